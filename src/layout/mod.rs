@@ -1,0 +1,318 @@
+//! Where an address lives: k, N and the ordered addresses, and the split of a range into pieces.
+//!
+//! Pure arithmetic, no I/O. Server i holds the addresses `i*k .. (i+1)*k`.
+
+use std::fmt;
+
+/// The unit of optimistic reads and dirty tracking, in bytes.
+pub const PAGE: u64 = 4096;
+
+/// The longest request that one server executes as one indivisible step, in bytes.
+pub const MAX_ATOMIC: u64 = 1 << 20;
+
+/// The largest memory, in bytes: an address always fits an `i64` too, for file offsets.
+pub const MAX_MEMORY: u64 = 1 << 63;
+
+/// The most servers in one network map. Bounds the text that a handshake carries.
+pub const MAX_SERVERS: usize = 1024;
+
+/// The longest address text (`host:port`): a 253-byte DNS name, a colon, five digits, two brackets.
+pub const MAX_ADDRESS_TEXT: usize = 261;
+
+/// The longest name of a system: shared-memory names carry it, and stay under `NAME_MAX`.
+pub const MAX_NAME: usize = 64;
+
+/// Why a set of values is not a layout.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// The system's name cannot be part of a file name.
+    #[error("name is {0:?}: allowed are 1 to {MAX_NAME} characters of a-z, A-Z, 0-9, '-' and '_'")]
+    Name(String),
+    /// k is zero, or not a whole number of pages.
+    #[error("k is {0} bytes: it must be a multiple of {PAGE}, and at least {PAGE}")]
+    ShareSize(u64),
+    /// There is no server, or there are too many.
+    #[error("the network map has {0} servers: allowed are 1 to {MAX_SERVERS}")]
+    Count(usize),
+    /// k times N does not fit.
+    #[error("k times n is {k} times {n}, more than 2^63 bytes: make k or n smaller")]
+    TooLarge {
+        /// Bytes that each server shares.
+        k: u64,
+        /// Number of servers.
+        n: usize,
+    },
+    /// Two servers have the same address.
+    #[error("server {second} has the address {address:?} of server {first}: each server needs its own")]
+    Duplicate {
+        /// The index that had it first.
+        first: usize,
+        /// The index that repeats it.
+        second: usize,
+        /// The repeated address.
+        address: String,
+    },
+    /// An address is empty, too long, or holds a line break.
+    #[error("server {index} has the address {address:?}: it must be 1 to {MAX_ADDRESS_TEXT} printable characters")]
+    Address {
+        /// The server's index.
+        index: usize,
+        /// What was found.
+        address: String,
+    },
+}
+
+/// A range is not inside the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("address {address} length {length} is outside the memory, which has {size} bytes (addresses 0 to {})", .size - 1)]
+pub struct OutsideMemory {
+    /// First address asked for.
+    pub address: u64,
+    /// Bytes asked for.
+    pub length: u64,
+    /// Bytes that the memory has.
+    pub size: u64,
+}
+
+/// A short hash of a layout: equal fingerprints, equal layouts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub [u8; 16]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+/// The part of a request that falls on one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Index of the server that holds it.
+    pub server: usize,
+    /// First byte, as an offset into that server's segment.
+    pub offset: u64,
+    /// First byte, as an address.
+    pub address: u64,
+    /// Bytes; never zero.
+    pub length: u64,
+}
+
+/// k, N and the ordered addresses, known to be sound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    name: String,
+    k: u64,
+    addresses: Vec<String>,
+}
+
+impl Layout {
+    /// Checks the values and makes a layout of them. `k` is in bytes; `addresses` are `host:port` in map order.
+    ///
+    /// # Errors
+    /// The first value that breaks a rule; see [`LayoutError`].
+    pub fn new(name: &str, k: u64, addresses: Vec<String>) -> Result<Self, LayoutError> {
+        let letter = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(letter) {
+            return Err(LayoutError::Name(name.to_owned()));
+        }
+        if k == 0 || !k.is_multiple_of(PAGE) {
+            return Err(LayoutError::ShareSize(k));
+        }
+        let n = addresses.len();
+        if n == 0 || n > MAX_SERVERS {
+            return Err(LayoutError::Count(n));
+        }
+        if k.checked_mul(n as u64).is_none_or(|size| size > MAX_MEMORY) {
+            return Err(LayoutError::TooLarge { k, n });
+        }
+        let mut seen = std::collections::HashMap::new();
+        for (second, address) in addresses.iter().enumerate() {
+            let printable = address.chars().all(|c| c.is_ascii_graphic());
+            if address.is_empty() || address.len() > MAX_ADDRESS_TEXT || !printable {
+                return Err(LayoutError::Address { index: second, address: address.clone() });
+            }
+            if let Some(first) = seen.insert(address.as_str(), second) {
+                return Err(LayoutError::Duplicate { first, second, address: address.clone() });
+            }
+        }
+        Ok(Self { name: name.to_owned(), k, addresses })
+    }
+
+    /// The system's name, part of every shared-memory name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes that each server shares.
+    #[must_use]
+    pub fn k(&self) -> u64 {
+        self.k
+    }
+
+    /// Number of servers, N.
+    #[must_use]
+    pub fn n(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// Bytes of the whole memory, N times k; at most 2^63.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.k * self.addresses.len() as u64
+    }
+
+    /// The servers' addresses, `host:port`, in map order.
+    #[must_use]
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// The layout as text, equal for equal layouts: what a handshake carries. `docs/protocol.md` specifies it.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        use fmt::Write;
+        let mut text = format!("name={}\nk={}\nn={}\n", self.name, self.k, self.n());
+        for (index, address) in self.addresses.iter().enumerate() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "server.{index}={address}");
+        }
+        text
+    }
+
+    /// A short hash of [`Layout::canonical`], to store and to show.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        let hash = blake3::hash(self.canonical().as_bytes());
+        let mut short = [0; 16];
+        short.copy_from_slice(&hash.as_bytes()[..16]);
+        Fingerprint(short)
+    }
+
+    /// Names every field in which a peer's canonical text differs from this layout, as `field: ours …, theirs …`.
+    /// Empty when the texts are equal.
+    #[must_use]
+    pub fn differences(&self, theirs: &str) -> Vec<String> {
+        fn fields(text: &str) -> Vec<(&str, &str)> {
+            text.lines().map(|line| line.split_once('=').unwrap_or((line, ""))).collect()
+        }
+        let own = self.canonical();
+        if own == theirs {
+            return Vec::new();
+        }
+        let (own, theirs) = (fields(&own), fields(theirs));
+        let value = |side: &[(&str, &str)], key: &str| {
+            side.iter().find(|(name, _)| *name == key).map_or("nothing".to_owned(), |(_, value)| (*value).to_owned())
+        };
+        let mut keys: Vec<&str> = own.iter().map(|(key, _)| *key).collect();
+        keys.extend(theirs.iter().map(|(key, _)| *key).filter(|key| !own.iter().any(|(name, _)| name == key)));
+        let differing: Vec<String> = keys
+            .into_iter()
+            .filter(|key| value(&own, key) != value(&theirs, key))
+            .map(|key| format!("{key}: ours {}, theirs {}", value(&own, key), value(&theirs, key)))
+            .collect();
+        if differing.is_empty() { vec!["the order of the fields".to_owned()] } else { differing }
+    }
+
+    /// The server that holds `address`, and the offset into its segment.
+    ///
+    /// # Errors
+    /// When the address is not inside the memory.
+    pub fn locate(&self, address: u64) -> Result<(usize, u64), OutsideMemory> {
+        self.check(address, 1)?;
+        Ok((self.server_of(address), address % self.k))
+    }
+
+    /// Splits a range into its pieces, in address order, one for each server it touches; none when it is empty.
+    ///
+    /// # Errors
+    /// When any of it is not inside the memory.
+    pub fn pieces(&self, address: u64, length: u64) -> Result<impl Iterator<Item = Piece> + use<>, OutsideMemory> {
+        self.check(address, length)?;
+        let (k, end) = (self.k, address + length);
+        let mut next = address;
+        Ok(std::iter::from_fn(move || {
+            if next == end {
+                return None;
+            }
+            let offset = next % k;
+            // The quotient is a server's index, at most MAX_SERVERS.
+            #[allow(clippy::cast_possible_truncation)]
+            let server = (next / k) as usize;
+            let piece = Piece { server, offset, address: next, length: (k - offset).min(end - next) };
+            next += piece.length;
+            Some(piece)
+        }))
+    }
+
+    fn check(&self, address: u64, length: u64) -> Result<(), OutsideMemory> {
+        match address.checked_add(length) {
+            Some(end) if end <= self.size() => Ok(()),
+            _ => Err(OutsideMemory { address, length, size: self.size() }),
+        }
+    }
+
+    // The quotient is a server's index, at most MAX_SERVERS, for every address that was checked.
+    #[allow(clippy::cast_possible_truncation)]
+    fn server_of(&self, address: u64) -> usize {
+        (address / self.k) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn layout(k: u64, n: usize) -> Layout {
+        Layout::new("test", k, (0..n).map(|i| format!("10.0.0.{i}:7411")).collect()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_cover_the_range_once_and_in_order(pages in 1_u64..5, n in 1_usize..9, a in any::<u64>(), l in any::<u64>()) {
+            let layout = layout(pages * PAGE, n);
+            let address = a % (layout.size() + 1);
+            let length = l % (layout.size() - address + 1);
+            let mut next = address;
+            for piece in layout.pieces(address, length).unwrap() {
+                prop_assert_eq!(piece.address, next);
+                prop_assert!(piece.length > 0);
+                prop_assert!(piece.offset + piece.length <= layout.k());
+                prop_assert_eq!(piece.server as u64 * layout.k() + piece.offset, next);
+                prop_assert_eq!(layout.locate(next).unwrap(), (piece.server, piece.offset));
+                next += piece.length;
+            }
+            prop_assert_eq!(next, address + length);
+        }
+    }
+
+    #[test]
+    fn a_range_outside_the_memory_is_refused() {
+        let layout = layout(PAGE, 3);
+        for (address, length) in [(3 * PAGE, 1), (0, 3 * PAGE + 1), (u64::MAX, 2), (1, u64::MAX)] {
+            assert!(layout.pieces(address, length).is_err(), "{address} {length}");
+        }
+        assert!(layout.locate(3 * PAGE).is_err());
+        assert_eq!(layout.pieces(3 * PAGE, 0).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_difference_names_the_field() {
+        let (ours, theirs) = (layout(PAGE, 3), layout(2 * PAGE, 3));
+        assert_eq!(ours.differences(&theirs.canonical()), ["k: ours 4096, theirs 8192"]);
+        let more = layout(PAGE, 4);
+        assert_eq!(
+            ours.differences(&more.canonical()),
+            ["n: ours 3, theirs 4", "server.3: ours nothing, theirs 10.0.0.3:7411"]
+        );
+        assert!(ours.differences(&ours.canonical()).is_empty());
+        assert_ne!(ours.fingerprint(), theirs.fingerprint());
+    }
+}

@@ -1,0 +1,4 @@
+//! Distributed shared memory: N machines share k bytes of RAM each as one linear, byte-addressed memory.
+
+pub mod layout;
+pub mod protocol;

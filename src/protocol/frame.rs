@@ -1,0 +1,222 @@
+//! Frames: a fixed header of 32 bytes, then a payload. All integers are little-endian.
+
+use super::{Code, Refusal};
+use crate::layout::MAX_ATOMIC;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes of a request or reply header.
+pub const HEADER: usize = 32;
+
+/// The longest payload of any frame, in bytes. The longest write has this payload.
+#[allow(clippy::cast_possible_truncation)] // 1 MiB
+pub const MAX_PAYLOAD: u32 = MAX_ATOMIC as u32;
+
+/// The first two bytes of a request: "DQ".
+pub(super) const REQUEST_MAGIC: [u8; 2] = *b"DQ";
+
+/// The first two bytes of a reply: "DR".
+pub(super) const REPLY_MAGIC: [u8; 2] = *b"DR";
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Opcode {
+    /// Opens the conversation and the session.
+    Hello = 1,
+    /// Reads a range.
+    Read = 2,
+    /// Writes a range.
+    Write = 3,
+    /// Sets every byte of a range to one value.
+    Fill = 4,
+    /// Adds to a word, wrapping; returns the old value.
+    FetchAdd = 5,
+    /// Replaces a word; returns the old value.
+    Swap = 6,
+    /// Replaces a word if it has the expected value; returns the old value.
+    CompareAndSwap = 7,
+    /// Bitwise and; returns the old value.
+    FetchAnd = 8,
+    /// Bitwise or; returns the old value.
+    FetchOr = 9,
+    /// Bitwise exclusive or; returns the old value.
+    FetchXor = 10,
+    /// Copies a range to another inside the segment.
+    Copy = 11,
+    /// Asks for the server's state and counters.
+    Status = 12,
+    /// Asks for nothing; the payload comes back.
+    Ping = 13,
+}
+
+impl Opcode {
+    /// Every opcode, in the order of the numbers.
+    pub const ALL: [Self; 13] = [
+        Self::Hello,
+        Self::Read,
+        Self::Write,
+        Self::Fill,
+        Self::FetchAdd,
+        Self::Swap,
+        Self::CompareAndSwap,
+        Self::FetchAnd,
+        Self::FetchOr,
+        Self::FetchXor,
+        Self::Copy,
+        Self::Status,
+        Self::Ping,
+    ];
+
+    /// The opcode with this number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number).wrapping_sub(1)).copied()
+    }
+
+    /// The name in logs, counters and documents.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hello => "hello",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Fill => "fill",
+            Self::FetchAdd => "fetch-add",
+            Self::Swap => "swap",
+            Self::CompareAndSwap => "compare-and-swap",
+            Self::FetchAnd => "fetch-and",
+            Self::FetchOr => "fetch-or",
+            Self::FetchXor => "fetch-xor",
+            Self::Copy => "copy",
+            Self::Status => "status",
+            Self::Ping => "ping",
+        }
+    }
+
+    /// Whether the request may change the memory, and so must take effect exactly once.
+    #[must_use]
+    pub fn mutates(self) -> bool {
+        !matches!(self, Self::Hello | Self::Read | Self::Status | Self::Ping)
+    }
+}
+
+/// The header of a request. Every field is a claim until [`super::Request::parse`] has checked it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct RequestHeader {
+    pub(super) magic: [u8; 2],
+    /// The number of an [`Opcode`].
+    pub opcode: u8,
+    /// The byte of a fill; zero otherwise.
+    pub argument: u8,
+    /// Bytes after the header.
+    pub payload: U32,
+    /// Increases with every request of a connection; the reply carries it back.
+    pub id: U64,
+    /// First byte, as an offset into the segment.
+    pub offset: U64,
+    /// Length of a read, fill or copy; operand of an atomic.
+    pub operand: U64,
+}
+
+impl RequestHeader {
+    /// A header for `opcode` with the other fields zero.
+    #[must_use]
+    pub fn new(opcode: Opcode, id: u64) -> Self {
+        Self {
+            magic: REQUEST_MAGIC,
+            opcode: opcode as u8,
+            argument: 0,
+            payload: U32::ZERO,
+            id: U64::new(id),
+            offset: U64::ZERO,
+            operand: U64::ZERO,
+        }
+    }
+
+    /// The name of the opcode, or "unknown".
+    #[must_use]
+    pub fn operation_name(&self) -> &'static str {
+        Opcode::from_number(self.opcode).map_or("unknown", Opcode::name)
+    }
+}
+
+/// The header of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ReplyHeader {
+    pub(super) magic: [u8; 2],
+    /// The opcode of the request.
+    pub opcode: u8,
+    pub(super) reserved: u8,
+    /// Bytes after the header: data, or the text of a refusal.
+    pub payload: U32,
+    /// The id of the request.
+    pub id: U64,
+    /// Zero, or the number of a [`Code`].
+    pub code: U16,
+    pub(super) reserved_too: [u8; 6],
+    /// The old value that an atomic found; zero otherwise.
+    pub value: U64,
+}
+
+impl ReplyHeader {
+    /// The header of a reply to the request with this opcode and id.
+    #[must_use]
+    pub fn new(opcode: u8, id: u64, payload: u32, value: u64) -> Self {
+        Self {
+            magic: REPLY_MAGIC,
+            opcode,
+            reserved: 0,
+            payload: U32::new(payload),
+            id: U64::new(id),
+            code: U16::ZERO,
+            reserved_too: [0; 6],
+            value: U64::new(value),
+        }
+    }
+
+    /// The header of a refusal whose text has `payload` bytes.
+    #[must_use]
+    pub fn refusal(opcode: u8, id: u64, code: Code, payload: u32) -> Self {
+        Self { code: U16::new(code as u16), ..Self::new(opcode, id, payload, 0) }
+    }
+}
+
+const _: () = assert!(size_of::<RequestHeader>() == HEADER && size_of::<ReplyHeader>() == HEADER);
+
+/// Reads the request header at the start of `bytes`; `None` when fewer than [`HEADER`] bytes are there.
+///
+/// # Errors
+/// [`Code::BadFrame`] when the framing cannot be trusted.
+pub fn split_request(bytes: &[u8]) -> Result<Option<(RequestHeader, &[u8])>, Refusal> {
+    let Ok((header, rest)) = RequestHeader::read_from_prefix(bytes) else { return Ok(None) };
+    check_frame(header.magic, REQUEST_MAGIC, header.payload.get())?;
+    Ok(Some((header, rest)))
+}
+
+/// Reads the reply header at the start of `bytes`; `None` when fewer than [`HEADER`] bytes are there.
+///
+/// # Errors
+/// [`Code::BadFrame`] when the framing cannot be trusted.
+pub fn split_reply(bytes: &[u8]) -> Result<Option<(ReplyHeader, &[u8])>, Refusal> {
+    let Ok((header, rest)) = ReplyHeader::read_from_prefix(bytes) else { return Ok(None) };
+    check_frame(header.magic, REPLY_MAGIC, header.payload.get())?;
+    Ok(Some((header, rest)))
+}
+
+fn check_frame(found: [u8; 2], expected: [u8; 2], payload: u32) -> Result<(), Refusal> {
+    if found != expected {
+        let message = format!(
+            "the frame begins with {:02x} {:02x}, not {:02x} {:02x}: this is not the dsm protocol, or framing was lost",
+            found[0], found[1], expected[0], expected[1]
+        );
+        return Err(Refusal::new(Code::BadFrame, message));
+    }
+    if payload > MAX_PAYLOAD {
+        let message = format!("the frame claims a payload of {payload} bytes; the longest is {MAX_PAYLOAD}");
+        return Err(Refusal::new(Code::BadFrame, message));
+    }
+    Ok(())
+}

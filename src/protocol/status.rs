@@ -1,0 +1,113 @@
+//! What a server says of itself: the payload of a status reply, a JSON object.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The state and counters of one server. Counters start at zero when the process starts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the dsmd that answers.
+    pub version: String,
+    /// The system's name.
+    pub name: String,
+    /// The server's index.
+    pub index: u32,
+    /// Its address in the network map.
+    pub address: String,
+    /// Process id of dsmd.
+    pub pid: u32,
+    /// Seconds since dsmd became ready.
+    pub uptime_seconds: u64,
+    /// Random id of the segment's contents, 16 hexadecimal digits.
+    pub incarnation: String,
+    /// Fingerprint of the layout, 32 hexadecimal digits.
+    pub fingerprint: String,
+    /// Bytes that the server shares.
+    pub k: u64,
+    /// Bytes of shared memory beyond k: tables and write-ahead slots.
+    pub overhead_bytes: u64,
+    /// Connections now and since the start.
+    pub connections: Connections,
+    /// Sessions that can be resumed.
+    pub sessions: Sessions,
+    /// Requests carried out, by operation.
+    pub operations: BTreeMap<String, u64>,
+    /// Bytes and outcomes.
+    pub traffic: Traffic,
+    /// What was repaired.
+    pub recovery: Recovery,
+    /// Service times of requests, from read to answered, not counting the network.
+    pub latency: Vec<LatencyBucket>,
+    /// The operation log.
+    pub operation_log: OperationLogStatus,
+}
+
+/// Connections of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// Open now.
+    pub open: u64,
+    /// The most that may be open, `limits.connections`.
+    pub limit: u64,
+    /// Accepted since the start.
+    pub accepted: u64,
+    /// Refused since the start because the limit was reached.
+    pub refused: u64,
+    /// Threads that serve them now.
+    pub threads: u64,
+}
+
+/// The table of sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// Entries in use.
+    pub used: u64,
+    /// Entries that the segment has.
+    pub limit: u64,
+    /// Sessions dropped since the start to make room.
+    pub evicted: u64,
+}
+
+/// Bytes and outcomes of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Bytes of data read by clients.
+    pub bytes_read: u64,
+    /// Bytes of data written by clients.
+    pub bytes_written: u64,
+    /// Requests refused, of every code.
+    pub errors: u64,
+    /// Requests that came again after a lost connection and had been executed already.
+    pub replayed: u64,
+}
+
+/// Deaths of participants, and what was done about them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// Participants that have the segment mapped now, this server among them.
+    pub participants: u64,
+    /// Dead participants that were repaired since the segment was made.
+    pub repaired: u64,
+    /// Writes that a dead participant had committed and the repair carried out.
+    pub redone_writes: u64,
+}
+
+/// One bar of the histogram of service times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyBucket {
+    /// Upper bound of the bar, in nanoseconds, exclusive. The lower bound is that of the bar before, or zero.
+    pub below_ns: u64,
+    /// Requests in it.
+    pub count: u64,
+}
+
+/// The operation log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationLogStatus {
+    /// "off", "writes" or "all".
+    pub mode: String,
+    /// Lines written since the start.
+    pub written: u64,
+    /// Lines lost since the start because the disk did not keep up or failed.
+    pub lost: u64,
+}
