@@ -2,3 +2,5 @@
 
 pub mod layout;
 pub mod protocol;
+pub mod segment;
+mod sys;
