@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 const K: u64 = 64 * PAGE;
 
+/// Writes of each writer. Some tens of thousands of races are needed to see a reader that does not look twice.
+const ROUNDS: u32 = 60_000;
+
 fn with_segment(what: &str, body: impl FnOnce(&Segment)) {
     let name = format!("dsmtest-{}-{what}", std::process::id());
     let layout = Layout::new(&name, K, vec!["127.0.0.1:7411".to_owned()]).unwrap();
@@ -30,7 +33,7 @@ fn no_reader_sees_half_of_a_write_however_many_pages_it_spans() {
                     scope.spawn(move || {
                         let mut worker = segment.worker().unwrap();
                         let extent = Extent::new(3 * PAGE - 40, 5 * PAGE + 77, K).unwrap();
-                        for round in 0..3000_u32 {
+                        for round in 0..ROUNDS {
                             let byte = u8::try_from(round % 100).unwrap() * 2 + writer;
                             if round % 3 == 0 {
                                 worker.fill(extent, byte, None);
@@ -62,7 +65,7 @@ fn no_reader_sees_half_of_a_write_however_many_pages_it_spans() {
             done.store(true, Ordering::Relaxed);
             readers.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>()
         });
-        println!("{reads} reads beside 6000 writes");
+        println!("{reads} reads beside {} writes", 2 * ROUNDS);
         assert!(reads > 0);
     });
 }
