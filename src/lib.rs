@@ -1,4 +1,5 @@
 //! Distributed shared memory: N machines share k bytes of RAM each as one linear, byte-addressed memory.
 
+pub mod config;
 pub mod layout;
 pub mod protocol;
