@@ -2,4 +2,7 @@
 
 pub mod config;
 pub mod layout;
+pub mod log;
 pub mod protocol;
+pub mod segment;
+mod sys;
