@@ -1,5 +1,7 @@
 //! dsmd(8) and the command line of dsmd agree.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, which the lint's exception for tests does not cover
+
 use std::collections::BTreeSet;
 use std::process::Command;
 
