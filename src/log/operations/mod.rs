@@ -66,14 +66,20 @@ enum Message {
 /// What the thread is to do beside writing.
 #[derive(Default)]
 struct Orders {
-    /// Go on with this file; with `None`, none.
-    file: Option<Option<LogFile>>,
+    /// Go on with another file, or none.
+    turn: Option<Turn>,
     /// The thread has turned to the last file that was ordered.
     turned: bool,
     /// Write what is in the queue, and end.
     stop: bool,
     /// The thread has ended.
     stopped: bool,
+}
+
+/// What the thread writes to from now on.
+enum Turn {
+    To(LogFile),
+    Off,
 }
 
 impl OperationLog {
@@ -143,7 +149,7 @@ impl OperationLog {
             ::log::warn!(DSM_SERVER = shared.index; "operation log: it stays off, its thread cannot be started: {error}");
             return;
         }
-        orders.file = Some((wanted != OFF).then(|| LogFile::new(directory, shared.index)));
+        orders.turn = Some(if wanted == OFF { Turn::Off } else { Turn::To(LogFile::new(directory, shared.index)) });
         orders.turned = false;
         shared.mode.store(wanted, Ordering::Relaxed);
         if shared.queue.get().is_some() {
