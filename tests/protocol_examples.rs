@@ -1,6 +1,9 @@
 //! docs/protocol.md and the code say the same: every example is decoded, compared with what it means, and encoded
 //! again to the same bytes; every table is compared with the code's.
 
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/examples.rs"]
 #[allow(unreachable_pub)]
 mod examples;
