@@ -3,10 +3,10 @@
 //! The count of cases is bounded; `PROPTEST_CASES` changes it.
 
 #[path = "../fuzz/targets/config.rs"]
-#[allow(unreachable_pub)]
+#[allow(dead_code, unreachable_pub)]
 mod config;
 #[path = "../fuzz/targets/protocol.rs"]
-#[allow(unreachable_pub)]
+#[allow(dead_code, unreachable_pub)]
 mod protocol;
 
 use dsm::protocol::{Opcode, RequestHeader};
@@ -27,11 +27,7 @@ fn cases() -> ProptestConfig {
 /// Numbers that programs get wrong.
 fn edge() -> impl Strategy<Value = u64> {
     let near = select(vec![0, 8, 4096, 1 << 16, 1 << 20, 1 << 32, 1 << 63, u64::MAX]);
-    prop_oneof![
-        (near, -2_i64..=2).prop_map(|(base, by)| base.wrapping_add_signed(by)),
-        any::<u64>(),
-        0_u64..1 << 17,
-    ]
+    prop_oneof![(near, -2_i64..=2).prop_map(|(base, by)| base.wrapping_add_signed(by)), any::<u64>(), 0_u64..1 << 17,]
 }
 
 /// A frame that is nearly right.

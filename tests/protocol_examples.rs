@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/examples.rs"]
-#[allow(unreachable_pub)]
+#[allow(dead_code, unreachable_pub)]
 mod examples;
 
 use dsm::layout::Layout;

@@ -1,7 +1,7 @@
 //! The examples of docs/protocol.md, sent to a running server in the order of the document.
 
 #[path = "support/examples.rs"]
-#[allow(unreachable_pub)]
+#[allow(dead_code, unreachable_pub)]
 mod examples;
 mod support;
 
