@@ -89,11 +89,11 @@ fn file() -> impl Strategy<Value = String> {
 /// A good file with one thing wrong, or nothing.
 fn good_file() -> impl Strategy<Value = String> {
     (edge(), 0_usize..5, 1_usize..5, file()).prop_map(|(k, n, servers, more)| {
-        let map: String =
-            (0..servers).map(|port| format!("[[server]]\naddress = \"127.0.0.1:{}\"\n", 7411 + port)).collect();
+        let server = |index| format!("[[server]]\naddress = \"127.0.0.1:{}\"", 7411 + index);
+        let map = (0..servers).map(server).collect::<Vec<_>>().join("\n");
         let k = if k % 3 == 0 { 1 << 16 } else { k.cast_signed() };
         let more = if n == servers { String::new() } else { more };
-        format!("k = {k}\nn = {n}\n{map}{more}\n")
+        format!("k = {k}\nn = {n}\n{map}\n{more}\n")
     })
 }
 
