@@ -3,10 +3,13 @@
 
 It shows that the document is enough, and it checks a running server:
 
-    independent_client.py HOST PORT NAME K ADDRESS...
+    independent_client.py check HOST PORT NAME K ADDRESS...
+    independent_client.py count HOST PORT NAME K ADDRESS...
 
-HOST and PORT are where server 0 listens; NAME, K and the ADDRESSes are the values of mcomp.cfg. Everything it does is
-printed. It uses the first 64 KiB of server 0, and exits with 1 at the first thing that is not as the document says.
+HOST and PORT are where server 0 listens; NAME, K and the ADDRESSes are the values of mcomp.cfg. "check" tries
+everything once. "count" counts to 5,000 in one word and prints how far it is: meanwhile kill the server and start it
+again, as often as you like. Everything it does is printed. It uses the first 64 KiB of server 0, and exits with 1 at
+the first thing that is not as the document says.
 """
 
 import json
@@ -56,6 +59,7 @@ class Client:
         self.window = 64
         self.unanswered = []  # (id, frame, changes), the oldest first
         self.socket = None
+        self.resumed = 0  # times that the session went on after a break
         self.known = False  # whether a hello of this session has succeeded before
 
     # --- connection -------------------------------------------------------------------------------------------------
@@ -93,6 +97,7 @@ class Client:
                 raise OutcomeUnknown(f"{len(lost)} changes were sent, and the session is gone")
         for _, frame, _ in self.unanswered:
             self.socket.sendall(frame)
+        self.resumed += resumed
         return resumed, last_executed
 
     def disconnect(self):
@@ -298,13 +303,31 @@ def memory_lost(arguments):
     refused("an incarnation of long ago", 5, client.connect)
 
 
+def count(client, times=5000, in_flight=32, offset=80):
+    """Each fetch-add finds what the one before it has left, whatever happens to the server meanwhile."""
+    client.connect()
+    for number in range(times + in_flight):
+        if number < times:
+            client.submit(FETCH_ADD, offset=offset, operand=1)
+        if number >= in_flight:
+            found = client.collect()[0]
+            check(found == number - in_flight, f"fetch-add {number - in_flight} found {found}")
+            if found % 500 == 0:
+                print(f"counted to {found}", flush=True)
+    same("the counter", struct.unpack("<Q", client.read(offset, 8))[0], times)
+    print(f"the session was resumed {client.resumed} times")
+
+
 def main():
-    if len(sys.argv) < 6:
+    if len(sys.argv) < 7 or sys.argv[1] not in ("check", "count"):
         print(__doc__)
         return 64
-    host, port, name, k, *addresses = sys.argv[1:]
+    task, host, port, name, k, *addresses = sys.argv[1:]
     arguments = (host, int(port), name, int(k), addresses)
     client = Client(*arguments)
+    if task == "count":
+        count(client)
+        return 0
     basics(client)
     refusals(client)
     pipeline(client)
