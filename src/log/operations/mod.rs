@@ -5,9 +5,8 @@ mod file;
 mod writer;
 
 pub use entry::Entry;
-#[doc(hidden)]
-pub use mode::OperationLogMode;
 
+use crate::config::OperationLogMode;
 use crate::protocol::{Opcode, OperationLogStatus};
 use file::LogFile;
 use std::io;
@@ -219,17 +218,5 @@ impl Shared {
 
     fn lost(&self) -> u64 {
         self.overflowed.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed)
-    }
-}
-mod mode {
-    /// tmp
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub enum OperationLogMode {
-        /// o
-        Off,
-        /// w
-        Writes,
-        /// a
-        All,
     }
 }
