@@ -5,4 +5,5 @@ pub mod layout;
 pub mod log;
 pub mod protocol;
 pub mod segment;
+pub mod server;
 mod sys;
