@@ -4,9 +4,8 @@ mod entry;
 mod file;
 mod writer;
 
+pub use crate::config::OperationLogMode;
 pub use entry::Entry;
-#[doc(hidden)]
-pub use mode::OperationLogMode;
 
 use crate::protocol::{Opcode, OperationLogStatus};
 use file::LogFile;
@@ -219,17 +218,5 @@ impl Shared {
 
     fn lost(&self) -> u64 {
         self.overflowed.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed)
-    }
-}
-mod mode {
-    /// tmp
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub enum OperationLogMode {
-        /// o
-        Off,
-        /// w
-        Writes,
-        /// a
-        All,
     }
 }
