@@ -47,16 +47,19 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = Config::load(&Config::find(arguments.config.as_deref()))?;
+    // Absolute: a detached dsmd has another working directory, and reads the file again at SIGHUP.
+    let path = Config::find(arguments.config.as_deref());
+    let config = Config::load(&std::path::absolute(&path).unwrap_or(path))?;
     let index = own_index(&config, arguments.index)?;
     config.check_trusted(index)?;
     check_capacity(&config, overhead(config.layout.k()))?;
     // At most MAX_SERVERS.
     let index = u32::try_from(index).unwrap_or(u32::MAX);
+    // Before standard error is gone: it is where a missing syslog is reported.
+    crate::log::init(Destination::choose(arguments.daemonize), arguments.log_level.unwrap_or(config.log.level));
     if arguments.daemonize {
         daemonize(arguments)?;
     }
-    crate::log::init(Destination::choose(arguments.daemonize), arguments.log_level.unwrap_or(config.log.level));
     // Shared memory and logs are for the group, and for nobody else.
     umask(Mode::from_bits_truncate(0o007));
     raise_descriptor_limit(config.limits.connections);
@@ -133,6 +136,8 @@ fn finish(context: &Context) {
 fn daemonize(arguments: &Arguments) -> Result<(), Failure> {
     // clap has seen to it that a pid file is there.
     let pid_file = arguments.pid_file.clone().unwrap_or_default();
+    // The crate changes to the working directory before it makes the file.
+    let pid_file = std::path::absolute(&pid_file).unwrap_or(pid_file);
     daemonize::Daemonize::new()
         .pid_file(&pid_file)
         .working_directory("/")
