@@ -153,7 +153,7 @@ impl Connection {
         if passed(self.output_deadline) {
             if self.phase == Phase::Open {
                 let peer = self.conversation.peer();
-                ::log::info!("closed {peer}: it did not take its replies within limits.request_timeout");
+                ::log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: it did not take its replies within limits.request_timeout");
             }
             // Whoever does not take replies would not take a refusal either.
             return Some(Next::Close);
@@ -222,7 +222,8 @@ impl Connection {
             "no hello came within limits.hello_timeout"
         };
         let refusal = Refusal::new(Code::TooSlow, message);
-        ::log::info!("closed {}: {refusal}", self.conversation.peer());
+        let peer = self.conversation.peer();
+        ::log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: {refusal}");
         self.refuse(executor, &refusal);
     }
 

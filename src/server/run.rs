@@ -81,6 +81,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     supervisor::start(Arc::clone(&context), address).map_err(Failure::Threads)?;
     ::log::info!(
+        DSM_SERVER = index, DSM_INCARNATION = format!("{:016x}", context.segment.incarnation());
         "ready: {} bytes as server {index} of {} on {address}, incarnation {:016x}",
         config.layout.k(),
         config.layout.n(),
@@ -108,15 +109,19 @@ fn open_segment(config: &Config, index: u32, reset: bool) -> Result<Segment, Fai
     let Opened { segment, found } = Segment::serve(&config.layout, index, reset, &mut supervisor::allocating)?;
     let name = segment.name();
     match found {
-        Found::Segment { layout_changed: false } => ::log::info!("re-opened {name} with its memory"),
+        Found::Segment { layout_changed: false } => {
+            ::log::info!(DSM_SERVER = index; "re-opened {name} with its memory")
+        }
         Found::Segment { layout_changed: true } => ::log::warn!(
+            DSM_SERVER = index;
             "re-opened {name} with its memory; the rest of the layout has changed since it was last served: \
              make sure that every machine has the same mcomp.cfg"
         ),
         Found::Nothing | Found::Unfinished => ::log::warn!(
+            DSM_SERVER = index;
             "there was no segment {name}: its memory begins as zeros. If it held data before, that was lost with a reboot"
         ),
-        Found::Reset => ::log::warn!("threw {name} away as asked: its memory begins as zeros"),
+        Found::Reset => ::log::warn!(DSM_SERVER = index; "threw {name} away as asked: its memory begins as zeros"),
     }
     Ok(segment)
 }
