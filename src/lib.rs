@@ -1,4 +1,7 @@
 //! Distributed shared memory: N machines share k bytes of RAM each as one linear, byte-addressed memory.
 
 pub mod layout;
+pub mod log;
 pub mod protocol;
+pub mod segment;
+mod sys;

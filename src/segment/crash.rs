@@ -1,0 +1,86 @@
+//! Places where a test makes its own process die or stand still, to prove that the others go on.
+//!
+//! Exists in debug builds only; in a release build every call is empty and nothing can be armed.
+
+/// A place inside a critical section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Point {
+    /// The stripes are held, nothing is committed.
+    Locked = 1,
+    /// The intent is committed, no page is touched.
+    Committed = 2,
+    /// The pages' versions are odd and half of the bytes are in place.
+    HalfCopied = 3,
+    /// All bytes are in place, the versions are still odd.
+    Copied = 4,
+    /// The pages are done, the session does not know yet.
+    PagesDone = 5,
+    /// The intent is done, the stripes are still held.
+    Done = 6,
+    /// Some stripes are given back, others not yet.
+    HalfUnlocked = 7,
+    /// A repair has redone a dead worker's write, the locks are still taken.
+    Redone = 8,
+}
+
+impl Point {
+    /// Every place, in the order in which a write passes them.
+    pub const ALL: [Self; 8] = [
+        Self::Locked,
+        Self::Committed,
+        Self::HalfCopied,
+        Self::Copied,
+        Self::PagesDone,
+        Self::Done,
+        Self::HalfUnlocked,
+        Self::Redone,
+    ];
+}
+
+#[cfg(debug_assertions)]
+mod armed {
+    use super::Point;
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    /// What happens at the armed place.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Action {
+        /// SIGKILL to the own process.
+        Die,
+        /// Print "stalled" to standard output, then stand still for ever.
+        Stall,
+    }
+
+    static ARMED: AtomicU8 = AtomicU8::new(0);
+    static STALLS: AtomicU8 = AtomicU8::new(0);
+
+    /// From now on, the first thread of this process that reaches `point` does `action`.
+    pub fn arm(point: Point, action: Action) {
+        STALLS.store(u8::from(action == Action::Stall), Ordering::SeqCst);
+        ARMED.store(point as u8, Ordering::SeqCst);
+    }
+
+    pub(in crate::segment) fn reached(point: Point) {
+        if ARMED.load(Ordering::Relaxed) != point as u8 {
+            return;
+        }
+        if STALLS.load(Ordering::SeqCst) == 0 {
+            // Nothing to do about an error: the test sees that the process did not die.
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+        }
+        println!("stalled");
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+#[cfg(debug_assertions)]
+pub(super) use armed::reached;
+#[cfg(debug_assertions)]
+pub use armed::{Action, arm};
+
+#[cfg(not(debug_assertions))]
+#[inline]
+pub(super) fn reached(_point: Point) {}

@@ -1,0 +1,96 @@
+//! Why a segment cannot be opened.
+
+use super::geometry::{PARTICIPANTS, WORKERS};
+use nix::errno::Errno;
+
+/// Why a segment cannot be opened, or a worker not be had. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SegmentError {
+    /// A system call failed.
+    #[error("{action} {name}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The object's name.
+        name: String,
+        /// Why it failed.
+        source: Errno,
+    },
+    /// The kernel has no random numbers, which a new incarnation needs.
+    #[error("no random number for a new incarnation: {reason}")]
+    Randomness {
+        /// Why not.
+        reason: String,
+    },
+    /// /dev/shm is full.
+    #[error(
+        "/dev/shm has no room for {name}: it needs {needed} bytes (k and {overhead} bytes of tables), {free} are free. \
+         Make k smaller, or /dev/shm larger: mount -o remount,size=SIZE /dev/shm"
+    )]
+    NoRoom {
+        /// The object's name.
+        name: String,
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes of that beyond k.
+        overhead: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// k is more than this machine can map.
+    #[error("k is {k} bytes, more than this machine can map: make k smaller")]
+    TooLarge {
+        /// Bytes asked for.
+        k: u64,
+    },
+    /// Another dsmd serves the segment.
+    #[error(
+        "another dsmd (pid {pid}) serves {name}: stop it first, or give this one another --index or another name in mcomp.cfg"
+    )]
+    InUse {
+        /// The object's name.
+        name: String,
+        /// The process that has it.
+        pid: u64,
+    },
+    /// What lies under the name is not a segment that fits.
+    #[error(
+        "{name} does not fit: {field} is {found}, expected {expected}. It was left as it is; \
+         start dsmd with --reset to throw it away and begin with empty memory"
+    )]
+    Mismatch {
+        /// The object's name.
+        name: String,
+        /// Which field differs.
+        field: &'static str,
+        /// What the object has.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// There is no segment, or it is not ready.
+    #[error("{name} is not ready: start dsmd on this machine first")]
+    NotReady {
+        /// The object's name.
+        name: String,
+    },
+    /// Too many processes have the segment mapped.
+    #[error("{name} has {PARTICIPANTS} participants, the most it can have: stop one of them")]
+    TooManyParticipants {
+        /// The object's name.
+        name: String,
+    },
+    /// Too many threads work on the segment.
+    #[error("{name} has {WORKERS} workers, the most it can have: use fewer threads")]
+    TooManyWorkers {
+        /// The object's name.
+        name: String,
+    },
+}
+
+impl SegmentError {
+    pub(super) fn system(action: &'static str, name: &str) -> impl FnOnce(Errno) -> Self {
+        move |source| Self::System { action, name: name.to_owned(), source }
+    }
+}

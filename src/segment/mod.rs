@@ -1,0 +1,97 @@
+//! The segment: the k bytes that one server shares, as an object in POSIX shared memory that several processes use.
+//!
+//! Writers take the stripes of the pages they touch, commit an [`intent`], carry it out and give the stripes back.
+//! Readers take nothing: they check the pages' versions before and after the copy. Any participant may be killed at
+//! any instruction; the others find out by the kernel's file locks and finish or drop what it was doing.
+
+pub mod crash;
+mod error;
+mod geometry;
+mod intent;
+mod lock;
+mod open;
+mod participant;
+mod session;
+mod shared;
+mod superblock;
+mod worker;
+
+pub use error::SegmentError;
+pub use geometry::{SESSIONS, WORKERS, overhead};
+pub use intent::Mark;
+pub use open::{Found, Opened};
+pub use session::SessionEntry;
+pub use worker::Worker;
+
+use intent::IntentField;
+use shared::Shared;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use superblock::Field;
+
+/// A segment that this process participates in. Clones share the participation.
+#[derive(Clone)]
+pub struct Segment {
+    shared: Arc<Shared>,
+}
+
+impl Segment {
+    /// The random id of the contents; never zero.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        Field::Incarnation.of(&self.shared.mapping).load(Ordering::Relaxed)
+    }
+
+    /// Bytes shared.
+    #[must_use]
+    pub fn k(&self) -> u64 {
+        self.shared.geometry.k as u64
+    }
+
+    /// The object's name, as `shm_open(3)` takes it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Dead participants that were repaired since the segment was made, and committed writes of theirs that were redone.
+    #[must_use]
+    pub fn repairs(&self) -> (u64, u64) {
+        let word = |field: Field| field.of(&self.shared.mapping).load(Ordering::Relaxed);
+        (word(Field::Repaired), word(Field::RedoneWrites))
+    }
+
+    /// Participants that are alive now, this process among them.
+    #[must_use]
+    pub fn participants(&self) -> usize {
+        self.shared.participants_alive()
+    }
+
+    /// Whether the segment is still the one that its name stands for, and in use.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        superblock::is_ready(&self.shared.mapping)
+    }
+
+    /// Says that this process ends in good order, so that nobody takes it for a dead one. None of its workers may be
+    /// at work any more. Dropping the last clone and the last worker does the same.
+    pub fn leave(&self) {
+        self.shared.leave();
+    }
+
+    /// Makes the calling thread, or whoever gets the result, a worker.
+    ///
+    /// # Errors
+    /// [`SegmentError::TooManyWorkers`].
+    pub fn worker(&self) -> Result<Worker, SegmentError> {
+        let owner = self.shared.participant as u64 + 1;
+        let free = |index: &usize| {
+            let word = self.shared.intent_word(*index, IntentField::Owner);
+            word.compare_exchange(0, owner, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        };
+        match (0..geometry::WORKERS).find(free) {
+            Some(index) => Ok(Worker { shared: Arc::clone(&self.shared), index }),
+            None => Err(SegmentError::TooManyWorkers { name: self.shared.name.clone() }),
+        }
+    }
+}

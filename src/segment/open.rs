@@ -1,0 +1,290 @@
+//! Making, re-opening and attaching to a segment's shared-memory object and semaphores.
+
+use super::geometry::{Geometry, LOCKS, overhead};
+use super::participant::{self, SERVER};
+use super::shared::Shared;
+use super::superblock::{self, Identity, State, Verdict};
+use super::{Segment, SegmentError};
+use crate::layout::Layout;
+use crate::sys::mapping::Mapping;
+use crate::sys::semaphore::Semaphore;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, posix_fallocate};
+use nix::sys::mman::{shm_open, shm_unlink};
+use nix::sys::stat::{Mode, fchmod, fstat};
+use std::ffi::CString;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
+
+/// Bytes allocated between two reports of progress.
+const ALLOCATION_STEP: usize = 64 << 20;
+
+/// What a server found under its segment's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing: the memory begins as zeros, with a new incarnation.
+    Nothing,
+    /// An object that its maker had not finished: as nothing.
+    Unfinished,
+    /// A segment that was thrown away, as asked by `--reset`.
+    Reset,
+    /// The segment, with its memory.
+    Segment {
+        /// The rest of the layout (N, an address) was another one when it was last served.
+        layout_changed: bool,
+    },
+}
+
+/// A server's segment, opened.
+pub struct Opened {
+    /// The segment.
+    pub segment: Segment,
+    /// What was found under its name.
+    pub found: Found,
+}
+
+impl Segment {
+    /// Opens the segment of server `index` of `layout` as its server, and makes it if there is none. Everything that
+    /// dead participants left is repaired when this returns. `progress` is told how many of how many bytes are
+    /// allocated, at least every [`ALLOCATION_STEP`] bytes.
+    ///
+    /// With `reset`, what lies under the name is thrown away, whatever it is, unless another dsmd serves it.
+    ///
+    /// # Errors
+    /// See [`SegmentError`]; an object that does not fit is left as it is.
+    pub fn serve(
+        layout: &Layout,
+        index: u32,
+        reset: bool,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Opened, SegmentError> {
+        let name = object_name(layout, index);
+        let identity = Identity::new(layout, index);
+        let geometry = Geometry::new(layout.k()).ok_or(SegmentError::TooLarge { k: layout.k() })?;
+        let mut file = open_as_server(&name)?;
+        let found = if reset && size_of(&file, &name)? > 0 {
+            Found::Reset
+        } else {
+            match judge(&file, &name, &identity, &geometry)? {
+                None => Found::Nothing,
+                Some(Verdict::Unfinished) => Found::Unfinished,
+                // Retired, but still under its name: a reset was cut short before it removed the name.
+                Some(Verdict::Retired) => Found::Reset,
+                Some(Verdict::Ready) => Found::Segment { layout_changed: false },
+            }
+        };
+        if found == Found::Reset {
+            retire(&file, &name, &identity, &geometry)?;
+            file = open_as_server(&name)?;
+        }
+        if let Found::Segment { .. } = found {
+            let segment = assemble(name, file, geometry, SERVER, true)?;
+            let mapping = &segment.shared.mapping;
+            let layout_changed = !superblock::has_fingerprint(mapping, identity.fingerprint);
+            superblock::write_fingerprint(mapping, identity.fingerprint);
+            segment.shared.repair_all_dead();
+            return Ok(Opened { segment, found: Found::Segment { layout_changed } });
+        }
+        let segment = make(name, file, geometry, &identity, progress)?;
+        Ok(Opened { segment, found })
+    }
+
+    /// Opens the segment of server `index` of `layout` as another participant beside its server.
+    ///
+    /// # Errors
+    /// [`SegmentError::NotReady`] when there is none in use; see [`SegmentError`] for the others.
+    pub fn attach(layout: &Layout, index: u32) -> Result<Self, SegmentError> {
+        let name = object_name(layout, index);
+        let identity = Identity::new(layout, index);
+        let geometry = Geometry::new(layout.k()).ok_or(SegmentError::TooLarge { k: layout.k() })?;
+        let file = match shm_open(name.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()) {
+            Err(Errno::ENOENT) => return Err(SegmentError::NotReady { name }),
+            other => other.map_err(SegmentError::system("open", &name))?,
+        };
+        if judge(&file, &name, &identity, &geometry)? != Some(Verdict::Ready) {
+            return Err(SegmentError::NotReady { name });
+        }
+        let participant = participant::claim_other(file.as_fd(), &name)?;
+        assemble(name, file, geometry, participant, false)
+    }
+}
+
+/// The name of the shared-memory object of server `index`, with its slash.
+fn object_name(layout: &Layout, index: u32) -> String {
+    format!("/{}.{index}", layout.name())
+}
+
+/// The name of the semaphore of lock `lock`: the kernel's file is `/dev/shm/sem.NAME.INDEX.LL`.
+fn semaphore_name(name: &str, lock: usize) -> CString {
+    // Neither a layout's name nor a number has a zero byte; an empty name would be refused by the kernel.
+    CString::new(format!("{name}.{lock:02}")).unwrap_or_default()
+}
+
+/// Opens or makes the object and takes the server's byte on it.
+fn open_as_server(name: &str) -> Result<OwnedFd, SegmentError> {
+    // A name that is removed between open and lock leads to another object next time; a second reset would have to
+    // come at the same moment to make a third round needed.
+    for _ in 0..8 {
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC;
+        let mode = Mode::from_bits_truncate(0o660);
+        let file = shm_open(name, flags, mode).map_err(SegmentError::system("open", name))?;
+        if !participant::claim_server(file.as_fd()).map_err(SegmentError::system("lock", name))? {
+            return Err(SegmentError::InUse { name: name.to_owned(), pid: server_pid(&file) });
+        }
+        if fstat(&file).map_err(SegmentError::system("look at", name))?.st_nlink > 0 {
+            return Ok(file);
+        }
+    }
+    Err(SegmentError::InUse { name: name.to_owned(), pid: 0 })
+}
+
+/// The pid that the server of the object recorded; for people.
+fn server_pid(file: &OwnedFd) -> u64 {
+    let mut bytes = [0; 8];
+    let read = file
+        .try_clone()
+        .and_then(|file| std::fs::File::from(file).read_exact_at(&mut bytes, Geometry::participant(SERVER) as u64));
+    if read.is_ok() { u64::from_le_bytes(bytes) } else { 0 }
+}
+
+fn size_of(file: &OwnedFd, name: &str) -> Result<u64, SegmentError> {
+    let status = fstat(file).map_err(SegmentError::system("look at", name))?;
+    Ok(u64::try_from(status.st_size).unwrap_or(0))
+}
+
+/// Judges the object by a copy of its head, before it is mapped. `None` when it is empty.
+fn judge(
+    file: &OwnedFd,
+    name: &str,
+    identity: &Identity,
+    geometry: &Geometry,
+) -> Result<Option<Verdict>, SegmentError> {
+    let size = size_of(file, name)?;
+    if size == 0 {
+        return Ok(None);
+    }
+    let mut head = [0; superblock::SIZE];
+    let copy = file.try_clone().map(std::fs::File::from);
+    match copy.and_then(|file| file.read_exact_at(&mut head, 0)) {
+        Ok(()) => superblock::check(name, &head, size, identity, geometry).map(Some),
+        Err(_) => Err(SegmentError::Mismatch {
+            name: name.to_owned(),
+            field: "the size in bytes",
+            found: size.to_string(),
+            expected: geometry.total.to_string(),
+        }),
+    }
+}
+
+/// Takes an object out of use: tells those who have it mapped, if it is a segment at all, and removes its name.
+fn retire(file: &OwnedFd, name: &str, identity: &Identity, geometry: &Geometry) -> Result<(), SegmentError> {
+    if let Ok(Some(Verdict::Ready)) = judge(file, name, identity, geometry) {
+        superblock::set_state(&map(file, geometry, name)?, State::Retired);
+    }
+    shm_unlink(name).map_err(SegmentError::system("remove", name))
+}
+
+/// Makes a new segment in an object that holds nothing of value. What fails leaves no name behind.
+fn make(
+    name: String,
+    file: OwnedFd,
+    geometry: Geometry,
+    identity: &Identity,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Segment, SegmentError> {
+    let free = free_room();
+    let made = allocate(&file, &name, &geometry, progress).and_then(|()| {
+        for lock in 0..LOCKS {
+            Semaphore::unlink(&semaphore_name(&name, lock))
+                .map_err(SegmentError::system("remove a semaphore of", &name))?;
+        }
+        superblock::write(&map(&file, &geometry, &name)?, identity, random_incarnation()?);
+        assemble(name.clone(), file, geometry, SERVER, true)
+    });
+    match made {
+        Ok(segment) => {
+            superblock::set_state(&segment.shared.mapping, State::Ready);
+            Ok(segment)
+        }
+        Err(error) => {
+            // The error that matters is the first one, so those of tidying up are dropped.
+            let _ = shm_unlink(name.as_str());
+            for lock in 0..LOCKS {
+                let _ = Semaphore::unlink(&semaphore_name(&name, lock));
+            }
+            Err(match error {
+                SegmentError::System { source: Errno::ENOSPC, .. } => {
+                    let overhead = overhead(identity.k);
+                    SegmentError::NoRoom { name, needed: identity.k + overhead, overhead, free }
+                }
+                other => other,
+            })
+        }
+    }
+}
+
+/// Gives the object all its memory now, as zeros: a full /dev/shm must be an error here and not a SIGBUS later.
+fn allocate(
+    file: &OwnedFd,
+    name: &str,
+    geometry: &Geometry,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), SegmentError> {
+    nix::unistd::ftruncate(file, 0).map_err(SegmentError::system("empty", name))?;
+    // The mode given to shm_open is cut by the umask, which is the caller's business for files, not for segments.
+    fchmod(file, Mode::from_bits_truncate(0o660)).map_err(SegmentError::system("set the mode of", name))?;
+    let mut done = 0;
+    while done < geometry.total {
+        let step = ALLOCATION_STEP.min(geometry.total - done);
+        // Geometry keeps the total inside an i64.
+        #[allow(clippy::cast_possible_wrap)]
+        match posix_fallocate(file, done as i64, step as i64) {
+            Ok(()) => done += step,
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(SegmentError::system("allocate", name)(error)),
+        }
+        progress(done as u64, geometry.total as u64);
+    }
+    Ok(())
+}
+
+/// Bytes that /dev/shm could still give.
+fn free_room() -> u64 {
+    nix::sys::statvfs::statvfs("/dev/shm").map_or(0, |fs| fs.blocks_available() * fs.fragment_size())
+}
+
+fn map(file: &OwnedFd, geometry: &Geometry, name: &str) -> Result<Mapping, SegmentError> {
+    let length = NonZeroUsize::new(geometry.total).ok_or(SegmentError::TooLarge { k: 0 })?;
+    // The object was measured by fstat, or allocated, to have this length.
+    Mapping::new(file, length).map_err(SegmentError::system("map", name))
+}
+
+/// Maps an object whose byte `participant` is locked, opens its semaphores and enters the table of participants.
+fn assemble(
+    name: String,
+    file: OwnedFd,
+    geometry: Geometry,
+    participant: usize,
+    create: bool,
+) -> Result<Segment, SegmentError> {
+    let mapping = map(&file, &geometry, &name)?;
+    let semaphores = (0..LOCKS)
+        .map(|lock| Semaphore::open(&semaphore_name(&name, lock), create))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(SegmentError::system("open a semaphore of", &name))?;
+    let shared = Shared { name, file, mapping, geometry, semaphores, participant, repairing: Mutex::new(()) };
+    shared.enter();
+    Ok(Segment { shared: Arc::new(shared) })
+}
+
+/// A random number that is not zero.
+fn random_incarnation() -> Result<u64, SegmentError> {
+    loop {
+        let number = getrandom::u64().map_err(|error| SegmentError::Randomness { reason: error.to_string() })?;
+        if number != 0 {
+            return Ok(number);
+        }
+    }
+}

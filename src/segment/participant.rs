@@ -1,0 +1,158 @@
+//! Participants: the processes that have the segment mapped, and how the living find out about the dead.
+//!
+//! A participant holds an OFD lock on a byte of the object as long as it lives. The byte is the kernel's word on who
+//! is alive; the pid beside it is for people. Participant 0 is the server.
+
+use super::SegmentError;
+use super::crash::{self, Point};
+use super::geometry::{Geometry, PARTICIPANTS, WORKERS};
+use super::intent::{Intent, IntentField};
+use super::shared::Shared;
+use super::superblock::Field;
+use crate::sys::ofd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// The participant that serves the segment to the network.
+pub(super) const SERVER: usize = 0;
+
+/// How long a starting server waits for its byte: a repairer holds it for a moment, another server for good.
+const SERVER_BYTE_WAIT: Duration = Duration::from_millis(500);
+
+/// The byte of the object that stands for participant `index`.
+pub(super) fn byte(index: usize) -> i64 {
+    // Inside the first two pages.
+    #[allow(clippy::cast_possible_wrap)]
+    let offset = Geometry::participant(index) as i64;
+    offset
+}
+
+/// Takes the server's byte. `false` when another process has it.
+pub(super) fn claim_server(file: BorrowedFd<'_>) -> nix::Result<bool> {
+    let deadline = Instant::now() + SERVER_BYTE_WAIT;
+    while !ofd::try_lock(file, byte(SERVER))? {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(true)
+}
+
+/// Takes the first free byte of the other participants.
+pub(super) fn claim_other(file: BorrowedFd<'_>, name: &str) -> Result<usize, SegmentError> {
+    for index in SERVER + 1..PARTICIPANTS {
+        if ofd::try_lock(file, byte(index)).map_err(SegmentError::system("lock", name))? {
+            return Ok(index);
+        }
+    }
+    Err(SegmentError::TooManyParticipants { name: name.to_owned() })
+}
+
+impl Shared {
+    /// Enters the table, after repairing what a dead predecessor in the same place left behind. The caller holds the
+    /// place's byte.
+    pub(super) fn enter(&self) {
+        self.repair(self.participant);
+        self.mapping
+            .word(Geometry::participant(self.participant))
+            .store(u64::from(std::process::id()), Ordering::Relaxed);
+    }
+
+    /// Leaves the table in good order, so that nobody takes this participant for a dead one.
+    pub(super) fn leave(&self) {
+        self.mapping.word(Geometry::participant(self.participant)).store(0, Ordering::Relaxed);
+    }
+
+    /// Repairs every dead participant; those that are alive are left alone.
+    pub(super) fn repair_all_dead(&self) {
+        for index in 0..PARTICIPANTS {
+            if self.mapping.word(Geometry::participant(index)).load(Ordering::Relaxed) != 0 {
+                self.repair_participant_if_dead(index);
+            }
+        }
+    }
+
+    /// How many participants are in the table and alive.
+    pub(super) fn participants_alive(&self) -> usize {
+        (0..PARTICIPANTS)
+            .filter(|index| self.mapping.word(Geometry::participant(*index)).load(Ordering::Relaxed) != 0)
+            .filter(|index| self.is_alive(*index))
+            .count()
+    }
+
+    /// Repairs the participant of `worker` if it is dead.
+    #[cold]
+    pub(super) fn repair_if_dead(&self, worker: usize) {
+        if worker >= WORKERS {
+            return;
+        }
+        // A worker without an owner has just been repaired, or given its last lock back.
+        let owner = self.intent_word(worker, IntentField::Owner).load(Ordering::Acquire);
+        if let Some(index) = usize::try_from(owner).ok().and_then(|owner| owner.checked_sub(1))
+            && index < PARTICIPANTS
+        {
+            self.repair_participant_if_dead(index);
+        }
+    }
+
+    fn repair_participant_if_dead(&self, index: usize) {
+        if self.is_alive(index) {
+            return;
+        }
+        // The byte keeps other processes from the same repair, but not other threads of this one.
+        let _one_at_a_time = self.repairing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another repairer may have been faster, or a new participant may have the place: then there is nothing to do.
+        if matches!(ofd::try_lock(self.file.as_fd(), byte(index)), Ok(true)) {
+            self.repair(index);
+            if let Err(error) = ofd::unlock(self.file.as_fd(), byte(index)) {
+                ::log::error!("unlock the byte of participant {index} of {}: {error}", self.name);
+            }
+        }
+    }
+
+    /// What a lock of one's own tells about oneself is always "free": hence the first comparison. When the kernel
+    /// cannot tell, the participant counts as alive: a repair under its feet would be worse than a wait.
+    fn is_alive(&self, index: usize) -> bool {
+        index == self.participant || ofd::is_locked_elsewhere(self.file.as_fd(), byte(index)).unwrap_or(true)
+    }
+
+    /// Finishes what a dead participant had committed, drops what it had not, and gives back its locks. The caller
+    /// holds the participant's byte. Can be killed at any instruction: the next repairer does it again.
+    fn repair(&self, index: usize) {
+        let mut redone = 0;
+        for worker in 0..WORKERS {
+            let owner = self.intent_word(worker, IntentField::Owner);
+            if owner.load(Ordering::Acquire) != index as u64 + 1 {
+                continue;
+            }
+            if let Some(intent) = Intent::load_committed(self, worker) {
+                match intent {
+                    Ok(intent) => {
+                        self.apply(worker, &intent);
+                        redone += 1;
+                    }
+                    Err(what) => ::log::error!(
+                        "a dead worker of {} left an intent that is not sound ({what}): dropped",
+                        self.name
+                    ),
+                }
+                self.intent_word(worker, IntentField::Kind).store(0, Ordering::Release);
+                crash::reached(Point::Redone);
+            }
+            self.unlock_all_of(worker);
+            owner.store(0, Ordering::Release);
+        }
+        let pid = self.mapping.word(Geometry::participant(index)).swap(0, Ordering::Relaxed);
+        if pid != 0 {
+            Field::Repaired.of(&self.mapping).fetch_add(1, Ordering::Relaxed);
+            Field::RedoneWrites.of(&self.mapping).fetch_add(redone, Ordering::Relaxed);
+            ::log::warn!(
+                "repaired participant {index} (pid {pid}) of {}, which died: {redone} committed writes redone",
+                self.name
+            );
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The session table: what has been executed for whom, so that a request that comes again is not executed again.
+//!
+//! Only the server writes it, under its own lock for each session; a repair writes it for a server that died.
+
+use super::geometry::{Geometry, SESSIONS};
+use super::intent::Mark;
+use super::shared::Shared;
+use super::{Segment, geometry};
+use crate::protocol::WINDOW;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The words of a session, by offset; the results follow at 64.
+#[derive(Debug, Clone, Copy)]
+#[repr(usize)]
+enum Field {
+    IdLow = 0,
+    IdHigh = 8,
+    /// 1 when the entry is in use.
+    Used = 16,
+    LastExecuted = 24,
+    /// When the session was last opened, in seconds since 1970: the order in which entries are given up.
+    Opened = 32,
+}
+
+const RESULTS: usize = 64;
+const _: () = assert!(RESULTS as u64 + WINDOW * 8 == geometry::SESSION as u64);
+
+impl Shared {
+    #[inline]
+    fn session_word(&self, session: usize, field: Field) -> &AtomicU64 {
+        self.mapping.word(Geometry::session(session) + field as usize)
+    }
+
+    #[inline]
+    fn result_word(&self, mark: Mark) -> &AtomicU64 {
+        // Below WINDOW.
+        #[allow(clippy::cast_possible_truncation)]
+        let index = (mark.sequence % WINDOW) as usize;
+        self.mapping.word(Geometry::session(mark.session) + RESULTS + index * 8)
+    }
+
+    /// Records that a request was executed and what it returned. Idempotent. Killed in the middle, it has not happened.
+    #[inline]
+    pub(super) fn mark_executed(&self, mark: Mark, result: u64) {
+        self.result_word(mark).store(result, Ordering::Relaxed);
+        self.session_word(mark.session, Field::LastExecuted).store(mark.sequence, Ordering::Release);
+    }
+}
+
+/// An entry of the session table that is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionEntry {
+    /// Index into the table.
+    pub index: usize,
+    /// The random id that the client chose.
+    pub id: [u8; 16],
+    /// When it was last opened, in seconds since 1970.
+    pub opened: u64,
+}
+
+impl Segment {
+    /// Every session in the table.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionEntry> + '_ {
+        (0..SESSIONS).filter_map(|index| {
+            let word = |field| self.shared.session_word(index, field).load(Ordering::Acquire);
+            (word(Field::Used) == 1).then(|| {
+                let mut id = [0; 16];
+                id[..8].copy_from_slice(&word(Field::IdLow).to_le_bytes());
+                id[8..].copy_from_slice(&word(Field::IdHigh).to_le_bytes());
+                SessionEntry { index, id, opened: word(Field::Opened) }
+            })
+        })
+    }
+
+    /// Gives entry `index` to the session `id`, as one that has executed nothing. Killed in the middle, it is free.
+    pub fn begin_session(&self, index: usize, id: [u8; 16], now: u64) {
+        let number = u128::from_le_bytes(id);
+        let store = |field, value| self.shared.session_word(index, field).store(value, Ordering::Release);
+        store(Field::Used, 0);
+        // The two halves of 16 bytes.
+        #[allow(clippy::cast_possible_truncation)]
+        {
+            store(Field::IdLow, number as u64);
+            store(Field::IdHigh, (number >> 64) as u64);
+        }
+        store(Field::LastExecuted, 0);
+        store(Field::Opened, now);
+        store(Field::Used, 1);
+    }
+
+    /// Notes that entry `index` was opened again, at `now` seconds since 1970.
+    pub fn touch_session(&self, index: usize, now: u64) {
+        self.shared.session_word(index, Field::Opened).store(now, Ordering::Release);
+    }
+
+    /// The id of the last request of the session that was executed and could change memory; zero for none.
+    #[must_use]
+    #[inline]
+    pub fn last_executed(&self, index: usize) -> u64 {
+        self.shared.session_word(index, Field::LastExecuted).load(Ordering::Acquire)
+    }
+
+    /// What an executed request returned, as long as it is among the last [`WINDOW`] ids of its session.
+    #[must_use]
+    pub fn executed_result(&self, mark: Mark) -> Option<u64> {
+        let last = self.last_executed(mark.session);
+        let kept = mark.sequence <= last && last - mark.sequence < WINDOW;
+        kept.then(|| self.shared.result_word(mark).load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,174 @@
+//! The superblock: what the object is, whose it is, and in which state.
+
+use super::SegmentError;
+use super::geometry::{Geometry, LOCKS, PARTICIPANTS, SESSIONS, SLOT, WORKERS};
+use crate::layout::{Fingerprint, Layout};
+use crate::sys::mapping::Mapping;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// "dsm-seg" and a zero byte.
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"dsm-seg\0");
+
+/// Changes whenever the geometry or the meaning of a field does.
+const FORMAT: u64 = 1;
+
+/// Bytes at the start of the object that [`check`] looks at.
+pub(super) const SIZE: usize = 128;
+
+/// The words of the superblock, by offset.
+#[derive(Debug, Clone, Copy)]
+#[repr(usize)]
+pub(super) enum Field {
+    Magic = 0,
+    Format = 8,
+    State = 16,
+    K = 24,
+    Index = 32,
+    Geometry = 40,
+    FingerprintLow = 48,
+    FingerprintHigh = 56,
+    Incarnation = 64,
+    Repaired = 72,
+    RedoneWrites = 80,
+}
+
+impl Field {
+    pub(super) fn of(self, mapping: &Mapping) -> &AtomicU64 {
+        mapping.word(self as usize)
+    }
+}
+
+/// What the segment is good for; a word of the superblock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub(super) enum State {
+    /// Being made: nothing in it counts.
+    Initialising = 0,
+    /// In use.
+    Ready = 1,
+    /// Replaced by a newer object of the same name.
+    Retired = 2,
+}
+
+/// Who a segment belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Identity {
+    pub(super) k: u64,
+    pub(super) index: u64,
+    pub(super) fingerprint: Fingerprint,
+}
+
+impl Identity {
+    pub(super) fn new(layout: &Layout, index: u32) -> Self {
+        Self { k: layout.k(), index: u64::from(index), fingerprint: layout.fingerprint() }
+    }
+}
+
+/// One number for all the table sizes that are compiled in.
+fn geometry_id() -> u64 {
+    [PARTICIPANTS, WORKERS, SLOT, LOCKS, SESSIONS]
+        .iter()
+        .fold(0, |id: u64, size| id.wrapping_mul(1_000_003) + *size as u64)
+}
+
+/// Writes the superblock of a new object, all but the state, which stays [`State::Initialising`].
+pub(super) fn write(mapping: &Mapping, identity: &Identity, incarnation: u64) {
+    for (field, value) in [
+        (Field::Format, FORMAT),
+        (Field::K, identity.k),
+        (Field::Index, identity.index),
+        (Field::Geometry, geometry_id()),
+        (Field::Incarnation, incarnation),
+        (Field::Magic, MAGIC),
+    ] {
+        field.of(mapping).store(value, Ordering::Relaxed);
+    }
+    write_fingerprint(mapping, identity.fingerprint);
+}
+
+/// Records the layout that the server runs with.
+pub(super) fn write_fingerprint(mapping: &Mapping, fingerprint: Fingerprint) {
+    let (low, high) = halves(fingerprint);
+    Field::FingerprintLow.of(mapping).store(low, Ordering::Relaxed);
+    Field::FingerprintHigh.of(mapping).store(high, Ordering::Relaxed);
+}
+
+/// Whether the segment was last served with this layout.
+pub(super) fn has_fingerprint(mapping: &Mapping, fingerprint: Fingerprint) -> bool {
+    let low = Field::FingerprintLow.of(mapping).load(Ordering::Relaxed);
+    let high = Field::FingerprintHigh.of(mapping).load(Ordering::Relaxed);
+    (low, high) == halves(fingerprint)
+}
+
+fn halves(fingerprint: Fingerprint) -> (u64, u64) {
+    let number = u128::from_le_bytes(fingerprint.0);
+    // The two halves of 16 bytes.
+    #[allow(clippy::cast_possible_truncation)]
+    (number as u64, (number >> 64) as u64)
+}
+
+/// Sets the state; what was written before is seen by whoever sees it.
+pub(super) fn set_state(mapping: &Mapping, state: State) {
+    Field::State.of(mapping).store(state as u64, Ordering::Release);
+}
+
+/// Whether the segment can be worked on.
+pub(super) fn is_ready(mapping: &Mapping) -> bool {
+    Field::State.of(mapping).load(Ordering::Acquire) == State::Ready as u64
+}
+
+/// What an object's first bytes say about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It fits and can be opened.
+    Ready,
+    /// Its maker died before it was ready: nothing in it counts.
+    Unfinished,
+    /// It was replaced.
+    Retired,
+}
+
+/// Judges an object of `size` bytes by a copy of its first [`SIZE`] bytes; the object itself is not mapped yet.
+pub(super) fn check(
+    name: &str,
+    bytes: &[u8; SIZE],
+    size: u64,
+    identity: &Identity,
+    geometry: &Geometry,
+) -> Result<Verdict, SegmentError> {
+    let word = |field: Field| {
+        let mut eight = [0; 8];
+        eight.copy_from_slice(&bytes[field as usize..field as usize + 8]);
+        u64::from_le_bytes(eight)
+    };
+    let mismatch = |field, found: String, expected: String| {
+        Err(SegmentError::Mismatch { name: name.to_owned(), field, found, expected })
+    };
+    let unfinished = word(Field::State) == State::Initialising as u64;
+    match word(Field::Magic) {
+        MAGIC => {}
+        0 if unfinished => return Ok(Verdict::Unfinished),
+        magic => return mismatch("the magic", format!("{magic:#018x}"), format!("{MAGIC:#018x}")),
+    }
+    for (what, field, expected) in [
+        ("the format version", Field::Format, FORMAT),
+        ("k", Field::K, identity.k),
+        ("the server index", Field::Index, identity.index),
+        ("the identity of the table sizes", Field::Geometry, geometry_id()),
+    ] {
+        if word(field) != expected {
+            return mismatch(what, word(field).to_string(), expected.to_string());
+        }
+    }
+    if unfinished {
+        return Ok(Verdict::Unfinished);
+    }
+    if size != geometry.total as u64 {
+        return mismatch("the size in bytes", size.to_string(), geometry.total.to_string());
+    }
+    match word(Field::State) {
+        state if state == State::Ready as u64 => Ok(Verdict::Ready),
+        state if state == State::Retired as u64 => Ok(Verdict::Retired),
+        state => mismatch("the state", state.to_string(), format!("{}", State::Ready as u64)),
+    }
+}

@@ -1,0 +1,240 @@
+//! Workers: threads that read and write a segment. Everything that happens to the data happens here.
+
+use super::crash::{self, Point};
+use super::geometry::{Geometry, LARGE_SLOTS, SLOT, STRIPES};
+use super::intent::{Intent, IntentField, Mark, Source, pages};
+use super::shared::Shared;
+use crate::layout::MAX_ATOMIC;
+use crate::protocol::{AtomicOperation, Extent, Word};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+/// Races that a reader may lose against writers before it takes the stripes.
+const OPTIMISTIC_READS: u32 = 8;
+
+/// The most pages that a request touches: the longest request, not aligned.
+#[allow(clippy::cast_possible_truncation)] // 257
+const MAX_PAGES: usize = (MAX_ATOMIC / crate::layout::PAGE) as usize + 1;
+
+/// Up to this many pages a reader keeps their versions in a small array: clearing a large one costs more than the read.
+const FEW_PAGES: usize = 4;
+
+/// A thread's right to work on a segment: an intent and a slot of its own.
+///
+/// Every method is linearizable with every other, by any worker of any process, and happens wholly or not at all
+/// whenever this process is killed.
+pub struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) index: usize,
+}
+
+/// Locks that are held.
+struct Held {
+    stripes: u64,
+    large_slot: Option<usize>,
+}
+
+impl Worker {
+    /// Its number, below [`super::WORKERS`]; no two workers of a segment have the same at a time.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Copies the extent's bytes into `buffer`, which has the extent's length. Takes no lock unless it loses
+    /// several races against writers.
+    ///
+    /// # Panics
+    /// When the lengths differ, or the extent was checked against another segment.
+    #[inline]
+    pub fn read(&mut self, extent: Extent, buffer: &mut [u8]) {
+        assert_eq!(extent.length(), buffer.len(), "buffer and extent");
+        let (offset, pages) = self.place(extent);
+        let mut few = [0; FEW_PAGES];
+        let mut many;
+        let versions: &mut [u64] = if pages.len() <= FEW_PAGES {
+            &mut few
+        } else {
+            many = [0; MAX_PAGES];
+            &mut many
+        };
+        for _ in 0..OPTIMISTIC_READS {
+            if self.read_optimistically(offset, pages.clone(), versions, buffer) {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        let held = self.lock(stripes(&pages), None);
+        self.shared.mapping.copy_out(self.shared.geometry.data + offset, buffer);
+        self.unlock(held);
+    }
+
+    /// Writes `data`, which has the extent's length.
+    ///
+    /// # Panics
+    /// When the lengths differ, or the extent was checked against another segment.
+    #[inline]
+    pub fn write(&mut self, extent: Extent, data: &[u8], mark: Option<Mark>) {
+        assert_eq!(extent.length(), data.len(), "data and extent");
+        let (offset, pages) = self.place(extent);
+        let large_slot = self.large_slot_for(data.len());
+        let (source, slot) = self.source(large_slot);
+        self.shared.mapping.copy_in(slot, data);
+        let held = self.lock(stripes(&pages), large_slot);
+        self.carry_out(&Intent { source, offset, length: data.len(), mark, result: 0 });
+        self.unlock(held);
+    }
+
+    /// Sets every byte of the extent to `byte`.
+    pub fn fill(&mut self, extent: Extent, byte: u8, mark: Option<Mark>) {
+        let (offset, pages) = self.place(extent);
+        let held = self.lock(stripes(&pages), None);
+        self.carry_out(&Intent { source: Source::Byte(byte), offset, length: extent.length(), mark, result: 0 });
+        self.unlock(held);
+    }
+
+    /// Changes a word and returns what it was.
+    #[inline]
+    pub fn atomic(&mut self, word: Word, operation: AtomicOperation, mark: Option<Mark>) -> u64 {
+        let (offset, pages) = self.place(word.extent());
+        let held = self.lock(stripes(&pages), None);
+        let mut bytes = [0; 8];
+        self.shared.mapping.copy_out(self.shared.geometry.data + offset, &mut bytes);
+        let old = u64::from_le_bytes(bytes);
+        if let Some(new) = operation.apply(old) {
+            let (source, slot) = self.source(None);
+            self.shared.mapping.copy_in(slot, &new.to_le_bytes());
+            self.carry_out(&Intent { source, offset, length: 8, mark, result: old });
+        } else if let Some(mark) = mark {
+            // Nothing changes, so there is nothing to redo: killed before this, the comparison is made again.
+            self.shared.mark_executed(mark, old);
+        }
+        self.unlock(held);
+        old
+    }
+
+    /// Copies `from` to `to`, which have one length and may overlap.
+    ///
+    /// # Panics
+    /// When the lengths differ, or an extent was checked against another segment.
+    pub fn copy(&mut self, from: Extent, to: Extent, mark: Option<Mark>) {
+        assert_eq!(from.length(), to.length(), "the two extents");
+        let ((from_offset, from_pages), (offset, pages)) = (self.place(from), self.place(to));
+        let length = to.length();
+        let large_slot = self.large_slot_for(length);
+        let (source, slot) = self.source(large_slot);
+        let held = self.lock(stripes(&from_pages) | stripes(&pages), large_slot);
+        self.shared.mapping.copy_within(self.shared.geometry.data + from_offset, slot, length);
+        self.carry_out(&Intent { source, offset, length, mark, result: 0 });
+        self.unlock(held);
+    }
+
+    /// The extent as an offset into the data, and its pages. Asserts what [`Extent`] has promised for this segment.
+    #[inline]
+    fn place(&self, extent: Extent) -> (usize, Range<usize>) {
+        assert!(extent.end() <= self.shared.geometry.k as u64, "{extent:?} was checked against another segment");
+        // At most k, which is a usize.
+        #[allow(clippy::cast_possible_truncation)]
+        let offset = extent.offset() as usize;
+        (offset, pages(offset, extent.length()))
+    }
+
+    /// One try: versions, bytes, versions again. `true` when no writer was inside: then at the instant between the
+    /// two looks every page stood as it was copied.
+    #[inline]
+    fn read_optimistically(&self, offset: usize, pages: Range<usize>, versions: &mut [u64], buffer: &mut [u8]) -> bool {
+        for (page, version) in pages.clone().zip(versions.iter_mut()) {
+            *version = self.shared.page_version(page).load(Ordering::Acquire);
+            if *version & 1 == 1 {
+                return false;
+            }
+        }
+        self.shared.mapping.copy_out(self.shared.geometry.data + offset, buffer);
+        // The second look must not happen before the copy.
+        fence(Ordering::Acquire);
+        pages
+            .zip(versions.iter())
+            .all(|(page, version)| self.shared.page_version(page).load(Ordering::Relaxed) == *version)
+    }
+
+    /// Takes a large slot when `length` needs one. Large slots come before stripes in the order of locks.
+    #[inline]
+    fn large_slot_for(&self, length: usize) -> Option<usize> {
+        if length <= SLOT {
+            return None;
+        }
+        let free = (0..LARGE_SLOTS).find(|index| self.shared.try_lock(*index, self.index));
+        Some(free.unwrap_or_else(|| {
+            let index = self.index % LARGE_SLOTS;
+            self.shared.lock(index, self.index);
+            index
+        }))
+    }
+
+    /// Where a payload lands, as a source and as an offset into the mapping.
+    #[inline]
+    fn source(&self, large_slot: Option<usize>) -> (Source, usize) {
+        match large_slot {
+            Some(index) => (Source::LargeSlot(index), Geometry::large_slot(index)),
+            None => (Source::Slot, Geometry::slot(self.index)),
+        }
+    }
+
+    /// Takes the stripes of the mask in ascending order, the order of everybody.
+    #[inline]
+    fn lock(&self, stripes: u64, large_slot: Option<usize>) -> Held {
+        for stripe in bits(stripes) {
+            self.shared.lock(LARGE_SLOTS + stripe, self.index);
+        }
+        crash::reached(Point::Locked);
+        Held { stripes, large_slot }
+    }
+
+    #[inline]
+    // By value: what was given back is not held any more.
+    #[allow(clippy::needless_pass_by_value)]
+    fn unlock(&self, held: Held) {
+        crash::reached(Point::Done);
+        for stripe in bits(held.stripes) {
+            self.shared.unlock(LARGE_SLOTS + stripe);
+            crash::reached(Point::HalfUnlocked);
+        }
+        if let Some(index) = held.large_slot {
+            self.shared.unlock(index);
+        }
+    }
+
+    /// Commits the intent, carries it out and ends it. The stripes are held.
+    #[inline]
+    fn carry_out(&self, intent: &Intent) {
+        intent.commit(&self.shared, self.index);
+        crash::reached(Point::Committed);
+        self.shared.apply(self.index, intent);
+        self.shared.intent_word(self.index, IntentField::Kind).store(0, Ordering::Release);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.shared.intent_word(self.index, IntentField::Owner).store(0, Ordering::Release);
+    }
+}
+
+/// The stripes that guard the pages, as a mask.
+#[inline]
+fn stripes(pages: &Range<usize>) -> u64 {
+    if pages.len() >= STRIPES { u64::MAX } else { pages.clone().fold(0, |mask, page| mask | 1 << (page % STRIPES)) }
+}
+
+/// The numbers of the set bits, ascending.
+#[inline]
+fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        (mask != 0).then(|| {
+            let bit = mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            bit
+        })
+    })
+}

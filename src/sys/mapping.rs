@@ -1,0 +1,96 @@
+//! A shared mapping that other processes write at any moment.
+//!
+//! No `&[u8]` or `&mut [u8]` is ever formed over it: words are reached as atomics, bytes by copies through raw
+//! pointers. A copy may race with a writer elsewhere and then yields a mixture; whoever copies must find that out by
+//! other means (page versions) and throw the bytes away, or hold the stripes.
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+/// A file mapped shared, readable and writable, until dropped.
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    length: NonZeroUsize,
+}
+
+// SAFETY: the mapping is reached only through atomics and raw copies with checked bounds, from any thread, and is
+// unmapped once, by the owner.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; no method needs exclusive access.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the first `length` bytes of `file`, which must have that many: a shorter file would fault on access.
+    pub(crate) fn new(file: impl AsFd, length: NonZeroUsize) -> nix::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that Rust knows of.
+        let base =
+            unsafe { mmap(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, file, 0) }?;
+        Ok(Self { base: base.cast(), length })
+    }
+
+    /// Bytes mapped.
+    pub(crate) fn length(&self) -> usize {
+        self.length.get()
+    }
+
+    /// The word at `offset`, as an atomic.
+    ///
+    /// # Panics
+    /// When the offset is not aligned or not inside: a mistake of this program, never of a peer.
+    #[inline]
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset < self.length() && self.length() - offset >= 8, "word at {offset}");
+        // SAFETY: in bounds and aligned (the base is page-aligned) by the assertion; valid as long as `self`; every
+        // process reaches these words as atomics, or by copies of bytes that hold data only.
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast()) }
+    }
+
+    /// Copies `data` to `offset`.
+    #[inline]
+    pub(crate) fn copy_in(&self, offset: usize, data: &[u8]) {
+        self.check(offset, data.len());
+        // SAFETY: in bounds by the check; `data` is private memory, so the two cannot overlap.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), self.base.as_ptr().add(offset), data.len()) }
+    }
+
+    /// Copies from `offset` into `buffer`.
+    #[inline]
+    pub(crate) fn copy_out(&self, offset: usize, buffer: &mut [u8]) {
+        self.check(offset, buffer.len());
+        // SAFETY: in bounds by the check; `buffer` is private memory, so the two cannot overlap.
+        unsafe { std::ptr::copy_nonoverlapping(self.base.as_ptr().add(offset), buffer.as_mut_ptr(), buffer.len()) }
+    }
+
+    /// Copies `length` bytes inside the mapping; the two ranges may overlap.
+    #[inline]
+    pub(crate) fn copy_within(&self, from: usize, to: usize, length: usize) {
+        self.check(from, length);
+        self.check(to, length);
+        // SAFETY: both in bounds by the checks; `copy` allows overlap.
+        unsafe { std::ptr::copy(self.base.as_ptr().add(from), self.base.as_ptr().add(to), length) }
+    }
+
+    /// Sets `length` bytes at `offset`.
+    #[inline]
+    pub(crate) fn fill(&self, offset: usize, length: usize, byte: u8) {
+        self.check(offset, length);
+        // SAFETY: in bounds by the check.
+        unsafe { self.base.as_ptr().add(offset).write_bytes(byte, length) }
+    }
+
+    #[inline]
+    fn check(&self, offset: usize, length: usize) {
+        assert!(offset <= self.length() && length <= self.length() - offset, "{length} bytes at {offset}");
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: this is the mapping that `new` made; no reference outlives `self`.
+        let result = unsafe { munmap(self.base.cast(), self.length.get()) };
+        debug_assert!(result.is_ok(), "munmap: {result:?}");
+    }
+}

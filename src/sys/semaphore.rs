@@ -1,0 +1,93 @@
+//! Named POSIX semaphores, see `sem_overview(7)`.
+
+use nix::errno::Errno;
+use nix::libc;
+use std::ffi::CStr;
+use std::ptr::NonNull;
+use std::time::Duration;
+
+unsafe extern "C" {
+    /// In glibc since 2.30, not in the libc crate: `sem_timedwait` by a clock that nobody sets back. A wait by the
+    /// wall clock would last hours after such a step.
+    fn sem_clockwait(
+        semaphore: *mut libc::sem_t,
+        clock: libc::clockid_t,
+        deadline: *const libc::timespec,
+    ) -> libc::c_int;
+}
+
+/// An open named semaphore.
+pub(crate) struct Semaphore(NonNull<libc::sem_t>);
+
+// SAFETY: semaphores are made for use by several threads and processes at once.
+unsafe impl Send for Semaphore {}
+// SAFETY: as above.
+unsafe impl Sync for Semaphore {}
+
+/// How a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// A post was taken.
+    Posted,
+    /// The time passed, or a signal came.
+    TimedOut,
+}
+
+impl Semaphore {
+    /// Opens `name`, which begins with a slash; makes it with the value zero and mode 0660 when `create` says so.
+    pub(crate) fn open(name: &CStr, create: bool) -> nix::Result<Self> {
+        let flags = if create { libc::O_CREAT } else { 0 };
+        let (mode, value): (libc::c_uint, libc::c_uint) = (0o660, 0);
+        // SAFETY: `name` is a C string; the variadic arguments are those that O_CREAT asks for.
+        let semaphore = unsafe { libc::sem_open(name.as_ptr(), flags, mode, value) };
+        // SEM_FAILED is a null pointer on Linux.
+        NonNull::new(semaphore).map(Self).ok_or_else(Errno::last)
+    }
+
+    /// Removes `name`; one that does not exist is as good as removed.
+    pub(crate) fn unlink(name: &CStr) -> nix::Result<()> {
+        // SAFETY: `name` is a C string.
+        match Errno::result(unsafe { libc::sem_unlink(name.as_ptr()) }) {
+            Ok(_) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds one, unless it is above zero already: a single post wakes a sleeper, and each that takes the lock posts
+    /// again, so more would only make later waits return for nothing.
+    pub(crate) fn post_once(&self) {
+        let mut value = 0;
+        // SAFETY: the semaphore is open as long as `self`; `value` outlives the call.
+        let known = unsafe { libc::sem_getvalue(self.0.as_ptr(), &raw mut value) } == 0;
+        if !known || value <= 0 {
+            // SAFETY: the semaphore is open as long as `self`. Overflow, the only error, means that it is posted.
+            unsafe { libc::sem_post(self.0.as_ptr()) };
+        }
+    }
+
+    /// Takes one, or waits for one at most `timeout`.
+    pub(crate) fn wait(&self, timeout: Duration) -> Wait {
+        let deadline = monotonic_after(timeout);
+        // SAFETY: the semaphore is open as long as `self`; `deadline` outlives the call.
+        let result = unsafe { sem_clockwait(self.0.as_ptr(), libc::CLOCK_MONOTONIC, &raw const deadline) };
+        if result == 0 { Wait::Posted } else { Wait::TimedOut }
+    }
+}
+
+impl Drop for Semaphore {
+    fn drop(&mut self) {
+        // SAFETY: opened by `open`, closed once.
+        unsafe { libc::sem_close(self.0.as_ptr()) };
+    }
+}
+
+fn monotonic_after(timeout: Duration) -> libc::timespec {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` outlives the call; CLOCK_MONOTONIC exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let nanoseconds = now.tv_nsec + i64::from(timeout.subsec_nanos());
+    // Timeouts here are well under a second.
+    #[allow(clippy::cast_possible_wrap)]
+    let seconds = now.tv_sec + timeout.as_secs() as i64 + nanoseconds / 1_000_000_000;
+    libc::timespec { tv_sec: seconds, tv_nsec: nanoseconds % 1_000_000_000 }
+}

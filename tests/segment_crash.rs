@@ -1,0 +1,224 @@
+//! A participant is killed at every place inside its critical section; the others go on within a second and find the
+//! write wholly there or wholly absent.
+#![cfg(debug_assertions)]
+
+use dsm::layout::{Layout, PAGE};
+use dsm::protocol::{AtomicOperation, Extent, Word};
+use dsm::segment::crash::{self, Action, Point};
+use dsm::segment::{Mark, Segment};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const K: u64 = 64 * PAGE;
+
+/// What the promise allows the others to wait.
+const GO_ON: Duration = Duration::from_secs(1);
+
+/// Long enough for a large slot, over many pages, not aligned.
+const LENGTH: u64 = 20 * PAGE;
+
+const MARK: Mark = Mark { session: 7, sequence: 42 };
+
+/// A system's name of its own, whose objects go with it.
+struct Name(String);
+
+impl Name {
+    fn new(what: &str) -> Self {
+        Self(format!("dsmtest-{}-{what}", std::process::id()))
+    }
+
+    fn serve(&self) -> Segment {
+        serve(&self.0)
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
+            if entry.file_name().to_string_lossy().contains(&format!("{}.", self.0)) {
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        }
+    }
+}
+
+fn layout(name: &str) -> Layout {
+    Layout::new(name, K, vec!["127.0.0.1:7411".to_owned()]).unwrap()
+}
+
+fn serve(name: &str) -> Segment {
+    Segment::serve(&layout(name), 0, false, &mut |_, _| {}).unwrap().segment
+}
+
+/// Starts this test again as a process of its own that does `task` and dies or stalls at `point`.
+fn victim(name: &Name, task: &str, point: Point, action: Action) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "victim_process", "--nocapture"])
+        .env("VICTIM", format!("{} {task} {} {}", name.0, point as u8, u8::from(action == Action::Stall)))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Not a test by itself: the body of the processes that [`victim`] starts.
+#[test]
+fn victim_process() {
+    let Ok(words) = std::env::var("VICTIM") else { return };
+    let words: Vec<&str> = words.split(' ').collect();
+    let point = Point::ALL.into_iter().find(|point| (*point as u8).to_string() == words[2]).unwrap();
+    let segment = if words[1] == "serve" { serve(words[0]) } else { Segment::attach(&layout(words[0]), 0).unwrap() };
+    let mut worker = segment.worker().unwrap();
+    crash::arm(point, if words[3] == "1" { Action::Stall } else { Action::Die });
+    match words[1] {
+        "write" | "serve" => worker.write(extent(), &new(), Some(MARK)),
+        "add" => drop(worker.atomic(Word::new(8, K).unwrap(), AtomicOperation::Add(1), Some(MARK))),
+        "copy" => worker.copy(Extent::new(40 * PAGE, LENGTH, K).unwrap(), extent(), Some(MARK)),
+        other => panic!("{other}"),
+    }
+}
+
+fn extent() -> Extent {
+    Extent::new(100, LENGTH, K).unwrap()
+}
+
+fn new() -> Vec<u8> {
+    (0..LENGTH).map(|i| u8::try_from(i % 251).unwrap() + 1).collect()
+}
+
+fn whole(segment: &Segment) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(K).unwrap()];
+    segment.worker().unwrap().read(Extent::new(0, K, K).unwrap(), &mut bytes);
+    bytes
+}
+
+/// Writes a zero to the last byte of every page, which is zero already, and so meets every stripe that the dead hold.
+fn goes_on(segment: &Segment, point: Point) {
+    let started = Instant::now();
+    let mut worker = segment.worker().unwrap();
+    for page in 40..64 {
+        worker.fill(Extent::new(page * PAGE + 4095, 1, K).unwrap(), 9, None);
+    }
+    let untouched = Extent::new(30 * PAGE, 8, K).unwrap();
+    worker.copy(Extent::new(0, 8, K).unwrap(), untouched, None);
+    worker.fill(untouched, 0, None);
+    for page in 21..40 {
+        worker.fill(Extent::new(page * PAGE, 1, K).unwrap(), 0, None);
+    }
+    // Last, the pages of the dead, each read and written back through the stripes.
+    for page in 0..21 {
+        worker.atomic(Word::new(page * PAGE + 8, K).unwrap(), AtomicOperation::Or(0), None);
+    }
+    assert!(started.elapsed() < GO_ON, "{point:?}: the others waited {:?}", started.elapsed());
+}
+
+#[test]
+fn a_participant_killed_anywhere_leaves_a_whole_write_or_none() {
+    let mut outcomes = [0, 0];
+    for point in Point::ALL.into_iter().filter(|point| *point != Point::Redone) {
+        for task in ["write", "copy"] {
+            let name = Name::new(&format!("{task}{}", point as u8));
+            let segment = name.serve();
+            segment.worker().unwrap().fill(Extent::new(40 * PAGE, 24 * PAGE, K).unwrap(), 9, None);
+            let before = whole(&segment);
+            let mut wanted = before.clone();
+            assert!(!victim(&name, task, point, Action::Die).wait().unwrap().success(), "{point:?} was not reached");
+
+            let started = Instant::now();
+            let seen_by_reader = whole(&segment);
+            assert!(started.elapsed() < GO_ON, "{point:?}: a reader waited {:?}", started.elapsed());
+            goes_on(&segment, point);
+
+            let done = segment.last_executed(MARK.session) == MARK.sequence;
+            if done {
+                let data = if task == "copy" { vec![9; new().len()] } else { new() };
+                wanted[100..100 + data.len()].copy_from_slice(&data);
+            }
+            assert!(whole(&segment) == wanted, "{task} {point:?}: neither whole nor absent (done: {done})");
+            // A committed write that has not begun may still be in the future for a reader; half of it never is seen.
+            assert!(seen_by_reader == wanted || seen_by_reader == before, "{task} {point:?}: a reader saw half a write");
+            assert_eq!(done, point != Point::Locked, "{task} {point:?}");
+            assert_eq!(segment.repairs().0, 1, "{task} {point:?}");
+            outcomes[usize::from(done)] += 1;
+        }
+    }
+    println!("absent {}, whole {}", outcomes[0], outcomes[1]);
+    assert!(outcomes.iter().all(|count| *count > 0));
+}
+
+#[test]
+fn an_add_killed_anywhere_counts_once_or_not_at_all_and_its_session_knows_which() {
+    for point in Point::ALL.into_iter().filter(|point| *point != Point::Redone) {
+        let name = Name::new(&format!("add{}", point as u8));
+        let segment = name.serve();
+        assert!(!victim(&name, "add", point, Action::Die).wait().unwrap().success(), "{point:?} was not reached");
+        let mut worker = segment.worker().unwrap();
+        let old = worker.atomic(Word::new(8, K).unwrap(), AtomicOperation::Add(0), None);
+        let done = segment.last_executed(MARK.session) == MARK.sequence;
+        assert_eq!(old, u64::from(done), "{point:?}");
+        assert_eq!(segment.executed_result(MARK), done.then_some(0), "{point:?}");
+    }
+}
+
+#[test]
+fn a_stalled_participant_that_is_then_killed_holds_nobody_up() {
+    for point in [Point::Locked, Point::Committed, Point::HalfCopied, Point::HalfUnlocked] {
+        let name = Name::new(&format!("stall{}", point as u8));
+        let segment = name.serve();
+        let mut child = victim(&name, "write", point, Action::Stall);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().ends_with("stalled")), "{point:?}");
+        let others: Vec<_> = (0..4)
+            .map(|_| {
+                let segment = segment.clone();
+                std::thread::spawn(move || goes_on(&segment, point))
+            })
+            .collect();
+        // Whether they wait for the stalled one or have not begun yet: from the kill on they have a second.
+        child.kill().unwrap();
+        child.wait().unwrap();
+        others.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(segment.repairs().0, 1, "{point:?}");
+    }
+}
+
+#[test]
+fn a_repairer_that_is_killed_is_followed_by_another() {
+    let name = Name::new("repairer");
+    drop(name.serve());
+    // A server dies with a committed write, and a participant that meets its stripes dies while it repairs that.
+    assert!(!victim(&name, "serve", Point::Committed, Action::Die).wait().unwrap().success());
+    assert!(!victim(&name, "write", Point::Redone, Action::Die).wait().unwrap().success(), "it repaired nothing");
+    let observer = Segment::attach(&layout(&name.0), 0).unwrap();
+    goes_on(&observer, Point::Redone);
+    assert_eq!(observer.last_executed(MARK.session), MARK.sequence);
+    assert_eq!(whole(&observer)[100..100 + new().len()], new());
+}
+
+#[test]
+fn a_second_server_is_refused_and_named() {
+    let name = Name::new("second");
+    let _first = name.serve();
+    let error = Segment::serve(&layout(&name.0), 0, false, &mut |_, _| {}).err().unwrap().to_string();
+    assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+}
+
+#[test]
+fn memory_survives_the_server_and_reset_does_not_keep_it() {
+    let name = Name::new("survive");
+    let segment = name.serve();
+    let incarnation = segment.incarnation();
+    segment.worker().unwrap().write(Extent::new(5, 5, K).unwrap(), b"hello", None);
+    drop(segment);
+    let again = name.serve();
+    assert_eq!(again.incarnation(), incarnation);
+    assert_eq!(&whole(&again)[5..10], b"hello");
+    assert_eq!(again.repairs(), (0, 0), "a server that leaves in good order is not a dead one");
+    let attached = Segment::attach(&layout(&name.0), 0).unwrap();
+    drop(again);
+    let reset = Segment::serve(&layout(&name.0), 0, true, &mut |_, _| {}).unwrap().segment;
+    assert_ne!(reset.incarnation(), incarnation);
+    assert_eq!(&whole(&reset)[5..10], &[0; 5]);
+    assert!(!attached.is_ready() && reset.is_ready(), "who has the old object mapped can see that it is retired");
+}
