@@ -137,7 +137,10 @@ fn a_participant_killed_anywhere_leaves_a_whole_write_or_none() {
             }
             assert!(whole(&segment) == wanted, "{task} {point:?}: neither whole nor absent (done: {done})");
             // A committed write that has not begun may still be in the future for a reader; half of it never is seen.
-            assert!(seen_by_reader == wanted || seen_by_reader == before, "{task} {point:?}: a reader saw half a write");
+            assert!(
+                seen_by_reader == wanted || seen_by_reader == before,
+                "{task} {point:?}: a reader saw half a write"
+            );
             assert_eq!(done, point != Point::Locked, "{task} {point:?}");
             assert_eq!(segment.repairs().0, 1, "{task} {point:?}");
             outcomes[usize::from(done)] += 1;

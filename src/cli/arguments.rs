@@ -34,7 +34,7 @@ pub(super) struct Global {
     /// Print JSON, for programs
     #[arg(long, global = true)]
     pub(super) json: bool,
-    /// Wait this long for each request; without it client.timeout of the configuration
+    /// Wait this long for the servers; without it client.timeout of the configuration
     #[arg(long, global = true, value_name = "DURATION", value_parser = number::duration)]
     pub(super) timeout: Option<Duration>,
 }

@@ -30,9 +30,6 @@ pub(super) enum Failure {
     /// mcomp.cfg is missing or wrong.
     #[error(transparent)]
     Configuration(#[from] ConfigError),
-    /// This machine cannot do what mcomp.cfg asks of it.
-    #[error("{0}")]
-    Machine(String),
     /// The range is not inside the memory.
     #[error(transparent)]
     OutsideMemory(#[from] OutsideMemory),
@@ -95,7 +92,7 @@ impl Failure {
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => exit::USAGE,
-            Self::Configuration(_) | Self::Machine(_) => exit::CONFIGURATION,
+            Self::Configuration(_) => exit::CONFIGURATION,
             Self::OutsideMemory(_) | Self::TooMuchInput { .. } => exit::DATA,
             Self::NoInput { error, .. } | Self::InputOutput { error, .. }
                 if error.kind() == io::ErrorKind::PermissionDenied =>
@@ -122,6 +119,8 @@ fn code_of_memory(error: &client::Error) -> u8 {
         E::LayoutDiffers { .. } => exit::CONFIGURATION,
         E::Refused { refusal, .. } => code_of_refusal(refusal.code),
         E::Protocol { .. } => exit::PROTOCOL,
+        E::NoSuchServer { .. } => exit::USAGE,
+        E::NoRoom { .. } => exit::SOFTWARE,
     }
 }
 
@@ -140,5 +139,56 @@ fn code_of_refusal(code: Code) -> u8 {
         | Code::BadRequest
         | Code::BadSequence
         | Code::Superseded => exit::PROTOCOL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Refusal;
+
+    #[test]
+    fn the_man_page_lists_the_exit_codes() {
+        let page = include_str!("../../man/dsmctl.1");
+        let listed: Vec<u8> = page.lines().filter_map(|line| line.strip_prefix(".It ")?.parse().ok()).collect();
+        let all = [
+            0,
+            exit::MISMATCH,
+            exit::USAGE,
+            exit::DATA,
+            exit::NO_INPUT,
+            exit::UNAVAILABLE,
+            exit::SOFTWARE,
+            exit::INPUT_OUTPUT,
+            exit::TEMPORARY,
+            exit::PROTOCOL,
+            exit::PERMISSION,
+            exit::CONFIGURATION,
+        ];
+        assert_eq!(listed, all);
+    }
+
+    #[test]
+    fn a_transfer_that_ends_early_keeps_its_code_and_says_how_far_it_came() {
+        let down = || {
+            let (address, reason) = ("[::1]:7411".to_owned(), "connection refused".to_owned());
+            Failure::Memory(client::Error::Unavailable { server: 1, address, reason })
+        };
+        let partly = down().after("written", 8, Some(16));
+        assert_eq!(partly.code(), exit::UNAVAILABLE);
+        assert!(partly.to_string().ends_with("(8 of 16 bytes were written before)"), "{partly}");
+        assert!(!down().after("written", 0, Some(16)).to_string().contains("before"));
+        assert!(matches!(Failure::OutputClosed.after("read", 8, None), Failure::OutputClosed));
+    }
+
+    #[test]
+    fn every_refusal_has_a_code_of_its_kind() {
+        for code in Code::ALL {
+            let (address, refusal) = ("[::1]:7411".to_owned(), Refusal::new(code, "no"));
+            let failure = Failure::Memory(client::Error::Refused { server: 0, address, refusal });
+            assert!((exit::DATA..=exit::CONFIGURATION).contains(&failure.code()), "{code:?}");
+        }
+        let denied = Failure::input_output("file", io::ErrorKind::PermissionDenied.into());
+        assert_eq!(denied.code(), exit::PERMISSION);
     }
 }

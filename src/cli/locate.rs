@@ -27,28 +27,12 @@ pub(super) fn run(locate: &Locate, session: &Session) -> Result<(), Failure> {
     let rows: Vec<Vec<String>> = pieces
         .map(|piece| {
             vec![
-                "address".to_owned(),
-                piece.address.to_string(),
-                "length".to_owned(),
-                piece.length.to_string(),
-                "server".to_owned(),
-                piece.server.to_string(),
-                addresses[piece.server].clone(),
-                "offset".to_owned(),
-                piece.offset.to_string(),
+                format!("address {}", piece.address),
+                format!("length {}", piece.length),
+                format!("server {} ({})", piece.server, addresses[piece.server]),
+                format!("offset {}", piece.offset),
             ]
         })
         .collect();
-    let columns = [
-        Align::Left,
-        Align::Right,
-        Align::Left,
-        Align::Right,
-        Align::Left,
-        Align::Right,
-        Align::Left,
-        Align::Left,
-        Align::Right,
-    ];
-    output::print(&table::render(&columns, &rows))
+    output::print(&table::render(&[Align::Left; 4], &rows))
 }

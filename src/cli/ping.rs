@@ -2,10 +2,11 @@
 
 use super::arguments::Ping;
 use super::failure::Failure;
+use super::human;
 use super::output::{self, Colours};
 use super::servers::{ask_each, reason};
 use super::session::Session;
-use super::{human, table};
+use super::table::{self, Align};
 use crate::client::Error;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -85,13 +86,10 @@ fn show(ping: &Ping, session: &Session, servers: &[usize], answers: &[Result<Tim
                 ),
                 Err(error) => format!("{}: {}", colours.bad("down"), reason(error)),
             };
-            vec!["server".to_owned(), server.to_string(), addresses[*server].clone(), result]
+            vec![format!("server {server} ({})", addresses[*server]), result]
         })
         .collect();
-    output::print(&table::render(
-        &[table::Align::Left, table::Align::Right, table::Align::Left, table::Align::Left],
-        &rows,
-    ))
+    output::print(&table::render(&[Align::Left; 2], &rows))
 }
 
 /// Nanoseconds for JSON; a round trip of 584 years is not told from a longer one.

@@ -33,7 +33,7 @@ pub(super) fn ask_each<T: Send>(servers: &[usize], ask: impl Fn(usize) -> T + Sy
 /// Why a server is down, without its name where the line has that already.
 pub(super) fn reason(error: &Error) -> String {
     match error {
-        Error::Unavailable { reason, .. } => reason.to_string(),
+        Error::Unavailable { reason, .. } => reason.clone(),
         other => other.to_string(),
     }
 }

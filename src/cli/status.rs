@@ -1,11 +1,11 @@
 //! `dsmctl status`: one row for each server.
 
 use super::failure::Failure;
+use super::human;
 use super::output::{self, Colours};
 use super::servers::{ask_each, reason};
 use super::session::Session;
 use super::table::{self, Align};
-use super::{human, servers};
 use crate::client::Error;
 use crate::protocol::{LatencyBucket, Status};
 use serde_json::{Value, json};
@@ -19,8 +19,8 @@ const COLUMNS: [(&str, Align); 17] = [
     ("K", Align::Right),
     ("OVERHEAD", Align::Right),
     ("INCARNATION", Align::Left),
-    ("CONNECTIONS", Align::Right),
-    ("OPERATIONS", Align::Right),
+    ("CONNS", Align::Right),
+    ("OPS", Align::Right),
     ("READ", Align::Right),
     ("WRITTEN", Align::Right),
     ("ERRORS", Align::Right),
@@ -71,7 +71,7 @@ fn row(session: &Session, server: usize, answer: &Result<Status, Error>, colours
     let status = match answer {
         Ok(status) => status,
         Err(error) => {
-            return vec![server.to_string(), address, format!("{}: {}", colours.bad("down"), servers::reason(error))];
+            return vec![server.to_string(), address, format!("{}: {}", colours.bad("down"), reason(error))];
         }
     };
     let latency = |percent| {
@@ -85,7 +85,7 @@ fn row(session: &Session, server: usize, answer: &Result<Status, Error>, colours
         human::bytes(status.k),
         human::bytes(status.overhead_bytes),
         status.incarnation.clone(),
-        format!("{}/{}", status.connections.open, status.connections.limit),
+        status.connections.open.to_string(),
         status.operations.values().fold(0, |sum: u64, count| sum.saturating_add(*count)).to_string(),
         human::bytes(status.traffic.bytes_read),
         human::bytes(status.traffic.bytes_written),
