@@ -1,7 +1,9 @@
 //! Distributed shared memory: N machines share k bytes of RAM each as one linear, byte-addressed memory.
 
+pub mod config;
 pub mod layout;
 pub mod log;
 pub mod protocol;
 pub mod segment;
+pub mod server;
 mod sys;

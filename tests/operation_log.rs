@@ -1,5 +1,7 @@
 //! The operation log: what it records, and that neither a bad disk nor a slow one harms the service.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, which the lint's exception for tests does not cover
+
 use dsm::log::{Entry, OperationLog, OperationLogMode};
 use dsm::protocol::{Code, Opcode};
 use log::kv::Key;

@@ -10,4 +10,4 @@ mod terminal;
 mod text;
 
 pub use destination::{Destination, init, set_level};
-pub use operations::{Entry, OperationLog, OperationLogMode};
+pub use operations::{Entry, OperationLog};

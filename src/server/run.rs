@@ -5,9 +5,9 @@ use super::context::Context;
 use super::failure::Failure;
 use super::threads::Threads;
 use super::{listener, supervisor};
-use crate::config::{Config, own_index};
+use crate::config::{Config, check_capacity, own_index};
 use crate::log::{Destination, OperationLog};
-use crate::segment::{Found, Opened, Segment};
+use crate::segment::{Found, Opened, Segment, overhead};
 use clap::Parser;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -50,6 +50,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = Config::load(&Config::find(arguments.config.as_deref()))?;
     let index = own_index(&config, arguments.index)?;
     config.check_trusted(index)?;
+    check_capacity(&config, overhead(config.layout.k()))?;
     // At most MAX_SERVERS.
     let index = u32::try_from(index).unwrap_or(u32::MAX);
     if arguments.daemonize {

@@ -68,7 +68,7 @@ impl LogFile {
             };
             self.file = None;
             let begun = &lines.as_bytes()[..lines.len() - rest.len()];
-            return Err(Shortfall { written: count_lines(begun), error });
+            return Err(Shortfall { written: begun.split(|byte| *byte == b'\n').skip(1).count() as u64, error });
         }
         Ok(())
     }
@@ -87,10 +87,6 @@ fn open(path: &Path) -> io::Result<File> {
         file.write_all(b"\n")?;
     }
     Ok(file)
-}
-
-pub(super) fn count_lines(text: &[u8]) -> u64 {
-    text.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
 #[cfg(test)]

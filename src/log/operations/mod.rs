@@ -5,9 +5,8 @@ mod file;
 mod writer;
 
 pub use entry::Entry;
-#[doc(hidden)]
-pub use mode::OperationLogMode;
 
+use crate::config::OperationLogMode;
 use crate::protocol::{Opcode, OperationLogStatus};
 use file::LogFile;
 use std::io;
@@ -66,14 +65,20 @@ enum Message {
 /// What the thread is to do beside writing.
 #[derive(Default)]
 struct Orders {
-    /// Go on with this file; with `None`, none.
-    file: Option<Option<LogFile>>,
+    /// Go on with another file, or none.
+    turn: Option<Turn>,
     /// The thread has turned to the last file that was ordered.
     turned: bool,
     /// Write what is in the queue, and end.
     stop: bool,
     /// The thread has ended.
     stopped: bool,
+}
+
+/// What the thread writes to from now on.
+enum Turn {
+    To(LogFile),
+    Off,
 }
 
 impl OperationLog {
@@ -143,7 +148,7 @@ impl OperationLog {
             ::log::warn!(DSM_SERVER = shared.index; "operation log: it stays off, its thread cannot be started: {error}");
             return;
         }
-        orders.file = Some((wanted != OFF).then(|| LogFile::new(directory, shared.index)));
+        orders.turn = Some(if wanted == OFF { Turn::Off } else { Turn::To(LogFile::new(directory, shared.index)) });
         orders.turned = false;
         shared.mode.store(wanted, Ordering::Relaxed);
         if shared.queue.get().is_some() {
@@ -213,17 +218,5 @@ impl Shared {
 
     fn lost(&self) -> u64 {
         self.overflowed.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed)
-    }
-}
-mod mode {
-    /// tmp
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub enum OperationLogMode {
-        /// o
-        Off,
-        /// w
-        Writes,
-        /// a
-        All,
     }
 }

@@ -1,7 +1,7 @@
 //! The thread that writes the operation log.
 
 use super::file::{LogFile, Shortfall};
-use super::{Entry, Message, Orders, QUEUE, Shared};
+use super::{Entry, Message, Orders, QUEUE, Shared, Turn};
 use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
@@ -11,6 +11,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long entries gather once the first is there.
+///
+/// Without this pause the thread sleeps in `recv` between entries, and whoever records the next one pays for waking it:
+/// measured on two cores with 10,000, 50,000 and 200,000 entries a second, 5.7, 3.7 and 0.7 µs per entry, and up to 7 ms
+/// when all cores were busy. While the thread sleeps elsewhere the queue has nobody to wake, and an entry costs 0.03 to
+/// 0.08 µs. Waiting for the first entry in `recv` keeps an idle server asleep. 20 ms leave the queue room for three
+/// million entries a second; 100 ms were not measurably cheaper, and in a flood four times as many lines were lost.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// Bytes of lines that are written at once.
@@ -57,16 +63,16 @@ impl Writer {
             let mut orders = self.gather(if again || first.is_none() { Duration::ZERO } else { GATHER });
             // What is in the queue was recorded for the old file, if there is one.
             if self.file.is_none()
-                && let Some(file) = orders.file.take()
+                && let Some(turn) = orders.turn.take()
             {
-                self.turn_to(file);
+                self.turn(turn);
             }
             self.open();
             again = self.drain(first);
             self.write();
             self.watch_overflow();
-            if let Some(file) = orders.file {
-                self.turn_to(file);
+            if let Some(turn) = orders.turn {
+                self.turn(turn);
             }
             if orders.stop {
                 self.end();
@@ -88,10 +94,10 @@ impl Writer {
 
     /// Lets entries gather, or takes orders when they come.
     fn gather(&self, period: Duration) -> Orders {
-        let idle = |orders: &mut Orders| orders.file.is_none() && !orders.stop;
+        let idle = |orders: &mut Orders| orders.turn.is_none() && !orders.stop;
         let waited = self.shared.ordered.wait_timeout_while(self.shared.orders(), period, idle);
         let (mut orders, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        Orders { file: orders.file.take(), stop: orders.stop, ..Orders::default() }
+        Orders { turn: orders.turn.take(), stop: orders.stop, ..Orders::default() }
     }
 
     /// Takes what the queue holds, at most as much as it can hold. Whether there may be more to do: entries, or orders
@@ -215,13 +221,16 @@ impl Writer {
     }
 
     /// Goes on with another file, or with the same path opened again. Opened now, so that a mistake shows at once.
-    fn turn_to(&mut self, file: Option<LogFile>) {
+    fn turn(&mut self, turn: Turn) {
         self.recover("it is closed");
-        self.file = file;
+        self.file = match turn {
+            Turn::To(file) => Some(file),
+            Turn::Off => None,
+        };
         self.open();
         let mut orders = self.shared.orders();
         // Other orders may have come meanwhile; then their file is the one that is waited for.
-        orders.turned = orders.file.is_none();
+        orders.turned = orders.turn.is_none();
         self.shared.done.notify_all();
     }
 
