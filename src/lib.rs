@@ -1,5 +1,6 @@
 //! Distributed shared memory: N machines share k bytes of RAM each as one linear, byte-addressed memory.
 
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod layout;
