@@ -1,4 +1,5 @@
 //! Readers and writers of many threads meet on the same pages; nobody sees half of a write.
+#![allow(clippy::unwrap_used)]
 
 use dsm::layout::{Layout, PAGE};
 use dsm::protocol::{AtomicOperation, Extent, Word};

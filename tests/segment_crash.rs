@@ -1,6 +1,7 @@
 //! A participant is killed at every place inside its critical section; the others go on within a second and find the
 //! write wholly there or wholly absent.
 #![cfg(debug_assertions)]
+#![allow(clippy::unwrap_used)]
 
 use dsm::layout::{Layout, PAGE};
 use dsm::protocol::{AtomicOperation, Extent, Word};

@@ -1,1 +1,5 @@
-fn main() {}
+//! The server of a segment; see dsmd(8).
+
+fn main() -> std::process::ExitCode {
+    dsm::server::main()
+}

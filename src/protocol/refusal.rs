@@ -76,6 +76,31 @@ impl Code {
         Self::ALL.into_iter().find(|code| *code as u16 == number)
     }
 
+    /// The name in logs and documents.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadFrame => "bad-frame",
+            Self::Version => "version",
+            Self::LayoutDiffers => "layout-differs",
+            Self::WrongServer => "wrong-server",
+            Self::MemoryLost => "memory-lost",
+            Self::HelloExpected => "hello-expected",
+            Self::UnknownOpcode => "unknown-opcode",
+            Self::OutOfRange => "out-of-range",
+            Self::Unaligned => "unaligned",
+            Self::TooLong => "too-long",
+            Self::BadRequest => "bad-request",
+            Self::BadSequence => "bad-sequence",
+            Self::TooManyConnections => "too-many-connections",
+            Self::Stopping => "stopping",
+            Self::Superseded => "superseded",
+            Self::TooSlow => "too-slow",
+            Self::Busy => "busy",
+            Self::Internal => "internal",
+        }
+    }
+
     /// Whether the server closes the connection after this refusal.
     #[must_use]
     pub fn closes(self) -> bool {

@@ -17,7 +17,7 @@ mod superblock;
 mod worker;
 
 pub use error::SegmentError;
-pub use geometry::{SESSIONS, overhead};
+pub use geometry::{SESSIONS, WORKERS, overhead};
 pub use intent::Mark;
 pub use open::{Found, Opened};
 pub use session::SessionEntry;
@@ -71,6 +71,12 @@ impl Segment {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         superblock::is_ready(&self.shared.mapping)
+    }
+
+    /// Says that this process ends in good order, so that nobody takes it for a dead one. None of its workers may be
+    /// at work any more. Dropping the last clone and the last worker does the same.
+    pub fn leave(&self) {
+        self.shared.leave();
     }
 
     /// Makes the calling thread, or whoever gets the result, a worker.

@@ -23,7 +23,7 @@ enum Field {
 }
 
 const RESULTS: usize = 64;
-const _: () = assert!(RESULTS + WINDOW as usize * 8 == geometry::SESSION);
+const _: () = assert!(RESULTS as u64 + WINDOW * 8 == geometry::SESSION as u64);
 
 impl Shared {
     #[inline]

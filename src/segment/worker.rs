@@ -36,8 +36,17 @@ struct Held {
 }
 
 impl Worker {
+    /// Its number, below [`super::WORKERS`]; no two workers of a segment have the same at a time.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// Copies the extent's bytes into `buffer`, which has the extent's length. Takes no lock unless it loses
     /// several races against writers.
+    ///
+    /// # Panics
+    /// When the lengths differ, or the extent was checked against another segment.
     #[inline]
     pub fn read(&mut self, extent: Extent, buffer: &mut [u8]) {
         assert_eq!(extent.length(), buffer.len(), "buffer and extent");
@@ -62,6 +71,9 @@ impl Worker {
     }
 
     /// Writes `data`, which has the extent's length.
+    ///
+    /// # Panics
+    /// When the lengths differ, or the extent was checked against another segment.
     #[inline]
     pub fn write(&mut self, extent: Extent, data: &[u8], mark: Option<Mark>) {
         assert_eq!(extent.length(), data.len(), "data and extent");
@@ -103,6 +115,9 @@ impl Worker {
     }
 
     /// Copies `from` to `to`, which have one length and may overlap.
+    ///
+    /// # Panics
+    /// When the lengths differ, or an extent was checked against another segment.
     pub fn copy(&mut self, from: Extent, to: Extent, mark: Option<Mark>) {
         assert_eq!(from.length(), to.length(), "the two extents");
         let ((from_offset, from_pages), (offset, pages)) = (self.place(from), self.place(to));

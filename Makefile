@@ -1,0 +1,48 @@
+# The few commands of this repository. `make` alone lists them.
+
+PREFIX     ?= /usr/local
+DESTDIR    ?=
+SYSCONFDIR ?= /etc
+CARGO      ?= cargo
+INSTALL    ?= install
+RELEASE    := $(or $(CARGO_TARGET_DIR),target)/release
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test build install fmt lint clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Start three servers on this machine and see them share one memory
+	@demo/run
+
+test: ## Run everything that must pass: format, lints, man pages, all tests
+	@tests/run
+
+build: ## Build the programs, optimised
+	$(CARGO) build --release --locked
+
+# As root there is often no cargo: then what was built before is installed.
+install: ## Install to DESTDIR (nothing) and PREFIX (/usr/local), building first
+	@if command -v $(CARGO) >/dev/null; then $(MAKE) --no-print-directory build; fi
+	$(INSTALL) -D -m 755 $(RELEASE)/dsmd $(DESTDIR)$(PREFIX)/sbin/dsmd
+	$(INSTALL) -D -m 755 $(RELEASE)/dsmctl $(DESTDIR)$(PREFIX)/bin/dsmctl
+	@for page in man/*.[1-8]; do \
+		target=$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; \
+		echo "$(INSTALL) -D -m 644 $$page $$target"; \
+		$(INSTALL) -D -m 644 "$$page" "$$target" || exit 1; \
+	done
+	@if [ -e $(DESTDIR)$(SYSCONFDIR)/mcomp.cfg ]; then \
+		echo "$(DESTDIR)$(SYSCONFDIR)/mcomp.cfg is there: left as it is"; \
+	else \
+		$(INSTALL) -D -m 644 etc/mcomp.cfg $(DESTDIR)$(SYSCONFDIR)/mcomp.cfg; \
+	fi
+
+fmt: ## Format the code
+	$(CARGO) fmt
+
+lint: ## Run the lints, as tests do
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+clean: ## Remove what was built
+	$(CARGO) clean

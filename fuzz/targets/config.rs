@@ -1,0 +1,31 @@
+//! Any text whatever stands in mcomp.cfg. It is understood, or there is an error that names the file; nothing panics.
+
+use dsm::config::Config;
+use dsm::layout::Layout;
+use std::path::Path;
+
+/// Where the error message says that the text came from.
+const PATH: &str = "/etc/fuzzed.cfg";
+
+/// One input, as the bytes of the file.
+///
+/// # Panics
+/// When the configuration breaks a promise.
+pub fn run(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    match Config::parse(&text, Path::new(PATH)) {
+        Ok(config) => {
+            let layout = &config.layout;
+            let again = Layout::new(layout.name(), layout.k(), layout.addresses().to_vec());
+            assert_eq!(again.as_ref(), Ok(layout), "a layout that breaks its own rules was let through");
+            assert_eq!(config.servers.len(), layout.n());
+            assert!((1..=4096).contains(&config.limits.connections));
+            assert!((1..=32).contains(&config.limits.threads));
+            assert!(!config.settings().is_empty());
+        }
+        Err(error) => {
+            let message = error.to_string();
+            assert!(message.contains(PATH), "the error does not name the file: {message}");
+        }
+    }
+}

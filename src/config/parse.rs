@@ -1,0 +1,180 @@
+//! From the text to a [`Config`]: which keys there are, their ranges and their defaults.
+
+use super::mistake::{ConfigError, Lines};
+use super::reader::Reader;
+use super::section::Section;
+use super::{Address, ClientSettings, Config, Key, Limits, LogSettings, OperationLogMode, Security, ServerSettings};
+use crate::layout::{Layout, LayoutError, MAX_NAME, MAX_SERVERS};
+use log::LevelFilter;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::de::DeTable;
+
+/// The most connections of one server: each has a descriptor, and buffers.
+const MAX_CONNECTIONS: usize = 4096;
+
+/// The most threads that serve connections.
+const MAX_THREADS: usize = 32;
+
+/// A server's timeouts: under 100 ms a busy network breaks good connections, over an hour nothing is bounded.
+const SERVER_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
+/// A client's deadline: a call on a loopback address ends in far less than 10 ms.
+const CLIENT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
+
+/// The buffer memory, in bytes: several of the longest requests, up to more than any machine needs.
+const BUFFER_MEMORY: RangeInclusive<u64> = (8 << 20)..=(1 << 40);
+
+/// The characters of a public key in base64: 32 bytes at least, as Ed25519 has; the most is any key's.
+const PUBLIC_KEY: RangeInclusive<usize> = 44..=1024;
+
+/// What the tables hold, when they hold no mistake.
+struct Values {
+    name: String,
+    k: Option<u64>,
+    servers: Vec<ServerSettings>,
+    security: Security,
+    log: LogSettings,
+    limits: Limits,
+    client: ClientSettings,
+}
+
+/// Every key that mcomp.cfg may hold, in the order of the manual page: what the parser asks a file for.
+#[must_use]
+pub fn keys() -> Vec<Key> {
+    let text = "[[server]]";
+    let mut reader = Reader::new(text);
+    if let Ok(tree) = DeTable::parse(text) {
+        read(Section::root(&mut reader, tree.get_ref()));
+    }
+    reader.into_keys()
+}
+
+pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    let tree = DeTable::parse(text).map_err(|error| {
+        let place = Lines::new(text).place(error.span().map_or(0, |span| span.start));
+        ConfigError::single(path, place, format!("this is not TOML: {}", error.message()))
+    })?;
+    let mut reader = Reader::new(text);
+    let values = read(Section::root(&mut reader, tree.get_ref()));
+    let record = reader.finish(path)?;
+    let addresses = values.servers.iter().map(|server| server.address.to_string()).collect();
+    // A file without k, or with another n than servers, has left a mistake: the record would not be there.
+    let layout = Layout::new(&values.name, values.k.unwrap_or_default(), addresses).map_err(|error| {
+        let place = record.places.get(&key_of(&error)).copied().unwrap_or(super::Place::START);
+        ConfigError::single(path, place, error.to_string())
+    })?;
+    Ok(Config {
+        layout,
+        servers: values.servers,
+        security: values.security,
+        log: values.log,
+        limits: values.limits,
+        client: values.client,
+        path: path.to_owned(),
+        settings: record.settings,
+        places: record.places,
+    })
+}
+
+/// The key whose value breaks a rule of the layout.
+fn key_of(error: &LayoutError) -> String {
+    match error {
+        LayoutError::Name(_) => "name".to_owned(),
+        LayoutError::ShareSize(_) | LayoutError::TooLarge { .. } => "k".to_owned(),
+        LayoutError::Count(_) => "n".to_owned(),
+        LayoutError::Duplicate { second: index, .. } | LayoutError::Address { index, .. } => {
+            format!("server.{index}.address")
+        }
+    }
+}
+
+fn read(mut root: Section<'_, '_>) -> Values {
+    let allowed = format!("1 to {MAX_NAME} characters of a-z, A-Z, 0-9, '-' and '_'");
+    let name = root.text("name", &allowed, "dsm".to_owned(), String::clone, |text| Ok(text.to_owned()));
+    let k = root.required_size("k", "a size that is a multiple of 4KiB, such as \"64MiB\"");
+    let n = root.required_integer("n", 1..=MAX_SERVERS);
+    let servers = root.list("server", read_server);
+    if let (Some(n), Some(servers)) = (n, &servers)
+        && n != servers.len()
+    {
+        let tables = servers.len();
+        root.mistake_in("n", format!("n is {n}, but the number of [[server]] tables is {tables}: make them equal"));
+    }
+    let security = read_security(root.section("security"));
+    let log = read_log(root.section("log"));
+    let limits = read_limits(root.section("limits"));
+    let client = read_client(root.section("client"));
+    root.finish();
+    let servers = servers.into_iter().flatten().flatten().collect();
+    Values { name, k, servers, security, log, limits, client }
+}
+
+fn read_server(mut server: Section<'_, '_>) -> Option<ServerSettings> {
+    const ALLOWED: &str = "\"host:port\", where the host is a name, an IPv4 address, or an IPv6 address in brackets";
+    let address = |text: &str| text.parse::<Address>().map_err(|error| Some(error.to_string()));
+    let settings = (
+        server.required_text("address", ALLOWED, address),
+        server.optional_text("snapshot", ALLOWED, address),
+        server.optional_text("public_key", "base64 of 44 to 1024 characters", public_key),
+    );
+    server.finish();
+    let (address, snapshot, public_key) = settings;
+    Some(ServerSettings { address: address?, snapshot: snapshot.map(|address| address.to_string()), public_key })
+}
+
+fn read_security(mut security: Section<'_, '_>) -> Security {
+    let trusted_network = security.boolean("trusted_network", false);
+    security.finish();
+    Security { trusted_network }
+}
+
+fn read_log(mut log: Section<'_, '_>) -> LogSettings {
+    const LEVELS: [(&str, LevelFilter); 6] = [
+        ("off", LevelFilter::Off),
+        ("error", LevelFilter::Error),
+        ("warn", LevelFilter::Warn),
+        ("info", LevelFilter::Info),
+        ("debug", LevelFilter::Debug),
+        ("trace", LevelFilter::Trace),
+    ];
+    const MODES: [(&str, OperationLogMode); 3] =
+        [("off", OperationLogMode::Off), ("writes", OperationLogMode::Writes), ("all", OperationLogMode::All)];
+    let level = log.choice("level", LevelFilter::Info, &LEVELS);
+    let operations = log.choice("operations", OperationLogMode::Off, &MODES);
+    let show = |path: &PathBuf| path.display().to_string();
+    let directory = log.text("directory", "an absolute path", PathBuf::from("/var/log/dsm"), show, |text| {
+        let path = PathBuf::from(text);
+        if path.is_absolute() && !text.contains('\0') { Ok(path) } else { Err(None) }
+    });
+    log.finish();
+    LogSettings { level, operations, directory }
+}
+
+fn read_limits(mut limits: Section<'_, '_>) -> Limits {
+    let values = Limits {
+        connections: limits.integer("connections", 1024, 1..=MAX_CONNECTIONS),
+        threads: limits.integer("threads", 16, 1..=MAX_THREADS),
+        hello_timeout: limits.duration("hello_timeout", Duration::from_secs(5), SERVER_TIMEOUT),
+        request_timeout: limits.duration("request_timeout", Duration::from_secs(30), SERVER_TIMEOUT),
+        shutdown_timeout: limits.duration("shutdown_timeout", Duration::from_secs(5), SERVER_TIMEOUT),
+        buffer_memory: limits.size("buffer_memory", 256 << 20, BUFFER_MEMORY),
+    };
+    limits.finish();
+    values
+}
+
+fn read_client(mut client: Section<'_, '_>) -> ClientSettings {
+    let timeout = client.duration("timeout", Duration::from_secs(5), CLIENT_TIMEOUT);
+    client.finish();
+    ClientSettings { timeout }
+}
+
+/// Base64 with its padding (RFC 4648).
+fn public_key(text: &str) -> Result<String, Option<String>> {
+    let digits = text.trim_end_matches('=');
+    let digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+    let sound = text.len().is_multiple_of(4) && text.len() - digits.len() <= 2 && digits.bytes().all(digit);
+    if sound && PUBLIC_KEY.contains(&text.len()) { Ok(text.to_owned()) } else { Err(None) }
+}

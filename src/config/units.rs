@@ -1,0 +1,85 @@
+//! Sizes and durations as text: `64MiB`, `500ms`.
+
+use bytesize::Unit;
+
+/// Why a text is not a size.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SizeError {
+    /// It does not begin with a whole number, or the unit is unknown.
+    #[error(
+        "a size is a whole number, alone or with one of B, KiB, MiB, GiB, TiB, PiB (1024), kB, MB, GB, TB, PB (1000)"
+    )]
+    Form,
+    /// A unit of one letter, which some read as 1000 and others as 1024.
+    #[error("the unit {0:?} is ambiguous: write {1:?} for 1024 or {2:?} for 1000")]
+    Ambiguous(String, String, String),
+    /// It does not fit.
+    #[error("it is more than 2^64-1 bytes")]
+    TooLarge,
+}
+
+/// Reads a size in bytes, exactly: a whole number, alone or with a unit (`64MiB`, `64 MiB`, `1GB`).
+///
+/// # Errors
+/// When the text is anything else, or more than `u64::MAX` bytes.
+pub fn parse_size(text: &str) -> Result<u64, SizeError> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() {
+        return Err(SizeError::Form);
+    }
+    let number: u64 = number.parse().map_err(|_| SizeError::TooLarge)?;
+    let unit = unit.trim_start();
+    if unit.is_empty() {
+        return Ok(number);
+    }
+    let factor = unit.parse::<Unit>().map_err(|_| SizeError::Form)? * 1;
+    if unit.len() == 1 && factor != 1 {
+        let letter = unit.to_ascii_uppercase();
+        return Err(SizeError::Ambiguous(unit.to_owned(), format!("{letter}iB"), format!("{letter}B")));
+    }
+    number.checked_mul(factor).ok_or(SizeError::TooLarge)
+}
+
+/// Writes a size in bytes with the largest binary unit that divides it; [`parse_size`] reads it back.
+#[must_use]
+pub fn format_size(bytes: u64) -> String {
+    let units = ["PiB", "TiB", "GiB", "MiB", "KiB"];
+    let powers = (1..=5).rev().map(|power| 1_u64 << (10 * power));
+    let unit = units.into_iter().zip(powers).find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
+    unit.map_or_else(|| bytes.to_string(), |(unit, factor)| format!("{}{unit}", bytes / factor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sizes_are_exact_and_have_no_ambiguous_unit() {
+        let good = [("0", 0), ("4096", 4096), ("1B", 1), ("64MiB", 64 << 20), ("64 mib", 64 << 20), ("1MB", 1_000_000)];
+        for (text, bytes) in good {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MiB", "-1", "+1", "1.5GiB", "1KiB ", "1 K iB", "1Qi", "0x10", "1_000", "１"] {
+            assert_eq!(parse_size(text), Err(SizeError::Form), "{text}");
+        }
+        for text in ["18446744073709551616", "16384PiB", "99999999999999999999B"] {
+            assert_eq!(parse_size(text), Err(SizeError::TooLarge), "{text}");
+        }
+        assert!(matches!(parse_size("64M"), Err(SizeError::Ambiguous(..))));
+    }
+
+    proptest! {
+        #[test]
+        fn a_size_that_was_written_is_read_back(bytes in any::<u64>(), shift in 0_u32..64) {
+            let bytes = bytes >> shift << shift;
+            prop_assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in ".*") {
+            let _ = parse_size(&text);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The command line of dsmd.
+
+use clap::{CommandFactory, Parser};
+use std::path::PathBuf;
+
+/// Serves this machine's share of a distributed shared memory.
+#[derive(Debug, Parser)]
+#[command(name = "dsmd", version, about, long_about = None)]
+pub(super) struct Arguments {
+    /// The configuration file [default: /etc/mcomp.cfg]
+    #[arg(long, value_name = "FILE", env = "DSM_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+
+    /// This server's index in the network map, 0 to N-1 [default: the server whose address this machine has]
+    #[arg(long, value_name = "INDEX")]
+    pub(super) index: Option<usize>,
+
+    /// Throw away what lies under the segment's name, and start with empty memory
+    #[arg(long)]
+    pub(super) reset: bool,
+
+    /// Detach from the terminal and log to syslog; for hosts without systemd
+    #[arg(long, requires = "pid_file")]
+    pub(super) daemonize: bool,
+
+    /// With --daemonize: the file that gets the process id
+    #[arg(long, value_name = "FILE", requires = "daemonize")]
+    pub(super) pid_file: Option<PathBuf>,
+
+    /// The least important messages to log: error, warn, info, debug or trace [default: log.level of the configuration]
+    #[arg(long, value_name = "LEVEL")]
+    pub(super) log_level: Option<::log::LevelFilter>,
+}
+
+/// The command line as clap knows it, for completions and for the tests of the man page.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
+}

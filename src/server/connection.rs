@@ -1,0 +1,315 @@
+//! A connection: bytes in, requests executed, replies out. The same code serves a thread of its own, whose calls
+//! block, and a thread that many connections share, whose calls do not.
+
+use super::buffer::{BASE, Buffer, OutOfMemory};
+use super::context::{Context, Place};
+use super::conversation::{After, Conversation, Executor, busy, refuse};
+use crate::protocol::{Code, HEADER, Opcode, Refusal, RequestHeader, split_request};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, send};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Replies are sent when this many bytes have gathered, though more requests wait.
+const FLUSH: usize = 256 << 10;
+
+/// Receives of one connection before others on the same thread get their turn.
+const TURNS: u32 = 16;
+
+/// How long a refused client has to take the refusal, before the connection is closed under it.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A blocked call returns at least this often, to look at deadlines. They are kept to this precision.
+pub(super) const TICK: Duration = Duration::from_millis(500);
+
+/// Whether calls on the socket wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// They wait, at most [`TICK`].
+    Blocking,
+    /// They return at once.
+    Shared,
+}
+
+impl Mode {
+    fn flags(self) -> MsgFlags {
+        match self {
+            Self::Blocking => MsgFlags::MSG_NOSIGNAL,
+            Self::Shared => MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT,
+        }
+    }
+}
+
+/// What a connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Bytes from the client.
+    Read,
+    /// Room for bytes to the client.
+    Write,
+    /// Nothing: it has work, but others wait too.
+    Again,
+    /// Its end.
+    Close,
+}
+
+/// Where the connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Requests are served.
+    Open,
+    /// The last reply is on its way; no more requests are read.
+    Ending,
+    /// All is said; what still comes is thrown away, so that closing does not destroy the last reply under way.
+    Discarding,
+}
+
+/// A client's connection.
+pub(super) struct Connection {
+    socket: Arc<TcpStream>,
+    conversation: Conversation,
+    input: Buffer,
+    output: Buffer,
+    phase: Phase,
+    /// When the client must have finished what it began to send: hello, or a request.
+    input_deadline: Option<Instant>,
+    /// When it must have taken what is sent to it.
+    output_deadline: Option<Instant>,
+    /// The last receive took all that had come.
+    drained: bool,
+    /// Requests answered in `output`, and since when the oldest of them is known.
+    answered: u64,
+    batch_began: Instant,
+    _place: Option<Place>,
+}
+
+impl Connection {
+    /// A connection that is to be served.
+    pub(super) fn new(context: &Arc<Context>, socket: Arc<TcpStream>, peer: SocketAddr, place: Place) -> Self {
+        let mut connection = Self::with(context, socket, peer, Some(place));
+        connection.input_deadline = Some(Instant::now() + context.limits.hello_timeout());
+        connection
+    }
+
+    /// A connection over the limit: it is told so and closed.
+    pub(super) fn refused(context: &Arc<Context>, socket: Arc<TcpStream>, peer: SocketAddr, refusal: &Refusal) -> Self {
+        let mut connection = Self::with(context, socket, peer, None);
+        connection.end_with(refusal);
+        connection
+    }
+
+    fn with(context: &Arc<Context>, socket: Arc<TcpStream>, peer: SocketAddr, place: Option<Place>) -> Self {
+        Self {
+            socket,
+            conversation: Conversation::new(Arc::clone(context), peer),
+            input: Buffer::new(Arc::clone(&context.budget)),
+            output: Buffer::new(Arc::clone(&context.budget)),
+            phase: Phase::Open,
+            input_deadline: None,
+            output_deadline: None,
+            drained: false,
+            answered: 0,
+            batch_began: Instant::now(),
+            _place: place,
+        }
+    }
+
+    /// The socket, to wait for it.
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// Serves the client until it has to wait, or the turn is over.
+    pub(super) fn drive(&mut self, executor: &mut Executor, mode: Mode) -> Next {
+        for _ in 0..TURNS {
+            if self.phase == Phase::Discarding {
+                return self.discard(mode);
+            }
+            let cut_short = self.phase == Phase::Open && self.execute_batch(executor);
+            if let Err(next) = self.flush(executor, mode) {
+                return next;
+            }
+            if self.phase == Phase::Ending {
+                self.begin_discarding();
+                continue;
+            }
+            if cut_short {
+                continue;
+            }
+            // A receive that left room took all there was; epoll tells when there is more, and saves a call.
+            if mode == Mode::Shared && std::mem::take(&mut self.drained) {
+                return self.wait(executor);
+            }
+            match self.receive(mode) {
+                Ok(0) => return Next::Close,
+                Ok(_) => self.batch_began = Instant::now(),
+                Err(Errno::EAGAIN) => return self.wait(executor),
+                Err(Errno::EINTR) => {}
+                Err(_) => return Next::Close,
+            }
+        }
+        Next::Again
+    }
+
+    /// To be called at least every [`TICK`] while the connection waits. `Some` when a deadline has passed: whether to
+    /// drive it again or to close it.
+    pub(super) fn expire(&mut self, executor: &Executor, now: Instant) -> Option<Next> {
+        let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
+        if passed(self.output_deadline) {
+            if self.phase == Phase::Open {
+                let peer = self.conversation.peer();
+                ::log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: it did not take its replies within limits.request_timeout");
+            }
+            // Whoever does not take replies would not take a refusal either.
+            return Some(Next::Close);
+        }
+        if self.phase == Phase::Open && passed(self.input_deadline) {
+            self.refuse_as_too_slow(executor);
+            return Some(Next::Again);
+        }
+        None
+    }
+
+    /// Executes the complete requests in the buffer. `true` when some are left because replies must be sent first.
+    fn execute_batch(&mut self, executor: &mut Executor) -> bool {
+        while self.output.len() < FLUSH {
+            let (header, rest) = match split_request(self.input.as_slice()) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => {
+                    self.expect_bytes(executor, HEADER);
+                    return false;
+                }
+                Err(refusal) => {
+                    self.refuse(executor, &refusal);
+                    return false;
+                }
+            };
+            // At most MAX_PAYLOAD, as split_request has checked.
+            let payload = header.payload.get() as usize;
+            let Some(payload) = rest.get(..payload) else {
+                self.expect_bytes(executor, HEADER + payload);
+                return false;
+            };
+            let after = self.conversation.answer(executor, &header, payload, &mut self.output);
+            let frame = HEADER + payload.len();
+            self.input.consume(frame);
+            self.input_deadline = None;
+            self.answered += 1;
+            if after == After::End {
+                self.phase = Phase::Ending;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Makes room for a frame of which a part may be there, and sees to it that it is whole in time.
+    fn expect_bytes(&mut self, executor: &Executor, frame: usize) {
+        let missing = if self.input.is_empty() { BASE } else { frame - self.input.len() };
+        if self.input.reserve(missing).is_err() {
+            self.refuse(executor, &busy(OutOfMemory));
+            return;
+        }
+        match self.input_deadline {
+            None if !self.input.is_empty() => {
+                self.input_deadline = Some(Instant::now() + executor.context.limits.request_timeout());
+            }
+            // A client that sends a byte now and then never lets the receive run into its own time limit.
+            Some(deadline) if Instant::now() >= deadline => self.refuse_as_too_slow(executor),
+            _ => {}
+        }
+    }
+
+    fn refuse_as_too_slow(&mut self, executor: &Executor) {
+        let message = if self.conversation.is_open() {
+            "a request was begun and not finished within limits.request_timeout"
+        } else {
+            "no hello came within limits.hello_timeout"
+        };
+        let refusal = Refusal::new(Code::TooSlow, message);
+        let peer = self.conversation.peer();
+        ::log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: {refusal}");
+        self.refuse(executor, &refusal);
+    }
+
+    /// Ends the connection with a refusal that belongs to no request that could be executed.
+    fn refuse(&mut self, executor: &Executor, refusal: &Refusal) {
+        executor.counters().error();
+        self.end_with(refusal);
+    }
+
+    fn end_with(&mut self, refusal: &Refusal) {
+        let header = match split_request(self.input.as_slice()) {
+            Ok(Some((header, _))) => header,
+            _ => RequestHeader::new(Opcode::Hello, 0),
+        };
+        refuse(&mut self.output, &header, refusal);
+        self.phase = Phase::Ending;
+        self.output_deadline = Some(Instant::now() + LINGER);
+    }
+
+    /// Sends all replies. `Err` says what to wait for when not all could be sent.
+    fn flush(&mut self, executor: &Executor, mode: Mode) -> Result<(), Next> {
+        while !self.output.is_empty() {
+            match send(self.socket.as_raw_fd(), self.output.as_slice(), mode.flags()) {
+                Ok(sent) => self.output.consume(sent),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => {
+                    let limit = executor.context.limits.request_timeout();
+                    self.output_deadline.get_or_insert_with(|| Instant::now() + limit);
+                    return Err(Next::Write);
+                }
+                Err(_) => return Err(Next::Close),
+            }
+        }
+        if self.answered > 0 {
+            executor.counters().served(self.answered, self.batch_began.elapsed());
+            self.answered = 0;
+            self.output_deadline = None;
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, mode: Mode) -> nix::Result<usize> {
+        let room = self.input.room();
+        let count = recv(self.socket.as_raw_fd(), room, mode.flags())?;
+        self.drained = count < room.len();
+        self.input.commit(count);
+        Ok(count)
+    }
+
+    /// Nothing has come: the moment to be thrifty, and to stop if the server does.
+    fn wait(&mut self, executor: &Executor) -> Next {
+        if self.input.is_empty() && executor.context.is_stopping() {
+            return Next::Close;
+        }
+        self.input.shrink_if_idle();
+        self.output.shrink_if_idle();
+        Next::Read
+    }
+
+    fn begin_discarding(&mut self) {
+        self.phase = Phase::Discarding;
+        self.output_deadline = Some(Instant::now() + LINGER);
+        // Gone already: then the next receive says so.
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    fn discard(&mut self, mode: Mode) -> Next {
+        let mut scratch = [0; 4096];
+        for _ in 0..TURNS {
+            if self.output_deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Next::Close;
+            }
+            match recv(self.socket.as_raw_fd(), &mut scratch, mode.flags()) {
+                Ok(0) => return Next::Close,
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Next::Read,
+                Err(_) => return Next::Close,
+            }
+        }
+        Next::Again
+    }
+}

@@ -1,0 +1,160 @@
+//! What all threads of a server share.
+
+use super::buffer::Budget;
+use super::limits::LiveLimits;
+use super::session::SessionTable;
+use super::statistics::Statistics;
+use crate::config::Config;
+use crate::layout::Layout;
+use crate::log::OperationLog;
+use crate::protocol::{Connections, Recovery, Status};
+use crate::segment::{Segment, WORKERS, overhead};
+use std::collections::HashMap;
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often a stopping server looks whether the last connection is gone.
+const STOP_POLL: Duration = Duration::from_millis(5);
+
+/// The state of one server.
+pub(super) struct Context {
+    pub(super) layout: Layout,
+    pub(super) index: u32,
+    pub(super) segment: Segment,
+    pub(super) sessions: SessionTable,
+    pub(super) statistics: Statistics,
+    pub(super) limits: Arc<LiveLimits>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) operation_log: OperationLog,
+    pub(super) threads: AtomicUsize,
+    started: Instant,
+    stopping: AtomicBool,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    next_socket: AtomicU64,
+    /// Every open connection, to wake its thread when the server stops.
+    sockets: Mutex<HashMap<u64, Arc<TcpStream>>>,
+}
+
+/// An open connection's place among the open ones; given back when dropped.
+pub(super) struct Place {
+    context: Arc<Context>,
+    number: u64,
+}
+
+impl Context {
+    pub(super) fn new(config: &Config, index: u32, segment: Segment, operation_log: OperationLog) -> Self {
+        let limits = Arc::new(LiveLimits::new(&config.limits));
+        Self {
+            layout: config.layout.clone(),
+            index,
+            sessions: SessionTable::new(segment.clone()),
+            segment,
+            statistics: Statistics::new(WORKERS),
+            budget: Arc::new(Budget::new(Arc::clone(&limits))),
+            limits,
+            operation_log,
+            threads: AtomicUsize::new(0),
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            next_socket: AtomicU64::new(0),
+            sockets: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The server's address in the network map.
+    pub(super) fn address(&self) -> &str {
+        &self.layout.addresses()[self.index as usize]
+    }
+
+    /// The server's first byte, as an address.
+    pub(super) fn base(&self) -> u64 {
+        u64::from(self.index) * self.layout.k()
+    }
+
+    /// Counts a new connection in, unless there are as many as the limit allows.
+    pub(super) fn admit(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Option<Place> {
+        let mut sockets = self.sockets();
+        if sockets.len() >= self.limits.connections() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        let number = self.next_socket.fetch_add(1, Ordering::Relaxed);
+        sockets.insert(number, Arc::clone(socket));
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        Some(Place { context: Arc::clone(self), number })
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Lets every connection finish the requests that have arrived, and waits for them at most the shutdown timeout.
+    /// Returns how many were left.
+    pub(super) fn stop(&self) -> usize {
+        self.stopping.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + self.limits.shutdown_timeout();
+        loop {
+            let sockets = self.sockets();
+            let open = sockets.len();
+            if open == 0 || Instant::now() >= deadline {
+                return open;
+            }
+            for socket in sockets.values() {
+                // What has arrived can still be read; then the thread finds the end. Gone already: as well.
+                let _ = socket.shutdown(Shutdown::Read);
+            }
+            drop(sockets);
+            std::thread::sleep(STOP_POLL);
+        }
+    }
+
+    /// Counts of connections, for the status.
+    pub(super) fn connections(&self) -> Connections {
+        Connections {
+            open: self.sockets().len() as u64,
+            limit: self.limits.connections() as u64,
+            accepted: self.accepted.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            threads: self.threads.load(Ordering::Relaxed) as u64,
+        }
+    }
+
+    /// All that a status request is told.
+    pub(super) fn status(&self) -> Status {
+        let (repaired, redone_writes) = self.segment.repairs();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            name: self.layout.name().to_owned(),
+            index: self.index,
+            address: self.address().to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            incarnation: format!("{:016x}", self.segment.incarnation()),
+            fingerprint: self.layout.fingerprint().to_string(),
+            k: self.layout.k(),
+            overhead_bytes: overhead(self.layout.k()),
+            connections: self.connections(),
+            sessions: self.sessions.status(),
+            operations: self.statistics.operations(),
+            traffic: self.statistics.traffic(),
+            recovery: Recovery { participants: self.segment.participants() as u64, repaired, redone_writes },
+            latency: self.statistics.latency(),
+            operation_log: self.operation_log.status(),
+        }
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, HashMap<u64, Arc<TcpStream>>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.context.sockets().remove(&self.number);
+    }
+}

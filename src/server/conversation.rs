@@ -1,0 +1,283 @@
+//! What is said on a connection: each checked request is executed and answered here. No I/O.
+
+use super::buffer::{Buffer, OutOfMemory};
+use super::context::Context;
+use super::session::Attachment;
+use super::statistics::Counters;
+use crate::log::Entry;
+use crate::protocol::{
+    Code, HEADER, HelloReply, HelloRequest, MAX_PAYLOAD, Opcode, Operation, Refusal, ReplyHeader, Request,
+    RequestHeader,
+};
+use crate::segment::{Mark, Worker};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+use zerocopy::IntoBytes;
+
+/// The longest text of a refusal, in bytes: a layout of 1,024 servers may differ in every line.
+const MAX_TEXT: usize = 4096;
+
+/// A thread that executes requests.
+pub(super) struct Executor {
+    pub(super) context: Arc<Context>,
+    pub(super) worker: Worker,
+}
+
+impl Executor {
+    pub(super) fn counters(&self) -> &Counters {
+        self.context.statistics.of(self.worker.index())
+    }
+}
+
+/// The state of the talk with one client.
+pub(super) struct Conversation {
+    context: Arc<Context>,
+    peer: SocketAddr,
+    session: Option<Attachment>,
+    last_id: u64,
+}
+
+/// Whether the connection goes on after a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// The next request may come.
+    GoOn,
+    /// A refusal was written that ends the connection.
+    End,
+}
+
+impl Conversation {
+    pub(super) fn new(context: Arc<Context>, peer: SocketAddr) -> Self {
+        Self { context, peer, session: None, last_id: 0 }
+    }
+
+    /// The client's address.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Whether the handshake is done.
+    pub(super) fn is_open(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Executes one request and appends its reply, or its refusal, to `output`.
+    #[inline]
+    pub(super) fn answer(
+        &mut self,
+        executor: &mut Executor,
+        header: &RequestHeader,
+        payload: &[u8],
+        output: &mut Buffer,
+    ) -> After {
+        let logged = Opcode::from_number(header.opcode)
+            .filter(|opcode| executor.context.operation_log.wants(*opcode))
+            .map(|opcode| (opcode, Instant::now()));
+        let outcome = self.try_answer(executor, header, payload, output);
+        if let Some((opcode, started)) = logged {
+            self.log(executor, header, payload.len(), opcode, started, outcome.as_ref().err());
+        }
+        match outcome {
+            Ok(()) => After::GoOn,
+            Err(refusal) => {
+                executor.counters().error();
+                refuse(output, header, &refusal)
+            }
+        }
+    }
+
+    fn try_answer(
+        &mut self,
+        executor: &mut Executor,
+        header: &RequestHeader,
+        payload: &[u8],
+        output: &mut Buffer,
+    ) -> Result<(), Refusal> {
+        let opcode = Opcode::from_number(header.opcode);
+        if self.is_open() == (opcode == Some(Opcode::Hello)) {
+            let message = if self.is_open() { "hello came twice" } else { "the first request must be hello" };
+            return Err(Refusal::new(Code::HelloExpected, message));
+        }
+        let id = header.id.get();
+        if self.is_open() {
+            if id <= self.last_id {
+                let message = format!("request id {id} came after {}: ids must increase", self.last_id);
+                return Err(Refusal::new(Code::BadSequence, message));
+            }
+            self.last_id = id;
+        }
+        let request = Request::parse(header, payload, executor.context.segment.k())?;
+        self.execute(executor, header, &request, output)?;
+        if let Some(opcode) = opcode {
+            executor.counters().operation(opcode);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn execute(
+        &mut self,
+        executor: &mut Executor,
+        header: &RequestHeader,
+        request: &Request<'_>,
+        output: &mut Buffer,
+    ) -> Result<(), Refusal> {
+        match request.operation {
+            Operation::Read(extent) => {
+                let length = extent.length();
+                output.reserve(HEADER + length).map_err(busy)?;
+                reply(output, header, length, 0)?;
+                executor.worker.read(extent, &mut output.room()[..length]);
+                output.commit(length);
+                executor.counters().read(length);
+                Ok(())
+            }
+            Operation::Hello(payload) => self.hello(executor, header, payload, output),
+            Operation::Ping(payload) => {
+                reply(output, header, payload.len(), 0)?;
+                output.append(payload).map_err(busy)
+            }
+            Operation::Status => {
+                let json = serde_json::to_vec(&executor.context.status())
+                    .map_err(|error| Refusal::new(Code::Internal, format!("the status has no JSON form: {error}")))?;
+                reply(output, header, json.len(), 0)?;
+                output.append(&json).map_err(busy)
+            }
+            Operation::Write(..) | Operation::Fill(..) | Operation::Atomic(..) | Operation::Copy { .. } => {
+                // Room for the reply first: what has taken effect must be answered.
+                output.reserve(HEADER).map_err(busy)?;
+                let old = self.execute_once(executor, request)?;
+                reply(output, header, 0, old)
+            }
+        }
+    }
+
+    /// Executes a request that changes memory, unless the session's record says that it has been executed. Returns
+    /// the old value of an atomic, else zero.
+    #[inline]
+    fn execute_once(&self, executor: &mut Executor, request: &Request<'_>) -> Result<u64, Refusal> {
+        // While the turn lasts, no other connection executes for this session.
+        let Some(turn) = self.session.as_ref().and_then(Attachment::turn) else {
+            return Err(Refusal::new(Code::Superseded, "a newer connection has taken this session over"));
+        };
+        let mark = turn.mark(request.id);
+        if request.id <= executor.context.segment.last_executed(mark.session) {
+            executor.counters().replay();
+            return executor.context.segment.executed_result(mark).ok_or_else(|| {
+                let message = format!("request {} was executed too long ago: its result is not kept", request.id);
+                Refusal::new(Code::BadSequence, message)
+            });
+        }
+        let (old, length) = change(&mut executor.worker, &request.operation, mark);
+        executor.counters().written(length);
+        Ok(old)
+    }
+
+    fn hello(
+        &mut self,
+        executor: &Executor,
+        header: &RequestHeader,
+        payload: &[u8],
+        output: &mut Buffer,
+    ) -> Result<(), Refusal> {
+        let context = &executor.context;
+        let (hello, _) = HelloRequest::parse(payload, &context.layout, context.index)
+            .inspect_err(|refusal| ::log::warn!(DSM_SERVER = context.index, DSM_CLIENT:% = self.peer; "refused {}: {refusal}", self.peer))?;
+        let (known, incarnation) = (hello.incarnation.get(), context.segment.incarnation());
+        if known != 0 && known != incarnation {
+            let message = format!(
+                "memory lost: the client knew incarnation {known:016x}, the memory of server {} is {incarnation:016x} now",
+                context.index
+            );
+            return Err(Refusal::new(Code::MemoryLost, message));
+        }
+        if context.is_stopping() {
+            return Err(Refusal::new(Code::Stopping, "the server is stopping"));
+        }
+        let attached = context.sessions.attach(hello.session);
+        self.session = Some(attached.attachment);
+        let body =
+            HelloReply::new(context.index, incarnation, context.segment.k(), attached.last_executed, attached.resumed);
+        reply(output, header, size_of::<HelloReply>(), 0)?;
+        output.append(body.as_bytes()).map_err(busy)
+    }
+
+    fn log(
+        &self,
+        executor: &Executor,
+        header: &RequestHeader,
+        payload: usize,
+        opcode: Opcode,
+        started: Instant,
+        refusal: Option<&Refusal>,
+    ) {
+        let length = match opcode {
+            Opcode::Read | Opcode::Fill | Opcode::Copy => header.operand.get(),
+            Opcode::Write => payload as u64,
+            _ => 8,
+        };
+        executor.context.operation_log.record(Entry {
+            time: SystemTime::now(),
+            client: self.peer,
+            opcode,
+            address: executor.context.base().saturating_add(header.offset.get()),
+            length,
+            outcome: refusal.map_or(0, |refusal| refusal.code as u16),
+            microseconds: u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX),
+        });
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        if let Some(session) = &self.session {
+            self.context.sessions.detach(session);
+        }
+    }
+}
+
+/// Executes what changes memory. Returns the old value of an atomic, else zero, and the bytes changed.
+#[inline]
+fn change(worker: &mut Worker, operation: &Operation<'_>, mark: Mark) -> (u64, usize) {
+    match *operation {
+        Operation::Write(extent, data) => {
+            worker.write(extent, data, Some(mark));
+            (0, extent.length())
+        }
+        Operation::Fill(extent, byte) => {
+            worker.fill(extent, byte, Some(mark));
+            (0, extent.length())
+        }
+        Operation::Atomic(word, atomic) => (worker.atomic(word, atomic, Some(mark)), 8),
+        Operation::Copy { from, to } => {
+            worker.copy(from, to, Some(mark));
+            (0, to.length())
+        }
+        Operation::Hello(_) | Operation::Read(_) | Operation::Status | Operation::Ping(_) => (0, 0),
+    }
+}
+
+/// Appends the header of a reply with `payload` bytes to come.
+#[inline]
+fn reply(output: &mut Buffer, header: &RequestHeader, payload: usize, value: u64) -> Result<(), Refusal> {
+    let payload = u32::try_from(payload).ok().filter(|payload| *payload <= MAX_PAYLOAD);
+    let payload = payload.ok_or_else(|| Refusal::new(Code::Internal, "the reply is too long for a frame"))?;
+    output.append(ReplyHeader::new(header.opcode, header.id.get(), payload, value).as_bytes()).map_err(busy)
+}
+
+/// Appends a refusal. One that finds no memory ends the connection without a word.
+pub(super) fn refuse(output: &mut Buffer, header: &RequestHeader, refusal: &Refusal) -> After {
+    let cut = (0..=MAX_TEXT.min(refusal.message.len())).rfind(|cut| refusal.message.is_char_boundary(*cut));
+    let text = &refusal.message[..cut.unwrap_or(0)];
+    // At most MAX_TEXT.
+    #[allow(clippy::cast_possible_truncation)]
+    let reply = ReplyHeader::refusal(header.opcode, header.id.get(), refusal.code, text.len() as u32);
+    let written = output.append(reply.as_bytes()).and_then(|()| output.append(text.as_bytes()));
+    if written.is_err() || refusal.code.closes() { After::End } else { After::GoOn }
+}
+
+pub(super) fn busy(_: OutOfMemory) -> Refusal {
+    let message = "the server's buffer memory is in use: try again, or raise limits.buffer_memory in mcomp.cfg";
+    Refusal::new(Code::Busy, message)
+}

@@ -1,0 +1,50 @@
+//! Why dsmd ends, and the exit code that says so, after `sysexits(3)`.
+
+use crate::config::{ConfigError, IdentityError, UntrustedAddress};
+use crate::segment::SegmentError;
+use nix::errno::Errno;
+use std::io;
+use std::path::PathBuf;
+
+/// Why dsmd could not start.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Untrusted(#[from] UntrustedAddress),
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    #[error("listen on {address}: {source}")]
+    Listen { address: String, source: io::Error },
+    #[error("start threads: {0}")]
+    Threads(io::Error),
+    #[error("detach with the pid file {pid_file}: {reason}", pid_file = .pid_file.display())]
+    Daemonize { pid_file: PathBuf, reason: String },
+}
+
+impl Failure {
+    pub(super) fn listen(address: &str) -> impl FnOnce(io::Error) -> Self + use<> {
+        let address = address.to_owned();
+        move |source| Self::Listen { address, source }
+    }
+
+    /// The number in dsmd(8), EXIT STATUS.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) => 78,
+            Self::Segment(error) => match error {
+                SegmentError::InUse { .. } => 69,
+                SegmentError::Mismatch { .. } | SegmentError::TooLarge { .. } => 78,
+                SegmentError::System { source: Errno::EACCES | Errno::EPERM, .. } => 77,
+                _ => 74,
+            },
+            Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
+            Self::Listen { .. } => 69,
+            Self::Threads(_) => 70,
+            Self::Daemonize { .. } => 77,
+        }
+    }
+}

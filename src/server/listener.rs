@@ -1,0 +1,95 @@
+//! Accepting connections, up to the limit.
+
+use super::connection::Connection;
+use super::context::Context;
+use super::threads::Threads;
+use crate::protocol::{Code, Refusal};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+use std::io;
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long to wait when the process has no descriptor left for a connection that waits.
+const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
+
+/// Refused connections that are told so at the same time; more are closed without a word.
+const MAX_TOLD: usize = 1024;
+
+/// At most one line about refused connections in this time: whoever floods the port does not flood the log.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Binds the first of the addresses that `address` (`host:port`) stands for and that can be bound.
+pub(super) fn bind(address: &str) -> io::Result<TcpListener> {
+    let candidates: Vec<_> = address.to_socket_addrs()?.collect();
+    let listener = TcpListener::bind(candidates.as_slice())?;
+    // A connection that is gone again between poll and accept must not make accept wait.
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Accepts connections until `stop` is written to.
+pub(super) fn accept(context: &Arc<Context>, listener: &TcpListener, threads: &Threads, stop: &EventFd) {
+    let mut last_refusal: Option<Instant> = None;
+    loop {
+        let mut waits =
+            [PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut waits, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            Err(error) => {
+                ::log::error!("wait for connections: {error}; the process ends");
+                std::process::abort();
+            }
+        }
+        if waits[1].any().unwrap_or(true) {
+            return;
+        }
+        match listener.accept() {
+            Ok((socket, peer)) => {
+                if let Err(error) = socket.set_nonblocking(false).and_then(|()| socket.set_nodelay(true)) {
+                    ::log::info!("{peer} was gone before it was served: {error}");
+                    continue;
+                }
+                admit(context, threads, socket, peer, &mut last_refusal);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                ::log::warn!("accept a connection: {error}");
+                std::thread::sleep(NO_DESCRIPTOR_PAUSE);
+            }
+        }
+    }
+}
+
+fn admit(
+    context: &Arc<Context>,
+    threads: &Threads,
+    socket: TcpStream,
+    peer: std::net::SocketAddr,
+    last_refusal: &mut Option<Instant>,
+) {
+    let socket = Arc::new(socket);
+    if let Some(place) = context.admit(&socket) {
+        threads.serve(Connection::new(context, socket, peer, place));
+        return;
+    }
+    let refusal = Refusal::new(
+        Code::TooManyConnections,
+        format!(
+            "server {} has {} connections, as many as limits.connections in mcomp.cfg allows: close some, or raise it",
+            context.index,
+            context.limits.connections()
+        ),
+    );
+    if last_refusal.is_none_or(|last| last.elapsed() >= REFUSAL_LOG_INTERVAL) {
+        *last_refusal = Some(Instant::now());
+        ::log::warn!(DSM_SERVER = context.index, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
+    }
+    if threads.shared_load() < context.limits.connections() + MAX_TOLD {
+        threads.share(Connection::refused(context, socket, peer, &refusal));
+    }
+}

@@ -1,0 +1,19 @@
+//! dsmd: serves one segment to the network.
+
+mod arguments;
+mod buffer;
+mod connection;
+mod context;
+mod conversation;
+mod failure;
+mod limits;
+mod listener;
+mod reload;
+mod run;
+mod session;
+mod statistics;
+mod supervisor;
+mod threads;
+
+pub use arguments::command;
+pub use run::main;

@@ -1,0 +1,163 @@
+//! The life of a dsmd: start, signals, stop.
+
+use super::arguments::Arguments;
+use super::context::Context;
+use super::failure::Failure;
+use super::threads::Threads;
+use super::{listener, supervisor};
+use crate::config::{Config, check_capacity, own_index};
+use crate::log::{Destination, OperationLog};
+use crate::segment::{Found, Opened, Segment, overhead};
+use clap::Parser;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Descriptors that a server needs beside its connections: segment, listener, epoll, logs, and some to spare.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// The whole of dsmd.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors, and where they cannot be printed nobody reads another message either.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+        }
+    };
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if ::log::max_level() == ::log::LevelFilter::Off {
+                eprintln!("dsmd: {failure}");
+            } else {
+                ::log::error!("{failure}");
+            }
+            supervisor::notify(&[NotifyState::Status(&failure.to_string())]);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    // Absolute: a detached dsmd has another working directory, and reads the file again at SIGHUP.
+    let path = Config::find(arguments.config.as_deref());
+    let config = Config::load(&std::path::absolute(&path).unwrap_or(path))?;
+    let index = own_index(&config, arguments.index)?;
+    config.check_trusted(index)?;
+    check_capacity(&config, overhead(config.layout.k()))?;
+    // At most MAX_SERVERS.
+    let index = u32::try_from(index).unwrap_or(u32::MAX);
+    // Before standard error is gone: it is where a missing syslog is reported.
+    crate::log::init(Destination::choose(arguments.daemonize), arguments.log_level.unwrap_or(config.log.level));
+    if arguments.daemonize {
+        daemonize(arguments)?;
+    }
+    // Shared memory and logs are for the group, and for nobody else.
+    umask(Mode::from_bits_truncate(0o007));
+    raise_descriptor_limit(config.limits.connections);
+
+    let segment = open_segment(&config, index, arguments.reset)?;
+    let operation_log = OperationLog::start(config.log.operations, &config.log.directory, index);
+    let context = Arc::new(Context::new(&config, index, segment, operation_log));
+    let listener = listener::bind(context.address()).map_err(Failure::listen(context.address()))?;
+    let address = listener.local_addr().map_err(Failure::listen(context.address()))?;
+    let threads = Threads::start(&context).map_err(Failure::Threads)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::Threads)?;
+    let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|error| Failure::Threads(error.into()))?);
+    let accepting = {
+        let (context, stop) = (Arc::clone(&context), Arc::clone(&stop));
+        std::thread::Builder::new()
+            .name("dsm-accept".to_owned())
+            .spawn(move || listener::accept(&context, &listener, &threads, &stop))
+            .map_err(Failure::Threads)?
+    };
+    supervisor::start(Arc::clone(&context), address).map_err(Failure::Threads)?;
+    ::log::info!(
+        DSM_SERVER = index, DSM_INCARNATION = format!("{:016x}", context.segment.incarnation());
+        "ready: {} bytes as server {index} of {} on {address}, incarnation {:016x}",
+        config.layout.k(),
+        config.layout.n(),
+        context.segment.incarnation()
+    );
+
+    for signal in signals.forever() {
+        if signal == SIGHUP {
+            super::reload::reload(&context, &config, arguments.log_level);
+        } else {
+            break;
+        }
+    }
+    supervisor::notify(&[NotifyState::Stopping, NotifyState::Status("finishing requests under way")]);
+    ::log::info!("stopping: no new connections, requests under way are finished");
+    // The counter cannot be full; and if the thread is gone already, all the better.
+    let _ = stop.write(1);
+    let _ = accepting.join();
+    finish(&context);
+    Ok(())
+}
+
+/// Opens the segment, keeping systemd informed, and says what was found.
+fn open_segment(config: &Config, index: u32, reset: bool) -> Result<Segment, Failure> {
+    let Opened { segment, found } = Segment::serve(&config.layout, index, reset, &mut supervisor::allocating)?;
+    let name = segment.name();
+    match found {
+        Found::Segment { layout_changed: false } => {
+            ::log::info!(DSM_SERVER = index; "re-opened {name} with its memory")
+        }
+        Found::Segment { layout_changed: true } => ::log::warn!(
+            DSM_SERVER = index;
+            "re-opened {name} with its memory; the rest of the layout has changed since it was last served: \
+             make sure that every machine has the same mcomp.cfg"
+        ),
+        Found::Nothing | Found::Unfinished => ::log::warn!(
+            DSM_SERVER = index;
+            "there was no segment {name}: its memory begins as zeros. If it held data before, that was lost with a reboot"
+        ),
+        Found::Reset => ::log::warn!(DSM_SERVER = index; "threw {name} away as asked: its memory begins as zeros"),
+    }
+    Ok(segment)
+}
+
+/// Lets requests under way end, and leaves the segment in good order for the next dsmd.
+fn finish(context: &Context) {
+    let left = context.stop();
+    if left == 0 {
+        context.segment.leave();
+    } else {
+        ::log::warn!("{left} connections did not end within limits.shutdown_timeout; their clients will resend");
+    }
+    context.operation_log.stop(context.limits.shutdown_timeout());
+    ::log::info!("stopped; {} is kept", context.segment.name());
+}
+
+fn daemonize(arguments: &Arguments) -> Result<(), Failure> {
+    // clap has seen to it that a pid file is there.
+    let pid_file = arguments.pid_file.clone().unwrap_or_default();
+    // The crate changes to the working directory before it makes the file.
+    let pid_file = std::path::absolute(&pid_file).unwrap_or(pid_file);
+    daemonize::Daemonize::new()
+        .pid_file(&pid_file)
+        .working_directory("/")
+        .umask(0o007)
+        .start()
+        .map_err(|error| Failure::Daemonize { pid_file, reason: error.to_string() })
+}
+
+/// Raises the limit of open files so that the connections have room, as far as the hard limit allows.
+fn raise_descriptor_limit(connections: usize) {
+    let needed = connections as u64 + OTHER_DESCRIPTORS;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if soft < needed && setrlimit(Resource::RLIMIT_NOFILE, needed.min(hard), hard).is_err() || hard < needed {
+        ::log::warn!(
+            "limits.connections is {connections}, but the process may open only {hard} files: raise LimitNOFILE= of the unit, or ulimit -n"
+        );
+    }
+}

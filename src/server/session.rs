@@ -1,0 +1,165 @@
+//! Which connection speaks for which session, and what the session has executed.
+
+use crate::protocol::Sessions;
+use crate::segment::{Mark, SESSIONS, Segment};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A session's place in the segment, with the lock under which its requests are executed.
+struct Slot {
+    /// Index into the segment's table.
+    index: usize,
+    /// Counts the connections that have spoken for this place; only the newest may execute.
+    newest: Mutex<u64>,
+}
+
+/// A connection's right to speak for a session, until a newer connection comes.
+pub(super) struct Attachment {
+    slot: Arc<Slot>,
+    number: u64,
+}
+
+/// The session of a connection while a batch of its requests is executed: nobody else executes for it meanwhile.
+pub(super) struct Turn<'a> {
+    index: usize,
+    _lock: MutexGuard<'a, u64>,
+}
+
+impl Attachment {
+    /// Begins a batch. `None` when a newer connection has taken the session over.
+    pub(super) fn turn(&self) -> Option<Turn<'_>> {
+        let lock = self.slot.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        (*lock == self.number).then_some(Turn { index: self.slot.index, _lock: lock })
+    }
+}
+
+impl Turn<'_> {
+    /// Names request `sequence` of this session in the segment.
+    pub(super) fn mark(&self, sequence: u64) -> Mark {
+        Mark { session: self.index, sequence }
+    }
+}
+
+/// What hello found.
+pub(super) struct Attached {
+    pub(super) attachment: Attachment,
+    /// The last request executed that could change memory; zero for none.
+    pub(super) last_executed: u64,
+    /// The session was known.
+    pub(super) resumed: bool,
+}
+
+struct Entry {
+    id: [u8; 16],
+    slot: Arc<Slot>,
+    /// Connections that hold an [`Attachment`] to it; more than one only until the older ones notice.
+    attached: usize,
+    /// When it was last used: the order in which entries are given up.
+    last_use: u64,
+}
+
+#[derive(Default)]
+struct Table {
+    by_id: HashMap<[u8; 16], usize>,
+    /// By index into the segment's table.
+    entries: Vec<Option<Entry>>,
+    clock: u64,
+    evicted: u64,
+}
+
+/// All sessions of the segment.
+pub(super) struct SessionTable {
+    segment: Segment,
+    table: Mutex<Table>,
+}
+
+impl SessionTable {
+    /// Reads what the segment remembers.
+    pub(super) fn new(segment: Segment) -> Self {
+        let mut known: Vec<_> = segment.sessions().collect();
+        known.sort_by_key(|entry| entry.opened);
+        let mut table = Table { entries: (0..SESSIONS).map(|_| None).collect(), ..Table::default() };
+        for entry in known {
+            table.clock += 1;
+            table.insert(entry.index, entry.id);
+        }
+        Self { segment, table: Mutex::new(table) }
+    }
+
+    /// Makes the caller's connection the one that speaks for session `id`. Returns after the last request that an
+    /// older connection is executing for it, so that what is reported as executed cannot change any more.
+    pub(super) fn attach(&self, id: [u8; 16]) -> Attached {
+        let mut table = self.lock();
+        table.clock += 1;
+        let resumed = table.by_id.contains_key(&id);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let index = table.by_id.get(&id).copied().unwrap_or_else(|| {
+            let index = table.make_room();
+            self.segment.begin_session(index, id, now);
+            table.insert(index, id);
+            index
+        });
+        self.segment.touch_session(index, now);
+        let clock = table.clock;
+        // `insert` or `by_id` has just named an entry that is there.
+        #[allow(clippy::expect_used)]
+        let entry = table.entries[index].as_mut().expect("an entry of this id");
+        entry.last_use = clock;
+        entry.attached += 1;
+        let slot = Arc::clone(&entry.slot);
+        drop(table);
+
+        let mut newest = slot.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        *newest += 1;
+        let number = *newest;
+        let last_executed = self.segment.last_executed(index);
+        drop(newest);
+        Attached { attachment: Attachment { slot, number }, last_executed, resumed }
+    }
+
+    /// A connection that spoke for a session is gone; the session stays until its place is needed.
+    pub(super) fn detach(&self, attachment: &Attachment) {
+        let mut table = self.lock();
+        if let Some(entry) = table.entries[attachment.slot.index].as_mut()
+            && Arc::ptr_eq(&entry.slot, &attachment.slot)
+        {
+            entry.attached = entry.attached.saturating_sub(1);
+        }
+    }
+
+    /// For the status.
+    pub(super) fn status(&self) -> Sessions {
+        let table = self.lock();
+        Sessions { used: table.by_id.len() as u64, limit: SESSIONS as u64, evicted: table.evicted }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn insert(&mut self, index: usize, id: [u8; 16]) {
+        let slot = Arc::new(Slot { index, newest: Mutex::new(0) });
+        self.by_id.insert(id, index);
+        self.entries[index] = Some(Entry { id, slot, attached: 0, last_use: self.clock });
+    }
+
+    /// The index of a free place; the session that was not used for the longest time gives way if there is none.
+    fn make_room(&mut self) -> usize {
+        if let Some(free) = self.entries.iter().position(Option::is_none) {
+            return free;
+        }
+        let idle = |entry: &Entry| (entry.attached > 0, entry.last_use);
+        let oldest = (0..self.entries.len()).min_by_key(|index| self.entries[*index].as_ref().map(idle));
+        // The table has SESSIONS places, all taken; connections are fewer, so the oldest is not attached.
+        let index = oldest.unwrap_or(0);
+        if let Some(entry) = self.entries[index].take() {
+            debug_assert_eq!(entry.attached, 0, "limits.connections is at most the number of sessions");
+            self.by_id.remove(&entry.id);
+            self.evicted += 1;
+        }
+        index
+    }
+}

@@ -1,0 +1,51 @@
+//! The packaged etc/mcomp.cfg works as it is, and documents every key with the default that holds.
+
+use dsm::config::{Config, Origin, keys};
+use std::path::Path;
+
+const PACKAGED: &str = include_str!("../etc/mcomp.cfg");
+
+fn parse(text: &str) -> Config {
+    Config::parse(text, Path::new("etc/mcomp.cfg")).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The file with every `#key = value` made effective.
+fn uncommented() -> String {
+    let line = |line: &'static str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest,
+        _ => line,
+    };
+    PACKAGED.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_packaged_file_is_one_server_that_only_this_machine_reaches() {
+    let config = parse(PACKAGED);
+    assert_eq!((config.layout.n(), config.layout.k()), (1, 64 << 20));
+    assert_eq!(config.layout.addresses(), ["127.0.0.1:7411"]);
+    assert!(config.untrusted_address(0).is_none());
+    assert!(!config.security.trusted_network);
+}
+
+#[test]
+fn every_default_in_the_packaged_file_is_the_one_that_holds_without_it() {
+    let (packaged, all) = (parse(PACKAGED).settings(), parse(&uncommented()).settings());
+    for key in keys() {
+        let Some(default) = key.default else { continue };
+        let find = |settings: &[dsm::config::Setting]| settings.iter().find(|setting| setting.key == key.name).cloned();
+        let (packaged, documented) = (find(&packaged).unwrap(), find(&all).unwrap());
+        assert_eq!(packaged.origin, Origin::Default, "{} is set in the packaged file", key.name);
+        assert!(matches!(documented.origin, Origin::Line(_)), "{} is not in the packaged file", key.name);
+        assert_eq!(documented.value, default, "{}", key.name);
+    }
+}
+
+#[test]
+fn the_example_of_three_machines_in_the_packaged_file_is_good() {
+    let example = PACKAGED
+        .lines()
+        .filter_map(|line| line.strip_prefix("#   "))
+        .filter(|line| ["[[server]]", "address = "].iter().any(|start| line.starts_with(start)));
+    let example = example.collect::<Vec<_>>().join("\n");
+    assert_eq!(parse(&format!("k = 4096\nn = 3\n{example}")).layout.n(), 3);
+}

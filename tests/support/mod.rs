@@ -1,0 +1,21 @@
+//! What the integration tests share: real servers on loopback, started, killed and cleaned up after.
+// Each test binary uses its own part of this.
+#![allow(dead_code, unreachable_pub, unused_imports)]
+
+pub mod cluster;
+
+pub use cluster::{Builder, Cluster};
+
+use std::time::{Duration, Instant};
+
+/// Waits until `condition` holds, looking again every few milliseconds.
+///
+/// # Panics
+/// When it does not hold within `deadline`; the message says `what` was awaited.
+pub fn wait_for(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + deadline;
+    while !condition() {
+        assert!(Instant::now() < end, "{what}: not within {deadline:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
