@@ -1,5 +1,5 @@
 //! Nothing from a server is believed before it is checked.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 #[path = "support/fake_server.rs"]
 mod fake_server;

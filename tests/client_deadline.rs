@@ -1,5 +1,5 @@
 //! A call ends by its deadline, and its error says which server, what went wrong, and whether anything may have happened.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 #[path = "support/fake_server.rs"]
 mod fake_server;

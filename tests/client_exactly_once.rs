@@ -1,5 +1,5 @@
 //! A request takes effect once, whatever becomes of the connection.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 #[path = "support/fake_server.rs"]
 mod fake_server;

@@ -1,5 +1,5 @@
 //! Memory that was lost says so, until somebody accepts it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 #[path = "support/fake_server.rs"]
 mod fake_server;

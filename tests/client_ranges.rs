@@ -1,5 +1,5 @@
 //! Ranges over several servers, and pipelines: the memory is one, whoever holds it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 #[path = "support/fake_server.rs"]
 mod fake_server;

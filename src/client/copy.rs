@@ -48,6 +48,7 @@ pub(super) fn steps(layout: &Layout, from: u64, to: u64, length: u64) -> impl It
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)] // small memories
 mod tests {
     use super::*;
     use crate::layout::PAGE;

@@ -4,13 +4,13 @@ use super::Error;
 use super::job::{Job, Value};
 use super::link::{Link, Phase};
 use super::pool::Checked;
-use super::session::Sent;
-use crate::protocol::{Code, HelloRequest, Operation, Refusal, WINDOW};
+use super::trouble::Trouble;
+use crate::protocol::{HelloRequest, Operation, WINDOW};
 use nix::poll::PollFlags;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use zerocopy::IntoBytes;
 
 /// Jobs that may wait for replies or for their turn before a submission has to wait.
@@ -18,17 +18,6 @@ const QUEUE: u64 = 2 * WINDOW;
 
 /// Waiting jobs that are worth a send while replies are awaited.
 const WORTH_SENDING: u64 = 16;
-
-/// What ended a connection.
-#[derive(Debug)]
-pub(super) enum Trouble {
-    /// It broke, or never came to be: worth another attempt.
-    Broken(String),
-    /// The server ended it with a refusal.
-    Refused(Refusal),
-    /// No further attempt can help.
-    Fatal(Error),
-}
 
 /// How much of the payload of the reply to the oldest request is there.
 #[derive(Debug)]
@@ -42,13 +31,13 @@ pub(super) struct Body {
 #[derive(Debug)]
 pub(super) struct Lane<'a> {
     pub(super) link: Checked,
-    jobs: VecDeque<Job<'a>>,
+    pub(super) jobs: VecDeque<Job<'a>>,
     /// Number of the first job in `jobs`, and of the first that is not wholly cut. Jobs are numbered as they come.
     first: u64,
     cutting: u64,
-    unfinished: u64,
+    pub(super) unfinished: u64,
     /// What is left of a long payload that is being sent.
-    tail: &'a [u8],
+    pub(super) tail: &'a [u8],
     pub(super) body: Option<Body>,
     /// Fail with the first attempt to connect that fails.
     pub(super) single_attempt: bool,
@@ -257,117 +246,6 @@ impl<'a> Lane<'a> {
         }
     }
 
-    fn recover(&mut self, trouble: Trouble, now: Instant) {
-        (self.tail, self.body) = (&[], None);
-        let reason = match trouble {
-            Trouble::Fatal(error) => {
-                let sent = self.link.sent_bytes;
-                self.link.session.disconnected(sent);
-                return self.fail(&error, now);
-            }
-            Trouble::Refused(refusal) => {
-                // Nothing of what has no reply was executed on this connection: there is nothing to doubt.
-                self.link.session.disconnected(0);
-                if !is_worth_a_retry(refusal.code) {
-                    let error = self.refused(refusal);
-                    return self.fail(&error, now);
-                }
-                format!("it refused: {refusal}")
-            }
-            Trouble::Broken(reason) => reason,
-        };
-        if self.single_attempt && self.link.attempts > 0 {
-            let error = self.unavailable(reason);
-            return self.fail(&error, now);
-        }
-        self.link.disconnect(reason, now);
-    }
-
-    /// The deadline has passed: everything unfinished fails.
-    pub(super) fn give_up(&mut self, after: Duration, now: Instant) {
-        let earlier = self.link.reason.take();
-        let reason = match self.link.phase {
-            Phase::Down(_) => earlier.unwrap_or_else(|| "not connected".into()),
-            Phase::Connecting(_) => match earlier {
-                Some(earlier) => format!("no answer to the attempt to connect; before that: {earlier}"),
-                None => "no answer to the attempt to connect".into(),
-            },
-            Phase::Greeting => "it took the connection, but did not answer hello".into(),
-            Phase::Ready => "no reply".into(),
-        };
-        let sent = self.link.sent_bytes;
-        self.link.session.disconnected(sent);
-        let error = self.unavailable(format!("{reason}; gave up after {after:?}"));
-        self.fail(&error, now);
-    }
-
-    /// Fails everything unfinished, changes of which there is no telling whether they were executed with the error that
-    /// says so. The lane can be used again; its link has a new session.
-    fn fail(&mut self, error: &Error, now: Instant) {
-        let doubtful = match error {
-            // These say all there is to say of every request.
-            Error::MemoryLost { .. } | Error::Protocol { .. } => None,
-            Error::Unavailable { reason, .. } => Some(reason.clone()),
-            other => Some(other.to_string()),
-        };
-        for sent in self.link.session.abandon() {
-            let of_part = match &doubtful {
-                Some(reason) if sent.in_doubt() => self.outcome_unknown(&sent, reason),
-                _ => error.clone(),
-            };
-            self.job(sent.job).part_failed(of_part);
-        }
-        for job in self.jobs.iter_mut().filter(|job| !job.is_finished()) {
-            job.fail(error.clone());
-        }
-        self.unfinished = 0;
-        (self.tail, self.body) = (&[], None);
-        self.link.reset(now);
-    }
-
-    /// Fails changes that the server cannot speak for.
-    pub(super) fn doubt(&mut self, doubtful: &[Sent], reason: &str) {
-        for sent in doubtful {
-            let error = self.outcome_unknown(sent, reason);
-            self.job(sent.job).part_failed(error);
-            self.settle(sent.job);
-        }
-    }
-
-    fn outcome_unknown(&self, sent: &Sent, reason: &str) -> Error {
-        let (server, address) = self.name();
-        Error::OutcomeUnknown { server, address, operation: sent.opcode.name(), reason: reason.into() }
-    }
-
-    pub(super) fn unavailable(&self, reason: String) -> Error {
-        let (server, address) = self.name();
-        Error::Unavailable { server, address, reason }
-    }
-
-    pub(super) fn protocol(&self, message: impl Into<String>) -> Trouble {
-        let (server, address) = self.name();
-        Trouble::Fatal(Error::Protocol { server, address, message: message.into() })
-    }
-
-    /// The error for a refusal.
-    pub(super) fn refused(&self, refusal: Refusal) -> Error {
-        let (server, address) = self.name();
-        match refusal.code {
-            Code::MemoryLost => self.memory_lost(refusal.message),
-            Code::LayoutDiffers => Error::LayoutDiffers { server, address, message: refusal.message },
-            _ => Error::Refused { server, address, refusal },
-        }
-    }
-
-    pub(super) fn memory_lost(&self, message: String) -> Error {
-        let (server, address) = self.name();
-        Error::MemoryLost { server, address, known: self.link.shared.known_incarnation(server), message }
-    }
-
-    fn name(&self) -> (usize, String) {
-        (self.server(), self.link.shared.address(self.server()).to_owned())
-    }
-
     /// The instant at which something is to be done even if nothing comes.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         match self.link.phase {
@@ -375,12 +253,6 @@ impl<'a> Lane<'a> {
             Phase::Greeting | Phase::Ready => None,
         }
     }
-}
-
-/// Whether a connection that ended with this refusal may be followed by a better one.
-fn is_worth_a_retry(code: Code) -> bool {
-    use Code as C;
-    matches!(code, C::TooManyConnections | C::Stopping | C::Superseded | C::TooSlow | C::Busy | C::Internal)
 }
 
 /// Where a job is in a queue whose first has the number `first`.

@@ -16,6 +16,7 @@ mod pool;
 mod pump;
 mod receive;
 mod session;
+mod trouble;
 
 pub use error::Error;
 pub use pipeline::{Pipeline, Reply};
@@ -61,8 +62,8 @@ const LARGE: u64 = 16 << 20;
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let layout = dsm::layout::Layout::new("dsm", 65536, vec!["127.0.0.1:7411".into()])?;
-/// # let client = dsm::Client::with_layout(layout);
+/// let config = dsm::config::Config::load(&dsm::config::Config::find(None))?;
+/// let client = dsm::Client::new(&config);
 /// client.write(4096, b"hello, memory")?;
 /// assert_eq!(client.read(4096, 5)?, b"hello");
 /// let visitors = client.fetch_add(0, 1)? + 1;

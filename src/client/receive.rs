@@ -1,7 +1,8 @@
 //! Replies: every field is checked against what was asked before it is believed.
 
-use super::lane::{Body, Lane, Trouble};
+use super::lane::{Body, Lane};
 use super::link::Phase;
+use super::trouble::Trouble;
 use crate::layout::MAX_ATOMIC;
 use crate::protocol::{Code, HEADER, HelloReply, Opcode, Refusal, ReplyHeader, VERSION, WINDOW, split_reply};
 use std::io;

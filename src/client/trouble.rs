@@ -1,0 +1,139 @@
+//! What becomes of requests when a connection ends: another attempt, or an error that says no more than is known.
+
+use super::Error;
+use super::lane::Lane;
+use super::link::Phase;
+use super::session::Sent;
+use crate::protocol::{Code, Refusal};
+use std::time::{Duration, Instant};
+
+/// What ended a connection.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// It broke, or never came to be: worth another attempt.
+    Broken(String),
+    /// The server ended it with a refusal.
+    Refused(Refusal),
+    /// No further attempt can help.
+    Fatal(Error),
+}
+
+impl Lane<'_> {
+    /// Ends the connection, and leads to the next one or to the failure of what is unfinished.
+    pub(super) fn recover(&mut self, trouble: Trouble, now: Instant) {
+        (self.tail, self.body) = (&[], None);
+        let reason = match trouble {
+            Trouble::Fatal(error) => {
+                let sent = self.link.sent_bytes;
+                self.link.session.disconnected(sent);
+                return self.fail(&error, now);
+            }
+            Trouble::Refused(refusal) => {
+                // Nothing of what has no reply was executed on this connection: there is nothing to doubt.
+                self.link.session.disconnected(0);
+                if !is_worth_a_retry(refusal.code) {
+                    let error = self.refused(refusal);
+                    return self.fail(&error, now);
+                }
+                format!("it refused: {refusal}")
+            }
+            Trouble::Broken(reason) => reason,
+        };
+        if self.single_attempt && self.link.attempts > 0 {
+            let error = self.unavailable(reason);
+            return self.fail(&error, now);
+        }
+        self.link.disconnect(reason, now);
+    }
+
+    /// The deadline has passed: everything unfinished fails.
+    pub(super) fn give_up(&mut self, after: Duration, now: Instant) {
+        let earlier = self.link.reason.take();
+        let reason = match self.link.phase {
+            Phase::Down(_) => earlier.unwrap_or_else(|| "not connected".into()),
+            Phase::Connecting(_) => match earlier {
+                Some(earlier) => format!("no answer to the attempt to connect; before that: {earlier}"),
+                None => "no answer to the attempt to connect".into(),
+            },
+            Phase::Greeting => "it took the connection, but did not answer hello".into(),
+            Phase::Ready => "no reply".into(),
+        };
+        let sent = self.link.sent_bytes;
+        self.link.session.disconnected(sent);
+        let error = self.unavailable(format!("{reason}; gave up after {after:?}"));
+        self.fail(&error, now);
+    }
+
+    /// Fails everything unfinished, changes of which there is no telling whether they were executed with the error that
+    /// says so. The lane can be used again; its link has a new session.
+    fn fail(&mut self, error: &Error, now: Instant) {
+        let doubtful = match error {
+            // These say all there is to say of every request.
+            Error::MemoryLost { .. } | Error::Protocol { .. } => None,
+            Error::Unavailable { reason, .. } => Some(reason.clone()),
+            other => Some(other.to_string()),
+        };
+        for sent in self.link.session.abandon() {
+            let of_part = match &doubtful {
+                Some(reason) if sent.in_doubt() => self.outcome_unknown(&sent, reason),
+                _ => error.clone(),
+            };
+            self.job(sent.job).part_failed(of_part);
+        }
+        for job in self.jobs.iter_mut().filter(|job| !job.is_finished()) {
+            job.fail(error.clone());
+        }
+        self.unfinished = 0;
+        (self.tail, self.body) = (&[], None);
+        self.link.reset(now);
+    }
+
+    /// Fails changes that the server cannot speak for.
+    pub(super) fn doubt(&mut self, doubtful: &[Sent], reason: &str) {
+        for sent in doubtful {
+            let error = self.outcome_unknown(sent, reason);
+            self.job(sent.job).part_failed(error);
+            self.settle(sent.job);
+        }
+    }
+
+    fn outcome_unknown(&self, sent: &Sent, reason: &str) -> Error {
+        let (server, address) = self.name();
+        Error::OutcomeUnknown { server, address, operation: sent.opcode.name(), reason: reason.into() }
+    }
+
+    pub(super) fn unavailable(&self, reason: String) -> Error {
+        let (server, address) = self.name();
+        Error::Unavailable { server, address, reason }
+    }
+
+    pub(super) fn protocol(&self, message: impl Into<String>) -> Trouble {
+        let (server, address) = self.name();
+        Trouble::Fatal(Error::Protocol { server, address, message: message.into() })
+    }
+
+    /// The error for a refusal.
+    pub(super) fn refused(&self, refusal: Refusal) -> Error {
+        let (server, address) = self.name();
+        match refusal.code {
+            Code::MemoryLost => self.memory_lost(refusal.message),
+            Code::LayoutDiffers => Error::LayoutDiffers { server, address, message: refusal.message },
+            _ => Error::Refused { server, address, refusal },
+        }
+    }
+
+    pub(super) fn memory_lost(&self, message: String) -> Error {
+        let (server, address) = self.name();
+        Error::MemoryLost { server, address, known: self.link.shared.known_incarnation(server), message }
+    }
+
+    fn name(&self) -> (usize, String) {
+        (self.server(), self.link.shared.address(self.server()).to_owned())
+    }
+}
+
+/// Whether a connection that ended with this refusal may be followed by a better one.
+fn is_worth_a_retry(code: Code) -> bool {
+    use Code as C;
+    matches!(code, C::TooManyConnections | C::Stopping | C::Superseded | C::TooSlow | C::Busy | C::Internal)
+}
