@@ -1,5 +1,7 @@
 //! Distributed shared memory: N machines share k bytes of RAM each as one linear, byte-addressed memory.
 
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod layout;
 pub mod log;
@@ -7,3 +9,5 @@ pub mod protocol;
 pub mod segment;
 pub mod server;
 mod sys;
+
+pub use client::{Client, Error, Pipeline, Reply};

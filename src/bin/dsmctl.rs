@@ -1,1 +1,5 @@
-fn main() {}
+//! dsmctl: see `dsm::cli`.
+
+fn main() -> std::process::ExitCode {
+    dsm::cli::main()
+}

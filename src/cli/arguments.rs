@@ -1,0 +1,249 @@
+//! The command line. What is said here in a line each, `man/dsmctl.1` says in full; a test holds the two together.
+
+// The doc comments are the help text, where backticks would stand as they are.
+#![allow(clippy::doc_markdown)]
+
+use super::format::Format;
+use super::number;
+use super::value::ValueType;
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Read and write the memory that dsmd servers share
+#[derive(Debug, Parser)]
+#[command(name = "dsmctl", version, disable_help_subcommand = true)]
+#[command(
+    after_help = "ADDRESS and LENGTH are decimal, 0x hexadecimal, or have a unit: 4096, 0x1000, 4KiB, 1MiB+16.\n\
+                        dsmctl(1) has examples and the exit codes."
+)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// The configuration; without it $DSM_CONFIG, else /etc/mcomp.cfg
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Wait this long for the servers; without it client.timeout of the configuration
+    #[arg(long, global = true, value_name = "DURATION", value_parser = number::duration)]
+    pub(super) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Write bytes, a file or standard input
+    Write(Write),
+    /// Read a range
+    Read(Read),
+    /// Set every byte of a range to one value
+    Fill(Fill),
+    /// Copy a range to another, on any servers
+    Copy(Copy),
+    /// Compare and swap a word: print the old value; exit 1 when it was not EXPECTED
+    Cas(Cas),
+    /// Add to a word: print the old value
+    Add(Add),
+    /// Replace a word: print the old value
+    Swap(Swap),
+    /// Show which servers hold a range, and where
+    Locate(Locate),
+    /// Show every server's state and counters
+    Status,
+    /// Measure the round trip to one server or to all
+    Ping(Ping),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(Configuration),
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Write {
+    /// Where the first byte goes
+    #[arg(value_parser = number::quantity)]
+    pub(super) address: u64,
+    /// What to write; `-` alone is standard input
+    #[arg(required_unless_present = "file", conflicts_with = "file", allow_negative_numbers = true)]
+    pub(super) data: Vec<String>,
+    /// Write the bytes of this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    /// What DATA is: numbers are little-endian, text is the bytes as given
+    #[arg(long = "type", value_name = "TYPE", value_enum, conflicts_with = "file")]
+    pub(super) kind: Option<ValueType>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Read {
+    /// The first byte
+    #[arg(value_parser = number::quantity)]
+    pub(super) address: u64,
+    /// How many bytes
+    #[arg(value_parser = number::quantity)]
+    pub(super) length: u64,
+    /// How to show them; without it hexdump on a terminal, raw elsewhere
+    #[arg(long, value_enum)]
+    pub(super) format: Option<Format>,
+    /// Write to this file
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Fill {
+    /// The first byte
+    #[arg(value_parser = number::quantity)]
+    pub(super) address: u64,
+    /// How many bytes
+    #[arg(value_parser = number::quantity)]
+    pub(super) length: u64,
+    /// What each of them becomes, 0 to 255
+    #[arg(value_parser = number::byte)]
+    pub(super) byte: u8,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Copy {
+    /// The first byte to copy
+    #[arg(value_parser = number::quantity)]
+    pub(super) from: u64,
+    /// Where it goes
+    #[arg(value_parser = number::quantity)]
+    pub(super) to: u64,
+    /// How many bytes
+    #[arg(value_parser = number::quantity)]
+    pub(super) length: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Cas {
+    /// A multiple of 8
+    #[arg(value_parser = number::quantity)]
+    pub(super) address: u64,
+    /// The value to find there
+    #[arg(value_parser = number::word, allow_hyphen_values = true)]
+    pub(super) expected: u64,
+    /// The value to store if it was found
+    #[arg(value_parser = number::word, allow_hyphen_values = true)]
+    pub(super) new: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// A multiple of 8
+    #[arg(value_parser = number::quantity)]
+    pub(super) address: u64,
+    /// What to add; negative to subtract
+    #[arg(value_parser = number::word, allow_hyphen_values = true)]
+    pub(super) number: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Swap {
+    /// A multiple of 8
+    #[arg(value_parser = number::quantity)]
+    pub(super) address: u64,
+    /// The value to store
+    #[arg(value_parser = number::word, allow_hyphen_values = true)]
+    pub(super) number: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Locate {
+    /// The first byte
+    #[arg(value_parser = number::quantity)]
+    pub(super) address: u64,
+    /// How many bytes
+    #[arg(value_parser = number::quantity, default_value = "1")]
+    pub(super) length: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Ping {
+    /// The server's index; without it all servers
+    pub(super) server: Option<usize>,
+    /// How many round trips to each
+    #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(super) count: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Configuration {
+    /// Say whether the configuration is sound
+    Check,
+    /// Show every value in effect, and where it comes from
+    Show,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    fn written(line: &str) -> Write {
+        match parse(line).unwrap().command {
+            Command::Write(write) => write,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn values_may_begin_with_a_minus_and_options_stand_anywhere() {
+        assert_eq!(written("dsmctl write 0 --type i32 -5 7").data, ["-5", "7"]);
+        assert_eq!(written("dsmctl write 0 -5 -1.5e3 --type f64").data, ["-5", "-1.5e3"]);
+        assert_eq!(written("dsmctl write 0 --type f64 -- -inf -5").data, ["-inf", "-5"]);
+        assert_eq!(written("dsmctl write 0 -").data, ["-"]);
+        assert_eq!(written("dsmctl write 0 hello --json").data, ["hello"]);
+        for line in ["dsmctl add 8 -5", "dsmctl add 8 -0x5 --json", "dsmctl --timeout 1s add 8 -5"] {
+            let Command::Add(add) = parse(line).unwrap().command else { panic!("{line}") };
+            assert_eq!(add.number, 5_u64.wrapping_neg(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_bad_command_line_is_refused() {
+        for line in [
+            "dsmctl",
+            "dsmctl nonsense",
+            "dsmctl write 0",
+            "dsmctl write zero hello",
+            "dsmctl write 0 hello --file F",
+            "dsmctl write 0 --file F --type u8",
+            "dsmctl write -5 hello",
+            "dsmctl write 0 --tpye u8 1",
+            "dsmctl read 0",
+            "dsmctl read 0 1 --format nonsense",
+            "dsmctl fill 0 1 256",
+            "dsmctl add 0 --jsn",
+            "dsmctl ping --count 0",
+            "dsmctl ping -1",
+            "dsmctl --timeout 0s status",
+            "dsmctl config",
+            "dsmctl completions nonsense",
+        ] {
+            assert!(parse(line).unwrap_err().use_stderr(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `dsmctl config check` and `dsmctl config show`.
+
+use super::arguments::Global;
+use super::failure::Failure;
+use super::human;
+use super::output;
+use super::session::load;
+use super::table::{self, Align};
+use crate::config::{Config, IdentityError, Origin, check_capacity, own_index};
+use crate::segment;
+use serde_json::{Value, json};
+
+/// Checks the file, and this machine if it is in the map. What only dsmd refuses is a warning here: the file may be on
+/// its way to other machines.
+pub(super) fn check(global: &Global) -> Result<(), Failure> {
+    let config = load(global)?;
+    let layout = &config.layout;
+    // Several servers of one map run here when all have loopback addresses.
+    if matches!(own_index(&config, None), Ok(_) | Err(IdentityError::Several { .. })) {
+        check_capacity(&config, segment::overhead(layout.k()))?;
+    }
+    let warnings = warnings(&config);
+    for warning in &warnings {
+        output::complain(format_args!("warning: {warning}"));
+    }
+    let file = config.path.display().to_string();
+    if global.json {
+        return output::print_json(&json!({
+            "file": file, "name": layout.name(), "k": layout.k(), "n": layout.n(), "size": layout.size(),
+            "fingerprint": layout.fingerprint().to_string(), "warnings": warnings,
+        }));
+    }
+    let servers = if layout.n() == 1 { "1 server".to_owned() } else { format!("{} servers", layout.n()) };
+    output::print(&format!(
+        "{file}: ok ({servers} of {}, a memory of {}, fingerprint {})\n",
+        human::bytes(layout.k()),
+        human::bytes(layout.size()),
+        layout.fingerprint()
+    ))
+}
+
+/// The first address that dsmd will refuse, and how many more there are: all have one cause.
+fn warnings(config: &Config) -> Vec<String> {
+    let mut untrusted = (0..config.layout.n()).filter_map(|index| config.untrusted_address(index));
+    let Some(first) = untrusted.next() else { return Vec::new() };
+    let others = match untrusted.count() {
+        0 => String::new(),
+        others => format!(" (likewise {others} more)"),
+    };
+    vec![format!("{first}{others}")]
+}
+
+pub(super) fn show(global: &Global) -> Result<(), Failure> {
+    let settings = load(global)?.settings();
+    if global.json {
+        let rows: Vec<Value> = settings
+            .iter()
+            .map(|setting| {
+                let line = match setting.origin {
+                    Origin::Default => None,
+                    Origin::Line(line) => Some(line),
+                };
+                let origin = if line.is_some() { "file" } else { "default" };
+                json!({ "key": setting.key, "value": setting.value, "origin": origin, "line": line })
+            })
+            .collect();
+        return output::print_json(&rows.into());
+    }
+    let rows: Vec<Vec<String>> = settings
+        .into_iter()
+        .map(|setting| {
+            let origin = match setting.origin {
+                Origin::Default => "default".to_owned(),
+                Origin::Line(line) => format!("line {line}"),
+            };
+            vec![setting.key, setting.value, origin]
+        })
+        .collect();
+    output::print(&table::render(&[Align::Left, Align::Left, Align::Left], &rows))
+}

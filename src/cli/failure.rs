@@ -1,0 +1,194 @@
+//! Why a command failed, and the exit code that says so. This is the only place that chooses one; dsmctl(1) lists them.
+
+use crate::client;
+use crate::config::ConfigError;
+use crate::layout::OutsideMemory;
+use crate::protocol::Code;
+use std::{fmt, io};
+
+/// Exit codes, as sysexits(3) names them.
+pub(super) mod exit {
+    pub(in crate::cli) const MISMATCH: u8 = 1;
+    pub(in crate::cli) const USAGE: u8 = 64;
+    pub(in crate::cli) const DATA: u8 = 65;
+    pub(in crate::cli) const NO_INPUT: u8 = 66;
+    pub(in crate::cli) const UNAVAILABLE: u8 = 69;
+    pub(in crate::cli) const SOFTWARE: u8 = 70;
+    pub(in crate::cli) const INPUT_OUTPUT: u8 = 74;
+    pub(in crate::cli) const TEMPORARY: u8 = 75;
+    pub(in crate::cli) const PROTOCOL: u8 = 76;
+    pub(in crate::cli) const PERMISSION: u8 = 77;
+    pub(in crate::cli) const CONFIGURATION: u8 = 78;
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The command line is well formed and makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// mcomp.cfg is missing or wrong.
+    #[error(transparent)]
+    Configuration(#[from] ConfigError),
+    /// The range is not inside the memory.
+    #[error(transparent)]
+    OutsideMemory(#[from] OutsideMemory),
+    /// A stream of unknown length was longer than the memory behind its address.
+    #[error(
+        "{input} goes on past the end of the memory: its first {written} bytes were written, up to address {end}, and \
+         the rest was not"
+    )]
+    TooMuchInput { input: String, written: u64, end: u64 },
+    /// What was to be written cannot be opened.
+    #[error("cannot open {path}: {error}")]
+    NoInput { path: String, error: io::Error },
+    /// A local file or stream failed.
+    #[error("{name}: {error}")]
+    InputOutput { name: String, error: io::Error },
+    /// Whoever read standard output has gone. Not worth a word.
+    #[error("standard output is closed")]
+    OutputClosed,
+    /// The servers could not do it.
+    #[error(transparent)]
+    Memory(#[from] client::Error),
+    /// A long transfer ended early.
+    #[error("{cause} ({done} of {total} bytes were {verb} before)")]
+    Partly { verb: &'static str, done: u64, total: Total, cause: Box<Failure> },
+    /// Some servers do not answer; each has been shown with its reason.
+    #[error(
+        "{down} of {asked} servers did not answer: see that dsmd runs there (systemctl status dsmd) and can be reached"
+    )]
+    Down { down: usize, asked: usize },
+}
+
+/// How long a transfer is to be, in bytes, if that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Total(pub(super) Option<u64>);
+
+impl fmt::Display for Total {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(bytes) => write!(formatter, "{bytes}"),
+            None => formatter.write_str("an unknown number of"),
+        }
+    }
+}
+
+impl Failure {
+    /// A failure of a local file or stream that is called `name`.
+    pub(super) fn input_output(name: impl fmt::Display, error: io::Error) -> Self {
+        Self::InputOutput { name: name.to_string(), error }
+    }
+
+    /// This failure, with how much of a transfer was done before it, if any was.
+    pub(super) fn after(self, verb: &'static str, done: u64, total: Option<u64>) -> Self {
+        if done == 0 || matches!(self, Self::OutputClosed) {
+            return self;
+        }
+        Self::Partly { verb, done, total: Total(total), cause: Box::new(self) }
+    }
+
+    /// The exit code, and so dsmctl(1)'s EXIT STATUS.
+    pub(super) fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => exit::USAGE,
+            Self::Configuration(_) => exit::CONFIGURATION,
+            Self::OutsideMemory(_) | Self::TooMuchInput { .. } => exit::DATA,
+            Self::NoInput { error, .. } | Self::InputOutput { error, .. }
+                if error.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                exit::PERMISSION
+            }
+            Self::NoInput { .. } => exit::NO_INPUT,
+            Self::InputOutput { .. } => exit::INPUT_OUTPUT,
+            Self::OutputClosed => 0,
+            Self::Memory(error) => code_of_memory(error),
+            Self::Partly { cause, .. } => cause.code(),
+            Self::Down { .. } => exit::UNAVAILABLE,
+        }
+    }
+}
+
+fn code_of_memory(error: &client::Error) -> u8 {
+    use client::Error as E;
+    match error {
+        E::OutsideMemory(_) | E::Unaligned { .. } => exit::DATA,
+        E::Unavailable { .. } => exit::UNAVAILABLE,
+        E::OutcomeUnknown { .. } => exit::TEMPORARY,
+        E::MemoryLost { .. } => exit::INPUT_OUTPUT,
+        E::LayoutDiffers { .. } => exit::CONFIGURATION,
+        E::Refused { refusal, .. } => code_of_refusal(refusal.code),
+        E::Protocol { .. } => exit::PROTOCOL,
+        E::NoSuchServer { .. } => exit::USAGE,
+        E::NoRoom { .. } => exit::SOFTWARE,
+    }
+}
+
+fn code_of_refusal(code: Code) -> u8 {
+    match code {
+        Code::OutOfRange | Code::Unaligned => exit::DATA,
+        Code::TooManyConnections | Code::Stopping | Code::TooSlow | Code::Busy => exit::UNAVAILABLE,
+        Code::LayoutDiffers | Code::WrongServer => exit::CONFIGURATION,
+        Code::MemoryLost => exit::INPUT_OUTPUT,
+        Code::Internal => exit::SOFTWARE,
+        Code::BadFrame
+        | Code::Version
+        | Code::HelloExpected
+        | Code::UnknownOpcode
+        | Code::TooLong
+        | Code::BadRequest
+        | Code::BadSequence
+        | Code::Superseded => exit::PROTOCOL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Refusal;
+
+    #[test]
+    fn the_man_page_lists_the_exit_codes() {
+        let page = include_str!("../../man/dsmctl.1");
+        let listed: Vec<u8> = page.lines().filter_map(|line| line.strip_prefix(".It ")?.parse().ok()).collect();
+        let all = [
+            0,
+            exit::MISMATCH,
+            exit::USAGE,
+            exit::DATA,
+            exit::NO_INPUT,
+            exit::UNAVAILABLE,
+            exit::SOFTWARE,
+            exit::INPUT_OUTPUT,
+            exit::TEMPORARY,
+            exit::PROTOCOL,
+            exit::PERMISSION,
+            exit::CONFIGURATION,
+        ];
+        assert_eq!(listed, all);
+    }
+
+    #[test]
+    fn a_transfer_that_ends_early_keeps_its_code_and_says_how_far_it_came() {
+        let down = || {
+            let (address, reason) = ("[::1]:7411".to_owned(), "connection refused".to_owned());
+            Failure::Memory(client::Error::Unavailable { server: 1, address, reason })
+        };
+        let partly = down().after("written", 8, Some(16));
+        assert_eq!(partly.code(), exit::UNAVAILABLE);
+        assert!(partly.to_string().ends_with("(8 of 16 bytes were written before)"), "{partly}");
+        assert!(!down().after("written", 0, Some(16)).to_string().contains("before"));
+        assert!(matches!(Failure::OutputClosed.after("read", 8, None), Failure::OutputClosed));
+    }
+
+    #[test]
+    fn every_refusal_has_a_code_of_its_kind() {
+        for code in Code::ALL {
+            let (address, refusal) = ("[::1]:7411".to_owned(), Refusal::new(code, "no"));
+            let failure = Failure::Memory(client::Error::Refused { server: 0, address, refusal });
+            assert!((exit::DATA..=exit::CONFIGURATION).contains(&failure.code()), "{code:?}");
+        }
+        let denied = Failure::input_output("file", io::ErrorKind::PermissionDenied.into());
+        assert_eq!(denied.code(), exit::PERMISSION);
+    }
+}

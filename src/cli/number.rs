@@ -1,0 +1,139 @@
+//! Numbers as they are typed on the command line: addresses and lengths, words, bytes, durations.
+
+use crate::config::parse_size;
+use std::time::Duration;
+
+/// Parses an address or a length, in bytes: terms joined by `+`, each `0x` and hexadecimal digits, or a size as
+/// mcomp.cfg has it.
+pub(super) fn quantity(text: &str) -> Result<u64, String> {
+    text.split('+').try_fold(0_u64, |sum, part| {
+        sum.checked_add(term(part.trim())?).ok_or_else(|| "it is more than 2^64-1 bytes".to_owned())
+    })
+}
+
+fn term(text: &str) -> Result<u64, String> {
+    match hexadecimal_digits(text) {
+        Some(digits) => {
+            u64::from_str_radix(digits, 16).map_err(|_| format!("{text:?} is not hexadecimal, or too long"))
+        }
+        None => parse_size(text).map_err(|error| error.to_string()),
+    }
+}
+
+/// The digits after `0x`. A sign among them is none: `from_str_radix` would take it.
+fn hexadecimal_digits(text: &str) -> Option<&str> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))?;
+    (!digits.starts_with(['+', '-'])).then_some(digits)
+}
+
+/// Parses a whole number, decimal or `0x`, with or without a minus.
+pub(super) fn integer(text: &str) -> Result<i128, String> {
+    let (negative, magnitude) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let parsed = match hexadecimal_digits(magnitude) {
+        Some(digits) => i128::from_str_radix(digits, 16).ok(),
+        None if magnitude.starts_with(|c: char| c.is_ascii_digit()) => magnitude.parse().ok(),
+        None => None,
+    };
+    let number = parsed.ok_or_else(|| format!("{text:?} is not a whole number: allowed are 42, -42 and 0x2a"))?;
+    Ok(if negative { -number } else { number })
+}
+
+/// Parses the value of a word of 64 bits: 0 to 2^64 - 1, or a negative number down to -2^63, which is stored as its
+/// two's complement.
+pub(super) fn word(text: &str) -> Result<u64, String> {
+    let number = integer(text)?;
+    u64::try_from(number)
+        .or_else(|_| i64::try_from(number).map(i64::cast_unsigned))
+        .map_err(|_| format!("{text} does not fit 64 bits (-2^63 to 2^64 - 1)"))
+}
+
+/// Parses the value of one byte, 0 to 255.
+pub(super) fn byte(text: &str) -> Result<u8, String> {
+    u8::try_from(integer(text)?).map_err(|_| format!("{text} does not fit a byte (0 to 255)"))
+}
+
+/// Parses a duration with a unit, such as `5s` or `500ms`; zero is none.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("it must be more than zero".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(_) => Err(format!("{text:?} is not a duration: allowed are 5s, 500ms and sums such as 1m 30s")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn addresses_and_lengths_are_read_in_every_form() {
+        for (text, value) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("0x1000", 4096),
+            ("0XfF", 255),
+            ("4KiB", 4096),
+            ("4 kib", 4096),
+            ("7B", 7),
+            ("1MiB+16", (1 << 20) + 16),
+            ("1GiB+1MiB+0x10", (1 << 30) + (1 << 20) + 16),
+            ("1kB", 1000),
+            ("8192PiB", 1 << 63),
+            ("18446744073709551615", u64::MAX),
+            ("0xffffffffffffffff", u64::MAX),
+        ] {
+            assert_eq!(quantity(text), Ok(value), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_what_is_allowed() {
+        for text in
+            ["", "-1", "+", "1+", "+1", "0x", "0x+1", "0xg", "4K", "1.5MiB", "KiB", "4KiBKiB", "1_000", "0x10KiB"]
+        {
+            assert!(quantity(text).is_err(), "{text}");
+        }
+        for text in ["18446744073709551616", "16384PiB", "18446744073709551615+1", "0x10000000000000000"] {
+            assert!(quantity(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_word_takes_negative_numbers_as_twos_complement() {
+        assert_eq!(word("-1"), Ok(u64::MAX));
+        assert_eq!(word("-0x10"), Ok(u64::MAX - 15));
+        assert_eq!(word("-9223372036854775808"), Ok(1 << 63));
+        assert_eq!(word("18446744073709551615"), Ok(u64::MAX));
+        for text in ["-9223372036854775809", "18446744073709551616", "", "-", "--1", "0x-1", "1e3", "one"] {
+            assert!(word(text).is_err(), "{text}");
+        }
+        assert_eq!(byte("0xff"), Ok(255));
+        assert!(byte("256").is_err() && byte("-1").is_err());
+    }
+
+    #[test]
+    fn a_duration_needs_a_unit_and_is_not_zero() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for text in ["0s", "5", "", "-1s", "soon"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_parser_panic(text in ".{0,24}") {
+            let _ = (quantity(&text), word(&text), byte(&text), duration(&text));
+        }
+
+        #[test]
+        fn every_number_is_read_back(value in any::<u64>()) {
+            prop_assert_eq!(quantity(&value.to_string()), Ok(value));
+            prop_assert_eq!(quantity(&format!("{value:#x}")), Ok(value));
+            prop_assert_eq!(word(&value.cast_signed().to_string()), Ok(value));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `dsmctl ping`: is a server there, and how far away.
+
+use super::arguments::Ping;
+use super::failure::Failure;
+use super::human;
+use super::output::{self, Colours};
+use super::servers::{ask_each, reason};
+use super::session::Session;
+use super::table::{self, Align};
+use crate::client::Error;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Round trips to one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Times {
+    least: Duration,
+    mean: Duration,
+    greatest: Duration,
+}
+
+pub(super) fn run(ping: &Ping, session: &Session) -> Result<(), Failure> {
+    let n = session.layout().n();
+    let servers: Vec<usize> = match ping.server {
+        Some(server) if server >= n => {
+            let message = format!("there is no server {server}: the configuration has 0 to {}", n - 1);
+            return Err(Failure::Usage(message));
+        }
+        Some(server) => vec![server],
+        None => (0..n).collect(),
+    };
+    let answers = ask_each(&servers, |server| measure(ping.count, || session.client.ping(server)));
+    show(ping, session, &servers, &answers)?;
+    match answers.iter().filter(|answer| answer.is_err()).count() {
+        0 => Ok(()),
+        down => Err(Failure::Down { down, asked: servers.len() }),
+    }
+}
+
+/// Pings one after the other, up to the first that fails.
+fn measure(count: u32, ping: impl Fn() -> Result<Duration, Error>) -> Result<Times, Error> {
+    let mut times = Times { least: Duration::MAX, mean: Duration::ZERO, greatest: Duration::ZERO };
+    let mut sum = Duration::ZERO;
+    for _ in 0..count {
+        let time = ping()?;
+        times.least = times.least.min(time);
+        times.greatest = times.greatest.max(time);
+        sum += time;
+    }
+    times.mean = sum / count.max(1);
+    Ok(times)
+}
+
+fn show(ping: &Ping, session: &Session, servers: &[usize], answers: &[Result<Times, Error>]) -> Result<(), Failure> {
+    let addresses = session.layout().addresses();
+    if session.json {
+        let rows: Vec<Value> = servers
+            .iter()
+            .zip(answers)
+            .map(|(server, answer)| match answer {
+                Ok(times) => json!({
+                    "index": server, "address": addresses[*server], "state": "up", "count": ping.count,
+                    "least_ns": nanoseconds(times.least), "mean_ns": nanoseconds(times.mean),
+                    "greatest_ns": nanoseconds(times.greatest),
+                }),
+                Err(error) => json!({
+                    "index": server, "address": addresses[*server], "state": "down", "error": reason(error),
+                }),
+            })
+            .collect();
+        return output::print_json(&rows.into());
+    }
+    let colours = Colours::stdout();
+    let rows: Vec<Vec<String>> = servers
+        .iter()
+        .zip(answers)
+        .map(|(server, answer)| {
+            let result = match answer {
+                Ok(times) if ping.count == 1 => human::latency(times.mean),
+                Ok(times) => format!(
+                    "{} round trips: least {}, mean {}, greatest {}",
+                    ping.count,
+                    human::latency(times.least),
+                    human::latency(times.mean),
+                    human::latency(times.greatest)
+                ),
+                Err(error) => format!("{}: {}", colours.bad("down"), reason(error)),
+            };
+            vec![format!("server {server} ({})", addresses[*server]), result]
+        })
+        .collect();
+    output::print(&table::render(&[Align::Left; 2], &rows))
+}
+
+/// Nanoseconds for JSON; a round trip of 584 years is not told from a longer one.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn least_mean_and_greatest_are_those_of_the_round_trips() {
+        let next = Cell::new(0);
+        let times = measure(3, || {
+            next.set(next.get() + 1);
+            Ok(Duration::from_millis(next.get()))
+        });
+        let milliseconds = Duration::from_millis;
+        assert_eq!(times.unwrap(), Times { least: milliseconds(1), mean: milliseconds(2), greatest: milliseconds(3) });
+    }
+}

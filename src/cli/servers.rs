@@ -1,0 +1,55 @@
+//! Asking many servers at the same time.
+
+use crate::client::Error;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+/// The most servers that are asked at a time: each takes a thread.
+const PARALLEL: usize = 16;
+
+/// Asks each of the servers, and returns the answers in the servers' order.
+pub(super) fn ask_each<T: Send>(servers: &[usize], ask: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let (sender, receiver) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL.min(servers.len()) {
+            let (sender, ask, next) = (sender.clone(), &ask, &next);
+            scope.spawn(move || {
+                loop {
+                    let position = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(server) = servers.get(position) else { break };
+                    // The receiver outlives the scope.
+                    let _ = sender.send((position, ask(*server)));
+                }
+            });
+        }
+    });
+    drop(sender);
+    let mut answers: Vec<(usize, T)> = receiver.into_iter().collect();
+    answers.sort_by_key(|(position, _)| *position);
+    answers.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// Why a server is down, without its name where the line has that already.
+pub(super) fn reason(error: &Error) -> String {
+    match error {
+        Error::Unavailable { reason, .. } => reason.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_come_in_the_servers_order() {
+        let servers: Vec<usize> = (0..100).rev().collect();
+        let answers = ask_each(&servers, |server| {
+            std::thread::yield_now();
+            2 * server
+        });
+        assert_eq!(answers, (0..100).rev().map(|server| 2 * server).collect::<Vec<_>>());
+        assert!(ask_each(&[], |server| server).is_empty());
+    }
+}

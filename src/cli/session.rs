@@ -1,0 +1,45 @@
+//! What a command that uses the memory needs: the configuration and a client.
+
+use super::arguments::Global;
+use super::failure::Failure;
+use crate::client::Client;
+use crate::config::Config;
+use crate::layout::Layout;
+
+/// Bytes that one step of a transfer carries, and so about what dsmctl holds at a time. A multiple of eight.
+pub(super) const CHUNK: u64 = 8 << 20;
+
+/// A configuration, and the client made from it.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) config: Config,
+    pub(super) client: Client,
+    /// Whether results are JSON.
+    pub(super) json: bool,
+}
+
+/// Loads the configuration that the command line or the environment names.
+pub(super) fn load(global: &Global) -> Result<Config, Failure> {
+    Ok(Config::load(&Config::find(global.config.as_deref()))?)
+}
+
+impl Session {
+    /// Loads the configuration. Connects to no server yet.
+    pub(super) fn open(global: &Global) -> Result<Self, Failure> {
+        let config = load(global)?;
+        let mut client = Client::new(&config);
+        if let Some(timeout) = global.timeout {
+            client = client.with_timeout(timeout);
+        }
+        Ok(Self { config, client, json: global.json })
+    }
+
+    pub(super) fn layout(&self) -> &Layout {
+        &self.config.layout
+    }
+
+    /// Fails unless the whole range is inside the memory: a transfer in steps must not find out in its last one.
+    pub(super) fn check(&self, address: u64, length: u64) -> Result<(), Failure> {
+        Ok(self.layout().pieces(address, length).map(drop)?)
+    }
+}

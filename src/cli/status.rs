@@ -1,0 +1,132 @@
+//! `dsmctl status`: one row for each server.
+
+use super::failure::Failure;
+use super::human;
+use super::output::{self, Colours};
+use super::servers::{ask_each, reason};
+use super::session::Session;
+use super::table::{self, Align};
+use crate::client::Error;
+use crate::protocol::{LatencyBucket, Status};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const COLUMNS: [(&str, Align); 17] = [
+    ("SERVER", Align::Right),
+    ("ADDRESS", Align::Left),
+    ("STATE", Align::Left),
+    ("UPTIME", Align::Right),
+    ("K", Align::Right),
+    ("OVERHEAD", Align::Right),
+    ("INCARNATION", Align::Left),
+    ("CONNS", Align::Right),
+    ("OPS", Align::Right),
+    ("READ", Align::Right),
+    ("WRITTEN", Align::Right),
+    ("ERRORS", Align::Right),
+    ("REPLAYED", Align::Right),
+    ("REPAIRED", Align::Right),
+    ("LOG LOST", Align::Right),
+    ("P50", Align::Right),
+    ("P99", Align::Right),
+];
+
+pub(super) fn run(session: &Session) -> Result<(), Failure> {
+    let servers: Vec<usize> = (0..session.layout().n()).collect();
+    let answers = ask_each(&servers, |server| session.client.status(server));
+    if session.json {
+        let rows: Result<Vec<Value>, Failure> =
+            answers.iter().enumerate().map(|(server, answer)| json_row(session, server, answer)).collect();
+        output::print_json(&rows?.into())?;
+    } else {
+        let colours = Colours::stdout();
+        let mut rows = vec![COLUMNS.iter().map(|(name, _)| colours.heading(name)).collect()];
+        rows.extend(answers.iter().enumerate().map(|(server, answer)| row(session, server, answer, colours)));
+        output::print(&table::render(&COLUMNS.map(|(_, align)| align), &rows))?;
+    }
+    match answers.iter().filter(|answer| answer.is_err()).count() {
+        0 => Ok(()),
+        down => Err(Failure::Down { down, asked: answers.len() }),
+    }
+}
+
+fn json_row(session: &Session, server: usize, answer: &Result<Status, Error>) -> Result<Value, Failure> {
+    let address = &session.layout().addresses()[server];
+    let status = match answer {
+        Ok(status) => status,
+        Err(error) => {
+            return Ok(json!({ "index": server, "address": address, "state": "down", "error": reason(error) }));
+        }
+    };
+    let failed = |error: serde_json::Error| Failure::input_output("standard output", error.into());
+    let mut value = serde_json::to_value(status).map_err(failed)?;
+    value["state"] = "up".into();
+    value["p50_ns"] = quantile(&status.latency, 50).into();
+    value["p99_ns"] = quantile(&status.latency, 99).into();
+    Ok(value)
+}
+
+fn row(session: &Session, server: usize, answer: &Result<Status, Error>, colours: Colours) -> Vec<String> {
+    let address = session.layout().addresses()[server].clone();
+    let status = match answer {
+        Ok(status) => status,
+        Err(error) => {
+            return vec![server.to_string(), address, format!("{}: {}", colours.bad("down"), reason(error))];
+        }
+    };
+    let latency = |percent| {
+        quantile(&status.latency, percent).map_or("-".to_owned(), |bound| human::latency(Duration::from_nanos(bound)))
+    };
+    vec![
+        server.to_string(),
+        address,
+        colours.good("up"),
+        human::uptime(status.uptime_seconds),
+        human::bytes(status.k),
+        human::bytes(status.overhead_bytes),
+        status.incarnation.clone(),
+        status.connections.open.to_string(),
+        status.operations.values().fold(0, |sum: u64, count| sum.saturating_add(*count)).to_string(),
+        human::bytes(status.traffic.bytes_read),
+        human::bytes(status.traffic.bytes_written),
+        status.traffic.errors.to_string(),
+        status.traffic.replayed.to_string(),
+        status.recovery.repaired.to_string(),
+        status.operation_log.lost.to_string(),
+        latency(50),
+        latency(99),
+    ]
+}
+
+/// The time, in nanoseconds, that `percent` of the requests stayed under: the upper bound of the bar in which that
+/// request lies. None without requests.
+fn quantile(buckets: &[LatencyBucket], percent: u64) -> Option<u64> {
+    let total: u128 = buckets.iter().map(|bucket| u128::from(bucket.count)).sum();
+    let rank = (total * u128::from(percent)).div_ceil(100);
+    let mut seen = 0;
+    buckets
+        .iter()
+        .filter(|bucket| bucket.count > 0)
+        .find(|bucket| {
+            seen += u128::from(bucket.count);
+            seen >= rank
+        })
+        .map(|bucket| bucket.below_ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_is_the_upper_bound_of_its_bar() {
+        let bar = |below_ns, count| LatencyBucket { below_ns, count };
+        let buckets = [bar(1_000, 0), bar(2_000, 98), bar(4_000, 1), bar(8_000, 1)];
+        assert_eq!(quantile(&buckets, 50), Some(2_000));
+        assert_eq!(quantile(&buckets, 98), Some(2_000));
+        assert_eq!(quantile(&buckets, 99), Some(4_000));
+        assert_eq!(quantile(&buckets, 100), Some(8_000));
+        assert_eq!(quantile(&[], 50), None);
+        assert_eq!(quantile(&[bar(1_000, 0)], 50), None);
+    }
+}
