@@ -9,3 +9,5 @@ pub mod protocol;
 pub mod segment;
 pub mod server;
 mod sys;
+
+pub use client::{Client, Error, Pipeline, Reply};

@@ -27,10 +27,8 @@ impl Session {
     /// Loads the configuration. Connects to no server yet.
     pub(super) fn open(global: &Global) -> Result<Self, Failure> {
         let config = load(global)?;
-        let mut client = Client::new(&config);
-        if let Some(timeout) = global.timeout {
-            client = client.with_timeout(timeout);
-        }
+        let timeout = global.timeout.unwrap_or(config.client.timeout);
+        let client = Client::with_layout(config.layout.clone()).with_timeout(timeout);
         Ok(Self { config, client, json: global.json })
     }
 

@@ -1,0 +1,316 @@
+//! Many requests under way at once, their replies collected in the order of submission.
+
+use super::Error;
+use super::job::{Job, Value, Work};
+use super::lane::Lane;
+use super::pool::Shared;
+use super::pump::pump;
+use crate::layout::Piece;
+use crate::protocol::AtomicOperation;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a pipelined request has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The bytes of a read.
+    Data(Vec<u8>),
+    /// A write or fill was carried out.
+    Done,
+    /// The value of the word before an atomic.
+    Old(u64),
+}
+
+/// Submits many requests without waiting for each, and collects their outcomes in order as an iterator.
+///
+/// Requests to one server are carried out in the order of submission; between servers there is no order. A request starts
+/// when it is submitted, or, while replies of the same server are awaited, together with others, at the latest at the next
+/// [`next`](Iterator::next). Once 128 requests to a server have no reply, a submission waits for replies first. Outcomes that
+/// are not collected stay in memory: collect them as you go.
+///
+/// The client's timeout bounds each submission and each `next` on its own. When it passes, every request that waits for the
+/// same server fails.
+///
+/// A pipeline that is dropped while requests are unanswered closes their connections: whether those requests take effect is
+/// then unknown.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let layout = dsm::layout::Layout::new("dsm", 65536, vec!["127.0.0.1:7411".into()])?;
+/// # let client = dsm::Client::with_layout(layout);
+/// let mut pipeline = client.pipeline();
+/// for counter in 0..1000 {
+///     pipeline.fetch_add(counter * 8, 1)?;
+/// }
+/// for reply in &mut pipeline {
+///     println!("{:?}", reply?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Pipeline<'a> {
+    shared: Arc<Shared>,
+    timeout: Duration,
+    /// One for all that is done here, instead of one for each call.
+    deadline: Option<Instant>,
+    single_attempt: bool,
+    lanes: Vec<Lane<'a>>,
+    entries: VecDeque<Entry>,
+}
+
+/// A request whose outcome was not collected. The oldest job of each of its servers' lanes is a part of the oldest entry,
+/// since both are queues.
+#[derive(Debug)]
+struct Entry {
+    servers: Range<usize>,
+    reads: bool,
+}
+
+impl<'a> Pipeline<'a> {
+    pub(super) fn new(shared: &Arc<Shared>, timeout: Duration) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            timeout,
+            deadline: None,
+            single_attempt: false,
+            lanes: Vec::new(),
+            entries: VecDeque::new(),
+        }
+    }
+
+    /// For one blocking call.
+    pub(super) fn until(shared: &Arc<Shared>, deadline: Instant, timeout: Duration) -> Self {
+        Self { deadline: Some(deadline), ..Self::new(shared, timeout) }
+    }
+
+    /// For one call that says at once when the server cannot be reached.
+    pub(super) fn single_attempt(shared: &Arc<Shared>, timeout: Duration) -> Self {
+        Self { single_attempt: true, ..Self::new(shared, timeout) }
+    }
+
+    /// Submits a read of `length` bytes; its outcome is [`Reply::Data`].
+    ///
+    /// # Errors
+    /// [`Error::OutsideMemory`]; or that of a server which made no room before the deadline. Nothing was submitted then.
+    pub fn read(&mut self, address: u64, length: u64) -> Result<(), Error> {
+        self.submit(address, length, |_| Work::Read(Vec::new()))?;
+        self.entries.back_mut().into_iter().for_each(|entry| entry.reads = true);
+        Ok(())
+    }
+
+    /// Submits a write; its outcome is [`Reply::Done`].
+    ///
+    /// # Errors
+    /// As [`Pipeline::read`].
+    pub fn write(&mut self, address: u64, data: &'a [u8]) -> Result<(), Error> {
+        let mut rest = data;
+        self.submit(address, data.len() as u64, |piece| {
+            let (head, tail) = rest.split_at(length_of(piece));
+            rest = tail;
+            Work::Write(head)
+        })
+    }
+
+    /// Submits the setting of `length` bytes to `byte`; its outcome is [`Reply::Done`].
+    ///
+    /// # Errors
+    /// As [`Pipeline::read`].
+    pub fn fill(&mut self, address: u64, length: u64, byte: u8) -> Result<(), Error> {
+        self.submit(address, length, |_| Work::Fill(byte))
+    }
+
+    /// Submits an addition to the word at `address`, wrapping at 2^64; its outcome is [`Reply::Old`].
+    ///
+    /// # Errors
+    /// [`Error::Unaligned`], and as [`Pipeline::read`].
+    pub fn fetch_add(&mut self, address: u64, operand: u64) -> Result<(), Error> {
+        self.atomic(address, AtomicOperation::Add(operand))
+    }
+
+    /// Submits the replacement of the word at `address`; its outcome is [`Reply::Old`].
+    ///
+    /// # Errors
+    /// As [`Pipeline::fetch_add`].
+    pub fn swap(&mut self, address: u64, new: u64) -> Result<(), Error> {
+        self.atomic(address, AtomicOperation::Swap(new))
+    }
+
+    /// Submits the replacement of the word at `address` if it is `expected`; its outcome is [`Reply::Old`].
+    ///
+    /// # Errors
+    /// As [`Pipeline::fetch_add`].
+    pub fn compare_and_swap(&mut self, address: u64, expected: u64, new: u64) -> Result<(), Error> {
+        self.atomic(address, AtomicOperation::CompareAndSwap { expected, new })
+    }
+
+    /// Submits a bitwise and on the word at `address`; its outcome is [`Reply::Old`].
+    ///
+    /// # Errors
+    /// As [`Pipeline::fetch_add`].
+    pub fn fetch_and(&mut self, address: u64, operand: u64) -> Result<(), Error> {
+        self.atomic(address, AtomicOperation::And(operand))
+    }
+
+    /// Submits a bitwise or on the word at `address`; its outcome is [`Reply::Old`].
+    ///
+    /// # Errors
+    /// As [`Pipeline::fetch_add`].
+    pub fn fetch_or(&mut self, address: u64, operand: u64) -> Result<(), Error> {
+        self.atomic(address, AtomicOperation::Or(operand))
+    }
+
+    /// Submits a bitwise exclusive or on the word at `address`; its outcome is [`Reply::Old`].
+    ///
+    /// # Errors
+    /// As [`Pipeline::fetch_add`].
+    pub fn fetch_xor(&mut self, address: u64, operand: u64) -> Result<(), Error> {
+        self.atomic(address, AtomicOperation::Xor(operand))
+    }
+
+    /// How many requests were submitted whose outcome was not collected.
+    #[must_use]
+    pub fn uncollected(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn atomic(&mut self, address: u64, operation: AtomicOperation) -> Result<(), Error> {
+        if !address.is_multiple_of(8) {
+            return Err(Error::Unaligned { address });
+        }
+        self.submit(address, 8, |_| Work::Atomic(operation))
+    }
+
+    pub(super) fn read_into(&mut self, address: u64, buffer: &'a mut [u8]) -> Result<(), Error> {
+        let length = buffer.len() as u64;
+        let mut rest = buffer;
+        self.submit(address, length, |piece| {
+            let (head, tail) = std::mem::take(&mut rest).split_at_mut(length_of(piece));
+            rest = tail;
+            Work::ReadInto(head)
+        })
+    }
+
+    /// Submits work for each piece of a range.
+    fn submit(&mut self, address: u64, length: u64, mut work: impl FnMut(Piece) -> Work<'a>) -> Result<(), Error> {
+        let pieces = self.shared.layout.pieces(address, length)?;
+        let servers = match length {
+            0 => 0..0,
+            _ => self.shared.layout.locate(address)?.0..self.shared.layout.locate(address + length - 1)?.0 + 1,
+        };
+        self.make_room(servers.clone())?;
+        let now = Instant::now();
+        for piece in pieces {
+            self.push(piece.server, Job::new(work(piece), piece.offset, piece.length), now);
+        }
+        self.entries.push_back(Entry { servers, reads: false });
+        Ok(())
+    }
+
+    /// Submits work for one server that is about no range.
+    pub(super) fn submit_to(&mut self, server: usize, work: Work<'a>) -> Result<(), Error> {
+        self.shared.check_server(server)?;
+        self.submit_part(server, work, 0, 0)
+    }
+
+    /// Submits work for a range of one server's segment.
+    pub(super) fn submit_part(&mut self, server: usize, work: Work<'a>, offset: u64, length: u64) -> Result<(), Error> {
+        self.make_room(server..server + 1)?;
+        self.push(server, Job::new(work, offset, length), Instant::now());
+        self.entries.push_back(Entry { servers: server..server + 1, reads: false });
+        Ok(())
+    }
+
+    fn push(&mut self, server: usize, job: Job<'a>, now: Instant) {
+        let index = self.lanes.iter().position(|lane| lane.server() == server).unwrap_or_else(|| {
+            let mut lane = Lane::new(self.shared.check_out(server, now));
+            lane.single_attempt = self.single_attempt;
+            self.lanes.push(lane);
+            self.lanes.len() - 1
+        });
+        let lane = &mut self.lanes[index];
+        lane.push(job);
+        lane.nudge(now);
+    }
+
+    /// Waits while one of the servers has too much to do for this pipeline.
+    fn make_room(&mut self, servers: Range<usize>) -> Result<(), Error> {
+        let concerned = |lane: &&Lane<'_>| servers.contains(&lane.server());
+        if !self.lanes.iter().filter(concerned).any(Lane::is_full) {
+            return Ok(());
+        }
+        let relieved = |lanes: &[Lane<'_>]| lanes.iter().filter(concerned).all(Lane::is_relieved);
+        let deadline = self.deadline();
+        if pump(&mut self.lanes, deadline, relieved).is_ok() {
+            return Ok(());
+        }
+        let (timeout, now) = (self.timeout, Instant::now());
+        let mut error = None;
+        for lane in self.lanes.iter_mut().filter(|lane| servers.contains(&lane.server()) && !lane.is_relieved()) {
+            lane.give_up(timeout, now);
+            error.get_or_insert_with(|| lane.unavailable(format!("it made no room within {timeout:?}")));
+        }
+        error.map_or(Ok(()), Err)
+    }
+
+    fn deadline(&self) -> Instant {
+        self.deadline.unwrap_or_else(|| Instant::now() + self.timeout)
+    }
+
+    /// Waits for the outcome of the oldest request.
+    pub(super) fn collect_next(&mut self) -> Option<Result<Value, Error>> {
+        let Entry { servers, reads } = self.entries.pop_front()?;
+        if reads && servers.is_empty() {
+            return Some(Ok(Value::Data(Vec::new())));
+        }
+        let concerned = |lane: &&Lane<'_>| servers.contains(&lane.server());
+        let finished = |lanes: &[Lane<'_>]| lanes.iter().filter(concerned).all(Lane::front_is_finished);
+        let deadline = self.deadline();
+        if pump(&mut self.lanes, deadline, finished).is_err() {
+            let (timeout, now) = (self.timeout, Instant::now());
+            let late = |lane: &&mut Lane<'_>| servers.contains(&lane.server()) && !lane.front_is_finished();
+            self.lanes.iter_mut().filter(late).for_each(|lane| lane.give_up(timeout, now));
+        }
+        let mut outcome = Ok(Value::Done);
+        for server in servers {
+            let lane = self.lanes.iter_mut().find(|lane| lane.server() == server);
+            if let Some(part) = lane.and_then(Lane::take) {
+                outcome = join(outcome, part);
+            }
+        }
+        Some(outcome)
+    }
+}
+
+/// The outcome of two parts of one request, in the order of their addresses.
+fn join(before: Result<Value, Error>, after: Result<Value, Error>) -> Result<Value, Error> {
+    match (before, after) {
+        (Ok(Value::Data(mut data)), Ok(Value::Data(more))) => {
+            data.extend_from_slice(&more);
+            Ok(Value::Data(data))
+        }
+        (Ok(_), after) => after,
+        (Err(error), Ok(_)) => Err(error),
+        (Err(first), Err(second)) => Err(first.or_graver(second)),
+    }
+}
+
+impl Iterator for Pipeline<'_> {
+    type Item = Result<Reply, Error>;
+
+    /// Waits for the outcome of the oldest request that was not collected; `None` when there is none.
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.collect_next()?.map(|value| match value {
+            Value::Data(data) => Reply::Data(data),
+            Value::Old(old) => Reply::Old(old),
+            Value::Done | Value::RoundTrip(_) => Reply::Done,
+        }))
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)] // A piece of a slice.
+fn length_of(piece: Piece) -> usize {
+    piece.length as usize
+}
