@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests, which the lint's exception for tests does not cover
 
-use dsm::log::{Entry, OperationLog, OperationLogMode};
+use dsm::config::OperationLogMode;
+use dsm::log::{Entry, OperationLog};
 use dsm::protocol::{Code, Opcode};
 use log::kv::Key;
 use std::fs;

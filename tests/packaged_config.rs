@@ -15,7 +15,7 @@ fn uncommented() -> String {
         Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest,
         _ => line,
     };
-    PACKAGED.lines().map(|text| format!("{}\n", line(text))).collect()
+    PACKAGED.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -46,6 +46,6 @@ fn the_example_of_three_machines_in_the_packaged_file_is_good() {
         .lines()
         .filter_map(|line| line.strip_prefix("#   "))
         .filter(|line| ["[[server]]", "address = "].iter().any(|start| line.starts_with(start)));
-    let example: String = example.map(|line| format!("{line}\n")).collect();
+    let example = example.collect::<Vec<_>>().join("\n");
     assert_eq!(parse(&format!("k = 4096\nn = 3\n{example}")).layout.n(), 3);
 }

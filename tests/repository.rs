@@ -119,11 +119,26 @@ fn nothing_is_left_to_do_in_a_comment() {
     }
 }
 
+/// The names in a table of Cargo.toml.
+fn dependencies(table: &str) -> BTreeSet<String> {
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    manifest[table].as_table().unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn every_dependency_is_used() {
+    for (table, folder) in [("dependencies", "src/"), ("dev-dependencies", "")] {
+        let code: String = rust_files(folder).iter().map(|path| read(path)).collect();
+        for name in dependencies(table) {
+            assert!(has_word(&code, &name.replace('-', "_")), "{name} stands in Cargo.toml and is used nowhere");
+        }
+    }
+}
+
 #[test]
 fn every_dependency_has_its_reason_in_contributing() {
-    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
-    let names = |key: &str| manifest[key].as_table().unwrap().keys().cloned().collect::<BTreeSet<_>>();
-    let used: BTreeSet<String> = names("dependencies").into_iter().chain(names("dev-dependencies")).collect();
+    let used: BTreeSet<String> =
+        dependencies("dependencies").union(&dependencies("dev-dependencies")).cloned().collect();
     let text = read("CONTRIBUTING.md");
     let section = text.split("\n## ").find(|section| section.starts_with("Dependencies")).expect("a section of them");
     let explained: BTreeSet<String> = section

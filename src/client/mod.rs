@@ -20,6 +20,7 @@ mod session;
 pub use error::Error;
 pub use pipeline::{Pipeline, Reply};
 
+use crate::config::Config;
 use crate::layout::Layout;
 use crate::protocol::{AtomicOperation, Status};
 use job::{Value, Work};
@@ -80,6 +81,12 @@ const _: fn() = || {
 };
 
 impl Client {
+    /// A client of the memory that mcomp.cfg describes, with the timeout that it gives. Connects lazily.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self::with_layout(config.layout.clone()).with_timeout(config.client.timeout)
+    }
+
     /// A client of the memory with this layout, with a timeout of 5 s. Connects lazily.
     #[must_use]
     pub fn with_layout(layout: Layout) -> Self {

@@ -7,7 +7,7 @@ use nix::sys::statvfs::statvfs;
 /// Where the operating system keeps shared-memory objects, see `shm_overview(7)`.
 pub const SHARED_MEMORY_DIRECTORY: &str = "/dev/shm";
 
-/// Checks that shared memory is large enough for a segment of k bytes and `overhead` bytes of bookkeeping. What is free
+/// Checks that shared memory is large enough for a segment of k bytes and `overhead` bytes of tables. What is free
 /// of it is not looked at: it may be this very segment that takes it.
 ///
 /// # Errors
@@ -26,7 +26,7 @@ fn fits(config: &Config, overhead: u64, capacity: u64) -> Result<(), ConfigError
         return Ok(());
     }
     let message = format!(
-        "k is {}: with {} of bookkeeping a segment needs {}, but {SHARED_MEMORY_DIRECTORY} can hold {}: make k smaller, \
+        "k is {}: with {} of tables a segment needs {}, but {SHARED_MEMORY_DIRECTORY} can hold {}: make k smaller, \
          or {SHARED_MEMORY_DIRECTORY} larger (mount -o remount,size=... {SHARED_MEMORY_DIRECTORY})",
         format_size(k),
         format_size(overhead),
@@ -49,7 +49,7 @@ mod tests {
         assert!(fits(&config, u64::MAX, 0).is_ok());
         assert_eq!(
             fits(&config, 1 << 20, 64 << 20).unwrap_err().to_string(),
-            "mcomp.cfg:2:5: k is 64MiB: with 1MiB of bookkeeping a segment needs 65MiB, but /dev/shm can hold 64MiB: make k \
+            "mcomp.cfg:2:5: k is 64MiB: with 1MiB of tables a segment needs 65MiB, but /dev/shm can hold 64MiB: make k \
              smaller, or /dev/shm larger (mount -o remount,size=... /dev/shm)"
         );
         assert!(fits(&config, u64::MAX, 1 << 40).is_err());

@@ -181,6 +181,12 @@ mod tests {
     }
 
     #[test]
+    fn localhost_is_this_machine() {
+        let text = "k = 4096\nn = 2\nserver = [{ address = \"192.0.2.1:1\" }, { address = \"localhost:1\" }]\n";
+        assert_eq!(own_index(&Config::parse(text, Path::new("mcomp.cfg")).unwrap(), None).unwrap(), 1);
+    }
+
+    #[test]
     fn this_machine_has_a_loopback_address() {
         assert!(interface_addresses().unwrap().iter().any(IpAddr::is_loopback));
     }

@@ -150,6 +150,7 @@ impl Shared {
             Field::Repaired.of(&self.mapping).fetch_add(1, Ordering::Relaxed);
             Field::RedoneWrites.of(&self.mapping).fetch_add(redone, Ordering::Relaxed);
             ::log::warn!(
+                DSM_REDONE_WRITES = redone;
                 "repaired participant {index} (pid {pid}) of {}, which died: {redone} committed writes redone",
                 self.name
             );

@@ -77,6 +77,8 @@ pub(super) struct Connection {
     input_deadline: Option<Instant>,
     /// When it must have taken what is sent to it.
     output_deadline: Option<Instant>,
+    /// The last receive took all that had come.
+    drained: bool,
     /// Requests answered in `output`, and since when the oldest of them is known.
     answered: u64,
     batch_began: Instant,
@@ -107,6 +109,7 @@ impl Connection {
             phase: Phase::Open,
             input_deadline: None,
             output_deadline: None,
+            drained: false,
             answered: 0,
             batch_began: Instant::now(),
             _place: place,
@@ -135,6 +138,10 @@ impl Connection {
             if cut_short {
                 continue;
             }
+            // A receive that left room took all there was; epoll tells when there is more, and saves a call.
+            if mode == Mode::Shared && std::mem::take(&mut self.drained) {
+                return self.wait(executor);
+            }
             match self.receive(mode) {
                 Ok(0) => return Next::Close,
                 Ok(_) => self.batch_began = Instant::now(),
@@ -153,7 +160,7 @@ impl Connection {
         if passed(self.output_deadline) {
             if self.phase == Phase::Open {
                 let peer = self.conversation.peer();
-                ::log::info!("closed {peer}: it did not take its replies within limits.request_timeout");
+                ::log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: it did not take its replies within limits.request_timeout");
             }
             // Whoever does not take replies would not take a refusal either.
             return Some(Next::Close);
@@ -222,7 +229,8 @@ impl Connection {
             "no hello came within limits.hello_timeout"
         };
         let refusal = Refusal::new(Code::TooSlow, message);
-        ::log::info!("closed {}: {refusal}", self.conversation.peer());
+        let peer = self.conversation.peer();
+        ::log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: {refusal}");
         self.refuse(executor, &refusal);
     }
 
@@ -265,7 +273,9 @@ impl Connection {
     }
 
     fn receive(&mut self, mode: Mode) -> nix::Result<usize> {
-        let count = recv(self.socket.as_raw_fd(), self.input.room(), mode.flags())?;
+        let room = self.input.room();
+        let count = recv(self.socket.as_raw_fd(), room, mode.flags())?;
+        self.drained = count < room.len();
         self.input.commit(count);
         Ok(count)
     }

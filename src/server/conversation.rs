@@ -183,7 +183,7 @@ impl Conversation {
     ) -> Result<(), Refusal> {
         let context = &executor.context;
         let (hello, _) = HelloRequest::parse(payload, &context.layout, context.index)
-            .inspect_err(|refusal| ::log::warn!("refused {}: {refusal}", self.peer))?;
+            .inspect_err(|refusal| ::log::warn!(DSM_SERVER = context.index, DSM_CLIENT:% = self.peer; "refused {}: {refusal}", self.peer))?;
         let (known, incarnation) = (hello.incarnation.get(), context.segment.incarnation());
         if known != 0 && known != incarnation {
             let message = format!(

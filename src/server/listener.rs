@@ -87,7 +87,7 @@ fn admit(
     );
     if last_refusal.is_none_or(|last| last.elapsed() >= REFUSAL_LOG_INTERVAL) {
         *last_refusal = Some(Instant::now());
-        ::log::warn!("refused {peer}: {refusal}");
+        ::log::warn!(DSM_SERVER = context.index, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
     }
     if threads.shared_load() < context.limits.connections() + MAX_TOLD {
         threads.share(Connection::refused(context, socket, peer, &refusal));

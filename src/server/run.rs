@@ -47,16 +47,19 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = Config::load(&Config::find(arguments.config.as_deref()))?;
+    // Absolute: a detached dsmd has another working directory, and reads the file again at SIGHUP.
+    let path = Config::find(arguments.config.as_deref());
+    let config = Config::load(&std::path::absolute(&path).unwrap_or(path))?;
     let index = own_index(&config, arguments.index)?;
     config.check_trusted(index)?;
     check_capacity(&config, overhead(config.layout.k()))?;
     // At most MAX_SERVERS.
     let index = u32::try_from(index).unwrap_or(u32::MAX);
+    // Before standard error is gone: it is where a missing syslog is reported.
+    crate::log::init(Destination::choose(arguments.daemonize), arguments.log_level.unwrap_or(config.log.level));
     if arguments.daemonize {
         daemonize(arguments)?;
     }
-    crate::log::init(Destination::choose(arguments.daemonize), arguments.log_level.unwrap_or(config.log.level));
     // Shared memory and logs are for the group, and for nobody else.
     umask(Mode::from_bits_truncate(0o007));
     raise_descriptor_limit(config.limits.connections);
@@ -78,6 +81,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     supervisor::start(Arc::clone(&context), address).map_err(Failure::Threads)?;
     ::log::info!(
+        DSM_SERVER = index, DSM_INCARNATION = format!("{:016x}", context.segment.incarnation());
         "ready: {} bytes as server {index} of {} on {address}, incarnation {:016x}",
         config.layout.k(),
         config.layout.n(),
@@ -105,15 +109,19 @@ fn open_segment(config: &Config, index: u32, reset: bool) -> Result<Segment, Fai
     let Opened { segment, found } = Segment::serve(&config.layout, index, reset, &mut supervisor::allocating)?;
     let name = segment.name();
     match found {
-        Found::Segment { layout_changed: false } => ::log::info!("re-opened {name} with its memory"),
+        Found::Segment { layout_changed: false } => {
+            ::log::info!(DSM_SERVER = index; "re-opened {name} with its memory")
+        }
         Found::Segment { layout_changed: true } => ::log::warn!(
+            DSM_SERVER = index;
             "re-opened {name} with its memory; the rest of the layout has changed since it was last served: \
              make sure that every machine has the same mcomp.cfg"
         ),
         Found::Nothing | Found::Unfinished => ::log::warn!(
+            DSM_SERVER = index;
             "there was no segment {name}: its memory begins as zeros. If it held data before, that was lost with a reboot"
         ),
-        Found::Reset => ::log::warn!("threw {name} away as asked: its memory begins as zeros"),
+        Found::Reset => ::log::warn!(DSM_SERVER = index; "threw {name} away as asked: its memory begins as zeros"),
     }
     Ok(segment)
 }
@@ -133,6 +141,8 @@ fn finish(context: &Context) {
 fn daemonize(arguments: &Arguments) -> Result<(), Failure> {
     // clap has seen to it that a pid file is there.
     let pid_file = arguments.pid_file.clone().unwrap_or_default();
+    // The crate changes to the working directory before it makes the file.
+    let pid_file = std::path::absolute(&pid_file).unwrap_or(pid_file);
     daemonize::Daemonize::new()
         .pid_file(&pid_file)
         .working_directory("/")

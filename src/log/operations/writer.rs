@@ -2,7 +2,6 @@
 
 use super::file::{LogFile, Shortfall};
 use super::{Entry, Message, Orders, QUEUE, Shared, Turn};
-use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -151,7 +150,7 @@ impl Writer {
         match outcome {
             Ok(()) => {
                 self.shared.written.fetch_add(lines, Ordering::Relaxed);
-                self.recover("it is written again");
+                self.recover();
             }
             Err(Shortfall { written, error }) => {
                 self.shared.written.fetch_add(written, Ordering::Relaxed);
@@ -169,23 +168,37 @@ impl Writer {
             ::log::warn!(
                 DSM_SERVER = self.shared.index, DSM_FILE:% = path.display(), DSM_ERROR:% = error;
                 "operation log {}: {error}; the service goes on, and lines are lost until the file can be written \
-                 (tried every second)",
+                 (tried every second). See that log.directory of mcomp.cfg exists, has room, and is dsmd's to write",
                 path.display()
             );
         }
     }
 
-    /// Says how many lines were lost, if any could have been.
-    fn recover(&mut self, why: impl Display) {
-        if let Some(before) = self.failing_since.take() {
-            let lost = self.shared.failed.load(Ordering::Relaxed) - before;
-            let path = self.path();
-            ::log::warn!(
-                DSM_SERVER = self.shared.index, DSM_FILE:% = path.display(), DSM_LOST = lost;
-                "operation log {}: {why}; {lost} lines were lost",
-                path.display()
-            );
+    /// Says that the file can be written again, and how many lines were lost.
+    fn recover(&mut self) {
+        if let Some(lost) = self.end_failure() {
+            self.tell_lost(lost, "it is written again");
         }
+    }
+
+    /// Says how many lines were lost with a file that will not be written again.
+    fn give_up(&mut self) {
+        if let Some(lost) = self.end_failure().filter(|lost| *lost > 0) {
+            self.tell_lost(lost, "it is closed");
+        }
+    }
+
+    fn end_failure(&mut self) -> Option<u64> {
+        self.failing_since.take().map(|before| self.shared.failed.load(Ordering::Relaxed) - before)
+    }
+
+    fn tell_lost(&self, lost: u64, why: &str) {
+        let path = self.path();
+        ::log::warn!(
+            DSM_SERVER = self.shared.index, DSM_FILE:% = path.display(), DSM_LOST = lost;
+            "operation log {}: {why}; {lost} lines were lost",
+            path.display()
+        );
     }
 
     fn watch_overflow(&mut self) {
@@ -210,19 +223,13 @@ impl Writer {
 
     fn end_overflow(&mut self) {
         if let Some(before) = self.overflow.since.take() {
-            let lost = self.overflow.seen - before;
-            let path = self.path();
-            ::log::warn!(
-                DSM_SERVER = self.shared.index, DSM_FILE:% = path.display(), DSM_LOST = lost;
-                "operation log {}: the queue has room again; {lost} lines were lost",
-                path.display()
-            );
+            self.tell_lost(self.overflow.seen - before, "the queue has room again");
         }
     }
 
     /// Goes on with another file, or with the same path opened again. Opened now, so that a mistake shows at once.
     fn turn(&mut self, turn: Turn) {
-        self.recover("it is closed");
+        self.give_up();
         self.file = match turn {
             Turn::To(file) => Some(file),
             Turn::Off => None,
@@ -236,7 +243,7 @@ impl Writer {
 
     /// The queue was drained after the log was turned off: all there is to write is written.
     fn end(mut self) {
-        self.recover("it is closed");
+        self.give_up();
         self.end_overflow();
         self.shared.orders().stopped = true;
         self.shared.done.notify_all();
