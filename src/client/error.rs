@@ -14,7 +14,7 @@ pub enum Error {
     #[error(transparent)]
     OutsideMemory(#[from] OutsideMemory),
     /// An atomic's address is not a multiple of eight. Nothing was sent.
-    #[error("address {address} is not a multiple of 8: atomics work on aligned 8-byte words, the nearest are {} and {}", .address & !7, (.address & !7) + 8)]
+    #[error("address {address} is not a multiple of 8: atomics work on aligned 8-byte words; the one there begins at {}", .address & !7)]
     Unaligned {
         /// The address asked for.
         address: u64,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 
 /// Jobs that may wait for replies or for their turn before a submission has to wait.
-const QUEUE: usize = 2 * WINDOW as usize;
+const QUEUE: u64 = 2 * WINDOW;
 
 /// Waiting jobs that are worth a send while replies are awaited.
 const WORTH_SENDING: u64 = 16;
@@ -46,7 +46,7 @@ pub(super) struct Lane<'a> {
     /// Number of the first job in `jobs`, and of the first that is not wholly cut. Jobs are numbered as they come.
     first: u64,
     cutting: u64,
-    unfinished: usize,
+    unfinished: u64,
     /// What is left of a long payload that is being sent.
     tail: &'a [u8],
     pub(super) body: Option<Body>,

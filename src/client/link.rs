@@ -103,7 +103,7 @@ impl Link {
     /// Tries the server's next address; the reason of the last failure when there is none.
     pub(super) fn try_next(&mut self, now: Instant) -> Result<(), String> {
         self.stream = None;
-        while let Some(candidate) = self.candidates.next() {
+        for candidate in self.candidates.by_ref() {
             match connect::begin(candidate) {
                 Ok(stream) => {
                     self.stream = Some(stream);
@@ -138,7 +138,7 @@ impl Link {
         let mut random = [0; 1];
         // Without random numbers, no jitter.
         let _ = getrandom::fill(&mut random);
-        self.phase = Phase::Down(now + pause - pause * u32::from(random[0]) / 512);
+        self.phase = Phase::Down(now + pause / 2 + pause * u32::from(random[0]) / 512);
         self.failures = self.failures.saturating_add(1);
         self.reason = Some(reason);
     }

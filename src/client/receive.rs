@@ -67,7 +67,7 @@ impl Lane<'_> {
         self.check_hello(&reply)?;
         let resumed = reply.resumed.get() == 1;
         let link = &mut self.link;
-        let doubtful = link.session.greeted(resumed, reply.last_executed.get(), reply.incarnation.get());
+        let doubtful = link.session.hello_answered(resumed, reply.last_executed.get(), reply.incarnation.get());
         link.phase = Phase::Ready;
         self.doubt(&doubtful, "the connection broke before the reply, and the server has forgotten the session");
         Ok(true)
@@ -85,6 +85,11 @@ impl Lane<'_> {
             if found != expected {
                 return Err(self.protocol(format!("its reply to hello has {field} {found} instead of {expected}")));
             }
+        }
+        let (last_executed, last_id) = (reply.last_executed.get(), self.link.session.last_id());
+        if last_executed > last_id {
+            let message = format!("it has executed request {last_executed} of a session whose last one is {last_id}");
+            return Err(self.protocol(message));
         }
         let found = reply.incarnation.get();
         if found == 0 {

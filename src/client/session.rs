@@ -58,8 +58,10 @@ pub(super) struct Session {
 impl Session {
     /// Whether the window has room for one more request, of `length` bytes.
     pub(super) fn has_room(&self, length: u64) -> bool {
-        // Ids count up by one and replies come in order, so that this bounds the distance of ids too.
-        self.unanswered.len() < WINDOW as usize && (self.in_flight == 0 || self.in_flight + length <= MAX_IN_FLIGHT)
+        // The distance of ids, and not the number of requests: the server keeps old values for so many ids, and after a
+        // session was forgotten, what was given up leaves gaps.
+        let fits = self.unanswered.front().is_none_or(|oldest| self.last_id + 1 - oldest.id < WINDOW);
+        fits && (self.in_flight == 0 || self.in_flight + length <= MAX_IN_FLIGHT)
     }
 
     /// Adds a request; it gets the next id.
@@ -108,14 +110,18 @@ impl Session {
         self.encoded = 0;
     }
 
-    /// The server has answered hello. Returns the requests that it cannot speak for, if it has forgotten the session:
-    /// their outcome is unknown, and they are not sent again.
+    /// The highest id that was given to a request.
+    pub(super) fn last_id(&self) -> u64 {
+        self.last_id
+    }
+
+    /// The server has answered hello; `last_executed` is at most [`Session::last_id`]. Returns the requests that it cannot
+    /// speak for, if it has forgotten the session: their outcome is unknown, and they are not sent again.
     #[must_use]
-    pub(super) fn greeted(&mut self, resumed: bool, last_executed: u64, incarnation: u64) -> Vec<Sent> {
+    pub(super) fn hello_answered(&mut self, resumed: bool, last_executed: u64, incarnation: u64) -> Vec<Sent> {
         let forgotten = self.greeted && !resumed;
         self.greeted = true;
         self.incarnation = incarnation;
-        self.last_id = self.last_id.max(last_executed);
         if forgotten {
             return self.give_up();
         }
@@ -138,7 +144,9 @@ impl Session {
     fn give_up(&mut self) -> Vec<Sent> {
         let (doubtful, mut kept): (VecDeque<_>, VecDeque<_>) =
             self.unanswered.drain(..).partition(|sent: &Sent| sent.in_doubt());
-        kept.iter_mut().for_each(|sent| sent.exposed = false);
+        for sent in &mut kept {
+            sent.exposed = false;
+        }
         self.in_flight = kept.iter().map(|sent| sent.length).sum();
         self.unanswered = kept;
         doubtful.into()
@@ -157,7 +165,7 @@ mod tests {
 
     fn session_with(requests: u64) -> Session {
         let mut session = Session::default();
-        assert!(session.greeted(false, 0, 7).is_empty());
+        assert!(session.hello_answered(false, 0, 7).is_empty());
         for number in 0..requests {
             let opcode = if number % 2 == 0 { Opcode::FetchAdd } else { Opcode::Read };
             session.add(opcode, number, 0, 8);
@@ -175,7 +183,7 @@ mod tests {
         let mut session = session_with(6);
         // The first two frames left, one byte of the third, nothing of the fourth.
         session.disconnected(65);
-        assert_eq!(ids(&session.greeted(false, 0, 7)), [1, 3]);
+        assert_eq!(ids(&session.hello_answered(false, 0, 7)), [1, 3]);
         assert_eq!(session.unanswered.iter().map(|sent| sent.id).collect::<Vec<_>>(), [2, 4, 5, 6]);
         assert_eq!(session.to_encode().unwrap().id, 2);
         assert_eq!(session.in_flight, 32);
@@ -185,7 +193,7 @@ mod tests {
     fn a_resumed_session_sends_everything_again_and_doubts_only_what_was_executed() {
         let mut session = session_with(6);
         session.disconnected(u64::MAX);
-        assert!(session.greeted(true, 3, 7).is_empty());
+        assert!(session.hello_answered(true, 3, 7).is_empty());
         assert_eq!(session.to_encode().unwrap().id, 1);
         let doubtful: Vec<u64> = session.unanswered.iter().filter(|sent| sent.in_doubt()).map(|sent| sent.id).collect();
         assert_eq!(doubtful, [1, 3]);
@@ -205,12 +213,15 @@ mod tests {
     }
 
     #[test]
-    fn new_ids_start_above_what_the_server_has_executed() {
-        let mut session = session_with(1);
-        session.answered();
-        session.disconnected(32);
-        assert!(session.greeted(true, 9, 7).is_empty());
+    fn gaps_in_the_ids_count_for_the_window() {
+        let mut session = session_with(WINDOW);
+        session.disconnected(u64::MAX);
+        assert_eq!(session.hello_answered(false, 0, 7).len(), 32, "the changes are given up");
         session.add(Opcode::Write, 1, 0, 1);
-        assert_eq!(session.to_encode().unwrap().id, 10);
+        assert_eq!(session.unanswered.len(), 33);
+        assert!(!session.has_room(0), "the oldest has id 2, the next would have 66");
+        session.encoded(0, 32);
+        session.answered();
+        assert!(session.has_room(0), "the oldest has id 4");
     }
 }
