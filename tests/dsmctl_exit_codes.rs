@@ -1,5 +1,7 @@
 //! dsmctl's exit codes are those of sysexits(3), for everything that needs no server.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, which the lint's exception for tests does not cover
+
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};
 
@@ -64,7 +66,7 @@ fn a_bad_command_line_is_64_and_help_is_0() {
         folder.dsmctl(line).fails(64, "Usage: dsmctl");
     }
     for line in ["read zero 1", "add 0 --jsn", "fill 0 1 256"] {
-        folder.dsmctl(line).fails(64, "error: invalid value");
+        folder.dsmctl(line).fails(64, "dsmctl: invalid value");
     }
     folder.dsmctl("write 0 --type u8 7 300").fails(64, "300 does not fit u8 (0 to 255)");
     folder.dsmctl("read 0 3 --format u16").fails(64, "a u16 takes 2");

@@ -37,7 +37,7 @@ fn prints(cluster: &Cluster, line: &str) -> String {
 
 /// Bytes that differ at every place where a transfer could be cut.
 fn pattern(length: u64) -> Vec<u8> {
-    (0..length.div_ceil(8)).flat_map(|word| (word * 0x9e37_79b9_7f4a_7c15).to_be_bytes()).collect()
+    (0..length.div_ceil(8)).flat_map(|word| word.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()).collect()
 }
 
 fn file(cluster: &Cluster, name: &str, bytes: &[u8]) -> PathBuf {

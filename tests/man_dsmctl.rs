@@ -1,6 +1,8 @@
 //! man/dsmctl.1 and the command line say the same: every command, argument and option has its entry, and no entry is
 //! of something that is not there.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, which the lint's exception for tests does not cover
+
 use clap::{Arg, Command};
 use std::collections::{BTreeMap, BTreeSet};
 

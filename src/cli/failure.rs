@@ -52,8 +52,8 @@ pub(super) enum Failure {
     #[error(transparent)]
     Memory(#[from] client::Error),
     /// A long transfer ended early.
-    #[error("{cause} ({done} of {total} bytes were {verb} before)")]
-    Partly { verb: &'static str, done: u64, total: Total, cause: Box<Failure> },
+    #[error("after {done}{total} bytes were {verb}: {cause}")]
+    Partly { verb: &'static str, done: u64, total: OfTotal, cause: Box<Failure> },
     /// Some servers do not answer; each has been shown with its reason.
     #[error(
         "{down} of {asked} servers did not answer: see that dsmd runs there (systemctl status dsmd) and can be reached"
@@ -61,16 +61,13 @@ pub(super) enum Failure {
     Down { down: usize, asked: usize },
 }
 
-/// How long a transfer is to be, in bytes, if that is known.
+/// How long a transfer is to be, in bytes; shows itself only if that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Total(pub(super) Option<u64>);
+pub(super) struct OfTotal(Option<u64>);
 
-impl fmt::Display for Total {
+impl fmt::Display for OfTotal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(bytes) => write!(formatter, "{bytes}"),
-            None => formatter.write_str("an unknown number of"),
-        }
+        self.0.map_or(Ok(()), |bytes| write!(formatter, " of {bytes}"))
     }
 }
 
@@ -85,7 +82,7 @@ impl Failure {
         if done == 0 || matches!(self, Self::OutputClosed) {
             return self;
         }
-        Self::Partly { verb, done, total: Total(total), cause: Box::new(self) }
+        Self::Partly { verb, done, total: OfTotal(total), cause: Box::new(self) }
     }
 
     /// The exit code, and so dsmctl(1)'s EXIT STATUS.
@@ -176,8 +173,9 @@ mod tests {
         };
         let partly = down().after("written", 8, Some(16));
         assert_eq!(partly.code(), exit::UNAVAILABLE);
-        assert!(partly.to_string().ends_with("(8 of 16 bytes were written before)"), "{partly}");
-        assert!(!down().after("written", 0, Some(16)).to_string().contains("before"));
+        assert!(partly.to_string().starts_with("after 8 of 16 bytes were written: server 1 ([::1]:7411)"), "{partly}");
+        assert!(down().after("read", 8, None).to_string().starts_with("after 8 bytes were read: "));
+        assert_eq!(down().after("written", 0, Some(16)).to_string(), down().to_string());
         assert!(matches!(Failure::OutputClosed.after("read", 8, None), Failure::OutputClosed));
     }
 

@@ -35,10 +35,7 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version come as errors too, and go to standard output. When neither stream takes the text,
-            // there is nobody left to tell.
-            let _ = error.print();
-            return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+            return answer_usage(&error).into();
         }
     };
     match run(&arguments) {
@@ -56,6 +53,17 @@ pub fn main() -> ExitCode {
 #[must_use]
 pub fn command() -> clap::Command {
     Arguments::command()
+}
+
+/// Says what clap has to say, and returns the exit code. Help and version are errors too, to clap.
+fn answer_usage(error: &clap::Error) -> u8 {
+    let text = error.render().to_string();
+    match text.strip_prefix("error: ") {
+        Some(message) => output::complain(message.trim_end()),
+        // When the stream does not take the text, there is nobody left to tell.
+        None => drop(error.print()),
+    }
+    if error.use_stderr() { exit::USAGE } else { 0 }
 }
 
 fn run(arguments: &Arguments) -> Result<u8, Failure> {

@@ -1,6 +1,6 @@
 //! Numbers as they are typed on the command line: addresses and lengths, words, bytes, durations.
 
-use crate::config::parse_size;
+use crate::config::{SizeError, parse_size};
 use std::time::Duration;
 
 /// Parses an address or a length, in bytes: terms joined by `+`, each `0x` and hexadecimal digits, or a size as
@@ -16,7 +16,10 @@ fn term(text: &str) -> Result<u64, String> {
         Some(digits) => {
             u64::from_str_radix(digits, 16).map_err(|_| format!("{text:?} is not hexadecimal, or too long"))
         }
-        None => parse_size(text).map_err(|error| error.to_string()),
+        None => parse_size(text).map_err(|error| match error {
+            SizeError::Form => format!("{error}; 0x and hexadecimal digits; or a sum of these, such as 1MiB+16"),
+            other => other.to_string(),
+        }),
     }
 }
 

@@ -14,28 +14,36 @@ const WITHOUT_TOTAL: &str = "{binary_bytes}, {binary_bytes_per_sec}";
 pub(super) struct Progress {
     bar: ProgressBar,
     done: u64,
-    shown: bool,
-    total: Option<u64>,
+    /// Whether the bar is still to be shown.
+    worth_a_bar: bool,
 }
 
 impl Progress {
-    /// Progress of a transfer of `total` bytes, if that is known.
+    /// Progress of a transfer of `total` bytes, if that is known. Its time begins now.
     pub(super) fn new(total: Option<u64>) -> Self {
-        Self { bar: ProgressBar::hidden(), done: 0, shown: total.is_some_and(|total| total <= WORTH_A_BAR), total }
+        let mut progress = Self::hidden();
+        progress.worth_a_bar = total.is_none_or(|total| total > WORTH_A_BAR);
+        let template = if total.is_some() { WITH_TOTAL } else { WITHOUT_TOTAL };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            progress.bar.set_style(style.progress_chars("=> "));
+        }
+        if let Some(total) = total {
+            progress.bar.set_length(total);
+            progress.show_after(0);
+        }
+        progress
     }
 
     /// Progress that is never shown: the results themselves are on the terminal.
     pub(super) fn hidden() -> Self {
-        Self { bar: ProgressBar::hidden(), done: 0, shown: true, total: None }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        Self { bar, done: 0, worth_a_bar: false }
     }
 
     /// Counts bytes that have been carried.
     pub(super) fn advance(&mut self, bytes: u64) {
         self.done += bytes;
-        // Only now, so that the rate does not count the time before the first answer.
-        if !self.shown && (self.total.is_some() || self.done > WORTH_A_BAR) {
-            self.show();
-        }
+        self.show_after(WORTH_A_BAR);
         self.bar.set_position(self.done);
     }
 
@@ -44,13 +52,11 @@ impl Progress {
         self.done
     }
 
-    fn show(&mut self) {
-        self.shown = true;
-        let template = if self.total.is_some() { WITH_TOTAL } else { WITHOUT_TOTAL };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            // The draw target shows nothing by itself when standard error is no terminal.
-            self.bar = ProgressBar::with_draw_target(self.total, ProgressDrawTarget::stderr());
-            self.bar.set_style(style.progress_chars("=> "));
+    fn show_after(&mut self, bytes: u64) {
+        if self.worth_a_bar && self.done >= bytes {
+            self.worth_a_bar = false;
+            // Shows nothing by itself when standard error is no terminal.
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
     }
 }

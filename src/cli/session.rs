@@ -27,10 +27,11 @@ impl Session {
     /// Loads the configuration. Connects to no server yet.
     pub(super) fn open(global: &Global) -> Result<Self, Failure> {
         let config = load(global)?;
-        let mut client = Client::new(&config);
-        if let Some(timeout) = global.timeout {
-            client = client.with_timeout(timeout);
-        }
+        let client = Client::new(&config);
+        let client = match global.timeout {
+            Some(timeout) => client.with_timeout(timeout),
+            None => client,
+        };
         Ok(Self { config, client, json: global.json })
     }
 

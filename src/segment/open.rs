@@ -155,6 +155,9 @@ fn size_of(file: &OwnedFd, name: &str) -> Result<u64, SegmentError> {
 }
 
 /// Judges the object by a copy of its head, before it is mapped. `None` when it is empty.
+///
+/// One that is shorter than a head is that of a maker who died between its first write and its first allocation, or
+/// foreign: the missing bytes count as zeros.
 fn judge(
     file: &OwnedFd,
     name: &str,
@@ -166,16 +169,8 @@ fn judge(
         return Ok(None);
     }
     let mut head = [0; superblock::SIZE];
-    let copy = file.try_clone().map(std::fs::File::from);
-    match copy.and_then(|file| file.read_exact_at(&mut head, 0)) {
-        Ok(()) => superblock::check(name, &head, size, identity, geometry).map(Some),
-        Err(_) => Err(SegmentError::Mismatch {
-            name: name.to_owned(),
-            field: "the size in bytes",
-            found: size.to_string(),
-            expected: geometry.total.to_string(),
-        }),
-    }
+    nix::sys::uio::pread(file, &mut head, 0).map_err(SegmentError::system("read", name))?;
+    superblock::check(name, &head, size, identity, geometry).map(Some)
 }
 
 /// Takes an object out of use: tells those who have it mapped, if it is a segment at all, and removes its name.
@@ -233,6 +228,9 @@ fn allocate(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), SegmentError> {
     nix::unistd::ftruncate(file, 0).map_err(SegmentError::system("empty", name))?;
+    let head = superblock::unfinished_head();
+    // So few bytes are written wholly or not at all.
+    nix::sys::uio::pwrite(file, &head, 0).map_err(SegmentError::system("begin", name))?;
     // The mode given to shm_open is cut by the umask, which is the caller's business for files, not for segments.
     fchmod(file, Mode::from_bits_truncate(0o660)).map_err(SegmentError::system("set the mode of", name))?;
     let mut done = 0;

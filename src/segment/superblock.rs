@@ -71,6 +71,15 @@ fn geometry_id() -> u64 {
         .fold(0, |id: u64, size| id.wrapping_mul(1_000_003) + *size as u64)
 }
 
+/// The first bytes of an object that is being made: what tells it from foreign bytes if its maker dies.
+pub(super) fn unfinished_head() -> [u8; 24] {
+    let mut head = [0; 24];
+    for (field, value) in [(Field::Magic, MAGIC), (Field::Format, FORMAT), (Field::State, State::Initialising as u64)] {
+        head[field as usize..field as usize + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    head
+}
+
 /// Writes the superblock of a new object, all but the state, which stays [`State::Initialising`].
 pub(super) fn write(mapping: &Mapping, identity: &Identity, incarnation: u64) {
     for (field, value) in [
@@ -144,14 +153,18 @@ pub(super) fn check(
     let mismatch = |field, found: String, expected: String| {
         Err(SegmentError::Mismatch { name: name.to_owned(), field, found, expected })
     };
-    let unfinished = word(Field::State) == State::Initialising as u64;
-    match word(Field::Magic) {
-        MAGIC => {}
-        0 if unfinished => return Ok(Verdict::Unfinished),
-        magic => return mismatch("the magic", format!("{magic:#018x}"), format!("{MAGIC:#018x}")),
+    let magic = word(Field::Magic);
+    if magic != MAGIC {
+        return mismatch("the magic", format!("{magic:#018x}"), format!("{MAGIC:#018x}"));
+    }
+    let format = word(Field::Format);
+    if format != FORMAT {
+        return mismatch("the format version", format.to_string(), FORMAT.to_string());
+    }
+    if word(Field::State) == State::Initialising as u64 {
+        return Ok(Verdict::Unfinished);
     }
     for (what, field, expected) in [
-        ("the format version", Field::Format, FORMAT),
         ("k", Field::K, identity.k),
         ("the server index", Field::Index, identity.index),
         ("the identity of the table sizes", Field::Geometry, geometry_id()),
@@ -159,9 +172,6 @@ pub(super) fn check(
         if word(field) != expected {
             return mismatch(what, word(field).to_string(), expected.to_string());
         }
-    }
-    if unfinished {
-        return Ok(Verdict::Unfinished);
     }
     if size != geometry.total as u64 {
         return mismatch("the size in bytes", size.to_string(), geometry.total.to_string());

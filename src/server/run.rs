@@ -8,6 +8,7 @@ use super::{listener, supervisor};
 use crate::config::{Config, check_capacity, own_index};
 use crate::log::{Destination, OperationLog};
 use crate::segment::{Found, Opened, Segment, overhead};
+use ::log::Level;
 use clap::Parser;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -107,22 +108,20 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// Opens the segment, keeping systemd informed, and says what was found.
 fn open_segment(config: &Config, index: u32, reset: bool) -> Result<Segment, Failure> {
     let Opened { segment, found } = Segment::serve(&config.layout, index, reset, &mut supervisor::allocating)?;
-    let name = segment.name();
-    match found {
-        Found::Segment { layout_changed: false } => {
-            ::log::info!(DSM_SERVER = index; "re-opened {name} with its memory")
-        }
-        Found::Segment { layout_changed: true } => ::log::warn!(
-            DSM_SERVER = index;
-            "re-opened {name} with its memory; the rest of the layout has changed since it was last served: \
-             make sure that every machine has the same mcomp.cfg"
+    let (level, text) = match found {
+        Found::Segment { layout_changed: false } => (Level::Info, "was re-opened with its memory"),
+        Found::Segment { layout_changed: true } => (
+            Level::Warn,
+            "was re-opened with its memory; the rest of the layout has changed since it was last served: make sure \
+             that every machine has the same mcomp.cfg",
         ),
-        Found::Nothing | Found::Unfinished => ::log::warn!(
-            DSM_SERVER = index;
-            "there was no segment {name}: its memory begins as zeros. If it held data before, that was lost with a reboot"
+        Found::Nothing | Found::Unfinished => (
+            Level::Warn,
+            "was not there: its memory begins as zeros. If it held data before, that was lost with a reboot",
         ),
-        Found::Reset => ::log::warn!(DSM_SERVER = index; "threw {name} away as asked: its memory begins as zeros"),
-    }
+        Found::Reset => (Level::Warn, "was thrown away as asked: its memory begins as zeros"),
+    };
+    ::log::log!(level, DSM_SERVER = index; "{} {text}", segment.name());
     Ok(segment)
 }
 

@@ -2,7 +2,11 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
+pub mod block;
 pub mod cluster;
+pub mod process;
+pub mod random;
+pub mod wire;
 
 pub use cluster::{Builder, Cluster};
 
@@ -18,4 +22,9 @@ pub fn wait_for(what: &str, deadline: Duration, mut condition: impl FnMut() -> b
         assert!(Instant::now() < end, "{what}: not within {deadline:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A client of its own for the memory of `cluster`.
+pub fn client(cluster: &Cluster) -> dsm::Client {
+    dsm::Client::with_layout(cluster.layout().clone())
 }

@@ -1,0 +1,129 @@
+//! What lies under a segment's name and is not that segment is refused with what was found and what was expected, left
+//! as it is, and thrown away only by `--reset`.
+
+// The lint spares #[test] functions, not what they call.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use dsm::Client;
+
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use support::{Cluster, client};
+
+const K: u64 = 1 << 20;
+
+/// `EX_CONFIG` of sysexits(3).
+const CONFIG: i32 = 78;
+
+fn object(cluster: &Cluster) -> PathBuf {
+    PathBuf::from(format!("/dev/shm/{}.0", cluster.name()))
+}
+
+/// Fails unless dsmd refuses the object with exit code 78, says each of `words`, and changes nothing.
+fn assert_refused(cluster: &Cluster, words: &[&str]) {
+    let before = std::fs::read(object(cluster)).unwrap();
+    let names = cluster.leftovers();
+    cluster.spawn_server(0);
+    let status = cluster.wait(0);
+    let log = cluster.stderr(0);
+    let said = log.rsplit("--- dsmd").next().unwrap_or_default();
+    println!("{status}: {said}");
+    assert_eq!(status.code(), Some(CONFIG), "{said}");
+    for word in words {
+        assert!(said.contains(word), "{said:?} does not say {word:?}");
+    }
+    assert!(said.contains("--reset"), "{said:?} does not say the way out");
+    assert!(std::fs::read(object(cluster)).unwrap() == before, "the object was modified");
+    assert_eq!(cluster.leftovers(), names, "files came or went");
+}
+
+/// Fails unless `--reset` starts with zeros in place of what was there.
+fn assert_reset_helps(cluster: &Cluster) {
+    let mut child = cluster.command(0).arg("--reset").spawn().unwrap();
+    let end = std::time::Instant::now() + support::wire::PATIENCE;
+    while std::net::TcpStream::connect(cluster.address(0)).is_err() {
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none() && std::time::Instant::now() < end, "dsmd --reset does not start: {ended:?}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let found = client(cluster).read(0, 64);
+    let _ = child.kill();
+    let _ = child.wait();
+    assert_eq!(found.unwrap(), [0; 64]);
+    // The reset is done with: the next start is an ordinary one.
+    cluster.start_server(0);
+    cluster.stop(0);
+}
+
+/// A cluster whose server 0 has run, written and stopped.
+fn used() -> Cluster {
+    let cluster = Cluster::start(1, K);
+    client(&cluster).write(0, b"what was there before").unwrap();
+    assert!(cluster.stop(0).success());
+    cluster
+}
+
+#[test]
+fn foreign_bytes_are_refused_and_left_alone() {
+    let cluster = Cluster::builder().k(K).create();
+    let name = format!("{}.0", cluster.name());
+    for bytes in [b"#!/bin/sh\n".to_vec(), vec![0xa5; 3 << 20]] {
+        std::fs::write(object(&cluster), &bytes).unwrap();
+        assert_refused(&cluster, &[&name, "expected"]);
+    }
+    assert_reset_helps(&cluster);
+}
+
+#[test]
+fn foreign_bytes_that_begin_with_zeros_are_refused_and_left_alone() {
+    let cluster = Cluster::builder().k(K).create();
+    std::fs::write(object(&cluster), [vec![0; 64], vec![7; 5000]].concat()).unwrap();
+    assert_refused(&cluster, &["expected"]);
+}
+
+#[test]
+fn an_object_of_another_format_is_refused_and_left_alone() {
+    let cluster = used();
+    // The format version is the second word of the superblock.
+    let file = std::fs::File::options().write(true).open(object(&cluster)).unwrap();
+    file.write_all_at(&4711_u64.to_le_bytes(), 8).unwrap();
+    assert_refused(&cluster, &["format", "4711", "expected"]);
+    assert_reset_helps(&cluster);
+}
+
+#[test]
+fn a_truncated_object_is_refused_and_left_alone() {
+    let cluster = used();
+    let file = std::fs::File::options().write(true).open(object(&cluster)).unwrap();
+    for size in [100, 4096, K] {
+        file.set_len(size).unwrap();
+        assert_refused(&cluster, &["size", &size.to_string(), "expected"]);
+    }
+    assert_reset_helps(&cluster);
+}
+
+#[test]
+fn a_segment_of_another_k_is_refused_and_left_alone() {
+    let cluster = used();
+    let path = cluster.config_path();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("k = 1048576", "k = 2097152")).unwrap();
+    assert_refused(&cluster, &["k is", "1048576", "2097152"]);
+    // With the old k everything is still there.
+    std::fs::write(&path, &text).unwrap();
+    cluster.start_server(0);
+    assert_eq!(client(&cluster).read(0, 21).unwrap(), b"what was there before");
+}
+
+#[test]
+fn a_segment_survives_a_change_of_the_map_around_it() {
+    let cluster = used();
+    let path = cluster.config_path();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let more = text.replace("n = 1", "n = 2") + "\n[[server]]\naddress = \"127.0.0.1:9\"\n";
+    std::fs::write(&path, more).unwrap();
+    cluster.start_server(0);
+    assert_eq!(Client::new(&cluster.config()).read(0, 21).unwrap(), b"what was there before");
+}
