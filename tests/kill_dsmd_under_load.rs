@@ -107,7 +107,7 @@ fn write_and_count(shared: &Shared, client: &Client, writer: usize, mut random: 
 
 /// Adds to the counter and overwrites a word of its own, all in one pipeline, again and again. A write that is done
 /// twice brings back an older value; an add that is done twice shows in the end.
-fn pipeline_and_count(shared: &Shared, client: &Client, writer: usize) {
+fn pipeline_and_count(shared: &Shared, client: &Client, writer: usize, mut random: Random) {
     let _guard = StopOnPanic(&shared.stop);
     let word = WORDS + 8 * writer as u64;
     let mut last = 0_u64;
@@ -130,6 +130,8 @@ fn pipeline_and_count(shared: &Shared, client: &Client, writer: usize) {
         }
         let counts = found.iter().step_by(2).map(|reply| if let Reply::Old(old) = reply { *old } else { 0 });
         assert!(counts.is_sorted_by(|before, after| before < after), "writer {writer}: the counter went back");
+        // Leaves the processors to the blocks for a while.
+        std::thread::sleep(Duration::from_micros(random.within(0, 6000)));
     }
 }
 
@@ -182,11 +184,12 @@ fn a_killed_dsmd_loses_no_write_shows_no_half_write_and_counts_each_add_once() {
     };
     std::thread::scope(|scope| {
         for (place, client) in clients.iter().enumerate() {
-            let (shared, random) = (&shared, random.fork());
+            let (shared, mut random) = (&shared, random.fork());
             if place < WRITERS {
+                let other = random.fork();
                 scope.spawn(move || write_and_count(shared, client, place, random));
                 // The same client from another thread, as callers may.
-                scope.spawn(move || pipeline_and_count(shared, client, place));
+                scope.spawn(move || pipeline_and_count(shared, client, place, other));
             } else {
                 scope.spawn(move || read_and_check(shared, client, random));
             }

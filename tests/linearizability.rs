@@ -21,12 +21,12 @@ const OPERATIONS: usize = 4000;
 
 /// How long the clients go on at most, and how long between two kills at least.
 const DURATION: Duration = Duration::from_secs(25);
-const BETWEEN_KILLS: Range<u64> = 200..900;
+const BETWEEN_KILLS: Range<u64> = 50..300;
 
 /// An impatient client's deadline: shorter than some restarts, so that outcomes become unknown. Each makes the search
 /// longer, so there is a bound on them; then the client becomes patient.
 const IMPATIENCE: Duration = Duration::from_millis(25);
-const MOST_UNKNOWN: usize = 8;
+const MOST_UNKNOWN: usize = 4;
 
 /// Steps that the checker may take for one group of cells.
 const STEPS: u64 = 20_000_000;
@@ -59,7 +59,7 @@ const LAST: usize = 11;
 
 /// Cells that are words, and requests in a burst on them.
 const WORDS: [usize; 8] = [0, 1, 2, 3, 4, 6, 7, 9];
-const BURST: usize = 12;
+const BURST: usize = 32;
 
 fn bytes_of(range: Range<usize>) -> u64 {
     CELLS[range].iter().map(|(_, length)| length).sum()
@@ -150,20 +150,20 @@ impl Scribe<'_> {
         }
     }
 
-    /// Many atomics under way at once, so that a kill finds some that were executed and not answered.
+    /// Many atomics on one word under way at once, so that a kill finds some that were executed and not answered.
     fn burst(&mut self, server: usize) {
-        let operations: Vec<(usize, AtomicOperation)> = (0..BURST)
-            .map(|_| {
-                let (cell, operand) = (WORDS[self.random.index(WORDS.len())], self.value());
-                let add = self.random.index(3) > 0;
-                (cell, if add { AtomicOperation::Add(operand) } else { AtomicOperation::Swap(operand) })
+        let cell = WORDS[self.random.index(WORDS.len())];
+        let address = address_of(server, cell);
+        let operations: Vec<AtomicOperation> = (0..BURST)
+            .map(|_| match (self.random.index(3), self.value()) {
+                (0, new) => AtomicOperation::Swap(new),
+                (_, operand) => AtomicOperation::Add(operand),
             })
             .collect();
         self.record(
             |client| {
                 let mut pipeline = client.pipeline();
-                for (cell, operation) in &operations {
-                    let address = address_of(server, *cell);
+                for operation in &operations {
                     match *operation {
                         AtomicOperation::Swap(new) => pipeline.swap(address, new)?,
                         AtomicOperation::Add(operand) => pipeline.fetch_add(address, operand)?,
@@ -177,8 +177,7 @@ impl Scribe<'_> {
                     Reply::Old(old) => Some(old),
                     other => panic!("an atomic found {other:?}"),
                 });
-                let events = operations.iter().zip(olds);
-                events.map(|((cell, operation), old)| (server, atomic(*cell, *operation, old))).collect()
+                operations.iter().zip(olds).map(|(operation, old)| (server, atomic(cell, *operation, old))).collect()
             },
         );
     }
@@ -304,7 +303,7 @@ impl Scribe<'_> {
             11..=12 => self.read(server, LONG_GROUP),
             13..=14 => self.read(server, WIDE_GROUP),
             15 => self.write(server, WIDE_GROUP),
-            16..=17 if self.impatient.is_none() => self.burst(server),
+            16..=18 if self.impatient.is_none() => self.burst(server),
             which => {
                 let pair = self.random.index(SERVERS - 1);
                 self.across_servers(pair, which % 2 == 1);
