@@ -4,6 +4,7 @@
 use dsm::layout::{Layout, PAGE};
 use dsm::protocol::{AtomicOperation, Extent, Word};
 use dsm::segment::Segment;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const K: u64 = 64 * PAGE;
@@ -14,7 +15,7 @@ const ROUNDS: u32 = 60_000;
 fn with_segment(what: &str, body: impl FnOnce(&Segment)) {
     let name = format!("dsmtest-{}-{what}", std::process::id());
     let layout = Layout::new(&name, K, vec!["127.0.0.1:7411".to_owned()]).unwrap();
-    let segment = Segment::serve(&layout, 0, false, &mut |_, _| {}).unwrap().segment;
+    let segment = Segment::serve(&layout, 0, false, &mut |_, _| ControlFlow::Continue(())).unwrap().segment;
     // The names are not needed once everything is open: whatever happens below leaves nothing behind.
     for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
         if entry.file_name().to_string_lossy().contains(&format!("{name}.")) {

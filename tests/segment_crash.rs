@@ -8,6 +8,7 @@ use dsm::protocol::{AtomicOperation, Extent, Word};
 use dsm::segment::crash::{self, Action, Point};
 use dsm::segment::{Mark, Segment};
 use std::io::{BufRead, BufReader};
+use std::ops::ControlFlow;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,7 @@ fn layout(name: &str) -> Layout {
 }
 
 fn serve(name: &str) -> Segment {
-    Segment::serve(&layout(name), 0, false, &mut |_, _| {}).unwrap().segment
+    Segment::serve(&layout(name), 0, false, &mut |_, _| ControlFlow::Continue(())).unwrap().segment
 }
 
 /// Starts this test again as a process of its own that does `task` and dies or stalls at `point`.
@@ -204,7 +205,8 @@ fn a_repairer_that_is_killed_is_followed_by_another() {
 fn a_second_server_is_refused_and_named() {
     let name = Name::new("second");
     let _first = name.serve();
-    let error = Segment::serve(&layout(&name.0), 0, false, &mut |_, _| {}).err().unwrap().to_string();
+    let error =
+        Segment::serve(&layout(&name.0), 0, false, &mut |_, _| ControlFlow::Continue(())).err().unwrap().to_string();
     assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
 }
 
@@ -221,7 +223,7 @@ fn memory_survives_the_server_and_reset_does_not_keep_it() {
     assert_eq!(again.repairs(), (0, 0), "a server that leaves in good order is not a dead one");
     let attached = Segment::attach(&layout(&name.0), 0).unwrap();
     drop(again);
-    let reset = Segment::serve(&layout(&name.0), 0, true, &mut |_, _| {}).unwrap().segment;
+    let reset = Segment::serve(&layout(&name.0), 0, true, &mut |_, _| ControlFlow::Continue(())).unwrap().segment;
     assert_ne!(reset.incarnation(), incarnation);
     assert_eq!(&whole(&reset)[5..10], &[0; 5]);
     assert!(!attached.is_ready() && reset.is_ready(), "who has the old object mapped can see that it is retired");

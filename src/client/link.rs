@@ -17,8 +17,11 @@ const COPIED_PAYLOAD: usize = 2 << 10;
 /// Bytes of headers and short payloads that one send gathers.
 const BATCH: usize = 16 << 10;
 
-/// How long one address of several may leave an attempt to connect without an answer.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long an attempt to connect may go without an answer; it doubles with every failure up to the longest. A server
+/// that is just ending can swallow the first packet of a connection, and the kernel sends it again only after a second:
+/// a new attempt finds the server that comes after it sooner.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(200);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The pause after the first failed attempt; it doubles up to the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -104,10 +107,11 @@ impl Link {
     pub(super) fn try_next(&mut self, now: Instant) -> Result<(), String> {
         self.stream = None;
         for candidate in self.candidates.by_ref() {
+            let patience = SHORTEST_PATIENCE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PATIENCE);
             match connect::begin(candidate) {
                 Ok(stream) => {
                     self.stream = Some(stream);
-                    self.phase = Phase::Connecting(now + CONNECT_PATIENCE);
+                    self.phase = Phase::Connecting(now + patience);
                     return Ok(());
                 }
                 Err(error) => self.reason = Some(error.to_string()),

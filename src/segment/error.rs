@@ -23,6 +23,12 @@ pub enum SegmentError {
         /// Why not.
         reason: String,
     },
+    /// The caller broke the start off.
+    #[error("the start was broken off while {name} was allocated; nothing of it is left")]
+    Interrupted {
+        /// The object's name.
+        name: String,
+    },
     /// /dev/shm is full.
     #[error(
         "/dev/shm has no room for {name}: it needs {needed} bytes (k and {overhead} bytes of tables), {free} are free. \

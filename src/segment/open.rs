@@ -14,6 +14,7 @@ use nix::sys::mman::{shm_open, shm_unlink};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use std::ffi::CString;
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
@@ -48,7 +49,7 @@ pub struct Opened {
 impl Segment {
     /// Opens the segment of server `index` of `layout` as its server, and makes it if there is none. Everything that
     /// dead participants left is repaired when this returns. `progress` is told how many of how many bytes are
-    /// allocated, at least every [`ALLOCATION_STEP`] bytes.
+    /// allocated, at least every [`ALLOCATION_STEP`] bytes, and can break the start off.
     ///
     /// With `reset`, what lies under the name is thrown away, whatever it is, unless another dsmd serves it.
     ///
@@ -58,7 +59,7 @@ impl Segment {
         layout: &Layout,
         index: u32,
         reset: bool,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Opened, SegmentError> {
         let name = object_name(layout, index);
         let identity = Identity::new(layout, index);
@@ -187,7 +188,7 @@ fn make(
     file: OwnedFd,
     geometry: Geometry,
     identity: &Identity,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Segment, SegmentError> {
     let free = free_room();
     let made = allocate(&file, &name, &geometry, progress).and_then(|()| {
@@ -225,7 +226,7 @@ fn allocate(
     file: &OwnedFd,
     name: &str,
     geometry: &Geometry,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<(), SegmentError> {
     nix::unistd::ftruncate(file, 0).map_err(SegmentError::system("empty", name))?;
     let head = superblock::unfinished_head();
@@ -243,7 +244,9 @@ fn allocate(
             Err(Errno::EINTR) => {}
             Err(error) => return Err(SegmentError::system("allocate", name)(error)),
         }
-        progress(done as u64, geometry.total as u64);
+        if progress(done as u64, geometry.total as u64).is_break() {
+            return Err(SegmentError::Interrupted { name: name.to_owned() });
+        }
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::threads::Threads;
 use super::{listener, supervisor};
 use crate::config::{Config, check_capacity, own_index};
 use crate::log::{Destination, OperationLog};
-use crate::segment::{Found, Opened, Segment, overhead};
+use crate::segment::{Found, Opened, Segment, SegmentError, overhead};
 use ::log::Level;
 use clap::Parser;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -16,6 +16,7 @@ use nix::sys::stat::{Mode, umask};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -65,13 +66,20 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     umask(Mode::from_bits_truncate(0o007));
     raise_descriptor_limit(config.limits.connections);
 
-    let segment = open_segment(&config, index, arguments.reset)?;
+    // Before the port opens and before the long part of the start: a signal that comes now has its meaning already.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::Threads)?;
+    let segment = match open_segment(&config, index, arguments.reset, &mut signals) {
+        Err(Failure::Segment(error @ SegmentError::Interrupted { .. })) => {
+            ::log::info!(DSM_SERVER = index; "stopped: {error}");
+            return Ok(());
+        }
+        segment => segment?,
+    };
     let operation_log = OperationLog::start(config.log.operations, &config.log.directory, index);
     let context = Arc::new(Context::new(&config, index, segment, operation_log));
     let listener = listener::bind(context.address()).map_err(Failure::listen(context.address()))?;
     let address = listener.local_addr().map_err(Failure::listen(context.address()))?;
     let threads = Threads::start(&context).map_err(Failure::Threads)?;
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::Threads)?;
     let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|error| Failure::Threads(error.into()))?);
     let accepting = {
         let (context, stop) = (Arc::clone(&context), Arc::clone(&stop));
@@ -105,9 +113,18 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens the segment, keeping systemd informed, and says what was found.
-fn open_segment(config: &Config, index: u32, reset: bool) -> Result<Segment, Failure> {
-    let Opened { segment, found } = Segment::serve(&config.layout, index, reset, &mut supervisor::allocating)?;
+/// Opens the segment, keeping systemd informed and listening to signals, and says what was found.
+fn open_segment(config: &Config, index: u32, reset: bool, signals: &mut Signals) -> Result<Segment, Failure> {
+    let mut progress = |done, total| {
+        supervisor::allocating(done, total);
+        // SIGHUP has nothing to reload yet.
+        if signals.pending().any(|signal| signal != SIGHUP) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    };
+    let Opened { segment, found } = Segment::serve(&config.layout, index, reset, &mut progress)?;
     let (level, text) = match found {
         Found::Segment { layout_changed: false } => (Level::Info, "was re-opened with its memory"),
         Found::Segment { layout_changed: true } => (

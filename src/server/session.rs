@@ -93,7 +93,7 @@ impl SessionTable {
         let mut table = self.lock();
         table.clock += 1;
         let resumed = table.by_id.contains_key(&id);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let now = now();
         let index = table.by_id.get(&id).copied().unwrap_or_else(|| {
             let index = table.make_room();
             self.segment.begin_session(index, id, now);
@@ -128,6 +128,20 @@ impl SessionTable {
         }
     }
 
+    /// Notes, in the segment too, that the sessions of open connections are in use. After a restart nobody is attached,
+    /// and it is the order of last use that keeps their sessions when others need the room. To be called now and then.
+    pub(super) fn touch_attached(&self) {
+        let mut table = self.lock();
+        table.clock += 1;
+        let (clock, now) = (table.clock, now());
+        for (index, entry) in table.entries.iter_mut().enumerate() {
+            if let Some(entry) = entry.as_mut().filter(|entry| entry.attached > 0) {
+                entry.last_use = clock;
+                self.segment.touch_session(index, now);
+            }
+        }
+    }
+
     /// For the status.
     pub(super) fn status(&self) -> Sessions {
         let table = self.lock();
@@ -137,6 +151,11 @@ impl SessionTable {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Nanoseconds since 1970; they fit until 2554.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
 impl Table {
@@ -161,5 +180,66 @@ impl Table {
             self.evicted += 1;
         }
         index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::{Layout, PAGE};
+    use std::ops::ControlFlow;
+
+    fn id(number: usize) -> [u8; 16] {
+        (number as u128 + 1).to_le_bytes()
+    }
+
+    fn with_segment(what: &str, body: impl FnOnce(Segment)) {
+        let name = format!("dsmtest-{}-{what}", std::process::id());
+        let layout = Layout::new(&name, PAGE, vec!["127.0.0.1:7411".to_owned()]).unwrap();
+        let segment = Segment::serve(&layout, 0, false, &mut |_, _| ControlFlow::Continue(())).unwrap().segment;
+        // The names are not needed once everything is open: whatever happens below leaves nothing behind.
+        for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
+            if entry.file_name().to_string_lossy().contains(&format!("{name}.")) {
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        body(segment);
+    }
+
+    #[test]
+    fn a_session_in_use_outlives_idle_ones_also_across_a_restart() {
+        with_segment("evict", |segment| {
+            let table = SessionTable::new(segment.clone());
+            let old = table.attach(id(0));
+            let others = |table: &SessionTable, from: usize| {
+                for number in from..from + SESSIONS + 100 {
+                    let attached = table.attach(id(number));
+                    table.detach(&attached.attachment);
+                }
+            };
+            others(&table, 1);
+            assert!(table.attach(id(0)).resumed, "evicted while it was attached");
+            table.touch_attached();
+            drop(old);
+            // A new process knows only what the segment says.
+            let restarted = SessionTable::new(segment);
+            for number in 0..SESSIONS - 1 {
+                restarted.attach(id(100_000 + number));
+            }
+            assert!(restarted.attach(id(0)).resumed, "evicted though it was the last in use before the restart");
+            assert_eq!(restarted.status().used, SESSIONS as u64);
+        });
+    }
+
+    #[test]
+    fn a_newer_connection_takes_the_session_over_and_knows_what_was_executed() {
+        with_segment("takeover", |segment| {
+            let table = SessionTable::new(segment.clone());
+            let first = table.attach(id(1));
+            assert!(first.attachment.turn().is_some() && !first.resumed);
+            let second = table.attach(id(1));
+            assert!(first.attachment.turn().is_none() && second.resumed);
+            assert!(second.attachment.turn().is_some());
+        });
     }
 }

@@ -42,6 +42,7 @@ pub(super) fn start(context: Arc<Context>, address: SocketAddr) -> io::Result<()
     std::thread::Builder::new().name("dsm-watchdog".to_owned()).spawn(move || {
         while !context.is_stopping() {
             std::thread::sleep(interval);
+            context.sessions.touch_attached();
             match (watchdog, ask(&context, address, session, interval)) {
                 (Some(_), Ok(())) => notify(&[NotifyState::Watchdog, NotifyState::Status(&sentence(&context))]),
                 (None, _) => notify(&[NotifyState::Status(&sentence(&context))]),
