@@ -6,19 +6,14 @@ mod support;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 use support::Cluster;
 
 const K: u64 = 192 << 20;
 
 fn signalled_after(cluster: &Cluster, object: &Path, delay: Duration, signals: &[Signal]) -> std::process::ExitStatus {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_dsmd"))
-        .args(["--index", "0", "--config"])
-        .arg(cluster.config_path())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = cluster.command(0).stderr(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     while !object.exists() && child.try_wait().unwrap().is_none() {
         assert!(Instant::now() < deadline, "dsmd does not begin");

@@ -44,6 +44,12 @@ pub enum SegmentError {
         /// Bytes that are free.
         free: u64,
     },
+    /// Something that is no shared-memory object has the name.
+    #[error("/dev/shm{name} is a directory, a link or a device, not a shared-memory object: remove it by hand")]
+    NotAnObject {
+        /// The object's name.
+        name: String,
+    },
     /// k is more than this machine can map.
     #[error("k is {k} bytes, more than this machine can map: make k smaller")]
     TooLarge {

@@ -130,7 +130,12 @@ fn open_as_server(name: &str) -> Result<OwnedFd, SegmentError> {
     for _ in 0..8 {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o660);
-        let file = shm_open(name, flags, mode).map_err(SegmentError::system("open", name))?;
+        let file = shm_open(name, flags, mode).map_err(|error| match error {
+            Errno::EINVAL | Errno::ELOOP | Errno::EISDIR | Errno::ENXIO => {
+                SegmentError::NotAnObject { name: name.to_owned() }
+            }
+            error => SegmentError::system("open", name)(error),
+        })?;
         if !participant::claim_server(file.as_fd()).map_err(SegmentError::system("lock", name))? {
             return Err(SegmentError::InUse { name: name.to_owned(), pid: server_pid(&file) });
         }

@@ -10,7 +10,7 @@ use crate::log::OperationLog;
 use crate::protocol::{Connections, Recovery, Status};
 use crate::segment::{Segment, WORKERS, overhead};
 use std::collections::HashMap;
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,6 +34,8 @@ pub(super) struct Context {
     accepted: AtomicU64,
     refused: AtomicU64,
     next_socket: AtomicU64,
+    /// Where the server's own connection to itself comes from.
+    probe: Mutex<Option<SocketAddr>>,
     /// Every open connection, to wake its thread when the server stops.
     sockets: Mutex<HashMap<u64, Arc<TcpStream>>>,
 }
@@ -45,8 +47,15 @@ pub(super) struct Place {
 }
 
 impl Context {
-    pub(super) fn new(config: &Config, index: u32, segment: Segment, operation_log: OperationLog) -> Self {
-        let limits = Arc::new(LiveLimits::new(&config.limits));
+    /// A server that has descriptors for `most_connections`, whatever limit is configured.
+    pub(super) fn new(
+        config: &Config,
+        index: u32,
+        segment: Segment,
+        operation_log: OperationLog,
+        most_connections: usize,
+    ) -> Self {
+        let limits = Arc::new(LiveLimits::new(&config.limits, most_connections));
         Self {
             layout: config.layout.clone(),
             index,
@@ -62,6 +71,7 @@ impl Context {
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             next_socket: AtomicU64::new(0),
+            probe: Mutex::new(None),
             sockets: Mutex::new(HashMap::new()),
         }
     }
@@ -76,16 +86,23 @@ impl Context {
         u64::from(self.index) * self.layout.k()
     }
 
-    /// Counts a new connection in, unless there are as many as the limit allows.
-    pub(super) fn admit(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Option<Place> {
+    /// Says where the next connection of the server to itself will come from.
+    pub(super) fn expect_probe(&self, from: SocketAddr) {
+        *self.probe.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
+    }
+
+    /// Counts a new connection in, unless there are as many as the limit allows. The server's own is always let in, and
+    /// not counted as accepted.
+    pub(super) fn admit(self: &Arc<Self>, socket: &Arc<TcpStream>, peer: SocketAddr) -> Option<Place> {
+        let is_probe = *self.probe.lock().unwrap_or_else(PoisonError::into_inner) == Some(peer);
         let mut sockets = self.sockets();
-        if sockets.len() >= self.limits.connections() {
+        if sockets.len() >= self.limits.connections() && !is_probe {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         let number = self.next_socket.fetch_add(1, Ordering::Relaxed);
         sockets.insert(number, Arc::clone(socket));
-        self.accepted.fetch_add(1, Ordering::Relaxed);
+        self.accepted.fetch_add(u64::from(!is_probe), Ordering::Relaxed);
         Some(Place { context: Arc::clone(self), number })
     }
 

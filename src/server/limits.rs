@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// Limits that every thread reads without a lock. See [`Limits`] for their meaning.
 pub(super) struct LiveLimits {
+    /// The connections that the process has descriptors for.
+    most_connections: usize,
     connections: AtomicUsize,
     threads: AtomicUsize,
     hello_timeout: AtomicU64,
@@ -15,8 +17,9 @@ pub(super) struct LiveLimits {
 }
 
 impl LiveLimits {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, most_connections: usize) -> Self {
         let live = Self {
+            most_connections,
             connections: AtomicUsize::new(0),
             threads: AtomicUsize::new(0),
             hello_timeout: AtomicU64::new(0),
@@ -30,7 +33,7 @@ impl LiveLimits {
 
     pub(super) fn set(&self, limits: &Limits) {
         let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        self.connections.store(limits.connections, Ordering::Relaxed);
+        self.connections.store(limits.connections.min(self.most_connections), Ordering::Relaxed);
         self.threads.store(limits.threads, Ordering::Relaxed);
         self.hello_timeout.store(milliseconds(limits.hello_timeout), Ordering::Relaxed);
         self.request_timeout.store(milliseconds(limits.request_timeout), Ordering::Relaxed);

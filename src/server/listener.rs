@@ -19,8 +19,8 @@ const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
 /// Refused connections that are told so at the same time; more are closed without a word.
 const MAX_TOLD: usize = 1024;
 
-/// At most one line about refused connections in this time: whoever floods the port does not flood the log.
-const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// At most one line about refused connections in this time, and one about failed ones: whoever floods the port does not flood the log.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Binds the first of the addresses that `address` (`host:port`) stands for and that can be bound.
 pub(super) fn bind(address: &str) -> io::Result<TcpListener> {
@@ -33,7 +33,7 @@ pub(super) fn bind(address: &str) -> io::Result<TcpListener> {
 
 /// Accepts connections until `stop` is written to.
 pub(super) fn accept(context: &Arc<Context>, listener: &TcpListener, threads: &Threads, stop: &EventFd) {
-    let mut last_refusal: Option<Instant> = None;
+    let (mut last_refusal, mut last_error) = (None, None);
     loop {
         let mut waits =
             [PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
@@ -58,7 +58,9 @@ pub(super) fn accept(context: &Arc<Context>, listener: &TcpListener, threads: &T
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
-                ::log::warn!("accept a connection: {error}");
+                if is_due(&mut last_error) {
+                    ::log::warn!(DSM_SERVER = context.index; "accept a connection: {error}");
+                }
                 std::thread::sleep(NO_DESCRIPTOR_PAUSE);
             }
         }
@@ -73,7 +75,7 @@ fn admit(
     last_refusal: &mut Option<Instant>,
 ) {
     let socket = Arc::new(socket);
-    if let Some(place) = context.admit(&socket) {
+    if let Some(place) = context.admit(&socket, peer) {
         threads.serve(Connection::new(context, socket, peer, place));
         return;
     }
@@ -85,11 +87,19 @@ fn admit(
             context.limits.connections()
         ),
     );
-    if last_refusal.is_none_or(|last| last.elapsed() >= REFUSAL_LOG_INTERVAL) {
-        *last_refusal = Some(Instant::now());
+    if is_due(last_refusal) {
         ::log::warn!(DSM_SERVER = context.index, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
     }
     if threads.shared_load() < context.limits.connections() + MAX_TOLD {
         threads.share(Connection::refused(context, socket, peer, &refusal));
     }
+}
+
+/// Whether the last line was long enough ago for the next; then it counts as written now.
+fn is_due(last: &mut Option<Instant>) -> bool {
+    let due = last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
+    if due {
+        *last = Some(Instant::now());
+    }
+    due
 }

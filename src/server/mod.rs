@@ -8,6 +8,7 @@ mod conversation;
 mod failure;
 mod limits;
 mod listener;
+mod notify;
 mod reload;
 mod run;
 mod session;

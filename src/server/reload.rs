@@ -1,7 +1,7 @@
 //! SIGHUP: reading mcomp.cfg again, and taking over what can change under a running server.
 
 use super::context::Context;
-use super::supervisor;
+use super::notify::notify;
 use crate::config::Config;
 use ::log::LevelFilter;
 use sd_notify::NotifyState;
@@ -9,7 +9,7 @@ use sd_notify::NotifyState;
 /// Takes over log level, operation log and limits. A file with a mistake, or with another layout, changes nothing.
 pub(super) fn reload(context: &Context, running: &Config, log_level: Option<LevelFilter>) {
     let reloading = NotifyState::monotonic_usec_now();
-    supervisor::notify(&match reloading {
+    notify(&match reloading {
         Ok(now) => vec![NotifyState::Reloading, now],
         Err(_) => vec![NotifyState::Reloading],
     });
@@ -32,5 +32,5 @@ pub(super) fn reload(context: &Context, running: &Config, log_level: Option<Leve
             }
         }
     }
-    supervisor::notify(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }

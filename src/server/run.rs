@@ -3,6 +3,7 @@
 use super::arguments::Arguments;
 use super::context::Context;
 use super::failure::Failure;
+use super::notify::{self, notify};
 use super::threads::Threads;
 use super::{listener, supervisor};
 use crate::config::{Config, check_capacity, own_index};
@@ -20,8 +21,9 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Descriptors that a server needs beside its connections: segment, listener, epoll, logs, and some to spare.
-const OTHER_DESCRIPTORS: u64 = 64;
+/// Descriptors that a server needs beside its connections: segment, listener, epoll, logs, its own question to itself, and
+/// some for connections that are told that they are too many.
+const OTHER_DESCRIPTORS: u64 = 48;
 
 /// The whole of dsmd.
 #[must_use]
@@ -34,7 +36,8 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
         }
     };
-    match run(&arguments) {
+    let result = run(&arguments);
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if ::log::max_level() == ::log::LevelFilter::Off {
@@ -42,10 +45,12 @@ pub fn main() -> ExitCode {
             } else {
                 ::log::error!("{failure}");
             }
-            supervisor::notify(&[NotifyState::Status(&failure.to_string())]);
+            notify(&[NotifyState::Status(&failure.to_string())]);
             ExitCode::from(failure.exit_code())
         }
-    }
+    };
+    notify::flush();
+    code
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -64,7 +69,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     // Shared memory and logs are for the group, and for nobody else.
     umask(Mode::from_bits_truncate(0o007));
-    raise_descriptor_limit(config.limits.connections);
+    let most_connections = raise_descriptor_limit(config.limits.connections);
 
     // Before the port opens and before the long part of the start: a signal that comes now has its meaning already.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::Threads)?;
@@ -76,7 +81,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         segment => segment?,
     };
     let operation_log = OperationLog::start(config.log.operations, &config.log.directory, index);
-    let context = Arc::new(Context::new(&config, index, segment, operation_log));
+    let context = Arc::new(Context::new(&config, index, segment, operation_log, most_connections));
     let listener = listener::bind(context.address()).map_err(Failure::listen(context.address()))?;
     let address = listener.local_addr().map_err(Failure::listen(context.address()))?;
     let threads = Threads::start(&context).map_err(Failure::Threads)?;
@@ -104,7 +109,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             break;
         }
     }
-    supervisor::notify(&[NotifyState::Stopping, NotifyState::Status("finishing requests under way")]);
+    notify(&[NotifyState::Stopping, NotifyState::Status("finishing requests under way")]);
     ::log::info!("stopping: no new connections, requests under way are finished");
     // The counter cannot be full; and if the thread is gone already, all the better.
     let _ = stop.write(1);
@@ -167,13 +172,21 @@ fn daemonize(arguments: &Arguments) -> Result<(), Failure> {
         .map_err(|error| Failure::Daemonize { pid_file, reason: error.to_string() })
 }
 
-/// Raises the limit of open files so that the connections have room, as far as the hard limit allows.
-fn raise_descriptor_limit(connections: usize) {
+/// Raises the limit of open files so that the connections have room, as far as the hard limit allows. Returns how many
+/// connections have.
+fn raise_descriptor_limit(connections: usize) -> usize {
     let needed = connections as u64 + OTHER_DESCRIPTORS;
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
-    if soft < needed && setrlimit(Resource::RLIMIT_NOFILE, needed.min(hard), hard).is_err() || hard < needed {
-        ::log::warn!(
-            "limits.connections is {connections}, but the process may open only {hard} files: raise LimitNOFILE= of the unit, or ulimit -n"
-        );
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return connections };
+    let wanted = needed.min(hard).max(soft);
+    let raised = soft >= wanted || setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok();
+    let files = if raised { wanted } else { soft };
+    if files >= needed {
+        return connections.max(usize::try_from(files - OTHER_DESCRIPTORS).unwrap_or(usize::MAX));
     }
+    let possible = usize::try_from(files.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(connections).max(1);
+    ::log::warn!(
+        "limits.connections is {connections}, but {files} open files leave room for {possible} connections, and so many \
+         it will be: raise LimitNOFILE= of the unit, or ulimit -n"
+    );
+    possible
 }

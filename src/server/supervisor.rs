@@ -1,10 +1,13 @@
-//! What systemd is told: ready, still alive, what the server is doing. Nothing happens when systemd does not listen.
+//! The thread that asks the server itself now and then, as a client would, and tells systemd that it answers.
 
 use super::context::Context;
-use crate::protocol::{Code, HEADER, HelloReply, HelloRequest, Opcode, Operation, Request, RequestHeader, split_reply};
+use super::notify::notify;
+use crate::protocol::{HEADER, HelloReply, HelloRequest, Opcode, Operation, Request, RequestHeader, split_reply};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
 use sd_notify::NotifyState;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 use zerocopy::IntoBytes;
@@ -12,15 +15,11 @@ use zerocopy::IntoBytes;
 /// How often STATUS is refreshed when there is no watchdog.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The shortest time between two questions, whatever watchdog time systemd asks for.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
 /// How much longer a start may take after each step of allocation that succeeds.
 const START_EXTENSION: Duration = Duration::from_secs(30);
-
-/// Tells systemd; without one, or when it does not take the message, nothing is lost but the message.
-pub(super) fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        ::log::debug!("sd_notify: {error}");
-    }
-}
 
 /// Tells systemd that a long start goes on.
 pub(super) fn allocating(done: u64, total: u64) {
@@ -35,8 +34,8 @@ pub(super) fn allocating(done: u64, total: u64) {
 /// When no thread can be started.
 pub(super) fn start(context: Arc<Context>, address: SocketAddr) -> io::Result<()> {
     notify(&[NotifyState::Ready, NotifyState::Status(&sentence(&context))]);
-    let watchdog = sd_notify::watchdog_enabled();
-    let interval = watchdog.map_or(STATUS_INTERVAL, |limit| (limit / 3).min(STATUS_INTERVAL));
+    let watchdog = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
+    let interval = watchdog.map_or(STATUS_INTERVAL, |limit| (limit / 3).clamp(SHORTEST_INTERVAL, STATUS_INTERVAL));
     let mut session = [0; 16];
     getrandom::fill(&mut session).map_err(io::Error::other)?;
     std::thread::Builder::new().name("dsm-watchdog".to_owned()).spawn(move || {
@@ -46,6 +45,7 @@ pub(super) fn start(context: Arc<Context>, address: SocketAddr) -> io::Result<()
             match (watchdog, ask(&context, address, session, interval)) {
                 (Some(_), Ok(())) => notify(&[NotifyState::Watchdog, NotifyState::Status(&sentence(&context))]),
                 (None, _) => notify(&[NotifyState::Status(&sentence(&context))]),
+                (Some(_), Err(_)) if context.is_stopping() => {}
                 // systemd restarts the service if this goes on.
                 (Some(_), Err(error)) => ::log::warn!("the server does not answer itself on {address}: {error}"),
             }
@@ -69,34 +69,44 @@ fn sentence(context: &Context) -> String {
     )
 }
 
-/// A real conversation over the server's own socket: hello, a read of its first bytes, and the right answers. A
-/// server that says that it has too many connections answers, too.
+/// A real conversation over the server's own socket: hello, a read of its first bytes, and the right answers. It does not
+/// count against the limit of connections, so that a server that is full is not taken for one that is dead.
 fn ask(context: &Context, address: SocketAddr, session: [u8; 16], timeout: Duration) -> io::Result<()> {
-    let mut socket = TcpStream::connect_timeout(&address, timeout)?;
-    socket.set_read_timeout(Some(timeout))?;
-    socket.set_write_timeout(Some(timeout))?;
-    socket.set_nodelay(true)?;
+    let mut socket = connect(context, address, timeout)?;
     let hello = HelloRequest::new(context.index, session, context.segment.incarnation(), false);
     let text = context.layout.canonical();
     let payload = [hello.as_bytes(), text.as_bytes()].concat();
     let mut request = Vec::new();
     Request { id: 0, operation: Operation::Hello(&payload) }.append_to(&mut request);
     socket.write_all(&request)?;
-    let Some(body) = answer(&mut socket)? else { return Ok(()) };
-    if body.len() != size_of::<HelloReply>() {
+    if answer(&mut socket)?.len() != size_of::<HelloReply>() {
         return Err(io::Error::other("the reply to hello has a wrong length"));
     }
     let mut read = RequestHeader::new(Opcode::Read, u64::MAX);
     read.operand = 8.into();
     socket.write_all(read.as_bytes())?;
-    match answer(&mut socket)? {
-        Some(body) if body.len() == 8 => Ok(()),
-        _ => Err(io::Error::other("the reply to a read has a wrong length")),
+    if answer(&mut socket)?.len() != 8 {
+        return Err(io::Error::other("the reply to a read has a wrong length"));
     }
+    Ok(())
 }
 
-/// The payload of the next reply; `None` when the server says that it has too many connections, or is stopping.
-fn answer(socket: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
+/// Connects from a port that the context knows before the server can see it.
+fn connect(context: &Context, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = TcpStream::from(socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?);
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address.ip(), 0)))?;
+    // Bounds connecting, too: see socket(7), SO_SNDTIMEO.
+    socket.set_write_timeout(Some(timeout))?;
+    socket.set_read_timeout(Some(timeout))?;
+    socket.set_nodelay(true)?;
+    context.expect_probe(socket.local_addr()?);
+    nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(socket)
+}
+
+/// The payload of the next reply.
+fn answer(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut head = [0; HEADER];
     socket.read_exact(&mut head)?;
     let header = match split_reply(&head) {
@@ -106,9 +116,5 @@ fn answer(socket: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
     };
     let mut body = vec![0; header.payload.get() as usize];
     socket.read_exact(&mut body)?;
-    match header.code.get() {
-        0 => Ok(Some(body)),
-        code if code == Code::TooManyConnections as u16 || code == Code::Stopping as u16 => Ok(None),
-        _ => Err(io::Error::other(String::from_utf8_lossy(&body).into_owned())),
-    }
+    if header.code.get() == 0 { Ok(body) } else { Err(io::Error::other(String::from_utf8_lossy(&body).into_owned())) }
 }

@@ -1,0 +1,133 @@
+//! What dsmd tells systemd over `NOTIFY_SOCKET`, played by a socket of this test.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use dsm::Client;
+use std::io::Read;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+use support::{Cluster, wait_for};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A dsmd under a service manager of ours; killed at the end whatever happens.
+struct Service {
+    child: Child,
+    manager: UnixDatagram,
+}
+
+impl Service {
+    fn start(cluster: &Cluster, watchdog_microseconds: &str) -> Self {
+        let manager = UnixDatagram::bind(cluster.directory().join("notify")).unwrap();
+        Self::with(cluster, manager, watchdog_microseconds)
+    }
+
+    fn with(cluster: &Cluster, manager: UnixDatagram, watchdog_microseconds: &str) -> Self {
+        manager.set_read_timeout(Some(DEADLINE)).unwrap();
+        let path = cluster.directory().join("notify");
+        let mut command = cluster.command(0);
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", watchdog_microseconds).stderr(Stdio::piped());
+        Self { child: command.spawn().unwrap(), manager }
+    }
+
+    fn hear(&self) -> String {
+        let mut bytes = [0; 4096];
+        let length = self.manager.recv(&mut bytes).expect("a message in time");
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    }
+
+    fn hear_until(&self, what: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let message = self.hear();
+            if message.lines().any(|line| line.starts_with(what)) {
+                return message;
+            }
+            assert!(Instant::now() < deadline, "{what} does not come");
+        }
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    fn ends(&mut self) -> Option<i32> {
+        wait_for("dsmd to end", DEADLINE, || self.child.try_wait().unwrap().is_some());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn systemd_is_told_of_start_watchdog_reload_and_stop() {
+    let cluster = Cluster::builder().create();
+    let mut service = Service::start(&cluster, "300000");
+    assert!(service.hear_until("EXTEND_TIMEOUT_USEC=").contains("STATUS=allocating"));
+    assert!(service.hear_until("READY=1").contains("STATUS=serving 1 MiB as server 0 of 1"));
+    for _ in 0..3 {
+        service.hear_until("WATCHDOG=1");
+    }
+    service.signal(nix::sys::signal::SIGHUP);
+    assert!(service.hear_until("RELOADING=1").contains("MONOTONIC_USEC="));
+    service.hear_until("READY=1");
+    service.signal(nix::sys::signal::SIGTERM);
+    service.hear_until("STOPPING=1");
+    assert_eq!(service.ends(), Some(0));
+}
+
+#[test]
+fn a_server_that_is_full_still_answers_its_watchdog() {
+    let cluster = Cluster::builder().config("[limits]\nconnections = 2").create();
+    let service = Service::start(&cluster, "300000");
+    service.hear_until("READY=1");
+    let clients: Vec<Client> = (0..2).map(|_| support::client(&cluster)).collect();
+    clients.iter().for_each(|client| client.write(0, b"here").unwrap());
+    assert!(support::client(&cluster).ping(0).is_err(), "the server is not full");
+    let refused = clients[0].status(0).map(|status| status.connections.refused);
+    for _ in 0..4 {
+        service.hear_until("WATCHDOG=1");
+    }
+    if let Ok(refused) = refused {
+        assert_eq!(clients[0].status(0).unwrap().connections.refused, refused, "its own questions were refused");
+    }
+    clients.iter().for_each(|client| client.write(0, b"still").unwrap());
+}
+
+#[test]
+fn a_service_manager_that_does_not_read_holds_nothing_up() {
+    let cluster = Cluster::builder().create();
+    let path = cluster.directory().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    while filler.send_to(b"full", &path).is_ok() {}
+    let mut service = Service::with(&cluster, manager, "30000");
+    wait_for("dsmd to serve", DEADLINE, || support::client(&cluster).ping(0).is_ok());
+    service.signal(nix::sys::signal::SIGHUP);
+    support::client(&cluster).write(0, b"served").unwrap();
+    service.signal(nix::sys::signal::SIGTERM);
+    assert_eq!(service.ends(), Some(0));
+}
+
+#[test]
+fn a_watchdog_time_of_zero_is_none() {
+    let cluster = Cluster::builder().create();
+    let mut service = Service::start(&cluster, "0");
+    service.hear_until("READY=1");
+    std::thread::sleep(Duration::from_millis(300));
+    service.signal(nix::sys::signal::SIGTERM);
+    assert!(!service.hear_until("STOPPING=1").contains("WATCHDOG"));
+    assert_eq!(service.ends(), Some(0));
+    let mut said = String::new();
+    service.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.lines().count() < 10, "{said}");
+}
