@@ -44,6 +44,15 @@ pub enum SegmentError {
         /// Bytes that are free.
         free: u64,
     },
+    /// The object belongs to another user.
+    #[error(
+        "/dev/shm{name} belongs to another user: run dsmd as its owner, or as a member of its group, or remove it and \
+         /dev/shm/sem.{}.* if its memory is not needed", .name.trim_start_matches('/')
+    )]
+    NotOurs {
+        /// The object's name.
+        name: String,
+    },
     /// Something that is no shared-memory object has the name.
     #[error("/dev/shm{name} is a directory, a link or a device, not a shared-memory object: remove it by hand")]
     NotAnObject {

@@ -7,6 +7,7 @@ use super::superblock::{self, Identity, State, Verdict};
 use super::{Segment, SegmentError};
 use crate::layout::Layout;
 use crate::sys::mapping::Mapping;
+use crate::sys::ofd;
 use crate::sys::semaphore::Semaphore;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, posix_fallocate};
@@ -92,6 +93,15 @@ impl Segment {
         Ok(Opened { segment, found })
     }
 
+    /// [`SegmentError::InUse`] when a dsmd serves the segment of server `index` of `layout`.
+    #[must_use]
+    pub fn in_use(layout: &Layout, index: u32) -> Option<SegmentError> {
+        let name = object_name(layout, index);
+        let file = shm_open(name.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        let taken = ofd::is_locked_elsewhere(&file, participant::byte(SERVER)).ok()?;
+        taken.then(|| SegmentError::InUse { pid: server_pid(&file), name })
+    }
+
     /// Opens the segment of server `index` of `layout` as another participant beside its server.
     ///
     /// # Errors
@@ -134,6 +144,7 @@ fn open_as_server(name: &str) -> Result<OwnedFd, SegmentError> {
             Errno::EINVAL | Errno::ELOOP | Errno::EISDIR | Errno::ENXIO => {
                 SegmentError::NotAnObject { name: name.to_owned() }
             }
+            Errno::EACCES => SegmentError::NotOurs { name: name.to_owned() },
             error => SegmentError::system("open", name)(error),
         })?;
         if !participant::claim_server(file.as_fd()).map_err(SegmentError::system("lock", name))? {

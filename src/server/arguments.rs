@@ -1,5 +1,7 @@
 //! The command line of dsmd.
 
+use crate::layout::MAX_SERVERS;
+use ::log::LevelFilter;
 use clap::{CommandFactory, Parser};
 use std::path::PathBuf;
 
@@ -12,7 +14,7 @@ pub(super) struct Arguments {
     pub(super) config: Option<PathBuf>,
 
     /// This server's index in the network map, 0 to N-1 [default: the server whose address this machine has]
-    #[arg(long, value_name = "INDEX")]
+    #[arg(long, value_name = "INDEX", value_parser = index)]
     pub(super) index: Option<usize>,
 
     /// Throw away what lies under the segment's name, and start with empty memory
@@ -27,9 +29,18 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", requires = "daemonize")]
     pub(super) pid_file: Option<PathBuf>,
 
-    /// The least important messages to log: error, warn, info, debug or trace [default: log.level of the configuration]
-    #[arg(long, value_name = "LEVEL")]
-    pub(super) log_level: Option<::log::LevelFilter>,
+    /// The least important messages to log: off, error, warn, info, debug or trace [default: log.level of the configuration]
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    pub(super) log_level: Option<LevelFilter>,
+}
+
+fn index(text: &str) -> Result<usize, String> {
+    let index = text.parse().ok().filter(|index| *index < MAX_SERVERS);
+    index.ok_or_else(|| format!("allowed is a whole number from 0 to {}", MAX_SERVERS - 1))
+}
+
+fn level(text: &str) -> Result<LevelFilter, String> {
+    text.parse().map_err(|_| "allowed is off, error, warn, info, debug or trace".to_owned())
 }
 
 /// The command line as clap knows it, for completions and for the tests of the man page.

@@ -17,7 +17,7 @@ pub(super) enum Failure {
     Untrusted(#[from] UntrustedAddress),
     #[error(transparent)]
     Segment(#[from] SegmentError),
-    #[error("listen on {address}: {source}")]
+    #[error("listen on {address}: {source}{}", way_out(.source))]
     Listen { address: String, source: io::Error },
     #[error("start threads: {0}")]
     Threads(io::Error),
@@ -34,11 +34,12 @@ impl Failure {
     /// The number in dsmd(8), EXIT STATUS.
     pub(super) fn exit_code(&self) -> u8 {
         match self {
+            Self::Identity(IdentityError::Range { .. }) => 64,
             Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) => 78,
             Self::Segment(error) => match error {
                 SegmentError::InUse { .. } => 69,
                 SegmentError::Mismatch { .. } | SegmentError::TooLarge { .. } => 78,
-                SegmentError::System { source: Errno::EACCES | Errno::EPERM, .. } => 77,
+                SegmentError::NotOurs { .. } | SegmentError::System { source: Errno::EACCES | Errno::EPERM, .. } => 77,
                 _ => 74,
             },
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
@@ -46,5 +47,19 @@ impl Failure {
             Self::Threads(_) => 70,
             Self::Daemonize { .. } => 77,
         }
+    }
+}
+
+/// What to do about an address that cannot be listened on.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            ". Another program has the port: stop it, or change the port in mcomp.cfg on every machine"
+        }
+        io::ErrorKind::AddrNotAvailable => ". This machine does not have the address: see --index, and ip address",
+        io::ErrorKind::PermissionDenied => {
+            ". Ports below 1024 are for root: take another in mcomp.cfg on every machine"
+        }
+        _ => "",
     }
 }

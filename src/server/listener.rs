@@ -7,9 +7,10 @@ use crate::protocol::{Code, Refusal};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage};
 use std::io;
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::AsFd;
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,13 +23,37 @@ const MAX_TOLD: usize = 1024;
 /// At most one line about refused connections in this time, and one about failed ones: whoever floods the port does not flood the log.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Binds the first of the addresses that `address` (`host:port`) stands for and that can be bound.
-pub(super) fn bind(address: &str) -> io::Result<TcpListener> {
-    let candidates: Vec<_> = address.to_socket_addrs()?.collect();
-    let listener = TcpListener::bind(candidates.as_slice())?;
+/// Connections that may wait to be accepted; the kernel takes less if net.core.somaxconn says so.
+const BACKLOG: i32 = 4096;
+
+/// Takes the first of the addresses that `address` (`host:port`) stands for and that this machine has free. Nobody can
+/// connect yet.
+pub(super) fn bind(address: &str) -> io::Result<OwnedFd> {
+    let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    for candidate in address.to_socket_addrs()? {
+        outcome = bind_to(candidate);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+fn bind_to(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     // A connection that is gone again between poll and accept must not make accept wait.
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket::socket(family, SockType::Stream, flags, None)?;
+    // Connections of the dsmd before may still be winding down.
+    socket::setsockopt(&socket, socket::sockopt::ReuseAddr, &true)?;
+    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(socket)
+}
+
+/// Lets clients connect.
+pub(super) fn listen(bound: OwnedFd) -> io::Result<TcpListener> {
+    socket::listen(&bound, Backlog::new(BACKLOG)?)?;
+    Ok(TcpListener::from(bound))
 }
 
 /// Accepts connections until `stop` is written to.
@@ -71,7 +96,7 @@ fn admit(
     context: &Arc<Context>,
     threads: &Threads,
     socket: TcpStream,
-    peer: std::net::SocketAddr,
+    peer: SocketAddr,
     last_refusal: &mut Option<Instant>,
 ) {
     let socket = Arc::new(socket);

@@ -5,6 +5,7 @@ mod buffer;
 mod connection;
 mod context;
 mod conversation;
+mod detach;
 mod failure;
 mod limits;
 mod listener;

@@ -2,6 +2,7 @@
 
 use super::arguments::Arguments;
 use super::context::Context;
+use super::detach::{Parent, detach};
 use super::failure::Failure;
 use super::notify::{self, notify};
 use super::threads::Threads;
@@ -30,15 +31,11 @@ const OTHER_DESCRIPTORS: u64 = 48;
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // Help and version are no errors, and where they cannot be printed nobody reads another message either.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
-        }
+        Err(error) => return ExitCode::from(answer_usage(&error)),
     };
-    let result = run(&arguments);
-    let code = match result {
-        Ok(()) => ExitCode::SUCCESS,
+    let mut parent = None;
+    let code = match run(&arguments, &mut parent) {
+        Ok(()) => 0,
         Err(failure) => {
             if ::log::max_level() == ::log::LevelFilter::Off {
                 eprintln!("dsmd: {failure}");
@@ -46,14 +43,28 @@ pub fn main() -> ExitCode {
                 ::log::error!("{failure}");
             }
             notify(&[NotifyState::Status(&failure.to_string())]);
-            ExitCode::from(failure.exit_code())
+            if let Some(parent) = &mut parent {
+                parent.tell(failure.exit_code(), &failure.to_string());
+            }
+            failure.exit_code()
         }
     };
     notify::flush();
-    code
+    drop(parent);
+    ExitCode::from(code)
 }
 
-fn run(arguments: &Arguments) -> Result<(), Failure> {
+/// Says what clap has to say, and returns the exit code. Help and version are errors too, to clap.
+fn answer_usage(error: &clap::Error) -> u8 {
+    let text = error.render().to_string();
+    match text.strip_prefix("error: ") {
+        Some(message) => eprint!("dsmd: {message}"),
+        None => print!("{text}"),
+    }
+    if error.use_stderr() { 64 } else { 0 }
+}
+
+fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure> {
     // Absolute: a detached dsmd has another working directory, and reads the file again at SIGHUP.
     let path = Config::find(arguments.config.as_deref());
     let config = Config::load(&std::path::absolute(&path).unwrap_or(path))?;
@@ -64,8 +75,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let index = u32::try_from(index).unwrap_or(u32::MAX);
     // Before standard error is gone: it is where a missing syslog is reported.
     crate::log::init(Destination::choose(arguments.daemonize), arguments.log_level.unwrap_or(config.log.level));
-    if arguments.daemonize {
-        daemonize(arguments)?;
+    if let Some(pid_file) = &arguments.pid_file {
+        *parent = Some(detach(pid_file)?);
     }
     // Shared memory and logs are for the group, and for nobody else.
     umask(Mode::from_bits_truncate(0o007));
@@ -73,6 +84,15 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
 
     // Before the port opens and before the long part of the start: a signal that comes now has its meaning already.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::Threads)?;
+    // Before memory is allocated for a server that cannot be reached; another dsmd of the same segment is the better answer.
+    let address = &config.layout.addresses()[index as usize];
+    let bound = listener::bind(address);
+    if bound.is_err()
+        && let Some(error) = Segment::in_use(&config.layout, index)
+    {
+        return Err(error.into());
+    }
+    let bound = bound.map_err(Failure::listen(address))?;
     let segment = match open_segment(&config, index, arguments.reset, &mut signals) {
         Err(Failure::Segment(error @ SegmentError::Interrupted { .. })) => {
             ::log::info!(DSM_SERVER = index; "stopped: {error}");
@@ -82,8 +102,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let operation_log = OperationLog::start(config.log.operations, &config.log.directory, index);
     let context = Arc::new(Context::new(&config, index, segment, operation_log, most_connections));
-    let listener = listener::bind(context.address()).map_err(Failure::listen(context.address()))?;
-    let address = listener.local_addr().map_err(Failure::listen(context.address()))?;
+    let listener = listener::listen(bound).map_err(Failure::listen(address))?;
+    let address = listener.local_addr().map_err(Failure::listen(address))?;
     let threads = Threads::start(&context).map_err(Failure::Threads)?;
     let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|error| Failure::Threads(error.into()))?);
     let accepting = {
@@ -102,6 +122,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         context.segment.incarnation()
     );
 
+    if let Some(parent) = parent {
+        parent.tell(0, "");
+    }
     for signal in signals.forever() {
         if signal == SIGHUP {
             super::reload::reload(&context, &config, arguments.log_level);
@@ -157,19 +180,6 @@ fn finish(context: &Context) {
     }
     context.operation_log.stop(context.limits.shutdown_timeout());
     ::log::info!("stopped; {} is kept", context.segment.name());
-}
-
-fn daemonize(arguments: &Arguments) -> Result<(), Failure> {
-    // clap has seen to it that a pid file is there.
-    let pid_file = arguments.pid_file.clone().unwrap_or_default();
-    // The crate changes to the working directory before it makes the file.
-    let pid_file = std::path::absolute(&pid_file).unwrap_or(pid_file);
-    daemonize::Daemonize::new()
-        .pid_file(&pid_file)
-        .working_directory("/")
-        .umask(0o007)
-        .start()
-        .map_err(|error| Failure::Daemonize { pid_file, reason: error.to_string() })
 }
 
 /// Raises the limit of open files so that the connections have room, as far as the hard limit allows. Returns how many
