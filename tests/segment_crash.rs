@@ -71,6 +71,13 @@ fn victim_process() {
     let words: Vec<&str> = words.split(' ').collect();
     let point = Point::ALL.into_iter().find(|point| (*point as u8).to_string() == words[2]).unwrap();
     let segment = if words[1] == "serve" { serve(words[0]) } else { Segment::attach(&layout(words[0]), 0).unwrap() };
+    if words[1] == "hoard" {
+        let _workers: Vec<_> = std::iter::from_fn(|| segment.worker().ok()).collect();
+        println!("hoarded");
+        loop {
+            std::thread::park();
+        }
+    }
     let mut worker = segment.worker().unwrap();
     crash::arm(point, if words[3] == "1" { Action::Stall } else { Action::Die });
     match words[1] {
@@ -227,4 +234,17 @@ fn memory_survives_the_server_and_reset_does_not_keep_it() {
     assert_ne!(reset.incarnation(), incarnation);
     assert_eq!(&whole(&reset)[5..10], &[0; 5]);
     assert!(!attached.is_ready() && reset.is_ready(), "who has the old object mapped can see that it is retired");
+}
+
+#[test]
+fn the_workers_of_a_participant_that_died_idle_are_found_when_they_are_needed() {
+    let name = Name::new("idle");
+    let segment = name.serve();
+    let mut child = victim(&name, "hoard", Point::Locked, Action::Stall);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("hoarded")));
+    assert!(segment.worker().is_err(), "the other participant has all of them");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(segment.worker().is_ok());
 }

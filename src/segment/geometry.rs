@@ -32,8 +32,9 @@ pub(super) const STRIPES: usize = 64;
 /// Locks: first those of the large slots, then the stripes. Whoever takes several takes them in this order.
 pub(super) const LOCKS: usize = LARGE_SLOTS + STRIPES;
 
-/// Sessions that the segment remembers.
-pub const SESSIONS: usize = 4096;
+/// Sessions that the segment remembers: more than a server can have connections, so that there is always one to give up
+/// that nobody uses.
+pub const SESSIONS: usize = 4160;
 
 /// Bytes of a session: a line of state, then the results of the last `WINDOW` requests.
 #[allow(clippy::cast_possible_truncation)] // 64

@@ -74,7 +74,7 @@ impl Segment {
     }
 
     /// Says that this process ends in good order, so that nobody takes it for a dead one. None of its workers may be
-    /// at work any more. Dropping the last clone and the last worker does the same.
+    /// at work any more; they are given back when the process has ended. Dropping the last clone does the same.
     pub fn leave(&self) {
         self.shared.leave();
     }
@@ -89,7 +89,12 @@ impl Segment {
             let word = self.shared.intent_word(*index, IntentField::Owner);
             word.compare_exchange(0, owner, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         };
-        match (0..geometry::WORKERS).find(free) {
+        let found = (0..geometry::WORKERS).find(free).or_else(|| {
+            // Those of a participant that died idle are free as soon as somebody looks.
+            self.shared.repair_all_dead();
+            (0..geometry::WORKERS).find(free)
+        });
+        match found {
             Some(index) => Ok(Worker { shared: Arc::clone(&self.shared), index }),
             None => Err(SegmentError::TooManyWorkers { name: self.shared.name.clone() }),
         }

@@ -65,22 +65,24 @@ impl Segment {
         let name = object_name(layout, index);
         let identity = Identity::new(layout, index);
         let geometry = Geometry::new(layout.k()).ok_or(SegmentError::TooLarge { k: layout.k() })?;
-        let mut file = open_as_server(&name)?;
-        let found = if reset && size_of(&file, &name)? > 0 {
-            Found::Reset
-        } else {
-            match judge(&file, &name, &identity, &geometry)? {
-                None => Found::Nothing,
-                Some(Verdict::Unfinished) => Found::Unfinished,
-                // Retired, but still under its name: a reset was cut short before it removed the name.
-                Some(Verdict::Retired) => Found::Reset,
-                Some(Verdict::Ready) => Found::Segment { layout_changed: false },
+        let mut reset_done = false;
+        // Judged again after a retirement: another dsmd may have made a segment in between.
+        let (file, found) = loop {
+            let file = open_as_server(&name)?;
+            let wants_reset = reset && !reset_done && size_of(&file, &name)? > 0;
+            let verdict = if wants_reset { Some(Verdict::Retired) } else { judge(&file, &name, &identity, &geometry)? };
+            match verdict {
+                None if reset_done => break (file, Found::Reset),
+                None => break (file, Found::Nothing),
+                Some(Verdict::Unfinished) => break (file, Found::Unfinished),
+                Some(Verdict::Ready) => break (file, Found::Segment { layout_changed: false }),
+                // As asked, or by a reset that was cut short before it removed the name.
+                Some(Verdict::Retired) => {
+                    retire(&file, &name, &identity, &geometry)?;
+                    reset_done = true;
+                }
             }
         };
-        if found == Found::Reset {
-            retire(&file, &name, &identity, &geometry)?;
-            file = open_as_server(&name)?;
-        }
         if let Found::Segment { .. } = found {
             let segment = assemble(name, file, geometry, SERVER, true)?;
             let mapping = &segment.shared.mapping;
@@ -118,7 +120,9 @@ impl Segment {
             return Err(SegmentError::NotReady { name });
         }
         let participant = participant::claim_other(file.as_fd(), &name)?;
-        assemble(name, file, geometry, participant, false)
+        let segment = assemble(name, file, geometry, participant, false)?;
+        // A reset in between would leave an old object with new semaphores.
+        if segment.is_ready() { Ok(segment) } else { Err(SegmentError::NotReady { name: segment.name().to_owned() }) }
     }
 }
 
@@ -150,7 +154,12 @@ fn open_as_server(name: &str) -> Result<OwnedFd, SegmentError> {
         if !participant::claim_server(file.as_fd()).map_err(SegmentError::system("lock", name))? {
             return Err(SegmentError::InUse { name: name.to_owned(), pid: server_pid(&file) });
         }
-        if fstat(&file).map_err(SegmentError::system("look at", name))?.st_nlink > 0 {
+        let status = fstat(&file).map_err(SegmentError::system("look at", name))?;
+        // Anybody may make files in /dev/shm: what a stranger has laid out is not to be trusted with the memory.
+        if status.st_uid != nix::unistd::geteuid().as_raw() {
+            return Err(SegmentError::NotOurs { name: name.to_owned() });
+        }
+        if status.st_nlink > 0 {
             return Ok(file);
         }
     }
@@ -207,6 +216,8 @@ fn make(
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Segment, SegmentError> {
     let free = free_room();
+    // Another reference to the open file: the server's byte stays locked until what failed is tidied up.
+    let _locked = file.try_clone();
     let made = allocate(&file, &name, &geometry, progress).and_then(|()| {
         for lock in 0..LOCKS {
             Semaphore::unlink(&semaphore_name(&name, lock))

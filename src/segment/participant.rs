@@ -69,7 +69,10 @@ impl Shared {
     /// Repairs every dead participant; those that are alive are left alone.
     pub(super) fn repair_all_dead(&self) {
         for index in 0..PARTICIPANTS {
-            if self.mapping.word(Geometry::participant(index)).load(Ordering::Relaxed) != 0 {
+            let is_entered = self.mapping.word(Geometry::participant(index)).load(Ordering::Relaxed) != 0;
+            let owns =
+                |worker| self.intent_word(worker, IntentField::Owner).load(Ordering::Acquire) == index as u64 + 1;
+            if is_entered || (0..WORKERS).any(owns) {
                 self.repair_participant_if_dead(index);
             }
         }

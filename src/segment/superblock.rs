@@ -1,7 +1,10 @@
 //! The superblock: what the object is, whose it is, and in which state.
 
 use super::SegmentError;
-use super::geometry::{Geometry, LOCKS, PARTICIPANTS, SESSIONS, SLOT, WORKERS};
+use super::geometry::{
+    Geometry, INTENT, INTENT_TABLE, LARGE_SLOT, LARGE_SLOT_TABLE, LOCK_TABLE, LOCKS, PAGE_ENTRY, PAGE_TABLE,
+    PARTICIPANT_TABLE, PARTICIPANTS, SESSION, SESSION_TABLE, SESSIONS, SLOT, SLOT_TABLE, WORKERS,
+};
 use crate::layout::{Fingerprint, Layout};
 use crate::sys::mapping::Mapping;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,9 +69,9 @@ impl Identity {
 
 /// One number for all the table sizes that are compiled in.
 fn geometry_id() -> u64 {
-    [PARTICIPANTS, WORKERS, SLOT, LOCKS, SESSIONS]
-        .iter()
-        .fold(0, |id: u64, size| id.wrapping_mul(1_000_003) + *size as u64)
+    let tables = [PARTICIPANT_TABLE, LOCK_TABLE, INTENT_TABLE, SLOT_TABLE, LARGE_SLOT_TABLE, SESSION_TABLE, PAGE_TABLE];
+    let sizes = [PARTICIPANTS, WORKERS, SLOT, LOCKS, SESSIONS, SESSION, INTENT, LARGE_SLOT, PAGE_ENTRY];
+    tables.iter().chain(&sizes).fold(0, |id: u64, size| id.wrapping_mul(1_000_003) + *size as u64)
 }
 
 /// The first bytes of an object that is being made: what tells it from foreign bytes if its maker dies.

@@ -3,7 +3,7 @@
 
 use super::buffer::{BASE, Buffer, OutOfMemory};
 use super::context::{Context, Place};
-use super::conversation::{After, Conversation, Executor, busy, refuse};
+use super::conversation::{After, Conversation, Executor, busy, refuse, superseded};
 use crate::protocol::{Code, HEADER, Opcode, Refusal, RequestHeader, split_request};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
@@ -82,6 +82,7 @@ pub(super) struct Connection {
     /// Requests answered in `output`, and since when the oldest of them is known.
     answered: u64,
     batch_began: Instant,
+    /// Dropped last: it holds the other reference to the socket, and so closes it.
     _place: Option<Place>,
 }
 
@@ -102,8 +103,8 @@ impl Connection {
 
     fn with(context: &Arc<Context>, socket: Arc<TcpStream>, peer: SocketAddr, place: Option<Place>) -> Self {
         Self {
-            socket,
             conversation: Conversation::new(Arc::clone(context), peer),
+            socket,
             input: Buffer::new(Arc::clone(&context.budget)),
             output: Buffer::new(Arc::clone(&context.budget)),
             phase: Phase::Open,
@@ -140,12 +141,16 @@ impl Connection {
             }
             // A receive that left room took all there was; epoll tells when there is more, and saves a call.
             if mode == Mode::Shared && std::mem::take(&mut self.drained) {
-                return self.wait(executor);
+                self.shrink_if_idle();
+                return Next::Read;
             }
             match self.receive(mode) {
                 Ok(0) => return Next::Close,
                 Ok(_) => self.batch_began = Instant::now(),
-                Err(Errno::EAGAIN) => return self.wait(executor),
+                Err(Errno::EAGAIN) => {
+                    self.shrink_if_idle();
+                    return Next::Read;
+                }
                 Err(Errno::EINTR) => {}
                 Err(_) => return Next::Close,
             }
@@ -157,18 +162,20 @@ impl Connection {
     /// drive it again or to close it.
     pub(super) fn expire(&mut self, executor: &Executor, now: Instant) -> Option<Next> {
         let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
-        if passed(self.output_deadline) {
-            if self.phase == Phase::Open {
-                let peer = self.conversation.peer();
-                ::log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: it did not take its replies within limits.request_timeout");
-            }
-            // Whoever does not take replies would not take a refusal either.
+        if passed(self.output_deadline) && self.expect_output_taken(executor).is_err() {
             return Some(Next::Close);
         }
         if self.phase == Phase::Open && passed(self.input_deadline) {
             self.refuse_as_too_slow(executor);
             return Some(Next::Again);
         }
+        // A client that lost its connection without a word comes back on another, and leaves this one to nobody.
+        if self.phase == Phase::Open && self.conversation.is_superseded() {
+            self.refuse(executor, &superseded());
+            return Some(Next::Again);
+        }
+        // The budget may have become short since the connection fell silent.
+        self.shrink_if_idle();
         None
     }
 
@@ -229,8 +236,10 @@ impl Connection {
             "no hello came within limits.hello_timeout"
         };
         let refusal = Refusal::new(Code::TooSlow, message);
-        let peer = self.conversation.peer();
-        ::log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: {refusal}");
+        if executor.context.log_gate.opens() {
+            let peer = self.conversation.peer();
+            ::log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: {refusal}");
+        }
         self.refuse(executor, &refusal);
     }
 
@@ -254,11 +263,15 @@ impl Connection {
     fn flush(&mut self, executor: &Executor, mode: Mode) -> Result<(), Next> {
         while !self.output.is_empty() {
             match send(self.socket.as_raw_fd(), self.output.as_slice(), mode.flags()) {
-                Ok(sent) => self.output.consume(sent),
+                Ok(sent) if sent == self.output.len() => self.output.consume(sent),
+                // A blocking send returns what went out within a tick: a slow reader must not keep this loop for ever.
+                Ok(sent) => {
+                    self.output.consume(sent);
+                    self.expect_output_taken(executor)?;
+                }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
-                    let limit = executor.context.limits.request_timeout();
-                    self.output_deadline.get_or_insert_with(|| Instant::now() + limit);
+                    self.expect_output_taken(executor)?;
                     return Err(Next::Write);
                 }
                 Err(_) => return Err(Next::Close),
@@ -272,6 +285,24 @@ impl Connection {
         Ok(())
     }
 
+    /// The client has not taken all that was sent to it: it has until the deadline, which begins now if none runs.
+    fn expect_output_taken(&mut self, executor: &Executor) -> Result<(), Next> {
+        let now = Instant::now();
+        let deadline = *self.output_deadline.get_or_insert_with(|| now + executor.context.limits.request_timeout());
+        if now < deadline {
+            return Ok(());
+        }
+        if self.phase == Phase::Open && executor.context.log_gate.opens() {
+            let peer = self.conversation.peer();
+            ::log::info!(
+                DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer;
+                "closed {peer}: it did not take its replies within limits.request_timeout"
+            );
+        }
+        // Whoever does not take replies would not take a refusal either.
+        Err(Next::Close)
+    }
+
     fn receive(&mut self, mode: Mode) -> nix::Result<usize> {
         let room = self.input.room();
         let count = recv(self.socket.as_raw_fd(), room, mode.flags())?;
@@ -280,14 +311,9 @@ impl Connection {
         Ok(count)
     }
 
-    /// Nothing has come: the moment to be thrifty, and to stop if the server does.
-    fn wait(&mut self, executor: &Executor) -> Next {
-        if self.input.is_empty() && executor.context.is_stopping() {
-            return Next::Close;
-        }
+    fn shrink_if_idle(&mut self) {
         self.input.shrink_if_idle();
         self.output.shrink_if_idle();
-        Next::Read
     }
 
     fn begin_discarding(&mut self) {

@@ -2,6 +2,7 @@
 
 use super::buffer::Budget;
 use super::limits::LiveLimits;
+use super::log_gate::LogGate;
 use super::session::SessionTable;
 use super::statistics::Statistics;
 use crate::config::Config;
@@ -29,6 +30,8 @@ pub(super) struct Context {
     pub(super) budget: Arc<Budget>,
     pub(super) operation_log: OperationLog,
     pub(super) threads: AtomicUsize,
+    /// For lines that clients cause.
+    pub(super) log_gate: LogGate,
     started: Instant,
     stopping: AtomicBool,
     accepted: AtomicU64,
@@ -66,6 +69,7 @@ impl Context {
             limits,
             operation_log,
             threads: AtomicUsize::new(0),
+            log_gate: LogGate::default(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             accepted: AtomicU64::new(0),

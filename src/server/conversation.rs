@@ -62,6 +62,11 @@ impl Conversation {
         self.session.is_some()
     }
 
+    /// Whether a newer connection speaks for the session.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.turn().is_none())
+    }
+
     /// Executes one request and appends its reply, or its refusal, to `output`.
     #[inline]
     pub(super) fn answer(
@@ -126,7 +131,6 @@ impl Conversation {
         match request.operation {
             Operation::Read(extent) => {
                 let length = extent.length();
-                output.reserve(HEADER + length).map_err(busy)?;
                 reply(output, header, length, 0)?;
                 executor.worker.read(extent, &mut output.room()[..length]);
                 output.commit(length);
@@ -159,7 +163,7 @@ impl Conversation {
     fn execute_once(&self, executor: &mut Executor, request: &Request<'_>) -> Result<u64, Refusal> {
         // While the turn lasts, no other connection executes for this session.
         let Some(turn) = self.session.as_ref().and_then(Attachment::turn) else {
-            return Err(Refusal::new(Code::Superseded, "a newer connection has taken this session over"));
+            return Err(superseded());
         };
         let mark = turn.mark(request.id);
         if request.id <= executor.context.segment.last_executed(mark.session) {
@@ -183,7 +187,7 @@ impl Conversation {
     ) -> Result<(), Refusal> {
         let context = &executor.context;
         let (hello, _) = HelloRequest::parse(payload, &context.layout, context.index)
-            .inspect_err(|refusal| ::log::warn!(DSM_SERVER = context.index, DSM_CLIENT:% = self.peer; "refused {}: {refusal}", self.peer))?;
+            .inspect_err(|refusal| self.log_refusal(refusal))?;
         let (known, incarnation) = (hello.incarnation.get(), context.segment.incarnation());
         if known != 0 && known != incarnation {
             let message = format!(
@@ -196,11 +200,20 @@ impl Conversation {
             return Err(Refusal::new(Code::Stopping, "the server is stopping"));
         }
         let attached = context.sessions.attach(hello.session);
+        let attached =
+            attached.ok_or_else(|| Refusal::new(Code::Busy, "every session has a connection: close some"))?;
         self.session = Some(attached.attachment);
         let body =
             HelloReply::new(context.index, incarnation, context.segment.k(), attached.last_executed, attached.resumed);
         reply(output, header, size_of::<HelloReply>(), 0)?;
         output.append(body.as_bytes()).map_err(busy)
+    }
+
+    fn log_refusal(&self, refusal: &Refusal) {
+        if self.context.log_gate.opens() {
+            let peer = self.peer;
+            ::log::warn!(DSM_SERVER = self.context.index, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
+        }
     }
 
     fn log(
@@ -263,6 +276,8 @@ fn change(worker: &mut Worker, operation: &Operation<'_>, mark: Mark) -> (u64, u
 fn reply(output: &mut Buffer, header: &RequestHeader, payload: usize, value: u64) -> Result<(), Refusal> {
     let payload = u32::try_from(payload).ok().filter(|payload| *payload <= MAX_PAYLOAD);
     let payload = payload.ok_or_else(|| Refusal::new(Code::Internal, "the reply is too long for a frame"))?;
+    // All of the reply or nothing: a refusal must not land in an announced payload.
+    output.reserve(HEADER + payload as usize).map_err(busy)?;
     output.append(ReplyHeader::new(header.opcode, header.id.get(), payload, value).as_bytes()).map_err(busy)
 }
 
@@ -275,6 +290,10 @@ pub(super) fn refuse(output: &mut Buffer, header: &RequestHeader, refusal: &Refu
     let reply = ReplyHeader::refusal(header.opcode, header.id.get(), refusal.code, text.len() as u32);
     let written = output.append(reply.as_bytes()).and_then(|()| output.append(text.as_bytes()));
     if written.is_err() || refusal.code.closes() { After::End } else { After::GoOn }
+}
+
+pub(super) fn superseded() -> Refusal {
+    Refusal::new(Code::Superseded, "a newer connection has taken this session over")
 }
 
 pub(super) fn busy(_: OutOfMemory) -> Refusal {

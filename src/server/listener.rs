@@ -7,21 +7,25 @@ use crate::protocol::{Code, Refusal};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
+use nix::sys::socket::sockopt::{KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long to wait when the process has no descriptor left for a connection that waits.
 const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
 
-/// Refused connections that are told so at the same time; more are closed without a word.
-const MAX_TOLD: usize = 1024;
+/// After so many seconds of silence a client is asked whether it is there, so often, before its connection counts as broken:
+/// two minutes in all.
+const KEEP_ALIVE_IDLE: u32 = 60;
+const KEEP_ALIVE_INTERVAL: u32 = 10;
+const KEEP_ALIVE_PROBES: u32 = 6;
 
-/// At most one line about refused connections in this time, and one about failed ones: whoever floods the port does not flood the log.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// Refused connections that are told so at the same time; more are closed without a word.
+pub(super) const MAX_TOLD: usize = 1024;
 
 /// Connections that may wait to be accepted; the kernel takes less if net.core.somaxconn says so.
 const BACKLOG: i32 = 4096;
@@ -58,7 +62,6 @@ pub(super) fn listen(bound: OwnedFd) -> io::Result<TcpListener> {
 
 /// Accepts connections until `stop` is written to.
 pub(super) fn accept(context: &Arc<Context>, listener: &TcpListener, threads: &Threads, stop: &EventFd) {
-    let (mut last_refusal, mut last_error) = (None, None);
     loop {
         let mut waits =
             [PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
@@ -75,15 +78,15 @@ pub(super) fn accept(context: &Arc<Context>, listener: &TcpListener, threads: &T
         }
         match listener.accept() {
             Ok((socket, peer)) => {
-                if let Err(error) = socket.set_nonblocking(false).and_then(|()| socket.set_nodelay(true)) {
+                if let Err(error) = prepare(&socket) {
                     ::log::info!("{peer} was gone before it was served: {error}");
                     continue;
                 }
-                admit(context, threads, socket, peer, &mut last_refusal);
+                admit(context, threads, socket, peer);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
-                if is_due(&mut last_error) {
+                if context.log_gate.opens() {
                     ::log::warn!(DSM_SERVER = context.index; "accept a connection: {error}");
                 }
                 std::thread::sleep(NO_DESCRIPTOR_PAUSE);
@@ -92,13 +95,18 @@ pub(super) fn accept(context: &Arc<Context>, listener: &TcpListener, threads: &T
     }
 }
 
-fn admit(
-    context: &Arc<Context>,
-    threads: &Threads,
-    socket: TcpStream,
-    peer: SocketAddr,
-    last_refusal: &mut Option<Instant>,
-) {
+/// Sets what every connection has: calls that wait, no delay for small replies, and keep-alive, since a client whose machine
+/// loses power says nothing and would hold its place for ever.
+fn prepare(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nonblocking(false)?;
+    socket.set_nodelay(true)?;
+    socket::setsockopt(socket, KeepAlive, &true)?;
+    socket::setsockopt(socket, TcpKeepIdle, &KEEP_ALIVE_IDLE)?;
+    socket::setsockopt(socket, TcpKeepInterval, &KEEP_ALIVE_INTERVAL)?;
+    Ok(socket::setsockopt(socket, TcpKeepCount, &KEEP_ALIVE_PROBES)?)
+}
+
+fn admit(context: &Arc<Context>, threads: &Threads, socket: TcpStream, peer: SocketAddr) {
     let socket = Arc::new(socket);
     if let Some(place) = context.admit(&socket, peer) {
         threads.serve(Connection::new(context, socket, peer, place));
@@ -112,19 +120,10 @@ fn admit(
             context.limits.connections()
         ),
     );
-    if is_due(last_refusal) {
+    if context.log_gate.opens() {
         ::log::warn!(DSM_SERVER = context.index, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
     }
     if threads.shared_load() < context.limits.connections() + MAX_TOLD {
         threads.share(Connection::refused(context, socket, peer, &refusal));
     }
-}
-
-/// Whether the last line was long enough ago for the next; then it counts as written now.
-fn is_due(last: &mut Option<Instant>) -> bool {
-    let due = last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
-    if due {
-        *last = Some(Instant::now());
-    }
-    due
 }

@@ -9,6 +9,7 @@ mod detach;
 mod failure;
 mod limits;
 mod listener;
+mod log_gate;
 mod notify;
 mod reload;
 mod run;

@@ -187,7 +187,7 @@ fn finish(context: &Context) {
 fn raise_descriptor_limit(connections: usize) -> usize {
     let needed = connections as u64 + OTHER_DESCRIPTORS;
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return connections };
-    let wanted = needed.min(hard).max(soft);
+    let wanted = (needed + listener::MAX_TOLD as u64).min(hard).max(soft);
     let raised = soft >= wanted || setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok();
     let files = if raised { wanted } else { soft };
     if files >= needed {

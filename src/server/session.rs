@@ -89,17 +89,23 @@ impl SessionTable {
 
     /// Makes the caller's connection the one that speaks for session `id`. Returns after the last request that an
     /// older connection is executing for it, so that what is reported as executed cannot change any more.
-    pub(super) fn attach(&self, id: [u8; 16]) -> Attached {
+    ///
+    /// # Errors
+    /// `None` when every session of the table has a connection.
+    pub(super) fn attach(&self, id: [u8; 16]) -> Option<Attached> {
         let mut table = self.lock();
         table.clock += 1;
         let resumed = table.by_id.contains_key(&id);
         let now = now();
-        let index = table.by_id.get(&id).copied().unwrap_or_else(|| {
-            let index = table.make_room();
+        let known = table.by_id.get(&id).copied();
+        let index = if let Some(index) = known {
+            index
+        } else {
+            let index = table.make_room()?;
             self.segment.begin_session(index, id, now);
             table.insert(index, id);
             index
-        });
+        };
         self.segment.touch_session(index, now);
         let clock = table.clock;
         // `insert` or `by_id` has just named an entry that is there.
@@ -115,7 +121,7 @@ impl SessionTable {
         let number = *newest;
         let last_executed = self.segment.last_executed(index);
         drop(newest);
-        Attached { attachment: Attachment { slot, number }, last_executed, resumed }
+        Some(Attached { attachment: Attachment { slot, number }, last_executed, resumed })
     }
 
     /// A connection that spoke for a session is gone; the session stays until its place is needed.
@@ -165,21 +171,19 @@ impl Table {
         self.entries[index] = Some(Entry { id, slot, attached: 0, last_use: self.clock });
     }
 
-    /// The index of a free place; the session that was not used for the longest time gives way if there is none.
-    fn make_room(&mut self) -> usize {
+    /// The index of a free place; the session that was not used for the longest time gives way if there is none. Never one
+    /// that has a connection: `None` if all have.
+    fn make_room(&mut self) -> Option<usize> {
         if let Some(free) = self.entries.iter().position(Option::is_none) {
-            return free;
+            return Some(free);
         }
-        let idle = |entry: &Entry| (entry.attached > 0, entry.last_use);
-        let oldest = (0..self.entries.len()).min_by_key(|index| self.entries[*index].as_ref().map(idle));
-        // The table has SESSIONS places, all taken; connections are fewer, so the oldest is not attached.
-        let index = oldest.unwrap_or(0);
-        if let Some(entry) = self.entries[index].take() {
-            debug_assert_eq!(entry.attached, 0, "limits.connections is at most the number of sessions");
-            self.by_id.remove(&entry.id);
-            self.evicted += 1;
-        }
-        index
+        let idle = self.entries.iter().flatten().filter(|entry| entry.attached == 0);
+        let oldest = idle.min_by_key(|entry| entry.last_use)?;
+        let (index, id) = (oldest.slot.index, oldest.id);
+        self.entries[index] = None;
+        self.by_id.remove(&id);
+        self.evicted += 1;
+        Some(index)
     }
 }
 
@@ -191,6 +195,10 @@ mod tests {
 
     fn id(number: usize) -> [u8; 16] {
         (number as u128 + 1).to_le_bytes()
+    }
+
+    fn attach(table: &SessionTable, number: usize) -> Attached {
+        table.attach(id(number)).unwrap()
     }
 
     fn with_segment(what: &str, body: impl FnOnce(Segment)) {
@@ -210,24 +218,36 @@ mod tests {
     fn a_session_in_use_outlives_idle_ones_also_across_a_restart() {
         with_segment("evict", |segment| {
             let table = SessionTable::new(segment.clone());
-            let old = table.attach(id(0));
+            let old = attach(&table, 0);
             let others = |table: &SessionTable, from: usize| {
                 for number in from..from + SESSIONS + 100 {
-                    let attached = table.attach(id(number));
+                    let attached = attach(table, number);
                     table.detach(&attached.attachment);
                 }
             };
             others(&table, 1);
-            assert!(table.attach(id(0)).resumed, "evicted while it was attached");
+            assert!(attach(&table, 0).resumed, "evicted while it was attached");
             table.touch_attached();
             drop(old);
             // A new process knows only what the segment says.
             let restarted = SessionTable::new(segment);
             for number in 0..SESSIONS - 1 {
-                restarted.attach(id(100_000 + number));
+                attach(&restarted, 100_000 + number);
             }
-            assert!(restarted.attach(id(0)).resumed, "evicted though it was the last in use before the restart");
+            assert!(attach(&restarted, 0).resumed, "evicted though it was the last in use before the restart");
             assert_eq!(restarted.status().used, SESSIONS as u64);
+        });
+    }
+
+    #[test]
+    fn a_session_that_has_a_connection_is_never_given_up() {
+        with_segment("all-attached", |segment| {
+            let table = SessionTable::new(segment);
+            let attached: Vec<_> = (0..SESSIONS).map(|number| attach(&table, number)).collect();
+            assert!(table.attach(id(SESSIONS)).is_none());
+            table.detach(&attached[17].attachment);
+            assert!(table.attach(id(SESSIONS)).is_some());
+            assert!(table.attach(id(17)).is_none(), "it gave way, and all others are in use");
         });
     }
 
@@ -235,9 +255,9 @@ mod tests {
     fn a_newer_connection_takes_the_session_over_and_knows_what_was_executed() {
         with_segment("takeover", |segment| {
             let table = SessionTable::new(segment.clone());
-            let first = table.attach(id(1));
+            let first = attach(&table, 1);
             assert!(first.attachment.turn().is_some() && !first.resumed);
-            let second = table.attach(id(1));
+            let second = attach(&table, 1);
             assert!(first.attachment.turn().is_none() && second.resumed);
             assert!(second.attachment.turn().is_some());
         });

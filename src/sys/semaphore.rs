@@ -4,6 +4,7 @@ use nix::errno::Errno;
 use nix::libc;
 use std::ffi::CStr;
 use std::ptr::NonNull;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 unsafe extern "C" {
@@ -56,6 +57,9 @@ impl Semaphore {
     /// Adds one, unless it is above zero already: a single post wakes a sleeper, and each that takes the lock posts
     /// again, so more would only make later waits return for nothing.
     pub(crate) fn post_once(&self) {
+        // With the fence in `wait`: either this sees that the last post was taken, or its taker sees what the caller has
+        // just written, and need not be woken again.
+        fence(Ordering::SeqCst);
         let mut value = 0;
         // SAFETY: the semaphore is open as long as `self`; `value` outlives the call.
         let known = unsafe { libc::sem_getvalue(self.0.as_ptr(), &raw mut value) } == 0;
@@ -70,6 +74,7 @@ impl Semaphore {
         let deadline = monotonic_after(timeout);
         // SAFETY: the semaphore is open as long as `self`; `deadline` outlives the call.
         let result = unsafe { sem_clockwait(self.0.as_ptr(), libc::CLOCK_MONOTONIC, &raw const deadline) };
+        fence(Ordering::SeqCst);
         if result == 0 { Wait::Posted } else { Wait::TimedOut }
     }
 }

@@ -1,0 +1,36 @@
+//! A bound on log lines that a peer can cause.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The lines that are let through in each period.
+const LINES: u32 = 10;
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Lets a few lines through in each period: whoever floods the port does not flood the log.
+#[derive(Default)]
+pub(super) struct LogGate(Mutex<Option<(Instant, u32)>>);
+
+impl LogGate {
+    /// Whether a line may be written now; then it counts as written.
+    pub(super) fn opens(&self) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (began, lines) = match *state {
+            Some((began, lines)) if began.elapsed() < PERIOD => (began, lines),
+            _ => (Instant::now(), 0),
+        };
+        *state = Some((began, lines + 1));
+        lines < LINES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_lines_is_cut_to_a_few() {
+        let gate = LogGate::default();
+        assert_eq!((0..1000).filter(|_| gate.opens()).count(), LINES as usize);
+    }
+}

@@ -1,0 +1,76 @@
+//! A dsmd that cannot start says so with its exit code, detached or not, and leaves nothing behind.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+use support::{Cluster, client, wait_for};
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn detached(cluster: &Cluster, pid_file: &Path) -> Command {
+    let mut command = cluster.command(0);
+    command.arg("--daemonize").arg("--pid-file").arg(pid_file);
+    command
+}
+
+#[test]
+fn a_port_in_use_is_found_out_before_memory_is_taken() {
+    let cluster = Cluster::builder().create();
+    let _other = TcpListener::bind(cluster.address(0)).unwrap();
+    let output = cluster.command(0).output().unwrap();
+    assert_eq!(output.status.code(), Some(69), "{}", text(&output));
+    assert!(text(&output).contains("Another program has the port"), "{}", text(&output));
+    assert!(cluster.leftovers().is_empty());
+}
+
+#[test]
+fn a_detached_dsmd_is_ready_when_the_command_returns_and_takes_its_pid_file_along() {
+    let cluster = Cluster::builder().create();
+    let pid_file = cluster.directory().join("dsmd.pid");
+    let output = detached(&cluster, &pid_file).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    client(&cluster).ping(0).unwrap();
+    let pid: i32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+
+    let again = detached(&cluster, &pid_file).output().unwrap();
+    assert_eq!(again.status.code(), Some(77), "{}", text(&again));
+    assert!(text(&again).contains(&pid.to_string()), "{}", text(&again));
+    let other_file = cluster.directory().join("other.pid");
+    let other = detached(&cluster, &other_file).output().unwrap();
+    assert_eq!(other.status.code(), Some(69), "{}", text(&other));
+    assert!(text(&other).contains(&pid.to_string()) && !other_file.exists(), "{}", text(&other));
+
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM).unwrap();
+    wait_for("the pid file to go", Duration::from_secs(20), || !pid_file.exists());
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_made_is_an_error() {
+    let cluster = Cluster::builder().create();
+    let output = detached(&cluster, Path::new("/nonexistent/dsmd.pid")).output().unwrap();
+    assert_eq!(output.status.code(), Some(77), "{}", text(&output));
+    assert!(cluster.leftovers().is_empty());
+}
+
+#[test]
+fn an_index_outside_the_map_is_a_mistake_of_the_command_line() {
+    let cluster = Cluster::builder().create();
+    for (arguments, said) in
+        [(["--index", "1"], "index"), (["--index", "x"], "whole number"), (["--log-level", "loud"], "allowed")]
+    {
+        let output = Command::new(env!("CARGO_BIN_EXE_dsmd"))
+            .arg("--config")
+            .arg(cluster.config_path())
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(64), "{}", text(&output));
+        assert!(text(&output).starts_with("dsmd: ") && text(&output).contains(said), "{}", text(&output));
+    }
+}
