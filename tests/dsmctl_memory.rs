@@ -139,3 +139,43 @@ fn status_and_ping_show_who_is_there_and_who_is_not() {
     assert_eq!(run.code, 69);
     assert!(run.stderr.contains(&format!("server 1 ({})", cluster.address(1))), "{}", run.stderr);
 }
+
+#[test]
+fn a_server_that_answers_and_refuses_is_not_called_down() {
+    let cluster = Cluster::start(1, 64 << 10);
+    let text = std::fs::read_to_string(cluster.config_path()).unwrap();
+    file(&cluster, "other.cfg", text.replace("k = 65536", "k = 131072").as_bytes());
+    for line in ["status --config other.cfg", "ping --config other.cfg", "read 0 1 --config other.cfg"] {
+        let run = dsmctl(&cluster, line);
+        assert_eq!(run.code, 78, "{line}: {}", run.stderr);
+        let all = String::from_utf8(run.stdout).unwrap() + &run.stderr;
+        assert_eq!(all.matches("mcomp.cfg is not the same").count(), 1, "{line}: {all}");
+        assert_eq!(all.contains("refused: "), !line.starts_with("read"), "{line}: {all}");
+        assert!(!all.contains("down") && !all.contains("systemctl"), "{line}: {all}");
+    }
+    let stdout = dsmctl(&cluster, "status --json --config other.cfg").stdout;
+    let rows: serde_json::Value = serde_json::from_slice(&stdout).unwrap();
+    assert_eq!(rows[0]["state"], "refused");
+}
+
+#[test]
+fn what_does_not_speak_the_protocol_is_76_for_status_too() {
+    let cluster = Cluster::start(1, 64 << 10);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let answer = move || {
+        for stream in listener.incoming().take(2) {
+            std::io::Write::write_all(&mut stream.unwrap(), b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+                .unwrap();
+        }
+    };
+    let web_server = std::thread::spawn(answer);
+    let text = std::fs::read_to_string(cluster.config_path()).unwrap();
+    file(&cluster, "web.cfg", text.replace(cluster.address(0), &address).as_bytes());
+    for line in ["status --config web.cfg", "ping --config web.cfg"] {
+        let run = dsmctl(&cluster, line);
+        assert_eq!(run.code, 76, "{line}: {}", run.stderr);
+        assert!(String::from_utf8(run.stdout).unwrap().contains("protocol: "), "{line}");
+    }
+    web_server.join().unwrap();
+}

@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::human;
 use super::output::{self, Colours};
-use super::servers::{ask_each, reason};
+use super::servers::{State, ask_each, reason};
 use super::session::Session;
 use super::table::{self, Align};
 use crate::client::Error;
@@ -44,10 +44,8 @@ pub(super) fn run(session: &Session) -> Result<(), Failure> {
         rows.extend(answers.iter().enumerate().map(|(server, answer)| row(session, server, answer, colours)));
         output::print(&table::render(&COLUMNS.map(|(_, align)| align), &rows))?;
     }
-    match answers.iter().filter(|answer| answer.is_err()).count() {
-        0 => Ok(()),
-        down => Err(Failure::Down { down, asked: answers.len() }),
-    }
+    let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+    Failure::of_servers(answers.len(), errors).map_or(Ok(()), Err)
 }
 
 fn json_row(session: &Session, server: usize, answer: &Result<Status, Error>) -> Result<Value, Failure> {
@@ -55,7 +53,8 @@ fn json_row(session: &Session, server: usize, answer: &Result<Status, Error>) ->
     let status = match answer {
         Ok(status) => status,
         Err(error) => {
-            return Ok(json!({ "index": server, "address": address, "state": "down", "error": reason(error) }));
+            let state = State::of(error).name();
+            return Ok(json!({ "index": server, "address": address, "state": state, "error": reason(error) }));
         }
     };
     let failed = |error: serde_json::Error| Failure::input_output("standard output", error.into());
@@ -71,7 +70,8 @@ fn row(session: &Session, server: usize, answer: &Result<Status, Error>, colours
     let status = match answer {
         Ok(status) => status,
         Err(error) => {
-            return vec![server.to_string(), address, format!("{}: {}", colours.bad("down"), reason(error))];
+            let state = colours.bad(State::of(error).name());
+            return vec![server.to_string(), address, format!("{state}: {}", reason(error))];
         }
     };
     let latency = |percent| {
