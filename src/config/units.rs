@@ -50,6 +50,20 @@ pub fn format_size(bytes: u64) -> String {
     unit.map_or_else(|| bytes.to_string(), |(unit, factor)| format!("{}{unit}", bytes / factor))
 }
 
+/// Writes a size in bytes for people: in the largest unit of which there is at least one, with one decimal, cut, where
+/// there is a remainder. [`parse_size`] may not read it back.
+#[must_use]
+pub fn approximate_size(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let unit = (bytes.max(1).ilog2() / 10) as usize;
+    let shift = 10 * unit;
+    if bytes & ((1 << shift) - 1) == 0 {
+        return format!("{} {}", bytes >> shift, UNITS[unit]);
+    }
+    let tenths = (u128::from(bytes) * 10) >> shift;
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
