@@ -65,8 +65,21 @@ fn a_bad_command_line_is_64_and_help_is_0() {
     for line in ["", "nonsense", "config", "write 0"] {
         folder.dsmctl(line).fails(64, "Usage: dsmctl");
     }
-    for line in ["read zero 1", "add 0 --jsn", "fill 0 1 256"] {
+    for line in ["read zero 1", "fill 0 1 256"] {
         folder.dsmctl(line).fails(64, "dsmctl: invalid value");
+    }
+    for (line, message) in [
+        ("add 0 --jsn", "a similar argument exists: '--json'"),
+        ("add -8 1", "'-8' for '<ADDRESS>': it is negative"),
+        ("fill 0 10 -1", "'-1' for '<BYTE>': \"-1\" is not a byte: allowed is a whole number from 0 to 255"),
+        ("fill 0 10 a", "from 0 to 255"),
+        ("add 8 -inf", "\"-inf\" is not a whole number"),
+        ("ping -1", "is not a server's index"),
+        ("write 0 --type f64 1e-400", "so small that it would become 0"),
+    ] {
+        let run = folder.dsmctl(line);
+        run.fails(64, message);
+        assert!(!run.stderr.contains("tip: to pass"), "{}", run.stderr);
     }
     folder.dsmctl("write 0 --type u8 7 300").fails(64, "300 does not fit u8 (0 to 255)");
     folder.dsmctl("read 0 3 --format u16").fails(64, "a u16 takes 2");

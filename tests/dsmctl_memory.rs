@@ -91,6 +91,22 @@ fn values_are_read_back_in_every_format() {
 }
 
 #[test]
+fn data_may_begin_with_a_minus_and_hold_any_bytes() {
+    let cluster = Cluster::start(1, 64 << 10);
+    prints(&cluster, "write 0 --type text -- -");
+    assert_eq!(prints(&cluster, "read 0 1 --format text"), "-\n");
+    prints(&cluster, "write 0 --type i64 -0x5");
+    assert_eq!(prints(&cluster, "read 0 8 --format i64"), "-5\n");
+    prints(&cluster, "write 0 --type f64 -inf");
+    assert_eq!(prints(&cluster, "read 0 8 --format f64"), "-inf\n");
+    let latin: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"caf\xe9");
+    let mut command = assert_cmd::Command::cargo_bin("dsmctl").unwrap();
+    let output = command.env("DSM_CONFIG", cluster.config_path()).args(["write", "0"]).arg(latin).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    assert_eq!(prints(&cluster, "read 0 4 --format hex"), "636166e9\n");
+}
+
+#[test]
 fn words_change_as_told_and_show_what_they_were() {
     let cluster = Cluster::start(1, 64 << 10);
     assert_eq!(prints(&cluster, "add 8 -1"), "0\n");

@@ -4,10 +4,12 @@
 #![allow(clippy::doc_markdown)]
 
 use super::format::Format;
+use super::negative;
 use super::number;
 use super::value::ValueType;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +25,13 @@ pub(super) struct Arguments {
     pub(super) global: Global,
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+impl Arguments {
+    /// Parses a command line, which begins with the program's name.
+    pub(super) fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(negative::mark(line))
+    }
 }
 
 /// What every command takes.
@@ -76,9 +85,9 @@ pub(super) struct Write {
     /// Where the first byte goes
     #[arg(value_parser = number::quantity)]
     pub(super) address: u64,
-    /// What to write; `-` alone is standard input
-    #[arg(required_unless_present = "file", conflicts_with = "file", allow_negative_numbers = true)]
-    pub(super) data: Vec<String>,
+    /// What to write; a single - is standard input, except after --
+    #[arg(required_unless_present = "file", conflicts_with = "file", value_parser = clap::value_parser!(OsString))]
+    pub(super) data: Vec<OsString>,
     /// Write the bytes of this file
     #[arg(long, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
@@ -135,10 +144,10 @@ pub(super) struct Cas {
     #[arg(value_parser = number::quantity)]
     pub(super) address: u64,
     /// The value to find there
-    #[arg(value_parser = number::word, allow_hyphen_values = true)]
+    #[arg(value_parser = number::word)]
     pub(super) expected: u64,
     /// The value to store if it was found
-    #[arg(value_parser = number::word, allow_hyphen_values = true)]
+    #[arg(value_parser = number::word)]
     pub(super) new: u64,
 }
 
@@ -148,7 +157,7 @@ pub(super) struct Add {
     #[arg(value_parser = number::quantity)]
     pub(super) address: u64,
     /// What to add; negative to subtract
-    #[arg(value_parser = number::word, allow_hyphen_values = true)]
+    #[arg(value_parser = number::word)]
     pub(super) number: u64,
 }
 
@@ -158,7 +167,7 @@ pub(super) struct Swap {
     #[arg(value_parser = number::quantity)]
     pub(super) address: u64,
     /// The value to store
-    #[arg(value_parser = number::word, allow_hyphen_values = true)]
+    #[arg(value_parser = number::word)]
     pub(super) number: u64,
 }
 
@@ -175,6 +184,7 @@ pub(super) struct Locate {
 #[derive(Debug, Args)]
 pub(super) struct Ping {
     /// The server's index; without it all servers
+    #[arg(value_parser = number::index)]
     pub(super) server: Option<usize>,
     /// How many round trips to each
     #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -194,12 +204,17 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
-        Arguments::try_parse_from(line.split_whitespace())
+        Arguments::read(line.split_whitespace().map(OsString::from))
     }
 
     fn written(line: &str) -> Write {
         match parse(line).unwrap().command {
-            Command::Write(write) => write,
+            Command::Write(mut write) => {
+                for data in &mut write.data {
+                    *data = negative::unmark(data).to_owned();
+                }
+                write
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -214,6 +229,7 @@ mod tests {
         assert_eq!(written("dsmctl write 0 --type i32 -5 7").data, ["-5", "7"]);
         assert_eq!(written("dsmctl write 0 -5 -1.5e3 --type f64").data, ["-5", "-1.5e3"]);
         assert_eq!(written("dsmctl write 0 --type f64 -- -inf -5").data, ["-inf", "-5"]);
+        assert_eq!(written("dsmctl write 0 --type f64 -inf -0x5 --json").data, ["-inf", "-0x5"]);
         assert_eq!(written("dsmctl write 0 -").data, ["-"]);
         assert_eq!(written("dsmctl write 0 hello --json").data, ["hello"]);
         for line in ["dsmctl add 8 -5", "dsmctl add 8 -0x5 --json", "dsmctl --timeout 1s add 8 -5"] {
@@ -236,6 +252,8 @@ mod tests {
             "dsmctl read 0",
             "dsmctl read 0 1 --format nonsense",
             "dsmctl fill 0 1 256",
+            "dsmctl fill 0 1 -1",
+            "dsmctl add -8 1",
             "dsmctl add 0 --jsn",
             "dsmctl ping --count 0",
             "dsmctl ping -1",

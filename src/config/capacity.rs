@@ -24,8 +24,9 @@ fn fits(config: &Config, overhead: u64, capacity: u64) -> Result<(), ConfigError
     let k = config.layout.k();
     let needed = k.saturating_add(overhead);
     // Rounded amounts that look equal would contradict the message.
-    let rounded = approximate_size(needed) != approximate_size(capacity);
-    let amount = |bytes| if rounded { approximate_size(bytes) } else { format!("{bytes} bytes") };
+    let shown = |bytes| approximate_size(bytes).replace(".0 ", " ");
+    let rounded = shown(needed) != shown(capacity);
+    let amount = |bytes| if rounded { shown(bytes) } else { format!("{bytes} bytes") };
     if capacity == 0 || needed <= capacity {
         return Ok(());
     }
