@@ -111,6 +111,7 @@ fn a_missing_or_bad_configuration_is_78_and_names_the_file() {
         let line: Vec<&str> = ["--config", "bad.cfg"].into_iter().chain(command.split(' ')).collect();
         dsmctl(&line, None).fails(78, "bad.cfg:1:5");
     }
+    dsmctl(&["--config", ".", "locate", "0"], None).fails(78, ": name the file in it with --config");
     dsmctl(&["locate", "0"], Some(Path::new("missing.cfg"))).fails(78, "missing.cfg");
     assert_eq!(dsmctl(&["locate", "0"], Some(Path::new("mcomp.cfg"))).code, 0);
     assert_eq!(dsmctl(&["--config", "mcomp.cfg", "locate", "0"], Some(Path::new("missing.cfg"))).code, 0);
@@ -199,14 +200,28 @@ fn config_check_says_ok_and_show_says_where_values_come_from() {
     let line = |key: &str| run.stdout.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
     assert!(line("k ").ends_with("line 1"), "{}", run.stdout);
     assert!(line("security.trusted_network ").ends_with("default"), "{}", run.stdout);
-    let settings: Vec<serde_json::Value> = serde_json::from_str(&folder.dsmctl("config show --json").stdout).unwrap();
-    let n = settings.iter().find(|setting| setting["key"] == "n").unwrap();
+    assert!(run.stdout.starts_with("# mcomp.cfg\n"), "{}", run.stdout);
+    let shown: serde_json::Value = serde_json::from_str(&folder.dsmctl("config show --json").stdout).unwrap();
+    assert_eq!(shown["file"], "mcomp.cfg");
+    let n = shown["settings"].as_array().unwrap().iter().find(|setting| setting["key"] == "n").unwrap();
     assert_eq!((&n["origin"], &n["line"]), (&"file".into(), &2.into()));
 
     folder.file("mcomp.cfg", NOBODY_SERVES.replace("127.0.0.1", "192.0.2.1").replace("[::1]", "192.0.2.2"));
     let run = folder.dsmctl("config check");
     assert_eq!(run.code, 0);
     assert!(run.stderr.contains("warning: mcomp.cfg:4:") && run.stderr.contains("trusted_network"), "{}", run.stderr);
+
+    // RFC 6761: a name in "invalid" is never resolved.
+    let text =
+        NOBODY_SERVES.replace("[::1]", "node2.invalid") + "[log]\noperations = \"all\"\ndirectory = \"/nowhere/log\"";
+    folder.file("mcomp.cfg", text);
+    let run = folder.dsmctl("config check");
+    assert_eq!(run.code, 0);
+    let words = [
+        "mcomp.cfg:6:11: the host name of server 1 (node2.invalid:9) cannot be resolved",
+        "/nowhere/log, which is no folder",
+    ];
+    assert!(words.iter().all(|words| run.stderr.contains(words)), "{}", run.stderr);
 }
 
 #[test]

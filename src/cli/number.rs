@@ -1,8 +1,12 @@
 //! Numbers as they are typed on the command line: addresses and lengths, words, bytes, durations.
 
 use super::negative::unmark_text;
-use crate::config::{SizeError, parse_size};
+use crate::config::{SizeError, parse_duration, parse_size};
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+/// The deadlines that can be asked for.
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
 
 /// Parses an address or a length, in bytes: terms joined by `+`, each `0x` and hexadecimal digits, or a size as
 /// mcomp.cfg has it.
@@ -72,12 +76,12 @@ pub(super) fn index(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| format!("{text:?} is not a server's index: allowed is a whole number from 0"))
 }
 
-/// Parses a duration with a unit, such as `5s` or `500ms`; zero is none.
+/// Parses a deadline: a duration with a unit, such as `5s` or `500ms`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("it must be more than zero".to_owned()),
-        Ok(duration) => Ok(duration),
-        Err(_) => Err(format!("{text:?} is not a duration: allowed are 5s, 500ms and sums such as 1m 30s")),
+    match parse_duration(text) {
+        Some(duration) if TIMEOUT.contains(&duration) => Ok(duration),
+        Some(_) => Err("allowed is a duration from 1ms to 24h".to_owned()),
+        None => Err(format!("{text:?} is not a duration: allowed are 5s, 500ms and sums such as 1m 30s")),
     }
 }
 
@@ -135,7 +139,7 @@ mod tests {
     #[test]
     fn a_duration_needs_a_unit_and_is_not_zero() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        for text in ["0s", "5", "", "-1s", "soon"] {
+        for text in ["0s", "5", "", "-1s", "soon", "25h", "1day"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }

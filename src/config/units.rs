@@ -1,6 +1,7 @@
 //! Sizes and durations as text: `64MiB`, `500ms`.
 
 use bytesize::Unit;
+use std::time::Duration;
 
 /// Why a text is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,12 +34,25 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     if unit.is_empty() {
         return Ok(number);
     }
-    let factor = unit.parse::<Unit>().map_err(|_| SizeError::Form)? * 1;
-    if unit.len() == 1 && factor != 1 {
-        let letter = unit.to_ascii_uppercase();
+    // Some write "64K", some "64Ki": the parser below knows both, and more than the manual page.
+    let letter = unit.chars().next().unwrap_or_default().to_ascii_uppercase();
+    if "KMGTP".contains(letter) && (unit.len() == 1 || unit.get(1..).is_some_and(|rest| rest.eq_ignore_ascii_case("i")))
+    {
         return Err(SizeError::Ambiguous(unit.to_owned(), format!("{letter}iB"), format!("{letter}B")));
     }
+    let is_known = unit.len() <= 3 && "BKMGTP".contains(letter) && unit.to_ascii_uppercase().ends_with('B');
+    let factor = unit.parse::<Unit>().ok().filter(|_| is_known).ok_or(SizeError::Form)? * 1;
     number.checked_mul(factor).ok_or(SizeError::TooLarge)
+}
+
+/// Reads a length of time: whole numbers with the units ms, s, m and h, such as `500ms` or `1m 30s`. None when the text
+/// is anything else.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    // humantime knows many more units, among them M for a month, and fractions.
+    let units = text.split(|c: char| !c.is_alphabetic()).filter(|unit| !unit.is_empty());
+    let known = !text.contains('.') && units.into_iter().all(|unit| ["ms", "s", "m", "h"].contains(&unit));
+    humantime::parse_duration(text).ok().filter(|_| known)
 }
 
 /// Writes a size in bytes with the largest binary unit that divides it; [`parse_size`] reads it back.
@@ -81,7 +95,20 @@ mod tests {
         for text in ["18446744073709551616", "16384PiB", "99999999999999999999B"] {
             assert_eq!(parse_size(text), Err(SizeError::TooLarge), "{text}");
         }
-        assert!(matches!(parse_size("64M"), Err(SizeError::Ambiguous(..))));
+        for text in ["64M", "64Ki", "1 p"] {
+            assert!(matches!(parse_size(text), Err(SizeError::Ambiguous(..))), "{text}");
+        }
+        for text in ["1EB", "1EiB", "1ki b", "1kibi", "1bytes", "1KiBB"] {
+            assert_eq!(parse_size(text), Err(SizeError::Form), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_have_four_units() {
+        assert_eq!(parse_duration("1h 2m3s 4ms"), Some(Duration::from_millis(3_723_004)));
+        for text in ["", "5", "5sec", "1M", "1day", "5us", "-1s", "1.5s", "s"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
     }
 
     proptest! {
