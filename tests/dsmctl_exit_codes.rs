@@ -137,6 +137,8 @@ fn a_range_outside_the_memory_is_65_before_anything_is_done() {
     ] {
         folder.dsmctl(line).fails(65, "outside the memory, which has 131072 bytes");
     }
+    folder.dsmctl("copy 128KiB 0 1").fails(65, "the source: address 131072");
+    folder.dsmctl("copy 0 128KiB 1").fails(65, "the destination: address 131072");
     assert_eq!(std::fs::read(kept).unwrap(), b"kept");
     folder.dsmctl_with_input("write 128KiB -", b"x").fails(65, "past the end of the memory");
     for line in ["add 4 1", "swap 0x7 1", "cas 1 0 1"] {

@@ -34,10 +34,13 @@ pub(super) enum Failure {
     /// The range is not inside the memory.
     #[error(transparent)]
     OutsideMemory(#[from] OutsideMemory),
+    /// One of the two ranges of a copy is not inside the memory.
+    #[error("the {which}: {error}")]
+    CopyOutside { which: &'static str, error: OutsideMemory },
     /// A stream of unknown length was longer than the memory behind its address.
     #[error(
-        "{input} goes on past the end of the memory: its first {written} bytes were written, up to address {end}, and \
-         the rest was not"
+        "{input} goes on past the end of the memory: of it, {} written, up to address {end}, and the rest was not",
+        written_so_far(*written)
     )]
     TooMuchInput { input: String, written: u64, end: u64 },
     /// What was to be written cannot be opened.
@@ -77,9 +80,20 @@ impl fmt::Display for Servers {
         }
         if *refused > 0 {
             let separator = if *down > 0 { "; " } else { "" };
-            write!(formatter, "{separator}{refused} of {asked} {servers} answered with an error, shown above")?;
+            write!(
+                formatter,
+                "{separator}{refused} of {asked} {servers} answered with an error: the reason stands beside each"
+            )?;
         }
         Ok(())
+    }
+}
+
+fn written_so_far(count: u64) -> String {
+    match count {
+        0 => "nothing was".to_owned(),
+        1 => "the first byte was".to_owned(),
+        _ => format!("the first {count} bytes were"),
     }
 }
 
@@ -126,7 +140,7 @@ impl Failure {
         match self {
             Self::Usage(_) => exit::USAGE,
             Self::Configuration(_) => exit::CONFIGURATION,
-            Self::OutsideMemory(_) | Self::TooMuchInput { .. } => exit::DATA,
+            Self::OutsideMemory(_) | Self::CopyOutside { .. } | Self::TooMuchInput { .. } => exit::DATA,
             Self::NoInput { error, .. } | Self::InputOutput { error, .. }
                 if error.kind() == io::ErrorKind::PermissionDenied =>
             {

@@ -3,6 +3,11 @@
 pub(super) use crate::config::approximate_size as bytes;
 use std::time::Duration;
 
+/// A number of bytes, in words.
+pub(super) fn count_of_bytes(count: u64) -> String {
+    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
+}
+
 /// A short time in ns, µs, ms or s.
 pub(super) fn latency(time: Duration) -> String {
     let nanoseconds = time.as_nanos();

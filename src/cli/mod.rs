@@ -92,7 +92,7 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
         Command::Add(add) => atomic::add(add, &session()?)?,
         Command::Swap(swap) => atomic::swap(swap, &session()?)?,
         Command::Locate(locate) => locate::run(locate, &session()?)?,
-        Command::Status => status::run(&session()?)?,
+        Command::Status(status) => status::run(status, &session()?)?,
         Command::Ping(ping) => ping::run(ping, &session()?)?,
         Command::Config(Configuration::Check) => configuration::check(global)?,
         Command::Config(Configuration::Show) => configuration::show(global)?,

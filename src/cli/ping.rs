@@ -23,7 +23,8 @@ pub(super) fn run(ping: &Ping, session: &Session) -> Result<(), Failure> {
     let n = session.layout().n();
     let servers: Vec<usize> = match ping.server {
         Some(server) if server >= n => {
-            let message = format!("there is no server {server}: the configuration has 0 to {}", n - 1);
+            let known = if n == 1 { "server 0 only".to_owned() } else { format!("the servers 0 to {}", n - 1) };
+            let message = format!("there is no server {server}: the configuration has {known}");
             return Err(Failure::Usage(message));
         }
         Some(server) => vec![server],

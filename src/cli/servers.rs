@@ -64,9 +64,8 @@ impl State {
 pub(super) fn reason(error: &Error) -> String {
     match error {
         Error::Unavailable { reason, .. } => reason.clone(),
-        Error::LayoutDiffers { message, .. } => {
-            format!("its mcomp.cfg is not the same; \"ours\" is the server's and \"theirs\" this client's: {message}")
-        }
+        // The server's text says whose value is whose.
+        Error::LayoutDiffers { message, .. } => message.clone(),
         Error::Refused { refusal, .. } => format!("{} ({})", refusal.message, refusal.code.name()),
         Error::Protocol { message, .. } => format!("{message}. Check that a dsmd of this release answers there"),
         other => other.to_string(),

@@ -188,7 +188,10 @@ fn decode_hex(text: &str, bytes: &mut Vec<u8>) -> Result<(), String> {
         .collect();
     let digits = digits.ok_or_else(|| format!("{text:?} is not hexadecimal: allowed are 0-9, a-f and A-F"))?;
     if !digits.len().is_multiple_of(2) {
-        return Err(format!("{text:?} has {} hexadecimal digits: a byte takes two, so write 0a for a", digits.len()));
+        return Err(format!(
+            "{text:?} has {} hexadecimal digits, an odd number: a byte takes two, so write 0a for a",
+            digits.len()
+        ));
     }
     bytes.extend(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]));
     Ok(())

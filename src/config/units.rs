@@ -38,7 +38,11 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     let letter = unit.chars().next().unwrap_or_default().to_ascii_uppercase();
     if "KMGTP".contains(letter) && (unit.len() == 1 || unit.get(1..).is_some_and(|rest| rest.eq_ignore_ascii_case("i")))
     {
-        return Err(SizeError::Ambiguous(unit.to_owned(), format!("{letter}iB"), format!("{letter}B")));
+        return Err(SizeError::Ambiguous(
+            unit.to_owned(),
+            format!("{letter}iB"),
+            format!("{}B", if letter == 'K' { 'k' } else { letter }),
+        ));
     }
     let is_known = unit.len() <= 3 && "BKMGTP".contains(letter) && unit.to_ascii_uppercase().ends_with('B');
     let factor = unit.parse::<Unit>().ok().filter(|_| is_known).ok_or(SizeError::Form)? * 1;
