@@ -240,3 +240,19 @@ fn a_reader_that_has_gone_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
 }
+
+#[test]
+fn help_and_results_that_cannot_be_printed_are_74() {
+    let folder = Folder::new();
+    for line in [["--help", "--json"], ["config", "show"]] {
+        let output = std::process::Command::new(assert_cmd::cargo::cargo_bin("dsmctl"))
+            .current_dir(&folder.0)
+            .env("DSM_CONFIG", "mcomp.cfg")
+            .args(line)
+            .stdout(std::fs::File::create("/dev/full").unwrap())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(74), "{line:?}");
+        assert!(String::from_utf8(output.stderr).unwrap().contains("standard output: "), "{line:?}");
+    }
+}
