@@ -144,8 +144,22 @@ fn all_mistakes_are_named_at_once_in_the_order_of_the_file() {
     let error = error(text);
     let places: Vec<&str> = error.lines().map(|line| line.split_once(": ").unwrap().0).collect();
     assert_eq!(places, ["m.cfg:1:5", "m.cfg:2:5", "m.cfg:4:11", "m.cfg:6:11", "m.cfg:8:1"], "{error}");
+    let together = parse("name = \"a b\"\nk = 1\nx = 1").unwrap_err().to_string();
+    for words in ["name is \"a b\"", "k is 1 bytes", "n is missing", "[[server]] is missing", "\"x\""] {
+        assert!(together.contains(words), "{words}: {together}");
+    }
+    assert_eq!(parse("").unwrap_err().to_string().lines().count(), 3);
     let endless: Vec<String> = (0..1000).map(|i| format!("x{i} = 1\n")).collect();
     assert_eq!(parse(&endless.concat()).unwrap_err().to_string().lines().count(), MAX_MISTAKES);
+}
+
+#[test]
+fn a_snapshot_agent_has_an_address_of_its_own() {
+    let own =
+        "m.cfg:7:12: server.1.snapshot is \"10.0.0.2:7411\", which is the address of server 1: give it another port";
+    assert_eq!(error(&changed("", "snapshot = \"10.0.0.2:7411\"")), own);
+    let twice = GOOD.replace("7411\"", "7411\"\nsnapshot = \"a:1\"");
+    assert!(error(&twice).contains(":8:12: server.1.snapshot is \"a:1\", which is the snapshot of server 0"));
 }
 
 #[test]

@@ -65,8 +65,21 @@ fn a_bad_command_line_is_64_and_help_is_0() {
     for line in ["", "nonsense", "config", "write 0"] {
         folder.dsmctl(line).fails(64, "Usage: dsmctl");
     }
-    for line in ["read zero 1", "add 0 --jsn", "fill 0 1 256"] {
+    for line in ["read zero 1", "fill 0 1 256"] {
         folder.dsmctl(line).fails(64, "dsmctl: invalid value");
+    }
+    for (line, message) in [
+        ("add 0 --jsn", "a similar argument exists: '--json'"),
+        ("add -8 1", "'-8' for '<ADDRESS>': it is negative"),
+        ("fill 0 10 -1", "'-1' for '<BYTE>': \"-1\" is not a byte: allowed is a whole number from 0 to 255"),
+        ("fill 0 10 a", "from 0 to 255"),
+        ("add 8 -inf", "\"-inf\" is not a whole number"),
+        ("ping -1", "is not a server's index"),
+        ("write 0 --type f64 1e-400", "so small that it would become 0"),
+    ] {
+        let run = folder.dsmctl(line);
+        run.fails(64, message);
+        assert!(!run.stderr.contains("tip: to pass"), "{}", run.stderr);
     }
     folder.dsmctl("write 0 --type u8 7 300").fails(64, "300 does not fit u8 (0 to 255)");
     folder.dsmctl("read 0 3 --format u16").fails(64, "a u16 takes 2");
@@ -98,6 +111,7 @@ fn a_missing_or_bad_configuration_is_78_and_names_the_file() {
         let line: Vec<&str> = ["--config", "bad.cfg"].into_iter().chain(command.split(' ')).collect();
         dsmctl(&line, None).fails(78, "bad.cfg:1:5");
     }
+    dsmctl(&["--config", ".", "locate", "0"], None).fails(78, ": name the file in it with --config");
     dsmctl(&["locate", "0"], Some(Path::new("missing.cfg"))).fails(78, "missing.cfg");
     assert_eq!(dsmctl(&["locate", "0"], Some(Path::new("mcomp.cfg"))).code, 0);
     assert_eq!(dsmctl(&["--config", "mcomp.cfg", "locate", "0"], Some(Path::new("missing.cfg"))).code, 0);
@@ -123,6 +137,8 @@ fn a_range_outside_the_memory_is_65_before_anything_is_done() {
     ] {
         folder.dsmctl(line).fails(65, "outside the memory, which has 131072 bytes");
     }
+    folder.dsmctl("copy 128KiB 0 1").fails(65, "the source: address 131072");
+    folder.dsmctl("copy 0 128KiB 1").fails(65, "the destination: address 131072");
     assert_eq!(std::fs::read(kept).unwrap(), b"kept");
     folder.dsmctl_with_input("write 128KiB -", b"x").fails(65, "past the end of the memory");
     for line in ["add 4 1", "swap 0x7 1", "cas 1 0 1"] {
@@ -186,14 +202,28 @@ fn config_check_says_ok_and_show_says_where_values_come_from() {
     let line = |key: &str| run.stdout.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
     assert!(line("k ").ends_with("line 1"), "{}", run.stdout);
     assert!(line("security.trusted_network ").ends_with("default"), "{}", run.stdout);
-    let settings: Vec<serde_json::Value> = serde_json::from_str(&folder.dsmctl("config show --json").stdout).unwrap();
-    let n = settings.iter().find(|setting| setting["key"] == "n").unwrap();
+    assert!(run.stdout.starts_with("# mcomp.cfg\n"), "{}", run.stdout);
+    let shown: serde_json::Value = serde_json::from_str(&folder.dsmctl("config show --json").stdout).unwrap();
+    assert_eq!(shown["file"], "mcomp.cfg");
+    let n = shown["settings"].as_array().unwrap().iter().find(|setting| setting["key"] == "n").unwrap();
     assert_eq!((&n["origin"], &n["line"]), (&"file".into(), &2.into()));
 
     folder.file("mcomp.cfg", NOBODY_SERVES.replace("127.0.0.1", "192.0.2.1").replace("[::1]", "192.0.2.2"));
     let run = folder.dsmctl("config check");
     assert_eq!(run.code, 0);
     assert!(run.stderr.contains("warning: mcomp.cfg:4:") && run.stderr.contains("trusted_network"), "{}", run.stderr);
+
+    // RFC 6761: a name in "invalid" is never resolved.
+    let text =
+        NOBODY_SERVES.replace("[::1]", "node2.invalid") + "[log]\noperations = \"all\"\ndirectory = \"/nowhere/log\"";
+    folder.file("mcomp.cfg", text);
+    let run = folder.dsmctl("config check");
+    assert_eq!(run.code, 0);
+    let words = [
+        "mcomp.cfg:6:11: the host name of server 1 (node2.invalid:9) cannot be resolved",
+        "/nowhere/log, which is no folder",
+    ];
+    assert!(words.iter().all(|words| run.stderr.contains(words)), "{}", run.stderr);
 }
 
 #[test]
@@ -209,4 +239,20 @@ fn a_reader_that_has_gone_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+#[test]
+fn help_and_results_that_cannot_be_printed_are_74() {
+    let folder = Folder::new();
+    for line in [["--help", "--json"], ["config", "show"]] {
+        let output = std::process::Command::new(assert_cmd::cargo::cargo_bin("dsmctl"))
+            .current_dir(&folder.0)
+            .env("DSM_CONFIG", "mcomp.cfg")
+            .args(line)
+            .stdout(std::fs::File::create("/dev/full").unwrap())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(74), "{line:?}");
+        assert!(String::from_utf8(output.stderr).unwrap().contains("standard output: "), "{line:?}");
+    }
 }

@@ -91,6 +91,22 @@ fn values_are_read_back_in_every_format() {
 }
 
 #[test]
+fn data_may_begin_with_a_minus_and_hold_any_bytes() {
+    let cluster = Cluster::start(1, 64 << 10);
+    prints(&cluster, "write 0 --type text -- -");
+    assert_eq!(prints(&cluster, "read 0 1 --format text"), "-\n");
+    prints(&cluster, "write 0 --type i64 -0x5");
+    assert_eq!(prints(&cluster, "read 0 8 --format i64"), "-5\n");
+    prints(&cluster, "write 0 --type f64 -inf");
+    assert_eq!(prints(&cluster, "read 0 8 --format f64"), "-inf\n");
+    let latin: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"caf\xe9");
+    let mut command = assert_cmd::Command::cargo_bin("dsmctl").unwrap();
+    let output = command.env("DSM_CONFIG", cluster.config_path()).args(["write", "0"]).arg(latin).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    assert_eq!(prints(&cluster, "read 0 4 --format hex"), "636166e9\n");
+}
+
+#[test]
 fn words_change_as_told_and_show_what_they_were() {
     let cluster = Cluster::start(1, 64 << 10);
     assert_eq!(prints(&cluster, "add 8 -1"), "0\n");
@@ -108,7 +124,7 @@ fn input_that_runs_past_the_memory_says_how_much_was_written() {
     let cluster = Cluster::start(1, 64 << 10);
     let run = dsmctl_with_input(&cluster, "write 65000 -", &[9; 1000]);
     assert_eq!(run.code, 65);
-    assert!(run.stderr.contains("first 536 bytes were written, up to address 65536"), "{}", run.stderr);
+    assert!(run.stderr.contains("the first 536 bytes were written, up to address 65536"), "{}", run.stderr);
     assert_eq!(dsmctl(&cluster, "read 65000 536").stdout, [9; 536]);
     let exactly = dsmctl_with_input(&cluster, "write 65000 -", &[8; 536]);
     assert_eq!((exactly.code, exactly.stderr.as_str()), (0, ""));
@@ -138,4 +154,44 @@ fn status_and_ping_show_who_is_there_and_who_is_not() {
     let run = dsmctl(&cluster, "--timeout 300ms read 0 128KiB+1");
     assert_eq!(run.code, 69);
     assert!(run.stderr.contains(&format!("server 1 ({})", cluster.address(1))), "{}", run.stderr);
+}
+
+#[test]
+fn a_server_that_answers_and_refuses_is_not_called_down() {
+    let cluster = Cluster::start(1, 64 << 10);
+    let text = std::fs::read_to_string(cluster.config_path()).unwrap();
+    file(&cluster, "other.cfg", text.replace("k = 65536", "k = 131072").as_bytes());
+    for line in ["status --config other.cfg", "ping --config other.cfg", "read 0 1 --config other.cfg"] {
+        let run = dsmctl(&cluster, line);
+        assert_eq!(run.code, 78, "{line}: {}", run.stderr);
+        let all = String::from_utf8(run.stdout).unwrap() + &run.stderr;
+        assert_eq!(all.matches("mcomp.cfg differs between").count(), 1, "{line}: {all}");
+        assert_eq!(all.contains("refused: "), !line.starts_with("read"), "{line}: {all}");
+        assert!(!all.contains("down") && !all.contains("systemctl"), "{line}: {all}");
+    }
+    let stdout = dsmctl(&cluster, "status --json --config other.cfg").stdout;
+    let rows: serde_json::Value = serde_json::from_slice(&stdout).unwrap();
+    assert_eq!(rows[0]["state"], "refused");
+}
+
+#[test]
+fn what_does_not_speak_the_protocol_is_76_for_status_too() {
+    let cluster = Cluster::start(1, 64 << 10);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let answer = move || {
+        for stream in listener.incoming().take(2) {
+            std::io::Write::write_all(&mut stream.unwrap(), b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+                .unwrap();
+        }
+    };
+    let web_server = std::thread::spawn(answer);
+    let text = std::fs::read_to_string(cluster.config_path()).unwrap();
+    file(&cluster, "web.cfg", text.replace(cluster.address(0), &address).as_bytes());
+    for line in ["status --config web.cfg", "ping --config web.cfg"] {
+        let run = dsmctl(&cluster, line);
+        assert_eq!(run.code, 76, "{line}: {}", run.stderr);
+        assert!(String::from_utf8(run.stdout).unwrap().contains("protocol: "), "{line}");
+    }
+    web_server.join().unwrap();
 }

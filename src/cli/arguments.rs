@@ -4,10 +4,12 @@
 #![allow(clippy::doc_markdown)]
 
 use super::format::Format;
+use super::negative;
 use super::number;
 use super::value::ValueType;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,17 +27,24 @@ pub(super) struct Arguments {
     pub(super) command: Command,
 }
 
+impl Arguments {
+    /// Parses a command line, which begins with the program's name.
+    pub(super) fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(negative::mark(line))
+    }
+}
+
 /// What every command takes.
 #[derive(Debug, Args)]
 pub(super) struct Global {
     /// The configuration; without it $DSM_CONFIG, else /etc/mcomp.cfg
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) config: Option<PathBuf>,
     /// Print JSON, for programs
     #[arg(long, global = true)]
     pub(super) json: bool,
     /// Wait this long for the servers; without it client.timeout of the configuration
-    #[arg(long, global = true, value_name = "DURATION", value_parser = number::duration)]
+    #[arg(long, global = true, value_name = "DURATION", value_hint = ValueHint::Other, value_parser = number::duration)]
     pub(super) timeout: Option<Duration>,
 }
 
@@ -58,7 +67,7 @@ pub(super) enum Command {
     /// Show which servers hold a range, and where
     Locate(Locate),
     /// Show every server's state and counters
-    Status,
+    Status(Status),
     /// Measure the round trip to one server or to all
     Ping(Ping),
     /// Check or show the configuration
@@ -74,13 +83,13 @@ pub(super) enum Command {
 #[derive(Debug, Args)]
 pub(super) struct Write {
     /// Where the first byte goes
-    #[arg(value_parser = number::quantity)]
+    #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) address: u64,
-    /// What to write; `-` alone is standard input
-    #[arg(required_unless_present = "file", conflicts_with = "file", allow_negative_numbers = true)]
-    pub(super) data: Vec<String>,
-    /// Write the bytes of this file
-    #[arg(long, value_name = "FILE")]
+    /// What to write; a single - is standard input, except after --
+    #[arg(required_unless_present = "file", conflicts_with = "file", value_parser = clap::value_parser!(OsString))]
+    pub(super) data: Vec<OsString>,
+    /// Write the bytes of this file; - is standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) file: Option<PathBuf>,
     /// What DATA is: numbers are little-endian, text is the bytes as given
     #[arg(long = "type", value_name = "TYPE", value_enum, conflicts_with = "file")]
@@ -90,94 +99,102 @@ pub(super) struct Write {
 #[derive(Debug, Args)]
 pub(super) struct Read {
     /// The first byte
-    #[arg(value_parser = number::quantity)]
+    #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) address: u64,
     /// How many bytes
-    #[arg(value_parser = number::quantity)]
+    #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) length: u64,
     /// How to show them; without it hexdump on a terminal, raw elsewhere
     #[arg(long, value_enum)]
     pub(super) format: Option<Format>,
     /// Write to this file
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Fill {
     /// The first byte
-    #[arg(value_parser = number::quantity)]
+    #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) address: u64,
     /// How many bytes
-    #[arg(value_parser = number::quantity)]
+    #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) length: u64,
     /// What each of them becomes, 0 to 255
-    #[arg(value_parser = number::byte)]
+    #[arg(value_parser = number::byte, value_hint = ValueHint::Other)]
     pub(super) byte: u8,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Copy {
     /// The first byte to copy
-    #[arg(value_parser = number::quantity)]
+    #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) from: u64,
     /// Where it goes
-    #[arg(value_parser = number::quantity)]
+    #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) to: u64,
     /// How many bytes
-    #[arg(value_parser = number::quantity)]
+    #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) length: u64,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Cas {
     /// A multiple of 8
-    #[arg(value_parser = number::quantity)]
+    #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) address: u64,
     /// The value to find there
-    #[arg(value_parser = number::word, allow_hyphen_values = true)]
+    #[arg(value_parser = number::word, value_hint = ValueHint::Other)]
     pub(super) expected: u64,
     /// The value to store if it was found
-    #[arg(value_parser = number::word, allow_hyphen_values = true)]
+    #[arg(value_parser = number::word, value_hint = ValueHint::Other)]
     pub(super) new: u64,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Add {
     /// A multiple of 8
-    #[arg(value_parser = number::quantity)]
+    #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) address: u64,
     /// What to add; negative to subtract
-    #[arg(value_parser = number::word, allow_hyphen_values = true)]
+    #[arg(value_parser = number::word, value_hint = ValueHint::Other)]
     pub(super) number: u64,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Swap {
     /// A multiple of 8
-    #[arg(value_parser = number::quantity)]
+    #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) address: u64,
     /// The value to store
-    #[arg(value_parser = number::word, allow_hyphen_values = true)]
+    #[arg(value_parser = number::word, value_hint = ValueHint::Other)]
     pub(super) number: u64,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Locate {
     /// The first byte
-    #[arg(value_parser = number::quantity)]
+    #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) address: u64,
     /// How many bytes
-    #[arg(value_parser = number::quantity, default_value = "1")]
+    #[arg(value_parser = number::quantity, default_value = "1", value_hint = ValueHint::Other)]
     pub(super) length: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// Show all columns, also when the terminal is too narrow for them
+    #[arg(long)]
+    pub(super) wide: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Ping {
     /// The server's index; without it all servers
+    #[arg(value_parser = number::index, value_hint = ValueHint::Other)]
     pub(super) server: Option<usize>,
     /// How many round trips to each
-    #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "NUMBER", value_hint = ValueHint::Other, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(super) count: u32,
 }
 
@@ -194,12 +211,17 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
-        Arguments::try_parse_from(line.split_whitespace())
+        Arguments::read(line.split_whitespace().map(OsString::from))
     }
 
     fn written(line: &str) -> Write {
         match parse(line).unwrap().command {
-            Command::Write(write) => write,
+            Command::Write(mut write) => {
+                for data in &mut write.data {
+                    *data = negative::unmark(data).to_owned();
+                }
+                write
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -214,6 +236,7 @@ mod tests {
         assert_eq!(written("dsmctl write 0 --type i32 -5 7").data, ["-5", "7"]);
         assert_eq!(written("dsmctl write 0 -5 -1.5e3 --type f64").data, ["-5", "-1.5e3"]);
         assert_eq!(written("dsmctl write 0 --type f64 -- -inf -5").data, ["-inf", "-5"]);
+        assert_eq!(written("dsmctl write 0 --type f64 -inf -0x5 --json").data, ["-inf", "-0x5"]);
         assert_eq!(written("dsmctl write 0 -").data, ["-"]);
         assert_eq!(written("dsmctl write 0 hello --json").data, ["hello"]);
         for line in ["dsmctl add 8 -5", "dsmctl add 8 -0x5 --json", "dsmctl --timeout 1s add 8 -5"] {
@@ -236,6 +259,8 @@ mod tests {
             "dsmctl read 0",
             "dsmctl read 0 1 --format nonsense",
             "dsmctl fill 0 1 256",
+            "dsmctl fill 0 1 -1",
+            "dsmctl add -8 1",
             "dsmctl add 0 --jsn",
             "dsmctl ping --count 0",
             "dsmctl ping -1",

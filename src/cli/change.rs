@@ -27,8 +27,10 @@ pub(super) fn fill(fill: &Fill, session: &Session) -> Result<(), Failure> {
 }
 
 pub(super) fn copy(copy: &Copy, session: &Session) -> Result<(), Failure> {
-    session.check(copy.from, copy.length)?;
-    session.check(copy.to, copy.length)?;
+    for (which, start) in [("source", copy.from), ("destination", copy.to)] {
+        let pieces = session.layout().pieces(start, copy.length);
+        pieces.map(drop).map_err(|error| Failure::CopyOutside { which, error })?;
+    }
     let mut progress = Progress::new(Some(copy.length));
     for (start, step) in steps(copy) {
         let copied = session.client.copy(copy.from + start, copy.to + start, step);

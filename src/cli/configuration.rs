@@ -4,9 +4,10 @@ use super::arguments::Global;
 use super::failure::Failure;
 use super::human;
 use super::output;
+use super::servers::ask_each;
 use super::session::load;
 use super::table::{self, Align};
-use crate::config::{Config, IdentityError, Origin, check_capacity, own_index};
+use crate::config::{Config, IdentityError, OperationLogMode, Origin, check_capacity, own_index};
 use crate::segment;
 use serde_json::{Value, json};
 
@@ -39,19 +40,55 @@ pub(super) fn check(global: &Global) -> Result<(), Failure> {
     ))
 }
 
-/// The first address that dsmd will refuse, and how many more there are: all have one cause.
+/// What is no mistake in the file, and yet stands in the way of dsmd or of clients.
 fn warnings(config: &Config) -> Vec<String> {
+    untrusted(config).into_iter().chain(unresolved(config)).chain(log_directory(config)).collect()
+}
+
+/// The first address that dsmd will refuse, and how many more there are: all have one cause.
+fn untrusted(config: &Config) -> Option<String> {
     let mut untrusted = (0..config.layout.n()).filter_map(|index| config.untrusted_address(index));
-    let Some(first) = untrusted.next() else { return Vec::new() };
+    let first = untrusted.next()?;
     let others = match untrusted.count() {
         0 => String::new(),
         others => format!(" (likewise {others} more)"),
     };
-    vec![format!("{first}{others}")]
+    Some(format!("{first}{others}"))
+}
+
+/// The addresses whose host name this machine cannot resolve.
+fn unresolved(config: &Config) -> Vec<String> {
+    let all: Vec<usize> = (0..config.layout.n()).collect();
+    let errors = ask_each(&all, |index| config.servers[index].address.resolve().err());
+    let warning = |index: usize, error: std::io::Error| {
+        let place = place(config, &format!("server.{index}.address"));
+        let address = &config.servers[index].address;
+        format!("{place}: the host name of server {index} ({address}) cannot be resolved on this machine: {error}")
+    };
+    all.into_iter().zip(errors).filter_map(|(index, error)| error.map(|error| warning(index, error))).collect()
+}
+
+/// A folder for the operation log that is not there.
+fn log_directory(config: &Config) -> Option<String> {
+    let directory = &config.log.directory;
+    if config.log.operations == OperationLogMode::Off || directory.is_dir() {
+        return None;
+    }
+    let place = place(config, "log.operations");
+    let directory = directory.display();
+    Some(format!(
+        "{place}: the operation log is to be in {directory}, which is no folder on this machine: create it where dsmd runs"
+    ))
+}
+
+fn place(config: &Config, key: &str) -> String {
+    let place = config.place(key);
+    format!("{}:{}:{}", config.path.display(), place.line, place.column)
 }
 
 pub(super) fn show(global: &Global) -> Result<(), Failure> {
-    let settings = load(global)?.settings();
+    let config = load(global)?;
+    let (file, settings) = (config.path.display().to_string(), config.settings());
     if global.json {
         let rows: Vec<Value> = settings
             .iter()
@@ -64,7 +101,7 @@ pub(super) fn show(global: &Global) -> Result<(), Failure> {
                 json!({ "key": setting.key, "value": setting.value, "origin": origin, "line": line })
             })
             .collect();
-        return output::print_json(&rows.into());
+        return output::print_json(&json!({ "file": file, "settings": rows }));
     }
     let rows: Vec<Vec<String>> = settings
         .into_iter()
@@ -76,5 +113,5 @@ pub(super) fn show(global: &Global) -> Result<(), Failure> {
             vec![setting.key, setting.value, origin]
         })
         .collect();
-    output::print(&table::render(&[Align::Left, Align::Left, Align::Left], &rows))
+    output::print(&format!("# {file}\n{}", table::render(&[Align::Left, Align::Left, Align::Left], &rows)))
 }

@@ -1,5 +1,6 @@
 //! Why a command failed, and the exit code that says so. This is the only place that chooses one; dsmctl(1) lists them.
 
+use super::servers::State;
 use crate::client;
 use crate::config::ConfigError;
 use crate::layout::OutsideMemory;
@@ -33,10 +34,13 @@ pub(super) enum Failure {
     /// The range is not inside the memory.
     #[error(transparent)]
     OutsideMemory(#[from] OutsideMemory),
+    /// One of the two ranges of a copy is not inside the memory.
+    #[error("the {which}: {error}")]
+    CopyOutside { which: &'static str, error: OutsideMemory },
     /// A stream of unknown length was longer than the memory behind its address.
     #[error(
-        "{input} goes on past the end of the memory: its first {written} bytes were written, up to address {end}, and \
-         the rest was not"
+        "{input} goes on past the end of the memory: of it, {} written, up to address {end}, and the rest was not",
+        written_so_far(*written)
     )]
     TooMuchInput { input: String, written: u64, end: u64 },
     /// What was to be written cannot be opened.
@@ -54,11 +58,43 @@ pub(super) enum Failure {
     /// A long transfer ended early.
     #[error("after {done}{total} bytes were {verb}: {cause}")]
     Partly { verb: &'static str, done: u64, total: OfTotal, cause: Box<Failure> },
-    /// Some servers do not answer; each has been shown with its reason.
-    #[error(
-        "{down} of {asked} servers did not answer: see that dsmd runs there (systemctl status dsmd) and can be reached"
-    )]
-    Down { down: usize, asked: usize },
+    /// Some servers are down or refuse; each has been shown with its reason.
+    #[error("{}", Servers { down: *down, refused: *refused, asked: *asked })]
+    Servers { down: usize, refused: usize, asked: usize, code: u8 },
+}
+
+/// What is the matter with how many of the servers that were asked.
+struct Servers {
+    down: usize,
+    refused: usize,
+    asked: usize,
+}
+
+impl fmt::Display for Servers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { down, refused, asked } = self;
+        let servers = if *asked == 1 { "server" } else { "servers" };
+        if *down > 0 {
+            write!(formatter, "{down} of {asked} {servers} did not answer: see that dsmd runs there ")?;
+            write!(formatter, "(systemctl status dsmd) and can be reached")?;
+        }
+        if *refused > 0 {
+            let separator = if *down > 0 { "; " } else { "" };
+            write!(
+                formatter,
+                "{separator}{refused} of {asked} {servers} answered with an error: the reason stands beside each"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn written_so_far(count: u64) -> String {
+    match count {
+        0 => "nothing was".to_owned(),
+        1 => "the first byte was".to_owned(),
+        _ => format!("the first {count} bytes were"),
+    }
 }
 
 /// How long a transfer is to be, in bytes; shows itself only if that is known.
@@ -85,12 +121,26 @@ impl Failure {
         Self::Partly { verb, done, total: OfTotal(total), cause: Box::new(self) }
     }
 
+    /// The failure of a command that asked `asked` servers, of which those with `errors` gave no answer; none if there
+    /// are none. Its exit code is the greatest of those that the errors have each by itself.
+    pub(super) fn of_servers<'e>(asked: usize, errors: impl Iterator<Item = &'e client::Error>) -> Option<Self> {
+        let (mut down, mut refused, mut code) = (0, 0, 0);
+        for error in errors {
+            match State::of(error) {
+                State::Down => down += 1,
+                State::Refused | State::Protocol => refused += 1,
+            }
+            code = code.max(code_of_memory(error));
+        }
+        (code != 0).then_some(Self::Servers { down, refused, asked, code })
+    }
+
     /// The exit code, and so dsmctl(1)'s EXIT STATUS.
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => exit::USAGE,
             Self::Configuration(_) => exit::CONFIGURATION,
-            Self::OutsideMemory(_) | Self::TooMuchInput { .. } => exit::DATA,
+            Self::OutsideMemory(_) | Self::CopyOutside { .. } | Self::TooMuchInput { .. } => exit::DATA,
             Self::NoInput { error, .. } | Self::InputOutput { error, .. }
                 if error.kind() == io::ErrorKind::PermissionDenied =>
             {
@@ -101,7 +151,7 @@ impl Failure {
             Self::OutputClosed => 0,
             Self::Memory(error) => code_of_memory(error),
             Self::Partly { cause, .. } => cause.code(),
-            Self::Down { .. } => exit::UNAVAILABLE,
+            Self::Servers { code, .. } => *code,
         }
     }
 }
@@ -177,6 +227,20 @@ mod tests {
         assert!(down().after("read", 8, None).to_string().starts_with("after 8 bytes were read: "));
         assert_eq!(down().after("written", 0, Some(16)).to_string(), down().to_string());
         assert!(matches!(Failure::OutputClosed.after("read", 8, None), Failure::OutputClosed));
+    }
+
+    #[test]
+    fn of_servers_that_fail_differently_the_greatest_code_counts() {
+        let address = || "[::1]:7411".to_owned();
+        let down = client::Error::Unavailable { server: 0, address: address(), reason: "late".to_owned() };
+        let other = client::Error::LayoutDiffers { server: 1, address: address(), message: "k".to_owned() };
+        let code = |errors: &[&client::Error]| {
+            Failure::of_servers(3, errors.iter().copied()).map(|failure| (failure.code(), failure.to_string()))
+        };
+        assert_eq!(code(&[]), None);
+        assert!(code(&[&down]).is_some_and(|(code, text)| code == 69 && text.starts_with("1 of 3 servers did not")));
+        assert!(code(&[&other]).is_some_and(|(code, text)| code == 78 && text.starts_with("1 of 3 servers answered")));
+        assert!(code(&[&other, &down]).is_some_and(|(code, text)| code == 78 && text.contains("; 1 of 3 servers")));
     }
 
     #[test]

@@ -1,18 +1,11 @@
 //! Amounts as people read them: three or four digits and a unit.
 
+pub(super) use crate::config::approximate_size as bytes;
 use std::time::Duration;
 
-const BYTE_UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-
-/// Bytes in the largest unit of which there is at least one, with one decimal where there is a remainder.
-pub(super) fn bytes(amount: u64) -> String {
-    let unit = (amount.max(1).ilog2() / 10) as usize;
-    let shift = 10 * unit;
-    if amount & ((1 << shift) - 1) == 0 {
-        return format!("{} {}", amount >> shift, BYTE_UNITS[unit]);
-    }
-    let tenths = (u128::from(amount) * 10) >> shift;
-    format!("{}.{} {}", tenths / 10, tenths % 10, BYTE_UNITS[unit])
+/// A number of bytes, in words.
+pub(super) fn count_of_bytes(count: u64) -> String {
+    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
 }
 
 /// A short time in ns, µs, ms or s.

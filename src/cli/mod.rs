@@ -11,6 +11,7 @@ mod format;
 mod hexdump;
 mod human;
 mod locate;
+mod negative;
 mod number;
 mod output;
 mod ping;
@@ -24,15 +25,16 @@ mod value;
 mod write;
 
 use arguments::{Arguments, Command, Configuration};
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use failure::{Failure, exit};
 use session::Session;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Runs dsmctl with the arguments of this process. The exit code is one of those in dsmctl(1).
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::read(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) => {
             return answer_usage(&error).into();
@@ -57,13 +59,21 @@ pub fn command() -> clap::Command {
 
 /// Says what clap has to say, and returns the exit code. Help and version are errors too, to clap.
 fn answer_usage(error: &clap::Error) -> u8 {
-    let text = error.render().to_string();
-    match text.strip_prefix("error: ") {
-        Some(message) => output::complain(message.trim_end()),
-        // When the stream does not take the text, there is nobody left to tell.
-        None => drop(error.print()),
+    let text = error.render().to_string().replace(negative::MARK_IN_TEXT, "");
+    if let Some(message) = text.strip_prefix("error: ") {
+        output::complain(message.trim_end());
+        return exit::USAGE;
     }
-    if error.use_stderr() { exit::USAGE } else { 0 }
+    let printed = error.print().and_then(|()| io::stdout().flush());
+    match printed {
+        _ if error.use_stderr() => exit::USAGE,
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let failure = Failure::input_output("standard output", error);
+            output::complain(&failure);
+            failure.code()
+        }
+        _ => 0,
+    }
 }
 
 fn run(arguments: &Arguments) -> Result<u8, Failure> {
@@ -82,7 +92,7 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
         Command::Add(add) => atomic::add(add, &session()?)?,
         Command::Swap(swap) => atomic::swap(swap, &session()?)?,
         Command::Locate(locate) => locate::run(locate, &session()?)?,
-        Command::Status => status::run(&session()?)?,
+        Command::Status(status) => status::run(status, &session()?)?,
         Command::Ping(ping) => ping::run(ping, &session()?)?,
         Command::Config(Configuration::Check) => configuration::check(global)?,
         Command::Config(Configuration::Show) => configuration::show(global)?,

@@ -1,11 +1,20 @@
 //! Numbers as they are typed on the command line: addresses and lengths, words, bytes, durations.
 
-use crate::config::{SizeError, parse_size};
+use super::negative::unmark_text;
+use crate::config::{SizeError, parse_duration, parse_size};
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+/// The deadlines that can be asked for.
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
 
 /// Parses an address or a length, in bytes: terms joined by `+`, each `0x` and hexadecimal digits, or a size as
 /// mcomp.cfg has it.
 pub(super) fn quantity(text: &str) -> Result<u64, String> {
+    let text = unmark_text(text);
+    if text.starts_with('-') {
+        return Err("it is negative: addresses and lengths begin at 0".to_owned());
+    }
     text.split('+').try_fold(0_u64, |sum, part| {
         sum.checked_add(term(part.trim())?).ok_or_else(|| "it is more than 2^64-1 bytes".to_owned())
     })
@@ -47,6 +56,7 @@ pub(super) fn integer(text: &str) -> Result<i128, String> {
 /// Parses the value of a word of 64 bits: 0 to 2^64 - 1, or a negative number down to -2^63, which is stored as its
 /// two's complement.
 pub(super) fn word(text: &str) -> Result<u64, String> {
+    let text = unmark_text(text);
     let number = integer(text)?;
     u64::try_from(number)
         .or_else(|_| i64::try_from(number).map(i64::cast_unsigned))
@@ -55,15 +65,23 @@ pub(super) fn word(text: &str) -> Result<u64, String> {
 
 /// Parses the value of one byte, 0 to 255.
 pub(super) fn byte(text: &str) -> Result<u8, String> {
-    u8::try_from(integer(text)?).map_err(|_| format!("{text} does not fit a byte (0 to 255)"))
+    let text = unmark_text(text);
+    let value = integer(text).ok().and_then(|value| u8::try_from(value).ok());
+    value.ok_or_else(|| format!("{text:?} is not a byte: allowed is a whole number from 0 to 255, or 0x00 to 0xff"))
 }
 
-/// Parses a duration with a unit, such as `5s` or `500ms`; zero is none.
+/// Parses a server's index.
+pub(super) fn index(text: &str) -> Result<usize, String> {
+    let text = unmark_text(text);
+    text.parse().map_err(|_| format!("{text:?} is not a server's index: allowed is a whole number from 0"))
+}
+
+/// Parses a deadline: a duration with a unit, such as `5s` or `500ms`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("it must be more than zero".to_owned()),
-        Ok(duration) => Ok(duration),
-        Err(_) => Err(format!("{text:?} is not a duration: allowed are 5s, 500ms and sums such as 1m 30s")),
+    match parse_duration(text) {
+        Some(duration) if TIMEOUT.contains(&duration) => Ok(duration),
+        Some(_) => Err("allowed is a duration from 1ms to 24h".to_owned()),
+        None => Err(format!("{text:?} is not a duration: allowed are 5s, 500ms and sums such as 1m 30s")),
     }
 }
 
@@ -121,7 +139,7 @@ mod tests {
     #[test]
     fn a_duration_needs_a_unit_and_is_not_zero() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        for text in ["0s", "5", "", "-1s", "soon"] {
+        for text in ["0s", "5", "", "-1s", "soon", "25h", "1day"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }

@@ -4,7 +4,7 @@ use super::arguments::Ping;
 use super::failure::Failure;
 use super::human;
 use super::output::{self, Colours};
-use super::servers::{ask_each, reason};
+use super::servers::{State, ask_each, reason};
 use super::session::Session;
 use super::table::{self, Align};
 use crate::client::Error;
@@ -23,7 +23,8 @@ pub(super) fn run(ping: &Ping, session: &Session) -> Result<(), Failure> {
     let n = session.layout().n();
     let servers: Vec<usize> = match ping.server {
         Some(server) if server >= n => {
-            let message = format!("there is no server {server}: the configuration has 0 to {}", n - 1);
+            let known = if n == 1 { "server 0 only".to_owned() } else { format!("the servers 0 to {}", n - 1) };
+            let message = format!("there is no server {server}: the configuration has {known}");
             return Err(Failure::Usage(message));
         }
         Some(server) => vec![server],
@@ -31,10 +32,8 @@ pub(super) fn run(ping: &Ping, session: &Session) -> Result<(), Failure> {
     };
     let answers = ask_each(&servers, |server| measure(ping.count, || session.client.ping(server)));
     show(ping, session, &servers, &answers)?;
-    match answers.iter().filter(|answer| answer.is_err()).count() {
-        0 => Ok(()),
-        down => Err(Failure::Down { down, asked: servers.len() }),
-    }
+    let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+    Failure::of_servers(servers.len(), errors).map_or(Ok(()), Err)
 }
 
 /// Pings one after the other, up to the first that fails.
@@ -64,7 +63,8 @@ fn show(ping: &Ping, session: &Session, servers: &[usize], answers: &[Result<Tim
                     "greatest_ns": nanoseconds(times.greatest),
                 }),
                 Err(error) => json!({
-                    "index": server, "address": addresses[*server], "state": "down", "error": reason(error),
+                    "index": server, "address": addresses[*server], "state": State::of(error).name(),
+                    "error": reason(error),
                 }),
             })
             .collect();
@@ -84,7 +84,7 @@ fn show(ping: &Ping, session: &Session, servers: &[usize], answers: &[Result<Tim
                     human::latency(times.mean),
                     human::latency(times.greatest)
                 ),
-                Err(error) => format!("{}: {}", colours.bad("down"), reason(error)),
+                Err(error) => format!("{}: {}", colours.bad(State::of(error).name()), reason(error)),
             };
             vec![format!("server {server} ({})", addresses[*server]), result]
         })

@@ -3,6 +3,7 @@
 use super::arguments::Read;
 use super::failure::Failure;
 use super::format::{Format, Printer};
+use super::human;
 use super::output::{self, Output};
 use super::progress::Progress;
 use super::session::{CHUNK, Session};
@@ -39,8 +40,8 @@ fn choose(read: &Read, to_file: bool, json: bool) -> Result<Format, Failure> {
     }
     match format {
         Format::Number(number) if !read.length.is_multiple_of(number.size() as u64) => Err(Failure::Usage(format!(
-            "the length is {} bytes, and a {} takes {}: make it a multiple",
-            read.length,
+            "the length is {}, and a {} takes {}: make it a multiple",
+            human::count_of_bytes(read.length),
             number.name(),
             number.size()
         ))),

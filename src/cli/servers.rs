@@ -30,10 +30,44 @@ pub(super) fn ask_each<T: Send>(servers: &[usize], ask: impl Fn(usize) -> T + Sy
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
-/// Why a server is down, without its name where the line has that already.
+/// What is the matter with a server that gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nobody answers there, or not in time.
+    Down,
+    /// It answers, and refuses this client.
+    Refused,
+    /// What answers does not keep to the protocol.
+    Protocol,
+}
+
+impl State {
+    pub(super) fn of(error: &Error) -> Self {
+        match error {
+            Error::Unavailable { .. } | Error::OutcomeUnknown { .. } => Self::Down,
+            Error::Protocol { .. } => Self::Protocol,
+            _ => Self::Refused,
+        }
+    }
+
+    /// Its name in the table and in JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Refused => "refused",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
+/// Why a server gave no answer, without its index and address: the line has these already.
 pub(super) fn reason(error: &Error) -> String {
     match error {
         Error::Unavailable { reason, .. } => reason.clone(),
+        // The server's text says whose value is whose.
+        Error::LayoutDiffers { message, .. } => message.clone(),
+        Error::Refused { refusal, .. } => format!("{} ({})", refusal.message, refusal.code.name()),
+        Error::Protocol { message, .. } => format!("{message}. Check that a dsmd of this release answers there"),
         other => other.to_string(),
     }
 }

@@ -1,13 +1,15 @@
 //! `dsmctl status`: one row for each server.
 
+use super::arguments::Status as Arguments;
 use super::failure::Failure;
 use super::human;
 use super::output::{self, Colours};
-use super::servers::{ask_each, reason};
+use super::servers::{State, ask_each, reason};
 use super::session::Session;
 use super::table::{self, Align};
 use crate::client::Error;
 use crate::protocol::{LatencyBucket, Status};
+use crate::sys::terminal;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -31,7 +33,10 @@ const COLUMNS: [(&str, Align); 17] = [
     ("P99", Align::Right),
 ];
 
-pub(super) fn run(session: &Session) -> Result<(), Failure> {
+/// The columns of a terminal that is too narrow for all.
+const NARROW: [&str; 7] = ["SERVER", "ADDRESS", "STATE", "UPTIME", "CONNS", "OPS", "ERRORS"];
+
+pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<(), Failure> {
     let servers: Vec<usize> = (0..session.layout().n()).collect();
     let answers = ask_each(&servers, |server| session.client.status(server));
     if session.json {
@@ -42,12 +47,27 @@ pub(super) fn run(session: &Session) -> Result<(), Failure> {
         let colours = Colours::stdout();
         let mut rows = vec![COLUMNS.iter().map(|(name, _)| colours.heading(name)).collect()];
         rows.extend(answers.iter().enumerate().map(|(server, answer)| row(session, server, answer, colours)));
-        output::print(&table::render(&COLUMNS.map(|(_, align)| align), &rows))?;
+        let all = table::render(&COLUMNS.map(|(_, align)| align), &rows);
+        // The heading is as wide as a whole row; the reason of a server that is down may be longer in any form.
+        let needed = all.lines().next().map_or(0, table::visible);
+        let too_wide = |columns| !arguments.wide && needed > columns;
+        let narrow = terminal::columns(std::io::stdout()).is_some_and(too_wide);
+        output::print(&if narrow { render_narrow(rows) } else { all })?;
     }
-    match answers.iter().filter(|answer| answer.is_err()).count() {
-        0 => Ok(()),
-        down => Err(Failure::Down { down, asked: answers.len() }),
-    }
+    let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+    Failure::of_servers(answers.len(), errors).map_or(Ok(()), Err)
+}
+
+/// The table without the columns that a narrow terminal has no room for.
+fn render_narrow(rows: Vec<Vec<String>>) -> String {
+    let is_kept = |position: usize| COLUMNS.get(position).is_some_and(|(name, _)| NARROW.contains(name));
+    let keep = |row: Vec<String>| {
+        row.into_iter().enumerate().filter(|(position, _)| is_kept(*position)).map(|(_, cell)| cell).collect()
+    };
+    let rows: Vec<Vec<String>> = rows.into_iter().map(keep).collect();
+    let aligns: Vec<Align> =
+        COLUMNS.iter().filter(|(name, _)| NARROW.contains(name)).map(|(_, align)| *align).collect();
+    table::render(&aligns, &rows)
 }
 
 fn json_row(session: &Session, server: usize, answer: &Result<Status, Error>) -> Result<Value, Failure> {
@@ -55,7 +75,8 @@ fn json_row(session: &Session, server: usize, answer: &Result<Status, Error>) ->
     let status = match answer {
         Ok(status) => status,
         Err(error) => {
-            return Ok(json!({ "index": server, "address": address, "state": "down", "error": reason(error) }));
+            let state = State::of(error).name();
+            return Ok(json!({ "index": server, "address": address, "state": state, "error": reason(error) }));
         }
     };
     let failed = |error: serde_json::Error| Failure::input_output("standard output", error.into());
@@ -71,7 +92,8 @@ fn row(session: &Session, server: usize, answer: &Result<Status, Error>, colours
     let status = match answer {
         Ok(status) => status,
         Err(error) => {
-            return vec![server.to_string(), address, format!("{}: {}", colours.bad("down"), reason(error))];
+            let state = colours.bad(State::of(error).name());
+            return vec![server.to_string(), address, format!("{state}: {}", reason(error))];
         }
     };
     let latency = |percent| {
@@ -117,6 +139,16 @@ fn quantile(buckets: &[LatencyBucket], percent: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_columns_and_every_reason() {
+        let all: Vec<String> = COLUMNS.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let down = vec!["1".to_owned(), "[::1]:9".to_owned(), "down: nobody".to_owned()];
+        assert_eq!(
+            render_narrow(vec![all, down]),
+            "SERVER  ADDRESS  STATE  UPTIME  CONNS  OPS  ERRORS\n     1  [::1]:9  down: nobody\n"
+        );
+    }
 
     #[test]
     fn a_quantile_is_the_upper_bound_of_its_bar() {

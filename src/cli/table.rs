@@ -41,7 +41,7 @@ pub(super) fn render(columns: &[Align], rows: &[Vec<String>]) -> String {
 }
 
 /// Characters that a terminal shows: colours are none.
-fn visible(cell: &str) -> usize {
+pub(super) fn visible(cell: &str) -> usize {
     let mut count = 0;
     let mut colour = false;
     for character in cell.chars() {

@@ -1,10 +1,13 @@
 //! Typed values: text from the command line to bytes in the memory, and back. Numbers are little-endian, as the atomic
 //! operations have them.
 
+use super::negative::unmark;
 use super::number;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 
 /// A number of a fixed width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,17 +91,23 @@ impl Number {
             bytes.extend_from_slice(&value.to_le_bytes()[..self.size()]);
             return Ok(());
         }
-        // A finite text that becomes infinite is too large, and must not be stored as something else.
+        // A finite text that becomes infinite is too large, one that becomes zero too small: neither may be stored as
+        // something else.
         let infinite = text.to_ascii_lowercase().contains("inf");
-        let (stored, finite) = if self == Self::F32 {
+        let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
+        let zero = !mantissa.contains(|c: char| ('1'..='9').contains(&c));
+        let (stored, is_infinite, is_zero) = if self == Self::F32 {
             let value: f32 = text.parse().map_err(|_| not_a_number(text))?;
-            (value.to_le_bytes().to_vec(), !value.is_infinite())
+            (value.to_le_bytes().to_vec(), value.is_infinite(), value == 0.0)
         } else {
             let value: f64 = text.parse().map_err(|_| not_a_number(text))?;
-            (value.to_le_bytes().to_vec(), !value.is_infinite())
+            (value.to_le_bytes().to_vec(), value.is_infinite(), value == 0.0)
         };
-        if !finite && !infinite {
-            return Err(format!("{text} does not fit {}", self.name()));
+        if is_infinite && !infinite {
+            return Err(format!("{text} does not fit {}: it is too large", self.name()));
+        }
+        if is_zero && !zero {
+            return Err(format!("{text} does not fit {}: it is so small that it would become 0", self.name()));
         }
         bytes.extend_from_slice(&stored);
         Ok(())
@@ -152,17 +161,21 @@ impl Decoded {
 
 impl ValueType {
     /// Makes the bytes of the values, one after the other with nothing between them.
-    pub(super) fn encode(self, values: &[String]) -> Result<Vec<u8>, String> {
+    pub(super) fn encode<T: AsRef<OsStr>>(self, values: &[T]) -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
-        for value in values {
+        for value in values.iter().map(|value| unmark(value.as_ref())) {
             match self {
-                Self::Number(number) => number.encode(value, &mut bytes)?,
-                Self::Hex => decode_hex(value, &mut bytes)?,
+                Self::Number(number) => number.encode(utf8(value)?, &mut bytes)?,
+                Self::Hex => decode_hex(utf8(value)?, &mut bytes)?,
                 Self::Text => bytes.extend_from_slice(value.as_bytes()),
             }
         }
         Ok(bytes)
     }
+}
+
+fn utf8(value: &OsStr) -> Result<&str, String> {
+    value.to_str().ok_or_else(|| format!("\"{}\" is not UTF-8: only --type text takes any bytes", value.display()))
 }
 
 fn decode_hex(text: &str, bytes: &mut Vec<u8>) -> Result<(), String> {
@@ -175,7 +188,10 @@ fn decode_hex(text: &str, bytes: &mut Vec<u8>) -> Result<(), String> {
         .collect();
     let digits = digits.ok_or_else(|| format!("{text:?} is not hexadecimal: allowed are 0-9, a-f and A-F"))?;
     if !digits.len().is_multiple_of(2) {
-        return Err(format!("{text:?} has {} hexadecimal digits: a byte takes two, so write 0a for a", digits.len()));
+        return Err(format!(
+            "{text:?} has {} hexadecimal digits, an odd number: a byte takes two, so write 0a for a",
+            digits.len()
+        ));
     }
     bytes.extend(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]));
     Ok(())
@@ -211,7 +227,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn encode(kind: ValueType, values: &[&str]) -> Result<Vec<u8>, String> {
-        kind.encode(&values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>())
+        kind.encode(values)
     }
 
     #[test]
@@ -243,6 +259,9 @@ mod tests {
         assert!(encode(ValueType::Number(Number::F32), &["1e40"]).is_err());
         assert!(encode(ValueType::Number(Number::F64), &["1e400"]).is_err());
         assert!(encode(ValueType::Number(Number::F64), &["1e40", "inf", "nan"]).is_ok());
+        assert!(encode(ValueType::Number(Number::F64), &["1e-400"]).is_err());
+        assert!(encode(ValueType::Number(Number::F32), &["-1e-60"]).is_err());
+        assert!(encode(ValueType::Number(Number::F64), &["5e-324", "0", "-0.0e9", "0e-999"]).is_ok());
     }
 
     #[test]
@@ -251,6 +270,9 @@ mod tests {
         assert_eq!(encode(ValueType::Hex, &["0x68 65", "6c6c6f"]), Ok(b"hello".to_vec()));
         assert!(encode(ValueType::Hex, &["abc"]).is_err() && encode(ValueType::Hex, &["zz"]).is_err());
         assert_eq!(encode(ValueType::Text, &["hel", "lo"]), Ok(b"hello".to_vec()));
+        let latin = OsStr::from_bytes(b"caf\xe9");
+        assert_eq!(ValueType::Text.encode(&[latin]), Ok(b"caf\xe9".to_vec()));
+        assert!(ValueType::Hex.encode(&[latin]).unwrap_err().contains("not UTF-8"));
     }
 
     #[test]

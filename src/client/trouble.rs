@@ -31,7 +31,8 @@ impl Lane<'_> {
             Trouble::Refused(refusal) => {
                 // Nothing of what has no reply was executed on this connection: there is nothing to doubt.
                 self.link.session.disconnected(0);
-                if !is_worth_a_retry(refusal.code) {
+                // Who makes no other attempt learns what the server said, not only that it is not available.
+                if !is_worth_a_retry(refusal.code) || self.is_last_attempt() {
                     let error = self.refused(refusal);
                     return self.fail(&error, now);
                 }
@@ -39,11 +40,15 @@ impl Lane<'_> {
             }
             Trouble::Broken(reason) => reason,
         };
-        if self.single_attempt && self.link.attempts > 0 {
+        if self.is_last_attempt() {
             let error = self.unavailable(reason);
             return self.fail(&error, now);
         }
         self.link.disconnect(reason, now);
+    }
+
+    fn is_last_attempt(&self) -> bool {
+        self.single_attempt && self.link.attempts > 0
     }
 
     /// The deadline has passed: everything unfinished fails.

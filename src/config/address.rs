@@ -30,6 +30,17 @@ pub struct Address {
 /// Why a text is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
+    /// There is nothing.
+    #[error("it is empty: write \"host:port\"")]
+    Empty,
+    /// It is a URL.
+    #[error("an address has no \"://\": write {0:?}")]
+    Scheme(String),
+    /// An IPv6 address that means another machine on each.
+    #[error(
+        "an address with a scope, after \"%\", is not the same on every machine: give one without, as in \"[fd00::1]:7411\""
+    )]
+    Scope,
     /// There is no port.
     #[error("the port is missing: write {0:?}")]
     PortMissing(String),
@@ -97,9 +108,18 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        if text.is_empty() {
+            return Err(AddressError::Empty);
+        }
+        if let Some((_, rest)) = text.split_once("://") {
+            return Err(AddressError::Scheme(rest.trim_end_matches('/').to_owned()));
+        }
         let missing = || AddressError::PortMissing(format!("{}:7411", text.trim_end_matches(':')));
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (inside, rest) = rest.split_once(']').ok_or(AddressError::Brackets)?;
+            if inside.contains('%') {
+                return Err(AddressError::Scope);
+            }
             let ip: Ipv6Addr = inside.parse().map_err(|_| AddressError::Host(inside.to_owned()))?;
             (Host::Ip(ip.to_canonical()), rest.strip_prefix(':').ok_or_else(missing)?)
         } else {
@@ -186,7 +206,9 @@ mod tests {
         for host in ["", "10.0.0.256", "10.1", "127.0x1", "a b", "-a", "a-", "a..b", "a.", "ä", "http//a", &long] {
             assert_eq!(error(&format!("{host}:1")), AddressError::Host(host.to_owned()).to_string());
         }
-        assert_eq!(error("[fe80::1%eth0]:1"), AddressError::Host("fe80::1%eth0".to_owned()).to_string());
+        assert_eq!(error("[fe80::1%eth0]:1"), AddressError::Scope.to_string());
+        assert_eq!(error("tcp://node1:7411/"), "an address has no \"://\": write \"node1:7411\"");
+        assert_eq!(error(""), AddressError::Empty.to_string());
         for host in ["0.0.0.0", "[::]", "224.0.0.1", "255.255.255.255", "[ff02::1]"] {
             assert!(error(&format!("{host}:1")).contains("does not name one machine"), "{host}");
         }

@@ -1,13 +1,14 @@
 //! Whether shared memory can hold what mcomp.cfg asks for.
 
 use super::mistake::ConfigError;
-use super::{Config, format_size};
+use super::{Config, approximate_size};
 use nix::sys::statvfs::statvfs;
 
 /// Where the operating system keeps shared-memory objects, see `shm_overview(7)`.
 pub const SHARED_MEMORY_DIRECTORY: &str = "/dev/shm";
 
-/// Checks that shared memory is large enough for a segment of k bytes and `overhead` bytes of tables. What is free
+/// Checks that shared memory is large enough for a segment of k bytes and `overhead` bytes of tables, where
+/// 0 is a k that is too large for any. What is free
 /// of it is not looked at: it may be this very segment that takes it.
 ///
 /// # Errors
@@ -22,16 +23,20 @@ pub fn check_capacity(config: &Config, overhead: u64) -> Result<(), ConfigError>
 fn fits(config: &Config, overhead: u64, capacity: u64) -> Result<(), ConfigError> {
     let k = config.layout.k();
     let needed = k.saturating_add(overhead);
+    // Rounded amounts that look equal would contradict the message.
+    let shown = |bytes| approximate_size(bytes).replace(".0 ", " ");
+    let rounded = shown(needed) != shown(capacity);
+    let amount = |bytes| if rounded { shown(bytes) } else { format!("{bytes} bytes") };
     if capacity == 0 || needed <= capacity {
         return Ok(());
     }
+    let tables = if overhead == 0 { "its tables".to_owned() } else { format!("{} of tables", amount(overhead)) };
     let message = format!(
-        "k is {}: with {} of tables a segment needs {}, but {SHARED_MEMORY_DIRECTORY} can hold {}: make k smaller, \
+        "k is {}: with {tables} a segment needs {}, but {SHARED_MEMORY_DIRECTORY} can hold {}: make k smaller, \
          or {SHARED_MEMORY_DIRECTORY} larger (mount -o remount,size=... {SHARED_MEMORY_DIRECTORY})",
-        format_size(k),
-        format_size(overhead),
-        format_size(needed),
-        format_size(capacity)
+        amount(k),
+        if overhead == 0 { "even more".to_owned() } else { amount(needed) },
+        amount(capacity)
     );
     Err(ConfigError::single(&config.path, config.place("k"), message))
 }
@@ -49,10 +54,20 @@ mod tests {
         assert!(fits(&config, u64::MAX, 0).is_ok());
         assert_eq!(
             fits(&config, 1 << 20, 64 << 20).unwrap_err().to_string(),
-            "mcomp.cfg:2:5: k is 64MiB: with 1MiB of tables a segment needs 65MiB, but /dev/shm can hold 64MiB: make k \
-             smaller, or /dev/shm larger (mount -o remount,size=... /dev/shm)"
+            "mcomp.cfg:2:5: k is 64 MiB: with 1 MiB of tables a segment needs 65 MiB, but /dev/shm can hold 64 MiB: \
+             make k smaller, or /dev/shm larger (mount -o remount,size=... /dev/shm)"
         );
         assert!(fits(&config, u64::MAX, 1 << 40).is_err());
+        let close = fits(&config, 4097, 64 << 20).unwrap_err().to_string();
+        assert!(close.contains("needs 67112961 bytes, but /dev/shm can hold 67108864 bytes"), "{close}");
+    }
+
+    #[test]
+    fn a_share_beyond_any_address_space_has_tables_of_no_known_size() {
+        let text = "n = 1\nk = 9223372036854775808\nserver = [{ address = \"[::1]:7411\" }]\n";
+        let config = Config::parse(text, Path::new("mcomp.cfg")).unwrap();
+        let message = fits(&config, 0, 64 << 20).unwrap_err().to_string();
+        assert!(message.contains("k is 8 EiB: with its tables a segment needs even more, but"), "{message}");
     }
 
     #[test]

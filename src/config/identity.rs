@@ -12,7 +12,7 @@ const MAX_LISTED: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// `--index` is past the end of the map.
-    #[error("--index is {index}, but {} has {n} servers: allowed are 0 to {}", .path.display(), .n - 1)]
+    #[error("--index is {index}, but {} has {}", .path.display(), indexes(*.n))]
     Range {
         /// What was given.
         index: usize,
@@ -45,6 +45,10 @@ pub enum IdentityError {
     /// The operating system does not say which addresses this machine has.
     #[error("cannot list this machine's addresses: {0}: say with --index which server this is")]
     Interfaces(io::Error),
+}
+
+fn indexes(n: usize) -> String {
+    if n == 1 { "1 server: allowed is 0".to_owned() } else { format!("{n} servers: allowed are 0 to {}", n - 1) }
 }
 
 /// A server of the map, and the IP addresses that it has or why they are not known.

@@ -35,7 +35,7 @@ pub struct Mistake {
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("cannot read {}: {source}: create it, or name another file with --config or DSM_CONFIG", .path.display())]
+    #[error("cannot read {}: {source}: {} with --config or DSM_CONFIG", .path.display(), way_out(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -72,6 +72,16 @@ impl ConfigError {
     /// An error with a single mistake.
     pub(super) fn single(path: &Path, place: Place, message: String) -> Self {
         Self::Invalid { path: path.to_owned(), mistakes: vec![Mistake { place, message }] }
+    }
+}
+
+/// The first half of what to do about a file that cannot be read.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "create it, or name another file",
+        io::ErrorKind::PermissionDenied => "let this user read it, or name another file",
+        io::ErrorKind::IsADirectory => "name the file in it",
+        _ => "name another file",
     }
 }
 

@@ -17,7 +17,7 @@ pub use identity::{IdentityError, own_index};
 pub use mistake::{ConfigError, MAX_MISTAKES, Mistake, Place};
 pub use parse::keys;
 pub use trust::UntrustedAddress;
-pub use units::{SizeError, format_size, parse_size};
+pub use units::{SizeError, approximate_size, format_size, parse_duration, parse_size};
 
 use crate::layout::Layout;
 use log::LevelFilter;
@@ -204,7 +204,7 @@ impl Config {
     }
 
     /// Where the file has `key`, and its beginning when it has not.
-    fn place(&self, key: &str) -> Place {
+    pub(crate) fn place(&self, key: &str) -> Place {
         self.places.get(key).copied().unwrap_or(Place::START)
     }
 }

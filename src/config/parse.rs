@@ -4,12 +4,16 @@ use super::mistake::{ConfigError, Lines};
 use super::reader::Reader;
 use super::section::Section;
 use super::{Address, ClientSettings, Config, Key, Limits, LogSettings, OperationLogMode, Security, ServerSettings};
-use crate::layout::{Layout, LayoutError, MAX_NAME, MAX_SERVERS};
+use crate::layout::{Layout, LayoutError, MAX_MEMORY, MAX_NAME, MAX_SERVERS, PAGE};
 use log::LevelFilter;
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::DeTable;
+
+/// The name of a system that has none.
+const DEFAULT_NAME: &str = "dsm";
 
 /// The most connections of one server: each has a descriptor, and buffers.
 const MAX_CONNECTIONS: usize = 4096;
@@ -60,7 +64,8 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     let values = read(Section::root(&mut reader, tree.get_ref()));
     let record = reader.finish(path)?;
     let addresses = values.servers.iter().map(|server| server.address.to_string()).collect();
-    // A file without k, or with another n than servers, has left a mistake: the record would not be there.
+    // What each value breaks by itself, a file without k, and another n than servers have left a mistake: the record
+    // would not be there.
     let layout = Layout::new(&values.name, values.k.unwrap_or_default(), addresses).map_err(|error| {
         let place = record.places.get(&key_of(&error)).copied().unwrap_or(super::Place::START);
         ConfigError::single(path, place, error.to_string())
@@ -92,15 +97,25 @@ fn key_of(error: &LayoutError) -> String {
 
 fn read(mut root: Section<'_, '_>) -> Values {
     let allowed = format!("1 to {MAX_NAME} characters of a-z, A-Z, 0-9, '-' and '_'");
-    let name = root.text("name", &allowed, "dsm".to_owned(), String::clone, |text| Ok(text.to_owned()));
+    let name = root.text("name", &allowed, DEFAULT_NAME.to_owned(), String::clone, |text| Ok(text.to_owned()));
     let k = root.required_size("k", "a size that is a multiple of 4KiB, such as \"64MiB\"");
     let n = root.required_integer("n", 1..=MAX_SERVERS);
     let servers = root.list("server", read_server);
-    if let (Some(n), Some(servers)) = (n, &servers)
-        && n != servers.len()
-    {
-        let tables = servers.len();
-        root.mistake_in("n", format!("n is {n}, but the number of [[server]] tables is {tables}: make them equal"));
+    match (n, &servers) {
+        (Some(n), Some(servers)) if n != servers.len() => {
+            let tables = servers.len();
+            root.mistake_in("n", format!("n is {n}, but the number of [[server]] tables is {tables}: make them equal"));
+        }
+        (None, Some(servers)) if servers.is_empty() => {
+            root.mistake_in("server", "[[server]] is missing: there must be one for each server".to_owned());
+        }
+        _ => {}
+    }
+    for error in layout_errors(&name, k, servers.as_deref().unwrap_or_default()) {
+        root.mistake_of(&key_of(&error), error.to_string());
+    }
+    for (key, message) in shared_snapshots(servers.as_deref().unwrap_or_default()) {
+        root.mistake_of(&key, message);
     }
     let security = read_security(root.section("security"));
     let log = read_log(root.section("log"));
@@ -109,6 +124,38 @@ fn read(mut root: Section<'_, '_>) -> Values {
     root.finish();
     let servers = servers.into_iter().flatten().flatten().collect();
     Values { name, k, servers, security, log, limits, client }
+}
+
+/// What the name, k and the addresses break each by itself. The layout tells the first only, so each is tried with good
+/// ones in the place of the others.
+fn layout_errors(name: &str, k: Option<u64>, servers: &[Option<ServerSettings>]) -> Vec<LayoutError> {
+    let one = || vec!["localhost:1".to_owned()];
+    let complete: Option<Vec<String>> =
+        servers.iter().map(|server| server.as_ref().map(|server| server.address.to_string())).collect();
+    let tries = [
+        Some((name, PAGE, one())),
+        k.map(|k| (DEFAULT_NAME, k, one())).filter(|(_, k, _)| *k <= MAX_MEMORY),
+        complete.filter(|addresses| !addresses.is_empty()).map(|addresses| (DEFAULT_NAME, PAGE, addresses)),
+    ];
+    tries.into_iter().flatten().filter_map(|(name, k, addresses)| Layout::new(name, k, addresses).err()).collect()
+}
+
+/// The snapshot agents that have an address which another of the map has before them: key and message of each.
+fn shared_snapshots(servers: &[Option<ServerSettings>]) -> Vec<(String, String)> {
+    let known = || servers.iter().enumerate().filter_map(|(index, server)| Some((index, server.as_ref()?)));
+    let mut taken: HashMap<String, String> =
+        known().map(|(index, server)| (server.address.to_string(), format!("the address of server {index}"))).collect();
+    let mut mistakes = Vec::new();
+    for (index, snapshot) in known().filter_map(|(index, server)| Some((index, server.snapshot.as_ref()?))) {
+        let key = format!("server.{index}.snapshot");
+        match taken.get(snapshot) {
+            Some(other) => {
+                mistakes.push((key.clone(), format!("{key} is {snapshot:?}, which is {other}: give it another port")));
+            }
+            None => drop(taken.insert(snapshot.clone(), format!("the snapshot of server {index}"))),
+        }
+    }
+    mistakes
 }
 
 fn read_server(mut server: Section<'_, '_>) -> Option<ServerSettings> {

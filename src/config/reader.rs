@@ -18,7 +18,8 @@ pub(super) struct Reader<'t> {
     lines: Lines<'t>,
     keys: Vec<Key>,
     settings: Vec<Setting>,
-    places: HashMap<String, Place>,
+    /// Byte offset of each good value.
+    offsets: HashMap<String, usize>,
     /// Byte offset and message of each mistake.
     mistakes: Vec<(usize, String)>,
     strangers: Vec<Stranger>,
@@ -44,7 +45,7 @@ impl<'t> Reader<'t> {
             lines: Lines::new(text),
             keys: Vec::new(),
             settings: Vec::new(),
-            places: HashMap::new(),
+            offsets: HashMap::new(),
             mistakes: Vec::new(),
             strangers: Vec::new(),
         }
@@ -61,7 +62,9 @@ impl<'t> Reader<'t> {
             self.mistakes.push((stranger.offset, self.explain(&stranger)));
         }
         if self.mistakes.is_empty() {
-            return Ok(Record { settings: self.settings, places: self.places });
+            let lines = &self.lines;
+            let places = self.offsets.into_iter().map(|(key, offset)| (key, lines.place(offset))).collect();
+            return Ok(Record { settings: self.settings, places });
         }
         self.mistakes.sort();
         self.mistakes.truncate(MAX_MISTAKES);
@@ -88,7 +91,13 @@ impl<'t> Reader<'t> {
     pub(super) fn found(&mut self, key: String, value: String, offset: usize) {
         let place = self.lines.place(offset);
         self.settings.push(Setting { key: key.clone(), value, origin: Origin::Line(place.line) });
-        self.places.insert(key, place);
+        self.offsets.insert(key, offset);
+    }
+
+    /// The value of `key`, which was found and good by itself, is a mistake together with others.
+    pub(super) fn mistake_of(&mut self, key: &str, message: String) {
+        let offset = self.offsets.get(key).copied().unwrap_or_default();
+        self.mistake(offset, message);
     }
 
     /// Something is wrong at the byte `offset`.

@@ -1,7 +1,7 @@
 //! One table of the file, read key by key.
 
 use super::reader::{Reader, quote, shorten};
-use super::units::{format_size, parse_size};
+use super::units::{format_size, parse_duration, parse_size};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 use toml::Spanned;
@@ -140,13 +140,13 @@ impl<'t> Section<'_, 't> {
         let show = |duration: &Duration| humantime::format_duration(*duration).to_string();
         let allowed = format!("a duration from {} to {}, such as \"5s\"", show(range.start()), show(range.end()));
         let read = self.value(name, &allowed, Otherwise::Default(default), show, |value| {
-            let duration = value.as_str().and_then(|text| humantime::parse_duration(text).ok());
+            let duration = value.as_str().and_then(parse_duration);
             duration.filter(|duration| range.contains(duration)).ok_or(None)
         });
         read.unwrap_or(default)
     }
 
-    /// One of a few words.
+    /// One of a few words, in upper or lower case.
     pub(super) fn choice<T: Copy + PartialEq>(&mut self, name: &'static str, default: T, choices: &[(&str, T)]) -> T {
         let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
         let show = |value: &T| {
@@ -154,7 +154,8 @@ impl<'t> Section<'_, 't> {
         };
         let read = self.value(name, &words.join(", "), Otherwise::Default(default), show, |value| {
             let word = value.as_str();
-            choices.iter().find(|(other, _)| Some(*other) == word).map(|(_, value)| *value).ok_or(None)
+            let is_meant = |other: &str| word.is_some_and(|word| word.eq_ignore_ascii_case(other));
+            choices.iter().find(|(other, _)| is_meant(other)).map(|(_, value)| *value).ok_or(None)
         });
         read.unwrap_or(default)
     }
@@ -235,6 +236,11 @@ impl<'t> Section<'_, 't> {
     pub(super) fn mistake_in(&mut self, name: &str, message: String) {
         let found = self.tree.and_then(|tree| tree.get(name));
         self.mistake_at(found, message);
+    }
+
+    /// Records a mistake at the value of `key`, which is a full name such as `server.0.address`.
+    pub(super) fn mistake_of(&mut self, key: &str, message: String) {
+        self.reader.mistake_of(key, message);
     }
 
     /// Ends the section: what is left in it was not known.

@@ -1,6 +1,7 @@
 //! Sizes and durations as text: `64MiB`, `500ms`.
 
 use bytesize::Unit;
+use std::time::Duration;
 
 /// Why a text is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,12 +34,29 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     if unit.is_empty() {
         return Ok(number);
     }
-    let factor = unit.parse::<Unit>().map_err(|_| SizeError::Form)? * 1;
-    if unit.len() == 1 && factor != 1 {
-        let letter = unit.to_ascii_uppercase();
-        return Err(SizeError::Ambiguous(unit.to_owned(), format!("{letter}iB"), format!("{letter}B")));
+    // Some write "64K", some "64Ki": the parser below knows both, and more than the manual page.
+    let letter = unit.chars().next().unwrap_or_default().to_ascii_uppercase();
+    if "KMGTP".contains(letter) && (unit.len() == 1 || unit.get(1..).is_some_and(|rest| rest.eq_ignore_ascii_case("i")))
+    {
+        return Err(SizeError::Ambiguous(
+            unit.to_owned(),
+            format!("{letter}iB"),
+            format!("{}B", if letter == 'K' { 'k' } else { letter }),
+        ));
     }
+    let is_known = unit.len() <= 3 && "BKMGTP".contains(letter) && unit.to_ascii_uppercase().ends_with('B');
+    let factor = unit.parse::<Unit>().ok().filter(|_| is_known).ok_or(SizeError::Form)? * 1;
     number.checked_mul(factor).ok_or(SizeError::TooLarge)
+}
+
+/// Reads a length of time: whole numbers with the units ms, s, m and h, such as `500ms` or `1m 30s`. None when the text
+/// is anything else.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    // humantime knows many more units, among them M for a month, and fractions.
+    let units = text.split(|c: char| !c.is_alphabetic()).filter(|unit| !unit.is_empty());
+    let known = !text.contains('.') && units.into_iter().all(|unit| ["ms", "s", "m", "h"].contains(&unit));
+    humantime::parse_duration(text).ok().filter(|_| known)
 }
 
 /// Writes a size in bytes with the largest binary unit that divides it; [`parse_size`] reads it back.
@@ -48,6 +66,20 @@ pub fn format_size(bytes: u64) -> String {
     let powers = (1..=5).rev().map(|power| 1_u64 << (10 * power));
     let unit = units.into_iter().zip(powers).find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
     unit.map_or_else(|| bytes.to_string(), |(unit, factor)| format!("{}{unit}", bytes / factor))
+}
+
+/// Writes a size in bytes for people: in the largest unit of which there is at least one, with one decimal, cut, where
+/// there is a remainder. [`parse_size`] may not read it back.
+#[must_use]
+pub fn approximate_size(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let unit = (bytes.max(1).ilog2() / 10) as usize;
+    let shift = 10 * unit;
+    if bytes & ((1 << shift) - 1) == 0 {
+        return format!("{} {}", bytes >> shift, UNITS[unit]);
+    }
+    let tenths = (u128::from(bytes) * 10) >> shift;
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
 #[cfg(test)]
@@ -67,7 +99,20 @@ mod tests {
         for text in ["18446744073709551616", "16384PiB", "99999999999999999999B"] {
             assert_eq!(parse_size(text), Err(SizeError::TooLarge), "{text}");
         }
-        assert!(matches!(parse_size("64M"), Err(SizeError::Ambiguous(..))));
+        for text in ["64M", "64Ki", "1 p"] {
+            assert!(matches!(parse_size(text), Err(SizeError::Ambiguous(..))), "{text}");
+        }
+        for text in ["1EB", "1EiB", "1ki b", "1kibi", "1bytes", "1KiBB"] {
+            assert_eq!(parse_size(text), Err(SizeError::Form), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_have_four_units() {
+        assert_eq!(parse_duration("1h 2m3s 4ms"), Some(Duration::from_millis(3_723_004)));
+        for text in ["", "5", "5sec", "1M", "1day", "5us", "-1s", "1.5s", "s"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
     }
 
     proptest! {

@@ -4,3 +4,4 @@
 pub(crate) mod mapping;
 pub(crate) mod ofd;
 pub(crate) mod semaphore;
+pub(crate) mod terminal;
