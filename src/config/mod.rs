@@ -15,6 +15,7 @@ pub use address::{Address, AddressError, Host};
 pub use capacity::{SHARED_MEMORY_DIRECTORY, check_capacity};
 pub use identity::{IdentityError, own_index};
 pub use mistake::{ConfigError, MAX_MISTAKES, Mistake, Place};
+pub(crate) use parse::MAX_CONNECTIONS;
 pub use parse::keys;
 pub use trust::UntrustedAddress;
 pub use units::{SizeError, approximate_size, format_size, parse_duration, parse_size};

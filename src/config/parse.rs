@@ -16,7 +16,7 @@ use toml::de::DeTable;
 const DEFAULT_NAME: &str = "dsm";
 
 /// The most connections of one server: each has a descriptor, and buffers.
-const MAX_CONNECTIONS: usize = 4096;
+pub(crate) const MAX_CONNECTIONS: usize = 4096;
 
 /// The most threads that serve connections.
 const MAX_THREADS: usize = 32;

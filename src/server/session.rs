@@ -1,10 +1,14 @@
 //! Which connection speaks for which session, and what the session has executed.
 
+use crate::config::MAX_CONNECTIONS;
 use crate::protocol::Sessions;
 use crate::segment::{Mark, SESSIONS, Segment};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+// Clients, and the server's own connection to itself: whoever comes finds a session that nobody uses.
+const _: () = assert!(MAX_CONNECTIONS < SESSIONS);
 
 /// A session's place in the segment, with the lock under which its requests are executed.
 struct Slot {
