@@ -79,6 +79,13 @@ fn victim_process() {
         }
     }
     let mut worker = segment.worker().unwrap();
+    if words[1] == "freeze" {
+        let _frozen = worker.freeze();
+        println!("frozen");
+        loop {
+            std::thread::park();
+        }
+    }
     crash::arm(point, if words[3] == "1" { Action::Stall } else { Action::Die });
     match words[1] {
         "write" | "serve" => worker.write(extent(), &new(), Some(MARK)),
@@ -247,4 +254,43 @@ fn the_workers_of_a_participant_that_died_idle_are_found_when_they_are_needed() 
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(segment.worker().is_ok());
+}
+
+#[test]
+fn a_freeze_whose_process_dies_lets_the_writers_go_on() {
+    let name = Name::new("freeze");
+    let segment = name.serve();
+    let mut child = victim(&name, "freeze", Point::Locked, Action::Stall);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("frozen")));
+    let mut word = [0; 8];
+    segment.worker().unwrap().read(Extent::new(0, 8, K).unwrap(), &mut word);
+    let writer = {
+        let segment = segment.clone();
+        std::thread::spawn(move || goes_on(&segment, Point::Locked))
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_writer_killed_after_a_cut_leaves_the_cut_as_it_was() {
+    for point in Point::ALL.into_iter().filter(|point| *point != Point::Redone) {
+        let name = Name::new(&format!("cut{}", point as u8));
+        let segment = name.serve();
+        let mut worker = segment.worker().unwrap();
+        worker.fill(Extent::new(0, K, K).unwrap(), 5, None);
+        let before = whole(&segment);
+        let cut = worker.freeze().cut(K).unwrap();
+        assert!(!victim(&name, "write", point, Action::Die).wait().unwrap().success(), "{point:?} was not reached");
+        let mut image = Vec::new();
+        for page in 0..64 {
+            let mut bytes = [0; 4096];
+            segment.read_cut(cut, page, &mut bytes).unwrap();
+            image.extend_from_slice(&bytes);
+        }
+        assert!(image == before, "{point:?}");
+        segment.end_cut(cut, &mut worker).unwrap();
+    }
 }

@@ -40,7 +40,7 @@ pub const SESSIONS: usize = 4160;
 #[allow(clippy::cast_possible_truncation)] // 64
 pub(super) const SESSION: usize = LINE + WINDOW as usize * 8;
 
-/// Bytes of a page's entry in the page table: its version, and its epoch (kept for snapshots).
+/// Bytes of a page's entry in the page table: its version, and its place in the latest cut.
 pub(super) const PAGE_ENTRY: usize = 16;
 
 /// Bytes of an intent: two lines.
@@ -115,6 +115,10 @@ impl Geometry {
     pub(super) fn page_version(self, page: usize) -> usize {
         assert!(page < self.k / page_size());
         PAGE_TABLE + page * PAGE_ENTRY
+    }
+
+    pub(super) fn page_cut(self, page: usize) -> usize {
+        self.page_version(page) + 8
     }
 }
 

@@ -5,6 +5,7 @@
 //! any instruction; the others find out by the kernel's file locks and finish or drop what it was doing.
 
 pub mod crash;
+mod cut;
 mod error;
 mod geometry;
 mod intent;
@@ -16,6 +17,7 @@ mod shared;
 mod superblock;
 mod worker;
 
+pub use cut::{Cut, CutGone, CutPage, Frozen, Page};
 pub use error::SegmentError;
 pub use geometry::{SESSIONS, WORKERS, overhead};
 pub use intent::Mark;

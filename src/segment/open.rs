@@ -234,6 +234,7 @@ fn make(
         Err(error) => {
             // The error that matters is the first one, so those of tidying up are dropped.
             let _ = shm_unlink(name.as_str());
+            let _ = shm_unlink(copy_area_name(&name).as_str());
             for lock in 0..LOCKS {
                 let _ = Semaphore::unlink(&semaphore_name(&name, lock));
             }
@@ -289,6 +290,16 @@ fn map(file: &OwnedFd, geometry: &Geometry, name: &str) -> Result<Mapping, Segme
     Mapping::new(file, length).map_err(SegmentError::system("map", name))
 }
 
+fn copy_area_name(name: &str) -> String {
+    format!("{name}.copies")
+}
+
+fn open_copy_area(name: &str, create: bool) -> Result<OwnedFd, SegmentError> {
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | if create { OFlag::O_CREAT } else { OFlag::empty() };
+    let mode = Mode::from_bits_truncate(0o660);
+    shm_open(copy_area_name(name).as_str(), flags, mode).map_err(SegmentError::system("open the copy area of", name))
+}
+
 /// Maps an object whose byte `participant` is locked, opens its semaphores and enters the table of participants.
 fn assemble(
     name: String,
@@ -302,7 +313,9 @@ fn assemble(
         .map(|lock| Semaphore::open(&semaphore_name(&name, lock), create))
         .collect::<Result<Vec<_>, _>>()
         .map_err(SegmentError::system("open a semaphore of", &name))?;
-    let shared = Shared { name, file, mapping, geometry, semaphores, participant, repairing: Mutex::new(()) };
+    let copy_area = open_copy_area(&name, create)?;
+    let shared =
+        Shared { name, file, copy_area, mapping, geometry, semaphores, participant, repairing: Mutex::new(()) };
     shared.enter();
     Ok(Segment { shared: Arc::new(shared) })
 }

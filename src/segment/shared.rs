@@ -12,6 +12,8 @@ pub(super) struct Shared {
     pub(super) name: String,
     /// The open object; its OFD lock on the participant's byte says that this process lives.
     pub(super) file: OwnedFd,
+    /// Pages that writers have saved for a cut.
+    pub(super) copy_area: OwnedFd,
     pub(super) mapping: Mapping,
     pub(super) geometry: Geometry,
     /// One for each lock.

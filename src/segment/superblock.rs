@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"dsm-seg\0");
 
 /// Changes whenever the geometry or the meaning of a field does.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// Bytes at the start of the object that [`check`] looks at.
 pub(super) const SIZE: usize = 128;
@@ -33,6 +33,11 @@ pub(super) enum Field {
     Incarnation = 64,
     Repaired = 72,
     RedoneWrites = 80,
+    /// Number of the cut that is being read; zero for none.
+    Cut = 88,
+    LastCut = 96,
+    CopiesTaken = 104,
+    CopiesLimit = 112,
 }
 
 impl Field {

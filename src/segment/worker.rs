@@ -82,6 +82,7 @@ impl Worker {
         let (source, slot) = self.source(large_slot);
         self.shared.mapping.copy_in(slot, data);
         let held = self.lock(stripes(&pages), large_slot);
+        self.shared.save_for_cut(&pages);
         self.carry_out(&Intent { source, offset, length: data.len(), mark, result: 0 });
         self.unlock(held);
     }
@@ -90,6 +91,7 @@ impl Worker {
     pub fn fill(&mut self, extent: Extent, byte: u8, mark: Option<Mark>) {
         let (offset, pages) = self.place(extent);
         let held = self.lock(stripes(&pages), None);
+        self.shared.save_for_cut(&pages);
         self.carry_out(&Intent { source: Source::Byte(byte), offset, length: extent.length(), mark, result: 0 });
         self.unlock(held);
     }
@@ -105,6 +107,7 @@ impl Worker {
         if let Some(new) = operation.apply(old) {
             let (source, slot) = self.source(None);
             self.shared.mapping.copy_in(slot, &new.to_le_bytes());
+            self.shared.save_for_cut(&pages);
             self.carry_out(&Intent { source, offset, length: 8, mark, result: old });
         } else if let Some(mark) = mark {
             // Nothing changes, so there is nothing to redo: killed before this, the comparison is made again.
@@ -126,6 +129,7 @@ impl Worker {
         let (source, slot) = self.source(large_slot);
         let held = self.lock(stripes(&from_pages) | stripes(&pages), large_slot);
         self.shared.mapping.copy_within(self.shared.geometry.data + from_offset, slot, length);
+        self.shared.save_for_cut(&pages);
         self.carry_out(&Intent { source, offset, length, mark, result: 0 });
         self.unlock(held);
     }

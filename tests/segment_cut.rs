@@ -1,0 +1,144 @@
+//! A cut shows one instant of the segment while writers go on.
+#![allow(clippy::unwrap_used)]
+
+use dsm::layout::{Layout, PAGE};
+use dsm::protocol::{AtomicOperation, Extent, Word};
+use dsm::segment::{Cut, CutGone, CutPage, Segment, Worker};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const PAGES: u64 = 256;
+const K: u64 = PAGES * PAGE;
+
+fn with_segment(what: &str, body: impl FnOnce(&Segment)) {
+    let name = format!("dsmtest-{}-cut-{what}", std::process::id());
+    let layout = Layout::new(&name, K, vec!["127.0.0.1:7411".to_owned()]).unwrap();
+    let segment = Segment::serve(&layout, 0, false, &mut |_, _| ControlFlow::Continue(())).unwrap().segment;
+    // The names are not needed once everything is open: whatever happens below leaves nothing behind.
+    for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
+        if entry.file_name().to_string_lossy().contains(&format!("{name}.")) {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    body(&segment);
+}
+
+fn image(segment: &Segment, cut: Cut) -> Result<Vec<u8>, CutGone> {
+    let mut image = Vec::new();
+    for page in 0..usize::try_from(PAGES).unwrap() {
+        let mut bytes = [0xee; 4096];
+        match segment.read_cut(cut, page, &mut bytes)? {
+            CutPage::Zeros => image.extend_from_slice(&[0; 4096]),
+            CutPage::Bytes => image.extend_from_slice(&bytes),
+        }
+    }
+    Ok(image)
+}
+
+fn live(worker: &mut Worker) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(K).unwrap()];
+    worker.read(Extent::new(0, K, K).unwrap(), &mut bytes);
+    bytes
+}
+
+#[test]
+fn a_cut_shows_the_memory_as_it_was_whatever_is_changed_afterwards() {
+    with_segment("still", |segment| {
+        let mut worker = segment.worker().unwrap();
+        for round in 1..4_u8 {
+            worker.fill(Extent::new(10 * PAGE + 5, 40 * PAGE, K).unwrap(), round, None);
+            let before = live(&mut worker);
+            let cut = worker.freeze().cut(K).unwrap();
+            worker.write(Extent::new(12 * PAGE - 3, 5000, K).unwrap(), &[0xaa; 5000], None);
+            worker.fill(Extent::new(48 * PAGE, 10 * PAGE, K).unwrap(), 0xbb, None);
+            worker.copy(Extent::new(0, PAGE, K).unwrap(), Extent::new(30 * PAGE + 1, PAGE, K).unwrap(), None);
+            worker.atomic(Word::new(20 * PAGE, K).unwrap(), AtomicOperation::Add(7), None);
+            assert!(image(segment, cut).unwrap() == before, "round {round}");
+            // 3, 3 with data (pages 48 to 50 of the fill), 2 and 1; pages of zeros cost no copy.
+            assert_eq!(segment.end_cut(cut, &mut worker).unwrap(), 9, "round {round}");
+            assert_eq!(image(segment, cut), Err(CutGone));
+            worker.fill(Extent::new(50 * PAGE, 60 * PAGE, K).unwrap(), 0, None);
+        }
+    });
+}
+
+#[test]
+fn a_page_is_not_saved_once_the_cut_has_read_it() {
+    with_segment("read", |segment| {
+        let mut worker = segment.worker().unwrap();
+        worker.fill(Extent::new(0, K, K).unwrap(), 1, None);
+        let cut = worker.freeze().cut(0).unwrap();
+        image(segment, cut).unwrap();
+        // No room for a single copy, and none is needed.
+        worker.fill(Extent::new(0, K, K).unwrap(), 2, None);
+        assert_eq!(segment.end_cut(cut, &mut worker).unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_copy_area_without_room_abandons_the_cut_and_not_the_writer() {
+    with_segment("full", |segment| {
+        let mut worker = segment.worker().unwrap();
+        worker.fill(Extent::new(0, K, K).unwrap(), 1, None);
+        let cut = worker.freeze().cut(3 * PAGE).unwrap();
+        worker.fill(Extent::new(0, 3 * PAGE, K).unwrap(), 2, None);
+        assert_eq!(segment.read_cut(cut, 1, &mut [0; 4096]), Ok(CutPage::Bytes));
+        worker.fill(Extent::new(0, 4 * PAGE, K).unwrap(), 3, None);
+        assert_eq!(image(segment, cut), Err(CutGone));
+        assert_eq!(&live(&mut worker)[..5], &[3; 5]);
+    });
+}
+
+/// Each writer writes its number i to three places one after the other: whatever instant a cut shows, what it wrote
+/// later is never ahead of what it wrote before. Reading the live memory page by page instead would show it so.
+#[test]
+fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
+    const WRITERS: u64 = 3;
+    const CUTS: u64 = 100;
+    with_segment("ring", |segment| {
+        let stop = AtomicBool::new(false);
+        let place = |writer: u64, step: u64| Word::new((200 - step * 90 + writer) * PAGE + 8 * writer, K).unwrap();
+        std::thread::scope(|scope| {
+            for writer in 0..WRITERS {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut worker = segment.worker().unwrap();
+                    for i in 1_u64.. {
+                        for step in 0..3 {
+                            worker.write(place(writer, step).extent(), &i.to_le_bytes(), None);
+                        }
+                        if stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                    }
+                });
+            }
+            let mut worker = segment.worker().unwrap();
+            let mut torn_live_reads = 0;
+            let ordered = |bytes: &[u8], writer: u64| {
+                let at = |step| {
+                    let offset = usize::try_from(place(writer, step).offset()).unwrap();
+                    u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap())
+                };
+                at(0) >= at(1) && at(1) >= at(2) && at(0) - at(2) <= 1
+            };
+            for number in 0..CUTS {
+                let cut = worker.freeze().cut(K).unwrap();
+                let image = image(segment, cut).unwrap();
+                segment.end_cut(cut, &mut worker).unwrap();
+                let mut by_pages = vec![0; usize::try_from(K).unwrap()];
+                for page in 0..PAGES {
+                    let offset = usize::try_from(page * PAGE).unwrap();
+                    worker.read(Extent::new(page * PAGE, PAGE, K).unwrap(), &mut by_pages[offset..offset + 4096]);
+                }
+                for writer in 0..WRITERS {
+                    assert!(ordered(&image, writer), "cut {number}, writer {writer}");
+                    torn_live_reads += u32::from(!ordered(&by_pages, writer));
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            println!("{CUTS} cuts in order; {torn_live_reads} of {} reads without a cut were not", WRITERS * CUTS);
+            assert!(torn_live_reads > 0, "the test cannot see what a cut is for");
+        });
+    });
+}
