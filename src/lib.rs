@@ -8,6 +8,7 @@ pub mod log;
 pub mod protocol;
 pub mod segment;
 pub mod server;
+pub mod snapshot;
 mod sys;
 
 pub use client::{Client, Error, Pipeline, Reply};

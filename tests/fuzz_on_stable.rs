@@ -8,6 +8,11 @@ mod config;
 #[path = "../fuzz/targets/protocol.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod protocol;
+#[path = "../fuzz/targets/snapshot.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod snapshot;
+#[path = "support/mod.rs"]
+mod support;
 
 use dsm::protocol::{Opcode, RequestHeader};
 use proptest::collection::vec;
@@ -97,8 +102,56 @@ fn good_file() -> impl Strategy<Value = String> {
     })
 }
 
+/// A sound snapshot file, small enough that a change often hits its structure.
+fn snapshot_file() -> Vec<u8> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut memory = vec![0; 8 * 4096];
+    memory[4096..2 * 4096].fill(b'a');
+    memory[3 * 4096..6 * 4096].iter_mut().zip(0_u8..=50).for_each(|(byte, value)| *byte = value);
+    let header = support::snapshots::header(4, &[1, 2]);
+    let path = support::snapshots::write(directory.path(), &header, &memory, support::snapshots::zstd());
+    std::fs::read(path).expect("a file")
+}
+
+/// The file with some bytes changed, the checksums of header and index made right again, so that a change gets past them.
+fn mangled_snapshot(sound: &[u8], changes: &[(usize, u8)], cut: usize, repair: bool) -> Vec<u8> {
+    let header = u32::from_le_bytes(*sound[12..].first_chunk().expect("a header")) as usize;
+    let end = sound.len() - 64;
+    let index = u64::from_le_bytes(*sound[end..].first_chunk().expect("a footer"));
+    let index = usize::try_from(index).expect("small");
+    let mut bytes = sound.to_vec();
+    // Half of the changes go where the structure is: header, index, footer.
+    for (at, value) in changes {
+        let at =
+            if at % 2 == 0 { at % bytes.len() } else { (index + at % (bytes.len() - index + header)) % bytes.len() };
+        bytes[at] = *value;
+    }
+    if repair {
+        let sum = crc32c::crc32c(&bytes[..header - 4]);
+        bytes[header - 4..header].copy_from_slice(&sum.to_le_bytes());
+        let sum = crc32c::crc32c(&bytes[index..end]);
+        bytes[end + 16..end + 20].copy_from_slice(&sum.to_le_bytes());
+    }
+    bytes.truncate(bytes.len() - cut);
+    bytes
+}
+
 proptest! {
     #![proptest_config(cases())]
+
+    #[test]
+    fn any_bytes_in_a_snapshot_are_refused_or_understood(bytes in vec(any::<u8>(), 0..200)) {
+        snapshot::run(&bytes);
+    }
+
+    #[test]
+    fn snapshots_that_are_nearly_right_are_refused_or_understood(
+        changes in vec((any::<usize>(), prop_oneof![any::<u8>(), Just(0), Just(0xff)]), 0..6),
+        cut in prop_oneof![8 => Just(0_usize), 1 => 0_usize..64], repair in any::<bool>(),
+    ) {
+        static SOUND: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(snapshot_file);
+        snapshot::run(&mangled_snapshot(&SOUND, &changes, cut, repair));
+    }
 
     #[test]
     fn any_bytes_from_the_network_are_refused_or_understood(bytes in vec(any::<u8>(), 0..200)) {

@@ -13,6 +13,11 @@ impl Random {
         Self(seed)
     }
 
+    /// With a seed that is known otherwise.
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Another stream of numbers, for another thread.
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.next())

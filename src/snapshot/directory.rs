@@ -1,0 +1,121 @@
+//! A directory of snapshots: what is in it, what goes.
+
+use super::name::{FileName, PARTIAL_SUFFIX};
+use super::partial::{Stale, remove_stale};
+use super::reader::SnapshotFile;
+use super::retention::{Candidate, Keep, Standing, to_delete};
+use super::{Header, ReadError};
+use std::io::Error;
+use std::path::{Path, PathBuf};
+
+/// A file of the directory whose name is that of a snapshot.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its name in the directory.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is, as far as header, footer and index say.
+    pub standing: Standing,
+    /// Its header, if that can be read.
+    pub header: Option<Header>,
+    /// What is wrong with it, if anything is.
+    pub problem: Option<ReadError>,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
+/// The directory cannot be read or changed.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} {}: {source}", .path.display())]
+pub struct DirectoryError {
+    action: &'static str,
+    path: PathBuf,
+    source: Error,
+}
+
+impl DirectoryError {
+    fn new(action: &'static str, path: &Path) -> impl FnOnce(Error) -> Self {
+        move |source| Self { action, path: path.to_owned(), source }
+    }
+}
+
+/// The snapshots in a directory, the oldest first. Those of other systems than `system` are foreign.
+///
+/// # Errors
+/// When the directory cannot be read. A file that cannot is listed with its problem.
+pub fn list(directory: &Path, system: &str) -> Result<Vec<Listed>, DirectoryError> {
+    let mut named: Vec<(FileName, String)> =
+        names(directory)?.into_iter().filter_map(|name| Some((FileName::parse(&name)?, name))).collect();
+    named.sort();
+    Ok(named.into_iter().map(|(_, name)| look_at(directory, name, system)).collect())
+}
+
+fn look_at(directory: &Path, name: String, system: &str) -> Listed {
+    let path = directory.join(&name);
+    let metadata = std::fs::symlink_metadata(&path);
+    let bytes = metadata.as_ref().map_or(0, std::fs::Metadata::len);
+    // A link is not what we wrote, wherever it leads.
+    let link = metadata.is_ok_and(|metadata| metadata.is_symlink());
+    let (header, problem) = match SnapshotFile::open(&path) {
+        Ok(file) => (Some(file.header().clone()), None),
+        Err(problem) => (SnapshotFile::read_header(&path).ok(), Some(problem)),
+    };
+    let ours = header.as_ref().filter(|header| !link && header.layout().name() == system);
+    let standing = match (ours, &problem) {
+        // What cannot be read just now may well be good.
+        (None, _) | (Some(_), Some(ReadError::System { .. })) => Standing::Foreign,
+        (Some(header), None) if header.is_partial() => Standing::Partial,
+        (Some(_), None) => Standing::Good,
+        (Some(_), Some(_)) => Standing::Bad,
+    };
+    Listed { name, path, standing, header, problem, bytes }
+}
+
+/// Deletes what need not be kept of the snapshots of `system`, and returns the names of what was deleted.
+///
+/// # Errors
+/// When the directory cannot be read, or a file not be deleted; others may then have been.
+pub fn apply_retention(directory: &Path, system: &str, keep: Keep) -> Result<Vec<String>, DirectoryError> {
+    let candidates: Vec<Candidate> = list(directory, system)?
+        .into_iter()
+        .filter_map(|listed| {
+            let time = listed.header.as_ref()?.cut_time();
+            Some(Candidate { name: listed.name, time, standing: listed.standing })
+        })
+        .collect();
+    let deleted: Vec<String> = to_delete(&candidates, keep).into_iter().map(str::to_owned).collect();
+    for name in &deleted {
+        let path = directory.join(name);
+        std::fs::remove_file(&path).map_err(DirectoryError::new("cannot delete", &path))?;
+    }
+    Ok(deleted)
+}
+
+/// Removes what dead processes left of snapshots that they were writing, and returns the names. What a living one writes
+/// stays, and so does everything that does not look like ours.
+///
+/// # Errors
+/// When the directory cannot be read, or a file not be deleted.
+pub fn remove_stale_partials(directory: &Path) -> Result<Vec<String>, DirectoryError> {
+    let is_partial = |name: &String| name.strip_suffix(PARTIAL_SUFFIX).and_then(FileName::parse).is_some();
+    let mut removed = Vec::new();
+    for name in names(directory)?.into_iter().filter(is_partial) {
+        let path = directory.join(&name);
+        if remove_stale(&path).map_err(DirectoryError::new("cannot remove", &path))? == Stale::Removed {
+            removed.push(name);
+        }
+    }
+    Ok(removed)
+}
+
+fn names(directory: &Path) -> Result<Vec<String>, DirectoryError> {
+    let entries = std::fs::read_dir(directory).map_err(DirectoryError::new("cannot read", directory))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(DirectoryError::new("cannot read", directory))?;
+        // A name that is not text is not one of ours.
+        names.extend(entry.file_name().into_string());
+    }
+    Ok(names)
+}

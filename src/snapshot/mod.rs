@@ -1,0 +1,28 @@
+//! Snapshot files: what `docs/snapshot-format.md` specifies, written, read, checked, and thrown away when they are old.
+//!
+//! A [`SnapshotWriter`] makes a file that appears under its name only when it is whole; a [`SnapshotFile`] reads any
+//! range of one, and checks it; [`retention`] decides which are kept. No network and no segment: bytes come and go.
+
+mod directory;
+mod error;
+mod format;
+mod frame;
+mod header;
+mod index;
+mod name;
+mod partial;
+mod reader;
+pub mod retention;
+mod verify;
+mod writer;
+
+pub use directory::{DirectoryError, Listed, apply_retention, list, remove_stale_partials};
+pub use error::{ReadError, WriteError};
+pub use format::{DEFAULT_FRAME, FRAME_HEADER, MAX_FRAME, MAX_HOSTNAME, VERSION};
+pub use frame::{Compression, Frame, FrameDecoder, FrameEncoder, FrameError, FrameHeader, Level};
+pub use header::{Header, HeaderError, HeaderFields, ServerInfo};
+pub use index::Extent;
+pub use name::FileName;
+pub use reader::{Extents, FrameBuffer, SnapshotFile, Source};
+pub use verify::Summary;
+pub use writer::{Destination, SnapshotWriter, Written};
