@@ -1,6 +1,7 @@
 //! Every mistake in mcomp.cfg is one line that names file, line and column, what was found, and what is allowed.
 
-use dsm::config::{Config, ConfigError, MAX_FILE, MAX_MISTAKES, Origin};
+use dsm::config::{Config, ConfigError, MAX_FILE, MAX_MISTAKES, OnMemoryLoss, Origin};
+use dsm::snapshot::Compression;
 use std::io::Write;
 use std::path::Path;
 
@@ -34,7 +35,7 @@ const HOSTS: &str = "\"host:port\", where the host is a name, an IPv4 address, o
 #[test]
 fn a_mistake_is_named_with_its_line_and_column() {
     let k = "allowed is a size that is a multiple of 4KiB, such as \"64MiB\"";
-    let top = "known there: name, k, n, server, security, log, limits, client";
+    let top = "known there: name, k, n, server, security, log, limits, client, snapshot, recovery";
     let duration = "allowed is a duration from 100ms to 1h, such as \"5s\"";
     let long = "x".repeat(100);
     let cases: &[(&str, &str, String)] = &[
@@ -160,6 +161,35 @@ fn a_snapshot_agent_has_an_address_of_its_own() {
     assert_eq!(error(&changed("", "snapshot = \"10.0.0.2:7411\"")), own);
     let twice = GOOD.replace("7411\"", "7411\"\nsnapshot = \"a:1\"");
     assert!(error(&twice).contains(":8:12: server.1.snapshot is \"a:1\", which is the snapshot of server 0"));
+}
+
+#[test]
+fn a_snapshot_agent_without_an_address_has_the_next_port_if_that_is_free() {
+    let snapshot = |text: &str| parse(text).unwrap().servers.into_iter().map(|server| server.snapshot);
+    let texts = |text: &str| snapshot(text).map(|address| address.map(|it| it.to_string())).collect::<Vec<_>>();
+    assert_eq!(texts(GOOD), [Some("10.0.0.1:7412".to_owned()), Some("10.0.0.2:7412".to_owned())]);
+    let together = GOOD.replace("10.0.0.2:7411", "10.0.0.1:7412");
+    assert_eq!(texts(&together), [None, Some("10.0.0.1:7413".to_owned())]);
+    assert_eq!(texts(&GOOD.replace("2:7411", "2:65535"))[1], None);
+    let given = together.replace("1:7411\"", "1:7411\"\nsnapshot = \"10.0.0.1:7413\"");
+    assert_eq!(texts(&given), [Some("10.0.0.1:7413".to_owned()), None]);
+}
+
+#[test]
+fn snapshots_and_recovery_have_defaults_and_bounds() {
+    let config = parse(GOOD).unwrap();
+    assert_eq!(config.snapshot.copy_area, config.layout.k());
+    assert_eq!((config.snapshot.keep.newest, config.recovery.on_memory_loss), (24, OnMemoryLoss::Empty));
+    let text = "[snapshot]\ncopy_area = \"1MiB\"\ncompression = \"NONE\"\n[recovery]\non_memory_loss = \"wait\"";
+    let config = parse(&changed("", text)).unwrap();
+    assert_eq!((config.snapshot.copy_area, config.snapshot.compression), (1 << 20, Compression::None));
+    assert_eq!(config.recovery.on_memory_loss, OnMemoryLoss::Wait);
+    for wrong in ["compression = 0", "compression = 20", "compression = \"fast\"", "compression = \"3\""] {
+        let message = error(&changed("", &format!("[snapshot]\n{wrong}")));
+        assert!(message.ends_with("allowed is a level from 1 to 19, or \"none\""), "{message}");
+    }
+    assert!(error(&changed("", "[snapshot]\nkeep = 0")).ends_with("allowed is a whole number from 1 to 10000"));
+    assert!(error(&changed("", "[snapshot]\ndirectory = \"x\"")).ends_with("allowed is an absolute path"));
 }
 
 #[test]

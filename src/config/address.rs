@@ -74,6 +74,12 @@ impl Address {
         self.port
     }
 
+    /// The same host with the next port; none after the last.
+    #[must_use]
+    pub fn next_port(&self) -> Option<Self> {
+        Some(Self { host: self.host.clone(), port: self.port.checked_add(1)? })
+    }
+
     /// Whether only this machine can reach it. Of the host names only `localhost` counts: any other may change.
     #[must_use]
     pub fn is_loopback(&self) -> bool {

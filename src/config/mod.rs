@@ -21,6 +21,8 @@ pub use trust::UntrustedAddress;
 pub use units::{SizeError, approximate_size, format_size, parse_duration, parse_size};
 
 use crate::layout::Layout;
+use crate::snapshot::Compression;
+use crate::snapshot::retention::Keep;
 use log::LevelFilter;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -50,6 +52,10 @@ pub struct Config {
     pub limits: Limits,
     /// How the client library behaves.
     pub client: ClientSettings,
+    /// How snapshots are made and kept.
+    pub snapshot: SnapshotSettings,
+    /// What a server does without its old memory.
+    pub recovery: Recovery,
     /// The file that it came from.
     pub path: PathBuf,
     settings: Vec<Setting>,
@@ -61,8 +67,9 @@ pub struct Config {
 pub struct ServerSettings {
     /// Where it listens; shows itself as the text in the layout.
     pub address: Address,
-    /// Where its snapshot agent will listen: the text of an [`Address`]. Not used yet.
-    pub snapshot: Option<String>,
+    /// Where its snapshot agent listens: by default the same host and the next port. None when that is taken by another
+    /// of the map, or is no port.
+    pub snapshot: Option<Address>,
     /// The public key by which others will know it: base64. Not used yet.
     pub public_key: Option<String>,
 }
@@ -118,6 +125,41 @@ pub struct Limits {
 pub struct ClientSettings {
     /// The deadline of one call of the library.
     pub timeout: Duration,
+}
+
+/// `[snapshot]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotSettings {
+    /// Where snapshots are written; absolute.
+    pub directory: PathBuf,
+    /// Which of them are kept.
+    pub keep: Keep,
+    /// How their pages are compressed.
+    pub compression: Compression,
+    /// The most bytes of pages that writers save aside on each server while a snapshot is read.
+    pub copy_area: u64,
+    /// How long an agent, or a master, may take for one message.
+    pub timeout: Duration,
+    /// The longest time that writers stand still for the cut.
+    pub freeze_timeout: Duration,
+}
+
+/// `[recovery]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// What dsmd does when it starts without its old memory.
+    pub on_memory_loss: OnMemoryLoss,
+}
+
+/// What dsmd does when it starts without its old memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMemoryLoss {
+    /// It begins with zeros.
+    Empty,
+    /// It refuses every read and change until somebody restores a snapshot, or accepts that the memory is empty.
+    Wait,
+    /// It lets the newest snapshot be restored before it is ready.
+    Restore,
 }
 
 /// A key that mcomp.cfg may hold.

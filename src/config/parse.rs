@@ -3,10 +3,15 @@
 use super::mistake::{ConfigError, Lines};
 use super::reader::Reader;
 use super::section::Section;
-use super::{Address, ClientSettings, Config, Key, Limits, LogSettings, OperationLogMode, Security, ServerSettings};
+use super::{
+    Address, ClientSettings, Config, Key, Limits, LogSettings, OnMemoryLoss, OperationLogMode, Recovery, Security,
+    ServerSettings, SnapshotSettings,
+};
 use crate::layout::{Layout, LayoutError, MAX_MEMORY, MAX_NAME, MAX_SERVERS, PAGE};
+use crate::snapshot::Level;
+use crate::snapshot::retention::Keep;
 use log::LevelFilter;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,6 +35,13 @@ const CLIENT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Dur
 /// The buffer memory, in bytes: several of the longest requests, up to more than any machine needs.
 const BUFFER_MEMORY: RangeInclusive<u64> = (8 << 20)..=(1 << 40);
 
+/// How long writers may be kept waiting for a cut: a network round trip takes a part of a millisecond, or much more from
+/// one site to another; nobody wants a memory that stands still for longer than the most.
+const FREEZE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(10);
+
+/// The most snapshots that are kept by one rule: each is looked at whenever one is added.
+const MAX_KEPT: usize = 10_000;
+
 /// The characters of a public key in base64: 32 bytes at least, as Ed25519 has; the most is any key's.
 const PUBLIC_KEY: RangeInclusive<usize> = 44..=1024;
 
@@ -42,6 +54,8 @@ struct Values {
     log: LogSettings,
     limits: Limits,
     client: ClientSettings,
+    snapshot: SnapshotSettings,
+    recovery: Recovery,
 }
 
 /// Every key that mcomp.cfg may hold, in the order of the manual page: what the parser asks a file for.
@@ -77,6 +91,8 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         log: values.log,
         limits: values.limits,
         client: values.client,
+        snapshot: values.snapshot,
+        recovery: values.recovery,
         path: path.to_owned(),
         settings: record.settings,
         places: record.places,
@@ -121,9 +137,12 @@ fn read(mut root: Section<'_, '_>) -> Values {
     let log = read_log(root.section("log"));
     let limits = read_limits(root.section("limits"));
     let client = read_client(root.section("client"));
+    let snapshot = read_snapshot(root.section("snapshot"), k.unwrap_or_default());
+    let recovery = read_recovery(root.section("recovery"));
     root.finish();
-    let servers = servers.into_iter().flatten().flatten().collect();
-    Values { name, k, servers, security, log, limits, client }
+    let mut servers: Vec<ServerSettings> = servers.into_iter().flatten().flatten().collect();
+    default_snapshots(&mut servers);
+    Values { name, k, servers, security, log, limits, client, snapshot, recovery }
 }
 
 /// What the name, k and the addresses break each by itself. The layout tells the first only, so each is tried with good
@@ -146,16 +165,26 @@ fn shared_snapshots(servers: &[Option<ServerSettings>]) -> Vec<(String, String)>
     let mut taken: HashMap<String, String> =
         known().map(|(index, server)| (server.address.to_string(), format!("the address of server {index}"))).collect();
     let mut mistakes = Vec::new();
-    for (index, snapshot) in known().filter_map(|(index, server)| Some((index, server.snapshot.as_ref()?))) {
+    for (index, snapshot) in known().filter_map(|(index, server)| Some((index, server.snapshot.as_ref()?.to_string())))
+    {
         let key = format!("server.{index}.snapshot");
-        match taken.get(snapshot) {
+        match taken.get(&snapshot) {
             Some(other) => {
                 mistakes.push((key.clone(), format!("{key} is {snapshot:?}, which is {other}: give it another port")));
             }
-            None => drop(taken.insert(snapshot.clone(), format!("the snapshot of server {index}"))),
+            None => drop(taken.insert(snapshot, format!("the snapshot of server {index}"))),
         }
     }
     mistakes
+}
+
+/// Gives each server whose agent has no address the one beside its own, unless the map has it for something else.
+fn default_snapshots(servers: &mut [ServerSettings]) {
+    let taken: HashSet<Address> =
+        servers.iter().flat_map(|server| [Some(server.address.clone()), server.snapshot.clone()]).flatten().collect();
+    for server in servers.iter_mut().filter(|server| server.snapshot.is_none()) {
+        server.snapshot = server.address.next_port().filter(|address| !taken.contains(address));
+    }
 }
 
 fn read_server(mut server: Section<'_, '_>) -> Option<ServerSettings> {
@@ -168,7 +197,7 @@ fn read_server(mut server: Section<'_, '_>) -> Option<ServerSettings> {
     );
     server.finish();
     let (address, snapshot, public_key) = settings;
-    Some(ServerSettings { address: address?, snapshot: snapshot.map(|address| address.to_string()), public_key })
+    Some(ServerSettings { address: address?, snapshot, public_key })
 }
 
 fn read_security(mut security: Section<'_, '_>) -> Security {
@@ -190,13 +219,17 @@ fn read_log(mut log: Section<'_, '_>) -> LogSettings {
         [("off", OperationLogMode::Off), ("writes", OperationLogMode::Writes), ("all", OperationLogMode::All)];
     let level = log.choice("level", LevelFilter::Info, &LEVELS);
     let operations = log.choice("operations", OperationLogMode::Off, &MODES);
-    let show = |path: &PathBuf| path.display().to_string();
-    let directory = log.text("directory", "an absolute path", PathBuf::from("/var/log/dsm"), show, |text| {
-        let path = PathBuf::from(text);
-        if path.is_absolute() && !text.contains('\0') { Ok(path) } else { Err(None) }
-    });
+    let directory = read_directory(&mut log, "/var/log/dsm");
     log.finish();
     LogSettings { level, operations, directory }
+}
+
+fn read_directory(section: &mut Section<'_, '_>, default: &str) -> PathBuf {
+    let show = |path: &PathBuf| path.display().to_string();
+    section.text("directory", "an absolute path", PathBuf::from(default), show, |text| {
+        let path = PathBuf::from(text);
+        if path.is_absolute() && !text.contains('\0') { Ok(path) } else { Err(None) }
+    })
 }
 
 fn read_limits(mut limits: Section<'_, '_>) -> Limits {
@@ -216,6 +249,29 @@ fn read_client(mut client: Section<'_, '_>) -> ClientSettings {
     let timeout = client.duration("timeout", Duration::from_secs(5), CLIENT_TIMEOUT);
     client.finish();
     ClientSettings { timeout }
+}
+
+fn read_snapshot(mut snapshot: Section<'_, '_>, k: u64) -> SnapshotSettings {
+    let directory = read_directory(&mut snapshot, "/var/lib/dsm-snapshot");
+    let keep = Keep {
+        newest: snapshot.integer("keep", 24, 1..=MAX_KEPT),
+        daily: snapshot.integer("keep_daily", 0, 0..=MAX_KEPT),
+        weekly: snapshot.integer("keep_weekly", 0, 0..=MAX_KEPT),
+    };
+    let compression = snapshot.compression("compression", Level::LOWEST);
+    let copy_area = snapshot.optional_size("copy_area", 0..=MAX_MEMORY).unwrap_or(k);
+    let timeout = snapshot.duration("timeout", Duration::from_secs(30), SERVER_TIMEOUT);
+    let freeze_timeout = snapshot.duration("freeze_timeout", Duration::from_millis(500), FREEZE_TIMEOUT);
+    snapshot.finish();
+    SnapshotSettings { directory, keep, compression, copy_area, timeout, freeze_timeout }
+}
+
+fn read_recovery(mut recovery: Section<'_, '_>) -> Recovery {
+    const CHOICES: [(&str, OnMemoryLoss); 3] =
+        [("empty", OnMemoryLoss::Empty), ("wait", OnMemoryLoss::Wait), ("restore", OnMemoryLoss::Restore)];
+    let on_memory_loss = recovery.choice("on_memory_loss", OnMemoryLoss::Empty, &CHOICES);
+    recovery.finish();
+    Recovery { on_memory_loss }
 }
 
 /// Base64 with its padding (RFC 4648).

@@ -2,6 +2,7 @@
 
 use super::reader::{Reader, quote, shorten};
 use super::units::{format_size, parse_duration, parse_size};
+use crate::snapshot::{Compression, Level};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 use toml::Spanned;
@@ -122,6 +123,33 @@ impl<'t> Section<'_, 't> {
             |bytes| format_size(*bytes),
             |value| size(value).and_then(|bytes| if range.contains(&bytes) { Ok(bytes) } else { Err(None) }),
         );
+        read.unwrap_or(default)
+    }
+
+    /// A size in bytes that may be left out.
+    pub(super) fn optional_size(&mut self, name: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let allowed = format!("a size from {} to {}", format_size(*range.start()), format_size(*range.end()));
+        let within = |bytes| if range.contains(&bytes) { Ok(bytes) } else { Err(None) };
+        let show = |bytes: &u64| format_size(*bytes);
+        self.value(name, &allowed, Otherwise::Unset, show, |value| size(value).and_then(within))
+    }
+
+    /// A level of compression, or "none".
+    pub(super) fn compression(&mut self, name: &'static str, default: i32) -> Compression {
+        let allowed = format!("a level from {} to {}, or \"none\"", Level::LOWEST, Level::HIGHEST);
+        let default = Level::new(default).map_or(Compression::None, Compression::Zstd);
+        let show = |compression: &Compression| match compression {
+            Compression::None => "none".to_owned(),
+            Compression::Zstd(level) => level.number().to_string(),
+        };
+        let read = self.value(name, &allowed, Otherwise::Default(default), show, |value| match value.as_str() {
+            Some(word) if word.eq_ignore_ascii_case("none") => Ok(Compression::None),
+            Some(_) => Err(None),
+            None => {
+                let level = integer(value).and_then(|number| Level::new(i32::try_from(number).ok()?));
+                level.map(Compression::Zstd).ok_or(None)
+            }
+        });
         read.unwrap_or(default)
     }
 
