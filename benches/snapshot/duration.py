@@ -38,4 +38,6 @@ def dd(stage, source, target):
 def snapshot(system):
     """As one is described, after the disk has come to rest."""
     os.sync()
-    return system.snapshot()
+    found = system.snapshot()
+    system.tidy()
+    return found

@@ -12,6 +12,7 @@ from memory import children, share
 from stage import Failure
 
 PORT = 6379
+DUMP = "dump.rdb"
 POLL_SECONDS = 0.02
 SAVE_SECONDS = 1200
 
@@ -95,7 +96,7 @@ class Redis:
         return sum(share(pid) for pid in [self.process.pid, *children(self.process.pid)])
 
     def snapshot(self):
-        """BGSAVE, until it is done; then the file is removed."""
+        """BGSAVE, until it is done. The file is there until `tidy`."""
         begin = time.monotonic()
         cut_begin = time.monotonic_ns()
         self.ask("BGSAVE")
@@ -107,13 +108,14 @@ class Redis:
         seconds = time.monotonic() - begin
         if info["rdb_last_bgsave_status"] != "ok":
             raise Failure(f"BGSAVE failed:\n{pathlib.Path(self.process.log).read_text()[-2000:]}")
-        file = self.folder / "dump.rdb"
-        size = file.stat().st_size
-        file.unlink()
         return {
             "seconds": seconds,
             "pause_us": int(self.info("stats")["latest_fork_usec"]),
             "copied_bytes": int(info["rdb_last_cow_size"]),
-            "file_bytes": size,
+            "file_bytes": (self.folder / DUMP).stat().st_size,
             "cut": (cut_begin, cut_end),
         }
+
+    def tidy(self):
+        """Removes the file: not while requests are timed, for it keeps a processor busy."""
+        (self.folder / DUMP).unlink()

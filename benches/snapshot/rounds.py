@@ -19,6 +19,8 @@ def pauses(stage, programs, system, rounds, rate=None):
             snapshot = system.snapshot() if system.can_snapshot else nothing()
             during = load.ask("end")
             at_cut = load.ask("between {} {}".format(*snapshot["cut"])) if "cut" in snapshot else None
+            if system.can_snapshot:
+                system.tidy()
             load.ask("begin")
             time.sleep(snapshot["seconds"])
             found.append({"snapshot": snapshot, "during": during, "at_cut": at_cut, "without": load.ask("end")})
@@ -40,5 +42,6 @@ def memory(stage, programs, system, rounds):
                 load.ask("begin")
                 snapshot = system.snapshot()
                 writes = load.ask("end")["requests"]
+            system.tidy()
             found.append({"snapshot": snapshot, "writes": writes, "extra_bytes": peak.extra})
     return found
