@@ -190,8 +190,8 @@ def lines(results):
         yield ""
         yield f"How long a snapshot takes beside dd: median (min to max) of {len(results['duration']['rounds'])} rounds"
         yield from table(duration_rows(results["duration"]), [size(results["duration"]["bytes"])])
-    yield from results["remarks"]
     yield ""
+    yield from results["remarks"]
     yield "Targets"
     found = targets(results)
     for text, value, met in found:

@@ -41,6 +41,9 @@ QUICK_SIZES = [(16 * MIB, 3, 2), (128 * MIB, 3, 2)]
 DURATION = (GIB, 7)
 QUICK_DURATION = (128 * MIB, 3)
 
+# A load average from which on the machine has other things to do.
+BUSY = 0.5
+
 # What else it takes: processes, tables of pages, slots for writes.
 MARGIN = 512 * MIB
 
@@ -93,6 +96,7 @@ def measure(parent, programs, quick):
             "processors": os.cpu_count(),
             "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             "kernel": platform.release(),
+            "load_before": os.getloadavg()[0],
         },
         "versions": {"dsm": version.split()[-1], "Redis": redis_version},
         "quick": quick,
@@ -100,6 +104,8 @@ def measure(parent, programs, quick):
         "duration": None,
         "remarks": [],
     }
+    if results["machine"]["load_before"] > BUSY:
+        results["remarks"].append("the machine was busy before: the load average was {:.1f}".format(results["machine"]["load_before"]))
     for size in QUICK_SIZES if quick else SIZES:
         if reason := room_for(size[0], parent):
             results["remarks"].append(f"{report.size(size[0])} was skipped: {reason}")
@@ -130,13 +136,16 @@ def main():
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
     programs = target / "release"
     parent = pathlib.Path(os.environ.get("BENCH_DIR") or target)
+    if not parent.is_dir():
+        print(f"BENCH_DIR={parent} is no folder: make it, or name another", file=sys.stderr)
+        return 66
     for program in ("dsmd", "examples/snapshot-load"):
         if not (programs / program).exists():
             print(f"there is no {programs / program}: run `make bench-snapshot`, which builds it", file=sys.stderr)
             return 66
     try:
         results = measure(parent, programs, bool(os.environ.get("BENCH_QUICK")))
-    except Failure as failure:
+    except (Failure, OSError) as failure:
         print(f"bench-snapshot: {failure}", file=sys.stderr)
         return 69
     results["targets"] = [dict(zip(("target", "found", "met"), one)) for one in report.targets(results)]
