@@ -4,24 +4,31 @@
 //! Readers take nothing: they check the pages' versions before and after the copy. Any participant may be killed at
 //! any instruction; the others find out by the kernel's file locks and finish or drop what it was doing.
 
+mod claim;
+mod copy_area;
 pub mod crash;
 mod cut;
 mod error;
+mod gate;
 mod geometry;
 mod intent;
 mod lock;
 mod open;
 mod participant;
+mod restoration;
 mod session;
 mod shared;
 mod superblock;
 mod worker;
 
-pub use cut::{Cut, CutGone, CutPage, Frozen, Page};
+pub use claim::{Claim, FreezeError, Frozen};
+pub use cut::{Cut, CutGone, CutPage, Page};
 pub use error::SegmentError;
+pub use gate::Shut;
 pub use geometry::{SESSIONS, WORKERS, overhead};
 pub use intent::Mark;
-pub use open::{Found, Opened};
+pub use open::{Found, Opened, Start};
+pub use restoration::Restoration;
 pub use session::SessionEntry;
 pub use worker::Worker;
 
@@ -41,7 +48,7 @@ impl Segment {
     /// The random id of the contents; never zero.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
-        Field::Incarnation.of(&self.shared.mapping).load(Ordering::Relaxed)
+        self.shared.incarnation()
     }
 
     /// Bytes shared.
@@ -97,7 +104,7 @@ impl Segment {
             (0..geometry::WORKERS).find(free)
         });
         match found {
-            Some(index) => Ok(Worker { shared: Arc::clone(&self.shared), index }),
+            Some(index) => Ok(Worker::new(Arc::clone(&self.shared), index)),
             None => Err(SegmentError::TooManyWorkers { name: self.shared.name.clone() }),
         }
     }

@@ -7,9 +7,9 @@ use super::failure::Failure;
 use super::notify::{self, notify};
 use super::threads::Threads;
 use super::{listener, supervisor};
-use crate::config::{Config, check_capacity, own_index};
+use crate::config::{Config, OnMemoryLoss, check_capacity, own_index};
 use crate::log::{Destination, OperationLog};
-use crate::segment::{Found, Opened, Segment, SegmentError, overhead};
+use crate::segment::{Found, Opened, Segment, SegmentError, Start, overhead};
 use ::log::Level;
 use clap::Parser;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -152,13 +152,23 @@ fn open_segment(config: &Config, index: u32, reset: bool, signals: &mut Signals)
             ControlFlow::Continue(())
         }
     };
-    let Opened { segment, found } = Segment::serve(&config.layout, index, reset, &mut progress)?;
+    let start = match config.recovery.on_memory_loss {
+        _ if reset => Start::Reset,
+        OnMemoryLoss::Empty => Start::Serve,
+        OnMemoryLoss::Wait | OnMemoryLoss::Restore => Start::ServeOrWait,
+    };
+    let Opened { segment, found } = Segment::serve(&config.layout, index, start, &mut progress)?;
     let (level, text) = match found {
         Found::Segment { layout_changed: false } => (Level::Info, "was re-opened with its memory"),
         Found::Segment { layout_changed: true } => (
             Level::Warn,
             "was re-opened with its memory; the rest of the layout has changed since it was last served: make sure \
              that every machine has the same mcomp.cfg",
+        ),
+        Found::Nothing | Found::Unfinished if segment.shut().is_some() => (
+            Level::Warn,
+            "was not there: if it held data before, that was lost with a reboot. It waits for a restore, as \
+             recovery.on_memory_loss in mcomp.cfg says",
         ),
         Found::Nothing | Found::Unfinished => (
             Level::Warn,
