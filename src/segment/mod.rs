@@ -82,6 +82,19 @@ impl Segment {
         superblock::is_ready(&self.shared.mapping)
     }
 
+    /// A number that changes when somebody changes the memory: a hash of what all workers have done last. Two changes by one
+    /// worker that are alike and belong to no session look like one.
+    #[must_use]
+    pub fn activity(&self) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        for worker in 0..WORKERS {
+            for field in IntentField::RECORD {
+                hasher.update(&self.shared.intent_word(worker, field).load(Ordering::Relaxed).to_le_bytes());
+            }
+        }
+        hasher.finalize().as_bytes().first_chunk().map_or(0, |number| u64::from_le_bytes(*number))
+    }
+
     /// Says that this process ends in good order, so that nobody takes it for a dead one. None of its workers may be
     /// at work any more; they are given back when the process has ended. Dropping the last clone does the same.
     pub fn leave(&self) {
