@@ -1,11 +1,13 @@
 //! Readers and writers of many threads meet on the same pages; nobody sees half of a write.
 #![allow(clippy::unwrap_used)]
 
-use dsm::layout::{Layout, PAGE};
+mod support;
+
+use dsm::layout::PAGE;
 use dsm::protocol::{AtomicOperation, Extent, Word};
 use dsm::segment::Segment;
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
+use support::segment::Name;
 
 const K: u64 = 64 * PAGE;
 
@@ -13,16 +15,7 @@ const K: u64 = 64 * PAGE;
 const ROUNDS: u32 = 60_000;
 
 fn with_segment(what: &str, body: impl FnOnce(&Segment)) {
-    let name = format!("dsmtest-{}-{what}", std::process::id());
-    let layout = Layout::new(&name, K, vec!["127.0.0.1:7411".to_owned()]).unwrap();
-    let segment = Segment::serve(&layout, 0, false, &mut |_, _| ControlFlow::Continue(())).unwrap().segment;
-    // The names are not needed once everything is open: whatever happens below leaves nothing behind.
-    for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
-        if entry.file_name().to_string_lossy().contains(&format!("{name}.")) {
-            std::fs::remove_file(entry.path()).unwrap();
-        }
-    }
-    body(&segment);
+    body(&Name::new(what).serve(K));
 }
 
 #[test]
@@ -38,9 +31,9 @@ fn no_reader_sees_half_of_a_write_however_many_pages_it_spans() {
                         for round in 0..ROUNDS {
                             let byte = u8::try_from(round % 100).unwrap() * 2 + writer;
                             if round % 3 == 0 {
-                                worker.fill(extent, byte, None);
+                                worker.fill(extent, byte, None).unwrap();
                             } else {
-                                worker.write(extent, &vec![byte; extent.length()], None);
+                                worker.write(extent, &vec![byte; extent.length()], None).unwrap();
                             }
                         }
                     })
@@ -55,7 +48,7 @@ fn no_reader_sees_half_of_a_write_however_many_pages_it_spans() {
                         let mut bytes = vec![0; extent.length()];
                         let mut reads = 0_u64;
                         while !done.load(Ordering::Relaxed) {
-                            worker.read(extent, &mut bytes);
+                            worker.read(extent, &mut bytes).unwrap();
                             assert!(bytes.iter().all(|byte| *byte == bytes[0]), "torn read");
                             reads += 1;
                         }
@@ -81,12 +74,12 @@ fn no_add_is_lost_between_threads() {
                 scope.spawn(|| {
                     let mut worker = segment.worker().unwrap();
                     for _ in 0..10_000 {
-                        worker.atomic(word, AtomicOperation::Add(3), None);
+                        worker.atomic(word, AtomicOperation::Add(3), None).unwrap();
                     }
                 });
             }
         });
-        let old = segment.worker().unwrap().atomic(word, AtomicOperation::Swap(0), None);
+        let old = segment.worker().unwrap().atomic(word, AtomicOperation::Swap(0), None).unwrap();
         assert_eq!(old, 8 * 10_000 * 3);
     });
 }
@@ -97,11 +90,11 @@ fn a_copy_inside_the_segment_may_overlap_itself() {
         let mut worker = segment.worker().unwrap();
         let data: Vec<u8> = (0..100_000_u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
         let extent = |offset| Extent::new(offset, 100_000, K).unwrap();
-        worker.write(extent(10), &data, None);
+        worker.write(extent(10), &data, None).unwrap();
         for (from, to) in [(10, 5000), (5000, 4999), (4999, 10)] {
-            worker.copy(extent(from), extent(to), None);
+            worker.copy(extent(from), extent(to), None).unwrap();
             let mut bytes = vec![0; data.len()];
-            worker.read(extent(to), &mut bytes);
+            worker.read(extent(to), &mut bytes).unwrap();
             assert!(bytes == data, "{from} to {to}");
         }
     });

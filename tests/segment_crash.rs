@@ -3,55 +3,30 @@
 #![cfg(debug_assertions)]
 #![allow(clippy::unwrap_used)]
 
-use dsm::layout::{Layout, PAGE};
+mod support;
+
+use dsm::layout::PAGE;
 use dsm::protocol::{AtomicOperation, Extent, Word};
 use dsm::segment::crash::{self, Action, Point};
-use dsm::segment::{Mark, Segment};
+use dsm::segment::{Mark, Segment, Shut, Start};
 use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use support::segment::{Name, attach, layout, serve};
 
 const K: u64 = 64 * PAGE;
 
 /// What the promise allows the others to wait.
 const GO_ON: Duration = Duration::from_secs(1);
 
+/// How long a freeze may last.
+const LEASE: Duration = Duration::from_millis(500);
+
 /// Long enough for a large slot, over many pages, not aligned.
 const LENGTH: u64 = 20 * PAGE;
 
 const MARK: Mark = Mark { session: 7, sequence: 42 };
-
-/// A system's name of its own, whose objects go with it.
-struct Name(String);
-
-impl Name {
-    fn new(what: &str) -> Self {
-        Self(format!("dsmtest-{}-{what}", std::process::id()))
-    }
-
-    fn serve(&self) -> Segment {
-        serve(&self.0)
-    }
-}
-
-impl Drop for Name {
-    fn drop(&mut self) {
-        for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
-            if entry.file_name().to_string_lossy().contains(&format!("{}.", self.0)) {
-                std::fs::remove_file(entry.path()).unwrap();
-            }
-        }
-    }
-}
-
-fn layout(name: &str) -> Layout {
-    Layout::new(name, K, vec!["127.0.0.1:7411".to_owned()]).unwrap()
-}
-
-fn serve(name: &str) -> Segment {
-    Segment::serve(&layout(name), 0, false, &mut |_, _| ControlFlow::Continue(())).unwrap().segment
-}
 
 /// Starts this test again as a process of its own that does `task` and dies or stalls at `point`.
 fn victim(name: &Name, task: &str, point: Point, action: Action) -> Child {
@@ -70,7 +45,7 @@ fn victim_process() {
     let Ok(words) = std::env::var("VICTIM") else { return };
     let words: Vec<&str> = words.split(' ').collect();
     let point = Point::ALL.into_iter().find(|point| (*point as u8).to_string() == words[2]).unwrap();
-    let segment = if words[1] == "serve" { serve(words[0]) } else { Segment::attach(&layout(words[0]), 0).unwrap() };
+    let segment = if words[1] == "serve" { serve(words[0], K, Start::Serve) } else { attach(words[0], K) };
     if words[1] == "hoard" {
         let _workers: Vec<_> = std::iter::from_fn(|| segment.worker().ok()).collect();
         println!("hoarded");
@@ -79,8 +54,19 @@ fn victim_process() {
         }
     }
     let mut worker = segment.worker().unwrap();
-    if words[1] == "freeze" {
-        let _frozen = worker.freeze();
+    if words[1] == "freeze" || words[1] == "cut" {
+        let mut claim = segment.claim().unwrap().unwrap();
+        let frozen = claim.freeze(LEASE).unwrap();
+        let _frozen = if words[1] == "cut" { frozen.cut(K).map(|_| None).unwrap() } else { Some(frozen) };
+        println!("frozen");
+        loop {
+            std::thread::park();
+        }
+    }
+    if words[1] == "restore" {
+        let mut claim = segment.claim().unwrap().unwrap();
+        claim.freeze(LEASE).unwrap().shut().unwrap();
+        claim.restoration().unwrap().write(extent(), &new());
         println!("frozen");
         loop {
             std::thread::park();
@@ -88,9 +74,9 @@ fn victim_process() {
     }
     crash::arm(point, if words[3] == "1" { Action::Stall } else { Action::Die });
     match words[1] {
-        "write" | "serve" => worker.write(extent(), &new(), Some(MARK)),
-        "add" => drop(worker.atomic(Word::new(8, K).unwrap(), AtomicOperation::Add(1), Some(MARK))),
-        "copy" => worker.copy(Extent::new(40 * PAGE, LENGTH, K).unwrap(), extent(), Some(MARK)),
+        "write" | "serve" => worker.write(extent(), &new(), Some(MARK)).unwrap(),
+        "add" => drop(worker.atomic(Word::new(8, K).unwrap(), AtomicOperation::Add(1), Some(MARK)).unwrap()),
+        "copy" => worker.copy(Extent::new(40 * PAGE, LENGTH, K).unwrap(), extent(), Some(MARK)).unwrap(),
         other => panic!("{other}"),
     }
 }
@@ -105,7 +91,7 @@ fn new() -> Vec<u8> {
 
 fn whole(segment: &Segment) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(K).unwrap()];
-    segment.worker().unwrap().read(Extent::new(0, K, K).unwrap(), &mut bytes);
+    segment.worker().unwrap().read(Extent::new(0, K, K).unwrap(), &mut bytes).unwrap();
     bytes
 }
 
@@ -114,17 +100,17 @@ fn goes_on(segment: &Segment, point: Point) {
     let started = Instant::now();
     let mut worker = segment.worker().unwrap();
     for page in 40..64 {
-        worker.fill(Extent::new(page * PAGE + 4095, 1, K).unwrap(), 9, None);
+        worker.fill(Extent::new(page * PAGE + 4095, 1, K).unwrap(), 9, None).unwrap();
     }
     let untouched = Extent::new(30 * PAGE, 8, K).unwrap();
-    worker.copy(Extent::new(0, 8, K).unwrap(), untouched, None);
-    worker.fill(untouched, 0, None);
+    worker.copy(Extent::new(0, 8, K).unwrap(), untouched, None).unwrap();
+    worker.fill(untouched, 0, None).unwrap();
     for page in 21..40 {
-        worker.fill(Extent::new(page * PAGE, 1, K).unwrap(), 0, None);
+        worker.fill(Extent::new(page * PAGE, 1, K).unwrap(), 0, None).unwrap();
     }
     // Last, the pages of the dead, each read and written back through the stripes.
     for page in 0..21 {
-        worker.atomic(Word::new(page * PAGE + 8, K).unwrap(), AtomicOperation::Or(0), None);
+        worker.atomic(Word::new(page * PAGE + 8, K).unwrap(), AtomicOperation::Or(0), None).unwrap();
     }
     assert!(started.elapsed() < GO_ON, "{point:?}: the others waited {:?}", started.elapsed());
 }
@@ -135,8 +121,8 @@ fn a_participant_killed_anywhere_leaves_a_whole_write_or_none() {
     for point in Point::ALL.into_iter().filter(|point| *point != Point::Redone) {
         for task in ["write", "copy"] {
             let name = Name::new(&format!("{task}{}", point as u8));
-            let segment = name.serve();
-            segment.worker().unwrap().fill(Extent::new(40 * PAGE, 24 * PAGE, K).unwrap(), 9, None);
+            let segment = name.serve(K);
+            segment.worker().unwrap().fill(Extent::new(40 * PAGE, 24 * PAGE, K).unwrap(), 9, None).unwrap();
             let before = whole(&segment);
             let mut wanted = before.clone();
             assert!(!victim(&name, task, point, Action::Die).wait().unwrap().success(), "{point:?} was not reached");
@@ -170,10 +156,10 @@ fn a_participant_killed_anywhere_leaves_a_whole_write_or_none() {
 fn an_add_killed_anywhere_counts_once_or_not_at_all_and_its_session_knows_which() {
     for point in Point::ALL.into_iter().filter(|point| *point != Point::Redone) {
         let name = Name::new(&format!("add{}", point as u8));
-        let segment = name.serve();
+        let segment = name.serve(K);
         assert!(!victim(&name, "add", point, Action::Die).wait().unwrap().success(), "{point:?} was not reached");
         let mut worker = segment.worker().unwrap();
-        let old = worker.atomic(Word::new(8, K).unwrap(), AtomicOperation::Add(0), None);
+        let old = worker.atomic(Word::new(8, K).unwrap(), AtomicOperation::Add(0), None).unwrap();
         let done = segment.last_executed(MARK.session) == MARK.sequence;
         assert_eq!(old, u64::from(done), "{point:?}");
         assert_eq!(segment.executed_result(MARK), done.then_some(0), "{point:?}");
@@ -184,7 +170,7 @@ fn an_add_killed_anywhere_counts_once_or_not_at_all_and_its_session_knows_which(
 fn a_stalled_participant_that_is_then_killed_holds_nobody_up() {
     for point in [Point::Locked, Point::Committed, Point::HalfCopied, Point::HalfUnlocked] {
         let name = Name::new(&format!("stall{}", point as u8));
-        let segment = name.serve();
+        let segment = name.serve(K);
         let mut child = victim(&name, "write", point, Action::Stall);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap().ends_with("stalled")), "{point:?}");
@@ -205,11 +191,11 @@ fn a_stalled_participant_that_is_then_killed_holds_nobody_up() {
 #[test]
 fn a_repairer_that_is_killed_is_followed_by_another() {
     let name = Name::new("repairer");
-    drop(name.serve());
+    drop(name.serve(K));
     // A server dies with a committed write, and a participant that meets its stripes dies while it repairs that.
     assert!(!victim(&name, "serve", Point::Committed, Action::Die).wait().unwrap().success());
     assert!(!victim(&name, "write", Point::Redone, Action::Die).wait().unwrap().success(), "it repaired nothing");
-    let observer = Segment::attach(&layout(&name.0), 0).unwrap();
+    let observer = attach(&name.0, K);
     goes_on(&observer, Point::Redone);
     assert_eq!(observer.last_executed(MARK.session), MARK.sequence);
     assert_eq!(whole(&observer)[100..100 + new().len()], new());
@@ -218,26 +204,28 @@ fn a_repairer_that_is_killed_is_followed_by_another() {
 #[test]
 fn a_second_server_is_refused_and_named() {
     let name = Name::new("second");
-    let _first = name.serve();
-    let error =
-        Segment::serve(&layout(&name.0), 0, false, &mut |_, _| ControlFlow::Continue(())).err().unwrap().to_string();
+    let _first = name.serve(K);
+    let error = Segment::serve(&layout(&name.0, K), 0, Start::Serve, &mut |_, _| ControlFlow::Continue(()))
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
 }
 
 #[test]
 fn memory_survives_the_server_and_reset_does_not_keep_it() {
     let name = Name::new("survive");
-    let segment = name.serve();
+    let segment = name.serve(K);
     let incarnation = segment.incarnation();
-    segment.worker().unwrap().write(Extent::new(5, 5, K).unwrap(), b"hello", None);
+    segment.worker().unwrap().write(Extent::new(5, 5, K).unwrap(), b"hello", None).unwrap();
     drop(segment);
-    let again = name.serve();
+    let again = name.serve(K);
     assert_eq!(again.incarnation(), incarnation);
     assert_eq!(&whole(&again)[5..10], b"hello");
     assert_eq!(again.repairs(), (0, 0), "a server that leaves in good order is not a dead one");
-    let attached = Segment::attach(&layout(&name.0), 0).unwrap();
+    let attached = attach(&name.0, K);
     drop(again);
-    let reset = Segment::serve(&layout(&name.0), 0, true, &mut |_, _| ControlFlow::Continue(())).unwrap().segment;
+    let reset = serve(&name.0, K, Start::Reset);
     assert_ne!(reset.incarnation(), incarnation);
     assert_eq!(&whole(&reset)[5..10], &[0; 5]);
     assert!(!attached.is_ready() && reset.is_ready(), "who has the old object mapped can see that it is retired");
@@ -246,7 +234,7 @@ fn memory_survives_the_server_and_reset_does_not_keep_it() {
 #[test]
 fn the_workers_of_a_participant_that_died_idle_are_found_when_they_are_needed() {
     let name = Name::new("idle");
-    let segment = name.serve();
+    let segment = name.serve(K);
     let mut child = victim(&name, "hoard", Point::Locked, Action::Stall);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().ends_with("hoarded")));
@@ -256,33 +244,94 @@ fn the_workers_of_a_participant_that_died_idle_are_found_when_they_are_needed() 
     assert!(segment.worker().is_ok());
 }
 
-#[test]
-fn a_freeze_whose_process_dies_lets_the_writers_go_on() {
-    let name = Name::new("freeze");
-    let segment = name.serve();
-    let mut child = victim(&name, "freeze", Point::Locked, Action::Stall);
+/// Starts a process that freezes, cuts or restores the segment and then stands still.
+fn holder(name: &Name, task: &str) -> Child {
+    let mut child = victim(name, task, Point::Locked, Action::Stall);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().ends_with("frozen")));
-    let mut word = [0; 8];
-    segment.worker().unwrap().read(Extent::new(0, 8, K).unwrap(), &mut word);
-    let writer = {
-        let segment = segment.clone();
-        std::thread::spawn(move || goes_on(&segment, Point::Locked))
-    };
+    child
+}
+
+#[test]
+fn a_freeze_whose_process_dies_or_stands_still_lets_the_writers_go_on() {
+    for kill in [true, false] {
+        let name = Name::new(&format!("freeze{kill}"));
+        let segment = name.serve(K);
+        let mut child = holder(&name, "freeze");
+        let writer = {
+            let segment = segment.clone();
+            std::thread::spawn(move || goes_on(&segment, Point::Locked))
+        };
+        if !kill {
+            writer.join().unwrap();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            continue;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        writer.join().unwrap();
+    }
+}
+
+#[test]
+fn a_cut_whose_process_dies_is_ended_and_its_copy_area_given_back() {
+    let name = Name::new("orphan");
+    let segment = name.serve(K);
+    let mut worker = segment.worker().unwrap();
+    worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
+    let mut child = holder(&name, "cut");
+    let copies = || std::fs::metadata(format!("/dev/shm/{}.0.copies", name.0)).unwrap().len();
+    worker.fill(Extent::new(0, 3 * PAGE, K).unwrap(), 2, None).unwrap();
+    assert_eq!(copies(), 3 * PAGE);
+    assert!(segment.claim().unwrap().is_none() && !segment.end_orphaned_cut().unwrap(), "its process lives");
     child.kill().unwrap();
     child.wait().unwrap();
-    writer.join().unwrap();
+    assert!(segment.end_orphaned_cut().unwrap());
+    assert_eq!(copies(), 0);
+    worker.fill(Extent::new(0, K, K).unwrap(), 3, None).unwrap();
+    assert_eq!(copies(), 0);
+    assert!(segment.claim().unwrap().is_some());
+}
+
+#[test]
+fn a_restore_whose_process_dies_leaves_a_memory_that_nobody_reads_until_it_is_done_again() {
+    let name = Name::new("restore");
+    let segment = name.serve(K);
+    let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
+    worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
+    let mut child = holder(&name, "restore");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let segment = attach(&name.0, K);
+    assert_eq!(segment.shut(), Some(Shut::Restoring));
+    let all = || Extent::new(0, K, K).unwrap();
+    let mut bytes = vec![0; all().length()];
+    assert_eq!(worker.read(all(), &mut bytes), Err(Shut::Restoring));
+    assert_eq!(worker.fill(extent(), 1, None), Err(Shut::Restoring));
+    let mut claim = segment.claim().unwrap().unwrap();
+    assert!(claim.freeze(LEASE).is_err());
+    let mut restoration = claim.restoration().unwrap();
+    restoration.zero(all());
+    restoration.write(extent(), &new());
+    let incarnation = restoration.commit().unwrap();
+    assert!(incarnation != before && segment.incarnation() == incarnation);
+    assert_eq!(worker.read(all(), &mut bytes), Err(Shut::Replaced), "it meant the memory of before");
+    assert_eq!(worker.fill(extent(), 1, None), Err(Shut::Replaced));
+    let bytes = whole(&segment);
+    assert!(bytes[100..100 + new().len()] == new() && bytes[..100] == [0; 100]);
 }
 
 #[test]
 fn a_writer_killed_after_a_cut_leaves_the_cut_as_it_was() {
     for point in Point::ALL.into_iter().filter(|point| *point != Point::Redone) {
         let name = Name::new(&format!("cut{}", point as u8));
-        let segment = name.serve();
+        let segment = name.serve(K);
         let mut worker = segment.worker().unwrap();
-        worker.fill(Extent::new(0, K, K).unwrap(), 5, None);
+        worker.fill(Extent::new(0, K, K).unwrap(), 5, None).unwrap();
         let before = whole(&segment);
-        let cut = worker.freeze().cut(K).unwrap();
+        let mut claim = segment.claim().unwrap().unwrap();
+        let cut = claim.freeze(LEASE).unwrap().cut(K).unwrap();
         assert!(!victim(&name, "write", point, Action::Die).wait().unwrap().success(), "{point:?} was not reached");
         let mut image = Vec::new();
         for page in 0..64 {
@@ -291,6 +340,6 @@ fn a_writer_killed_after_a_cut_leaves_the_cut_as_it_was() {
             image.extend_from_slice(&bytes);
         }
         assert!(image == before, "{point:?}");
-        segment.end_cut(cut, &mut worker).unwrap();
+        claim.end_cut(cut).unwrap();
     }
 }

@@ -1,26 +1,25 @@
 //! A cut shows one instant of the segment while writers go on.
 #![allow(clippy::unwrap_used)]
 
-use dsm::layout::{Layout, PAGE};
+mod support;
+
+use dsm::layout::PAGE;
 use dsm::protocol::{AtomicOperation, Extent, Word};
-use dsm::segment::{Cut, CutGone, CutPage, Segment, Worker};
-use std::ops::ControlFlow;
+use dsm::segment::{Claim, Cut, CutGone, CutPage, FreezeError, Segment, Shut, Worker};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use support::segment::Name;
 
 const PAGES: u64 = 256;
 const K: u64 = PAGES * PAGE;
 
-fn with_segment(what: &str, body: impl FnOnce(&Segment)) {
-    let name = format!("dsmtest-{}-cut-{what}", std::process::id());
-    let layout = Layout::new(&name, K, vec!["127.0.0.1:7411".to_owned()]).unwrap();
-    let segment = Segment::serve(&layout, 0, false, &mut |_, _| ControlFlow::Continue(())).unwrap().segment;
-    // The names are not needed once everything is open: whatever happens below leaves nothing behind.
-    for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
-        if entry.file_name().to_string_lossy().contains(&format!("{name}.")) {
-            std::fs::remove_file(entry.path()).unwrap();
-        }
-    }
-    body(&segment);
+/// How long a freeze may last on a machine that is busy with other tests.
+const LEASE: Duration = Duration::from_secs(5);
+
+fn with_segment(what: &str, body: impl FnOnce(&Segment, &mut Claim)) {
+    let name = Name::new(&format!("cut-{what}"));
+    let segment = name.serve(K);
+    body(&segment, &mut segment.claim().unwrap().unwrap());
 }
 
 fn image(segment: &Segment, cut: Cut) -> Result<Vec<u8>, CutGone> {
@@ -37,53 +36,53 @@ fn image(segment: &Segment, cut: Cut) -> Result<Vec<u8>, CutGone> {
 
 fn live(worker: &mut Worker) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(K).unwrap()];
-    worker.read(Extent::new(0, K, K).unwrap(), &mut bytes);
+    worker.read(Extent::new(0, K, K).unwrap(), &mut bytes).unwrap();
     bytes
 }
 
 #[test]
 fn a_cut_shows_the_memory_as_it_was_whatever_is_changed_afterwards() {
-    with_segment("still", |segment| {
+    with_segment("still", |segment, claim| {
         let mut worker = segment.worker().unwrap();
         for round in 1..4_u8 {
-            worker.fill(Extent::new(10 * PAGE + 5, 40 * PAGE, K).unwrap(), round, None);
+            worker.fill(Extent::new(10 * PAGE + 5, 40 * PAGE, K).unwrap(), round, None).unwrap();
             let before = live(&mut worker);
-            let cut = worker.freeze().cut(K).unwrap();
-            worker.write(Extent::new(12 * PAGE - 3, 5000, K).unwrap(), &[0xaa; 5000], None);
-            worker.fill(Extent::new(48 * PAGE, 10 * PAGE, K).unwrap(), 0xbb, None);
-            worker.copy(Extent::new(0, PAGE, K).unwrap(), Extent::new(30 * PAGE + 1, PAGE, K).unwrap(), None);
-            worker.atomic(Word::new(20 * PAGE, K).unwrap(), AtomicOperation::Add(7), None);
+            let cut = claim.freeze(LEASE).unwrap().cut(K).unwrap();
+            worker.write(Extent::new(12 * PAGE - 3, 5000, K).unwrap(), &[0xaa; 5000], None).unwrap();
+            worker.fill(Extent::new(48 * PAGE, 10 * PAGE, K).unwrap(), 0xbb, None).unwrap();
+            worker.copy(Extent::new(0, PAGE, K).unwrap(), Extent::new(30 * PAGE + 1, PAGE, K).unwrap(), None).unwrap();
+            worker.atomic(Word::new(20 * PAGE, K).unwrap(), AtomicOperation::Add(7), None).unwrap();
             assert!(image(segment, cut).unwrap() == before, "round {round}");
             // 3, 3 with data (pages 48 to 50 of the fill), 2 and 1; pages of zeros cost no copy.
-            assert_eq!(segment.end_cut(cut, &mut worker).unwrap(), 9, "round {round}");
+            assert_eq!(claim.end_cut(cut).unwrap(), 9, "round {round}");
             assert_eq!(image(segment, cut), Err(CutGone));
-            worker.fill(Extent::new(50 * PAGE, 60 * PAGE, K).unwrap(), 0, None);
+            worker.fill(Extent::new(50 * PAGE, 60 * PAGE, K).unwrap(), 0, None).unwrap();
         }
     });
 }
 
 #[test]
 fn a_page_is_not_saved_once_the_cut_has_read_it() {
-    with_segment("read", |segment| {
+    with_segment("read", |segment, claim| {
         let mut worker = segment.worker().unwrap();
-        worker.fill(Extent::new(0, K, K).unwrap(), 1, None);
-        let cut = worker.freeze().cut(0).unwrap();
+        worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
+        let cut = claim.freeze(LEASE).unwrap().cut(0).unwrap();
         image(segment, cut).unwrap();
         // No room for a single copy, and none is needed.
-        worker.fill(Extent::new(0, K, K).unwrap(), 2, None);
-        assert_eq!(segment.end_cut(cut, &mut worker).unwrap(), 0);
+        worker.fill(Extent::new(0, K, K).unwrap(), 2, None).unwrap();
+        assert_eq!(claim.end_cut(cut).unwrap(), 0);
     });
 }
 
 #[test]
 fn a_copy_area_without_room_abandons_the_cut_and_not_the_writer() {
-    with_segment("full", |segment| {
+    with_segment("full", |segment, claim| {
         let mut worker = segment.worker().unwrap();
-        worker.fill(Extent::new(0, K, K).unwrap(), 1, None);
-        let cut = worker.freeze().cut(3 * PAGE).unwrap();
-        worker.fill(Extent::new(0, 3 * PAGE, K).unwrap(), 2, None);
+        worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
+        let cut = claim.freeze(LEASE).unwrap().cut(3 * PAGE).unwrap();
+        worker.fill(Extent::new(0, 3 * PAGE, K).unwrap(), 2, None).unwrap();
         assert_eq!(segment.read_cut(cut, 1, &mut [0; 4096]), Ok(CutPage::Bytes));
-        worker.fill(Extent::new(0, 4 * PAGE, K).unwrap(), 3, None);
+        worker.fill(Extent::new(0, 4 * PAGE, K).unwrap(), 3, None).unwrap();
         assert_eq!(image(segment, cut), Err(CutGone));
         assert_eq!(&live(&mut worker)[..5], &[3; 5]);
     });
@@ -95,7 +94,7 @@ fn a_copy_area_without_room_abandons_the_cut_and_not_the_writer() {
 fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
     const WRITERS: u64 = 3;
     const CUTS: u64 = 100;
-    with_segment("ring", |segment| {
+    with_segment("ring", |segment, claim| {
         let stop = AtomicBool::new(false);
         let place = |writer: u64, step: u64| Word::new((200 - step * 90 + writer) * PAGE + 8 * writer, K).unwrap();
         std::thread::scope(|scope| {
@@ -105,7 +104,7 @@ fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
                     let mut worker = segment.worker().unwrap();
                     for i in 1_u64.. {
                         for step in 0..3 {
-                            worker.write(place(writer, step).extent(), &i.to_le_bytes(), None);
+                            worker.write(place(writer, step).extent(), &i.to_le_bytes(), None).unwrap();
                         }
                         if stop.load(Ordering::Relaxed) {
                             return;
@@ -123,13 +122,15 @@ fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
                 at(0) >= at(1) && at(1) >= at(2) && at(0) - at(2) <= 1
             };
             for number in 0..CUTS {
-                let cut = worker.freeze().cut(K).unwrap();
+                let cut = claim.freeze(LEASE).unwrap().cut(K).unwrap();
                 let image = image(segment, cut).unwrap();
-                segment.end_cut(cut, &mut worker).unwrap();
+                claim.end_cut(cut).unwrap();
                 let mut by_pages = vec![0; usize::try_from(K).unwrap()];
                 for page in 0..PAGES {
                     let offset = usize::try_from(page * PAGE).unwrap();
-                    worker.read(Extent::new(page * PAGE, PAGE, K).unwrap(), &mut by_pages[offset..offset + 4096]);
+                    worker
+                        .read(Extent::new(page * PAGE, PAGE, K).unwrap(), &mut by_pages[offset..offset + 4096])
+                        .unwrap();
                 }
                 for writer in 0..WRITERS {
                     assert!(ordered(&image, writer), "cut {number}, writer {writer}");
@@ -140,5 +141,45 @@ fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
             println!("{CUTS} cuts in order; {torn_live_reads} of {} reads without a cut were not", WRITERS * CUTS);
             assert!(torn_live_reads > 0, "the test cannot see what a cut is for");
         });
+    });
+}
+
+#[test]
+fn a_frozen_segment_is_read_and_not_changed_until_its_time_is_over() {
+    with_segment("frozen", |segment, claim| {
+        const SHORT: Duration = Duration::from_millis(200);
+        let mut worker = segment.worker().unwrap();
+        let started = Instant::now();
+        let frozen = claim.freeze(SHORT).unwrap();
+        live(&mut worker);
+        let read = started.elapsed();
+        worker.fill(Extent::new(0, 8, K).unwrap(), 1, None).unwrap();
+        assert!(read < SHORT && started.elapsed() >= SHORT, "read after {read:?}");
+        assert!(matches!(frozen.cut(K), Err(FreezeError::Late)), "a writer has gone on");
+        // A freeze that is given up does not wait for its time.
+        drop(claim.freeze(LEASE).unwrap());
+        worker.fill(Extent::new(0, 8, K).unwrap(), 2, None).unwrap();
+        assert!(started.elapsed() < LEASE);
+    });
+}
+
+#[test]
+fn a_restore_that_changed_nothing_can_be_taken_back() {
+    with_segment("cancel", |segment, claim| {
+        let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
+        worker.fill(Extent::new(0, PAGE, K).unwrap(), 1, None).unwrap();
+        assert!(claim.restoration().is_none(), "the segment is open");
+        claim.freeze(LEASE).unwrap().shut().unwrap();
+        let mut restoration = claim.restoration().unwrap();
+        restoration.zero(Extent::new(PAGE, K - PAGE, K).unwrap());
+        assert_eq!(segment.shut(), Some(Shut::Restoring));
+        assert!(restoration.cancel());
+        assert_eq!((segment.shut(), segment.incarnation()), (None, before));
+        assert_eq!(&live(&mut worker)[..2], &[1; 2]);
+        claim.freeze(LEASE).unwrap().shut().unwrap();
+        let mut restoration = claim.restoration().unwrap();
+        restoration.zero(Extent::new(0, K, K).unwrap());
+        assert!(!restoration.cancel(), "a page has changed");
+        assert_eq!(segment.shut(), Some(Shut::Restoring));
     });
 }

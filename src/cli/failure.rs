@@ -178,6 +178,7 @@ fn code_of_refusal(code: Code) -> u8 {
         Code::LayoutDiffers | Code::WrongServer => exit::CONFIGURATION,
         Code::MemoryLost => exit::INPUT_OUTPUT,
         Code::Internal => exit::SOFTWARE,
+        Code::Restoring => exit::TEMPORARY,
         Code::BadFrame
         | Code::Version
         | Code::HelloExpected

@@ -102,7 +102,7 @@ fn row(session: &Session, server: usize, answer: &Result<Status, Error>, colours
     vec![
         server.to_string(),
         address,
-        colours.good("up"),
+        if status.memory == "in use" { colours.good("up") } else { colours.bad(&status.memory) },
         human::uptime(status.uptime_seconds),
         human::bytes(status.k),
         human::bytes(status.overhead_bytes),

@@ -121,7 +121,9 @@ impl Session {
     pub(super) fn hello_answered(&mut self, resumed: bool, last_executed: u64, incarnation: u64) -> Vec<Sent> {
         let forgotten = self.greeted && !resumed;
         self.greeted = true;
-        self.incarnation = incarnation;
+        if incarnation != 0 {
+            self.incarnation = incarnation;
+        }
         if forgotten {
             return self.give_up();
         }

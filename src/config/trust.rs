@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// A server's address can be reached from other machines, and mcomp.cfg does not call their network trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{}:{}:{}: server {index} has the address {address:?}, which other machines can reach, and whoever reaches it can read \
+    "{}:{}:{}: {who} {index} has the address {address:?}, which other machines can reach, and whoever reaches it can read \
      and write the memory: set trusted_network = true in [security] if all of them may, else use a loopback address",
     .path.display(), .place.line, .place.column
 )]
@@ -15,9 +15,11 @@ pub struct UntrustedAddress {
     pub path: PathBuf,
     /// Where in it the address is.
     pub place: Place,
+    /// "server", or "the snapshot agent of server".
+    pub who: &'static str,
     /// The server's index.
     pub index: usize,
-    /// The server's address.
+    /// The address.
     pub address: String,
 }
 
@@ -31,7 +33,22 @@ impl Config {
             return None;
         }
         let place = self.place(&format!("server.{index}.address"));
-        Some(UntrustedAddress { path: self.path.clone(), place, index, address: server.address.to_string() })
+        let address = server.address.to_string();
+        Some(UntrustedAddress { path: self.path.clone(), place, who: "server", index, address })
+    }
+
+    /// Checks that the snapshot agent of server `index` may listen, by the same rule.
+    ///
+    /// # Errors
+    /// When its address is not a loopback address, and the network is not trusted.
+    pub fn check_trusted_agent(&self, index: usize) -> Result<(), UntrustedAddress> {
+        let agent = self.servers.get(index).and_then(|server| server.snapshot.as_ref());
+        let Some(address) = agent.filter(|address| !self.security.trusted_network && !address.is_loopback()) else {
+            return Ok(());
+        };
+        let (path, place) = (self.path.clone(), self.place(&format!("server.{index}.snapshot")));
+        let who = "the snapshot agent of server";
+        Err(UntrustedAddress { path, place, who, index, address: address.to_string() })
     }
 
     /// Checks that dsmd may serve as server `index`.

@@ -89,7 +89,7 @@ pub struct HelloReply {
     pub version: U32,
     /// The server's index.
     pub index: U32,
-    /// The random id of the segment's contents; never zero.
+    /// The random id of the segment's contents; zero while they wait for a restore.
     pub incarnation: U64,
     /// Bytes of the segment.
     pub k: U64,

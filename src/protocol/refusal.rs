@@ -45,11 +45,13 @@ pub enum Code {
     Busy = 17,
     /// The server met an error of its own.
     Internal = 18,
+    /// The memory waits for a restore, or is being restored: it can neither be read nor changed.
+    Restoring = 19,
 }
 
 impl Code {
     /// Every code, in the order of the numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::BadFrame,
         Self::Version,
         Self::LayoutDiffers,
@@ -68,6 +70,7 @@ impl Code {
         Self::TooSlow,
         Self::Busy,
         Self::Internal,
+        Self::Restoring,
     ];
 
     /// The code with this number.
@@ -98,6 +101,7 @@ impl Code {
             Self::TooSlow => "too-slow",
             Self::Busy => "busy",
             Self::Internal => "internal",
+            Self::Restoring => "restoring",
         }
     }
 

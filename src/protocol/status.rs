@@ -22,6 +22,8 @@ pub struct Status {
     pub incarnation: String,
     /// Fingerprint of the layout, 32 hexadecimal digits.
     pub fingerprint: String,
+    /// "in use", "waiting for restore" or "being restored".
+    pub memory: String,
     /// Bytes that the server shares.
     pub k: u64,
     /// Bytes of shared memory beyond k: tables and write-ahead slots.

@@ -28,6 +28,12 @@ pub(super) enum IntentField {
     Result = 56,
 }
 
+impl IntentField {
+    /// What a worker writes anew with each change.
+    pub(super) const RECORD: [Self; 6] =
+        [Self::Offset, Self::Length, Self::Detail, Self::Session, Self::Sequence, Self::Result];
+}
+
 /// Where the new bytes come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {

@@ -4,24 +4,31 @@
 //! Readers take nothing: they check the pages' versions before and after the copy. Any participant may be killed at
 //! any instruction; the others find out by the kernel's file locks and finish or drop what it was doing.
 
+mod claim;
+mod copy_area;
 pub mod crash;
 mod cut;
 mod error;
+mod gate;
 mod geometry;
 mod intent;
 mod lock;
 mod open;
 mod participant;
+mod restoration;
 mod session;
 mod shared;
 mod superblock;
 mod worker;
 
-pub use cut::{Cut, CutGone, CutPage, Frozen, Page};
+pub use claim::{Claim, FreezeError, Frozen};
+pub use cut::{Cut, CutGone, CutPage, Page};
 pub use error::SegmentError;
+pub use gate::Shut;
 pub use geometry::{SESSIONS, WORKERS, overhead};
 pub use intent::Mark;
-pub use open::{Found, Opened};
+pub use open::{Found, Opened, Start};
+pub use restoration::Restoration;
 pub use session::SessionEntry;
 pub use worker::Worker;
 
@@ -41,7 +48,7 @@ impl Segment {
     /// The random id of the contents; never zero.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
-        Field::Incarnation.of(&self.shared.mapping).load(Ordering::Relaxed)
+        self.shared.incarnation()
     }
 
     /// Bytes shared.
@@ -75,6 +82,19 @@ impl Segment {
         superblock::is_ready(&self.shared.mapping)
     }
 
+    /// A number that changes when somebody changes the memory: a hash of what all workers have done last. Two changes by one
+    /// worker that are alike and belong to no session look like one.
+    #[must_use]
+    pub fn activity(&self) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        for worker in 0..WORKERS {
+            for field in IntentField::RECORD {
+                hasher.update(&self.shared.intent_word(worker, field).load(Ordering::Relaxed).to_le_bytes());
+            }
+        }
+        hasher.finalize().as_bytes().first_chunk().map_or(0, |number| u64::from_le_bytes(*number))
+    }
+
     /// Says that this process ends in good order, so that nobody takes it for a dead one. None of its workers may be
     /// at work any more; they are given back when the process has ended. Dropping the last clone does the same.
     pub fn leave(&self) {
@@ -97,7 +117,7 @@ impl Segment {
             (0..geometry::WORKERS).find(free)
         });
         match found {
-            Some(index) => Ok(Worker { shared: Arc::clone(&self.shared), index }),
+            Some(index) => Ok(Worker::new(Arc::clone(&self.shared), index)),
             None => Err(SegmentError::TooManyWorkers { name: self.shared.name.clone() }),
         }
     }

@@ -1,5 +1,6 @@
 //! Making, re-opening and attaching to a segment's shared-memory object and semaphores.
 
+use super::gate::{Gate, Shut};
 use super::geometry::{Geometry, LOCKS, overhead};
 use super::participant::{self, SERVER};
 use super::shared::Shared;
@@ -39,6 +40,17 @@ pub enum Found {
     },
 }
 
+/// How a server wants its segment to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With what is there, else with zeros.
+    Serve,
+    /// With what is there, else shut until it is restored, or accepted as zeros.
+    ServeOrWait,
+    /// With zeros: what lies under the name is thrown away, whatever it is, unless another dsmd serves it.
+    Reset,
+}
+
 /// A server's segment, opened.
 pub struct Opened {
     /// The segment.
@@ -52,14 +64,12 @@ impl Segment {
     /// dead participants left is repaired when this returns. `progress` is told how many of how many bytes are
     /// allocated, at least every [`ALLOCATION_STEP`] bytes, and can break the start off.
     ///
-    /// With `reset`, what lies under the name is thrown away, whatever it is, unless another dsmd serves it.
-    ///
     /// # Errors
     /// See [`SegmentError`]; an object that does not fit is left as it is.
     pub fn serve(
         layout: &Layout,
         index: u32,
-        reset: bool,
+        start: Start,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Opened, SegmentError> {
         let name = object_name(layout, index);
@@ -69,7 +79,7 @@ impl Segment {
         // Judged again after a retirement: another dsmd may have made a segment in between.
         let (file, found) = loop {
             let file = open_as_server(&name)?;
-            let wants_reset = reset && !reset_done && size_of(&file, &name)? > 0;
+            let wants_reset = start == Start::Reset && !reset_done && size_of(&file, &name)? > 0;
             let verdict = if wants_reset { Some(Verdict::Retired) } else { judge(&file, &name, &identity, &geometry)? };
             match verdict {
                 None if reset_done => break (file, Found::Reset),
@@ -91,7 +101,8 @@ impl Segment {
             segment.shared.repair_all_dead();
             return Ok(Opened { segment, found: Found::Segment { layout_changed } });
         }
-        let segment = make(name, file, geometry, &identity, progress)?;
+        let gate = if start == Start::ServeOrWait { Gate::Shut(Shut::Waiting) } else { Gate::Open };
+        let segment = make(name, file, geometry, &identity, gate, progress)?;
         Ok(Opened { segment, found })
     }
 
@@ -213,6 +224,7 @@ fn make(
     file: OwnedFd,
     geometry: Geometry,
     identity: &Identity,
+    gate: Gate,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Segment, SegmentError> {
     let free = free_room();
@@ -228,6 +240,7 @@ fn make(
     });
     match made {
         Ok(segment) => {
+            segment.shared.set_gate(gate);
             superblock::set_state(&segment.shared.mapping, State::Ready);
             Ok(segment)
         }
@@ -321,7 +334,7 @@ fn assemble(
 }
 
 /// A random number that is not zero.
-fn random_incarnation() -> Result<u64, SegmentError> {
+pub(super) fn random_incarnation() -> Result<u64, SegmentError> {
     loop {
         let number = getrandom::u64().map_err(|error| SegmentError::Randomness { reason: error.to_string() })?;
         if number != 0 {

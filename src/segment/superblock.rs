@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"dsm-seg\0");
 
 /// Changes whenever the geometry or the meaning of a field does.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 
 /// Bytes at the start of the object that [`check`] looks at.
 pub(super) const SIZE: usize = 128;
@@ -30,14 +30,18 @@ pub(super) enum Field {
     Geometry = 40,
     FingerprintLow = 48,
     FingerprintHigh = 56,
+    // A line that is read with every request, and seldom written.
     Incarnation = 64,
-    Repaired = 72,
-    RedoneWrites = 80,
-    /// Number of the cut that is being read; zero for none.
-    Cut = 88,
-    LastCut = 96,
-    CopiesTaken = 104,
-    CopiesLimit = 112,
+    /// A [`super::gate::Gate`].
+    Gate = 72,
+    /// Number of the latest cut.
+    LastCut = 80,
+    /// The most pages of its copy area.
+    CopiesLimit = 88,
+    // Counters.
+    Repaired = 128,
+    RedoneWrites = 136,
+    CopiesTaken = 144,
 }
 
 impl Field {

@@ -1,6 +1,7 @@
 //! Workers: threads that read and write a segment. Everything that happens to the data happens here.
 
 use super::crash::{self, Point};
+use super::gate::Shut;
 use super::geometry::{Geometry, LARGE_SLOTS, SLOT, STRIPES};
 use super::intent::{Intent, IntentField, Mark, Source, pages};
 use super::shared::Shared;
@@ -26,7 +27,11 @@ const FEW_PAGES: usize = 4;
 /// whenever this process is killed.
 pub struct Worker {
     pub(super) shared: Arc<Shared>,
-    pub(super) index: usize,
+    index: usize,
+    /// The memory that it means to work on.
+    incarnation: u64,
+    /// It replaces the memory: the gate is shut by its owner, and not for it.
+    pub(super) restoring: bool,
 }
 
 /// Locks that are held.
@@ -36,6 +41,18 @@ struct Held {
 }
 
 impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, index: usize) -> Self {
+        let incarnation = shared.incarnation();
+        Self { shared, index, incarnation, restoring: false }
+    }
+
+    /// Says which memory all that follows means: it is refused with [`Shut::Replaced`] for another one. At first it is
+    /// that of when the worker was made.
+    #[inline]
+    pub fn expect(&mut self, incarnation: u64) {
+        self.incarnation = incarnation;
+    }
+
     /// Its number, below [`super::WORKERS`]; no two workers of a segment have the same at a time.
     #[must_use]
     pub fn index(&self) -> usize {
@@ -43,12 +60,15 @@ impl Worker {
     }
 
     /// Copies the extent's bytes into `buffer`, which has the extent's length. Takes no lock unless it loses
-    /// several races against writers.
+    /// several races against writers. What is in the buffer after a refusal means nothing.
+    ///
+    /// # Errors
+    /// [`Shut`], as for every method that follows: the memory is not there to be used. Nothing was changed.
     ///
     /// # Panics
     /// When the lengths differ, or the extent was checked against another segment.
     #[inline]
-    pub fn read(&mut self, extent: Extent, buffer: &mut [u8]) {
+    pub fn read(&mut self, extent: Extent, buffer: &mut [u8]) -> Result<(), Shut> {
         assert_eq!(extent.length(), buffer.len(), "buffer and extent");
         let (offset, pages) = self.place(extent);
         let mut few = [0; FEW_PAGES];
@@ -61,77 +81,93 @@ impl Worker {
         };
         for _ in 0..OPTIMISTIC_READS {
             if self.read_optimistically(offset, pages.clone(), versions, buffer) {
-                return;
+                return self.shared.check_reader(self.incarnation);
             }
             std::hint::spin_loop();
         }
         let held = self.lock(stripes(&pages), None);
         self.shared.mapping.copy_out(self.shared.geometry.data + offset, buffer);
         self.unlock(held);
+        self.shared.check_reader(self.incarnation)
     }
 
     /// Writes `data`, which has the extent's length.
     ///
+    /// # Errors
+    /// [`Shut`]
+    ///
     /// # Panics
     /// When the lengths differ, or the extent was checked against another segment.
     #[inline]
-    pub fn write(&mut self, extent: Extent, data: &[u8], mark: Option<Mark>) {
+    pub fn write(&mut self, extent: Extent, data: &[u8], mark: Option<Mark>) -> Result<(), Shut> {
         assert_eq!(extent.length(), data.len(), "data and extent");
         let (offset, pages) = self.place(extent);
         let large_slot = self.large_slot_for(data.len());
         let (source, slot) = self.source(large_slot);
         self.shared.mapping.copy_in(slot, data);
-        let held = self.lock(stripes(&pages), large_slot);
-        self.shared.save_for_cut(&pages);
+        let (held, cut) = self.enter(stripes(&pages), large_slot)?;
+        self.shared.save_for_cut(&pages, cut);
         self.carry_out(&Intent { source, offset, length: data.len(), mark, result: 0 });
         self.unlock(held);
+        Ok(())
     }
 
     /// Sets every byte of the extent to `byte`.
-    pub fn fill(&mut self, extent: Extent, byte: u8, mark: Option<Mark>) {
+    ///
+    /// # Errors
+    /// [`Shut`]
+    pub fn fill(&mut self, extent: Extent, byte: u8, mark: Option<Mark>) -> Result<(), Shut> {
         let (offset, pages) = self.place(extent);
-        let held = self.lock(stripes(&pages), None);
-        self.shared.save_for_cut(&pages);
+        let (held, cut) = self.enter(stripes(&pages), None)?;
+        self.shared.save_for_cut(&pages, cut);
         self.carry_out(&Intent { source: Source::Byte(byte), offset, length: extent.length(), mark, result: 0 });
         self.unlock(held);
+        Ok(())
     }
 
     /// Changes a word and returns what it was.
+    ///
+    /// # Errors
+    /// [`Shut`]
     #[inline]
-    pub fn atomic(&mut self, word: Word, operation: AtomicOperation, mark: Option<Mark>) -> u64 {
+    pub fn atomic(&mut self, word: Word, operation: AtomicOperation, mark: Option<Mark>) -> Result<u64, Shut> {
         let (offset, pages) = self.place(word.extent());
-        let held = self.lock(stripes(&pages), None);
+        let (held, cut) = self.enter(stripes(&pages), None)?;
         let mut bytes = [0; 8];
         self.shared.mapping.copy_out(self.shared.geometry.data + offset, &mut bytes);
         let old = u64::from_le_bytes(bytes);
         if let Some(new) = operation.apply(old) {
             let (source, slot) = self.source(None);
             self.shared.mapping.copy_in(slot, &new.to_le_bytes());
-            self.shared.save_for_cut(&pages);
+            self.shared.save_for_cut(&pages, cut);
             self.carry_out(&Intent { source, offset, length: 8, mark, result: old });
         } else if let Some(mark) = mark {
             // Nothing changes, so there is nothing to redo: killed before this, the comparison is made again.
             self.shared.mark_executed(mark, old);
         }
         self.unlock(held);
-        old
+        Ok(old)
     }
 
     /// Copies `from` to `to`, which have one length and may overlap.
     ///
+    /// # Errors
+    /// [`Shut`]
+    ///
     /// # Panics
     /// When the lengths differ, or an extent was checked against another segment.
-    pub fn copy(&mut self, from: Extent, to: Extent, mark: Option<Mark>) {
+    pub fn copy(&mut self, from: Extent, to: Extent, mark: Option<Mark>) -> Result<(), Shut> {
         assert_eq!(from.length(), to.length(), "the two extents");
         let ((from_offset, from_pages), (offset, pages)) = (self.place(from), self.place(to));
         let length = to.length();
         let large_slot = self.large_slot_for(length);
         let (source, slot) = self.source(large_slot);
-        let held = self.lock(stripes(&from_pages) | stripes(&pages), large_slot);
+        let (held, cut) = self.enter(stripes(&from_pages) | stripes(&pages), large_slot)?;
         self.shared.mapping.copy_within(self.shared.geometry.data + from_offset, slot, length);
-        self.shared.save_for_cut(&pages);
+        self.shared.save_for_cut(&pages, cut);
         self.carry_out(&Intent { source, offset, length, mark, result: 0 });
         self.unlock(held);
+        Ok(())
     }
 
     /// The extent as an offset into the data, and its pages. Asserts what [`Extent`] has promised for this segment.
@@ -182,6 +218,29 @@ impl Worker {
         match large_slot {
             Some(index) => (Source::LargeSlot(index), Geometry::large_slot(index)),
             None => (Source::Slot, Geometry::slot(self.index)),
+        }
+    }
+
+    /// Takes the stripes for a change, once the gate lets it pass. Returns for which cut pages must be saved. After a
+    /// refusal nothing is held.
+    #[inline]
+    fn enter(&self, stripes: u64, large_slot: Option<usize>) -> Result<(Held, Option<u32>), Shut> {
+        loop {
+            let held = self.lock(stripes, large_slot);
+            if self.restoring {
+                return Ok((held, None));
+            }
+            match self.shared.pass(self.incarnation) {
+                Ok(cut) => return Ok((held, cut)),
+                Err(None) => {
+                    self.unlock(Held { large_slot: None, ..held });
+                    self.shared.wait_while_frozen();
+                }
+                Err(Some(shut)) => {
+                    self.unlock(held);
+                    return Err(shut);
+                }
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::layout::Layout;
 use crate::log::OperationLog;
 use crate::protocol::{Connections, Recovery, Status};
-use crate::segment::{Segment, WORKERS, overhead};
+use crate::segment::{Segment, Shut, WORKERS, overhead};
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -90,6 +90,13 @@ impl Context {
         u64::from(self.index) * self.layout.k()
     }
 
+    /// Which memory there is; zero while it waits for a restore.
+    pub(super) fn incarnation(&self) -> u64 {
+        // In this order: an incarnation that a restore is about to replace is found to be shut, or is not the new one.
+        let incarnation = self.segment.incarnation();
+        if self.segment.shut().is_some() { 0 } else { incarnation }
+    }
+
     /// Says where the next connection of the server to itself will come from.
     pub(super) fn expect_probe(&self, from: SocketAddr) {
         *self.probe.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
@@ -157,6 +164,12 @@ impl Context {
             uptime_seconds: self.started.elapsed().as_secs(),
             incarnation: format!("{:016x}", self.segment.incarnation()),
             fingerprint: self.layout.fingerprint().to_string(),
+            memory: match self.segment.shut() {
+                None => "in use",
+                Some(Shut::Waiting) => "waiting for restore",
+                Some(Shut::Restoring | Shut::Replaced) => "being restored",
+            }
+            .to_owned(),
             k: self.layout.k(),
             overhead_bytes: overhead(self.layout.k()),
             connections: self.connections(),

@@ -9,7 +9,7 @@ use crate::protocol::{
     Code, HEADER, HelloReply, HelloRequest, MAX_PAYLOAD, Opcode, Operation, Refusal, ReplyHeader, Request,
     RequestHeader,
 };
-use crate::segment::{Mark, Worker};
+use crate::segment::{Mark, Shut, Worker};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -35,6 +35,8 @@ pub(super) struct Conversation {
     context: Arc<Context>,
     peer: SocketAddr,
     session: Option<Attachment>,
+    /// The memory that the client means; zero when there was none at its hello.
+    incarnation: u64,
     last_id: u64,
 }
 
@@ -49,7 +51,7 @@ pub(super) enum After {
 
 impl Conversation {
     pub(super) fn new(context: Arc<Context>, peer: SocketAddr) -> Self {
-        Self { context, peer, session: None, last_id: 0 }
+        Self { context, peer, session: None, incarnation: 0, last_id: 0 }
     }
 
     /// The client's address.
@@ -131,9 +133,13 @@ impl Conversation {
         match request.operation {
             Operation::Read(extent) => {
                 let length = extent.length();
-                reply(output, header, length, 0)?;
-                executor.worker.read(extent, &mut output.room()[..length]);
-                output.commit(length);
+                let head = reply_header(header, length, 0)?;
+                output.reserve(HEADER + length).map_err(busy)?;
+                let room = &mut output.room()[..HEADER + length];
+                executor.worker.expect(self.incarnation);
+                executor.worker.read(extent, &mut room[HEADER..]).map_err(|shut| self.refuse_shut(shut))?;
+                room[..HEADER].copy_from_slice(head.as_bytes());
+                output.commit(HEADER + length);
                 executor.counters().read(length);
                 Ok(())
             }
@@ -173,7 +179,9 @@ impl Conversation {
                 Refusal::new(Code::BadSequence, message)
             });
         }
-        let (old, length) = change(&mut executor.worker, &request.operation, mark);
+        executor.worker.expect(self.incarnation);
+        let changed = change(&mut executor.worker, &request.operation, mark);
+        let (old, length) = changed.map_err(|shut| self.refuse_shut(shut))?;
         executor.counters().written(length);
         Ok(old)
     }
@@ -188,8 +196,8 @@ impl Conversation {
         let context = &executor.context;
         let (hello, _) = HelloRequest::parse(payload, &context.layout, context.index)
             .inspect_err(|refusal| self.log_refusal(refusal))?;
-        let (known, incarnation) = (hello.incarnation.get(), context.segment.incarnation());
-        if known != 0 && known != incarnation {
+        let (known, incarnation) = (hello.incarnation.get(), context.incarnation());
+        if known != 0 && incarnation != 0 && known != incarnation {
             let message = format!(
                 "memory lost: the client knew incarnation {known:016x}, the memory of server {} is {incarnation:016x} now",
                 context.index
@@ -202,11 +210,42 @@ impl Conversation {
         let attached = context.sessions.attach(hello.session);
         let attached =
             attached.ok_or_else(|| Refusal::new(Code::Busy, "every session has a connection: close some"))?;
-        self.session = Some(attached.attachment);
+        (self.session, self.incarnation) = (Some(attached.attachment), incarnation);
         let body =
             HelloReply::new(context.index, incarnation, context.segment.k(), attached.last_executed, attached.resumed);
         reply(output, header, size_of::<HelloReply>(), 0)?;
         output.append(body.as_bytes()).map_err(busy)
+    }
+
+    fn refuse_shut(&self, shut: Shut) -> Refusal {
+        let index = self.context.index;
+        match shut {
+            Shut::Waiting => Refusal::new(
+                Code::Restoring,
+                format!(
+                    "server {index} is waiting for restore: its memory was lost. Restore a snapshot (dsmctl snapshot \
+                     restore), or begin with zeros (dsmctl memory accept-empty)"
+                ),
+            ),
+            Shut::Restoring => Refusal::new(
+                Code::Restoring,
+                format!(
+                    "server {index} is waiting for restore: a snapshot is being put back. If that was cut short, do it \
+                     again (dsmctl snapshot restore)"
+                ),
+            ),
+            // Whoever said hello while there was no memory knew none.
+            Shut::Replaced if self.incarnation == 0 => {
+                Refusal::new(Code::Restoring, format!("the memory of server {index} has just been restored: try again"))
+            }
+            Shut::Replaced => Refusal::new(
+                Code::MemoryLost,
+                format!(
+                    "memory lost: the client knew incarnation {:016x}, and a snapshot was put in the place of that memory",
+                    self.incarnation
+                ),
+            ),
+        }
     }
 
     fn log_refusal(&self, refusal: &Refusal) {
@@ -252,33 +291,39 @@ impl Drop for Conversation {
 
 /// Executes what changes memory. Returns the old value of an atomic, else zero, and the bytes changed.
 #[inline]
-fn change(worker: &mut Worker, operation: &Operation<'_>, mark: Mark) -> (u64, usize) {
-    match *operation {
+fn change(worker: &mut Worker, operation: &Operation<'_>, mark: Mark) -> Result<(u64, usize), Shut> {
+    Ok(match *operation {
         Operation::Write(extent, data) => {
-            worker.write(extent, data, Some(mark));
+            worker.write(extent, data, Some(mark))?;
             (0, extent.length())
         }
         Operation::Fill(extent, byte) => {
-            worker.fill(extent, byte, Some(mark));
+            worker.fill(extent, byte, Some(mark))?;
             (0, extent.length())
         }
-        Operation::Atomic(word, atomic) => (worker.atomic(word, atomic, Some(mark)), 8),
+        Operation::Atomic(word, atomic) => (worker.atomic(word, atomic, Some(mark))?, 8),
         Operation::Copy { from, to } => {
-            worker.copy(from, to, Some(mark));
+            worker.copy(from, to, Some(mark))?;
             (0, to.length())
         }
         Operation::Hello(_) | Operation::Read(_) | Operation::Status | Operation::Ping(_) => (0, 0),
-    }
+    })
 }
 
 /// Appends the header of a reply with `payload` bytes to come.
 #[inline]
 fn reply(output: &mut Buffer, header: &RequestHeader, payload: usize, value: u64) -> Result<(), Refusal> {
+    let head = reply_header(header, payload, value)?;
+    // All of the reply or nothing: a refusal must not land in an announced payload.
+    output.reserve(HEADER + payload).map_err(busy)?;
+    output.append(head.as_bytes()).map_err(busy)
+}
+
+#[inline]
+fn reply_header(header: &RequestHeader, payload: usize, value: u64) -> Result<ReplyHeader, Refusal> {
     let payload = u32::try_from(payload).ok().filter(|payload| *payload <= MAX_PAYLOAD);
     let payload = payload.ok_or_else(|| Refusal::new(Code::Internal, "the reply is too long for a frame"))?;
-    // All of the reply or nothing: a refusal must not land in an announced payload.
-    output.reserve(HEADER + payload as usize).map_err(busy)?;
-    output.append(ReplyHeader::new(header.opcode, header.id.get(), payload, value).as_bytes()).map_err(busy)
+    Ok(ReplyHeader::new(header.opcode, header.id.get(), payload, value))
 }
 
 /// Appends a refusal. One that finds no memory ends the connection without a word.

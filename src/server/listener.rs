@@ -7,11 +7,11 @@ use crate::protocol::{Code, Refusal};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
+use nix::sys::socket;
 use nix::sys::socket::sockopt::{KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval};
-use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,39 +26,6 @@ const KEEP_ALIVE_PROBES: u32 = 6;
 
 /// Refused connections that are told so at the same time; more are closed without a word.
 pub(super) const MAX_TOLD: usize = 1024;
-
-/// Connections that may wait to be accepted; the kernel takes less if net.core.somaxconn says so.
-const BACKLOG: i32 = 4096;
-
-/// Takes the first of the addresses that `address` (`host:port`) stands for and that this machine has free. Nobody can
-/// connect yet.
-pub(super) fn bind(address: &str) -> io::Result<OwnedFd> {
-    let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-    for candidate in address.to_socket_addrs()? {
-        outcome = bind_to(candidate);
-        if outcome.is_ok() {
-            break;
-        }
-    }
-    outcome
-}
-
-fn bind_to(address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    // A connection that is gone again between poll and accept must not make accept wait.
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket::socket(family, SockType::Stream, flags, None)?;
-    // Connections of the dsmd before may still be winding down.
-    socket::setsockopt(&socket, socket::sockopt::ReuseAddr, &true)?;
-    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-    Ok(socket)
-}
-
-/// Lets clients connect.
-pub(super) fn listen(bound: OwnedFd) -> io::Result<TcpListener> {
-    socket::listen(&bound, Backlog::new(BACKLOG)?)?;
-    Ok(TcpListener::from(bound))
-}
 
 /// Accepts connections until `stop` is written to.
 pub(super) fn accept(context: &Arc<Context>, listener: &TcpListener, threads: &Threads, stop: &EventFd) {

@@ -19,4 +19,5 @@ mod supervisor;
 mod threads;
 
 pub use arguments::command;
+pub(crate) use arguments::{answer_usage, index, level};
 pub use run::main;

@@ -1,15 +1,16 @@
 //! The life of a dsmd: start, signals, stop.
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, answer_usage};
 use super::context::Context;
 use super::detach::{Parent, detach};
 use super::failure::Failure;
 use super::notify::{self, notify};
 use super::threads::Threads;
 use super::{listener, supervisor};
-use crate::config::{Config, check_capacity, own_index};
+use crate::config::{Config, OnMemoryLoss, check_capacity, own_index};
 use crate::log::{Destination, OperationLog};
-use crate::segment::{Found, Opened, Segment, SegmentError, overhead};
+use crate::segment::{Found, Opened, Segment, SegmentError, Start, overhead};
+use crate::sys::listening;
 use ::log::Level;
 use clap::Parser;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -31,7 +32,7 @@ const OTHER_DESCRIPTORS: u64 = 48;
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return ExitCode::from(answer_usage(&error)),
+        Err(error) => return ExitCode::from(answer_usage("dsmd", &error)),
     };
     let mut parent = None;
     let code = match run(&arguments, &mut parent) {
@@ -52,16 +53,6 @@ pub fn main() -> ExitCode {
     notify::flush();
     drop(parent);
     ExitCode::from(code)
-}
-
-/// Says what clap has to say, and returns the exit code. Help and version are errors too, to clap.
-fn answer_usage(error: &clap::Error) -> u8 {
-    let text = error.render().to_string();
-    match text.strip_prefix("error: ") {
-        Some(message) => eprint!("dsmd: {message}"),
-        None => print!("{text}"),
-    }
-    if error.use_stderr() { 64 } else { 0 }
 }
 
 fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure> {
@@ -86,7 +77,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::Threads)?;
     // Before memory is allocated for a server that cannot be reached; another dsmd of the same segment is the better answer.
     let address = &config.layout.addresses()[index as usize];
-    let bound = listener::bind(address);
+    let bound = listening::bind(address);
     if bound.is_err()
         && let Some(error) = Segment::in_use(&config.layout, index)
     {
@@ -102,7 +93,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     };
     let operation_log = OperationLog::start(config.log.operations, &config.log.directory, index);
     let context = Arc::new(Context::new(&config, index, segment, operation_log, most_connections));
-    let listener = listener::listen(bound).map_err(Failure::listen(address))?;
+    let listener = listening::listen(bound).map_err(Failure::listen(address))?;
     let address = listener.local_addr().map_err(Failure::listen(address))?;
     let threads = Threads::start(&context).map_err(Failure::Threads)?;
     let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|error| Failure::Threads(error.into()))?);
@@ -152,13 +143,23 @@ fn open_segment(config: &Config, index: u32, reset: bool, signals: &mut Signals)
             ControlFlow::Continue(())
         }
     };
-    let Opened { segment, found } = Segment::serve(&config.layout, index, reset, &mut progress)?;
+    let start = match config.recovery.on_memory_loss {
+        _ if reset => Start::Reset,
+        OnMemoryLoss::Empty => Start::Serve,
+        OnMemoryLoss::Wait | OnMemoryLoss::Restore => Start::ServeOrWait,
+    };
+    let Opened { segment, found } = Segment::serve(&config.layout, index, start, &mut progress)?;
     let (level, text) = match found {
         Found::Segment { layout_changed: false } => (Level::Info, "was re-opened with its memory"),
         Found::Segment { layout_changed: true } => (
             Level::Warn,
             "was re-opened with its memory; the rest of the layout has changed since it was last served: make sure \
              that every machine has the same mcomp.cfg",
+        ),
+        Found::Nothing | Found::Unfinished if segment.shut().is_some() => (
+            Level::Warn,
+            "was not there: if it held data before, that was lost with a reboot. It waits for a restore, as \
+             recovery.on_memory_loss in mcomp.cfg says",
         ),
         Found::Nothing | Found::Unfinished => (
             Level::Warn,

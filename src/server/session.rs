@@ -195,6 +195,7 @@ impl Table {
 mod tests {
     use super::*;
     use crate::layout::{Layout, PAGE};
+    use crate::segment::Start;
     use std::ops::ControlFlow;
 
     fn id(number: usize) -> [u8; 16] {
@@ -208,7 +209,7 @@ mod tests {
     fn with_segment(what: &str, body: impl FnOnce(Segment)) {
         let name = format!("dsmtest-{}-{what}", std::process::id());
         let layout = Layout::new(&name, PAGE, vec!["127.0.0.1:7411".to_owned()]).unwrap();
-        let segment = Segment::serve(&layout, 0, false, &mut |_, _| ControlFlow::Continue(())).unwrap().segment;
+        let segment = Segment::serve(&layout, 0, Start::Serve, &mut |_, _| ControlFlow::Continue(())).unwrap().segment;
         // The names are not needed once everything is open: whatever happens below leaves nothing behind.
         for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
             if entry.file_name().to_string_lossy().contains(&format!("{name}.")) {

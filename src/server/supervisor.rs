@@ -2,14 +2,14 @@
 
 use super::context::Context;
 use super::notify::notify;
-use crate::protocol::{HEADER, HelloReply, HelloRequest, Opcode, Operation, Request, RequestHeader, split_reply};
+use crate::protocol::{Code, HEADER, HelloReply, HelloRequest, Opcode, Operation, Request, RequestHeader, split_reply};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
 use sd_notify::NotifyState;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 
 /// How often STATUS is refreshed when there is no watchdog.
@@ -17,6 +17,9 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The shortest time between two questions, whatever watchdog time systemd asks for.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How often it is looked whether a dead snapshot agent has left something: how long writers save pages in vain.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How much longer a start may take after each step of allocation that succeeds.
 const START_EXTENSION: Duration = Duration::from_secs(30);
@@ -39,8 +42,14 @@ pub(super) fn start(context: Arc<Context>, address: SocketAddr) -> io::Result<()
     let mut session = [0; 16];
     getrandom::fill(&mut session).map_err(io::Error::other)?;
     std::thread::Builder::new().name("dsm-watchdog".to_owned()).spawn(move || {
+        let mut asked = Instant::now();
         while !context.is_stopping() {
-            std::thread::sleep(interval);
+            std::thread::sleep(interval.min(TIDY_INTERVAL));
+            tidy(&context);
+            if asked.elapsed() < interval {
+                continue;
+            }
+            asked = Instant::now();
             context.sessions.touch_attached();
             match (watchdog, ask(&context, address, session, interval)) {
                 (Some(_), Ok(())) => notify(&[NotifyState::Watchdog, NotifyState::Status(&sentence(&context))]),
@@ -52,6 +61,19 @@ pub(super) fn start(context: Arc<Context>, address: SocketAddr) -> io::Result<()
         }
     })?;
     Ok(())
+}
+
+/// Ends what a snapshot agent that died has left, so that writers need not save pages for nobody.
+fn tidy(context: &Context) {
+    match context.segment.end_orphaned_cut() {
+        Ok(true) => ::log::warn!(
+            DSM_SERVER = context.index;
+            "a snapshot of {} was abandoned, for its agent has died; the pages saved for it are given back",
+            context.segment.name()
+        ),
+        Err(error) if context.log_gate.opens() => ::log::warn!(DSM_SERVER = context.index; "{error}"),
+        Ok(false) | Err(_) => {}
+    }
 }
 
 /// What `systemctl status` shows.
@@ -73,22 +95,30 @@ fn sentence(context: &Context) -> String {
 /// count against the limit of connections, so that a server that is full is not taken for one that is dead.
 fn ask(context: &Context, address: SocketAddr, session: [u8; 16], timeout: Duration) -> io::Result<()> {
     let mut socket = connect(context, address, timeout)?;
-    let hello = HelloRequest::new(context.index, session, context.segment.incarnation(), false);
+    let hello = HelloRequest::new(context.index, session, context.incarnation(), false);
     let text = context.layout.canonical();
     let payload = [hello.as_bytes(), text.as_bytes()].concat();
     let mut request = Vec::new();
     Request { id: 0, operation: Operation::Hello(&payload) }.append_to(&mut request);
     socket.write_all(&request)?;
-    if answer(&mut socket)?.len() != size_of::<HelloReply>() {
-        return Err(io::Error::other("the reply to hello has a wrong length"));
+    let (code, body) = answer(&mut socket)?;
+    if code != 0 || body.len() != size_of::<HelloReply>() {
+        return Err(unexpected("hello", code, &body));
     }
     let mut read = RequestHeader::new(Opcode::Read, u64::MAX);
     read.operand = 8.into();
     socket.write_all(read.as_bytes())?;
-    if answer(&mut socket)?.len() != 8 {
-        return Err(io::Error::other("the reply to a read has a wrong length"));
+    match answer(&mut socket)? {
+        (0, body) if body.len() == 8 => Ok(()),
+        // It answers, and so it lives, though its memory waits for a restore.
+        (code, _) if [Code::Restoring, Code::MemoryLost].map(|code| code as u16).contains(&code) => Ok(()),
+        (code, body) => Err(unexpected("a read", code, &body)),
     }
-    Ok(())
+}
+
+fn unexpected(question: &str, code: u16, body: &[u8]) -> io::Error {
+    let text = if code == 0 { format!("{} bytes", body.len()).into() } else { String::from_utf8_lossy(body) };
+    io::Error::other(format!("the reply to {question} is {text}"))
 }
 
 /// Connects from a port that the context knows before the server can see it.
@@ -105,8 +135,8 @@ fn connect(context: &Context, address: SocketAddr, timeout: Duration) -> io::Res
     Ok(socket)
 }
 
-/// The payload of the next reply.
-fn answer(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
+/// The code and the payload of the next reply.
+fn answer(socket: &mut TcpStream) -> io::Result<(u16, Vec<u8>)> {
     let mut head = [0; HEADER];
     socket.read_exact(&mut head)?;
     let header = match split_reply(&head) {
@@ -116,5 +146,5 @@ fn answer(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
     };
     let mut body = vec![0; header.payload.get() as usize];
     socket.read_exact(&mut body)?;
-    if header.code.get() == 0 { Ok(body) } else { Err(io::Error::other(String::from_utf8_lossy(&body).into_owned())) }
+    Ok((header.code.get(), body))
 }

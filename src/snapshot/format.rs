@@ -37,6 +37,9 @@ pub const MAX_HOSTNAME: usize = 253;
 /// Flag: at least one server is missing.
 pub(super) const PARTIAL: u32 = 1;
 
+/// In the place of the master's index: a machine that is no server wrote the file.
+pub(super) const NO_MASTER: u32 = u32::MAX;
+
 /// How the bytes of a frame are stored.
 pub(super) const STORED: u8 = 0;
 pub(super) const ZSTD: u8 = 1;

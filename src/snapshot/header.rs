@@ -1,8 +1,8 @@
 //! The header of a file: what the snapshot is of, and when it was cut.
 
 use super::format::{
-    CHECKSUM, DEFAULT_FRAME, MAGIC, MAX_FRAME, MAX_HEADER, MAX_HOSTNAME, MAX_TOOL, PAGE_BYTES, PARTIAL, RawHeader,
-    RawServer, VERSION,
+    CHECKSUM, DEFAULT_FRAME, MAGIC, MAX_FRAME, MAX_HEADER, MAX_HOSTNAME, MAX_TOOL, NO_MASTER, PAGE_BYTES, PARTIAL,
+    RawHeader, RawServer, VERSION,
 };
 use crate::layout::{Layout, LayoutError, MAX_ADDRESS_TEXT, MAX_NAME, MAX_SERVERS, PAGE};
 use std::num::NonZeroU64;
@@ -30,8 +30,8 @@ pub struct HeaderFields {
     pub layout: Layout,
     /// One for each server, in map order.
     pub servers: Vec<ServerInfo>,
-    /// The index of the server whose machine wrote the file.
-    pub master: usize,
+    /// The index of the server whose machine wrote the file; none when it was another machine.
+    pub master: Option<usize>,
     /// Bytes of memory that a frame covers at most: whole pages, up to [`MAX_FRAME`].
     pub frame_size: u32,
 }
@@ -44,7 +44,7 @@ pub struct Header {
     tool: String,
     layout: Layout,
     servers: Vec<ServerInfo>,
-    master: usize,
+    master: Option<usize>,
     frame_size: u32,
 }
 
@@ -107,8 +107,8 @@ impl Header {
         if servers.len() != n {
             return Err(HeaderError::field("a number of servers of", servers.len(), format!("n, {n}")));
         }
-        if master >= n {
-            return Err(HeaderError::field("master", master, format!("0 to {}", n - 1)));
+        if let Some(master) = master.filter(|master| *master >= n) {
+            return Err(HeaderError::field("master", master, format!("0 to {}, or {NO_MASTER} for none", n - 1)));
         }
         if frame_size == 0 || frame_size > MAX_FRAME || !u64::from(frame_size).is_multiple_of(PAGE) {
             let allowed = format!("a multiple of {PAGE} up to {MAX_FRAME}");
@@ -154,9 +154,9 @@ impl Header {
         &self.servers
     }
 
-    /// The index of the server whose machine wrote the file.
+    /// The index of the server whose machine wrote the file; none when it was another machine.
     #[must_use]
-    pub fn master(&self) -> usize {
+    pub fn master(&self) -> Option<usize> {
         self.master
     }
 
@@ -198,7 +198,7 @@ impl Header {
             cut_time: U64::new(self.cut_time),
             k: U64::new(self.layout.k()),
             n: U32::new(self.layout.n() as u32),
-            master: U32::new(self.master as u32),
+            master: U32::new(self.master.map_or(NO_MASTER, |master| master as u32)),
             frame_size: U32::new(self.frame_size),
             flags: U32::new(if self.is_partial() { PARTIAL } else { 0 }),
             name_length: U16::new(self.layout.name().len() as u16),
@@ -277,7 +277,7 @@ impl Header {
                 cut_time: fixed.cut_time.get(),
                 layout: Layout::new(&name, fixed.k.get(), addresses)?,
                 servers,
-                master: fixed.master.get() as usize,
+                master: Some(fixed.master.get()).filter(|master| *master != NO_MASTER).map(|master| master as usize),
                 frame_size: fixed.frame_size.get(),
             },
             tool,
@@ -297,7 +297,12 @@ impl HeaderFields {
     ///
     /// # Errors
     /// When the kernel has no random bytes.
-    pub fn new(layout: Layout, cut_time: u64, incarnations: &[u64], master: usize) -> Result<Self, getrandom::Error> {
+    pub fn new(
+        layout: Layout,
+        cut_time: u64,
+        incarnations: &[u64],
+        master: Option<usize>,
+    ) -> Result<Self, getrandom::Error> {
         let mut id = [0; 16];
         getrandom::fill(&mut id)?;
         let server = |number: &u64| ServerInfo { incarnation: NonZeroU64::new(*number), hostname: String::new() };

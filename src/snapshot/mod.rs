@@ -3,18 +3,34 @@
 //! A [`SnapshotWriter`] makes a file that appears under its name only when it is whole; a [`SnapshotFile`] reads any
 //! range of one, and checks it; [`retention`] decides which are kept. No network and no segment: bytes come and go.
 
+mod agent;
+mod connection;
+mod create;
 mod directory;
 mod error;
 mod format;
 mod frame;
 mod header;
 mod index;
+mod link;
 mod name;
 mod partial;
+mod phase;
+mod program;
 mod reader;
+mod recover;
+mod restore;
 pub mod retention;
+mod stream;
 mod verify;
+mod wire;
 mod writer;
+
+pub use create::{CreateError, Created, Options as CreateOptions, ServerPart, create};
+pub use link::AgentError;
+pub use program::{command, main};
+pub use recover::recover;
+pub use restore::{Options as RestoreOptions, Plan, RestoreError, Restored, accept_empty, restore};
 
 pub use directory::{DirectoryError, Listed, apply_retention, list, remove_stale_partials};
 pub use error::{ReadError, WriteError};

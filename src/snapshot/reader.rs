@@ -4,6 +4,7 @@ use super::error::ReadError;
 use super::format::{ENTRY, FOOTER, MAX_HEADER};
 use super::frame::{Frame, FrameDecoder};
 use super::index::{Extent, Footer};
+use super::stream::each_part;
 use super::{Header, HeaderError};
 use std::fs::File;
 use std::io;
@@ -147,23 +148,24 @@ impl<S: Source> SnapshotFile<S> {
     /// # Errors
     /// When the range is not in the memory, a part of it was on a server that is missing, or a frame is damaged.
     pub fn read_range(&self, address: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
-        for piece in self.header.layout().pieces(address, buffer.len() as u64)? {
+        self.check_present(address, buffer.len() as u64)?;
+        buffer.fill(0);
+        each_part(self, &(address..address + buffer.len() as u64), |at, bytes| {
+            // Inside the buffer, which is a slice.
+            #[allow(clippy::cast_possible_truncation)]
+            let place = (at - address) as usize;
+            buffer[place..place + bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        })
+    }
+
+    /// Whether the range is in the memory, and the servers that hold it are all in the snapshot.
+    pub(super) fn check_present(&self, address: u64, length: u64) -> Result<(), ReadError> {
+        for piece in self.header.layout().pieces(address, length)? {
             if !self.header.has(piece.server) {
                 let addresses = self.header.addresses_of(piece.server);
                 return Err(ReadError::Missing { path: self.path.clone(), server: piece.server, addresses });
             }
-        }
-        buffer.fill(0);
-        let wanted = address..address + buffer.len() as u64;
-        let mut frame = FrameBuffer::new().map_err(ReadError::system("no memory to decompress", &self.path))?;
-        for extent in self.extents(wanted.clone())? {
-            let extent = extent?;
-            let bytes = self.read_frame(&extent, &mut frame)?;
-            let covered = extent.addresses();
-            let (begin, end) = (covered.start.max(wanted.start), covered.end.min(wanted.end));
-            let place = |address: u64, from: u64| usize::try_from(address - from).unwrap_or(usize::MAX);
-            buffer[place(begin, wanted.start)..place(end, wanted.start)]
-                .copy_from_slice(&bytes[place(begin, covered.start)..place(end, covered.start)]);
         }
         Ok(())
     }

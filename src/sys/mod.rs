@@ -1,6 +1,8 @@
 //! System calls that no crate wraps safely. With `segment/`, the only home of `unsafe`.
 #![allow(unsafe_code)]
 
+pub(crate) mod clock;
+pub(crate) mod listening;
 pub(crate) mod mapping;
 pub(crate) mod ofd;
 pub(crate) mod semaphore;

@@ -87,9 +87,7 @@ impl Drop for Semaphore {
 }
 
 fn monotonic_after(timeout: Duration) -> libc::timespec {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` outlives the call; CLOCK_MONOTONIC exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let now = super::clock::timespec();
     let nanoseconds = now.tv_nsec + i64::from(timeout.subsec_nanos());
     // Timeouts here are well under a second.
     #[allow(clippy::cast_possible_wrap)]

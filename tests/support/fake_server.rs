@@ -355,7 +355,7 @@ impl State {
 
 const STATUS: &str = r#"{ "version": "0.1.0", "name": "fake", "index": 0, "address": "a:1", "pid": 4711,
   "uptime_seconds": 86400, "incarnation": "6f1d2a9c03b7e458", "fingerprint": "0123456789abcdef0123456789abcdef",
-  "k": 65536, "overhead_bytes": 16777216,
+  "memory": "in use", "k": 65536, "overhead_bytes": 16777216,
   "connections": { "open": 3, "limit": 1024, "accepted": 17, "refused": 0, "threads": 5 },
   "sessions": { "used": 9, "limit": 4096, "evicted": 0 }, "operations": { "read": 1200 },
   "traffic": { "bytes_read": 1, "bytes_written": 2, "errors": 1, "replayed": 0 },

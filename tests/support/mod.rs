@@ -6,6 +6,7 @@ pub mod block;
 pub mod cluster;
 pub mod process;
 pub mod random;
+pub mod segment;
 pub mod snapshots;
 pub mod wire;
 

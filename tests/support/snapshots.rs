@@ -22,7 +22,7 @@ pub fn zstd() -> Compression {
 pub fn fields(pages: usize, incarnations: &[u64]) -> HeaderFields {
     let addresses = (0..incarnations.len()).map(|i| format!("10.0.0.{}:7411", i + 1)).collect();
     let layout = Layout::new("test", pages as u64 * PAGE, addresses).unwrap();
-    let mut fields = HeaderFields::new(layout, CUT_TIME, incarnations, 0).unwrap();
+    let mut fields = HeaderFields::new(layout, CUT_TIME, incarnations, Some(0)).unwrap();
     fields.servers.iter_mut().enumerate().for_each(|(i, server)| server.hostname = format!("host-{i}"));
     fields
 }

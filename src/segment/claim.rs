@@ -1,0 +1,216 @@
+//! The claim: the right of one process at a time to freeze, cut and restore a segment.
+//!
+//! It is an OFD lock on the copy area, which the kernel drops when its holder dies: so a cut that nobody will end is
+//! told from one that is being read.
+
+use super::copy_area::CLAIM;
+use super::cut::Cut;
+use super::gate::{Gate, Shut};
+use super::geometry::{LARGE_SLOTS, STRIPES, page_size};
+use super::restoration::Restoration;
+use super::shared::Shared;
+use super::superblock::Field;
+use super::worker::Worker;
+use super::{Segment, SegmentError};
+use crate::sys::{clock, ofd};
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long a claim is tried for: whoever tidies up after a dead one holds it for a moment.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Why a segment cannot be frozen or cut.
+#[derive(Debug, thiserror::Error)]
+pub enum FreezeError {
+    /// There is no memory to cut: it waits for a restore.
+    #[error(transparent)]
+    Shut(#[from] Shut),
+    /// The time of the freeze was over before the cut.
+    #[error(
+        "the writers stood still for longer than allowed, and went on: raise snapshot.freeze_timeout if that is usual"
+    )]
+    Late,
+    /// The copy area of the cut before cannot be emptied.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+}
+
+/// The right to freeze, cut and restore a segment, until dropped.
+pub struct Claim {
+    worker: Worker,
+    /// The segment was open before this claim shut it.
+    was_open: bool,
+}
+
+/// No writer is inside the segment and none gets in, until the cut, the drop, or the end of the time. Readers go on.
+pub struct Frozen<'a> {
+    claim: &'a mut Claim,
+    gate: Gate,
+}
+
+impl Segment {
+    /// Claims the segment. `None` when another process, or another opening of the segment in this one, has the claim.
+    ///
+    /// # Errors
+    /// When there is no worker left, and when the operating system does not lock.
+    pub fn claim(&self) -> Result<Option<Claim>, SegmentError> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.shared.take_claim()? {
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.worker()
+            .map(|worker| Some(Claim { worker, was_open: false }))
+            .inspect_err(|_| self.shared.give_claim_back())
+    }
+
+    /// Ends a cut whose maker died, and gives its copy area back. Returns whether there was one. To be called now and then
+    /// by a participant that stays.
+    ///
+    /// # Errors
+    /// When there is no worker left, the operating system does not lock, or the copy area cannot be emptied.
+    pub fn end_orphaned_cut(&self) -> Result<bool, SegmentError> {
+        if !matches!(self.shared.gate(), Gate::Cut(_)) || !self.shared.take_claim()? {
+            return Ok(false);
+        }
+        let claim = Claim { worker: self.worker()?, was_open: false };
+        // Looked at again, for the claim may just have been given back in good order.
+        match self.shared.gate() {
+            Gate::Cut(number) => claim.worker.shared.end_cut(number, claim.worker.index()).map(|_| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// Why the memory cannot be used, if so.
+    #[must_use]
+    pub fn shut(&self) -> Option<Shut> {
+        match self.shared.gate() {
+            Gate::Shut(shut) => Some(shut),
+            _ => None,
+        }
+    }
+}
+
+impl Claim {
+    /// Keeps writers out for at most `lease`, and returns when none is inside. A cut that its maker left is ended first.
+    ///
+    /// # Errors
+    /// [`FreezeError::Shut`] when there is no memory to freeze.
+    pub fn freeze(&mut self, lease: Duration) -> Result<Frozen<'_>, FreezeError> {
+        let shared = &self.worker.shared;
+        if let Gate::Cut(number) = shared.gate() {
+            shared.end_cut(number, self.worker.index())?;
+        }
+        let until = clock::monotonic().saturating_add(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX));
+        let gate = Gate::Frozen(until);
+        loop {
+            let found = shared.gate();
+            if let Gate::Shut(shut) = found {
+                return Err(shut.into());
+            }
+            if shared.change_gate(found, gate) {
+                break;
+            }
+        }
+        shared.wait_for_writers(self.worker.index());
+        Ok(Frozen { claim: self, gate })
+    }
+
+    /// Begins to replace the memory of a segment that is shut. `None` when it is not.
+    pub fn restoration(&mut self) -> Option<Restoration<'_>> {
+        let Gate::Shut(_) = self.worker.shared.gate() else { return None };
+        let was_open = std::mem::take(&mut self.was_open);
+        Some(Restoration::new(&mut self.worker, was_open))
+    }
+
+    /// The segment.
+    #[must_use]
+    pub fn segment(&self) -> Segment {
+        Segment { shared: std::sync::Arc::clone(&self.worker.shared) }
+    }
+
+    /// Ends the cut and gives its copy area back. Returns the pages that were saved; none when it was over already.
+    ///
+    /// # Errors
+    /// When the copy area cannot be emptied.
+    pub fn end_cut(&mut self, cut: Cut) -> Result<u64, SegmentError> {
+        self.worker.shared.end_cut(cut.number, self.worker.index())
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.worker.shared.give_claim_back();
+    }
+}
+
+impl Frozen<'_> {
+    /// Begins a cut that shows the memory as it is now, and lets the writers go on. They save at most `copy_area` bytes
+    /// of pages.
+    ///
+    /// # Errors
+    /// When the time was over, or the copy area cannot be emptied.
+    pub fn cut(self, copy_area: u64) -> Result<Cut, FreezeError> {
+        let number = self.claim.worker.shared.prepare_cut(copy_area)?;
+        if self.claim.worker.shared.change_gate(self.gate, Gate::Cut(number)) {
+            Ok(Cut { number })
+        } else {
+            Err(FreezeError::Late)
+        }
+    }
+
+    /// Shuts the memory, for [`Claim::restoration`]: from now on nobody reads or changes it.
+    ///
+    /// # Errors
+    /// When the time was over.
+    pub fn shut(self) -> Result<(), FreezeError> {
+        if !self.claim.worker.shared.change_gate(self.gate, Gate::Shut(Shut::Restoring)) {
+            return Err(FreezeError::Late);
+        }
+        self.claim.was_open = true;
+        Ok(())
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        // After a cut, or when the time is over, the gate is another's business.
+        self.claim.worker.shared.change_gate(self.gate, Gate::Open);
+    }
+}
+
+impl Shared {
+    fn take_claim(&self) -> Result<bool, SegmentError> {
+        ofd::try_lock(self.copy_area.as_fd(), CLAIM).map_err(SegmentError::system("lock the copy area of", &self.name))
+    }
+
+    fn give_claim_back(&self) {
+        if let Err(error) = ofd::unlock(self.copy_area.as_fd(), CLAIM) {
+            ::log::error!("unlock the copy area of {}: {error}", self.name);
+        }
+    }
+
+    /// Waits once for each stripe: then every writer that has not seen the gate as it is now has left.
+    pub(super) fn wait_for_writers(&self, worker: usize) {
+        for stripe in 0..STRIPES {
+            self.lock(LARGE_SLOTS + stripe, worker);
+            self.unlock(LARGE_SLOTS + stripe);
+        }
+    }
+
+    /// Makes the tables ready for the next cut, and returns its number. Nobody else has a cut.
+    fn prepare_cut(&self, copy_area: u64) -> Result<u32, SegmentError> {
+        self.empty_copy_area()?;
+        let field = |field: Field| field.of(&self.mapping);
+        // Numbers live in half a word; zero means that there is no cut.
+        #[allow(clippy::cast_possible_truncation)]
+        let number = (field(Field::LastCut).load(Ordering::Relaxed) as u32).wrapping_add(1).max(1);
+        field(Field::CopiesLimit).store(copy_area / page_size() as u64, Ordering::Relaxed);
+        field(Field::CopiesTaken).store(0, Ordering::Relaxed);
+        field(Field::LastCut).store(u64::from(number), Ordering::Relaxed);
+        Ok(number)
+    }
+}

@@ -1,0 +1,159 @@
+//! The gate: one word that says whether writers may go in, and for which cut they save pages.
+//!
+//! Whoever changes the memory looks at the gate while it holds its stripes. So whoever shuts the gate and then waits
+//! once for each stripe knows that no writer is inside, and holds no lock itself: a freeze that its maker does not end,
+//! dead or standing still, is ended by the first writer that finds its time over.
+//!
+//! ```text
+//! bits 62 and 63   the rest
+//! 0  open          0
+//! 1  open, a cut   the number of the cut
+//! 2  frozen        until this instant, in ns of CLOCK_MONOTONIC
+//! 3  shut          the number of a `Shut`
+//! ```
+//!
+//! Readers look after their copy, and only at whether the gate is shut: they go on through a freeze and a cut.
+
+use super::shared::Shared;
+use super::superblock::Field;
+use crate::sys::clock;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::Duration;
+
+/// How long a writer sleeps before it looks again at a gate that is frozen. A freeze is a few network round trips.
+const NAP: Duration = Duration::from_micros(50);
+
+const KIND: u32 = 62;
+const REST: u64 = (1 << KIND) - 1;
+
+/// Why the memory can neither be read nor changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Shut {
+    /// It was lost, and whether it may begin as zeros or shall be restored was not decided yet.
+    #[error("waiting for restore: its memory was lost, and mcomp.cfg says to wait")]
+    Waiting,
+    /// It is being restored, or a restore was cut short.
+    #[error("waiting for restore: a snapshot is being put back into its memory")]
+    Restoring,
+    /// It has another incarnation than the worker expected.
+    #[error("its memory was replaced by that of a snapshot")]
+    Replaced,
+}
+
+/// What the gate's word says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    Open,
+    /// Open; the number is that of the cut, in 32 bits.
+    Cut(u32),
+    /// Frozen until this instant.
+    Frozen(u64),
+    Shut(Shut),
+}
+
+impl Gate {
+    pub(super) fn encode(self) -> u64 {
+        match self {
+            Self::Open => 0,
+            Self::Cut(number) => 1 << KIND | u64::from(number),
+            Self::Frozen(until) => 2 << KIND | until & REST,
+            Self::Shut(Shut::Waiting) => 3 << KIND | 1,
+            // `Replaced` is never a state of the gate.
+            Self::Shut(Shut::Restoring | Shut::Replaced) => 3 << KIND | 2,
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // a cut's number has 32 bits
+    pub(super) fn decode(word: u64) -> Self {
+        match (word >> KIND, word & REST) {
+            (0, _) => Self::Open,
+            (1, number) => Self::Cut(number as u32),
+            (2, until) => Self::Frozen(until),
+            (_, 1) => Self::Shut(Shut::Waiting),
+            _ => Self::Shut(Shut::Restoring),
+        }
+    }
+}
+
+impl Shared {
+    #[inline]
+    fn gate_word(&self) -> &AtomicU64 {
+        Field::Gate.of(&self.mapping)
+    }
+
+    #[inline]
+    pub(super) fn gate(&self) -> Gate {
+        Gate::decode(self.gate_word().load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_gate(&self, gate: Gate) {
+        self.gate_word().store(gate.encode(), Ordering::Release);
+    }
+
+    /// Changes the gate from one state to another; `false` when it is in neither any more.
+    pub(super) fn change_gate(&self, from: Gate, to: Gate) -> bool {
+        self.gate_word().compare_exchange(from.encode(), to.encode(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// What a writer finds that holds its stripes: the cut for which it must save pages, if there is one.
+    ///
+    /// # Errors
+    /// `Err(None)` when it must let its stripes go and wait; `Err(Some(_))` when it may not change the memory.
+    #[inline]
+    pub(super) fn pass(&self, incarnation: u64) -> Result<Option<u32>, Option<Shut>> {
+        let cut = match self.gate() {
+            Gate::Open => None,
+            Gate::Cut(number) => Some(number),
+            Gate::Frozen(_) => return Err(None),
+            Gate::Shut(shut) => return Err(Some(shut)),
+        };
+        if self.incarnation() == incarnation { Ok(cut) } else { Err(Some(Shut::Replaced)) }
+    }
+
+    /// Whether what a reader has copied is of the memory that it meant. To be asked after the copy.
+    #[inline]
+    pub(super) fn check_reader(&self, incarnation: u64) -> Result<(), Shut> {
+        fence(Ordering::Acquire);
+        match self.gate() {
+            Gate::Shut(shut) => Err(shut),
+            _ if self.incarnation() != incarnation => Err(Shut::Replaced),
+            _ => Ok(()),
+        }
+    }
+
+    #[inline]
+    pub(super) fn incarnation(&self) -> u64 {
+        Field::Incarnation.of(&self.mapping).load(Ordering::Relaxed)
+    }
+
+    /// Waits until the gate is not frozen any more, or its time is over. The caller holds no stripe.
+    #[cold]
+    pub(super) fn wait_while_frozen(&self) {
+        while let gate @ Gate::Frozen(until) = self.gate() {
+            if clock::monotonic() >= until {
+                if self.change_gate(gate, Gate::Open) {
+                    ::log::error!(
+                        "{}: whoever froze it for a snapshot did not go on in time: writers go on, the snapshot fails",
+                        self.name
+                    );
+                }
+                return;
+            }
+            std::thread::sleep(NAP);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_that_was_written_is_read_back() {
+        let frozen = Gate::Frozen(clock::monotonic());
+        for gate in [Gate::Open, Gate::Cut(1), Gate::Cut(u32::MAX), frozen, Gate::Shut(Shut::Waiting)] {
+            assert_eq!(Gate::decode(gate.encode()), gate);
+        }
+        assert_eq!(Gate::decode(Gate::Shut(Shut::Restoring).encode()), Gate::Shut(Shut::Restoring));
+    }
+}

@@ -1,0 +1,63 @@
+//! The snapshots that this machine has, for agents of others.
+
+use super::super::retention::Standing;
+use super::super::stream::each_part;
+use super::super::wire::{Answer, Held, Reason, send_data};
+use super::super::{FileName, ReadError, SnapshotFile, list};
+use super::session::{End, Session};
+
+/// The most snapshots that are named: the newest ones.
+const MOST: usize = 64;
+
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
+        Self::Refused(Reason::NoSnapshot, error.to_string())
+    }
+}
+
+impl Session<'_> {
+    /// The whole snapshots of this system in the directory, the newest first.
+    pub(super) fn held(&self) -> Vec<Held> {
+        let config = &self.agent.config;
+        let listed = list(&config.snapshot.directory, config.layout.name()).unwrap_or_else(|error| {
+            ::log::info!(DSM_SERVER = self.agent.index; "there are no snapshots here: {error}");
+            Vec::new()
+        });
+        let good = listed.into_iter().rev().filter(|file| file.standing == Standing::Good);
+        let mut held: Vec<Held> = good
+            .filter_map(|file| Some(Held { cut_time: file.header?.cut_time(), name: file.name }))
+            .take(MOST)
+            .collect();
+        held.sort_by_key(|file| std::cmp::Reverse(file.cut_time));
+        held
+    }
+
+    pub(super) fn list(&mut self) -> Result<(), End> {
+        Ok(self.connection.answer(&Answer::Snapshots { files: self.held() })?)
+    }
+
+    /// Opens a snapshot of the directory and checks every byte of it.
+    pub(super) fn open_verified(&self, name: &str) -> Result<SnapshotFile, End> {
+        if FileName::parse(name).is_none() {
+            return Err(End::Refused(Reason::NoSnapshot, format!("{name:?} is not the name of a snapshot")));
+        }
+        let config = &self.agent.config;
+        let file = SnapshotFile::open(&config.snapshot.directory.join(name))?;
+        if file.header().layout().name() != config.layout.name() {
+            return Err(End::Refused(Reason::NoSnapshot, format!("{name} is of another system")));
+        }
+        file.verify(|_, _| {})?;
+        Ok(file)
+    }
+
+    pub(super) fn fetch(&mut self, name: &str, address: u64, length: u64) -> Result<(), End> {
+        let file = self.open_verified(name)?;
+        let Some(end) = address.checked_add(length) else {
+            return Err(End::Refused(Reason::Protocol, format!("{length} bytes at {address} are no range")));
+        };
+        let mut socket = self.connection.socket();
+        each_part::<_, End>(&file, &(address..end), |at, bytes| Ok(send_data(&mut socket, at - address, bytes)?))?;
+        ::log::info!(DSM_SERVER = self.agent.index, DSM_FILE = name; "gave {length} bytes of {name} to {}", self.peer);
+        Ok(self.connection.answer(&Answer::Fetched)?)
+    }
+}

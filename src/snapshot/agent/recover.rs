@@ -1,0 +1,96 @@
+//! Restoring the own part of the newest whole snapshot, wherever it is, into a memory that was lost.
+
+use super::super::link::{Link, Part};
+use super::super::stream::each_part;
+use super::super::wire::{Answer, Ask, Held, Reason};
+use super::restore::zero;
+use super::session::{End, Session};
+use crate::protocol::{Extent, Refusal};
+use crate::segment::Restoration;
+
+/// A snapshot, and whose agent has it; none for this one.
+struct Candidate {
+    file: Held,
+    holder: Option<usize>,
+}
+
+impl Session<'_> {
+    pub(super) fn recover(&mut self) -> Result<(), End> {
+        let mut claim = self.claim()?;
+        let Some(mut restoration) = claim.restoration() else {
+            let message = format!("the memory of server {} is in use: nothing is lost", self.agent.index);
+            return Err(End::Refused(Reason::Shut, message));
+        };
+        for candidate in self.candidates() {
+            let Candidate { file, holder } = candidate;
+            match self.recover_from(&file, holder, &mut restoration) {
+                Ok(()) => {
+                    let incarnation = restoration.commit().map_err(End::failed)?;
+                    ::log::warn!(
+                        DSM_SERVER = self.agent.index, DSM_FILE = file.name.as_str(),
+                        DSM_INCARNATION = format!("{incarnation:016x}");
+                        "the memory of server {} was lost, and is again as it was in {}", self.agent.index, file.name
+                    );
+                    let Held { name, cut_time } = file;
+                    return Ok(self.connection.answer(&Answer::Recovered { name, cut_time, incarnation })?);
+                }
+                Err(End::Lost(error)) => return Err(End::Lost(error)),
+                Err(End::Refused(_, message)) => {
+                    ::log::error!(DSM_FILE = file.name.as_str(); "{} cannot be restored: {message}", file.name);
+                }
+            }
+        }
+        let message =
+            format!("no sound and whole snapshot was found for server {}, here or elsewhere", self.agent.index);
+        Err(End::Refused(Reason::NoSnapshot, message))
+    }
+
+    /// All that the agents have, the newest first; of equals the own one.
+    fn candidates(&self) -> Vec<Candidate> {
+        let (config, own) = (&self.agent.config, self.agent.index as usize);
+        let mut candidates: Vec<Candidate> =
+            self.held().into_iter().map(|file| Candidate { file, holder: None }).collect();
+        for server in (0..config.layout.n()).filter(|server| *server != own) {
+            let answer =
+                Link::open(config, server).and_then(|mut link| link.request(&Ask::Snapshots, "list its snapshots"));
+            match answer {
+                Ok(Answer::Snapshots { files }) => {
+                    candidates.extend(files.into_iter().map(|file| Candidate { file, holder: Some(server) }));
+                }
+                Ok(_) => ::log::warn!("the agent of server {server} does not list its snapshots"),
+                Err(error) => ::log::info!("no snapshots of server {server}: {error}"),
+            }
+        }
+        candidates.sort_by_key(|candidate| (std::cmp::Reverse(candidate.file.cut_time), candidate.holder));
+        candidates
+    }
+
+    fn recover_from(&self, file: &Held, holder: Option<usize>, memory: &mut Restoration<'_>) -> Result<(), End> {
+        let (config, k) = (&self.agent.config, self.agent.config.layout.k());
+        let base = u64::from(self.agent.index) * k;
+        // What an earlier try has left.
+        zero(memory, 0, k, k)?;
+        let mut write = |offset: u64, bytes: &[u8]| -> Result<(), End> {
+            let extent = Extent::new(offset, bytes.len() as u64, k);
+            memory.write(extent.map_err(|Refusal { message, .. }| End::failed(message))?, bytes);
+            Ok(())
+        };
+        let Some(server) = holder else {
+            let file = self.open_verified(&file.name)?;
+            return each_part::<_, End>(&file, &(base..base + k), |address, bytes| write(address - base, bytes));
+        };
+        let mut link = Link::open(config, server).map_err(End::failed)?;
+        let fetch = Ask::Fetch { name: file.name.clone(), address: base, length: k };
+        link.ask(&fetch, FETCH).map_err(End::failed)?;
+        loop {
+            match link.next(FETCH).map_err(End::failed)? {
+                Part::Data { offset, bytes } => write(offset, bytes)?,
+                Part::End(Answer::Fetched) => return Ok(()),
+                Part::End(other) => return Err(End::failed(format!("it answered {other:?}"))),
+                Part::Frame(_) => return Err(End::failed("it sent a frame instead of data")),
+            }
+        }
+    }
+}
+
+const FETCH: &str = "give its snapshot";

@@ -1,0 +1,103 @@
+//! Sending a cut, page by page, as frames.
+
+use super::super::phase::{self, Phase};
+use super::super::wire::{self, Answer, Ask, Reason};
+use super::super::{Compression, FrameEncoder, Header, HeaderFields, Level};
+use super::session::{End, Session};
+use crate::layout::PAGE;
+use crate::segment::{Claim, Cut, CutGone, CutPage, Page, Segment};
+use std::net::TcpStream;
+use std::time::Duration;
+
+impl Session<'_> {
+    /// Says that the cut was made, waits for the master's turn for this server, and sends. The cut ends whatever happens.
+    pub(super) fn send_cut(&mut self, claim: &mut Claim, cut: Cut, pause: Duration, id: &str) -> Result<(), End> {
+        phase::reached(Phase::Cut);
+        let segment = claim.segment();
+        let sent = self.send_frames(&segment, cut, pause);
+        let copied = claim.end_cut(cut).map_err(End::failed)?;
+        let bytes = sent?;
+        if !segment.is_ready() {
+            let message = format!("{} was thrown away (dsmd --reset) while it was read", segment.name());
+            return Err(End::Refused(Reason::Abandoned, message));
+        }
+        ::log::info!(
+            DSM_SNAPSHOT = id, DSM_SERVER = self.agent.index, DSM_PAUSE_US = micros(pause), DSM_PAGES_COPIED = copied,
+            DSM_STORED_BYTES = bytes;
+            "sent server {} to the master at {}: writers stood still for {} µs, {copied} pages were overwritten meanwhile",
+            self.agent.index, self.peer, micros(pause)
+        );
+        Ok(self.connection.answer(&Answer::Sent { pages_copied: copied })?)
+    }
+
+    /// Returns the bytes sent.
+    fn send_frames(&mut self, segment: &Segment, cut: Cut, pause: Duration) -> Result<u64, End> {
+        self.connection.answer(&Answer::Cut { pause_us: micros(pause) })?;
+        // For as long as the master is there: others may be before this one.
+        let (level, frame_size) = match self.connection.control(None)? {
+            Ask::Send { level, frame_size } => (level, frame_size),
+            other => return Err(End::out_of_turn(&other)),
+        };
+        let compression = match Level::new(level) {
+            Some(level) => Compression::Zstd(level),
+            None if level == 0 => Compression::None,
+            None => return Err(End::Refused(Reason::Protocol, format!("there is no compression {level}"))),
+        };
+        let encoder = self.encoder(segment, compression, frame_size)?;
+        Frames { segment, cut, socket: self.connection.socket(), bytes: 0 }.send(encoder)
+    }
+
+    fn encoder(&self, segment: &Segment, compression: Compression, frame_size: u32) -> Result<FrameEncoder, End> {
+        let (layout, index) = (self.agent.config.layout.clone(), self.agent.index as usize);
+        let mut incarnations = vec![0; layout.n()];
+        incarnations[index] = segment.incarnation();
+        let fields = HeaderFields::new(layout, 0, &incarnations, None).map_err(End::failed)?;
+        let header = Header::new(HeaderFields { frame_size, ..fields })
+            .map_err(|error| End::Refused(Reason::Protocol, error.to_string()))?;
+        FrameEncoder::new(index, &header, compression).map_err(End::failed)
+    }
+}
+
+struct Frames<'a> {
+    segment: &'a Segment,
+    cut: Cut,
+    socket: &'a TcpStream,
+    bytes: u64,
+}
+
+impl Frames<'_> {
+    fn send(mut self, mut encoder: FrameEncoder) -> Result<u64, End> {
+        let pages = self.segment.k() / PAGE;
+        let mut buffer: Page = [0; size_of::<Page>()];
+        for page in 0..pages {
+            // Below k, which is a usize.
+            #[allow(clippy::cast_possible_truncation)]
+            let read = self.segment.read_cut(self.cut, page as usize, &mut buffer);
+            match read.map_err(abandoned)? {
+                CutPage::Zeros => {}
+                CutPage::Bytes => encoder.add(page, &buffer, |frame| self.emit(frame))?,
+            }
+        }
+        encoder.flush(|frame| self.emit(frame))?;
+        Ok(self.bytes)
+    }
+
+    fn emit(&mut self, frame: &[u8]) -> Result<(), End> {
+        wire::send_frame(&mut self.socket, frame)?;
+        self.bytes += frame.len() as u64;
+        phase::reached(Phase::Copying);
+        Ok(())
+    }
+}
+
+fn abandoned(gone: CutGone) -> End {
+    let message = format!(
+        "{gone}. Writers have overwritten more pages than its copy area has room for: raise snapshot.copy_area in mcomp.cfg, \
+         or make room in /dev/shm"
+    );
+    End::Refused(Reason::Abandoned, message)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,204 @@
+//! What is said with one master: the greeting, and what it asks for.
+
+use super::super::connection::Connection;
+use super::super::phase::{self, Phase};
+use super::super::wire::{Answer, Ask, Purpose, Reason};
+use super::Agent;
+use crate::segment::{Claim, FreezeError, Segment};
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// The longest freeze, whatever a master asks for.
+const LONGEST_LEASE: Duration = Duration::from_secs(10);
+
+/// Why a session ends before its master ends it.
+pub(super) enum End {
+    /// The connection failed, or was closed in the middle.
+    Lost(io::Error),
+    /// The master asked for something that is refused.
+    Refused(Reason, String),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData => Self::Refused(Reason::Protocol, error.to_string()),
+            _ => Self::Lost(error),
+        }
+    }
+}
+
+impl End {
+    // By value, as `map_err` gives it.
+    #[allow(clippy::needless_pass_by_value)]
+    pub(super) fn failed(error: impl ToString) -> Self {
+        Self::Refused(Reason::Failed, error.to_string())
+    }
+
+    pub(super) fn out_of_turn(ask: &Ask) -> Self {
+        Self::Refused(Reason::Protocol, format!("out of turn: {ask:?}"))
+    }
+}
+
+/// One master.
+pub(super) struct Session<'a> {
+    pub(super) agent: &'a Agent,
+    pub(super) connection: Connection,
+    pub(super) peer: SocketAddr,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(agent: &'a Agent, connection: Connection, peer: SocketAddr) -> Self {
+        Self { agent, connection, peer }
+    }
+
+    /// Talks until the master is done or gone.
+    pub(super) fn run(mut self) {
+        let (server, peer) = (self.agent.index, self.peer);
+        match self.converse() {
+            Ok(()) => {}
+            Err(End::Lost(error)) => {
+                ::log::warn!(DSM_SERVER = server, DSM_CLIENT:% = peer; "the connection with {peer} was lost: {error}");
+            }
+            Err(End::Refused(reason, message)) => {
+                ::log::warn!(DSM_SERVER = server, DSM_CLIENT:% = peer; "refused {peer}: {message}");
+                // Whoever is gone need not be told.
+                let _ = self.connection.refuse(reason, &message);
+            }
+        }
+    }
+
+    fn converse(&mut self) -> Result<(), End> {
+        match self.connection.control(Some(self.connection.timeout())) {
+            Ok(Ask::Hello { layout, index }) => self.greet(&layout, index)?,
+            Ok(ask) => return Err(End::out_of_turn(&ask)),
+            // Somebody has looked whether the port is open.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        loop {
+            let ask = match self.connection.control(Some(self.connection.timeout())) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                ask => ask?,
+            };
+            match ask {
+                Ask::Claim { purpose, id } => return self.claimed(purpose, &id),
+                Ask::Accept => self.accept()?,
+                Ask::Recover => self.recover()?,
+                Ask::Snapshots => self.list()?,
+                Ask::Fetch { name, address, length } => self.fetch(&name, address, length)?,
+                other => return Err(End::out_of_turn(&other)),
+            }
+        }
+    }
+
+    fn greet(&self, layout: &str, index: u32) -> Result<(), End> {
+        let differences = self.agent.config.layout.differences(layout);
+        if !differences.is_empty() {
+            let message = format!(
+                "mcomp.cfg differs between the agent (ours) and the other side (theirs): {}. Install the same file on every \
+                 machine",
+                differences.join("; ")
+            );
+            return Err(End::Refused(Reason::Layout, message));
+        }
+        if index != self.agent.index {
+            let message = format!("server {index} was meant, but this is the agent of server {}", self.agent.index);
+            return Err(End::Refused(Reason::Layout, message));
+        }
+        Ok(self.connection.answer(&Answer::Welcome { hostname: hostname() })?)
+    }
+
+    /// Opens the segment and claims it.
+    pub(super) fn claim(&self) -> Result<Claim, End> {
+        let segment = Segment::attach(&self.agent.config.layout, self.agent.index)
+            .map_err(|error| End::Refused(Reason::NoSegment, error.to_string()))?;
+        let claim = segment.claim().map_err(End::failed)?;
+        claim.ok_or_else(|| {
+            let message =
+                format!("a snapshot or a restore of server {} is under way: try again later", self.agent.index);
+            End::Refused(Reason::UnderWay, message)
+        })
+    }
+
+    fn claimed(&mut self, purpose: Purpose, id: &str) -> Result<(), End> {
+        let mut claim = self.claim()?;
+        let segment = claim.segment();
+        self.connection.answer(&Answer::Claimed { incarnation: segment.incarnation() })?;
+        loop {
+            match self.connection.control(Some(self.connection.timeout()))? {
+                Ask::Activity => self.connection.answer(&Answer::Activity { number: segment.activity() })?,
+                Ask::Freeze { lease_us } => {
+                    let lease = Duration::from_micros(lease_us).min(LONGEST_LEASE);
+                    return self.freeze(&mut claim, purpose, lease, id);
+                }
+                other => return Err(End::out_of_turn(&other)),
+            }
+        }
+    }
+
+    fn freeze(&mut self, claim: &mut Claim, purpose: Purpose, lease: Duration, id: &str) -> Result<(), End> {
+        if purpose == Purpose::Snapshot && phase::gate_is_off() {
+            return self.cut_without_gate(claim, lease, id);
+        }
+        // With the claim, nobody else opens it.
+        if purpose == Purpose::Restore && claim.segment().shut().is_some() {
+            self.connection.answer(&Answer::Frozen { shut: true })?;
+            return match self.connection.control(None)? {
+                Ask::Shut => self.restore(claim, id),
+                Ask::Release => Ok(self.connection.answer(&Answer::Released)?),
+                other => Err(End::out_of_turn(&other)),
+            };
+        }
+        let started = Instant::now();
+        let frozen = claim.freeze(lease).map_err(|error| refusal(&error))?;
+        phase::reached(Phase::Frozen);
+        self.connection.answer(&Answer::Frozen { shut: false })?;
+        let left = lease.saturating_sub(started.elapsed());
+        match self.connection.control(Some(left)) {
+            Ok(Ask::Cut { copy_area }) if purpose == Purpose::Snapshot => {
+                let cut = frozen.cut(copy_area).map_err(|error| refusal(&error))?;
+                self.send_cut(claim, cut, started.elapsed(), id)
+            }
+            Ok(Ask::Shut) if purpose == Purpose::Restore => {
+                frozen.shut().map_err(|error| refusal(&error))?;
+                self.restore(claim, id)
+            }
+            Ok(Ask::Release) => Ok(self.connection.answer(&Answer::Released)?),
+            Ok(other) => Err(End::out_of_turn(&other)),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(refusal(&FreezeError::Late)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// As [`Session::freeze`] without what makes it one instant on all servers: for the test that must see the difference.
+    fn cut_without_gate(&mut self, claim: &mut Claim, lease: Duration, id: &str) -> Result<(), End> {
+        self.connection.answer(&Answer::Frozen { shut: false })?;
+        match self.connection.control(Some(lease))? {
+            Ask::Cut { copy_area } => {
+                let started = Instant::now();
+                let cut =
+                    claim.freeze(lease).and_then(|frozen| frozen.cut(copy_area)).map_err(|error| refusal(&error))?;
+                self.send_cut(claim, cut, started.elapsed(), id)
+            }
+            other => Err(End::out_of_turn(&other)),
+        }
+    }
+}
+
+fn refusal(error: &FreezeError) -> End {
+    let reason = match error {
+        FreezeError::Shut(_) => Reason::Shut,
+        FreezeError::Late => Reason::Late,
+        FreezeError::Segment(_) => Reason::Failed,
+    };
+    End::Refused(reason, error.to_string())
+}
+
+/// What this machine calls itself; empty when that cannot stand in a snapshot.
+fn hostname() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let sound = name.len() <= super::super::MAX_HOSTNAME && name.chars().all(|c| c.is_ascii_graphic());
+    if sound { name } else { String::new() }
+}

@@ -1,0 +1,115 @@
+//! A connection between a master and an agent, either end of it: messages with deadlines.
+
+use super::wire::{self, Answer, Ask, Message, Reason};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval};
+use serde::de::DeserializeOwned;
+use std::io::{self, BufReader, Read};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// A machine that loses power says nothing: after so many seconds of silence it is asked, so often, whether it is there.
+const KEEP_ALIVE_IDLE: u32 = 10;
+const KEEP_ALIVE_INTERVAL: u32 = 5;
+const KEEP_ALIVE_PROBES: u32 = 3;
+
+/// Bytes received together.
+const BUFFER: usize = 256 << 10;
+
+/// One end.
+pub(super) struct Connection {
+    reader: BufReader<Deadlined>,
+    buffer: Vec<u8>,
+    timeout: Duration,
+}
+
+/// A socket whose reads end at an instant.
+struct Deadlined {
+    socket: TcpStream,
+    deadline: Option<Instant>,
+}
+
+impl Read for Deadlined {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = match self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            Some(left) if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
+            left => left,
+        };
+        self.socket.set_read_timeout(left)?;
+        self.socket.read(buffer).map_err(|error| match error.kind() {
+            // How a socket says that its read timeout has passed.
+            io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+            _ => error,
+        })
+    }
+}
+
+impl Connection {
+    /// `timeout` is how long one message may take.
+    pub(super) fn new(socket: TcpStream, timeout: Duration) -> io::Result<Self> {
+        socket.set_nodelay(true)?;
+        socket.set_write_timeout(Some(timeout))?;
+        setsockopt(&socket, KeepAlive, &true)?;
+        setsockopt(&socket, TcpKeepIdle, &KEEP_ALIVE_IDLE)?;
+        setsockopt(&socket, TcpKeepInterval, &KEEP_ALIVE_INTERVAL)?;
+        setsockopt(&socket, TcpKeepCount, &KEEP_ALIVE_PROBES)?;
+        let reader = BufReader::with_capacity(BUFFER, Deadlined { socket, deadline: None });
+        Ok(Self { reader, buffer: Vec::new(), timeout })
+    }
+
+    /// The socket, to be written to.
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.reader.get_ref().socket
+    }
+
+    /// Receives a message; `None` waits for as long as the other side is there.
+    pub(super) fn receive(&mut self, timeout: Option<Duration>) -> io::Result<Message<'_>> {
+        self.reader.get_mut().deadline = timeout.map(|timeout| Instant::now() + timeout);
+        wire::receive(&mut self.reader, &mut self.buffer)
+    }
+
+    /// Receives a message within the time for one.
+    pub(super) fn receive_soon(&mut self) -> io::Result<Message<'_>> {
+        self.receive(Some(self.timeout))
+    }
+
+    /// Receives a control message.
+    pub(super) fn control<T: DeserializeOwned>(&mut self, timeout: Option<Duration>) -> io::Result<T> {
+        match self.receive(timeout)? {
+            Message::Control(json) => parse(json),
+            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("it sent {}", name(&other)))),
+        }
+    }
+
+    /// The time for one message.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(super) fn ask(&self, ask: &Ask) -> io::Result<()> {
+        wire::send_control(&mut self.socket(), ask)
+    }
+
+    pub(super) fn answer(&self, answer: &Answer) -> io::Result<()> {
+        wire::send_control(&mut self.socket(), answer)
+    }
+
+    pub(super) fn refuse(&self, reason: Reason, message: &str) -> io::Result<()> {
+        self.answer(&Answer::Refused { reason, message: message.to_owned() })
+    }
+}
+
+/// Reads the JSON of a control message.
+pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> io::Result<T> {
+    serde_json::from_slice(json).map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("it sent a message that is not understood: {error}"))
+    })
+}
+
+fn name(message: &Message<'_>) -> &'static str {
+    match message {
+        Message::Control(_) => "a control message out of turn",
+        Message::Frame(_) => "a frame out of turn",
+        Message::Data { .. } => "data out of turn",
+    }
+}

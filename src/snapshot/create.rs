@@ -1,0 +1,411 @@
+//! The master's run: one cut of all servers, one file.
+
+use super::error::WriteError;
+use super::link::{AgentError, Link, Part};
+use super::phase::{self, Phase};
+use super::wire::{Answer, Ask, Purpose};
+use super::{
+    Compression, DEFAULT_FRAME, Destination, DirectoryError, Header, HeaderError, HeaderFields, ServerInfo,
+    SnapshotWriter, Written, apply_retention, remove_stale_partials,
+};
+use crate::config::Config;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Agents that send at the same time: enough to keep a network and a disk busy. The others wait, and save pages.
+const SENDERS: usize = 4;
+
+/// Frames that were received and are not written yet.
+const FRAMES: usize = 8;
+
+/// Agents that are greeted at the same time; each takes a thread, and one that is off takes seconds.
+const GREETERS: usize = 32;
+
+/// How a snapshot is to be made.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The index of the server whose machine this is. It then makes the snapshot only if it is the master. None: it
+    /// makes the snapshot whoever else could.
+    pub own: Option<usize>,
+    /// A file without the servers that cannot be reached is better than none.
+    pub allow_partial: bool,
+    /// The file to write; otherwise one in `snapshot.directory`, whose old ones are then deleted.
+    pub output: Option<PathBuf>,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum Created {
+    /// There is a new file.
+    Written {
+        /// The snapshot's random id, 32 hexadecimal digits.
+        id: String,
+        /// When the cut was made, in ns since 1970.
+        cut_time: u64,
+        /// The file.
+        file: Written,
+        /// Each server's part, in map order.
+        servers: Vec<ServerPart>,
+        /// From the first connection to the file's name.
+        duration: Duration,
+        /// The names of old snapshots that were deleted.
+        deleted: Vec<String>,
+    },
+    /// The agent of a server before this one answers: that one is the master.
+    NotMaster {
+        /// The master's index.
+        master: usize,
+        /// The address of its agent.
+        address: String,
+    },
+}
+
+/// What one server gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerPart {
+    /// Its index.
+    pub server: usize,
+    /// How long its writers stood still, in µs.
+    pub pause_us: u64,
+    /// Pages that were overwritten while it was read.
+    pub pages_copied: u64,
+}
+
+/// Why there is no new file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// Servers are missing.
+    #[error(
+        "{} of {n} servers cannot be in the snapshot, so there is none: {}{}",
+        .missing.len(),
+        list(.missing),
+        if *.possible { ". With --allow-partial there is one without them" } else { "" }
+    )]
+    Missing {
+        /// Why each of them is.
+        missing: Vec<AgentError>,
+        /// The number of servers.
+        n: usize,
+        /// Others could be in it.
+        possible: bool,
+    },
+    /// An agent failed after the snapshot had begun.
+    #[error("the snapshot was abandoned, and there is no new file: {0}")]
+    Agent(#[from] AgentError),
+    /// The file cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The map cannot be a header.
+    #[error("no header can be made for the snapshot: {0}")]
+    Header(#[from] HeaderError),
+    /// The kernel gives no random bytes, or no thread.
+    #[error("{0}")]
+    System(String),
+}
+
+fn list(errors: &[AgentError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Takes a snapshot of the whole memory. `progress` is told how many of how many bytes of memory are written.
+///
+/// # Errors
+/// [`CreateError`]; there is no new file then, and those of before are as they were.
+pub fn create(config: &Config, options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Result<Created, CreateError> {
+    let started = Instant::now();
+    let (mut links, missing) = greet(config);
+    if let (Some(own), Some(master)) = (options.own, links.first().map(Link::server))
+        && master < own
+    {
+        let address = config.servers[master].snapshot.as_ref().map_or(String::new(), ToString::to_string);
+        return Ok(Created::NotMaster { master, address });
+    }
+    check_missing(config, options, &links, missing)?;
+    let destination = match &options.output {
+        Some(file) => Destination::File(file.clone()),
+        None => Destination::Directory(config.snapshot.directory.clone()),
+    };
+    if let Destination::Directory(directory) = &destination {
+        for name in remove_stale_partials(directory)? {
+            ::log::warn!("removed {name}, which a snapshot that was cut short has left");
+        }
+    }
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|error| CreateError::System(format!("no random id: {error}")))?;
+    let text = hex(&id);
+    let incarnations = claim(config, options, &mut links, &text)?;
+    let (cut_time, pauses) = cut(config, &mut links)?;
+    let header = header(config, options, id, cut_time, &links, &incarnations)?;
+    let writer = SnapshotWriter::create(destination.clone(), header, config.snapshot.compression)?;
+    let (file, copied) = transfer(config, links, writer, progress)?;
+    phase::reached(Phase::Renamed);
+    let deleted = match &destination {
+        Destination::Directory(directory) => {
+            apply_retention(directory, config.layout.name(), config.snapshot.keep).unwrap_or_else(|error| {
+                // The new file is there, and that is what was asked for.
+                ::log::error!("old snapshots were not deleted: {error}");
+                Vec::new()
+            })
+        }
+        Destination::File(_) => Vec::new(),
+    };
+    let servers = pauses
+        .into_iter()
+        .map(|(server, pause_us)| ServerPart { server, pause_us, pages_copied: copied[server] })
+        .collect();
+    Ok(Created::Written { id: text, cut_time, file, servers, duration: started.elapsed(), deleted })
+}
+
+/// Connects to all agents at the same time.
+fn greet(config: &Config) -> (Vec<Link>, Vec<AgentError>) {
+    let next = Mutex::new(0..config.layout.n());
+    let found = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..GREETERS.min(config.layout.n()) {
+            scope.spawn(|| {
+                loop {
+                    let Some(server) = next.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
+                    let link = Link::open(config, server);
+                    found.lock().unwrap_or_else(PoisonError::into_inner).push((server, link));
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_by_key(|(server, _)| *server);
+    let (mut links, mut missing) = (Vec::new(), Vec::new());
+    for (_, link) in found {
+        match link {
+            Ok(link) => links.push(link),
+            Err(error) => missing.push(error),
+        }
+    }
+    (links, missing)
+}
+
+fn check_missing(
+    config: &Config,
+    options: &Options,
+    links: &[Link],
+    missing: Vec<AgentError>,
+) -> Result<(), CreateError> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !options.allow_partial || links.is_empty() {
+        return Err(CreateError::Missing { missing, n: config.layout.n(), possible: !links.is_empty() });
+    }
+    for error in missing {
+        ::log::warn!("the snapshot will be partial: {error}");
+    }
+    Ok(())
+}
+
+/// Claims the segments, in map order, so that of two masters one is ahead everywhere. Returns the incarnations by server, 0
+/// where there is none. What cannot be claimed leaves the links.
+fn claim(config: &Config, options: &Options, links: &mut Vec<Link>, id: &str) -> Result<Vec<u64>, CreateError> {
+    let mut incarnations = vec![0; config.layout.n()];
+    let (mut claimed, mut missing) = (Vec::new(), Vec::new());
+    for mut link in links.drain(..) {
+        match link.claim(Purpose::Snapshot, id) {
+            Ok(incarnation) => {
+                incarnations[link.server()] = incarnation;
+                claimed.push(link);
+            }
+            Err(error @ AgentError::UnderWay { .. }) => return Err(error.into()),
+            Err(error) => missing.push(error),
+        }
+    }
+    check_missing(config, options, &claimed, missing)?;
+    *links = claimed;
+    Ok(incarnations)
+}
+
+/// Freezes all, then cuts all. Returns when, and how long each server's writers stood still.
+fn cut(config: &Config, links: &mut [Link]) -> Result<(u64, Vec<(usize, u64)>), CreateError> {
+    const FREEZE: &str = "keep its writers out";
+    const CUT: &str = "make the cut";
+    let lease = config.snapshot.freeze_timeout;
+    let lease_us = u64::try_from(lease.as_micros()).unwrap_or(u64::MAX);
+    for link in &*links {
+        link.ask(&Ask::Freeze { lease_us }, FREEZE)?;
+    }
+    for link in &mut *links {
+        match link.answer(FREEZE, lease)? {
+            Answer::Frozen { shut: false } => {}
+            other => return Err(link.unexpected(&other).into()),
+        }
+    }
+    phase::reached(Phase::Frozen);
+    // Until it was sent to all, every server is frozen; from the first that gets it on, they need not be any more.
+    let cut_time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    for link in &*links {
+        link.ask(&Ask::Cut { copy_area: config.snapshot.copy_area }, CUT)?;
+    }
+    let mut pauses = Vec::with_capacity(links.len());
+    for link in &mut *links {
+        match link.answer(CUT, config.snapshot.timeout)? {
+            Answer::Cut { pause_us } => pauses.push((link.server(), pause_us)),
+            other => return Err(link.unexpected(&other).into()),
+        }
+    }
+    phase::reached(Phase::Cut);
+    Ok((u64::try_from(cut_time).unwrap_or(u64::MAX), pauses))
+}
+
+fn header(
+    config: &Config,
+    options: &Options,
+    id: [u8; 16],
+    cut_time: u64,
+    links: &[Link],
+    incarnations: &[u64],
+) -> Result<Header, HeaderError> {
+    let hostname = |server| links.iter().find(|link| link.server() == server).map_or("", Link::hostname).to_owned();
+    let servers = incarnations.iter().enumerate().map(|(server, incarnation)| ServerInfo {
+        incarnation: NonZeroU64::new(*incarnation),
+        hostname: hostname(server),
+    });
+    Header::new(HeaderFields {
+        id,
+        cut_time,
+        layout: config.layout.clone(),
+        servers: servers.collect(),
+        master: options.own,
+        frame_size: DEFAULT_FRAME,
+    })
+}
+
+/// What a sender gives to the writer.
+enum Arrived {
+    Frame(Vec<u8>),
+    /// All of this server is here; its writers have saved so many pages.
+    Server(usize, u64),
+    Failed(AgentError),
+}
+
+/// Receives from a few agents at a time, and writes.
+fn transfer(
+    config: &Config,
+    links: Vec<Link>,
+    mut writer: SnapshotWriter,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Written, Vec<u64>), CreateError> {
+    let (k, servers) = (config.layout.k(), links.len());
+    let mut copied = vec![0; config.layout.n()];
+    let waiting = Mutex::new(links.into_iter());
+    let (sender, receiver) = sync_channel(FRAMES);
+    // Frames that were written, to be filled again.
+    let (spare, spares) = sync_channel(FRAMES + SENDERS);
+    let spares = Mutex::new(spares);
+    std::thread::scope(|scope| {
+        for _ in 0..SENDERS.min(servers) {
+            let (sender, waiting, spares) = (sender.clone(), &waiting, &spares);
+            scope.spawn(move || receive_each(config, waiting, &sender, spares));
+        }
+        drop(sender);
+        write(&receiver, &spare, &mut writer, &mut copied, &mut |server, bytes| {
+            progress(server as u64 * k + bytes, servers as u64 * k);
+        })
+        // The receiver is dropped here when that has failed: then senders stop, and their links are closed.
+        .inspect_err(|_| drop(receiver))
+    })?;
+    phase::reached(Phase::Written);
+    Ok((writer.finish()?, copied))
+}
+
+/// `progress` is told the number of servers that are written, and bytes of others.
+fn write(
+    receiver: &Receiver<Arrived>,
+    spare: &SyncSender<Vec<u8>>,
+    writer: &mut SnapshotWriter,
+    copied: &mut [u64],
+    progress: &mut dyn FnMut(usize, u64),
+) -> Result<(), CreateError> {
+    let mut servers = 0;
+    for arrived in receiver {
+        match arrived {
+            Arrived::Frame(bytes) => {
+                writer.add_frame(&bytes)?;
+                phase::reached(Phase::Copying);
+                // A full pool has enough.
+                let _ = spare.try_send(bytes);
+            }
+            Arrived::Server(server, pages) => {
+                copied[server] = pages;
+                servers += 1;
+            }
+            Arrived::Failed(error) => return Err(error.into()),
+        }
+        progress(servers, 0);
+    }
+    Ok(())
+}
+
+/// Takes one link after the other and passes on all that comes, until there is none left or nobody listens.
+fn receive_each(
+    config: &Config,
+    waiting: &Mutex<std::vec::IntoIter<Link>>,
+    sender: &SyncSender<Arrived>,
+    spares: &Mutex<Receiver<Vec<u8>>>,
+) {
+    loop {
+        let Some(mut link) = waiting.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
+        let arrived = match receive(config, &mut link, sender, spares) {
+            Ok(Some(pages)) => Arrived::Server(link.server(), pages),
+            Ok(None) => return,
+            Err(error) => Arrived::Failed(error),
+        };
+        if sender.send(arrived).is_err() {
+            return;
+        }
+    }
+}
+
+/// Passes on all frames of one server. Returns the pages that its writers have saved; none when nobody listens.
+fn receive(
+    config: &Config,
+    link: &mut Link,
+    sender: &SyncSender<Arrived>,
+    spares: &Mutex<Receiver<Vec<u8>>>,
+) -> Result<Option<u64>, AgentError> {
+    const SEND: &str = "send its pages";
+    let level = match config.snapshot.compression {
+        Compression::None => 0,
+        Compression::Zstd(level) => level.number(),
+    };
+    let server = link.server();
+    link.ask(&Ask::Send { level, frame_size: DEFAULT_FRAME }, SEND)?;
+    loop {
+        match link.next(SEND)? {
+            Part::Frame(bytes) => {
+                let own = u32::try_from(server).unwrap_or(u32::MAX);
+                if bytes.first_chunk().is_none_or(|number| u32::from_le_bytes(*number) != own) {
+                    return Err(link.garbage("it sent a frame of another server".to_owned()));
+                }
+                let mut frame = spares.lock().unwrap_or_else(PoisonError::into_inner).try_recv().unwrap_or_default();
+                frame.clear();
+                frame.extend_from_slice(bytes);
+                if sender.send(Arrived::Frame(frame)).is_err() {
+                    return Ok(None);
+                }
+            }
+            Part::End(Answer::Sent { pages_copied }) => return Ok(Some(pages_copied)),
+            Part::End(other) => return Err(link.unexpected(&other)),
+            Part::Data { .. } => return Err(link.garbage("it sent data instead of frames".to_owned())),
+        }
+    }
+}
+
+/// Bytes as hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

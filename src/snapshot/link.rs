@@ -1,0 +1,235 @@
+//! A master's end of the connection to one agent.
+
+use super::connection::{Connection, parse};
+use super::wire::{Answer, Ask, Message, Purpose, Reason};
+use crate::config::Config;
+use std::io;
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// How long a connection may take to come about: a machine that is off does not answer at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why an agent did not do its part. Each message names it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// It has no address.
+    #[error(
+        "server {server} has no snapshot agent: mcomp.cfg uses the port after its own for something else, so give it an \
+         address of its own with `snapshot` in its [[server]] table"
+    )]
+    NoAddress {
+        /// The server's index.
+        server: usize,
+    },
+    /// Nobody answers there.
+    #[error(
+        "the snapshot agent of server {server} ({address}) cannot be reached: {source}. Check that it runs there \
+         (systemctl status dsm-snapshot-agent.socket) and that the network leads to it"
+    )]
+    Unreachable {
+        /// The server's index.
+        server: usize,
+        /// The agent's address.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It did not answer in time.
+    #[error("the snapshot agent of server {server} ({address}) did not {task} within {}", humantime::format_duration(*.timeout))]
+    Silent {
+        /// The server's index.
+        server: usize,
+        /// The agent's address.
+        address: String,
+        /// What it was to do.
+        task: &'static str,
+        /// How long it had.
+        timeout: Duration,
+    },
+    /// The connection broke.
+    #[error(
+        "the connection with the snapshot agent of server {server} ({address}) was lost when it was to {task}: {source}"
+    )]
+    Lost {
+        /// The server's index.
+        server: usize,
+        /// The agent's address.
+        address: String,
+        /// What it was to do.
+        task: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// It does not speak as an agent does.
+    #[error("what listens as the snapshot agent of server {server} ({address}) is none, or is broken: {message}")]
+    Garbage {
+        /// The server's index.
+        server: usize,
+        /// The agent's address.
+        address: String,
+        /// What it sent.
+        message: String,
+    },
+    /// Another snapshot or restore has the segment.
+    #[error("{message}")]
+    UnderWay {
+        /// What the agent said, or who else is at work.
+        message: String,
+    },
+    /// It refused.
+    #[error("the snapshot agent of server {server} ({address}) refused: {message}")]
+    Refused {
+        /// The server's index.
+        server: usize,
+        /// The agent's address.
+        address: String,
+        /// Why.
+        message: String,
+    },
+}
+
+/// An agent that was greeted.
+pub(super) struct Link {
+    server: usize,
+    address: String,
+    hostname: String,
+    connection: Connection,
+}
+
+impl Link {
+    /// Connects to the agent of server `server` and greets it.
+    pub(super) fn open(config: &Config, server: usize) -> Result<Self, AgentError> {
+        let Some(agent) = config.servers.get(server).and_then(|server| server.snapshot.as_ref()) else {
+            return Err(AgentError::NoAddress { server });
+        };
+        let address = agent.to_string();
+        let timeout = config.snapshot.timeout;
+        let unreachable = |source| AgentError::Unreachable { server, address: address.clone(), source };
+        let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        for candidate in agent.resolve().map_err(unreachable)? {
+            outcome = TcpStream::connect_timeout(&candidate, CONNECT_TIMEOUT.min(timeout));
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        let connection = outcome.and_then(|socket| Connection::new(socket, timeout)).map_err(unreachable)?;
+        let mut link = Self { server, address, hostname: String::new(), connection };
+        // At most MAX_SERVERS.
+        let index = u32::try_from(server).unwrap_or(u32::MAX);
+        match link.request(&Ask::Hello { layout: config.layout.canonical(), index }, "answer a greeting")? {
+            Answer::Welcome { hostname } => link.hostname = hostname,
+            other => return Err(link.unexpected(&other)),
+        }
+        Ok(link)
+    }
+
+    /// The server's index.
+    pub(super) fn server(&self) -> usize {
+        self.server
+    }
+
+    /// What the agent's machine calls itself.
+    pub(super) fn hostname(&self) -> &str {
+        &self.hostname
+    }
+
+    /// Asks to claim the segment, and returns its incarnation.
+    pub(super) fn claim(&mut self, purpose: Purpose, id: &str) -> Result<u64, AgentError> {
+        match self.request(&Ask::Claim { purpose, id: id.to_owned() }, "open its segment")? {
+            Answer::Claimed { incarnation } => Ok(incarnation),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Sends an ask whose answer is received later.
+    pub(super) fn ask(&self, ask: &Ask, task: &'static str) -> Result<(), AgentError> {
+        self.connection.ask(ask).map_err(|error| self.failed(error, task, self.connection.timeout()))
+    }
+
+    /// Sends bytes of memory for its segment.
+    pub(super) fn send_data(&self, offset: u64, bytes: &[u8]) -> Result<(), AgentError> {
+        let sent = super::wire::send_data(&mut self.connection.socket(), offset, bytes);
+        sent.map_err(|error| self.failed(error, RECEIVE, self.connection.timeout()))
+    }
+
+    /// Asks and waits for the answer, which is not a refusal.
+    pub(super) fn request(&mut self, ask: &Ask, task: &'static str) -> Result<Answer, AgentError> {
+        self.ask(ask, task)?;
+        self.answer(task, self.connection.timeout())
+    }
+
+    /// Waits for an answer, which is not a refusal.
+    pub(super) fn answer(&mut self, task: &'static str, timeout: Duration) -> Result<Answer, AgentError> {
+        match self.connection.control(Some(timeout)) {
+            Ok(answer) => self.accepted(answer),
+            Err(error) => Err(self.failed(error, task, timeout)),
+        }
+    }
+
+    /// Waits for the next part of what it sends: bytes, or the answer at the end.
+    pub(super) fn next<'a>(&'a mut self, task: &'static str) -> Result<Part<'a>, AgentError> {
+        let timeout = self.connection.timeout();
+        // The borrow of a message that is returned would keep `self` from being asked for its name otherwise.
+        let (server, address) = (self.server, self.address.clone());
+        match self.connection.receive_soon() {
+            Ok(Message::Frame(bytes)) => Ok(Part::Frame(bytes)),
+            Ok(Message::Data { offset, bytes }) => Ok(Part::Data { offset, bytes }),
+            Ok(Message::Control(json)) => match parse(json) {
+                Ok(answer) => accepted(server, &address, answer).map(Part::End),
+                Err(error) => Err(failed(server, &address, error, task, timeout)),
+            },
+            Err(error) => Err(failed(server, &address, error, task, timeout)),
+        }
+    }
+
+    fn accepted(&self, answer: Answer) -> Result<Answer, AgentError> {
+        accepted(self.server, &self.address, answer)
+    }
+
+    fn failed(&self, error: io::Error, task: &'static str, timeout: Duration) -> AgentError {
+        failed(self.server, &self.address, error, task, timeout)
+    }
+
+    /// The error for an answer to another question.
+    pub(super) fn unexpected(&self, answer: &Answer) -> AgentError {
+        self.garbage(format!("it answered {answer:?}"))
+    }
+
+    /// The error for what cannot be.
+    pub(super) fn garbage(&self, message: String) -> AgentError {
+        AgentError::Garbage { server: self.server, address: self.address.clone(), message }
+    }
+}
+
+/// What an agent that takes a restore does.
+pub(super) const RECEIVE: &str = "take the bytes of the snapshot";
+
+/// A part of what an agent sends.
+pub(super) enum Part<'a> {
+    Frame(&'a [u8]),
+    Data { offset: u64, bytes: &'a [u8] },
+    End(Answer),
+}
+
+fn accepted(server: usize, address: &str, answer: Answer) -> Result<Answer, AgentError> {
+    match answer {
+        Answer::Refused { reason: Reason::UnderWay, message } => Err(AgentError::UnderWay { message }),
+        Answer::Refused { message, .. } => Err(AgentError::Refused { server, address: address.to_owned(), message }),
+        answer => Ok(answer),
+    }
+}
+
+fn failed(server: usize, address: &str, error: io::Error, task: &'static str, timeout: Duration) -> AgentError {
+    let address = address.to_owned();
+    match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => AgentError::Silent { server, address, task, timeout },
+        io::ErrorKind::InvalidData => AgentError::Garbage { server, address, message: error.to_string() },
+        io::ErrorKind::UnexpectedEof => {
+            let source = io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection");
+            AgentError::Lost { server, address, task, source }
+        }
+        _ => AgentError::Lost { server, address, task, source: error },
+    }
+}

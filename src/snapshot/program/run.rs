@@ -1,0 +1,123 @@
+//! What dsm-snapshot does: agent or master.
+
+use super::super::agent::{Agent, Listening, serve};
+use super::super::{AgentError, CreateOptions, Created, create};
+use super::arguments::{Arguments, Command};
+use super::failure::Failure;
+use crate::config::{Config, own_index};
+use crate::log::Destination;
+use crate::sys::listening;
+use clap::Parser;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// After so long without a master an agent ends that systemd started, and will start again, by its socket.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// The whole of dsm-snapshot.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return ExitCode::from(crate::server::answer_usage("dsm-snapshot", &error)),
+    };
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if ::log::max_level() == ::log::LevelFilter::Off {
+                eprintln!("dsm-snapshot: {failure}");
+            } else {
+                ::log::error!("{failure}");
+            }
+            // Without a service manager there is nobody to tell.
+            let _ = sd_notify::notify(&[NotifyState::Status(&failure.to_string())]);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let config = Config::load(&Config::find(arguments.config.as_deref()))?;
+    let index = own_index(&config, arguments.index)?;
+    crate::log::init(Destination::choose(false), arguments.log_level.unwrap_or(config.log.level));
+    match &arguments.command {
+        Command::Agent { idle_timeout } => agent(config, index, *idle_timeout),
+        Command::Create { allow_partial, output } => master(&config, index, *allow_partial, output.clone()),
+    }
+}
+
+fn agent(config: Config, index: usize, idle_timeout: Option<Duration>) -> Result<(), Failure> {
+    config.check_trusted_agent(index)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Failure::System)?;
+    let Some(address) = config.servers[index].snapshot.as_ref().map(ToString::to_string) else {
+        return Err(AgentError::NoAddress { server: index }.into());
+    };
+    let failed = |source| Failure::Listen { address: address.clone(), source };
+    let (listener, idle) = match listening::inherited().map_err(failed)? {
+        Some(listener) => (listener, Some(idle_timeout.unwrap_or(IDLE))),
+        None => (listening::bind(&address).and_then(listening::listen).map_err(failed)?, idle_timeout),
+    };
+    let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|error| Failure::System(error.into()))?);
+    let stopping = Arc::clone(&stop);
+    let watcher = std::thread::Builder::new().name("dsm-signals".to_owned()).spawn(move || {
+        if signals.forever().next().is_some() {
+            // The counter cannot be full.
+            let _ = stopping.write(1);
+        }
+    });
+    watcher.map_err(Failure::System)?;
+    // At most MAX_SERVERS.
+    let index = u32::try_from(index).unwrap_or(u32::MAX);
+    ::log::info!(DSM_SERVER = index; "ready: the snapshot agent of server {index} on {address}");
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let outcome = serve(&Arc::new(Agent { config, index }), &Listening { listener, idle }, &stop);
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    outcome.map_err(Failure::System)
+}
+
+fn master(config: &Config, index: usize, allow_partial: bool, output: Option<PathBuf>) -> Result<(), Failure> {
+    let options = CreateOptions { own: Some(index), allow_partial, output };
+    let created = create(config, &options, &mut |_, _| {})?;
+    report(&created);
+    Ok(())
+}
+
+/// Says what was done, with a field for each number.
+fn report(created: &Created) {
+    match created {
+        Created::NotMaster { master, address } => {
+            ::log::info!(
+                DSM_SERVER = *master as u64;
+                "server {master} is the master, since its agent ({address}) answers: it takes the snapshots, not this machine"
+            );
+        }
+        Created::Written { id, cut_time, file, servers, duration, deleted } => {
+            let id = id.as_str();
+            for part in servers {
+                ::log::info!(
+                    DSM_SNAPSHOT = id, DSM_SERVER = part.server as u64, DSM_PAUSE_US = part.pause_us,
+                    DSM_PAGES_COPIED = part.pages_copied;
+                    "server {}: writers stood still for {} µs, {} pages were overwritten meanwhile",
+                    part.server, part.pause_us, part.pages_copied
+                );
+            }
+            let cut = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_nanos(*cut_time));
+            let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+            ::log::info!(
+                DSM_SNAPSHOT = id, DSM_CUT_TIME:% = cut, DSM_RAW_BYTES = file.raw_bytes,
+                DSM_STORED_BYTES = file.file_bytes, DSM_DURATION_MS = milliseconds, DSM_FILE:% = file.path.display();
+                "snapshot of {cut} written to {}: {} bytes of memory that are not zeros in {} bytes, in {milliseconds} ms",
+                file.path.display(), file.raw_bytes, file.file_bytes
+            );
+            for name in deleted {
+                ::log::info!(DSM_FILE = name.as_str(); "deleted the old snapshot {name}");
+            }
+        }
+    }
+}

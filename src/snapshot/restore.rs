@@ -1,0 +1,310 @@
+//! Putting a snapshot back into the live memory: all servers that it touches, or none.
+
+use super::SnapshotFile;
+use super::create::hex;
+use super::error::ReadError;
+use super::link::{AgentError, Link, RECEIVE};
+use super::stream::each_part;
+use super::wire::{Answer, Ask, Purpose};
+use crate::config::Config;
+use crate::layout::OutsideMemory;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long the memory is watched for somebody who writes.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// Servers that are written at the same time.
+const WRITERS: usize = 4;
+
+/// What of a snapshot goes where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The addresses of the live memory that are replaced.
+    pub addresses: Range<u64>,
+    /// The addresses of them that the snapshot has; the rest becomes zeros.
+    pub from_snapshot: Range<u64>,
+}
+
+/// How it is done.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Also while somebody writes.
+    pub force: bool,
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The servers whose memory was replaced, and its new incarnations.
+    pub incarnations: Vec<(usize, u64)>,
+    /// Bytes that the snapshot had for them, zeros left out.
+    pub bytes: u64,
+}
+
+/// Why nothing was restored, or not all.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The snapshot is of a larger memory.
+    #[error(
+        "the snapshot is of {snapshot} bytes, and the memory has {memory}: make it larger (k or n in mcomp.cfg), or \
+         restore a part with --range ADDRESS LENGTH"
+    )]
+    TooLarge {
+        /// Bytes that the snapshot shows.
+        snapshot: u64,
+        /// Bytes of the live memory.
+        memory: u64,
+    },
+    /// Servers are missing in the snapshot.
+    #[error("the snapshot is partial, without server {}: restore what it has with --range ADDRESS LENGTH", join(.0))]
+    Partial(Vec<usize>),
+    /// The range is not in the live memory.
+    #[error("the range is not in the live memory: {0}")]
+    Outside(#[from] OutsideMemory),
+    /// The file cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Somebody writes.
+    #[error(
+        "somebody changes the memory of server {0}: what they write would be lost, and they would not expect it. Stop \
+         them first, or restore with --force"
+    )]
+    Busy(usize),
+    /// An agent failed before anything was changed.
+    #[error("nothing was restored, and the memory is as it was: {0}")]
+    Agent(#[from] AgentError),
+    /// Something failed when a part had been replaced.
+    #[error(
+        "the restore was cut short: {cause}. The memory of server {} can neither be read nor changed now: restore again, \
+         or begin with zeros (dsmctl memory accept-empty)", join(.servers)
+    )]
+    CutShort {
+        /// What failed.
+        cause: Box<RestoreError>,
+        /// The servers that wait for a restore.
+        servers: Vec<usize>,
+    },
+}
+
+fn join(servers: &[usize]) -> String {
+    servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl Plan {
+    /// Plans to restore all of the snapshot into the memory of `config`, or only `range` (address and length) of it.
+    ///
+    /// # Errors
+    /// When it does not fit, or is not in the snapshot.
+    pub fn new(config: &Config, file: &SnapshotFile, range: Option<(u64, u64)>) -> Result<Self, RestoreError> {
+        let (layout, header) = (&config.layout, file.header());
+        if let Some((address, length)) = range {
+            drop(layout.pieces(address, length)?);
+            file.check_present(address, length)?;
+            let addresses = address..address + length;
+            return Ok(Self { from_snapshot: addresses.clone(), addresses });
+        }
+        let missing: Vec<usize> = (0..header.layout().n()).filter(|server| !header.has(*server)).collect();
+        if !missing.is_empty() {
+            return Err(RestoreError::Partial(missing));
+        }
+        let (snapshot, memory) = (header.layout().size(), layout.size());
+        if snapshot > memory {
+            return Err(RestoreError::TooLarge { snapshot, memory });
+        }
+        Ok(Self { addresses: 0..memory, from_snapshot: 0..snapshot })
+    }
+
+    /// The parts of it by server: the server's index, and its addresses.
+    fn parts(&self, config: &Config) -> Result<Vec<(usize, Range<u64>)>, RestoreError> {
+        let pieces = config.layout.pieces(self.addresses.start, self.addresses.end - self.addresses.start)?;
+        Ok(pieces.map(|piece| (piece.server, piece.address..piece.address + piece.length)).collect())
+    }
+}
+
+/// Carries out the plan. The file should have been verified before. `progress` is told how many of how many bytes of the
+/// live memory are done.
+///
+/// # Errors
+/// [`RestoreError`]; only [`RestoreError::CutShort`] says that something was changed.
+pub fn restore(
+    config: &Config,
+    file: &SnapshotFile,
+    plan: &Plan,
+    options: Options,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<Restored, RestoreError> {
+    let id = hex(&file.header().id());
+    let parts = plan.parts(config)?;
+    let mut links = Vec::with_capacity(parts.len());
+    for (server, _) in &parts {
+        let mut link = Link::open(config, *server)?;
+        link.claim(Purpose::Restore, &id)?;
+        links.push(link);
+    }
+    if !options.force {
+        watch(&mut links)?;
+    }
+    shut(config, &mut links)?;
+    let servers = parts.iter().map(|(server, _)| *server).collect::<Vec<_>>();
+    let cut_short = |servers, cause| RestoreError::CutShort { servers, cause: Box::new(cause) };
+    let bytes = fill(config.layout.k(), file, plan, &parts, &mut links, progress)
+        .map_err(|error| cut_short(servers.clone(), error))?;
+    let mut incarnations = Vec::with_capacity(links.len());
+    for link in &mut links {
+        match link.request(&Ask::Commit, "open its memory") {
+            Ok(Answer::Committed { incarnation }) => incarnations.push((link.server(), incarnation)),
+            Ok(other) => return Err(cut_short(servers[incarnations.len()..].to_vec(), link.unexpected(&other).into())),
+            Err(error) => return Err(cut_short(servers[incarnations.len()..].to_vec(), error.into())),
+        }
+    }
+    Ok(Restored { incarnations, bytes })
+}
+
+/// Looks twice whether anybody changes the memory.
+fn watch(links: &mut [Link]) -> Result<(), RestoreError> {
+    let mut look = || {
+        let mut numbers = Vec::with_capacity(links.len());
+        for link in &mut *links {
+            match link.request(&Ask::Activity, "say whether somebody writes")? {
+                Answer::Activity { number } => numbers.push((link.server(), number)),
+                other => return Err(link.unexpected(&other)),
+            }
+        }
+        Ok(numbers)
+    };
+    let before = look()?;
+    std::thread::sleep(WATCH);
+    let after = look()?;
+    match before.iter().zip(&after).find(|(before, after)| before != after) {
+        Some(((server, _), _)) => Err(RestoreError::Busy(*server)),
+        None => Ok(()),
+    }
+}
+
+/// Freezes all and then shuts all; when one fails, those that were shut are opened again.
+fn shut(config: &Config, links: &mut [Link]) -> Result<(), AgentError> {
+    const FREEZE: &str = "keep its writers out";
+    const SHUT: &str = "shut its memory";
+    let lease = config.snapshot.freeze_timeout;
+    let lease_us = u64::try_from(lease.as_micros()).unwrap_or(u64::MAX);
+    for link in &*links {
+        link.ask(&Ask::Freeze { lease_us }, FREEZE)?;
+    }
+    for link in &mut *links {
+        match link.answer(FREEZE, lease)? {
+            Answer::Frozen { .. } => {}
+            other => return Err(link.unexpected(&other)),
+        }
+    }
+    for link in &*links {
+        link.ask(&Ask::Shut, SHUT)?;
+    }
+    let mut failed = None;
+    let mut shut = Vec::with_capacity(links.len());
+    for link in &mut *links {
+        match link.answer(SHUT, config.snapshot.timeout) {
+            Ok(Answer::Shut) => shut.push(link),
+            Ok(other) => failed = Some(link.unexpected(&other)),
+            Err(error) => failed = Some(error),
+        }
+    }
+    let Some(error) = failed else { return Ok(()) };
+    for link in shut {
+        if let Err(error) = link.request(&Ask::Cancel, "open its memory again") {
+            ::log::error!("server {} may still wait for a restore: {error}", link.server());
+        }
+    }
+    Err(error)
+}
+
+/// Writes every byte of every part, a few servers at a time. Returns the bytes that came from the snapshot.
+fn fill(
+    k: u64,
+    file: &SnapshotFile,
+    plan: &Plan,
+    parts: &[(usize, Range<u64>)],
+    links: &mut [Link],
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<u64, RestoreError> {
+    let total = plan.addresses.end - plan.addresses.start;
+    let done = Mutex::new((0, progress));
+    let advance = |bytes: u64| {
+        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.0 += bytes;
+        let so_far = done.0;
+        (done.1)(so_far, total);
+    };
+    let waiting = Mutex::new(links.iter_mut().zip(parts));
+    let outcome = Mutex::new(Ok(0));
+    std::thread::scope(|scope| {
+        for _ in 0..WRITERS.min(parts.len()) {
+            scope.spawn(|| {
+                loop {
+                    let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some((link, (server, addresses))) = next else { return };
+                    let filled = fill_server(file, plan, addresses, *server as u64 * k, link, &advance);
+                    let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+                    match (&mut *outcome, filled) {
+                        (Ok(bytes), Ok(more)) => *bytes += more,
+                        (Ok(_), Err(error)) => *outcome = Err(error),
+                        (Err(_), _) => {}
+                    }
+                    if outcome.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn fill_server(
+    file: &SnapshotFile,
+    plan: &Plan,
+    addresses: &Range<u64>,
+    base: u64,
+    link: &mut Link,
+    advance: &dyn Fn(u64),
+) -> Result<u64, RestoreError> {
+    let (mut next, mut bytes) = (addresses.start, 0);
+    let zeros = |link: &Link, from: u64, to: u64| -> Result<(), RestoreError> {
+        if from < to {
+            link.ask(&Ask::Zeros { offset: from - base, length: to - from }, RECEIVE)?;
+            advance(to - from);
+        }
+        Ok(())
+    };
+    let from_snapshot = addresses.start.max(plan.from_snapshot.start)..addresses.end.min(plan.from_snapshot.end);
+    each_part::<_, RestoreError>(file, &from_snapshot, |address, data| {
+        zeros(link, next, address)?;
+        link.send_data(address - base, data)?;
+        next = address + data.len() as u64;
+        bytes += data.len() as u64;
+        advance(data.len() as u64);
+        Ok(())
+    })?;
+    zeros(link, next, addresses.end)?;
+    match link.request(&Ask::Written, RECEIVE)? {
+        Answer::Written => Ok(bytes),
+        other => Err(link.unexpected(&other).into()),
+    }
+}
+
+/// Lets servers whose memory waits for a restore begin with zeros: the one given, or all that wait. Returns each server that
+/// did with its new incarnation, or why not.
+#[must_use]
+pub fn accept_empty(config: &Config, server: Option<usize>) -> Vec<(usize, Result<u64, AgentError>)> {
+    let servers = server.map_or(0..config.layout.n(), |server| server..server + 1);
+    let accept = |server| {
+        let mut link = Link::open(config, server)?;
+        match link.request(&Ask::Accept, "begin with zeros")? {
+            Answer::Committed { incarnation } => Ok(incarnation),
+            other => Err(link.unexpected(&other)),
+        }
+    };
+    servers.map(|server| (server, accept(server))).collect()
+}
