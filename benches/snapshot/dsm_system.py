@@ -109,10 +109,10 @@ class Dsm:
             if "DSM_PAUSE_US" in fields:
                 pauses.append(int(fields["DSM_PAUSE_US"]))
                 copied.append(int(fields["DSM_PAGES_COPIED"]))
-            if "DSM_FILE" in fields:
+            if "DSM_DURATION_MS" in fields:
                 whole = fields
         if len(pauses) != SERVERS or not whole:
-            raise Failure(f"dsm-snapshot create did not tell DSM_PAUSE_US of {SERVERS} servers and DSM_FILE:\n{text}")
+            raise Failure(f"dsm-snapshot create did not tell DSM_PAUSE_US of {SERVERS} servers and DSM_DURATION_MS:\n{text}")
         file = pathlib.Path(whole["DSM_FILE"])
         with file.open("rb") as opened:
             opened.seek(CUT_TIME_OFFSET)
