@@ -15,9 +15,6 @@ CUT_TIME = struct.Struct("<Q")
 CUT_TIME_OFFSET = 32  # docs/snapshot-format.md
 FIELD = re.compile(r'\b(DSM_[A-Z_]+)=(?:"([^"]*)"|(\S+))')
 
-# What is told of the cut, in milliseconds before and after it.
-AROUND_CUT = 10
-
 
 class Dsm:
     """A memory of `total` bytes, or a few more, full of zeros."""
@@ -117,9 +114,9 @@ class Dsm:
         with file.open("rb") as opened:
             opened.seek(CUT_TIME_OFFSET)
             (cut,) = CUT_TIME.unpack(opened.read(CUT_TIME.size))
-        # The file has the time of the day.
+        # The file has the time of the day. At that instant all servers keep their writers out.
         cut -= time.time_ns() - time.monotonic_ns()
-        around = AROUND_CUT * 1_000_000
+        around = max(pauses) * 1000
         return {
             "pause_us": max(pauses),
             "pauses_us": pauses,

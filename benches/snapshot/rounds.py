@@ -9,6 +9,10 @@ from memory import Peak
 # have as many pages to copy in the same time.
 RATE = 4000
 
+# Seconds from the opening of a window to the snapshot: a request belongs to the window in which it began, also when the
+# snapshot's first act is to make it wait.
+LEAD_IN = 0.05
+
 
 def pauses(stage, programs, system, rounds, rate=None):
     """Snapshots under load, each followed by as long a time without one. Without a rate, writers never rest."""
@@ -16,13 +20,14 @@ def pauses(stage, programs, system, rounds, rate=None):
     with Load(stage, programs, system, rate) as load:
         for _ in range(rounds):
             load.ask("begin")
+            time.sleep(LEAD_IN)
             snapshot = system.snapshot() if system.can_snapshot else nothing()
             during = load.ask("end")
             at_cut = load.ask("between {} {}".format(*snapshot["cut"])) if "cut" in snapshot else None
             if system.can_snapshot:
                 system.tidy()
             load.ask("begin")
-            time.sleep(snapshot["seconds"])
+            time.sleep(LEAD_IN + snapshot["seconds"])
             found.append({"snapshot": snapshot, "during": during, "at_cut": at_cut, "without": load.ask("end")})
     return found
 
