@@ -16,9 +16,10 @@ pub mod retention;
 mod verify;
 mod writer;
 
-pub use directory::{DirectoryError, Listed, apply_retention, list, remove_stale_partials};
+pub use directory::{DirectoryError, Listed, apply_retention, list, list_all, remove_stale_partials};
 pub use error::{ReadError, WriteError};
 pub use format::{DEFAULT_FRAME, FRAME_HEADER, MAX_FRAME, MAX_HOSTNAME, VERSION};
+pub(crate) use frame::ZEROS;
 pub use frame::{Compression, Frame, FrameDecoder, FrameEncoder, FrameError, FrameHeader, Level};
 pub use header::{Header, HeaderError, HeaderFields, ServerInfo};
 pub use index::Extent;
