@@ -174,7 +174,7 @@ impl Failure {
             {
                 exit::PERMISSION
             }
-            Self::NoInput { .. } => exit::NO_INPUT,
+            Self::NoInput { .. } | Self::NoSnapshot { .. } => exit::NO_INPUT,
             Self::InputOutput { .. } => exit::INPUT_OUTPUT,
             Self::OutputClosed => 0,
             Self::Memory(error) => code_of_memory(error),
@@ -182,7 +182,6 @@ impl Failure {
             Self::Servers { code, .. } | Self::Snapshots { code, .. } => *code,
             Self::Snapshot(error) => code_of_snapshot(error),
             Self::SnapshotDirectory(error) => code_of_reading(error.kind()),
-            Self::NoSnapshot { .. } => exit::NO_INPUT,
         }
     }
 }

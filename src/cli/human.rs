@@ -5,8 +5,14 @@ use crate::layout::Layout;
 use std::time::Duration;
 
 /// A number of bytes, in words.
-pub(super) fn count_of_bytes(count: u64) -> String {
-    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
+pub(super) fn count_of_bytes(number: u64) -> String {
+    count(number, "byte")
+}
+
+/// A number of things, whose plural ends in s.
+pub(super) fn count(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
 }
 
 /// A number of bytes, in a unit and exactly: `1.5 KiB (1536 bytes)`.
@@ -16,8 +22,7 @@ pub(super) fn exact_bytes(count: u64) -> String {
 
 /// Servers and what each of them shares.
 pub(super) fn servers(layout: &Layout) -> String {
-    let servers = if layout.n() == 1 { "1 server".to_owned() } else { format!("{} servers", layout.n()) };
-    format!("{servers} of {}", bytes(layout.k()))
+    format!("{} of {}", count(layout.n() as u64, "server"), bytes(layout.k()))
 }
 
 /// A short time in ns, µs, ms or s.

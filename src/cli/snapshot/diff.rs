@@ -42,15 +42,17 @@ pub(super) fn run(diff: &Diff, global: &Global) -> Result<bool, Failure> {
         Some((address, length)) => {
             ours.check(address, length)?;
             theirs.check(address, length)?;
-            vec![address..address + length]
+            std::iter::once(address..address + length).collect()
         }
         None => common(&ours, &theirs)?,
     };
     let mut report = Report::begin(&ours, &theirs, &regions, global.json)?;
-    for region in regions {
-        compare(&ours, &theirs, region, &mut report)?;
+    let compared = regions.into_iter().try_for_each(|region| compare(&ours, &theirs, region, &mut report));
+    match compared.and_then(|()| report.finish()) {
+        // Whoever reads the ranges has seen enough; what was found stays found.
+        Ok(()) | Err(Failure::OutputClosed) => Ok(report.differences.bytes == 0),
+        Err(failure) => Err(failure),
     }
-    report.finish()
 }
 
 impl Side {
@@ -120,7 +122,7 @@ fn common(ours: &Side, theirs: &Side) -> Result<Vec<Range<u64>>, Failure> {
         let last = size - 1;
         output::complain(format_args!("{}: compared are addresses 0 to {last}", described.join(", ")));
     }
-    let mut regions = Vec::from([0..size]);
+    let mut regions: Vec<Range<u64>> = std::iter::once(0..size).collect();
     for side in [ours, theirs] {
         for (server, addresses) in side.missing() {
             let (name, last) = (side.name(), addresses.end - 1);
@@ -186,7 +188,7 @@ impl Report {
             let other = matches!(theirs, Side::Snapshot(_)).then(|| theirs.name());
             let other = serde_json::Value::from(other);
             let beginning = format!("{{\"file\":{file},\"other\":{other},\"compared\":{total},\"ranges\":[");
-            report.output.put(|writer| writer.write_all(beginning.as_bytes()))?;
+            report.put(beginning.as_bytes())?;
         }
         Ok(report)
     }
@@ -211,7 +213,7 @@ impl Report {
         if ranges.is_empty() {
             return Ok(());
         }
-        let (json, first, output) = (self.json, &mut self.first, &mut self.output);
+        let (json, first) = (self.json, &mut self.first);
         let mut text = Vec::new();
         for Range { start, end } in ranges {
             let length = end - start;
@@ -223,27 +225,30 @@ impl Report {
                 writeln!(text, "{start} {length}")
             };
         }
-        self.progress.aside(|| output.put(|writer| writer.write_all(&text).and_then(|()| writer.flush())))
+        self.put(&text)
     }
 
-    fn finish(mut self) -> Result<bool, Failure> {
+    fn finish(&mut self) -> Result<(), Failure> {
         let mut last = Vec::new();
         self.differences.close(|range| last.push(range));
         self.print(&last)?;
         let Differences { bytes, ranges, .. } = self.differences;
-        drop(self.progress);
         let end = match (self.json, bytes) {
             (true, _) => format!("],\"bytes\":{bytes}}}\n"),
-            (false, 0) => String::new(),
+            (false, 0) => return Ok(()),
             (false, _) => format!(
                 "{} in {} {}\n",
                 human::count_of_bytes(bytes),
-                if ranges == 1 { "1 range".to_owned() } else { format!("{ranges} ranges") },
+                human::count(ranges, "range"),
                 if bytes == 1 { "differs" } else { "differ" }
             ),
         };
-        self.output.put(|writer| writer.write_all(end.as_bytes()))?;
-        self.output.finish()?;
-        Ok(bytes == 0)
+        self.put(end.as_bytes())
+    }
+
+    /// Writes out of the way of the bar, at once.
+    fn put(&mut self, text: &[u8]) -> Result<(), Failure> {
+        let output = &mut self.output;
+        self.progress.aside(|| output.put(|writer| writer.write_all(text).and_then(|()| writer.flush())))
     }
 }

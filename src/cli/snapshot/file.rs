@@ -56,20 +56,22 @@ pub(super) fn present(header: &Header) -> usize {
     header.servers().iter().filter(|server| server.incarnation.is_some()).count()
 }
 
-/// A text for the incarnations of all servers, short enough for a column: another one means that some memory began anew.
+/// The most servers whose incarnations stand one by one in a column.
+const ONE_BY_ONE: usize = 4;
+
+/// A text for the incarnations of all servers, short enough for a column: another text, and some memory began anew.
 pub(super) fn incarnations(header: &Header) -> String {
-    match header.servers() {
-        [only] => incarnation(only).unwrap_or_default(),
-        few @ [_, _] | few @ [_, _, _] | few @ [_, _, _, _] => {
-            let beginning = |server| incarnation(server).map_or("-".to_owned(), |text| text[..4].to_owned());
-            few.iter().map(beginning).collect::<Vec<_>>().join(" ")
-        }
-        many => {
-            let mut hasher = blake3::Hasher::new();
-            many.iter().for_each(|server| {
-                hasher.update(&server.incarnation.map_or(0, NonZeroU64::get).to_le_bytes());
-            });
-            format!("#{}", &hasher.finalize().to_hex()[..15])
-        }
+    let servers = header.servers();
+    if let [only] = servers {
+        return incarnation(only).unwrap_or_default();
     }
+    if servers.len() <= ONE_BY_ONE {
+        let beginning = |server| incarnation(server).map_or("-".to_owned(), |text| text[..4].to_owned());
+        return servers.iter().map(beginning).collect::<Vec<_>>().join(" ");
+    }
+    let mut hasher = blake3::Hasher::new();
+    for server in servers {
+        hasher.update(&server.incarnation.map_or(0, NonZeroU64::get).to_le_bytes());
+    }
+    format!("#{}", &hasher.finalize().to_hex()[..15])
 }

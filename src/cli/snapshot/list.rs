@@ -22,13 +22,12 @@ const COLUMNS: [(&str, Align); 6] = [
 ];
 
 pub(super) fn run(arguments: &List, global: &Global) -> Result<(), Failure> {
-    let (directory, listed) = match &arguments.directory {
-        Some(directory) => (directory.clone(), list_all(directory)?),
-        None => {
-            let config = session::load(global)?;
-            let listed = list(&config.snapshot.directory, config.layout.name())?;
-            (config.snapshot.directory, listed)
-        }
+    let (directory, listed) = if let Some(directory) = &arguments.directory {
+        (directory.clone(), list_all(directory)?)
+    } else {
+        let config = session::load(global)?;
+        let listed = list(&config.snapshot.directory, config.layout.name())?;
+        (config.snapshot.directory, listed)
     };
     if global.json {
         return output::print_json(&listed.iter().map(json_row).collect::<Vec<Value>>().into());

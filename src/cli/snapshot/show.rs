@@ -65,7 +65,7 @@ fn to_text(path: &Path, header: &Header, contents: Option<&Contents>) -> String 
     if let Some(contents) = contents {
         let frame_size = human::bytes(header.frame_size().into());
         rows.extend([
-            ("frames", format!("{} of up to {frame_size}", contents.frames)),
+            ("frames", format!("{}, each of up to {frame_size}", contents.frames)),
             ("raw", human::exact_bytes(contents.raw_bytes)),
             ("stored", human::exact_bytes(contents.stored_bytes)),
             ("ratio", contents.ratio().unwrap_or_else(|| "-".to_owned())),

@@ -53,14 +53,14 @@ fn check(path: &Path, global: &Global) -> Result<(SnapshotFile, Summary), Failur
 fn line(snapshot: &SnapshotFile, summary: &Summary) -> String {
     let header = snapshot.header();
     let partial = if header.is_partial() {
-        format!("partial, {} of {} servers; ", file::present(header), header.layout().n())
+        format!("partial, {} of {} servers, ", file::present(header), header.layout().n())
     } else {
         String::new()
     };
     format!(
-        "{}: ok ({partial}frames: {}, with {} in {}; file: {})\n",
+        "{}: ok ({partial}{}, {} of memory in {}, a file of {})\n",
         snapshot.path().display(),
-        summary.frames,
+        human::count(summary.frames, "frame"),
         human::bytes(summary.raw_bytes),
         human::bytes(summary.stored_bytes),
         human::bytes(summary.file_bytes)
