@@ -62,6 +62,23 @@ fn the_ranges_between_two_files_are_exact() {
 }
 
 #[test]
+fn what_was_found_counts_also_when_nobody_reads_it() {
+    let folder = Folder::new();
+    folder.snapshot("ours", &header(PAGES, &[1, 2]), &vec![b'x'; SIZE]);
+    folder.snapshot("theirs", &header(PAGES, &[1, 2]), &vec![b'y'; SIZE]);
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("dsmctl"))
+        .current_dir(folder.path("ours").parent().unwrap())
+        .args(["snapshot", "diff", "ours", "theirs"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(1), &b""[..]));
+}
+
+#[test]
 fn memories_of_another_shape_are_compared_where_both_are() {
     let folder = Folder::new();
     let mut random = Random::new("shapes");

@@ -112,7 +112,7 @@ fn a_memory_may_be_much_larger_than_that_of_the_process() {
     let mut writer =
         SnapshotWriter::create(Destination::File(folder.path("huge")), header(PAGES, &[1, 2]), Compression::None)
             .unwrap();
-    writer.add_pages(0, 5, &[1; 300 * PAGE_BYTES]).unwrap();
+    writer.add_pages(0, 5, &vec![1; 300 * PAGE_BYTES]).unwrap();
     writer.add_pages(1, PAGES as u64 - 2, &[2; PAGE_BYTES]).unwrap();
     writer.finish().unwrap();
     let script = "ulimit -v 262144 && exec \"$0\" snapshot export huge raw && exec \"$0\" snapshot diff huge huge";

@@ -69,7 +69,7 @@ pub(super) enum Failure {
     #[error("{0}. Snapshots are on the machine that wrote them: run this there, or name their folder with --directory")]
     SnapshotDirectory(#[from] DirectoryError),
     /// The name is that of no file, neither here nor where snapshots are.
-    #[error("there is no file {name} here, {elsewhere}: dsmctl snapshot list shows what there is")]
+    #[error("there is no file {name} here, {elsewhere}")]
     NoSnapshot { name: String, elsewhere: String },
     /// Two partial snapshots without a byte that both have.
     #[error("no server is in both {first} and {second}: there is nothing to compare")]

@@ -76,8 +76,8 @@ impl Folder {
         let folder = Self(tempfile::tempdir().unwrap());
         std::fs::create_dir(folder.snapshots()).unwrap();
         let servers = "[[server]]\naddress = \"10.0.0.1:7411\"\n[[server]]\naddress = \"10.0.0.2:7411\"\n";
-        let directory = folder.snapshots();
-        let text = format!("name = \"test\"\nk = 409600\nn = 2\n{servers}[snapshot]\ndirectory = {directory:?}\n");
+        let snapshot = format!("[snapshot]\ndirectory = \"{}\"\n", folder.snapshots().display());
+        let text = format!("name = \"test\"\nk = 409600\nn = 2\n{servers}{snapshot}");
         std::fs::write(folder.path("mcomp.cfg"), text).unwrap();
         folder
     }

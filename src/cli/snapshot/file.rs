@@ -20,9 +20,10 @@ pub(super) fn find(file: &Path, global: &Global) -> Result<PathBuf, Failure> {
         Ok(config) => {
             let directory = &config.snapshot.directory;
             let found = directory.join(file);
-            if is_absent(&found) { Err(absent(format!("nor in {}", directory.display()))) } else { Ok(found) }
+            let nor = || format!("nor in {}: dsmctl snapshot list shows what there is", directory.display());
+            if is_absent(&found) { Err(absent(nor())) } else { Ok(found) }
         }
-        Err(error) => Err(absent(format!("and where snapshots are is not known ({error})"))),
+        Err(error) => Err(absent(format!("and where snapshots are is not known: {error}"))),
     }
 }
 

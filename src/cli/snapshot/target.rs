@@ -37,7 +37,7 @@ impl Target {
                 Err(Failure::Usage(message))
             }
             Some(metadata) if !metadata.is_file() => Ok(Self::Stream { output: Output::file(path)?, at: 0 }),
-            _ => Ok(Self::Sparse(Sparse::create(path, found.as_ref())?)),
+            _ => Ok(Self::Sparse(Sparse::create(path, found.as_ref(), unnamed)?)),
         }
     }
 
@@ -89,8 +89,12 @@ pub(super) struct Sparse {
 }
 
 impl Sparse {
-    /// Begins the file; `replaced` is what has its name now.
-    fn create(path: &Path, replaced: Option<&Metadata>) -> Result<Self, Failure> {
+    /// Begins the file; `replaced` is what has its name now. `unnamed` may fail.
+    fn create(
+        path: &Path,
+        replaced: Option<&Metadata>,
+        unnamed: impl FnOnce(&Path) -> io::Result<File>,
+    ) -> Result<Self, Failure> {
         let failed = |error| Failure::input_output(path.display(), error);
         // What a link leads to is replaced, not the link.
         let path = match replaced {
@@ -159,4 +163,26 @@ fn unnamed(path: &Path) -> io::Result<File> {
     std::fs::metadata(DESCRIPTORS)?;
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     OpenOptions::new().write(true).custom_flags(OFlag::O_TMPFILE.bits()).open(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_without_unnamed_files_gets_the_same_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("raw");
+        let names = || std::fs::read_dir(folder.path()).unwrap().count();
+        let create = || Sparse::create(&path, None, |_| Err(io::ErrorKind::Unsupported.into())).unwrap();
+        let dropped = create();
+        dropped.put(0, b"x").unwrap();
+        assert_eq!(names(), 1);
+        drop(dropped);
+        assert_eq!(names(), 0);
+        let sparse = create();
+        sparse.put(2, b"xy").unwrap();
+        sparse.publish(5).unwrap();
+        assert_eq!((std::fs::read(&path).unwrap().as_slice(), names()), (&b"\0\0xy\0"[..], 1));
+    }
 }
