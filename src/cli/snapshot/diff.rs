@@ -1,19 +1,17 @@
 //! `dsmctl snapshot diff`: the ranges in which two snapshots differ, or a snapshot and the live memory.
 
 use super::arguments::Diff;
-use super::compare::Differences;
 use super::file;
+use super::report::Report;
 use super::walk::Walk;
 use crate::cli::arguments::Global;
 use crate::cli::failure::Failure;
 use crate::cli::human;
-use crate::cli::output::{self, Output};
-use crate::cli::progress::Progress;
+use crate::cli::output;
 use crate::cli::session::Session;
 use crate::client::Client;
 use crate::layout::{Layout, MAX_ATOMIC};
 use crate::snapshot::SnapshotFile;
-use std::io::Write;
 use std::ops::Range;
 
 /// Bytes that are compared at a time: as much of the live memory as one server reads in one step.
@@ -46,11 +44,13 @@ pub(super) fn run(diff: &Diff, global: &Global) -> Result<bool, Failure> {
         }
         None => common(&ours, &theirs)?,
     };
-    let mut report = Report::begin(&ours, &theirs, &regions, global.json)?;
+    let other = matches!(theirs, Side::Snapshot(_)).then(|| theirs.name());
+    let total = regions.iter().map(|region| region.end - region.start).sum();
+    let mut report = Report::begin(&ours.name(), other.as_deref(), total, global.json)?;
     let compared = regions.into_iter().try_for_each(|region| compare(&ours, &theirs, region, &mut report));
     match compared.and_then(|()| report.finish()) {
         // Whoever reads the ranges has seen enough; what was found stays found.
-        Ok(()) | Err(Failure::OutputClosed) => Ok(report.differences.bytes == 0),
+        Ok(()) | Err(Failure::OutputClosed) => Ok(report.is_equal()),
         Err(failure) => Err(failure),
     }
 }
@@ -158,97 +158,11 @@ fn compare(ours: &Side, theirs: &Side, region: Range<u64>, report: &mut Report) 
         let length = usize::try_from(WINDOW.min(region.end - at)).unwrap_or(usize::MAX);
         our_bytes.resize(length, 0);
         their_bytes.resize(length, 0);
-        let failed = |failure: Failure, report: &Report| failure.after("compared", report.done(), Some(report.total));
         // The live memory first: what it cannot give is no reason to decompress.
-        theirs.fill(at, &mut their_bytes).map_err(|failure| failed(failure, report))?;
-        ours.fill(at, &mut our_bytes).map_err(|failure| failed(failure, report))?;
+        theirs.fill(at, &mut their_bytes).map_err(|failure| report.failed(failure))?;
+        ours.fill(at, &mut our_bytes).map_err(|failure| report.failed(failure))?;
         report.window(at, &our_bytes, &their_bytes)?;
         at += length as u64;
     }
     Ok(())
-}
-
-/// What was found, printed as it is found.
-struct Report {
-    output: Output,
-    json: bool,
-    progress: Progress,
-    total: u64,
-    differences: Differences,
-    first: bool,
-}
-
-impl Report {
-    fn begin(ours: &Side, theirs: &Side, regions: &[Range<u64>], json: bool) -> Result<Self, Failure> {
-        let total = regions.iter().map(|region| region.end - region.start).sum();
-        let (differences, progress) = (Differences::default(), Progress::new(Some(total)));
-        let mut report = Self { output: Output::stdout()?, json, progress, total, differences, first: true };
-        if json {
-            let file = serde_json::Value::from(ours.name());
-            let other = matches!(theirs, Side::Snapshot(_)).then(|| theirs.name());
-            let other = serde_json::Value::from(other);
-            let beginning = format!("{{\"file\":{file},\"other\":{other},\"compared\":{total},\"ranges\":[");
-            report.put(beginning.as_bytes())?;
-        }
-        Ok(report)
-    }
-
-    fn done(&self) -> u64 {
-        self.progress.done()
-    }
-
-    fn skip(&mut self, bytes: u64) {
-        self.progress.advance(bytes);
-    }
-
-    fn window(&mut self, address: u64, ours: &[u8], theirs: &[u8]) -> Result<(), Failure> {
-        let mut found = Vec::new();
-        self.differences.compare(address, ours, theirs, |range| found.push(range));
-        self.print(&found)?;
-        self.progress.advance(ours.len() as u64);
-        Ok(())
-    }
-
-    fn print(&mut self, ranges: &[Range<u64>]) -> Result<(), Failure> {
-        if ranges.is_empty() {
-            return Ok(());
-        }
-        let (json, first) = (self.json, &mut self.first);
-        let mut text = Vec::new();
-        for Range { start, end } in ranges {
-            let length = end - start;
-            let comma = if std::mem::take(first) { "" } else { "," };
-            // A vector takes everything.
-            let _ = if json {
-                write!(text, "{comma}{{\"address\":{start},\"length\":{length}}}")
-            } else {
-                writeln!(text, "{start} {length}")
-            };
-        }
-        self.put(&text)
-    }
-
-    fn finish(&mut self) -> Result<(), Failure> {
-        let mut last = Vec::new();
-        self.differences.close(|range| last.push(range));
-        self.print(&last)?;
-        let Differences { bytes, ranges, .. } = self.differences;
-        let end = match (self.json, bytes) {
-            (true, _) => format!("],\"bytes\":{bytes}}}\n"),
-            (false, 0) => return Ok(()),
-            (false, _) => format!(
-                "{} in {} {}\n",
-                human::count_of_bytes(bytes),
-                human::count(ranges, "range"),
-                if bytes == 1 { "differs" } else { "differ" }
-            ),
-        };
-        self.put(end.as_bytes())
-    }
-
-    /// Writes out of the way of the bar, at once.
-    fn put(&mut self, text: &[u8]) -> Result<(), Failure> {
-        let output = &mut self.output;
-        self.progress.aside(|| output.put(|writer| writer.write_all(text).and_then(|()| writer.flush())))
-    }
 }

@@ -9,6 +9,7 @@ mod diff;
 mod export;
 mod file;
 mod list;
+mod report;
 mod restore;
 mod show;
 mod target;
