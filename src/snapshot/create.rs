@@ -111,6 +111,19 @@ pub enum CreateError {
     System(String),
 }
 
+impl CreateError {
+    /// The exit code of a program that fails by it, after `sysexits(3)`.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Agent(error) => error.exit_code(),
+            Self::Missing { .. } => 69,
+            Self::Write(WriteError::UnderWay(_)) => 75,
+            Self::Write(_) | Self::Directory(_) => 74,
+            Self::Header(_) | Self::System(_) => 70,
+        }
+    }
+}
+
 fn list(errors: &[AgentError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

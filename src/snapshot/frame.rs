@@ -220,7 +220,7 @@ pub struct FrameEncoder {
 }
 
 /// A page of zeros, to compare with: faster than a look at each byte.
-static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+pub(crate) static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
 impl FrameEncoder {
     /// An encoder for the pages of server `server`, in frames as `snapshot` has them.

@@ -78,6 +78,12 @@ pub enum AgentError {
         /// What the agent said, or who else is at work.
         message: String,
     },
+    /// The memory of its server does not wait for a restore.
+    #[error("the memory of server {server} is in use: it does not wait for a restore")]
+    InUse {
+        /// The server's index.
+        server: usize,
+    },
     /// It refused.
     #[error("the snapshot agent of server {server} ({address}) refused: {message}")]
     Refused {
@@ -88,6 +94,19 @@ pub enum AgentError {
         /// Why.
         message: String,
     },
+}
+
+impl AgentError {
+    /// The exit code of a program that fails by it, after `sysexits(3)`.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::InUse { .. } => 65,
+            Self::UnderWay { .. } => 75,
+            Self::Garbage { .. } => 76,
+            Self::NoAddress { .. } => 78,
+            _ => 69,
+        }
+    }
 }
 
 /// An agent that was greeted.
@@ -216,6 +235,7 @@ pub(super) enum Part<'a> {
 fn accepted(server: usize, address: &str, answer: Answer) -> Result<Answer, AgentError> {
     match answer {
         Answer::Refused { reason: Reason::UnderWay, message } => Err(AgentError::UnderWay { message }),
+        Answer::Refused { reason: Reason::InUse, .. } => Err(AgentError::InUse { server }),
         Answer::Refused { message, .. } => Err(AgentError::Refused { server, address: address.to_owned(), message }),
         answer => Ok(answer),
     }

@@ -102,7 +102,7 @@ impl Plan {
         let (layout, header) = (&config.layout, file.header());
         if let Some((address, length)) = range {
             drop(layout.pieces(address, length)?);
-            file.check_present(address, length)?;
+            file.check_range(address, length)?;
             let addresses = address..address + length;
             return Ok(Self { from_snapshot: addresses.clone(), addresses });
         }

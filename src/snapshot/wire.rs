@@ -168,8 +168,10 @@ pub(super) enum Reason {
     Late,
     /// The cut was abandoned.
     Abandoned,
-    /// The memory waits for a restore; or it does not, and cannot be accepted.
+    /// The memory waits for a restore.
     Shut,
+    /// The memory does not wait for a restore.
+    InUse,
     /// No snapshot, or none that is sound.
     NoSnapshot,
     /// Out of turn, or not understood.

@@ -4,6 +4,7 @@
 
 pub mod block;
 pub mod cluster;
+pub mod dsmctl;
 pub mod process;
 pub mod random;
 pub mod segment;

@@ -19,7 +19,7 @@ impl Session<'_> {
         let mut claim = self.claim()?;
         let Some(mut restoration) = claim.restoration() else {
             let message = format!("the memory of server {} is in use: nothing is lost", self.agent.index);
-            return Err(End::Refused(Reason::Shut, message));
+            return Err(End::Refused(Reason::InUse, message));
         };
         for candidate in self.candidates() {
             let Candidate { file, holder } = candidate;

@@ -1,6 +1,6 @@
 //! Why dsm-snapshot ends, and the exit code that says so, after `sysexits(3)`.
 
-use super::super::{AgentError, CreateError, WriteError};
+use super::super::{AgentError, CreateError};
 use crate::config::{ConfigError, IdentityError, UntrustedAddress};
 use std::io;
 
@@ -28,22 +28,12 @@ impl Failure {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Identity(IdentityError::Range { .. }) => 64,
-            Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) | Self::Agent(AgentError::NoAddress { .. }) => 78,
-            Self::Agent(error) | Self::Create(CreateError::Agent(error)) => agent(error),
-            Self::Create(CreateError::Missing { .. }) => 69,
-            Self::Create(CreateError::Write(WriteError::UnderWay(_))) => 75,
-            Self::Create(CreateError::Write(_) | CreateError::Directory(_)) => 74,
-            Self::Create(_) | Self::System(_) => 70,
+            Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) => 78,
+            Self::Agent(error) => error.exit_code(),
+            Self::Create(error) => error.exit_code(),
+            Self::System(_) => 70,
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::Listen { .. } => 69,
         }
-    }
-}
-
-fn agent(error: &AgentError) -> u8 {
-    match error {
-        AgentError::UnderWay { .. } => 75,
-        AgentError::Garbage { .. } => 76,
-        _ => 69,
     }
 }
