@@ -125,6 +125,9 @@ impl<'a> Session<'a> {
     fn claimed(&mut self, purpose: Purpose, id: &str) -> Result<(), End> {
         let mut claim = self.claim()?;
         let segment = claim.segment();
+        if let Some(shut) = segment.shut().filter(|_| purpose == Purpose::Snapshot) {
+            return Err(End::Refused(Reason::Shut, format!("server {} is {shut}", self.agent.index)));
+        }
         self.connection.answer(&Answer::Claimed { incarnation: segment.incarnation() })?;
         loop {
             match self.connection.control(Some(self.connection.timeout()))? {
