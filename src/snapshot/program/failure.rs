@@ -2,6 +2,7 @@
 
 use super::super::{AgentError, CreateError};
 use crate::config::{ConfigError, IdentityError, UntrustedAddress};
+use crate::sys::listening::way_out;
 use std::io;
 
 /// Why dsm-snapshot failed.
@@ -17,7 +18,7 @@ pub(super) enum Failure {
     Agent(#[from] AgentError),
     #[error(transparent)]
     Create(#[from] CreateError),
-    #[error("listen on {address}: {source}")]
+    #[error("listen on {address}: {source}{}", way_out(.source))]
     Listen { address: String, source: io::Error },
     #[error("{0}")]
     System(io::Error),
