@@ -1,6 +1,6 @@
 //! The master's run: one cut of all servers, one file.
 
-use super::error::WriteError;
+use super::error::{WriteError, way_out};
 use super::link::{AgentError, Link, Part};
 use super::phase::{self, Phase};
 use super::wire::{Answer, Ask, Purpose};
@@ -9,6 +9,7 @@ use super::{
     SnapshotWriter, Written, apply_retention, remove_stale_partials,
 };
 use crate::config::Config;
+use std::io::ErrorKind;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -98,7 +99,7 @@ pub enum CreateError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The directory cannot be used.
-    #[error(transparent)]
+    #[error("{error}{}; there is no new snapshot", way_out(.0.kind()), error = .0)]
     Directory(#[from] DirectoryError),
     /// The map cannot be a header.
     #[error("no header can be made for the snapshot: {0}")]
@@ -115,6 +116,8 @@ impl CreateError {
             Self::Agent(error) => error.exit_code(),
             Self::Missing { .. } => 69,
             Self::Write(WriteError::UnderWay(_)) => 75,
+            Self::Write(WriteError::System { source, .. }) if source.kind() == ErrorKind::PermissionDenied => 77,
+            Self::Directory(error) if error.kind() == ErrorKind::PermissionDenied => 77,
             Self::Write(_) | Self::Directory(_) => 74,
             Self::Header(_) | Self::System(_) => 70,
         }
