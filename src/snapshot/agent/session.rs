@@ -125,6 +125,15 @@ impl<'a> Session<'a> {
     fn claimed(&mut self, purpose: Purpose, id: &str) -> Result<(), End> {
         let mut claim = self.claim()?;
         let segment = claim.segment();
+        if purpose == Purpose::Snapshot
+            && let Some(shut) = segment.shut()
+        {
+            // Before the freeze, where it would cost the snapshot of the other servers too.
+            let message = format!(
+                "{shut}. Restore a snapshot (dsmctl snapshot restore), or begin with zeros (dsmctl memory accept-empty)"
+            );
+            return Err(End::Refused(Reason::Shut, message));
+        }
         self.connection.answer(&Answer::Claimed { incarnation: segment.incarnation() })?;
         loop {
             match self.connection.control(Some(self.connection.timeout()))? {
