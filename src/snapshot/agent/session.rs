@@ -58,6 +58,12 @@ impl<'a> Session<'a> {
         let (server, peer) = (self.agent.index, self.peer);
         match self.converse() {
             Ok(()) => {}
+            Err(End::Lost(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                ::log::warn!(
+                    DSM_SERVER = server, DSM_CLIENT:% = peer;
+                    "{peer} closed the connection before it was done: what it wanted is abandoned"
+                );
+            }
             Err(End::Lost(error)) => {
                 ::log::warn!(DSM_SERVER = server, DSM_CLIENT:% = peer; "the connection with {peer} was lost: {error}");
             }
