@@ -124,8 +124,16 @@ impl CreateError {
     }
 }
 
+/// One after the other; what to do about agents that cannot be reached is said once, with the last of them.
 fn list(errors: &[AgentError]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    let last = errors.iter().rposition(|error| matches!(error, AgentError::Unreachable { .. }));
+    let text = |(position, error): (usize, &AgentError)| match error {
+        AgentError::Unreachable { server, address, source } if Some(position) != last => {
+            format!("the snapshot agent of server {server} ({address}) cannot be reached: {source}")
+        }
+        error => error.to_string(),
+    };
+    errors.iter().enumerate().map(text).collect::<Vec<_>>().join("; ")
 }
 
 /// Takes a snapshot of the whole memory. `progress` is told how many of how many bytes of memory are written.
