@@ -61,7 +61,7 @@ impl<'a> Session<'a> {
             Err(End::Lost(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 ::log::warn!(
                     DSM_SERVER = server, DSM_CLIENT:% = peer;
-                    "{peer} closed the connection before it was done: what it wanted is abandoned"
+                    "the connection with {peer} was lost before the end: what it wanted is abandoned"
                 );
             }
             Err(End::Lost(error)) => {
