@@ -1,6 +1,6 @@
 //! The master's run: one cut of all servers, one file.
 
-use super::error::WriteError;
+use super::error::{WriteError, way_out};
 use super::link::{AgentError, Link, Part};
 use super::phase::{self, Phase};
 use super::wire::{Answer, Ask, Purpose};
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::config::Config;
 use crate::layout::PAGE;
+use std::io::ErrorKind;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -99,7 +100,7 @@ pub enum CreateError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The directory cannot be used.
-    #[error(transparent)]
+    #[error("{error}{}; there is no new snapshot", way_out(.0.kind()), error = .0)]
     Directory(#[from] DirectoryError),
     /// The map cannot be a header.
     #[error("no header can be made for the snapshot: {0}")]
@@ -117,14 +118,24 @@ impl CreateError {
             Self::Missing { .. } => 69,
             Self::Write(WriteError::UnderWay(_)) => 75,
             Self::Write(WriteError::Frame { .. } | WriteError::Order { .. }) => 76,
+            Self::Write(WriteError::System { source, .. }) if source.kind() == ErrorKind::PermissionDenied => 77,
+            Self::Directory(error) if error.kind() == ErrorKind::PermissionDenied => 77,
             Self::Write(_) | Self::Directory(_) => 74,
             Self::Header(_) | Self::System(_) => 70,
         }
     }
 }
 
+/// One after the other; what to do about agents that cannot be reached is said once, with the last of them.
 fn list(errors: &[AgentError]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    let last = errors.iter().rposition(|error| matches!(error, AgentError::Unreachable { .. }));
+    let text = |(position, error): (usize, &AgentError)| match error {
+        AgentError::Unreachable { server, address, source } if Some(position) != last => {
+            format!("the snapshot agent of server {server} ({address}) cannot be reached: {source}")
+        }
+        error => error.to_string(),
+    };
+    errors.iter().enumerate().map(text).collect::<Vec<_>>().join("; ")
 }
 
 /// Takes a snapshot of the whole memory. `progress` is told how many of how many bytes of memory are written.
