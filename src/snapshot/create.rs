@@ -22,9 +22,6 @@ const SENDERS: usize = 4;
 /// Frames that were received and are not written yet.
 const FRAMES: usize = 8;
 
-/// Agents that are greeted at the same time; each takes a thread, and one that is off takes seconds.
-const GREETERS: usize = 32;
-
 /// How a snapshot is to be made.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -134,7 +131,13 @@ fn list(errors: &[AgentError]) -> String {
 /// [`CreateError`]; there is no new file then, and those of before are as they were.
 pub fn create(config: &Config, options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Result<Created, CreateError> {
     let started = Instant::now();
-    let (mut links, missing) = greet(config);
+    let (mut links, mut missing) = (Vec::new(), Vec::new());
+    for link in Link::open_all(config, 0..config.layout.n()) {
+        match link {
+            Ok(link) => links.push(link),
+            Err(error) => missing.push(error),
+        }
+    }
     if let (Some(own), Some(master)) = (options.own, links.first().map(Link::server))
         && master < own
     {
@@ -175,33 +178,6 @@ pub fn create(config: &Config, options: &Options, progress: &mut dyn FnMut(u64, 
         .map(|(server, pause_us)| ServerPart { server, pause_us, pages_copied: copied[server] })
         .collect();
     Ok(Created::Written { id: text, cut_time, file, servers, duration: started.elapsed(), deleted })
-}
-
-/// Connects to all agents at the same time.
-fn greet(config: &Config) -> (Vec<Link>, Vec<AgentError>) {
-    let next = Mutex::new(0..config.layout.n());
-    let found = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..GREETERS.min(config.layout.n()) {
-            scope.spawn(|| {
-                loop {
-                    let Some(server) = next.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
-                    let link = Link::open(config, server);
-                    found.lock().unwrap_or_else(PoisonError::into_inner).push((server, link));
-                }
-            });
-        }
-    });
-    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    found.sort_by_key(|(server, _)| *server);
-    let (mut links, mut missing) = (Vec::new(), Vec::new());
-    for (_, link) in found {
-        match link {
-            Ok(link) => links.push(link),
-            Err(error) => missing.push(error),
-        }
-    }
-    (links, missing)
 }
 
 fn check_missing(
