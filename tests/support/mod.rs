@@ -9,6 +9,7 @@ pub mod dsmctl;
 pub mod process;
 pub mod program;
 pub mod random;
+pub mod ring;
 pub mod segment;
 pub mod snapshots;
 pub mod wire;
