@@ -10,6 +10,7 @@ pub mod process;
 pub mod program;
 pub mod random;
 pub mod restores;
+pub mod ring;
 pub mod segment;
 pub mod snapshots;
 pub mod wire;
