@@ -7,11 +7,14 @@ mod support;
 
 use dsm::Error;
 use dsm::protocol::Code;
-use dsm::snapshot::AgentError;
+use dsm::snapshot::FileName;
+use nix::sys::signal::Signal;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use support::random::Random;
+use support::restores::PATIENCE;
 use support::snapshots::{PAGE_BYTES, damage, memory};
-use support::{Cluster, client};
+use support::{Cluster, client, wait_for};
 
 const K: usize = 256 << 10;
 
@@ -51,16 +54,6 @@ fn lose(cluster: &Cluster, index: usize) {
     cluster.kill(index);
     cluster.forget(index);
     cluster.start_server(index);
-}
-
-/// The same, and its agent restores the memory if it can.
-fn lose_and_recover(cluster: &Cluster, index: usize) {
-    lose(cluster, index);
-    match dsm::snapshot::recover(&cluster.config(), index) {
-        Ok((name, _)) => println!("restored from {name}"),
-        Err(AgentError::InUse { .. }) => {}
-        Err(error) => println!("{error}"),
-    }
 }
 
 /// Checks that server 1 has the bytes that it has in `snapshot`, and the others those of `live`.
@@ -140,7 +133,7 @@ fn restore_takes_its_part_of_the_newest_snapshot() {
     let knew = client(&cluster);
     knew.read(0, 3 * K as u64).unwrap();
     let before = cluster.incarnations();
-    lose_and_recover(&cluster, 1);
+    lose(&cluster, 1);
     check(&cluster, &live, &newest);
     let after = cluster.incarnations();
     assert!(before[0] == after[0] && before[1] != after[1] && before[2] == after[2]);
@@ -160,19 +153,19 @@ fn restore_fetches_a_snapshot_that_only_another_machine_has() {
     let (older, file) = snapshot_of_another(&cluster, &mut random);
     let live = memory(&mut random, 3 * K / PAGE_BYTES);
     cluster.write_all(&live);
-    lose_and_recover(&cluster, 1);
+    lose(&cluster, 1);
     check(&cluster, &live, &older);
 
     // An own one that is older is not taken.
     move_to(&file, &own);
     let (newest, file) = snapshot_of_another(&cluster, &mut random);
     cluster.write_all(&live);
-    lose_and_recover(&cluster, 1);
+    lose(&cluster, 1);
     check(&cluster, &live, &newest);
 
     // An own one that is newer is.
     move_to(&file, &own);
-    lose_and_recover(&cluster, 1);
+    lose(&cluster, 1);
     check(&cluster, &live, &newest);
 }
 
@@ -187,7 +180,7 @@ fn restore_leaves_out_what_is_damaged_or_partial_wherever_it_is() {
     let (_, here) = snapshot_of_another(&cluster, &mut random);
     // In another server's part: a file that is not sound is not used at all.
     damage(&here, 0);
-    move_to(&here, &own);
+    let here = move_to(&here, &own);
     let (_, elsewhere) = snapshot_of_another(&cluster, &mut random);
     damage(&elsewhere, K as u64);
     let live = {
@@ -199,7 +192,7 @@ fn restore_leaves_out_what_is_damaged_or_partial_wherever_it_is() {
         cluster.start_agent(2);
         bytes
     };
-    lose_and_recover(&cluster, 1);
+    lose(&cluster, 1);
     check(&cluster, &live, &sound);
     let said = cluster.agent(1).stderr();
     for file in [&here, &elsewhere] {
@@ -217,7 +210,7 @@ fn restore_waits_when_there_is_no_snapshot_or_no_agent() {
     cluster.dsmctl("memory accept-empty").prints();
     let live = memory(&mut Random::new("none"), 3 * K / PAGE_BYTES);
     cluster.write_all(&live);
-    lose_and_recover(&cluster, 1);
+    lose(&cluster, 1);
     cluster.waits_for_restore(1);
     assert!(client(&cluster).read(0, K as u64).unwrap() == live[..K], "the others go on");
     cluster.dsmctl("memory accept-empty 1").prints();
@@ -226,13 +219,43 @@ fn restore_waits_when_there_is_no_snapshot_or_no_agent() {
     cluster.write_all(&live);
     let file = cluster.snapshot();
     cluster.kill_agent(1);
-    lose_and_recover(&cluster, 1);
+    lose(&cluster, 1);
     cluster.waits_for_restore(1);
     cluster.start_agent(1);
     cluster.restore(file.path(), &format!("--range {K} {K}")).prints();
     check(&cluster, &live, &live);
+
+    // A server that waits asks again when it is started again.
+    cluster.kill_agent(1);
+    lose(&cluster, 1);
+    cluster.waits_for_restore(1);
+    cluster.start_agent(1);
+    cluster.restart(1);
+    check(&cluster, &live, &live);
 }
 
-fn move_to(file: &Path, directory: &Path) {
-    std::fs::rename(file, directory.join(file.file_name().unwrap())).unwrap();
+#[test]
+fn a_server_is_not_ready_before_it_is_restored_and_can_be_stopped_until_then() {
+    let cluster = cluster("restore");
+    cluster.dsmctl("memory accept-empty").prints();
+    let (bytes, _) = snapshot_of_another(&cluster, &mut Random::new("slow"));
+    cluster.agent(1).signal(Signal::SIGSTOP);
+    cluster.kill(1);
+    cluster.forget(1);
+    cluster.spawn_server(1);
+    wait_for("the server has begun", PATIENCE, || cluster.stderr(1).matches("was not there").count() == 2);
+    assert!(TcpStream::connect(cluster.address(1)).is_err(), "it listens without its memory");
+    assert!(cluster.stop(1).success());
+    cluster.agent(1).signal(Signal::SIGCONT);
+    cluster.start_server(1);
+    check(&cluster, &bytes, &bytes);
+}
+
+/// Moves a snapshot to another directory, where its name may be taken; returns its new path.
+fn move_to(file: &Path, directory: &Path) -> PathBuf {
+    let name = FileName::parse(file.file_name().unwrap().to_str().unwrap());
+    let mut paths = std::iter::successors(name, |name| name.next()).map(|name| directory.join(name.to_string()));
+    let free = paths.find(|path| !path.exists()).unwrap();
+    std::fs::rename(file, &free).unwrap();
+    free
 }
