@@ -1,6 +1,6 @@
 //! The master's run: one cut of all servers, one file.
 
-use super::error::WriteError;
+use super::error::{WriteError, way_out};
 use super::link::{AgentError, Link, Part};
 use super::phase::{self, Phase};
 use super::wire::{Answer, Ask, Purpose};
@@ -98,7 +98,7 @@ pub enum CreateError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The directory cannot be used.
-    #[error(transparent)]
+    #[error("{0}{advice}; there is no new snapshot", advice = way_out(.0.kind()))]
     Directory(#[from] DirectoryError),
     /// The map cannot be a header.
     #[error("no header can be made for the snapshot: {0}")]
