@@ -75,9 +75,11 @@ pub(super) fn way_out(error: ErrorKind) -> &'static str {
         ErrorKind::ReadOnlyFilesystem => {
             ". Mount it for writing, or name another place in mcomp.cfg (snapshot.directory)"
         }
-        ErrorKind::PermissionDenied => ". Let the user of dsm-snapshot write there",
+        ErrorKind::PermissionDenied => {
+            ". Write there as the user of the service (sudo -u dsm-snapshot), or name a file elsewhere with --output"
+        }
         ErrorKind::NotFound | ErrorKind::NotADirectory => {
-            ". Make the directory first, or name another place in mcomp.cfg (snapshot.directory)"
+            ". Make the directory first, or name another one in mcomp.cfg (snapshot.directory)"
         }
         _ => "",
     }
