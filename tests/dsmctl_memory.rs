@@ -6,21 +6,12 @@ mod support;
 
 use std::path::PathBuf;
 use support::Cluster;
+use support::dsmctl::Run;
 
 const MIB: u64 = 1 << 20;
 
-struct Run {
-    code: i32,
-    stdout: Vec<u8>,
-    stderr: String,
-}
-
 fn dsmctl_with_input(cluster: &Cluster, line: &str, input: &[u8]) -> Run {
-    let mut command = assert_cmd::Command::cargo_bin("dsmctl").unwrap();
-    command.current_dir(cluster.directory()).env("DSM_CONFIG", cluster.config_path());
-    let output = command.args(line.split_whitespace()).write_stdin(input).output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    Run { code: output.status.code().unwrap(), stdout: output.stdout, stderr }
+    support::dsmctl::run(cluster.directory(), &cluster.config_path(), line, input)
 }
 
 fn dsmctl(cluster: &Cluster, line: &str) -> Run {

@@ -6,6 +6,7 @@
 use super::format::Format;
 use super::negative;
 use super::number;
+use super::snapshot::Snapshot;
 use super::value::ValueType;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
@@ -70,6 +71,12 @@ pub(super) enum Command {
     Status(Status),
     /// Measure the round trip to one server or to all
     Ping(Ping),
+    /// Take, show, compare and restore snapshots; see dsmctl-snapshot(1)
+    #[command(subcommand)]
+    Snapshot(Snapshot),
+    /// Decide what becomes of a memory that was lost
+    #[command(subcommand)]
+    Memory(Memory),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(Configuration),
@@ -199,6 +206,19 @@ pub(super) struct Ping {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum Memory {
+    /// Let servers that wait for a restore go on with zeros
+    AcceptEmpty(AcceptEmpty),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AcceptEmpty {
+    /// The server's index; without it all that wait
+    #[arg(value_parser = number::index, value_hint = ValueHint::Other)]
+    pub(super) server: Option<usize>,
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum Configuration {
     /// Say whether the configuration is sound
     Check,
@@ -266,6 +286,15 @@ mod tests {
             "dsmctl ping -1",
             "dsmctl --timeout 0s status",
             "dsmctl config",
+            "dsmctl memory accept-empty -1",
+            "dsmctl snapshot",
+            "dsmctl snapshot verify",
+            "dsmctl snapshot export F",
+            "dsmctl snapshot export F RAW --range 0",
+            "dsmctl snapshot export F RAW --range 0 -1",
+            "dsmctl snapshot diff F --range -1 1",
+            "dsmctl snapshot diff F --range 0 1 --range 2 1",
+            "dsmctl snapshot list -5",
             "dsmctl completions nonsense",
         ] {
             assert!(parse(line).unwrap_err().use_stderr(), "{line}");

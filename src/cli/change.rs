@@ -27,9 +27,9 @@ pub(super) fn fill(fill: &Fill, session: &Session) -> Result<(), Failure> {
 }
 
 pub(super) fn copy(copy: &Copy, session: &Session) -> Result<(), Failure> {
-    for (which, start) in [("source", copy.from), ("destination", copy.to)] {
+    for (what, start) in [("the source", copy.from), ("the destination", copy.to)] {
         let pieces = session.layout().pieces(start, copy.length);
-        pieces.map(drop).map_err(|error| Failure::CopyOutside { which, error })?;
+        pieces.map(drop).map_err(|error| Failure::Outside { what: what.to_owned(), error })?;
     }
     let mut progress = Progress::new(Some(copy.length));
     for (start, step) in steps(copy) {

@@ -31,10 +31,9 @@ pub(super) fn check(global: &Global) -> Result<(), Failure> {
             "fingerprint": layout.fingerprint().to_string(), "warnings": warnings,
         }));
     }
-    let servers = if layout.n() == 1 { "1 server".to_owned() } else { format!("{} servers", layout.n()) };
     output::print(&format!(
-        "{file}: ok ({servers} of {}, a memory of {}, fingerprint {})\n",
-        human::bytes(layout.k()),
+        "{file}: ok ({}, a memory of {}, fingerprint {})\n",
+        human::servers(layout),
         human::bytes(layout.size()),
         layout.fingerprint()
     ))

@@ -5,6 +5,7 @@ use crate::client;
 use crate::config::ConfigError;
 use crate::layout::OutsideMemory;
 use crate::protocol::Code;
+use crate::snapshot::{AgentError, CreateError, DirectoryError, Interruption, ReadError, RestoreError};
 use std::{fmt, io};
 
 /// Exit codes, as sysexits(3) names them.
@@ -34,9 +35,9 @@ pub(super) enum Failure {
     /// The range is not inside the memory.
     #[error(transparent)]
     OutsideMemory(#[from] OutsideMemory),
-    /// One of the two ranges of a copy is not inside the memory.
-    #[error("the {which}: {error}")]
-    CopyOutside { which: &'static str, error: OutsideMemory },
+    /// Of several ranges or memories, one is not inside the other.
+    #[error("{what}: {error}")]
+    Outside { what: String, error: OutsideMemory },
     /// A stream of unknown length was longer than the memory behind its address.
     #[error(
         "{input} goes on past the end of the memory: of it, {} written, up to address {end}, and the rest was not",
@@ -58,6 +59,33 @@ pub(super) enum Failure {
     /// A long transfer ended early.
     #[error("after {done}{total} bytes were {verb}: {cause}")]
     Partly { verb: &'static str, done: u64, total: OfTotal, cause: Box<Failure> },
+    /// A snapshot is damaged, or does not have what is asked of it, or cannot be read.
+    #[error("{error}{advice}", error = .0, advice = way_out(.0))]
+    Snapshot(#[from] ReadError),
+    /// Some of several snapshots are not good; each has been named with its reason.
+    #[error("{bad} of {asked} files did not pass: the reason of each stands above")]
+    Snapshots { bad: usize, asked: usize, code: u8 },
+    /// The snapshots cannot be listed.
+    #[error("{0}. Snapshots are on the machine that wrote them: run this there, or name their folder with --directory")]
+    SnapshotDirectory(#[from] DirectoryError),
+    /// The name is that of no file, neither here nor where snapshots are.
+    #[error("there is no file {name} here, {elsewhere}")]
+    NoSnapshot { name: String, elsewhere: String },
+    /// Two partial snapshots without a byte that both have.
+    #[error("no server is in both {first} and {second}: there is nothing to compare")]
+    NothingInCommon { first: String, second: String },
+    /// No snapshot was taken.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// No snapshot was restored, or not all of it.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// A snapshot agent did not do its part.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// Whoever was asked on the terminal did not say yes.
+    #[error("nothing was changed")]
+    Declined,
     /// Some servers are down or refuse; each has been shown with its reason.
     #[error("{}", Servers { down: *down, refused: *refused, asked: *asked })]
     Servers { down: usize, refused: usize, asked: usize, code: u8 },
@@ -86,6 +114,15 @@ impl fmt::Display for Servers {
             )?;
         }
         Ok(())
+    }
+}
+
+/// What can be done about a snapshot, after what is the matter with it.
+fn way_out(error: &ReadError) -> &'static str {
+    match error {
+        ReadError::Frame { .. } => ". Its other addresses can be read, with --range",
+        ReadError::Missing { .. } => ". Give a --range without them",
+        _ => "",
     }
 }
 
@@ -140,19 +177,65 @@ impl Failure {
         match self {
             Self::Usage(_) => exit::USAGE,
             Self::Configuration(_) => exit::CONFIGURATION,
-            Self::OutsideMemory(_) | Self::CopyOutside { .. } | Self::TooMuchInput { .. } => exit::DATA,
+            Self::OutsideMemory(_)
+            | Self::Outside { .. }
+            | Self::TooMuchInput { .. }
+            | Self::NothingInCommon { .. } => exit::DATA,
             Self::NoInput { error, .. } | Self::InputOutput { error, .. }
                 if error.kind() == io::ErrorKind::PermissionDenied =>
             {
                 exit::PERMISSION
             }
-            Self::NoInput { .. } => exit::NO_INPUT,
+            Self::NoInput { .. } | Self::NoSnapshot { .. } => exit::NO_INPUT,
             Self::InputOutput { .. } => exit::INPUT_OUTPUT,
             Self::OutputClosed => 0,
             Self::Memory(error) => code_of_memory(error),
             Self::Partly { cause, .. } => cause.code(),
-            Self::Servers { code, .. } => *code,
+            Self::Servers { code, .. } | Self::Snapshots { code, .. } => *code,
+            Self::Snapshot(error) => code_of_snapshot(error),
+            Self::SnapshotDirectory(error) => code_of_reading(error.kind()),
+            Self::Create(error) => error.exit_code(),
+            Self::Agent(error) => error.exit_code(),
+            Self::Restore(error) => code_of_restore(error),
+            Self::Declined => exit::MISMATCH,
         }
+    }
+}
+
+fn code_of_restore(error: &RestoreError) -> u8 {
+    match error {
+        RestoreError::TooLarge { .. }
+        | RestoreError::Partial(_)
+        | RestoreError::Outside(_)
+        | RestoreError::NotWhole { .. } => exit::DATA,
+        RestoreError::Read(error) => code_of_snapshot(error),
+        RestoreError::Busy(_) => exit::TEMPORARY,
+        RestoreError::Agent(error) => error.exit_code(),
+        RestoreError::CutShort { cause: Interruption::Read(error), .. } => code_of_snapshot(error),
+        RestoreError::CutShort { cause: Interruption::Agent(error), .. } => error.exit_code(),
+    }
+}
+
+fn code_of_snapshot(error: &ReadError) -> u8 {
+    match error {
+        ReadError::System { source, .. } => code_of_reading(source.kind()),
+        ReadError::NotAFile(_) => exit::NO_INPUT,
+        ReadError::Header { .. }
+        | ReadError::Footer { .. }
+        | ReadError::Index { .. }
+        | ReadError::Frame { .. }
+        | ReadError::Hash { .. }
+        | ReadError::Outside(_)
+        | ReadError::Missing { .. } => exit::DATA,
+    }
+}
+
+/// For what is to be read, and was named by the user.
+fn code_of_reading(kind: io::ErrorKind) -> u8 {
+    match kind {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => exit::NO_INPUT,
+        io::ErrorKind::PermissionDenied => exit::PERMISSION,
+        _ => exit::INPUT_OUTPUT,
     }
 }
 

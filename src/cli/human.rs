@@ -1,11 +1,28 @@
 //! Amounts as people read them: three or four digits and a unit.
 
 pub(super) use crate::config::approximate_size as bytes;
+use crate::layout::Layout;
 use std::time::Duration;
 
 /// A number of bytes, in words.
-pub(super) fn count_of_bytes(count: u64) -> String {
-    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
+pub(super) fn count_of_bytes(number: u64) -> String {
+    count(number, "byte")
+}
+
+/// A number of things, whose plural ends in s.
+pub(super) fn count(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
+/// A number of bytes, in a unit and exactly: `1.5 KiB (1536 bytes)`.
+pub(super) fn exact_bytes(count: u64) -> String {
+    if count < 1024 { count_of_bytes(count) } else { format!("{} ({count} bytes)", bytes(count)) }
+}
+
+/// Servers and what each of them shares.
+pub(super) fn servers(layout: &Layout) -> String {
+    format!("{} of {}", count(layout.n() as u64, "server"), bytes(layout.k()))
 }
 
 /// A short time in ns, µs, ms or s.

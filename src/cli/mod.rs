@@ -11,6 +11,7 @@ mod format;
 mod hexdump;
 mod human;
 mod locate;
+mod memory;
 mod negative;
 mod number;
 mod output;
@@ -19,12 +20,13 @@ mod progress;
 mod read;
 mod servers;
 mod session;
+mod snapshot;
 mod status;
 mod table;
 mod value;
 mod write;
 
-use arguments::{Arguments, Command, Configuration};
+use arguments::{Arguments, Command, Configuration, Memory};
 use clap::CommandFactory;
 use failure::{Failure, exit};
 use session::Session;
@@ -94,6 +96,8 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
         Command::Locate(locate) => locate::run(locate, &session()?)?,
         Command::Status(status) => status::run(status, &session()?)?,
         Command::Ping(ping) => ping::run(ping, &session()?)?,
+        Command::Snapshot(command) => return snapshot::run(command, global),
+        Command::Memory(Memory::AcceptEmpty(accept)) => memory::accept_empty(accept, global)?,
         Command::Config(Configuration::Check) => configuration::check(global)?,
         Command::Config(Configuration::Show) => configuration::show(global)?,
         Command::Completions { shell } => {

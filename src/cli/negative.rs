@@ -5,8 +5,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 const MARK: u8 = 0;
+
+/// The options whose next argument is none of theirs; and `--range`, whose two numbers are to be marked when they are
+/// negative, as any other number is, so that the error can say so.
+const SWITCHES: [&[u8]; 10] =
+    [b"--json", b"--wide", b"--help", b"-h", b"--version", b"-V", b"--allow-partial", b"--force", b"--yes", b"--range"];
 
 /// The same mark in texts that clap made of arguments.
 pub(super) const MARK_IN_TEXT: char = '\0';
@@ -35,6 +41,14 @@ pub(super) fn unmark_text(text: &str) -> &str {
     text.strip_prefix(MARK_IN_TEXT).unwrap_or(text)
 }
 
+/// The path without its mark. A `-` that stood after `--` is a file of that name, and no stream.
+pub(super) fn unmark_path(path: PathBuf) -> PathBuf {
+    match path.as_os_str().as_bytes().strip_prefix(&[MARK]) {
+        Some(rest) => Path::new(".").join(OsStr::from_bytes(rest)),
+        None => path,
+    }
+}
+
 fn is_negative(argument: &OsStr) -> bool {
     let Some(rest) = argument.as_bytes().strip_prefix(b"-") else { return false };
     let digits = rest.strip_prefix(b".").unwrap_or(rest);
@@ -45,8 +59,7 @@ fn is_negative(argument: &OsStr) -> bool {
 /// Whether the argument is an option whose value is the next one. A switch counts as none.
 fn takes_a_value(argument: &[u8]) -> bool {
     let option = argument.len() > 1 && argument.starts_with(b"-") && argument != b"--";
-    let switches: [&[u8]; 6] = [b"--json", b"--wide", b"--help", b"-h", b"--version", b"-V"];
-    option && !argument.contains(&b'=') && !switches.contains(&argument)
+    option && !argument.contains(&b'=') && !SWITCHES.contains(&argument)
 }
 
 #[cfg(test)]
@@ -67,10 +80,13 @@ mod tests {
             ("dsmctl write 0 -- - -5", "dsmctl write 0 -- *- -5"),
             ("dsmctl write 0 --file -5 -o -1 --type=u8 -1", "dsmctl write 0 --file -5 -o -1 --type=u8 *-1"),
             ("dsmctl write 0 -foo -h --tpye", "dsmctl write 0 -foo -h --tpye"),
+            ("dsmctl snapshot diff F --range -1 -2", "dsmctl snapshot diff F --range *-1 *-2"),
+            ("dsmctl snapshot restore --yes -1", "dsmctl snapshot restore --yes *-1"),
         ] {
             assert_eq!(marked(line), expected);
         }
         assert_eq!(unmark(OsStr::new("\0-")), "-");
+        assert_eq!(unmark_path("\0-".into()), Path::new("./-"));
         assert_eq!((unmark_text("\0-1"), unmark_text("1")), ("-1", "1"));
     }
 }

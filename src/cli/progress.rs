@@ -47,6 +47,16 @@ impl Progress {
         self.bar.set_position(self.done);
     }
 
+    /// Counts up to `done` bytes that have been carried, of which fewer were before.
+    pub(super) fn reach(&mut self, done: u64) {
+        self.advance(done.saturating_sub(self.done));
+    }
+
+    /// Does something that writes to the terminal, out of the bar's way.
+    pub(super) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bar.suspend(write)
+    }
+
     /// Bytes carried so far.
     pub(super) fn done(&self) -> u64 {
         self.done

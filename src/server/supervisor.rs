@@ -21,14 +21,25 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 /// How often it is looked whether a dead snapshot agent has left something: how long writers save pages in vain.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much longer a start may take after each step of allocation that succeeds.
+/// How often a long start is looked after.
+pub(super) const START_STEP: Duration = Duration::from_secs(1);
+
+/// How much longer a start may take after each step that succeeds.
 const START_EXTENSION: Duration = Duration::from_secs(30);
 
 /// Tells systemd that a long start goes on.
 pub(super) fn allocating(done: u64, total: u64) {
-    let text = format!("allocating shared memory: {} of {} MiB", done >> 20, total >> 20);
+    starting(&format!("allocating shared memory: {} of {} MiB", done >> 20, total >> 20));
+}
+
+/// Tells systemd that the memory is being restored; to be called every [`START_STEP`].
+pub(super) fn restoring() {
+    starting("restoring the newest snapshot into a memory that was lost");
+}
+
+fn starting(text: &str) {
     let extension = u32::try_from(START_EXTENSION.as_micros()).unwrap_or(u32::MAX);
-    notify(&[NotifyState::ExtendTimeoutUsec(extension), NotifyState::Status(&text)]);
+    notify(&[NotifyState::ExtendTimeoutUsec(extension), NotifyState::Status(text)]);
 }
 
 /// Tells systemd that the server is ready, and starts the thread that keeps telling it that the server answers.
@@ -43,9 +54,11 @@ pub(super) fn start(context: Arc<Context>, address: SocketAddr) -> io::Result<()
     getrandom::fill(&mut session).map_err(io::Error::other)?;
     std::thread::Builder::new().name("dsm-watchdog".to_owned()).spawn(move || {
         let mut asked = Instant::now();
+        let mut known = context.incarnation();
         while !context.is_stopping() {
             std::thread::sleep(interval.min(TIDY_INTERVAL));
             tidy(&context);
+            tell_if_replaced(&context, &mut known);
             if asked.elapsed() < interval {
                 continue;
             }
@@ -76,12 +89,30 @@ fn tidy(context: &Context) {
     }
 }
 
+/// Says in the server's own log what an agent has done to its memory.
+fn tell_if_replaced(context: &Context, known: &mut u64) {
+    let found = context.incarnation();
+    if found != *known {
+        let name = context.segment.name();
+        if found == 0 {
+            ::log::warn!(DSM_SERVER = context.index; "{name} is being restored: nobody reads or changes it meanwhile");
+        } else {
+            ::log::info!(
+                DSM_SERVER = context.index, DSM_INCARNATION = format!("{found:016x}");
+                "{name} is in use, with a memory that was put there: its incarnation is {found:016x}"
+            );
+        }
+        *known = found;
+    }
+}
+
 /// What `systemctl status` shows.
 fn sentence(context: &Context) -> String {
     let connections = context.connections();
     let requests: u64 = context.statistics.operations().values().sum();
+    let serving = if context.incarnation() == 0 { "waiting for restore:" } else { "serving" };
     format!(
-        "serving {} MiB as server {} of {} on {}: {} of {} connections, {requests} requests",
+        "{serving} {} MiB as server {} of {} on {}: {} of {} connections, {requests} requests",
         context.layout.k() >> 20,
         context.index,
         context.layout.n(),

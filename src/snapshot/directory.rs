@@ -5,7 +5,7 @@ use super::partial::{Stale, remove_stale};
 use super::reader::SnapshotFile;
 use super::retention::{Candidate, Keep, Standing, to_delete};
 use super::{Header, ReadError};
-use std::io::Error;
+use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// A file of the directory whose name is that of a snapshot.
@@ -38,6 +38,12 @@ impl DirectoryError {
     fn new(action: &'static str, path: &Path) -> impl FnOnce(Error) -> Self {
         move |source| Self { action, path: path.to_owned(), source }
     }
+
+    /// What kind of error the system call met.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.source.kind()
+    }
 }
 
 /// The snapshots in a directory, the oldest first. Those of other systems than `system` are foreign.
@@ -45,13 +51,25 @@ impl DirectoryError {
 /// # Errors
 /// When the directory cannot be read. A file that cannot is listed with its problem.
 pub fn list(directory: &Path, system: &str) -> Result<Vec<Listed>, DirectoryError> {
+    list_where(directory, |header| header.layout().name() == system)
+}
+
+/// The snapshots in a directory, of whatever system, the oldest first.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_all(directory: &Path) -> Result<Vec<Listed>, DirectoryError> {
+    list_where(directory, |_| true)
+}
+
+fn list_where(directory: &Path, is_ours: impl Fn(&Header) -> bool) -> Result<Vec<Listed>, DirectoryError> {
     let mut named: Vec<(FileName, String)> =
         names(directory)?.into_iter().filter_map(|name| Some((FileName::parse(&name)?, name))).collect();
     named.sort();
-    Ok(named.into_iter().map(|(_, name)| look_at(directory, name, system)).collect())
+    Ok(named.into_iter().map(|(_, name)| look_at(directory, name, &is_ours)).collect())
 }
 
-fn look_at(directory: &Path, name: String, system: &str) -> Listed {
+fn look_at(directory: &Path, name: String, is_ours: impl Fn(&Header) -> bool) -> Listed {
     let path = directory.join(&name);
     let metadata = std::fs::symlink_metadata(&path);
     let bytes = metadata.as_ref().map_or(0, std::fs::Metadata::len);
@@ -61,7 +79,7 @@ fn look_at(directory: &Path, name: String, system: &str) -> Listed {
         Ok(file) => (Some(file.header().clone()), None),
         Err(problem) => (SnapshotFile::read_header(&path).ok(), Some(problem)),
     };
-    let ours = header.as_ref().filter(|header| !link && header.layout().name() == system);
+    let ours = header.as_ref().filter(|header| !link && is_ours(header));
     let standing = match (ours, &problem) {
         // What cannot be read just now may well be good.
         (None, _) | (Some(_), Some(ReadError::System { .. })) => Standing::Foreign,

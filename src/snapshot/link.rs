@@ -5,10 +5,15 @@ use super::wire::{Answer, Ask, Message, Purpose, Reason};
 use crate::config::Config;
 use std::io;
 use std::net::TcpStream;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a connection may take to come about: a machine that is off does not answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Agents that are greeted at the same time; each takes a thread, and one that is off takes seconds.
+const GREETERS: usize = 32;
 
 /// Why an agent did not do its part. Each message names it.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +83,12 @@ pub enum AgentError {
         /// What the agent said, or who else is at work.
         message: String,
     },
+    /// The memory of its server does not wait for a restore.
+    #[error("the memory of server {server} is in use: it does not wait for a restore")]
+    InUse {
+        /// The server's index.
+        server: usize,
+    },
     /// It refused.
     #[error("the snapshot agent of server {server} ({address}) refused: {message}")]
     Refused {
@@ -88,6 +99,19 @@ pub enum AgentError {
         /// Why.
         message: String,
     },
+}
+
+impl AgentError {
+    /// The exit code of a program that fails by it, after `sysexits(3)`.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::InUse { .. } => 65,
+            Self::UnderWay { .. } => 75,
+            Self::Garbage { .. } => 76,
+            Self::NoAddress { .. } => 78,
+            _ => 69,
+        }
+    }
 }
 
 /// An agent that was greeted.
@@ -123,6 +147,27 @@ impl Link {
             other => return Err(link.unexpected(&other)),
         }
         Ok(link)
+    }
+
+    /// Connects to the agents of several servers at the same time, and greets them. The links are in the servers' order.
+    pub(super) fn open_all(config: &Config, servers: Range<usize>) -> Vec<Result<Self, AgentError>> {
+        let threads = GREETERS.min(servers.len());
+        let next = Mutex::new(servers);
+        let opened = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    loop {
+                        let Some(server) = next.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
+                        let link = Self::open(config, server);
+                        opened.lock().unwrap_or_else(PoisonError::into_inner).push((server, link));
+                    }
+                });
+            }
+        });
+        let mut opened = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
+        opened.sort_by_key(|(server, _)| *server);
+        opened.into_iter().map(|(_, link)| link).collect()
     }
 
     /// The server's index.
@@ -184,6 +229,11 @@ impl Link {
         }
     }
 
+    /// Takes the frame that [`Link::next`] has just shown, and leaves a buffer for another one.
+    pub(super) fn take_frame(&mut self, spare: Vec<u8>) -> Vec<u8> {
+        self.connection.take(spare)
+    }
+
     fn accepted(&self, answer: Answer) -> Result<Answer, AgentError> {
         accepted(self.server, &self.address, answer)
     }
@@ -216,6 +266,7 @@ pub(super) enum Part<'a> {
 fn accepted(server: usize, address: &str, answer: Answer) -> Result<Answer, AgentError> {
     match answer {
         Answer::Refused { reason: Reason::UnderWay, message } => Err(AgentError::UnderWay { message }),
+        Answer::Refused { reason: Reason::InUse, .. } => Err(AgentError::InUse { server }),
         Answer::Refused { message, .. } => Err(AgentError::Refused { server, address: address.to_owned(), message }),
         answer => Ok(answer),
     }

@@ -30,11 +30,12 @@ pub use create::{CreateError, Created, Options as CreateOptions, ServerPart, cre
 pub use link::AgentError;
 pub use program::{command, main};
 pub use recover::recover;
-pub use restore::{Options as RestoreOptions, Plan, RestoreError, Restored, accept_empty, restore};
+pub use restore::{Interruption, Options as RestoreOptions, Plan, RestoreError, Restored, accept_empty, restore};
 
-pub use directory::{DirectoryError, Listed, apply_retention, list, remove_stale_partials};
+pub use directory::{DirectoryError, Listed, apply_retention, list, list_all, remove_stale_partials};
 pub use error::{ReadError, WriteError};
 pub use format::{DEFAULT_FRAME, FRAME_HEADER, MAX_FRAME, MAX_HOSTNAME, VERSION};
+pub(crate) use frame::ZEROS;
 pub use frame::{Compression, Frame, FrameDecoder, FrameEncoder, FrameError, FrameHeader, Level};
 pub use header::{Header, HeaderError, HeaderFields, ServerInfo};
 pub use index::Extent;

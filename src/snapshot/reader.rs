@@ -143,12 +143,27 @@ impl<S: Source> SnapshotFile<S> {
         self.footer.count
     }
 
+    /// Whether a range is in the snapshot, which reading it finds out too.
+    ///
+    /// # Errors
+    /// When it is not in the memory, or a part of it was on a server that is missing.
+    pub fn check_range(&self, address: u64, length: u64) -> Result<(), ReadError> {
+        let pieces = self.header.layout().pieces(address, length)?;
+        match pieces.map(|piece| piece.server).find(|server| !self.header.has(*server)) {
+            Some(server) => {
+                let addresses = self.header.addresses_of(server);
+                Err(ReadError::Missing { path: self.path.clone(), server, addresses })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Fills `buffer` with the memory from `address` on, as it was at the cut.
     ///
     /// # Errors
     /// When the range is not in the memory, a part of it was on a server that is missing, or a frame is damaged.
     pub fn read_range(&self, address: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
-        self.check_present(address, buffer.len() as u64)?;
+        self.check_range(address, buffer.len() as u64)?;
         buffer.fill(0);
         each_part(self, &(address..address + buffer.len() as u64), |at, bytes| {
             // Inside the buffer, which is a slice.
@@ -157,17 +172,6 @@ impl<S: Source> SnapshotFile<S> {
             buffer[place..place + bytes.len()].copy_from_slice(bytes);
             Ok(())
         })
-    }
-
-    /// Whether the range is in the memory, and the servers that hold it are all in the snapshot.
-    pub(super) fn check_present(&self, address: u64, length: u64) -> Result<(), ReadError> {
-        for piece in self.header.layout().pieces(address, length)? {
-            if !self.header.has(piece.server) {
-                let addresses = self.header.addresses_of(piece.server);
-                return Err(ReadError::Missing { path: self.path.clone(), server: piece.server, addresses });
-            }
-        }
-        Ok(())
     }
 
     /// The frames that cover any of `addresses`, in ascending order. What no frame covers of a server that is not

@@ -59,13 +59,13 @@ pub enum RestoreError {
         memory: u64,
     },
     /// Servers are missing in the snapshot.
-    #[error("the snapshot is partial, without server {}: restore what it has with --range ADDRESS LENGTH", join(.0))]
+    #[error("the snapshot is partial, without {}: restore what it has with --range ADDRESS LENGTH", named(.0))]
     Partial(Vec<usize>),
     /// The range is not in the live memory.
     #[error("the range is not in the live memory: {0}")]
     Outside(#[from] OutsideMemory),
-    /// The file cannot be read.
-    #[error(transparent)]
+    /// The file is damaged, cannot be read, or does not have the range.
+    #[error("nothing was restored, and the memory is as it was: {0}")]
     Read(#[from] ReadError),
     /// Somebody writes.
     #[error(
@@ -73,24 +73,48 @@ pub enum RestoreError {
          them first, or restore with --force"
     )]
     Busy(usize),
+    /// The memory of a server waits for all of it, and a part is to be restored.
+    #[error(
+        "the memory of server {server} is lost or half restored, and a part of it would open it as it is: restore all of \
+         it, with --range {} {}, or without --range, or begin with zeros first (dsmctl memory accept-empty)",
+        .addresses.start, .addresses.end - .addresses.start
+    )]
+    NotWhole {
+        /// The server's index.
+        server: usize,
+        /// The addresses that it holds.
+        addresses: Range<u64>,
+    },
     /// An agent failed before anything was changed.
     #[error("nothing was restored, and the memory is as it was: {0}")]
     Agent(#[from] AgentError),
     /// Something failed when a part had been replaced.
     #[error(
-        "the restore was cut short: {cause}. The memory of server {} can neither be read nor changed now: restore again, \
-         or begin with zeros (dsmctl memory accept-empty)", join(.servers)
+        "the restore was cut short: {cause}. The memory of {} can neither be read nor changed now: restore again, or begin \
+         with zeros (dsmctl memory accept-empty)", named(.servers)
     )]
     CutShort {
         /// What failed.
-        cause: Box<RestoreError>,
+        cause: Interruption,
         /// The servers that wait for a restore.
         servers: Vec<usize>,
     },
 }
 
-fn join(servers: &[usize]) -> String {
-    servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+/// What stopped a restore in the middle.
+#[derive(Debug, thiserror::Error)]
+pub enum Interruption {
+    /// The file, which was sound before.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// An agent.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+}
+
+fn named(servers: &[usize]) -> String {
+    let numbers = servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    format!("server{} {numbers}", if servers.len() == 1 { "" } else { "s" })
 }
 
 impl Plan {
@@ -102,7 +126,7 @@ impl Plan {
         let (layout, header) = (&config.layout, file.header());
         if let Some((address, length)) = range {
             drop(layout.pieces(address, length)?);
-            file.check_present(address, length)?;
+            file.check_range(address, length)?;
             let addresses = address..address + length;
             return Ok(Self { from_snapshot: addresses.clone(), addresses });
         }
@@ -147,9 +171,9 @@ pub fn restore(
     if !options.force {
         watch(&mut links)?;
     }
-    shut(config, &mut links)?;
+    shut(config, &mut links, &parts)?;
     let servers = parts.iter().map(|(server, _)| *server).collect::<Vec<_>>();
-    let cut_short = |servers, cause| RestoreError::CutShort { servers, cause: Box::new(cause) };
+    let cut_short = |servers, cause| RestoreError::CutShort { servers, cause };
     let bytes = fill(config.layout.k(), file, plan, &parts, &mut links, progress)
         .map_err(|error| cut_short(servers.clone(), error))?;
     let mut incarnations = Vec::with_capacity(links.len());
@@ -185,7 +209,7 @@ fn watch(links: &mut [Link]) -> Result<(), RestoreError> {
 }
 
 /// Freezes all and then shuts all; when one fails, those that were shut are opened again.
-fn shut(config: &Config, links: &mut [Link]) -> Result<(), AgentError> {
+fn shut(config: &Config, links: &mut [Link], parts: &[(usize, Range<u64>)]) -> Result<(), RestoreError> {
     const FREEZE: &str = "keep its writers out";
     const SHUT: &str = "shut its memory";
     let lease = config.snapshot.freeze_timeout;
@@ -193,10 +217,15 @@ fn shut(config: &Config, links: &mut [Link]) -> Result<(), AgentError> {
     for link in &*links {
         link.ask(&Ask::Freeze { lease_us }, FREEZE)?;
     }
-    for link in &mut *links {
+    for (link, (server, part)) in links.iter_mut().zip(parts) {
+        let (server, base) = (*server, *server as u64 * config.layout.k());
+        let addresses = base..base + config.layout.k();
         match link.answer(FREEZE, lease)? {
+            Answer::Frozen { shut: true } if *part != addresses => {
+                return Err(RestoreError::NotWhole { server, addresses });
+            }
             Answer::Frozen { .. } => {}
-            other => return Err(link.unexpected(&other)),
+            other => return Err(link.unexpected(&other).into()),
         }
     }
     for link in &*links {
@@ -217,7 +246,7 @@ fn shut(config: &Config, links: &mut [Link]) -> Result<(), AgentError> {
             ::log::error!("server {} may still wait for a restore: {error}", link.server());
         }
     }
-    Err(error)
+    Err(error.into())
 }
 
 /// Writes every byte of every part, a few servers at a time. Returns the bytes that came from the snapshot.
@@ -228,7 +257,7 @@ fn fill(
     parts: &[(usize, Range<u64>)],
     links: &mut [Link],
     progress: &mut (dyn FnMut(u64, u64) + Send),
-) -> Result<u64, RestoreError> {
+) -> Result<u64, Interruption> {
     let total = plan.addresses.end - plan.addresses.start;
     let done = Mutex::new((0, progress));
     let advance = |bytes: u64| {
@@ -269,9 +298,9 @@ fn fill_server(
     base: u64,
     link: &mut Link,
     advance: &dyn Fn(u64),
-) -> Result<u64, RestoreError> {
+) -> Result<u64, Interruption> {
     let (mut next, mut bytes) = (addresses.start, 0);
-    let zeros = |link: &Link, from: u64, to: u64| -> Result<(), RestoreError> {
+    let zeros = |link: &Link, from: u64, to: u64| -> Result<(), Interruption> {
         if from < to {
             link.ask(&Ask::Zeros { offset: from - base, length: to - from }, RECEIVE)?;
             advance(to - from);
@@ -279,7 +308,7 @@ fn fill_server(
         Ok(())
     };
     let from_snapshot = addresses.start.max(plan.from_snapshot.start)..addresses.end.min(plan.from_snapshot.end);
-    each_part::<_, RestoreError>(file, &from_snapshot, |address, data| {
+    each_part::<_, Interruption>(file, &from_snapshot, |address, data| {
         zeros(link, next, address)?;
         link.send_data(address - base, data)?;
         next = address + data.len() as u64;

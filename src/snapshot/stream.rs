@@ -19,7 +19,7 @@ pub(super) fn each_part<S: Source, E: From<ReadError>>(
     if range.is_empty() {
         return Ok(());
     }
-    file.check_present(range.start, range.end - range.start)?;
+    file.check_range(range.start, range.end - range.start)?;
     let mut buffer = FrameBuffer::new().map_err(ReadError::system("no memory to decompress", file.path()))?;
     for extent in file.extents(range.clone())? {
         let extent = extent?;

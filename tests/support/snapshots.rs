@@ -2,9 +2,12 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
+use super::dsmctl::Run;
 use super::random::Random;
 use dsm::layout::{Layout, PAGE};
-use dsm::snapshot::{Compression, Destination, Header, HeaderFields, Level, SnapshotWriter};
+use dsm::snapshot::{
+    Compression, Destination, FRAME_HEADER, Header, HeaderFields, Level, SnapshotFile, SnapshotWriter,
+};
 use std::path::{Path, PathBuf};
 
 /// A cut time: 2026-11-23 04:00:00 UTC.
@@ -62,6 +65,55 @@ pub fn write(directory: &Path, header: &Header, memory: &[u8], compression: Comp
         }
     }
     writer.finish().unwrap().path
+}
+
+/// A folder with an mcomp.cfg whose snapshot directory is `snapshots` in it.
+pub struct Folder(tempfile::TempDir);
+
+impl Folder {
+    /// One whose memory is that of [`header`] with two servers: 10.0.0.1 and 10.0.0.2.
+    pub fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        std::fs::create_dir(folder.snapshots()).unwrap();
+        let servers = "[[server]]\naddress = \"10.0.0.1:7411\"\n[[server]]\naddress = \"10.0.0.2:7411\"\n";
+        let snapshot = format!("[snapshot]\ndirectory = \"{}\"\n", folder.snapshots().display());
+        let text = format!("name = \"test\"\nk = 409600\nn = 2\n{servers}{snapshot}");
+        std::fs::write(folder.path("mcomp.cfg"), text).unwrap();
+        folder
+    }
+
+    /// A file in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// The snapshot directory.
+    pub fn snapshots(&self) -> PathBuf {
+        self.path("snapshots")
+    }
+
+    /// Runs dsmctl in it.
+    pub fn dsmctl(&self, line: &str) -> Run {
+        super::dsmctl::run(self.0.path(), Path::new("mcomp.cfg"), line, b"")
+    }
+
+    /// Writes `memory` as the snapshot `name`.
+    pub fn snapshot(&self, name: &str, header: &Header, memory: &[u8]) -> PathBuf {
+        let directory = tempfile::tempdir_in(&self.0).unwrap();
+        let path = self.path(name);
+        std::fs::rename(write(directory.path(), header, memory, zstd()), &path).unwrap();
+        path
+    }
+}
+
+/// Changes a byte in the middle of the frame that covers `address`; which addresses that frame covers.
+pub fn damage(path: &Path, address: u64) -> std::ops::Range<u64> {
+    let file = SnapshotFile::open(path).unwrap();
+    let extent = file.extents(address..address + 1).unwrap().next().unwrap().unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[usize::try_from(extent.offset()).unwrap() + FRAME_HEADER + 1] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+    extent.addresses()
 }
 
 /// The names in a directory, sorted.

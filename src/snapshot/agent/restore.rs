@@ -56,7 +56,7 @@ impl Session<'_> {
         let k = claim.segment().k();
         let Some(mut restoration) = claim.restoration() else {
             let message = format!("the memory of server {} is in use: there is nothing to accept", self.agent.index);
-            return Err(End::Refused(Reason::Shut, message));
+            return Err(End::Refused(Reason::InUse, message));
         };
         zero(&mut restoration, 0, k, k)?;
         let incarnation = restoration.commit().map_err(End::failed)?;

@@ -1,8 +1,10 @@
 //! Why dsm-snapshot ends, and the exit code that says so, after `sysexits(3)`.
 
-use super::super::{AgentError, CreateError, WriteError};
+use super::super::{AgentError, CreateError};
 use crate::config::{ConfigError, IdentityError, UntrustedAddress};
+use crate::sys::listening::way_out;
 use std::io;
+use std::net::SocketAddr;
 
 /// Why dsm-snapshot failed.
 #[derive(Debug, thiserror::Error)]
@@ -17,8 +19,14 @@ pub(super) enum Failure {
     Agent(#[from] AgentError),
     #[error(transparent)]
     Create(#[from] CreateError),
-    #[error("listen on {address}: {source}")]
+    #[error("listen on {address}: {source}{}", way_out(.source))]
     Listen { address: String, source: io::Error },
+    #[error(
+        "the service manager listens for this agent on {0}, which other machines can reach, and whoever reaches it can read \
+         and write the memory: set trusted_network = true in [security] if all of them may, else let the socket unit \
+         listen on a loopback address"
+    )]
+    UntrustedSocket(SocketAddr),
     #[error("{0}")]
     System(io::Error),
 }
@@ -28,22 +36,12 @@ impl Failure {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Identity(IdentityError::Range { .. }) => 64,
-            Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) | Self::Agent(AgentError::NoAddress { .. }) => 78,
-            Self::Agent(error) | Self::Create(CreateError::Agent(error)) => agent(error),
-            Self::Create(CreateError::Missing { .. }) => 69,
-            Self::Create(CreateError::Write(WriteError::UnderWay(_))) => 75,
-            Self::Create(CreateError::Write(_) | CreateError::Directory(_)) => 74,
-            Self::Create(_) | Self::System(_) => 70,
+            Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) | Self::UntrustedSocket(_) => 78,
+            Self::Agent(error) => error.exit_code(),
+            Self::Create(error) => error.exit_code(),
+            Self::System(_) => 70,
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::Listen { .. } => 69,
         }
-    }
-}
-
-fn agent(error: &AgentError) -> u8 {
-    match error {
-        AgentError::UnderWay { .. } => 75,
-        AgentError::Garbage { .. } => 76,
-        _ => 69,
     }
 }

@@ -1,0 +1,104 @@
+//! `dsmctl snapshot list`: which snapshots there are, and what they are worth.
+
+use super::arguments::List;
+use super::file;
+use crate::cli::arguments::Global;
+use crate::cli::failure::Failure;
+use crate::cli::human;
+use crate::cli::output::{self, Colours};
+use crate::cli::session;
+use crate::cli::table::{self, Align};
+use crate::snapshot::retention::Standing;
+use crate::snapshot::{Header, Listed, ReadError, list, list_all};
+use serde_json::{Value, json};
+
+const COLUMNS: [(&str, Align); 6] = [
+    ("TIME", Align::Left),
+    ("NAME", Align::Left),
+    ("SIZE", Align::Right),
+    ("SERVERS", Align::Right),
+    ("INCARNATION", Align::Left),
+    ("STANDING", Align::Left),
+];
+
+pub(super) fn run(arguments: &List, global: &Global) -> Result<(), Failure> {
+    let (directory, listed) = if let Some(directory) = &arguments.directory {
+        (directory.clone(), list_all(directory)?)
+    } else {
+        let config = session::load(global)?;
+        let listed = list(&config.snapshot.directory, config.layout.name())?;
+        (config.snapshot.directory, listed)
+    };
+    if global.json {
+        return output::print_json(&listed.iter().map(json_row).collect::<Vec<Value>>().into());
+    }
+    if listed.is_empty() {
+        output::complain(format_args!("there are no snapshots in {}", directory.display()));
+        return Ok(());
+    }
+    let colours = Colours::stdout();
+    let mut rows = vec![COLUMNS.iter().map(|(name, _)| colours.heading(name)).collect()];
+    rows.extend(listed.iter().map(|listed| row(listed, colours)));
+    output::print(&table::render(&COLUMNS.map(|(_, align)| align), &rows))
+}
+
+fn row(listed: &Listed, colours: Colours) -> Vec<String> {
+    let of_header = |text: fn(&Header) -> String| listed.header.as_ref().map_or("-".to_owned(), text);
+    let reason = reason(listed);
+    let standing = match (listed.standing, reason) {
+        (Standing::Good, _) => colours.good("good"),
+        (Standing::Partial, _) => "partial".to_owned(),
+        (Standing::Bad, reason) => format!("{}: {}", colours.bad("damaged"), reason.unwrap_or_default()),
+        (Standing::Foreign, reason) => reason.unwrap_or_default(),
+    };
+    vec![
+        of_header(|header| humantime::format_rfc3339_seconds(file::cut_time(header)).to_string()),
+        listed.name.clone(),
+        human::bytes(listed.bytes),
+        of_header(|header| format!("{} of {}", file::present(header), header.layout().n())),
+        of_header(file::incarnations),
+        standing,
+    ]
+}
+
+/// Why a file is neither good nor partial.
+fn reason(listed: &Listed) -> Option<String> {
+    let foreign = listed.standing == Standing::Foreign;
+    match (&listed.problem, &listed.header) {
+        (Some(ReadError::System { action, source, .. }), _) => Some(format!("{action}: {source}")),
+        (Some(problem), _) => {
+            // The name stands in the row already.
+            let text = problem.to_string().replacen(&listed.path.display().to_string(), "", 1);
+            Some(text.trim_start().trim_start_matches("is damaged: ").to_owned())
+        }
+        (None, _) if foreign && listed.path.is_symlink() => Some("a link".to_owned()),
+        (None, Some(header)) if foreign => Some(format!("of another system, {}", header.layout().name())),
+        (None, _) => None,
+    }
+}
+
+fn json_row(listed: &Listed) -> Value {
+    let standing = match listed.standing {
+        Standing::Good => "good",
+        Standing::Partial => "partial",
+        Standing::Bad => "damaged",
+        Standing::Foreign => "foreign",
+    };
+    let mut row = json!({
+        "name": listed.name,
+        "file": listed.path.to_string_lossy(),
+        "bytes": listed.bytes,
+        "standing": standing,
+        "reason": reason(listed),
+    });
+    if let Some(header) = &listed.header {
+        row["time"] = humantime::format_rfc3339_nanos(file::cut_time(header)).to_string().into();
+        row["id"] = file::id(header).into();
+        row["system"] = header.layout().name().into();
+        row["k"] = header.layout().k().into();
+        row["n"] = header.layout().n().into();
+        row["servers"] = file::present(header).into();
+        row["incarnations"] = header.servers().iter().map(file::incarnation).collect::<Vec<_>>().into();
+    }
+    row
+}

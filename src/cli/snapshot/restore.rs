@@ -1,0 +1,68 @@
+//! `dsmctl snapshot restore`: puts the bytes of a snapshot back into the live memory.
+
+use super::arguments::Restore;
+use super::file;
+use crate::cli::arguments::Global;
+use crate::cli::failure::Failure;
+use crate::cli::progress::Progress;
+use crate::cli::{human, output, session};
+use crate::config::Config;
+use crate::snapshot::{self, Plan, RestoreError, RestoreOptions, SnapshotFile};
+use serde_json::{Value, json};
+use std::io::{self, IsTerminal, Write};
+
+pub(super) fn run(restore: &Restore, global: &Global) -> Result<(), Failure> {
+    let config = session::load(global)?;
+    let snapshot = file::open(&restore.file, global)?;
+    let plan = Plan::new(&config, &snapshot, restore.range.given())?;
+    // All of it before the first byte of the memory is touched.
+    let mut progress = Progress::new(Some(snapshot.file_bytes()));
+    snapshot.verify(|done, _| progress.reach(done)).map_err(RestoreError::from)?;
+    drop(progress);
+    if !restore.yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
+        confirm(&config, &snapshot, &plan)?;
+    }
+    let mut progress = Progress::new(Some(plan.addresses.end - plan.addresses.start));
+    let options = RestoreOptions { force: restore.force };
+    let restored = snapshot::restore(&config, &snapshot, &plan, options, &mut |done, _| progress.reach(done))?;
+    drop(progress);
+    let (address, length) = (plan.addresses.start, plan.addresses.end - plan.addresses.start);
+    if global.json {
+        let server = |(index, incarnation): &(usize, u64)| -> Value {
+            json!({ "index": index, "incarnation": format!("{incarnation:016x}") })
+        };
+        return output::print_json(&json!({
+            "file": snapshot.path().to_string_lossy(),
+            "address": address,
+            "length": length,
+            "raw_bytes": restored.bytes,
+            "servers": restored.incarnations.iter().map(server).collect::<Vec<_>>(),
+        }));
+    }
+    output::print(&format!(
+        "addresses {address} to {} are again as they were at {}: {} that are not zeros, on {}\n",
+        address + length.saturating_sub(1),
+        humantime::format_rfc3339_seconds(file::cut_time(snapshot.header())),
+        human::bytes(restored.bytes),
+        human::count(restored.incarnations.len() as u64, "server"),
+    ))
+}
+
+/// Asks on the terminal.
+fn confirm(config: &Config, snapshot: &SnapshotFile, plan: &Plan) -> Result<(), Failure> {
+    let failed = |error| Failure::input_output("the terminal", error);
+    let mut terminal = io::stderr();
+    write!(
+        terminal,
+        "This replaces {} of the memory {:?} from address {} on by what it was at {}. What was written since is lost.\n\
+         Go on? [y/N] ",
+        human::bytes(plan.addresses.end - plan.addresses.start),
+        config.layout.name(),
+        plan.addresses.start,
+        humantime::format_rfc3339_seconds(file::cut_time(snapshot.header())),
+    )
+    .map_err(failed)?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(failed)?;
+    if ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()) { Ok(()) } else { Err(Failure::Declined) }
+}

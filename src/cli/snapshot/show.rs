@@ -1,0 +1,142 @@
+//! `dsmctl snapshot show`: what a snapshot is of.
+
+use super::arguments::Show;
+use super::file;
+use crate::cli::arguments::Global;
+use crate::cli::failure::Failure;
+use crate::cli::human;
+use crate::cli::output::{self, Colours};
+use crate::cli::table::{self, Align};
+use crate::snapshot::{Header, SnapshotFile};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// What header and index say of the frames.
+struct Contents {
+    frames: u64,
+    raw_bytes: u64,
+    stored_bytes: u64,
+    file_bytes: u64,
+}
+
+pub(super) fn run(show: &Show, global: &Global) -> Result<(), Failure> {
+    let path = file::find(&show.file, global)?;
+    let (header, contents, problem) = match SnapshotFile::open(&path) {
+        Ok(snapshot) => (snapshot.header().clone(), Some(contents(&snapshot)?), None),
+        // A header that can be read is shown also when what follows it cannot.
+        Err(problem) => match SnapshotFile::read_header(&path) {
+            Ok(header) => (header, None, Some(problem)),
+            Err(_) => return Err(problem.into()),
+        },
+    };
+    if global.json {
+        output::print_json(&to_json(&path, &header, contents.as_ref()))?;
+    } else {
+        output::print(&to_text(&path, &header, contents.as_ref()))?;
+    }
+    problem.map_or(Ok(()), |problem| Err(problem.into()))
+}
+
+fn contents(snapshot: &SnapshotFile) -> Result<Contents, Failure> {
+    let (frames, file_bytes) = (snapshot.frames(), snapshot.file_bytes());
+    let mut contents = Contents { frames, raw_bytes: 0, stored_bytes: 0, file_bytes };
+    for extent in snapshot.extents(0..u64::MAX)? {
+        let extent = extent?;
+        contents.raw_bytes += extent.addresses().end - extent.addresses().start;
+        contents.stored_bytes += extent.stored_length();
+    }
+    Ok(contents)
+}
+
+fn to_text(path: &Path, header: &Header, contents: Option<&Contents>) -> String {
+    let layout = header.layout();
+    let mut rows = vec![
+        ("file", path.display().to_string()),
+        ("id", file::id(header)),
+        ("cut time", humantime::format_rfc3339_nanos(file::cut_time(header)).to_string()),
+        ("tool", header.tool().to_owned()),
+        ("name", layout.name().to_owned()),
+        ("k", human::exact_bytes(layout.k())),
+        ("n", layout.n().to_string()),
+        ("memory", human::exact_bytes(layout.size())),
+        ("servers", format!("{} of {}", file::present(header), layout.n())),
+        ("master", master(header)),
+    ];
+    if let Some(contents) = contents {
+        let frame_size = human::bytes(header.frame_size().into());
+        rows.extend([
+            ("frames", format!("{}, each of up to {frame_size}", contents.frames)),
+            ("raw", human::exact_bytes(contents.raw_bytes)),
+            ("stored", human::exact_bytes(contents.stored_bytes)),
+            ("ratio", contents.ratio().unwrap_or_else(|| "-".to_owned())),
+            ("file size", human::exact_bytes(contents.file_bytes)),
+        ]);
+    }
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(key, value)| vec![key.to_owned(), value]).collect();
+    let mut text = table::render(&[Align::Left; 2], &rows);
+    text.push('\n');
+    text + &servers_to_text(header)
+}
+
+fn servers_to_text(header: &Header) -> String {
+    let colours = Colours::stdout();
+    let headings = ["SERVER", "ADDRESS", "HOSTNAME", "INCARNATION", "ADDRESSES"];
+    let mut rows: Vec<Vec<String>> = vec![headings.map(|heading| colours.heading(heading)).to_vec()];
+    rows.extend(header.servers().iter().enumerate().map(|(index, server)| {
+        let addresses = header.addresses_of(index);
+        vec![
+            index.to_string(),
+            header.layout().addresses()[index].clone(),
+            if server.hostname.is_empty() { "-".to_owned() } else { server.hostname.clone() },
+            file::incarnation(server).unwrap_or_else(|| colours.bad("missing")),
+            format!("{} to {}", addresses.start, addresses.end - 1),
+        ]
+    }));
+    table::render(&[Align::Right, Align::Left, Align::Left, Align::Left, Align::Left], &rows)
+}
+
+impl Contents {
+    /// How many bytes of memory one byte of frames holds, with two decimals; none without frames.
+    fn ratio(&self) -> Option<String> {
+        let hundredths = (u128::from(self.raw_bytes) * 100).checked_div(self.stored_bytes.into())?;
+        Some(format!("{}.{:02}", hundredths / 100, hundredths % 100))
+    }
+}
+
+fn to_json(path: &Path, header: &Header, contents: Option<&Contents>) -> Value {
+    let servers = header.servers().iter().enumerate().map(|(index, server)| {
+        json!({
+            "index": index,
+            "address": header.layout().addresses()[index],
+            "hostname": server.hostname,
+            "incarnation": file::incarnation(server),
+        })
+    });
+    let mut shown = json!({
+        "file": path.to_string_lossy(),
+        "id": file::id(header),
+        "time": humantime::format_rfc3339_nanos(file::cut_time(header)).to_string(),
+        "tool": header.tool(),
+        "system": header.layout().name(),
+        "k": header.layout().k(),
+        "n": header.layout().n(),
+        "master": header.master(),
+        "frame_size": header.frame_size(),
+        "servers": servers.collect::<Vec<Value>>(),
+    });
+    if let Some(contents) = contents {
+        shown["frames"] = contents.frames.into();
+        shown["raw_bytes"] = contents.raw_bytes.into();
+        shown["stored_bytes"] = contents.stored_bytes.into();
+        shown["bytes"] = contents.file_bytes.into();
+    }
+    shown
+}
+
+/// Whose machine wrote the file.
+fn master(header: &Header) -> String {
+    let address = |server: usize| &header.layout().addresses()[server];
+    header
+        .master()
+        .map_or("none: dsmctl on some machine".to_owned(), |server| format!("server {server} ({})", address(server)))
+}
