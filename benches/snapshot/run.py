@@ -6,7 +6,7 @@
     BENCH_QUICK=1      small sizes and few rounds: does it run at all
     BENCH_DIR=FOLDER   the disk to write to; without it, target/
 
-Needs Linux, Python 3.9 and Redis 7, which it installs when it is root on Debian. Whatever it starts or makes is gone when
+Needs Linux, Python 3.11 and Redis 7, which it installs when it is root on Debian. Whatever it starts or makes is gone when
 it ends, also after Ctrl-C.
 """
 

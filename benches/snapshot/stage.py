@@ -54,10 +54,9 @@ class Stage:
         path = self.folder / f"{log}.log"
         with path.open("ab") as stderr:
             options = {"stdin": subprocess.DEVNULL, "stdout": stderr, **options}
-            # A session of its own: Ctrl-C reaches us only, and we stop it.
-            process = subprocess.Popen(
-                command, stderr=stderr, env=self.environment, start_new_session=True, text=True, **options
-            )
+            # A group of its own: Ctrl-C reaches us only, and we stop it. But no session of its own: the kernel shares the
+            # processors among sessions first (sched_autogroup), and the load of a system of many processes would starve.
+            process = subprocess.Popen(command, stderr=stderr, env=self.environment, process_group=0, text=True, **options)
         process.log = path
         self.processes.append(process)
         return process
