@@ -50,7 +50,7 @@ fn journal(mover: usize) -> u64 {
 ///
 /// So at every instant the accounts together have what they had at first, less at most what stands in the journals; and
 /// never more.
-fn move_money(client: &Client, mover: usize, mut random: Random, stop: &AtomicBool, moved: &AtomicU64) {
+fn move_money(client: &Client, mover: usize, mut random: Random, stop: &AtomicBool, transfers: &AtomicU64) {
     let write = |address, value: u64| client.write(address, &value.to_le_bytes()).unwrap();
     while !stop.load(Ordering::SeqCst) {
         let from = random.index(SERVERS);
@@ -61,7 +61,7 @@ fn move_money(client: &Client, mover: usize, mut random: Random, stop: &AtomicBo
         client.fetch_add(from, amount.wrapping_neg()).unwrap();
         client.fetch_add(to, amount).unwrap();
         write(journal(mover), 0);
-        moved.fetch_add(1, Ordering::SeqCst);
+        transfers.fetch_add(1, Ordering::SeqCst);
     }
 }
 
