@@ -106,6 +106,11 @@ impl Program {
         });
     }
 
+    /// Whether it was stopped by a signal, or has ended, and not been waited for.
+    pub fn has_stopped(&self) -> bool {
+        ['T', 'Z'].contains(&state(self.pid()))
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid()).expect("a pid");
