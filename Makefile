@@ -26,6 +26,7 @@ build: ## Build the programs, optimised
 install: ## Install to DESTDIR (nothing) and PREFIX (/usr/local), building first
 	@if command -v $(CARGO) >/dev/null; then $(MAKE) --no-print-directory build; fi
 	$(INSTALL) -D -m 755 $(RELEASE)/dsmd $(DESTDIR)$(PREFIX)/sbin/dsmd
+	$(INSTALL) -D -m 755 $(RELEASE)/dsm-snapshot $(DESTDIR)$(PREFIX)/sbin/dsm-snapshot
 	$(INSTALL) -D -m 755 $(RELEASE)/dsmctl $(DESTDIR)$(PREFIX)/bin/dsmctl
 	@for page in man/*.[1-8]; do \
 		target=$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; \

@@ -204,7 +204,10 @@ impl Failure {
 
 fn code_of_restore(error: &RestoreError) -> u8 {
     match error {
-        RestoreError::TooLarge { .. } | RestoreError::Partial(_) | RestoreError::Outside(_) => exit::DATA,
+        RestoreError::TooLarge { .. }
+        | RestoreError::Partial(_)
+        | RestoreError::Outside(_)
+        | RestoreError::NotWhole { .. } => exit::DATA,
         RestoreError::Read(error) => code_of_snapshot(error),
         RestoreError::Busy(_) => exit::TEMPORARY,
         RestoreError::Agent(error) => error.exit_code(),

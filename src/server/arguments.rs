@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 /// Serves this machine's share of a distributed shared memory.
 #[derive(Debug, Parser)]
-#[command(name = "dsmd", version, about, long_about = None)]
+#[command(name = "dsmd", version, long_about = None)]
 pub(super) struct Arguments {
     /// The configuration file [default: /etc/mcomp.cfg]
     #[arg(long, value_name = "FILE", env = "DSM_CONFIG")]

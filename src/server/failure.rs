@@ -2,6 +2,7 @@
 
 use crate::config::{ConfigError, IdentityError, UntrustedAddress};
 use crate::segment::SegmentError;
+use crate::sys::listening::way_out;
 use nix::errno::Errno;
 use std::io;
 use std::path::PathBuf;
@@ -47,19 +48,5 @@ impl Failure {
             Self::Threads(_) => 70,
             Self::Daemonize { .. } => 77,
         }
-    }
-}
-
-/// What to do about an address that cannot be listened on.
-fn way_out(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            ". Another program has the port: stop it, or change the port in mcomp.cfg on every machine"
-        }
-        io::ErrorKind::AddrNotAvailable => ". This machine does not have the address: see --index, and ip address",
-        io::ErrorKind::PermissionDenied => {
-            ". Ports below 1024 are for root: take another in mcomp.cfg on every machine"
-        }
-        _ => "",
     }
 }

@@ -14,6 +14,7 @@ mod notify;
 mod reload;
 mod run;
 mod session;
+mod start;
 mod statistics;
 mod supervisor;
 mod threads;

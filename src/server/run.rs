@@ -6,12 +6,11 @@ use super::detach::{Parent, detach};
 use super::failure::Failure;
 use super::notify::{self, notify};
 use super::threads::Threads;
-use super::{listener, supervisor};
-use crate::config::{Config, OnMemoryLoss, check_capacity, own_index};
+use super::{listener, start, supervisor};
+use crate::config::{Config, check_capacity, own_index};
 use crate::log::{Destination, OperationLog};
-use crate::segment::{Found, Opened, Segment, SegmentError, Start, overhead};
+use crate::segment::{Segment, overhead};
 use crate::sys::listening;
-use ::log::Level;
 use clap::Parser;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -19,7 +18,6 @@ use nix::sys::stat::{Mode, umask};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -84,13 +82,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
         return Err(error.into());
     }
     let bound = bound.map_err(Failure::listen(address))?;
-    let segment = match open_segment(&config, index, arguments.reset, &mut signals) {
-        Err(Failure::Segment(error @ SegmentError::Interrupted { .. })) => {
-            ::log::info!(DSM_SERVER = index; "stopped: {error}");
-            return Ok(());
-        }
-        segment => segment?,
-    };
+    let Some(segment) = start::segment(&config, index, arguments.reset, &mut signals)? else { return Ok(()) };
     let operation_log = OperationLog::start(config.log.operations, &config.log.directory, index);
     let context = Arc::new(Context::new(&config, index, segment, operation_log, most_connections));
     let listener = listening::listen(bound).map_err(Failure::listen(address))?;
@@ -130,45 +122,6 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     let _ = accepting.join();
     finish(&context);
     Ok(())
-}
-
-/// Opens the segment, keeping systemd informed and listening to signals, and says what was found.
-fn open_segment(config: &Config, index: u32, reset: bool, signals: &mut Signals) -> Result<Segment, Failure> {
-    let mut progress = |done, total| {
-        supervisor::allocating(done, total);
-        // SIGHUP has nothing to reload yet.
-        if signals.pending().any(|signal| signal != SIGHUP) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    };
-    let start = match config.recovery.on_memory_loss {
-        _ if reset => Start::Reset,
-        OnMemoryLoss::Empty => Start::Serve,
-        OnMemoryLoss::Wait | OnMemoryLoss::Restore => Start::ServeOrWait,
-    };
-    let Opened { segment, found } = Segment::serve(&config.layout, index, start, &mut progress)?;
-    let (level, text) = match found {
-        Found::Segment { layout_changed: false } => (Level::Info, "was re-opened with its memory"),
-        Found::Segment { layout_changed: true } => (
-            Level::Warn,
-            "was re-opened with its memory; the rest of the layout has changed since it was last served: make sure \
-             that every machine has the same mcomp.cfg",
-        ),
-        Found::Nothing | Found::Unfinished if segment.shut().is_some() => (
-            Level::Warn,
-            "was not there: if it held data before, that was lost with a reboot. It waits for a restore, as \
-             recovery.on_memory_loss in mcomp.cfg says",
-        ),
-        Found::Nothing | Found::Unfinished => (
-            Level::Warn,
-            "was not there: its memory begins as zeros. If it held data before, that was lost with a reboot",
-        ),
-        Found::Reset => (Level::Warn, "was thrown away as asked: its memory begins as zeros"),
-    };
-    ::log::log!(level, DSM_SERVER = index; "{} {text}", segment.name());
-    Ok(segment)
 }
 
 /// Lets requests under way end, and leaves the segment in good order for the next dsmd.

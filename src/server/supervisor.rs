@@ -21,14 +21,25 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 /// How often it is looked whether a dead snapshot agent has left something: how long writers save pages in vain.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much longer a start may take after each step of allocation that succeeds.
+/// How often a long start is looked after.
+pub(super) const START_STEP: Duration = Duration::from_secs(1);
+
+/// How much longer a start may take after each step that succeeds.
 const START_EXTENSION: Duration = Duration::from_secs(30);
 
 /// Tells systemd that a long start goes on.
 pub(super) fn allocating(done: u64, total: u64) {
-    let text = format!("allocating shared memory: {} of {} MiB", done >> 20, total >> 20);
+    starting(&format!("allocating shared memory: {} of {} MiB", done >> 20, total >> 20));
+}
+
+/// Tells systemd that the memory is being restored; to be called every [`START_STEP`].
+pub(super) fn restoring() {
+    starting("restoring the newest snapshot into a memory that was lost");
+}
+
+fn starting(text: &str) {
     let extension = u32::try_from(START_EXTENSION.as_micros()).unwrap_or(u32::MAX);
-    notify(&[NotifyState::ExtendTimeoutUsec(extension), NotifyState::Status(&text)]);
+    notify(&[NotifyState::ExtendTimeoutUsec(extension), NotifyState::Status(text)]);
 }
 
 /// Tells systemd that the server is ready, and starts the thread that keeps telling it that the server answers.

@@ -1,6 +1,6 @@
 //! The master's run: one cut of all servers, one file.
 
-use super::error::WriteError;
+use super::error::{WriteError, way_out};
 use super::link::{AgentError, Link, Part};
 use super::phase::{self, Phase};
 use super::wire::{Answer, Ask, Purpose};
@@ -9,6 +9,8 @@ use super::{
     SnapshotWriter, Written, apply_retention, remove_stale_partials,
 };
 use crate::config::Config;
+use crate::layout::PAGE;
+use std::io::ErrorKind;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -21,9 +23,6 @@ const SENDERS: usize = 4;
 
 /// Frames that were received and are not written yet.
 const FRAMES: usize = 8;
-
-/// Agents that are greeted at the same time; each takes a thread, and one that is off takes seconds.
-const GREETERS: usize = 32;
 
 /// How a snapshot is to be made.
 #[derive(Debug, Clone, Default)]
@@ -55,7 +54,7 @@ pub enum Created {
         /// The names of old snapshots that were deleted.
         deleted: Vec<String>,
     },
-    /// The agent of a server before this one answers: that one is the master.
+    /// Another server is the first whose agent answers: that one is the master.
     NotMaster {
         /// The master's index.
         master: usize,
@@ -101,7 +100,7 @@ pub enum CreateError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The directory cannot be used.
-    #[error(transparent)]
+    #[error("{error}{}; there is no new snapshot", way_out(.0.kind()), error = .0)]
     Directory(#[from] DirectoryError),
     /// The map cannot be a header.
     #[error("no header can be made for the snapshot: {0}")]
@@ -118,14 +117,25 @@ impl CreateError {
             Self::Agent(error) => error.exit_code(),
             Self::Missing { .. } => 69,
             Self::Write(WriteError::UnderWay(_)) => 75,
+            Self::Write(WriteError::Frame { .. } | WriteError::Order { .. }) => 76,
+            Self::Write(WriteError::System { source, .. }) if source.kind() == ErrorKind::PermissionDenied => 77,
+            Self::Directory(error) if error.kind() == ErrorKind::PermissionDenied => 77,
             Self::Write(_) | Self::Directory(_) => 74,
             Self::Header(_) | Self::System(_) => 70,
         }
     }
 }
 
+/// One after the other; what to do about agents that cannot be reached is said once, with the last of them.
 fn list(errors: &[AgentError]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    let last = errors.iter().rposition(|error| matches!(error, AgentError::Unreachable { .. }));
+    let text = |(position, error): (usize, &AgentError)| match error {
+        AgentError::Unreachable { server, address, source } if Some(position) != last => {
+            format!("the snapshot agent of server {server} ({address}) cannot be reached: {source}")
+        }
+        error => error.to_string(),
+    };
+    errors.iter().enumerate().map(text).collect::<Vec<_>>().join("; ")
 }
 
 /// Takes a snapshot of the whole memory. `progress` is told how many of how many bytes of memory are written.
@@ -134,10 +144,19 @@ fn list(errors: &[AgentError]) -> String {
 /// [`CreateError`]; there is no new file then, and those of before are as they were.
 pub fn create(config: &Config, options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Result<Created, CreateError> {
     let started = Instant::now();
-    let (mut links, missing) = greet(config);
+    let (mut links, mut missing) = (Vec::new(), Vec::new());
+    for link in Link::open_all(config, 0..config.layout.n()) {
+        match link {
+            Ok(link) => links.push(link),
+            Err(error) => missing.push(error),
+        }
+    }
     if let (Some(own), Some(master)) = (options.own, links.first().map(Link::server))
-        && master < own
+        && master != own
     {
+        for error in missing.iter().filter(|_| own < master) {
+            ::log::warn!("{error}");
+        }
         let address = config.servers[master].snapshot.as_ref().map_or(String::new(), ToString::to_string);
         return Ok(Created::NotMaster { master, address });
     }
@@ -175,33 +194,6 @@ pub fn create(config: &Config, options: &Options, progress: &mut dyn FnMut(u64, 
         .map(|(server, pause_us)| ServerPart { server, pause_us, pages_copied: copied[server] })
         .collect();
     Ok(Created::Written { id: text, cut_time, file, servers, duration: started.elapsed(), deleted })
-}
-
-/// Connects to all agents at the same time.
-fn greet(config: &Config) -> (Vec<Link>, Vec<AgentError>) {
-    let next = Mutex::new(0..config.layout.n());
-    let found = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..GREETERS.min(config.layout.n()) {
-            scope.spawn(|| {
-                loop {
-                    let Some(server) = next.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
-                    let link = Link::open(config, server);
-                    found.lock().unwrap_or_else(PoisonError::into_inner).push((server, link));
-                }
-            });
-        }
-    });
-    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    found.sort_by_key(|(server, _)| *server);
-    let (mut links, mut missing) = (Vec::new(), Vec::new());
-    for (_, link) in found {
-        match link {
-            Ok(link) => links.push(link),
-            Err(error) => missing.push(error),
-        }
-    }
-    (links, missing)
 }
 
 fn check_missing(
@@ -312,7 +304,8 @@ fn transfer(
     mut writer: SnapshotWriter,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Written, Vec<u64>), CreateError> {
-    let (k, servers) = (config.layout.k(), links.len());
+    let total = config.layout.k() * links.len() as u64;
+    let servers = links.len();
     let mut copied = vec![0; config.layout.n()];
     let waiting = Mutex::new(links.into_iter());
     let (sender, receiver) = sync_channel(FRAMES);
@@ -325,40 +318,46 @@ fn transfer(
             scope.spawn(move || receive_each(config, waiting, &sender, spares));
         }
         drop(sender);
-        write(&receiver, &spare, &mut writer, &mut copied, &mut |server, bytes| {
-            progress(server as u64 * k + bytes, servers as u64 * k);
-        })
-        // The receiver is dropped here when that has failed: then senders stop, and their links are closed.
-        .inspect_err(|_| drop(receiver))
+        write(&receiver, &spare, &mut writer, &mut copied, &mut |done| progress(done, total))
+            // The receiver is dropped here when that has failed: then senders stop, and their links are closed.
+            .inspect_err(|_| drop(receiver))
     })?;
     phase::reached(Phase::Written);
     Ok((writer.finish()?, copied))
 }
 
-/// `progress` is told the number of servers that are written, and bytes of others.
+/// Writes what arrives. `progress` is told how many bytes of the memory are done, zeros among them.
 fn write(
     receiver: &Receiver<Arrived>,
     spare: &SyncSender<Vec<u8>>,
     writer: &mut SnapshotWriter,
     copied: &mut [u64],
-    progress: &mut dyn FnMut(usize, u64),
+    progress: &mut dyn FnMut(u64),
 ) -> Result<(), CreateError> {
-    let mut servers = 0;
+    let k = writer.header().layout().k();
+    // How far each server is; pages come in ascending order.
+    let mut reached = vec![0; copied.len()];
+    let mut done = 0;
+    let mut advance = |server: usize, offset: u64| {
+        done += offset - reached[server];
+        reached[server] = offset;
+        progress(done);
+    };
     for arrived in receiver {
         match arrived {
             Arrived::Frame(bytes) => {
-                writer.add_frame(&bytes)?;
+                let frame = writer.add_frame(&bytes)?;
+                advance(frame.server(), (frame.first_page() + frame.pages()) * PAGE);
                 phase::reached(Phase::Copying);
                 // A full pool has enough.
                 let _ = spare.try_send(bytes);
             }
             Arrived::Server(server, pages) => {
                 copied[server] = pages;
-                servers += 1;
+                advance(server, k);
             }
             Arrived::Failed(error) => return Err(error.into()),
         }
-        progress(servers, 0);
     }
     Ok(())
 }
@@ -404,9 +403,8 @@ fn receive(
                 if bytes.first_chunk().is_none_or(|number| u32::from_le_bytes(*number) != own) {
                     return Err(link.garbage("it sent a frame of another server".to_owned()));
                 }
-                let mut frame = spares.lock().unwrap_or_else(PoisonError::into_inner).try_recv().unwrap_or_default();
-                frame.clear();
-                frame.extend_from_slice(bytes);
+                let spare = spares.lock().unwrap_or_else(PoisonError::into_inner).try_recv().unwrap_or_default();
+                let frame = link.take_frame(spare);
                 if sender.send(Arrived::Frame(frame)).is_err() {
                     return Ok(None);
                 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum WriteError {
     /// A system call failed.
-    #[error("{action} {}: {source}{}; there is no new snapshot, those before are as they were", .path.display(), way_out(.source))]
+    #[error("{action} {}: {source}{}; there is no new snapshot, those before are as they were", .path.display(), way_out(.source.kind()))]
     System {
         /// What was tried.
         action: &'static str,
@@ -67,16 +67,20 @@ impl WriteError {
 }
 
 /// What the operator can do about a system call that failed.
-fn way_out(error: &Error) -> &'static str {
-    match error.kind() {
+pub(super) fn way_out(error: ErrorKind) -> &'static str {
+    match error {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             ". Make room, keep fewer snapshots, or name a larger place in mcomp.cfg (snapshot.directory)"
         }
         ErrorKind::ReadOnlyFilesystem => {
             ". Mount it for writing, or name another place in mcomp.cfg (snapshot.directory)"
         }
-        ErrorKind::PermissionDenied => ". Let the user of dsm-snapshot write there",
-        ErrorKind::NotFound | ErrorKind::NotADirectory => ". Make the directory first",
+        ErrorKind::PermissionDenied => {
+            ". Write there as the user of the service (sudo -u dsm-snapshot), or name a file elsewhere with --output"
+        }
+        ErrorKind::NotFound | ErrorKind::NotADirectory => {
+            ". Make the directory first, or name another one in mcomp.cfg (snapshot.directory)"
+        }
         _ => "",
     }
 }

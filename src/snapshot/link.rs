@@ -5,10 +5,15 @@ use super::wire::{Answer, Ask, Message, Purpose, Reason};
 use crate::config::Config;
 use std::io;
 use std::net::TcpStream;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a connection may take to come about: a machine that is off does not answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Agents that are greeted at the same time; each takes a thread, and one that is off takes seconds.
+const GREETERS: usize = 32;
 
 /// Why an agent did not do its part. Each message names it.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +149,27 @@ impl Link {
         Ok(link)
     }
 
+    /// Connects to the agents of several servers at the same time, and greets them. The links are in the servers' order.
+    pub(super) fn open_all(config: &Config, servers: Range<usize>) -> Vec<Result<Self, AgentError>> {
+        let threads = GREETERS.min(servers.len());
+        let next = Mutex::new(servers);
+        let opened = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    loop {
+                        let Some(server) = next.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
+                        let link = Self::open(config, server);
+                        opened.lock().unwrap_or_else(PoisonError::into_inner).push((server, link));
+                    }
+                });
+            }
+        });
+        let mut opened = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
+        opened.sort_by_key(|(server, _)| *server);
+        opened.into_iter().map(|(_, link)| link).collect()
+    }
+
     /// The server's index.
     pub(super) fn server(&self) -> usize {
         self.server
@@ -201,6 +227,11 @@ impl Link {
             },
             Err(error) => Err(failed(server, &address, error, task, timeout)),
         }
+    }
+
+    /// Takes the frame that [`Link::next`] has just shown, and leaves a buffer for another one.
+    pub(super) fn take_frame(&mut self, spare: Vec<u8>) -> Vec<u8> {
+        self.connection.take(spare)
     }
 
     fn accepted(&self, answer: Answer) -> Result<Answer, AgentError> {

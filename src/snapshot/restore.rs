@@ -73,13 +73,25 @@ pub enum RestoreError {
          them first, or restore with --force"
     )]
     Busy(usize),
+    /// The memory of a server waits for all of it, and a part is to be restored.
+    #[error(
+        "the memory of server {server} is lost or half restored, and a part of it would open it as it is: restore all of \
+         it, with --range {} {}, or without --range, or begin with zeros first (dsmctl memory accept-empty)",
+        .addresses.start, .addresses.end - .addresses.start
+    )]
+    NotWhole {
+        /// The server's index.
+        server: usize,
+        /// The addresses that it holds.
+        addresses: Range<u64>,
+    },
     /// An agent failed before anything was changed.
     #[error("nothing was restored, and the memory is as it was: {0}")]
     Agent(#[from] AgentError),
     /// Something failed when a part had been replaced.
     #[error(
-        "the restore was cut short: {cause}. The memory of server {} can neither be read nor changed now: restore again, \
-         or begin with zeros (dsmctl memory accept-empty)", join(.servers)
+        "the restore was cut short: {}. The memory of server {} can neither be read nor changed now: restore again, \
+         or begin with zeros (dsmctl memory accept-empty)", reason(.cause), join(.servers)
     )]
     CutShort {
         /// What failed.
@@ -91,6 +103,14 @@ pub enum RestoreError {
 
 fn join(servers: &[usize]) -> String {
     servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Why a restore was cut short: without the words of an error that comes before anything was changed.
+fn reason(cause: &RestoreError) -> String {
+    match cause {
+        RestoreError::Agent(error) => error.to_string(),
+        cause => cause.to_string(),
+    }
 }
 
 impl Plan {
@@ -147,7 +167,7 @@ pub fn restore(
     if !options.force {
         watch(&mut links)?;
     }
-    shut(config, &mut links)?;
+    shut(config, &mut links, &parts)?;
     let servers = parts.iter().map(|(server, _)| *server).collect::<Vec<_>>();
     let cut_short = |servers, cause| RestoreError::CutShort { servers, cause: Box::new(cause) };
     let bytes = fill(config.layout.k(), file, plan, &parts, &mut links, progress)
@@ -185,7 +205,7 @@ fn watch(links: &mut [Link]) -> Result<(), RestoreError> {
 }
 
 /// Freezes all and then shuts all; when one fails, those that were shut are opened again.
-fn shut(config: &Config, links: &mut [Link]) -> Result<(), AgentError> {
+fn shut(config: &Config, links: &mut [Link], parts: &[(usize, Range<u64>)]) -> Result<(), RestoreError> {
     const FREEZE: &str = "keep its writers out";
     const SHUT: &str = "shut its memory";
     let lease = config.snapshot.freeze_timeout;
@@ -193,10 +213,15 @@ fn shut(config: &Config, links: &mut [Link]) -> Result<(), AgentError> {
     for link in &*links {
         link.ask(&Ask::Freeze { lease_us }, FREEZE)?;
     }
-    for link in &mut *links {
+    for (link, (server, part)) in links.iter_mut().zip(parts) {
+        let (server, base) = (*server, *server as u64 * config.layout.k());
+        let addresses = base..base + config.layout.k();
         match link.answer(FREEZE, lease)? {
+            Answer::Frozen { shut: true } if *part != addresses => {
+                return Err(RestoreError::NotWhole { server, addresses });
+            }
             Answer::Frozen { .. } => {}
-            other => return Err(link.unexpected(&other)),
+            other => return Err(link.unexpected(&other).into()),
         }
     }
     for link in &*links {
@@ -217,7 +242,7 @@ fn shut(config: &Config, links: &mut [Link]) -> Result<(), AgentError> {
             ::log::error!("server {} may still wait for a restore: {error}", link.server());
         }
     }
-    Err(error)
+    Err(error.into())
 }
 
 /// Writes every byte of every part, a few servers at a time. Returns the bytes that came from the snapshot.

@@ -47,3 +47,17 @@ pub(crate) fn inherited() -> io::Result<Option<TcpListener>> {
     listener.set_nonblocking(true)?;
     Ok(Some(listener))
 }
+
+/// What to do about an address of mcomp.cfg that cannot be listened on; goes after the error.
+pub(crate) fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            ". Another program has the port: stop it, or change the port in mcomp.cfg on every machine"
+        }
+        io::ErrorKind::AddrNotAvailable => ". This machine does not have the address: see --index, and ip address",
+        io::ErrorKind::PermissionDenied => {
+            ". Ports below 1024 are for root: take another in mcomp.cfg on every machine"
+        }
+        _ => "",
+    }
+}

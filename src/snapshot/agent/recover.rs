@@ -50,15 +50,19 @@ impl Session<'_> {
         let (config, own) = (&self.agent.config, self.agent.index as usize);
         let mut candidates: Vec<Candidate> =
             self.held().into_iter().map(|file| Candidate { file, holder: None }).collect();
-        for server in (0..config.layout.n()).filter(|server| *server != own) {
-            let answer =
-                Link::open(config, server).and_then(|mut link| link.request(&Ask::Snapshots, "list its snapshots"));
-            match answer {
-                Ok(Answer::Snapshots { files }) => {
+        for link in Link::open_all(config, 0..config.layout.n()) {
+            let listed = link.and_then(|mut link| {
+                let asked = link.server() != own;
+                let answer = if asked { Some(link.request(&Ask::Snapshots, "list its snapshots")?) } else { None };
+                Ok((link.server(), answer))
+            });
+            match listed {
+                Ok((server, Some(Answer::Snapshots { files }))) => {
                     candidates.extend(files.into_iter().map(|file| Candidate { file, holder: Some(server) }));
                 }
-                Ok(_) => ::log::warn!("the agent of server {server} does not list its snapshots"),
-                Err(error) => ::log::info!("no snapshots of server {server}: {error}"),
+                Ok((_, None)) => {}
+                Ok((server, Some(_))) => ::log::warn!("the agent of server {server} does not list its snapshots"),
+                Err(error) => ::log::info!("another machine's snapshots are not looked at: {error}"),
             }
         }
         candidates.sort_by_key(|candidate| (std::cmp::Reverse(candidate.file.cut_time), candidate.holder));

@@ -58,6 +58,12 @@ impl<'a> Session<'a> {
         let (server, peer) = (self.agent.index, self.peer);
         match self.converse() {
             Ok(()) => {}
+            Err(End::Lost(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                ::log::warn!(
+                    DSM_SERVER = server, DSM_CLIENT:% = peer;
+                    "the connection with {peer} was lost before the end: what it wanted is abandoned"
+                );
+            }
             Err(End::Lost(error)) => {
                 ::log::warn!(DSM_SERVER = server, DSM_CLIENT:% = peer; "the connection with {peer} was lost: {error}");
             }
@@ -125,6 +131,15 @@ impl<'a> Session<'a> {
     fn claimed(&mut self, purpose: Purpose, id: &str) -> Result<(), End> {
         let mut claim = self.claim()?;
         let segment = claim.segment();
+        if purpose == Purpose::Snapshot
+            && let Some(shut) = segment.shut()
+        {
+            // Before the freeze, where it would cost the snapshot of the other servers too.
+            let message = format!(
+                "{shut}. Restore a snapshot (dsmctl snapshot restore), or begin with zeros (dsmctl memory accept-empty)"
+            );
+            return Err(End::Refused(Reason::Shut, message));
+        }
         self.connection.answer(&Answer::Claimed { incarnation: segment.incarnation() })?;
         loop {
             match self.connection.control(Some(self.connection.timeout()))? {

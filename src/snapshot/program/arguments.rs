@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Takes snapshots of a distributed shared memory.
 #[derive(Debug, Parser)]
-#[command(name = "dsm-snapshot", version, about, long_about = None, disable_help_subcommand = true)]
+#[command(name = "dsm-snapshot", version, long_about = None, disable_help_subcommand = true)]
 pub(super) struct Arguments {
     /// The configuration file [default: /etc/mcomp.cfg]
     #[arg(long, value_name = "FILE", env = "DSM_CONFIG", global = true)]

@@ -2,7 +2,9 @@
 
 use super::super::{AgentError, CreateError};
 use crate::config::{ConfigError, IdentityError, UntrustedAddress};
+use crate::sys::listening::way_out;
 use std::io;
+use std::net::SocketAddr;
 
 /// Why dsm-snapshot failed.
 #[derive(Debug, thiserror::Error)]
@@ -17,8 +19,14 @@ pub(super) enum Failure {
     Agent(#[from] AgentError),
     #[error(transparent)]
     Create(#[from] CreateError),
-    #[error("listen on {address}: {source}")]
+    #[error("listen on {address}: {source}{}", way_out(.source))]
     Listen { address: String, source: io::Error },
+    #[error(
+        "the service manager listens for this agent on {0}, which other machines can reach, and whoever reaches it can read \
+         and write the memory: set trusted_network = true in [security] if all of them may, else let the socket unit \
+         listen on a loopback address"
+    )]
+    UntrustedSocket(SocketAddr),
     #[error("{0}")]
     System(io::Error),
 }
@@ -28,7 +36,7 @@ impl Failure {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Identity(IdentityError::Range { .. }) => 64,
-            Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) => 78,
+            Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) | Self::UntrustedSocket(_) => 78,
             Self::Agent(error) => error.exit_code(),
             Self::Create(error) => error.exit_code(),
             Self::System(_) => 70,

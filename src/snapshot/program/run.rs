@@ -60,7 +60,14 @@ fn agent(config: Config, index: usize, idle_timeout: Option<Duration>) -> Result
     };
     let failed = |source| Failure::Listen { address: address.clone(), source };
     let (listener, idle) = match listening::inherited().map_err(failed)? {
-        Some(listener) => (listener, Some(idle_timeout.unwrap_or(IDLE))),
+        Some(listener) => {
+            // The socket's unit, not mcomp.cfg, has chosen where.
+            let listens = listener.local_addr().map_err(failed)?;
+            if !config.security.trusted_network && !listens.ip().to_canonical().is_loopback() {
+                return Err(Failure::UntrustedSocket(listens));
+            }
+            (listener, Some(idle_timeout.unwrap_or(IDLE)))
+        }
         None => (listening::bind(&address).and_then(listening::listen).map_err(failed)?, idle_timeout),
     };
     let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|error| Failure::System(error.into()))?);

@@ -1,0 +1,102 @@
+//! The long part of a start: the memory, allocated or restored.
+
+use super::failure::Failure;
+use super::supervisor;
+use crate::config::{Config, OnMemoryLoss};
+use crate::segment::{Found, Opened, Segment, SegmentError, Shut, Start};
+use ::log::Level;
+use signal_hook::consts::SIGHUP;
+use signal_hook::iterator::Signals;
+use std::ops::ControlFlow;
+use std::sync::mpsc::RecvTimeoutError;
+
+/// Opens the segment, and lets it be restored if it was lost and mcomp.cfg says so. None when a signal says to stop.
+pub(super) fn segment(
+    config: &Config,
+    index: u32,
+    reset: bool,
+    signals: &mut Signals,
+) -> Result<Option<Segment>, Failure> {
+    let segment = match open(config, index, reset, signals) {
+        Err(Failure::Segment(error @ SegmentError::Interrupted { .. })) => {
+            ::log::info!(DSM_SERVER = index; "stopped: {error}");
+            return Ok(None);
+        }
+        segment => segment?,
+    };
+    if config.recovery.on_memory_loss == OnMemoryLoss::Restore
+        && segment.shut() == Some(Shut::Waiting)
+        && restore(config, index, signals)?.is_break()
+    {
+        ::log::info!(DSM_SERVER = index; "stopped before the memory was restored; it still waits");
+        return Ok(None);
+    }
+    Ok(Some(segment))
+}
+
+/// Opens the segment, keeping systemd informed and listening to signals, and says what was found.
+fn open(config: &Config, index: u32, reset: bool, signals: &mut Signals) -> Result<Segment, Failure> {
+    let mut progress = |done, total| {
+        supervisor::allocating(done, total);
+        // SIGHUP has nothing to reload yet.
+        if signals.pending().any(|signal| signal != SIGHUP) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    };
+    let start = match config.recovery.on_memory_loss {
+        _ if reset => Start::Reset,
+        OnMemoryLoss::Empty => Start::Serve,
+        OnMemoryLoss::Wait | OnMemoryLoss::Restore => Start::ServeOrWait,
+    };
+    let Opened { segment, found } = Segment::serve(&config.layout, index, start, &mut progress)?;
+    let (level, text) = match found {
+        Found::Segment { layout_changed: false } => (Level::Info, "was re-opened with its memory"),
+        Found::Segment { layout_changed: true } => (
+            Level::Warn,
+            "was re-opened with its memory; the rest of the layout has changed since it was last served: make sure \
+             that every machine has the same mcomp.cfg",
+        ),
+        Found::Nothing | Found::Unfinished if segment.shut().is_some() => (
+            Level::Warn,
+            "was not there: if it held data before, that was lost with a reboot. It waits for a restore, as \
+             recovery.on_memory_loss in mcomp.cfg says",
+        ),
+        Found::Nothing | Found::Unfinished => (
+            Level::Warn,
+            "was not there: its memory begins as zeros. If it held data before, that was lost with a reboot",
+        ),
+        Found::Reset => (Level::Warn, "was thrown away as asked: its memory begins as zeros"),
+    };
+    ::log::log!(level, DSM_SERVER = index; "{} {text}", segment.name());
+    Ok(segment)
+}
+
+/// Lets the agent of this machine restore the newest snapshot, keeping systemd informed. A break when a signal says to stop.
+fn restore(config: &Config, index: u32, signals: &mut Signals) -> Result<ControlFlow<()>, Failure> {
+    let (done, wait) = std::sync::mpsc::channel();
+    let own = config.clone();
+    std::thread::Builder::new()
+        .name("dsm-recovery".to_owned())
+        .spawn(move || done.send(crate::snapshot::recover(&own, index as usize)))
+        .map_err(Failure::Threads)?;
+    loop {
+        supervisor::restoring();
+        match wait.recv_timeout(supervisor::START_STEP) {
+            Ok(Ok((name, _))) => {
+                ::log::warn!(DSM_SERVER = index, DSM_FILE = name.as_str(); "the memory is again as it was in {name}");
+                return Ok(ControlFlow::Continue(()));
+            }
+            Ok(Err(error)) => {
+                ::log::error!(DSM_SERVER = index; "the memory was not restored, and waits: {error}");
+                return Ok(ControlFlow::Continue(()));
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(ControlFlow::Continue(())),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if signals.pending().any(|signal| signal != SIGHUP) {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+}
