@@ -92,14 +92,14 @@ fn take_snapshots(environment: support::agents::Environment<'_>, most: usize) ->
     let cluster = Cluster::builder().servers(SERVERS).k(K).snapshot("freeze_timeout = \"5s\"").start();
     (0..SERVERS).for_each(|index| cluster.start_agent_with(index, environment));
     fill_accounts(&client(&cluster));
-    let (stop, moved, began) = (AtomicBool::new(false), AtomicU64::new(0), Instant::now());
+    let (stop, transfers, began) = (AtomicBool::new(false), AtomicU64::new(0), Instant::now());
     let mut random = Random::new("snapshot_global_cut");
     let mut memory = vec![0; SERVERS * usize::try_from(K).unwrap()];
     std::thread::scope(|scope| {
         let _stop = StopAtEnd(&stop);
         for mover in 0..MOVERS {
-            let (client, random, stop, moved) = (client(&cluster), random.fork(), &stop, &moved);
-            scope.spawn(move || move_money(&client, mover, random, stop, moved));
+            let (client, random, stop, transfers) = (client(&cluster), random.fork(), &stop, &transfers);
+            scope.spawn(move || move_money(&client, mover, random, stop, transfers));
         }
         let ring = ring::Ring::start(&cluster);
         let (mut taken, mut wrong) = (0, Vec::new());
@@ -116,7 +116,7 @@ fn take_snapshots(environment: support::agents::Environment<'_>, most: usize) ->
              out of order: {wrong:?}",
             began.elapsed(),
             ring.rounds(),
-            moved.load(Ordering::SeqCst),
+            transfers.load(Ordering::SeqCst),
         );
         ring.stop();
         (taken, wrong)
