@@ -68,6 +68,11 @@ impl Connection {
         wire::receive(&mut self.reader, &mut self.buffer)
     }
 
+    /// Takes the payload of the last message, and leaves another buffer to be filled.
+    pub(super) fn take(&mut self, spare: Vec<u8>) -> Vec<u8> {
+        std::mem::replace(&mut self.buffer, spare)
+    }
+
     /// Receives a message within the time for one.
     pub(super) fn receive_soon(&mut self) -> io::Result<Message<'_>> {
         self.receive(Some(self.timeout))

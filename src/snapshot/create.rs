@@ -9,6 +9,7 @@ use super::{
     SnapshotWriter, Written, apply_retention, remove_stale_partials,
 };
 use crate::config::Config;
+use crate::layout::PAGE;
 use std::io::ErrorKind;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -53,7 +54,7 @@ pub enum Created {
         /// The names of old snapshots that were deleted.
         deleted: Vec<String>,
     },
-    /// The agent of a server before this one answers: that one is the master.
+    /// Another server is the first whose agent answers: that one is the master.
     NotMaster {
         /// The master's index.
         master: usize,
@@ -116,6 +117,7 @@ impl CreateError {
             Self::Agent(error) => error.exit_code(),
             Self::Missing { .. } => 69,
             Self::Write(WriteError::UnderWay(_)) => 75,
+            Self::Write(WriteError::Frame { .. } | WriteError::Order { .. }) => 76,
             Self::Write(WriteError::System { source, .. }) if source.kind() == ErrorKind::PermissionDenied => 77,
             Self::Directory(error) if error.kind() == ErrorKind::PermissionDenied => 77,
             Self::Write(_) | Self::Directory(_) => 74,
@@ -150,8 +152,11 @@ pub fn create(config: &Config, options: &Options, progress: &mut dyn FnMut(u64, 
         }
     }
     if let (Some(own), Some(master)) = (options.own, links.first().map(Link::server))
-        && master < own
+        && master != own
     {
+        for error in missing.iter().filter(|_| own < master) {
+            ::log::warn!("{error}");
+        }
         let address = config.servers[master].snapshot.as_ref().map_or(String::new(), ToString::to_string);
         return Ok(Created::NotMaster { master, address });
     }
@@ -299,7 +304,8 @@ fn transfer(
     mut writer: SnapshotWriter,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Written, Vec<u64>), CreateError> {
-    let (k, servers) = (config.layout.k(), links.len());
+    let total = config.layout.k() * links.len() as u64;
+    let servers = links.len();
     let mut copied = vec![0; config.layout.n()];
     let waiting = Mutex::new(links.into_iter());
     let (sender, receiver) = sync_channel(FRAMES);
@@ -312,40 +318,46 @@ fn transfer(
             scope.spawn(move || receive_each(config, waiting, &sender, spares));
         }
         drop(sender);
-        write(&receiver, &spare, &mut writer, &mut copied, &mut |server, bytes| {
-            progress(server as u64 * k + bytes, servers as u64 * k);
-        })
-        // The receiver is dropped here when that has failed: then senders stop, and their links are closed.
-        .inspect_err(|_| drop(receiver))
+        write(&receiver, &spare, &mut writer, &mut copied, &mut |done| progress(done, total))
+            // The receiver is dropped here when that has failed: then senders stop, and their links are closed.
+            .inspect_err(|_| drop(receiver))
     })?;
     phase::reached(Phase::Written);
     Ok((writer.finish()?, copied))
 }
 
-/// `progress` is told the number of servers that are written, and bytes of others.
+/// Writes what arrives. `progress` is told how many bytes of the memory are done, zeros among them.
 fn write(
     receiver: &Receiver<Arrived>,
     spare: &SyncSender<Vec<u8>>,
     writer: &mut SnapshotWriter,
     copied: &mut [u64],
-    progress: &mut dyn FnMut(usize, u64),
+    progress: &mut dyn FnMut(u64),
 ) -> Result<(), CreateError> {
-    let mut servers = 0;
+    let k = writer.header().layout().k();
+    // How far each server is; pages come in ascending order.
+    let mut reached = vec![0; copied.len()];
+    let mut done = 0;
+    let mut advance = |server: usize, offset: u64| {
+        done += offset - reached[server];
+        reached[server] = offset;
+        progress(done);
+    };
     for arrived in receiver {
         match arrived {
             Arrived::Frame(bytes) => {
-                writer.add_frame(&bytes)?;
+                let frame = writer.add_frame(&bytes)?;
+                advance(frame.server(), (frame.first_page() + frame.pages()) * PAGE);
                 phase::reached(Phase::Copying);
                 // A full pool has enough.
                 let _ = spare.try_send(bytes);
             }
             Arrived::Server(server, pages) => {
                 copied[server] = pages;
-                servers += 1;
+                advance(server, k);
             }
             Arrived::Failed(error) => return Err(error.into()),
         }
-        progress(servers, 0);
     }
     Ok(())
 }
@@ -391,9 +403,8 @@ fn receive(
                 if bytes.first_chunk().is_none_or(|number| u32::from_le_bytes(*number) != own) {
                     return Err(link.garbage("it sent a frame of another server".to_owned()));
                 }
-                let mut frame = spares.lock().unwrap_or_else(PoisonError::into_inner).try_recv().unwrap_or_default();
-                frame.clear();
-                frame.extend_from_slice(bytes);
+                let spare = spares.lock().unwrap_or_else(PoisonError::into_inner).try_recv().unwrap_or_default();
+                let frame = link.take_frame(spare);
                 if sender.send(Arrived::Frame(frame)).is_err() {
                     return Ok(None);
                 }

@@ -229,6 +229,11 @@ impl Link {
         }
     }
 
+    /// Takes the frame that [`Link::next`] has just shown, and leaves a buffer for another one.
+    pub(super) fn take_frame(&mut self, spare: Vec<u8>) -> Vec<u8> {
+        self.connection.take(spare)
+    }
+
     fn accepted(&self, answer: Answer) -> Result<Answer, AgentError> {
         accepted(self.server, &self.address, answer)
     }

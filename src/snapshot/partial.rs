@@ -4,6 +4,7 @@
 use super::error::WriteError;
 use super::format::MAGIC;
 use super::name::PARTIAL_SUFFIX;
+use crate::sys::writeback;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, RenameFlags, renameat2};
 use std::fs::{File, OpenOptions};
@@ -17,10 +18,17 @@ const ATTEMPTS: usize = 16;
 /// Who may read a snapshot: it is the memory. The owner's group, like the segment's.
 const MODE: u32 = 0o640;
 
+/// After so many bytes the kernel is told to write them, so that the disk works while pages are still on their way.
+const WRITEBACK: u64 = 8 << 20;
+
 /// A file that is removed unless it is published.
 pub(super) struct Partial {
     path: PathBuf,
     file: Flock<File>,
+    /// Bytes written.
+    written: u64,
+    /// Bytes of them that the kernel was told to write to the disk.
+    begun: u64,
     published: bool,
 }
 
@@ -49,7 +57,7 @@ impl Partial {
                     if let Ok(file) = Flock::lock(file, FlockArg::LockExclusiveNonblock)
                         && file.metadata().is_ok_and(|file| file.nlink() > 0)
                     {
-                        return Ok(Self { path, file, published: false });
+                        return Ok(Self { path, file, written: 0, begun: 0, published: false });
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => match remove_stale(&path) {
@@ -96,7 +104,14 @@ impl Partial {
 
 impl Write for Partial {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self.file).write(bytes)
+        let count = (&*self.file).write(bytes)?;
+        self.written += count as u64;
+        if self.written - self.begun >= WRITEBACK {
+            // Only a head start: the sync in the end counts, and where this cannot be done it has more to do.
+            let _ = writeback::begin(&*self.file, self.begun, self.written - self.begun);
+            self.begun = self.written;
+        }
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {

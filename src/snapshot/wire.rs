@@ -192,7 +192,7 @@ fn garbage(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
 
-/// Receives one message into `buffer`, which grows to the longest one seen.
+/// Receives one message, whose payload is then all of `buffer`.
 ///
 /// # Errors
 /// When the stream fails or ends, and [`io::ErrorKind::InvalidData`] for bytes that are no message.
@@ -219,12 +219,9 @@ pub(super) fn receive<'a>(stream: &mut impl Read, buffer: &'a mut Vec<u8>) -> io
     if !(least..=most).contains(&length) {
         return Err(garbage(format!("it sent a message of {length} bytes, where {least} to {most} are allowed")));
     }
-    if buffer.len() < length {
-        buffer.resize(length, 0);
-    }
-    let payload = &mut buffer[..length];
-    stream.read_exact(payload)?;
-    let payload = &buffer[..length];
+    buffer.resize(length, 0);
+    stream.read_exact(buffer)?;
+    let payload = &buffer[..];
     if header.kind != FRAME && crc32c::crc32c(payload) != header.checksum.get() {
         return Err(garbage("it sent a message whose checksum does not match"));
     }

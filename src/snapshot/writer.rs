@@ -123,17 +123,17 @@ impl SnapshotWriter {
     }
 
     /// Adds a frame, header and stored bytes, as [`FrameEncoder`] made it, perhaps on another machine: all of it is
-    /// checked, and decompressed to see that it can be.
+    /// checked, and decompressed to see that it can be. Returns what the frame covers.
     ///
     /// # Errors
     /// When it is not a sound frame of this snapshot, comes out of order, or cannot be written. The snapshot can then
     /// not be finished.
-    pub fn add_frame(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+    pub fn add_frame(&mut self, bytes: &[u8]) -> Result<FrameHeader, WriteError> {
         self.flush()?;
         let checked = Frame::parse(bytes, &self.output.header)
             .and_then(|frame| self.decoder.decode(&frame).map(|_| *frame.header()));
         match checked {
-            Ok(header) => self.output.append(&header, bytes),
+            Ok(header) => self.output.append(&header, bytes).map(|()| header),
             Err(source) => {
                 self.output.broken = true;
                 Err(WriteError::Frame { server: claimed_server(bytes), source })

@@ -7,3 +7,4 @@ pub(crate) mod mapping;
 pub(crate) mod ofd;
 pub(crate) mod semaphore;
 pub(crate) mod terminal;
+pub(crate) mod writeback;
