@@ -5,7 +5,7 @@ mod support;
 
 use dsm::layout::PAGE;
 use dsm::protocol::{AtomicOperation, Extent, Word};
-use dsm::segment::{Claim, Cut, CutGone, CutPage, FreezeError, Segment, Shut, Worker};
+use dsm::segment::{CUT_RUN, Claim, Cut, CutGone, CutPages, FreezeError, Segment, Shut, Worker};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use support::segment::Name;
@@ -23,12 +23,12 @@ fn with_segment(what: &str, body: impl FnOnce(&Segment, &mut Claim)) {
 }
 
 fn image(segment: &Segment, cut: Cut) -> Result<Vec<u8>, CutGone> {
-    let mut image = Vec::new();
-    for page in 0..usize::try_from(PAGES).unwrap() {
-        let mut bytes = [0xee; 4096];
-        match segment.read_cut(cut, page, &mut bytes)? {
-            CutPage::Zeros => image.extend_from_slice(&[0; 4096]),
-            CutPage::Bytes => image.extend_from_slice(&bytes),
+    let pages = usize::try_from(PAGES).unwrap();
+    let mut image = vec![0; pages * 4096];
+    for (run, bytes) in image.chunks_mut(CUT_RUN * 4096).enumerate() {
+        let first = run * CUT_RUN;
+        if segment.read_cut(cut, first..pages.min(first + CUT_RUN), bytes)? == CutPages::Zeros {
+            assert!(bytes.iter().all(|byte| *byte == 0));
         }
     }
     Ok(image)
@@ -81,7 +81,7 @@ fn a_copy_area_without_room_abandons_the_cut_and_not_the_writer() {
         worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
         let cut = claim.freeze(LEASE).unwrap().cut(3 * PAGE).unwrap();
         worker.fill(Extent::new(0, 3 * PAGE, K).unwrap(), 2, None).unwrap();
-        assert_eq!(segment.read_cut(cut, 1, &mut [0; 4096]), Ok(CutPage::Bytes));
+        assert_eq!(segment.read_cut(cut, 1..2, &mut [0; 4096]), Ok(CutPages::Bytes));
         worker.fill(Extent::new(0, 4 * PAGE, K).unwrap(), 3, None).unwrap();
         assert_eq!(image(segment, cut), Err(CutGone));
         assert_eq!(&live(&mut worker)[..5], &[3; 5]);

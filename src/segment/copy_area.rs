@@ -8,6 +8,7 @@ use super::cut::Page;
 use super::geometry::page_size;
 use super::shared::Shared;
 use super::superblock::Field;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::uio::{pread, pwrite};
 use std::sync::atomic::Ordering;
 
@@ -26,9 +27,16 @@ impl Shared {
         written.then_some(slot)
     }
 
-    /// Reads a page; `false` when it is not there.
-    pub(super) fn read_copy_area(&self, slot: u64, buffer: &mut Page) -> bool {
-        offset(slot).is_some_and(|offset| pread(&self.copy_area, buffer, offset) == Ok(buffer.len()))
+    /// Reads a page and gives its memory back; `false` when it is not there.
+    pub(super) fn take_copy(&self, slot: u64, buffer: &mut Page) -> bool {
+        let Some(offset) = offset(slot) else { return false };
+        let read = pread(&self.copy_area, buffer, offset) == Ok(buffer.len());
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        #[allow(clippy::cast_possible_wrap)] // 4096
+        let length = page_size() as i64;
+        // Otherwise it is given back with all others when the cut ends.
+        let _ = fallocate(&self.copy_area, flags, offset, length);
+        read
     }
 
     pub(super) fn empty_copy_area(&self) -> Result<(), SegmentError> {

@@ -16,6 +16,7 @@ use super::geometry::page_size;
 use super::shared::Shared;
 use super::superblock::Field;
 use super::{Segment, SegmentError};
+use nix::sys::uio::pread;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -45,9 +46,12 @@ pub struct Cut {
 #[error("the snapshot was abandoned: the copy area was full, or another snapshot took its place")]
 pub struct CutGone;
 
-/// A page as the cut shows it.
+/// The most pages that are read together.
+pub const CUT_RUN: usize = 64;
+
+/// Pages as the cut shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CutPage {
+pub enum CutPages {
     /// All bytes are zero; the buffer is untouched.
     Zeros,
     /// The bytes are in the buffer.
@@ -55,33 +59,32 @@ pub enum CutPage {
 }
 
 impl Segment {
-    /// Reads page `page` of the cut; takes no lock. Each page can be read once: after that writers need not save it.
+    /// Reads a run of pages of the cut, at most [`CUT_RUN`], into `buffer`, which has their length; takes no lock. Each page
+    /// can be read once: after that writers need not save it, and what they have saved is given back.
     ///
     /// # Errors
-    /// [`CutGone`], also for a page that was read already.
-    pub fn read_cut(&self, cut: Cut, page: usize, buffer: &mut Page) -> Result<CutPage, CutGone> {
+    /// [`CutGone`], also for a page that was read already. The buffer means nothing then.
+    ///
+    /// # Panics
+    /// When the lengths differ, or the run is longer than [`CUT_RUN`].
+    pub fn read_cut(&self, cut: Cut, pages: Range<usize>, buffer: &mut [u8]) -> Result<CutPages, CutGone> {
+        assert!(pages.len() <= CUT_RUN && buffer.len() == pages.len() * page_size(), "{pages:?}");
         let shared = &self.shared;
-        let word = shared.cut_word(page);
-        loop {
-            if !shared.is_cut(cut.number) {
-                return Err(CutGone);
-            }
-            // Nobody has ever written it; whoever does now saves it as zeros.
-            if shared.page_version(page).load(Ordering::Acquire) == 0 {
-                return Ok(CutPage::Zeros);
-            }
-            let found = word.load(Ordering::Acquire);
-            if found >> 32 == u64::from(cut.number) {
-                return shared.read_copy(cut.number, found & LOW, buffer);
-            }
-            // Nobody has changed the page since the cut, if nobody has saved it by the time of the exchange below.
-            shared.mapping.copy_out(shared.geometry.data + page * page_size(), buffer);
-            fence(Ordering::Acquire);
-            let read = u64::from(cut.number) << 32 | READ;
-            if word.compare_exchange(found, read, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                return Ok(if *buffer == ZERO_PAGE { CutPage::Zeros } else { CutPage::Bytes });
-            }
+        // What nobody has ever written is zeros; whoever writes it now saves it as such.
+        if pages.clone().all(|page| shared.page_version(page).load(Ordering::Acquire) == 0) {
+            return if shared.is_cut(cut.number) { Ok(CutPages::Zeros) } else { Err(CutGone) };
         }
+        let mut found = [0; CUT_RUN];
+        for (page, found) in pages.clone().zip(&mut found) {
+            *found = shared.cut_word(page).load(Ordering::Acquire);
+        }
+        shared.read_data(&pages, buffer)?;
+        for ((page, found), bytes) in pages.zip(found).zip(buffer.as_chunks_mut().0) {
+            shared.settle_page(cut.number, page, found, bytes)?;
+        }
+        // A writer that found no room ended the cut before it changed its page.
+        fence(Ordering::Acquire);
+        if shared.is_cut(cut.number) { Ok(CutPages::Bytes) } else { Err(CutGone) }
     }
 }
 
@@ -123,7 +126,7 @@ impl Shared {
         }
         let mut bytes: Page = [0; page_size()];
         self.mapping.copy_out(self.geometry.data + page * page_size(), &mut bytes);
-        let place = if bytes.iter().all(|byte| *byte == 0) {
+        let place = if bytes == ZERO_PAGE {
             Some(ZEROS)
         } else {
             self.copy_aside(&bytes).map(|slot| slot + FIRST_SLOT)
@@ -146,15 +149,35 @@ impl Shared {
         }
     }
 
-    fn read_copy(&self, number: u32, place: u64, buffer: &mut Page) -> Result<CutPage, CutGone> {
-        match place {
-            READ => Err(CutGone),
-            ZEROS => Ok(CutPage::Zeros),
-            slot => {
-                let read = self.read_copy_area(slot - FIRST_SLOT, buffer);
-                // After the read: the area is emptied, and used again, only for a cut that is over.
-                if read && self.is_cut(number) { Ok(CutPage::Bytes) } else { Err(CutGone) }
+    /// Copies pages as they stand. Through the file, not the mapping: the tables of a process that reads all of a large
+    /// segment once would take more memory than anything else of it.
+    fn read_data(&self, pages: &Range<usize>, buffer: &mut [u8]) -> Result<(), CutGone> {
+        let offset = i64::try_from(self.geometry.data + pages.start * page_size()).map_err(|_| CutGone)?;
+        // The object was measured when it was mapped, and nobody makes it shorter.
+        let read = pread(&self.file, buffer, offset);
+        // No look at the pages' words may come before the copy.
+        fence(Ordering::Acquire);
+        if read == Ok(buffer.len()) { Ok(()) } else { Err(CutGone) }
+    }
+
+    /// Makes `bytes`, a copy of the page that was made after its word was `found`, the page as the cut shows it.
+    fn settle_page(&self, number: u32, page: usize, mut found: u64, bytes: &mut Page) -> Result<(), CutGone> {
+        let word = self.cut_word(page);
+        let read = u64::from(number) << 32 | READ;
+        if found >> 32 != u64::from(number) {
+            // Nobody has changed the page since the cut, if nobody has saved it by the time of this exchange.
+            match word.compare_exchange(found, read, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Ok(()),
+                Err(saved) => found = saved,
             }
         }
+        match found & LOW {
+            READ => return Err(CutGone),
+            ZEROS => bytes.fill(0),
+            slot if self.take_copy(slot - FIRST_SLOT, bytes) => {}
+            _ => return Err(CutGone),
+        }
+        word.store(read, Ordering::Release);
+        Ok(())
     }
 }

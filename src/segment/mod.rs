@@ -22,7 +22,7 @@ mod superblock;
 mod worker;
 
 pub use claim::{Claim, FreezeError, Frozen};
-pub use cut::{Cut, CutGone, CutPage, Page};
+pub use cut::{CUT_RUN, Cut, CutGone, CutPages, Page};
 pub use error::SegmentError;
 pub use gate::Shut;
 pub use geometry::{SESSIONS, WORKERS, overhead};

@@ -13,8 +13,8 @@ const KEEP_ALIVE_IDLE: u32 = 10;
 const KEEP_ALIVE_INTERVAL: u32 = 5;
 const KEEP_ALIVE_PROBES: u32 = 3;
 
-/// Bytes received together.
-const BUFFER: usize = 256 << 10;
+/// Bytes received together. Longer payloads go past this buffer to where they belong.
+const BUFFER: usize = 16 << 10;
 
 /// One end.
 pub(super) struct Connection {

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const SENDERS: usize = 4;
 
 /// Frames that were received and are not written yet.
-const FRAMES: usize = 8;
+const FRAMES: usize = 4;
 
 /// How a snapshot is to be made.
 #[derive(Debug, Clone, Default)]

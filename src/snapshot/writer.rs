@@ -11,8 +11,8 @@ use crate::layout::PAGE;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes that wait to be written together, so that small frames cost no system call each.
-const BUFFER: usize = 1 << 20;
+/// Bytes that wait to be written together, so that small frames cost no system call each. Longer ones do not wait.
+const BUFFER: usize = 64 << 10;
 
 /// Where a snapshot goes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use super::super::wire::{self, Answer, Ask, Reason};
 use super::super::{Compression, FrameEncoder, Header, HeaderFields, Level};
 use super::session::{End, Session};
 use crate::layout::PAGE;
-use crate::segment::{Claim, Cut, CutGone, CutPage, Page, Segment};
+use crate::segment::{CUT_RUN, Claim, Cut, CutGone, CutPages, Page, Segment};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -67,15 +67,16 @@ struct Frames<'a> {
 
 impl Frames<'_> {
     fn send(mut self, mut encoder: FrameEncoder) -> Result<u64, End> {
-        let pages = self.segment.k() / PAGE;
-        let mut buffer: Page = [0; size_of::<Page>()];
-        for page in 0..pages {
-            // Below k, which is a usize.
-            #[allow(clippy::cast_possible_truncation)]
-            let read = self.segment.read_cut(self.cut, page as usize, &mut buffer);
-            match read.map_err(abandoned)? {
-                CutPage::Zeros => {}
-                CutPage::Bytes => encoder.add(page, &buffer, |frame| self.emit(frame))?,
+        // Of a segment that is mapped: it fits.
+        #[allow(clippy::cast_possible_truncation)]
+        let pages = (self.segment.k() / PAGE) as usize;
+        let mut buffer = vec![0; CUT_RUN * size_of::<Page>()];
+        for first in (0..pages).step_by(CUT_RUN) {
+            let run = first..pages.min(first + CUT_RUN);
+            let bytes = &mut buffer[..run.len() * size_of::<Page>()];
+            match self.segment.read_cut(self.cut, run, bytes).map_err(abandoned)? {
+                CutPages::Zeros => {}
+                CutPages::Bytes => encoder.add(first as u64, bytes, |frame| self.emit(frame))?,
             }
         }
         encoder.flush(|frame| self.emit(frame))?;
