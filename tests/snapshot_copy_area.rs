@@ -52,7 +52,7 @@ fn is_abandoned_under_load(cluster: &Cluster) {
             let before = rounds.each_ref().map(|done| done.load(Ordering::Relaxed));
             wait_for("the writers go on", PATIENCE, || {
                 // The second one has begun after the call.
-                writers.iter().any(|writer| writer.is_finished())
+                writers.iter().any(std::thread::ScopedJoinHandle::is_finished)
                     || rounds.iter().zip(before).all(|(done, before)| done.load(Ordering::Relaxed) >= before + 2)
             });
         };
