@@ -50,7 +50,7 @@ fn journal(mover: usize) -> u64 {
 ///
 /// So at every instant the accounts together have what they had at first, less at most what stands in the journals; and
 /// never more.
-fn move_money(client: &Client, mover: usize, mut random: Random, stop: &AtomicBool, moved: &AtomicU64) {
+fn move_money(client: &Client, mover: usize, mut random: Random, stop: &AtomicBool, transfers: &AtomicU64) {
     let write = |address, value: u64| client.write(address, &value.to_le_bytes()).unwrap();
     while !stop.load(Ordering::SeqCst) {
         let from = random.index(SERVERS);
@@ -61,7 +61,7 @@ fn move_money(client: &Client, mover: usize, mut random: Random, stop: &AtomicBo
         client.fetch_add(from, amount.wrapping_neg()).unwrap();
         client.fetch_add(to, amount).unwrap();
         write(journal(mover), 0);
-        moved.fetch_add(1, Ordering::SeqCst);
+        transfers.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -92,14 +92,14 @@ fn take_snapshots(environment: support::agents::Environment<'_>, most: usize) ->
     let cluster = Cluster::builder().servers(SERVERS).k(K).snapshot("freeze_timeout = \"5s\"").start();
     (0..SERVERS).for_each(|index| cluster.start_agent_with(index, environment));
     fill_accounts(&client(&cluster));
-    let (stop, moved, began) = (AtomicBool::new(false), AtomicU64::new(0), Instant::now());
+    let (stop, transfers, began) = (AtomicBool::new(false), AtomicU64::new(0), Instant::now());
     let mut random = Random::new("snapshot_global_cut");
     let mut memory = vec![0; SERVERS * usize::try_from(K).unwrap()];
     std::thread::scope(|scope| {
         let _stop = StopAtEnd(&stop);
         for mover in 0..MOVERS {
-            let (client, random, stop, moved) = (client(&cluster), random.fork(), &stop, &moved);
-            scope.spawn(move || move_money(&client, mover, random, stop, moved));
+            let (client, random, stop, transfers) = (client(&cluster), random.fork(), &stop, &transfers);
+            scope.spawn(move || move_money(&client, mover, random, stop, transfers));
         }
         let ring = ring::Ring::start(&cluster);
         let (mut taken, mut wrong) = (0, Vec::new());
@@ -116,7 +116,7 @@ fn take_snapshots(environment: support::agents::Environment<'_>, most: usize) ->
              out of order: {wrong:?}",
             began.elapsed(),
             ring.rounds(),
-            moved.load(Ordering::SeqCst),
+            transfers.load(Ordering::SeqCst),
         );
         ring.stop();
         (taken, wrong)

@@ -5,7 +5,7 @@ use super::program::Program;
 use super::{Cluster, wait_for};
 use dsm::snapshot::SnapshotFile;
 use nix::sys::signal::Signal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,11 +19,20 @@ const FREE_AGAIN: Duration = Duration::from_secs(20);
 /// What says that another snapshot is under way.
 pub const UNDER_WAY: i32 = 75;
 
+/// An agent cannot be reached, or has failed.
+pub const UNAVAILABLE: i32 = 69;
+
 /// How many masters were started by this process: each has a file of its own for its stderr.
 static MASTERS: AtomicUsize = AtomicUsize::new(0);
 
-/// A run of `dsm-snapshot create`, which is killed when this is dropped.
+/// A run of `dsm-snapshot create` or `dsmctl snapshot create`, which is killed when this is dropped.
 pub struct Master(Program);
+
+/// Whether a master has failed for the freeze lasted too long, which a busy machine is enough for.
+pub fn is_late(run: &Run) -> bool {
+    let late = ["stood still for longer than allowed", "did not keep its writers out within"];
+    run.code == UNAVAILABLE && late.iter().any(|words| run.stderr.contains(words))
+}
 
 impl Cluster {
     /// Starts the agent of every server and waits until all listen.
@@ -69,11 +78,23 @@ impl Cluster {
 
     /// Starts a master on the machine of server 0, and does not wait.
     pub fn spawn_master(&self, arguments: &[&str], environment: Environment<'_>) -> Master {
+        let mut command = self.snapshot_command(0);
+        self.spawn_as_master(command.arg("create").args(arguments), environment)
+    }
+
+    /// Starts `dsmctl snapshot create` and does not wait.
+    pub fn spawn_dsmctl_create(&self, output: &Path, environment: Environment<'_>) -> Master {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dsmctl"));
+        command.env("DSM_CONFIG", self.config_path()).args(["snapshot", "create", "--output"]).arg(output);
+        self.spawn_as_master(&mut command, environment)
+    }
+
+    /// Starts what is a master, and does not wait.
+    pub fn spawn_as_master(&self, command: &mut Command, environment: Environment<'_>) -> Master {
         let number = MASTERS.fetch_add(1, Ordering::Relaxed);
         let stderr = self.directory().join(format!("stderr.master.{number}"));
         let master = Master(Program::new(format!("master {number}"), stderr));
-        let mut command = self.snapshot_command(0);
-        master.0.spawn(command.arg("create").args(arguments).envs(environment.iter().copied()));
+        master.0.spawn(command.envs(environment.iter().copied()));
         master
     }
 
@@ -82,7 +103,8 @@ impl Cluster {
         self.spawn_master(&[], environment).wait()
     }
 
-    /// Takes a snapshot and opens it, trying again while another one is under way, as after one whose agent died.
+    /// Takes a snapshot and opens it, trying again while another one is under way, as after one whose agent died, or the
+    /// machine is too busy for the freeze.
     ///
     /// # Panics
     /// When that fails otherwise, or the other one does not end; and when the file is not sound.
@@ -90,7 +112,7 @@ impl Cluster {
         let before = self.snapshots();
         wait_for("no other snapshot is under way", FREE_AGAIN, || {
             let run = self.create_snapshot(&[]);
-            assert!(run.code == 0 || run.code == UNDER_WAY, "exit code {}: {}", run.code, run.stderr);
+            assert!([0, UNDER_WAY].contains(&run.code) || is_late(&run), "exit code {}: {}", run.code, run.stderr);
             run.code == 0
         });
         let added: Vec<PathBuf> = self.snapshots().into_iter().filter(|path| !before.contains(path)).collect();
@@ -117,6 +139,15 @@ impl Cluster {
         let paths = entries.map(|entry| entry.expect("an entry").path());
         paths.filter(|path| path.extension().is_some_and(|extension| extension == "partial")).collect()
     }
+
+    /// Waits until nothing is left of the pages that writers saved for a snapshot.
+    pub fn wait_until_copy_areas_are_empty(&self) {
+        let areas = || self.leftovers().into_iter().filter(|path| path.to_string_lossy().ends_with(".copies"));
+        assert_eq!(areas().count(), self.n(), "a copy area for each server: {:?}", self.leftovers());
+        wait_for("the copy areas are empty", FREE_AGAIN, || {
+            areas().all(|path| std::fs::metadata(path).expect("a copy area").len() == 0)
+        });
+    }
 }
 
 impl Master {
@@ -124,6 +155,11 @@ impl Master {
     pub fn wait(self) -> Run {
         let code = self.0.wait_for_code();
         Run { code, stdout: Vec::new(), stderr: self.0.stderr() }
+    }
+
+    /// What runs.
+    pub fn program(&self) -> &Program {
+        &self.0
     }
 
     /// Waits until it stands still by `DSM_TEST_STOP_AT`.

@@ -6,6 +6,7 @@ pub mod agents;
 pub mod block;
 pub mod cluster;
 pub mod dsmctl;
+pub mod messages;
 pub mod namespace;
 pub mod process;
 pub mod program;

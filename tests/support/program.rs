@@ -1,6 +1,6 @@
 //! A program that a test runs beside itself: started, stopped, killed, and asked afterwards what it said.
 
-use super::process::state;
+use super::process::{places, state};
 use nix::sys::signal::Signal;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 /// How long a program may take to listen, on a machine that is busy with other tests.
 const READY: Duration = Duration::from_secs(20);
 
-/// How long a program may take to end: dsmd's own `limits.shutdown_timeout` is 5 s.
-const STOPPED: Duration = Duration::from_secs(15);
+/// How long a program may take to end: dsmd's own `limits.shutdown_timeout` is 5 s, and a busy disk may take longer to
+/// write a snapshot.
+const STOPPED: Duration = Duration::from_secs(60);
 
 /// One of them, over all its starts. It is killed when this is dropped.
 ///
@@ -81,9 +82,10 @@ impl Program {
                 return status;
             }
             if Instant::now() >= end {
+                let places = places(child.id());
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!("{} goes on after {STOPPED:?}:\n{}", self.name, self.stderr());
+                panic!("{} goes on after {STOPPED:?}, its threads in {places:?}:\n{}", self.name, self.stderr());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -104,6 +106,11 @@ impl Program {
             'Z' => panic!("{} has ended instead of standing still:\n{}", self.name, self.stderr()),
             state => state == 'T',
         });
+    }
+
+    /// Whether it was stopped by a signal, or has ended, and not been waited for.
+    pub fn has_stopped(&self) -> bool {
+        ['T', 'Z'].contains(&state(self.pid()))
     }
 
     /// Sends it a signal.

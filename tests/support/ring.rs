@@ -6,6 +6,8 @@ use super::block::{self, Label, SHORTEST};
 use super::random::Random;
 use super::{Cluster, client};
 use dsm::Client;
+use dsm::snapshot::SnapshotFile;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -145,6 +147,21 @@ fn go_round(shared: &Shared, client: &Client, k: u64, writer: usize, mut random:
 fn round(writer: usize, servers: usize) -> impl Iterator<Item = usize> {
     let backwards = writer % 4 >= 2;
     (0..servers).map(move |step| (writer + if backwards { servers - step } else { step }) % servers)
+}
+
+/// Checks that a snapshot is whole, and of one instant.
+///
+/// # Panics
+/// When it is not.
+#[allow(clippy::cast_possible_truncation)] // memories of tests are small
+pub fn check_snapshot(path: &Path) {
+    let read = |file: SnapshotFile| {
+        file.verify(|_, _| {})?;
+        let mut memory = vec![0; file.header().layout().size() as usize];
+        file.read_range(0, &mut memory).map(|()| check(&memory, file.header().layout().k() as usize))
+    };
+    let wrong = SnapshotFile::open(path).and_then(read).expect("a whole snapshot");
+    assert!(wrong.is_empty(), "{}: {wrong:?}", path.display());
 }
 
 /// What is wrong with a memory that the writers have written to, of segments of `k` bytes, if it is that of an instant.
