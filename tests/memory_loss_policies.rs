@@ -251,6 +251,45 @@ fn a_server_is_not_ready_before_it_is_restored_and_can_be_stopped_until_then() {
     check(&cluster, &bytes, &bytes);
 }
 
+#[test]
+fn an_agent_that_dies_while_it_restores_leaves_a_server_that_waits() {
+    let cluster = cluster("restore");
+    cluster.dsmctl("memory accept-empty").prints();
+    let (bytes, file) = snapshot_of_another(&cluster, &mut Random::new("killed"));
+    cluster.restart_agent_with(1, &[("DSM_TEST_DIE_AT", "restoring")]);
+    lose(&cluster, 1);
+    cluster.waits_for_restore(1);
+    cluster.restart_agent(1);
+    cluster.restore(&file, &format!("--range {K} {K}")).prints();
+    check(&cluster, &bytes, &bytes);
+}
+
+#[test]
+fn nothing_of_a_snapshot_whose_holder_dies_is_left_when_an_older_one_is_restored() {
+    // More than the buffers of a connection hold.
+    const K: u64 = 16 << 20;
+    let recovery = "[recovery]\non_memory_loss = \"restore\"";
+    let cluster = Cluster::builder().servers(2).k(K).config(recovery).start();
+    cluster.start_agents();
+    cluster.dsmctl("memory accept-empty").prints();
+    let own = own_directory(&cluster, 1);
+    client(&cluster).write(K + 10_000, b"older").unwrap();
+    move_to(cluster.snapshot().path(), &own);
+    client(&cluster).fill(K, K, b'n').unwrap();
+    cluster.snapshot();
+
+    cluster.restart_agent_with(1, &[("DSM_TEST_STOP_AT", "restoring")]);
+    cluster.kill(1);
+    cluster.forget(1);
+    cluster.spawn_server(1);
+    cluster.agent(1).wait_until_stopped();
+    cluster.kill_agent(0);
+    cluster.agent(1).go_on_until("the server is ready", || TcpStream::connect(cluster.address(1)).is_ok());
+    let mut expected = vec![0; usize::try_from(K).unwrap()];
+    expected[10_000..10_005].copy_from_slice(b"older");
+    assert!(client(&cluster).read(K, K).unwrap() == expected);
+}
+
 /// Moves a snapshot to another directory, where its name may be taken; returns its new path.
 fn move_to(file: &Path, directory: &Path) -> PathBuf {
     let name = FileName::parse(file.file_name().unwrap().to_str().unwrap());

@@ -1,6 +1,7 @@
 //! Restoring the own part of the newest whole snapshot, wherever it is, into a memory that was lost.
 
 use super::super::link::{Link, Part};
+use super::super::phase::{self, Phase};
 use super::super::stream::each_part;
 use super::super::wire::{Answer, Ask, Held, Reason};
 use super::restore::zero;
@@ -77,6 +78,7 @@ impl Session<'_> {
         let mut write = |offset: u64, bytes: &[u8]| -> Result<(), End> {
             let extent = Extent::new(offset, bytes.len() as u64, k);
             memory.write(extent.map_err(|Refusal { message, .. }| End::failed(message))?, bytes);
+            phase::reached(Phase::Restoring);
             Ok(())
         };
         let Some(server) = holder else {
