@@ -126,11 +126,8 @@ impl Shared {
         }
         let mut bytes: Page = [0; page_size()];
         self.mapping.copy_out(self.geometry.data + page * page_size(), &mut bytes);
-        let place = if bytes == ZERO_PAGE {
-            Some(ZEROS)
-        } else {
-            self.copy_aside(&bytes).map(|slot| slot + FIRST_SLOT)
-        };
+        let place =
+            if bytes == ZERO_PAGE { Some(ZEROS) } else { self.copy_aside(&bytes).map(|slot| slot + FIRST_SLOT) };
         match place {
             // A reader that was faster has read the page where it stands: then the copy is not needed.
             Some(place) => {
