@@ -33,12 +33,16 @@ impl Phase {
     }
 }
 
-/// Dies here if the environment's `DSM_TEST_DIE_AT` says so, and stands still if `DSM_TEST_STOP_AT` does.
+/// Dies here if the environment's `DSM_TEST_DIE_AT` says so, and stands still if `DSM_TEST_STOP_AT` does, the first time.
 #[cfg(debug_assertions)]
 pub(super) fn reached(phase: Phase) {
     use nix::sys::signal::{Signal, raise};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static ARMED: AtomicBool = AtomicBool::new(true);
     for (variable, signal) in [("DSM_TEST_DIE_AT", Signal::SIGKILL), ("DSM_TEST_STOP_AT", Signal::SIGSTOP)] {
-        if std::env::var_os(variable).is_some_and(|name| name == phase.name()) {
+        let named = std::env::var_os(variable).is_some_and(|name| name == phase.name());
+        // Once: a test that lets it go on must not wait for it at the next frame again.
+        if named && ARMED.swap(false, Ordering::Relaxed) {
             // It does not return, or only when the test lets it go on.
             let _ = raise(signal);
         }

@@ -1,25 +1,20 @@
 //! Servers of one memory, as processes of their own on loopback.
 
+use super::program::Program;
 use dsm::config::Config;
 use dsm::layout::Layout;
+use nix::sys::signal::Signal;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Write as _;
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-/// How long a server may take to listen, on a machine that is busy with other tests.
-const READY: Duration = Duration::from_secs(20);
-
-/// How long a server may take to end after SIGTERM: its own `limits.shutdown_timeout` is 5 s.
-const STOPPED: Duration = Duration::from_secs(15);
+use std::process::{Command, ExitStatus};
 
 /// The first server's port. It lies below the ports that the kernel hands out for outgoing connections, so that nobody
 /// takes it while a server is down, and no client can connect to itself.
 const FIRST_PORT: u16 = 7411;
+
+/// The port of the first server's snapshot agent; below the same bound, and no server's.
+const FIRST_AGENT_PORT: u16 = 7511;
 
 /// Where the shared-memory objects are.
 const SHARED_MEMORY: &str = "/dev/shm";
@@ -30,8 +25,11 @@ const SHARED_MEMORY: &str = "/dev/shm";
 pub struct Cluster {
     layout: Layout,
     arguments: Vec<String>,
+    // Before the folder, so that they are dropped while their stderr can be shown.
+    servers: Vec<Program>,
+    agents: Vec<Program>,
+    agent_addresses: Vec<String>,
     directory: tempfile::TempDir,
-    children: Vec<Mutex<Option<Child>>>,
 }
 
 /// What a [`Cluster`] shall be.
@@ -39,6 +37,7 @@ pub struct Cluster {
 pub struct Builder {
     servers: usize,
     k: u64,
+    snapshot: String,
     extra: String,
     arguments: Vec<String>,
 }
@@ -63,6 +62,13 @@ impl Builder {
         self
     }
 
+    /// A line of the `[snapshot]` table, whose directory is one of the cluster's own.
+    pub fn snapshot(mut self, line: &str) -> Self {
+        self.snapshot.push_str(line);
+        self.snapshot.push('\n');
+        self
+    }
+
     /// An argument for every dsmd.
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
@@ -72,17 +78,23 @@ impl Builder {
     /// Writes mcomp.cfg and starts nothing.
     pub fn create(self) -> Cluster {
         let name = format!("dsmtest-{}-{:08x}", std::process::id(), random());
-        let addresses = free_addresses(self.servers);
+        let (addresses, agent_addresses) = free_addresses(self.servers);
         let mut text = format!("name = {name:?}\nk = {}\nn = {}\n", self.k, self.servers);
-        for address in &addresses {
-            let _ = write!(text, "\n[[server]]\naddress = {address:?}\n");
+        for (address, agent) in addresses.iter().zip(&agent_addresses) {
+            let _ = write!(text, "\n[[server]]\naddress = {address:?}\nsnapshot = {agent:?}\n");
         }
-        let _ = write!(text, "\n{}", self.extra);
         let directory = tempfile::Builder::new().prefix(&name).tempdir().expect("a temporary folder");
+        let path = |file: String| directory.path().join(file);
+        let snapshots = path("snapshots".to_owned());
+        std::fs::create_dir(&snapshots).expect("a folder in the temporary folder");
+        let _ =
+            write!(text, "\n[snapshot]\ndirectory = \"{}\"\n{}\n{}", snapshots.display(), self.snapshot, self.extra);
         std::fs::write(directory.path().join("mcomp.cfg"), text).expect("mcomp.cfg in the temporary folder");
-        let children = addresses.iter().map(|_| Mutex::new(None)).collect();
+        let server = |index| Program::new(format!("server {index}"), path(format!("stderr.{index}")));
+        let agent = |index| Program::new(format!("the agent of server {index}"), path(format!("stderr.agent.{index}")));
+        let (servers, agents) = ((0..self.servers).map(server).collect(), (0..self.servers).map(agent).collect());
         let layout = Layout::new(&name, self.k, addresses).expect("a sound layout");
-        Cluster { layout, arguments: self.arguments, directory, children }
+        Cluster { layout, arguments: self.arguments, servers, agents, agent_addresses, directory }
     }
 
     /// Writes mcomp.cfg, starts every server and waits until all listen.
@@ -98,7 +110,7 @@ impl Builder {
 impl Cluster {
     /// A builder: one server of 1 MiB unless told otherwise.
     pub fn builder() -> Builder {
-        Builder { servers: 1, k: 1 << 20, extra: String::new(), arguments: Vec::new() }
+        Builder { servers: 1, k: 1 << 20, snapshot: String::new(), extra: String::new(), arguments: Vec::new() }
     }
 
     /// Starts `n` servers that share `k` bytes each, and waits until all listen.
@@ -123,40 +135,26 @@ impl Cluster {
 
     /// Starts server `index` and does not wait.
     pub fn spawn_server(&self, index: usize) {
-        let mut child = self.child(index);
-        assert!(child.is_none(), "server {index} runs already");
-        let mut stderr = File::options().create(true).append(true).open(self.stderr_path(index)).expect("its stderr");
-        let _ = writeln!(stderr, "--- dsmd --index {index}");
-        let started = self.command(index).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
-        *child = Some(started.expect("dsmd starts"));
+        self.servers[index].spawn(&mut self.command(index));
     }
 
     /// Waits until server `index` accepts a connection.
     pub fn wait_until_ready(&self, index: usize) {
-        let end = Instant::now() + READY;
-        while TcpStream::connect(self.address(index)).is_err() {
-            let ended = self.child(index).as_mut().map(|child| child.try_wait().expect("wait"));
-            let running = matches!(ended, Some(None));
-            assert!(running, "server {index} is not running ({ended:?}):\n{}", self.stderr(index));
-            assert!(Instant::now() < end, "server {index} does not listen after {READY:?}:\n{}", self.stderr(index));
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.servers[index].wait_until_ready(self.address(index));
     }
 
     /// The command line that starts server `index`, for a test that wants to run it in its own way.
     pub fn command(&self, index: usize) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dsmd"));
-        command.arg("--config").arg(self.config_path()).arg("--index").arg(index.to_string()).args(&self.arguments);
+        command.arg("--config").arg(self.config_path_of(index)).arg("--index").arg(index.to_string());
+        command.args(&self.arguments);
         command.env_remove("DSM_CONFIG").env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
         command
     }
 
     /// Kills server `index` with SIGKILL and waits until it is gone. Nothing happens when it does not run.
     pub fn kill(&self, index: usize) {
-        if let Some(mut child) = self.child(index).take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.servers[index].kill();
     }
 
     /// Asks server `index` to stop with SIGTERM and waits until it has.
@@ -164,36 +162,33 @@ impl Cluster {
     /// # Panics
     /// When it does not run, or does not end in time.
     pub fn stop(&self, index: usize) -> ExitStatus {
-        self.signal(index, nix::sys::signal::Signal::SIGTERM);
+        self.signal(index, Signal::SIGTERM);
         self.wait(index)
     }
 
     /// Waits until server `index` has ended by itself.
     pub fn wait(&self, index: usize) -> ExitStatus {
-        let mut child = self.child(index).take().unwrap_or_else(|| panic!("server {index} does not run"));
-        let end = Instant::now() + STOPPED;
-        loop {
-            if let Some(status) = child.try_wait().expect("wait") {
-                return status;
-            }
-            if Instant::now() >= end {
-                let _ = child.kill();
-                let _ = child.wait();
-                panic!("server {index} goes on after {STOPPED:?}:\n{}", self.stderr(index));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.servers[index].wait()
     }
 
     /// Sends a signal to server `index`.
-    pub fn signal(&self, index: usize, signal: nix::sys::signal::Signal) {
-        let pid = i32::try_from(self.pid(index)).expect("a pid");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("a signal to a child");
+    pub fn signal(&self, index: usize, signal: Signal) {
+        self.servers[index].signal(signal);
     }
 
     /// The process id of server `index`.
     pub fn pid(&self, index: usize) -> u32 {
-        self.child(index).as_ref().unwrap_or_else(|| panic!("server {index} does not run")).id()
+        self.servers[index].pid()
+    }
+
+    /// The snapshot agent of server `index`; it runs from `start_agent` on.
+    pub fn agent(&self, index: usize) -> &Program {
+        &self.agents[index]
+    }
+
+    /// The address of the snapshot agent of server `index`, `host:port`.
+    pub fn agent_address(&self, index: usize) -> &str {
+        &self.agent_addresses[index]
     }
 
     /// mcomp.cfg as the product reads it.
@@ -204,6 +199,12 @@ impl Cluster {
     /// Where mcomp.cfg is.
     pub fn config_path(&self) -> PathBuf {
         self.directory.path().join("mcomp.cfg")
+    }
+
+    /// The mcomp.cfg of the machine of server `index`: `mcomp.INDEX.cfg` beside the others' if a test has put one there.
+    pub fn config_path_of(&self, index: usize) -> PathBuf {
+        let own = self.directory.path().join(format!("mcomp.{index}.cfg"));
+        if own.exists() { own } else { self.config_path() }
     }
 
     /// The folder of this cluster, for a test's own files; it is removed at the end.
@@ -233,8 +234,7 @@ impl Cluster {
 
     /// Everything that server `index` has written to stderr, over all its starts.
     pub fn stderr(&self, index: usize) -> String {
-        std::fs::read(self.stderr_path(index))
-            .map_or_else(|error| format!("(no stderr: {error})"), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+        self.servers[index].stderr()
     }
 
     /// The shared-memory objects and semaphores of this cluster that exist now.
@@ -253,40 +253,28 @@ impl Cluster {
         found.sort();
         found
     }
-
-    fn stderr_path(&self, index: usize) -> PathBuf {
-        self.directory.path().join(format!("stderr.{index}"))
-    }
-
-    fn child(&self, index: usize) -> MutexGuard<'_, Option<Child>> {
-        // A test that failed while it held the lock still wants its servers killed.
-        self.children[index].lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for index in 0..self.n() {
-            self.kill(index);
-            if std::thread::panicking() {
-                eprintln!("stderr of server {index} ({}):\n{}", self.address(index), self.stderr(index));
-            }
-        }
+        // Whoever lives could make anew what is removed.
+        self.servers.iter().chain(&self.agents).for_each(Program::kill);
         for path in self.leftovers() {
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
-/// Addresses that nobody else has: a loopback host of this cluster's own, 127.x.y.z, so that tests which run at the same
-/// time cannot take each other's ports while a server is down.
-fn free_addresses(servers: usize) -> Vec<String> {
+/// Addresses that nobody else has, for servers and for their agents: a loopback host of this cluster's own, 127.x.y.z, so
+/// that tests which run at the same time cannot take each other's ports while a server is down.
+fn free_addresses(servers: usize) -> (Vec<String>, Vec<String>) {
     for _ in 0..100 {
         let [x, y, z, _] = random().to_le_bytes();
         let host = format!("127.{}.{y}.{}", x.max(1), z.clamp(1, 254));
-        let addresses: Vec<String> = (FIRST_PORT..).take(servers).map(|port| format!("{host}:{port}")).collect();
-        if addresses.iter().all(|address| is_free(address)) {
-            return addresses;
+        let from = |first: u16| (first..).take(servers).map(|port| format!("{host}:{port}")).collect::<Vec<_>>();
+        let (addresses, agents) = (from(FIRST_PORT), from(FIRST_AGENT_PORT));
+        if addresses.iter().chain(&agents).all(|address| is_free(address)) {
+            return (addresses, agents);
         }
     }
     panic!("no free ports on loopback");

@@ -2,11 +2,17 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
+pub mod agents;
 pub mod block;
 pub mod cluster;
 pub mod dsmctl;
+pub mod messages;
+pub mod namespace;
 pub mod process;
+pub mod program;
 pub mod random;
+pub mod restores;
+pub mod ring;
 pub mod segment;
 pub mod snapshots;
 pub mod wire;

@@ -9,8 +9,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// The longest freeze, whatever a master asks for.
-const LONGEST_LEASE: Duration = Duration::from_secs(10);
+/// How many times the time for one message a master may be busy with others, whose agents do not answer, before it asks
+/// this one for the next thing.
+const PATIENCE: u32 = 10;
 
 /// Why a session ends before its master ends it.
 pub(super) enum End {
@@ -84,7 +85,7 @@ impl<'a> Session<'a> {
             Err(error) => return Err(error.into()),
         }
         loop {
-            let ask = match self.connection.control(Some(self.connection.timeout())) {
+            let ask = match self.next_ask() {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 ask => ask?,
             };
@@ -97,6 +98,11 @@ impl<'a> Session<'a> {
                 other => return Err(End::out_of_turn(&other)),
             }
         }
+    }
+
+    /// Waits for the next ask of a master that was greeted, with nothing held that others would miss.
+    fn next_ask(&mut self) -> io::Result<Ask> {
+        self.connection.control(Some(self.connection.timeout() * PATIENCE))
     }
 
     fn greet(&self, layout: &str, index: u32) -> Result<(), End> {
@@ -142,10 +148,11 @@ impl<'a> Session<'a> {
         }
         self.connection.answer(&Answer::Claimed { incarnation: segment.incarnation() })?;
         loop {
-            match self.connection.control(Some(self.connection.timeout()))? {
+            match self.next_ask()? {
                 Ask::Activity => self.connection.answer(&Answer::Activity { number: segment.activity() })?,
                 Ask::Freeze { lease_us } => {
-                    let lease = Duration::from_micros(lease_us).min(LONGEST_LEASE);
+                    // Whatever a master asks for: writers stand still for no longer than this machine's mcomp.cfg allows.
+                    let lease = Duration::from_micros(lease_us).min(self.agent.config.snapshot.freeze_timeout);
                     return self.freeze(&mut claim, purpose, lease, id);
                 }
                 other => return Err(End::out_of_turn(&other)),
