@@ -37,7 +37,8 @@ pub(super) fn run(create: &Create, global: &Global) -> Result<(), Failure> {
         (0..config.layout.n()).filter(|server| !has(*server)).map(|server| server.to_string()).collect();
     if !missing.is_empty() {
         output::complain(format_args!(
-            "the snapshot is partial, without server {}: without --allow-partial this command says why",
+            "the snapshot is partial, without server{} {}: without --allow-partial this command says why",
+            if missing.len() == 1 { "" } else { "s" },
             missing.join(", ")
         ));
     }
