@@ -8,7 +8,7 @@
 mod support;
 
 use std::process::{Command, Output};
-use support::Cluster;
+use support::{Cluster, namespace};
 
 /// Exit codes of sysexits(3).
 const IO_ERROR: i32 = 74;
@@ -20,17 +20,8 @@ const MIB: u64 = 1 << 20;
 /// `None`, with the reason printed, where the machine does not allow it.
 fn run_with_shm(cluster: &Cluster, size: u64, used: u64) -> Option<(Output, String)> {
     let mount = format!("mount -t tmpfs -o size={size} tmpfs /dev/shm");
-    let able = Command::new("unshare").args(["--mount", "sh", "-c", &mount]).output();
-    match able {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            println!("SKIPPED: no mount namespace here: {}", String::from_utf8_lossy(&output.stderr).trim());
-            return None;
-        }
-        Err(error) => {
-            println!("SKIPPED: unshare(1) cannot be run: {error}");
-            return None;
-        }
+    if !namespace::is_allowed() {
+        return None;
     }
     let left = cluster.directory().join("left");
     let script = format!(

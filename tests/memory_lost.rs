@@ -8,13 +8,6 @@ mod support;
 use dsm::Error;
 use support::{Cluster, client};
 
-/// Takes the shared memory away, as a reboot does.
-fn forget(cluster: &Cluster) {
-    for path in cluster.leftovers() {
-        std::fs::remove_file(path).unwrap();
-    }
-}
-
 #[test]
 fn a_client_that_knew_the_lost_memory_is_told_and_a_new_one_reads_zeros() {
     let cluster = Cluster::start(2, 1 << 20);
@@ -25,7 +18,7 @@ fn a_client_that_knew_the_lost_memory_is_told_and_a_new_one_reads_zeros() {
     let bystander = client(&cluster);
 
     cluster.kill(1);
-    forget_server(&cluster, 1);
+    cluster.forget(1);
     cluster.start_server(1);
 
     // Reads, writes and atomics alike, and again and again: the loss is not forgotten by being told once.
@@ -50,15 +43,6 @@ fn a_client_that_knew_the_lost_memory_is_told_and_a_new_one_reads_zeros() {
     assert_eq!(old.read(k, 8).unwrap(), [0; 8], "whoever accepts the loss goes on");
     old.write(k, b"new life").unwrap();
     assert_eq!(client(&cluster).read(k, 8).unwrap(), b"new life");
-}
-
-fn forget_server(cluster: &Cluster, index: usize) {
-    let mark = format!("{}.{index}", cluster.name());
-    for path in cluster.leftovers() {
-        if path.to_string_lossy().contains(&mark) {
-            std::fs::remove_file(path).unwrap();
-        }
-    }
 }
 
 #[test]
@@ -93,7 +77,7 @@ fn every_server_that_lost_its_memory_is_named() {
         old.write(server * k, &[7; 8]).unwrap();
     }
     (0..3).for_each(|server| cluster.kill(server));
-    forget(&cluster);
+    (0..3).for_each(|server| cluster.forget(server));
     (0..3).for_each(|server| cluster.start_server(server));
     for server in 0..3 {
         let error = old.read(server as u64 * k, 8).unwrap_err();

@@ -10,48 +10,22 @@ mod support;
 
 use dsm::snapshot::{Compression, Destination, SnapshotFile, SnapshotWriter, WriteError};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use support::namespace::{Mounted, entered};
 use support::random::Random;
 use support::snapshots::{PAGE_BYTES, header, memory, names, write, zstd};
-
-/// Says to the started test where its file system is.
-const INSIDE: &str = "DSM_TEST_SMALL_DIRECTORY";
 
 /// Pages of a memory that does not fit.
 const PAGES: usize = 2048;
 
-/// Inside the namespace: the directory. Outside: runs `test` again inside one, with a tmpfs of 4 MiB, and returns
-/// `None`; so it does, with the reason printed, where the machine does not allow it.
-fn in_small_directory(test: &str) -> Option<PathBuf> {
-    if let Some(directory) = std::env::var_os(INSIDE) {
-        return Some(directory.into());
+/// Bytes of the small file system.
+const SIZE: u64 = 4 << 20;
+
+/// Runs `body` in a directory that is a small file system, if the machine allows it.
+fn in_small_directory(test: &str, body: impl FnOnce(&Path, &Mounted)) {
+    if entered(test) {
+        let directory = tempfile::tempdir().unwrap();
+        body(directory.path(), &Mounted::new(SIZE, directory.path()));
     }
-    let place = tempfile::tempdir().unwrap();
-    let mount = format!("mount -t tmpfs -o size=4M tmpfs '{}'", place.path().display());
-    let run = |script: &str| {
-        Command::new("unshare")
-            .args(["--mount", "sh", "-c", script, "sh"])
-            .arg(std::env::current_exe().unwrap())
-            .args([test, "--exact", "--nocapture"])
-            .env(INSIDE, place.path())
-            .output()
-    };
-    match run(&mount) {
-        Ok(able) if able.status.success() => {}
-        Ok(able) => {
-            println!("SKIPPED: no mount namespace here: {}", String::from_utf8_lossy(&able.stderr).trim());
-            return None;
-        }
-        Err(error) => {
-            println!("SKIPPED: unshare(1) cannot be run: {error}");
-            return None;
-        }
-    }
-    let output = run(&format!("{mount} && \"$@\"")).unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    println!("{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "{test} failed in its namespace");
-    None
 }
 
 fn older_snapshot(directory: &Path) -> (PathBuf, Vec<u8>) {
@@ -78,52 +52,50 @@ fn noise(pages: usize) -> Vec<u8> {
 
 #[test]
 fn a_full_disk_is_a_clear_error_and_older_snapshots_are_intact() {
-    let Some(directory) = in_small_directory("a_full_disk_is_a_clear_error_and_older_snapshots_are_intact") else {
-        return;
-    };
-    let older = older_snapshot(&directory);
-    let mut writer = create(&directory, PAGES).unwrap();
-    let error = writer.add_pages(0, 0, &noise(PAGES)).unwrap_err().to_string();
-    println!("{error}");
-    for word in ["cannot write", directory.to_str().unwrap(), "No space left", "Make room", "those before"] {
-        assert!(error.contains(word), "{error:?} does not say {word:?}");
-    }
-    let error = writer.finish().unwrap_err();
-    assert!(matches!(error, WriteError::Broken(_)), "{error}");
-    check_older(&directory, &older);
+    in_small_directory("a_full_disk_is_a_clear_error_and_older_snapshots_are_intact", |directory, _| {
+        let older = older_snapshot(directory);
+        let mut writer = create(directory, PAGES).unwrap();
+        let error = writer.add_pages(0, 0, &noise(PAGES)).unwrap_err().to_string();
+        println!("{error}");
+        for word in ["cannot write", directory.to_str().unwrap(), "No space left", "Make room", "those before"] {
+            assert!(error.contains(word), "{error:?} does not say {word:?}");
+        }
+        let error = writer.finish().unwrap_err();
+        assert!(matches!(error, WriteError::Broken(_)), "{error}");
+        check_older(directory, &older);
+    });
 }
 
 #[test]
 fn a_disk_that_is_full_at_the_very_end_is_a_clear_error_too() {
-    let Some(directory) = in_small_directory("a_disk_that_is_full_at_the_very_end_is_a_clear_error_too") else {
-        return;
-    };
-    let older = older_snapshot(&directory);
-    // What is written last waits in a buffer: only finish() finds that there is no room.
-    let mut writer = create(&directory, 16).unwrap();
-    writer.add_pages(0, 0, &noise(16)).unwrap();
-    let ballast = directory.join("ballast");
-    let full = std::fs::write(&ballast, vec![1; 8 << 20]).unwrap_err();
-    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
-    let error = writer.finish().unwrap_err().to_string();
-    println!("{error}");
-    assert!(error.contains("No space left"), "{error}");
-    std::fs::remove_file(ballast).unwrap();
-    check_older(&directory, &older);
+    in_small_directory("a_disk_that_is_full_at_the_very_end_is_a_clear_error_too", |directory, _| {
+        let older = older_snapshot(directory);
+        // What is written last waits in a buffer: only finish() finds that there is no room.
+        let mut writer = create(directory, 16).unwrap();
+        writer.add_pages(0, 0, &noise(16)).unwrap();
+        let ballast = directory.join("ballast");
+        let full = std::fs::write(&ballast, vec![1; 8 << 20]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        let error = writer.finish().unwrap_err().to_string();
+        println!("{error}");
+        assert!(error.contains("No space left"), "{error}");
+        std::fs::remove_file(ballast).unwrap();
+        check_older(directory, &older);
+    });
 }
 
 #[test]
 fn a_read_only_directory_is_a_clear_error() {
-    let Some(directory) = in_small_directory("a_read_only_directory_is_a_clear_error") else { return };
-    let older = older_snapshot(&directory);
-    let remount = Command::new("mount").args(["-o", "remount,ro"]).arg(&directory).status().unwrap();
-    assert!(remount.success());
-    let error = create(&directory, 16).err().unwrap().to_string();
-    println!("{error}");
-    for word in ["cannot create", directory.to_str().unwrap(), "Read-only file system", "snapshot.directory"] {
-        assert!(error.contains(word), "{error:?} does not say {word:?}");
-    }
-    check_older(&directory, &older);
+    in_small_directory("a_read_only_directory_is_a_clear_error", |directory, file_system| {
+        let older = older_snapshot(directory);
+        file_system.make_read_only();
+        let error = create(directory, 16).err().unwrap().to_string();
+        println!("{error}");
+        for word in ["cannot create", directory.to_str().unwrap(), "Read-only file system", "snapshot.directory"] {
+            assert!(error.contains(word), "{error:?} does not say {word:?}");
+        }
+        check_older(directory, &older);
+    });
 }
 
 #[test]

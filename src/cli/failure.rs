@@ -5,7 +5,7 @@ use crate::client;
 use crate::config::ConfigError;
 use crate::layout::OutsideMemory;
 use crate::protocol::Code;
-use crate::snapshot::{AgentError, CreateError, DirectoryError, ReadError, RestoreError};
+use crate::snapshot::{AgentError, CreateError, DirectoryError, Interruption, ReadError, RestoreError};
 use std::{fmt, io};
 
 /// Exit codes, as sysexits(3) names them.
@@ -211,7 +211,8 @@ fn code_of_restore(error: &RestoreError) -> u8 {
         RestoreError::Read(error) => code_of_snapshot(error),
         RestoreError::Busy(_) => exit::TEMPORARY,
         RestoreError::Agent(error) => error.exit_code(),
-        RestoreError::CutShort { cause, .. } => code_of_restore(cause),
+        RestoreError::CutShort { cause: Interruption::Read(error), .. } => code_of_snapshot(error),
+        RestoreError::CutShort { cause: Interruption::Agent(error), .. } => error.exit_code(),
     }
 }
 

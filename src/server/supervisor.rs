@@ -54,9 +54,11 @@ pub(super) fn start(context: Arc<Context>, address: SocketAddr) -> io::Result<()
     getrandom::fill(&mut session).map_err(io::Error::other)?;
     std::thread::Builder::new().name("dsm-watchdog".to_owned()).spawn(move || {
         let mut asked = Instant::now();
+        let mut known = context.incarnation();
         while !context.is_stopping() {
             std::thread::sleep(interval.min(TIDY_INTERVAL));
             tidy(&context);
+            tell_if_replaced(&context, &mut known);
             if asked.elapsed() < interval {
                 continue;
             }
@@ -87,12 +89,30 @@ fn tidy(context: &Context) {
     }
 }
 
+/// Says in the server's own log what an agent has done to its memory.
+fn tell_if_replaced(context: &Context, known: &mut u64) {
+    let found = context.incarnation();
+    if found != *known {
+        let name = context.segment.name();
+        if found == 0 {
+            ::log::warn!(DSM_SERVER = context.index; "{name} is being restored: nobody reads or changes it meanwhile");
+        } else {
+            ::log::info!(
+                DSM_SERVER = context.index, DSM_INCARNATION = format!("{found:016x}");
+                "{name} is in use, with a memory that was put there: its incarnation is {found:016x}"
+            );
+        }
+        *known = found;
+    }
+}
+
 /// What `systemctl status` shows.
 fn sentence(context: &Context) -> String {
     let connections = context.connections();
     let requests: u64 = context.statistics.operations().values().sum();
+    let serving = if context.incarnation() == 0 { "waiting for restore:" } else { "serving" };
     format!(
-        "serving {} MiB as server {} of {} on {}: {} of {} connections, {requests} requests",
+        "{serving} {} MiB as server {} of {} on {}: {} of {} connections, {requests} requests",
         context.layout.k() >> 20,
         context.index,
         context.layout.n(),

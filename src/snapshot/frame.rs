@@ -215,8 +215,10 @@ pub struct FrameEncoder {
     frame_size: usize,
     compressor: Option<zstd::bulk::Compressor<'static>>,
     first_page: u64,
-    raw: Vec<u8>,
-    frame: Vec<u8>,
+    /// Room for a header, then the pages: a stored frame needs no copy of them.
+    stored: Vec<u8>,
+    /// The same pages, compressed.
+    compressed: Vec<u8>,
 }
 
 /// A page of zeros, to compare with: faster than a look at each byte.
@@ -235,7 +237,9 @@ impl FrameEncoder {
         let frame_size = snapshot.frame_size() as usize;
         #[allow(clippy::cast_possible_truncation)] // an index of the map, or a frame that the writer refuses
         let server = server as u32;
-        Ok(Self { server, frame_size, compressor, first_page: 0, raw: Vec::with_capacity(frame_size), frame: vec![] })
+        let mut stored = Vec::with_capacity(FRAME_HEADER + frame_size);
+        stored.resize(FRAME_HEADER, 0);
+        Ok(Self { server, frame_size, compressor, first_page: 0, stored, compressed: vec![] })
     }
 
     /// Adds the pages from `first_page` on; `bytes` are whole pages (what is left over is not looked at). Frames that
@@ -253,14 +257,14 @@ impl FrameEncoder {
             if bytes == ZEROS {
                 continue;
             }
-            let next = self.first_page + (self.raw.len() / PAGE_BYTES) as u64;
-            if self.raw.len() == self.frame_size || next != page {
+            let next = self.first_page + (self.raw_length() / PAGE_BYTES) as u64;
+            if self.raw_length() == self.frame_size || next != page {
                 self.flush(&mut emit)?;
             }
-            if self.raw.is_empty() {
+            if self.raw_length() == 0 {
                 self.first_page = page;
             }
-            self.raw.extend_from_slice(bytes);
+            self.stored.extend_from_slice(bytes);
         }
         Ok(())
     }
@@ -270,41 +274,51 @@ impl FrameEncoder {
     /// # Errors
     /// What `emit` returns.
     pub fn flush<E>(&mut self, mut emit: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        if self.raw.is_empty() {
+        if self.raw_length() == 0 {
             return Ok(());
         }
-        self.encode();
-        self.raw.clear();
-        emit(&self.frame)
+        let emitted = emit(self.encode());
+        self.stored.truncate(FRAME_HEADER);
+        emitted
+    }
+
+    /// Bytes of the pages that wait.
+    fn raw_length(&self) -> usize {
+        self.stored.len() - FRAME_HEADER
     }
 
     #[allow(clippy::cast_possible_truncation)] // lengths are at most MAX_FRAME
-    fn encode(&mut self) {
-        let raw_length = self.raw.len();
-        self.frame.resize(FRAME_HEADER + raw_length, 0);
-        // Bytes that zstd does not make shorter are stored as they are.
-        let room = &mut self.frame[FRAME_HEADER..FRAME_HEADER + raw_length - 1];
-        let shorter = self.compressor.as_mut().and_then(|zstd| zstd.compress_to_buffer(&self.raw[..], room).ok());
-        let stored_length = shorter.unwrap_or(raw_length);
-        if shorter.is_none() {
-            self.frame[FRAME_HEADER..].copy_from_slice(&self.raw);
-        }
-        self.frame.truncate(FRAME_HEADER + stored_length);
+    fn encode(&mut self) -> &[u8] {
+        let raw_length = self.raw_length();
+        let shorter = self.compress();
+        let frame = if shorter { &mut self.compressed } else { &mut self.stored };
         let mut header = RawFrame {
             server: self.server.into(),
             pages: ((raw_length / PAGE_BYTES) as u32).into(),
             first_page: self.first_page.into(),
             raw_length: (raw_length as u32).into(),
-            stored_length: (stored_length as u32).into(),
-            compression: if shorter.is_some() { ZSTD } else { STORED },
+            stored_length: ((frame.len() - FRAME_HEADER) as u32).into(),
+            compression: if shorter { ZSTD } else { STORED },
             reserved: [0; 3],
             checksum: 0.into(),
         };
-        self.frame[..FRAME_HEADER].copy_from_slice(header.as_bytes());
-        if let Some((head, stored)) = self.frame.split_first_chunk() {
-            header.checksum = checksum(head, stored).into();
+        frame[..FRAME_HEADER].copy_from_slice(header.as_bytes());
+        if let Some((head, data)) = frame.split_first_chunk() {
+            header.checksum = checksum(head, data).into();
         }
-        self.frame[..FRAME_HEADER].copy_from_slice(header.as_bytes());
+        frame[..FRAME_HEADER].copy_from_slice(header.as_bytes());
+        frame
+    }
+
+    /// Whether zstd makes the pages shorter; otherwise they are stored as they are.
+    fn compress(&mut self) -> bool {
+        let raw_length = self.raw_length();
+        let Some(zstd) = &mut self.compressor else { return false };
+        self.compressed.resize(FRAME_HEADER + raw_length - 1, 0);
+        let room = &mut self.compressed[FRAME_HEADER..];
+        let length = zstd.compress_to_buffer(&self.stored[FRAME_HEADER..], room).ok();
+        self.compressed.truncate(FRAME_HEADER + length.unwrap_or(0));
+        length.is_some()
     }
 }
 

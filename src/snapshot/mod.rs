@@ -30,7 +30,7 @@ pub use create::{CreateError, Created, Options as CreateOptions, ServerPart, cre
 pub use link::AgentError;
 pub use program::{command, main};
 pub use recover::recover;
-pub use restore::{Options as RestoreOptions, Plan, RestoreError, Restored, accept_empty, restore};
+pub use restore::{Interruption, Options as RestoreOptions, Plan, RestoreError, Restored, accept_empty, restore};
 
 pub use directory::{DirectoryError, Listed, apply_retention, list, list_all, remove_stale_partials};
 pub use error::{ReadError, WriteError};

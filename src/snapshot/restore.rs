@@ -59,13 +59,13 @@ pub enum RestoreError {
         memory: u64,
     },
     /// Servers are missing in the snapshot.
-    #[error("the snapshot is partial, without server {}: restore what it has with --range ADDRESS LENGTH", join(.0))]
+    #[error("the snapshot is partial, without {}: restore what it has with --range ADDRESS LENGTH", named(.0))]
     Partial(Vec<usize>),
     /// The range is not in the live memory.
     #[error("the range is not in the live memory: {0}")]
     Outside(#[from] OutsideMemory),
-    /// The file cannot be read.
-    #[error(transparent)]
+    /// The file is damaged, cannot be read, or does not have the range.
+    #[error("nothing was restored, and the memory is as it was: {0}")]
     Read(#[from] ReadError),
     /// Somebody writes.
     #[error(
@@ -90,27 +90,31 @@ pub enum RestoreError {
     Agent(#[from] AgentError),
     /// Something failed when a part had been replaced.
     #[error(
-        "the restore was cut short: {}. The memory of server {} can neither be read nor changed now: restore again, \
-         or begin with zeros (dsmctl memory accept-empty)", reason(.cause), join(.servers)
+        "the restore was cut short: {cause}. The memory of {} can neither be read nor changed now: restore again, or begin \
+         with zeros (dsmctl memory accept-empty)", named(.servers)
     )]
     CutShort {
         /// What failed.
-        cause: Box<RestoreError>,
+        cause: Interruption,
         /// The servers that wait for a restore.
         servers: Vec<usize>,
     },
 }
 
-fn join(servers: &[usize]) -> String {
-    servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+/// What stopped a restore in the middle.
+#[derive(Debug, thiserror::Error)]
+pub enum Interruption {
+    /// The file, which was sound before.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// An agent.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
 }
 
-/// Why a restore was cut short: without the words of an error that comes before anything was changed.
-fn reason(cause: &RestoreError) -> String {
-    match cause {
-        RestoreError::Agent(error) => error.to_string(),
-        cause => cause.to_string(),
-    }
+fn named(servers: &[usize]) -> String {
+    let numbers = servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    format!("server{} {numbers}", if servers.len() == 1 { "" } else { "s" })
 }
 
 impl Plan {
@@ -169,7 +173,7 @@ pub fn restore(
     }
     shut(config, &mut links, &parts)?;
     let servers = parts.iter().map(|(server, _)| *server).collect::<Vec<_>>();
-    let cut_short = |servers, cause| RestoreError::CutShort { servers, cause: Box::new(cause) };
+    let cut_short = |servers, cause| RestoreError::CutShort { servers, cause };
     let bytes = fill(config.layout.k(), file, plan, &parts, &mut links, progress)
         .map_err(|error| cut_short(servers.clone(), error))?;
     let mut incarnations = Vec::with_capacity(links.len());
@@ -253,7 +257,7 @@ fn fill(
     parts: &[(usize, Range<u64>)],
     links: &mut [Link],
     progress: &mut (dyn FnMut(u64, u64) + Send),
-) -> Result<u64, RestoreError> {
+) -> Result<u64, Interruption> {
     let total = plan.addresses.end - plan.addresses.start;
     let done = Mutex::new((0, progress));
     let advance = |bytes: u64| {
@@ -294,9 +298,9 @@ fn fill_server(
     base: u64,
     link: &mut Link,
     advance: &dyn Fn(u64),
-) -> Result<u64, RestoreError> {
+) -> Result<u64, Interruption> {
     let (mut next, mut bytes) = (addresses.start, 0);
-    let zeros = |link: &Link, from: u64, to: u64| -> Result<(), RestoreError> {
+    let zeros = |link: &Link, from: u64, to: u64| -> Result<(), Interruption> {
         if from < to {
             link.ask(&Ask::Zeros { offset: from - base, length: to - from }, RECEIVE)?;
             advance(to - from);
@@ -304,7 +308,7 @@ fn fill_server(
         Ok(())
     };
     let from_snapshot = addresses.start.max(plan.from_snapshot.start)..addresses.end.min(plan.from_snapshot.end);
-    each_part::<_, RestoreError>(file, &from_snapshot, |address, data| {
+    each_part::<_, Interruption>(file, &from_snapshot, |address, data| {
         zeros(link, next, address)?;
         link.send_data(address - base, data)?;
         next = address + data.len() as u64;

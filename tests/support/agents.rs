@@ -71,7 +71,7 @@ impl Cluster {
     /// `dsm-snapshot` with its configuration and index, and no command yet.
     pub fn snapshot_command(&self, index: usize) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dsm-snapshot"));
-        command.arg("--config").arg(self.config_path()).arg("--index").arg(index.to_string());
+        command.arg("--config").arg(self.config_path_of(index)).arg("--index").arg(index.to_string());
         command.env_remove("DSM_CONFIG").env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
         command
     }

@@ -146,7 +146,8 @@ impl Cluster {
     /// The command line that starts server `index`, for a test that wants to run it in its own way.
     pub fn command(&self, index: usize) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dsmd"));
-        command.arg("--config").arg(self.config_path()).arg("--index").arg(index.to_string()).args(&self.arguments);
+        command.arg("--config").arg(self.config_path_of(index)).arg("--index").arg(index.to_string());
+        command.args(&self.arguments);
         command.env_remove("DSM_CONFIG").env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
         command
     }
@@ -198,6 +199,12 @@ impl Cluster {
     /// Where mcomp.cfg is.
     pub fn config_path(&self) -> PathBuf {
         self.directory.path().join("mcomp.cfg")
+    }
+
+    /// The mcomp.cfg of the machine of server `index`: `mcomp.INDEX.cfg` beside the others' if a test has put one there.
+    pub fn config_path_of(&self, index: usize) -> PathBuf {
+        let own = self.directory.path().join(format!("mcomp.{index}.cfg"));
+        if own.exists() { own } else { self.config_path() }
     }
 
     /// The folder of this cluster, for a test's own files; it is removed at the end.

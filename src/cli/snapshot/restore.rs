@@ -7,7 +7,7 @@ use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
 use crate::cli::{human, output, session};
 use crate::config::Config;
-use crate::snapshot::{self, Plan, RestoreOptions, SnapshotFile};
+use crate::snapshot::{self, Plan, RestoreError, RestoreOptions, SnapshotFile};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
 
@@ -17,7 +17,7 @@ pub(super) fn run(restore: &Restore, global: &Global) -> Result<(), Failure> {
     let plan = Plan::new(&config, &snapshot, restore.range.given())?;
     // All of it before the first byte of the memory is touched.
     let mut progress = Progress::new(Some(snapshot.file_bytes()));
-    snapshot.verify(|done, _| progress.reach(done))?;
+    snapshot.verify(|done, _| progress.reach(done)).map_err(RestoreError::from)?;
     drop(progress);
     if !restore.yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
         confirm(&config, &snapshot, &plan)?;

@@ -1,0 +1,261 @@
+//! What a server does that has lost its memory is the operator's choice: zeros, wait, or the newest snapshot that is sound.
+
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use dsm::Error;
+use dsm::protocol::Code;
+use dsm::snapshot::FileName;
+use nix::sys::signal::Signal;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use support::random::Random;
+use support::restores::PATIENCE;
+use support::snapshots::{PAGE_BYTES, damage, memory};
+use support::{Cluster, client, wait_for};
+
+const K: usize = 256 << 10;
+
+/// Three servers with a policy, and their agents.
+fn cluster(policy: &str) -> Cluster {
+    let recovery = format!("[recovery]\non_memory_loss = {policy:?}");
+    let cluster = Cluster::builder().servers(3).k(K as u64).config(&recovery).start();
+    cluster.start_agents();
+    cluster
+}
+
+/// Gives the machine of server `index` a snapshot directory of its own.
+fn own_directory(cluster: &Cluster, index: usize) -> PathBuf {
+    let directory = cluster.directory().join(format!("snapshots.{index}"));
+    std::fs::create_dir(&directory).unwrap();
+    let text = std::fs::read_to_string(cluster.config_path()).unwrap();
+    let (shared, own) = (cluster.snapshot_directory(), directory.to_str().unwrap());
+    let text = text.replace(&format!("directory = {:?}", shared.to_str().unwrap()), &format!("directory = {own:?}"));
+    assert!(text.contains(own));
+    std::fs::write(cluster.directory().join(format!("mcomp.{index}.cfg")), text).unwrap();
+    cluster.restart_agent(index);
+    directory
+}
+
+/// Writes another memory and takes a snapshot of it.
+fn snapshot_of_another(cluster: &Cluster, random: &mut Random) -> (Vec<u8>, PathBuf) {
+    let mut bytes = memory(random, 3 * K / PAGE_BYTES);
+    // Every server has bytes that a damaged frame can lose.
+    bytes.chunks_mut(K).for_each(|segment| segment[..PAGE_BYTES].fill(b'x'));
+    cluster.write_all(&bytes);
+    let file = cluster.snapshot().path().to_owned();
+    (bytes, file)
+}
+
+/// Kills server `index` and starts it without its memory.
+fn lose(cluster: &Cluster, index: usize) {
+    cluster.kill(index);
+    cluster.forget(index);
+    cluster.start_server(index);
+}
+
+/// Checks that server 1 has the bytes that it has in `snapshot`, and the others those of `live`.
+#[track_caller]
+fn check(cluster: &Cluster, live: &[u8], snapshot: &[u8]) {
+    let expected = [&live[..K], &snapshot[K..2 * K], &live[2 * K..]].concat();
+    let found = cluster.read_all();
+    let differs = found.iter().zip(&expected).position(|(found, expected)| found != expected);
+    assert_eq!(differs, None, "the first address that is not as expected");
+}
+
+#[test]
+fn empty_begins_with_zeros_and_a_warning() {
+    let cluster = cluster("empty");
+    let (bytes, _) = snapshot_of_another(&cluster, &mut Random::new("empty"));
+    let knew = client(&cluster);
+    knew.read(0, 3 * K as u64).unwrap();
+    lose(&cluster, 1);
+    check(&cluster, &bytes, &vec![0; 3 * K]);
+    assert!(matches!(knew.read(K as u64, 8), Err(Error::MemoryLost { server: 1, .. })));
+    assert!(knew.read(0, K as u64).unwrap() == bytes[..K], "the others have lost nothing");
+    let said = cluster.stderr(1);
+    let lost = said.lines().rev().find(|line| line.contains("was not there")).unwrap();
+    assert!(lost.starts_with("WARN") && lost.contains("zeros"), "{lost}");
+}
+
+#[test]
+fn wait_refuses_every_request_until_somebody_decides() {
+    let cluster = cluster("wait");
+    // A memory that never was has also to be accepted.
+    (0..3).for_each(|server| cluster.waits_for_restore(server));
+    cluster.dsmctl("memory accept-empty").prints();
+    let mut random = Random::new("wait");
+    let (bytes, file) = snapshot_of_another(&cluster, &mut random);
+    let knew = client(&cluster);
+    knew.read(0, 3 * K as u64).unwrap();
+    lose(&cluster, 1);
+
+    let own = K as u64;
+    let refusals = [
+        knew.read(own, 8).unwrap_err(),
+        knew.write(own, b"x").unwrap_err(),
+        knew.fill(own, 8, 1).unwrap_err(),
+        knew.fetch_add(own, 1).unwrap_err(),
+        knew.copy(own, own + 8, 8).unwrap_err(),
+        client(&cluster).read(own - 4, 8).unwrap_err(),
+    ];
+    for error in &refusals {
+        let Error::Refused { server: 1, refusal, .. } = error else { panic!("{error:?}") };
+        assert_eq!(refusal.code, Code::Restoring);
+        assert!(refusal.message.contains("waiting for restore"), "{error}");
+    }
+    println!("{}", refusals[0]);
+    assert_eq!(client(&cluster).status(1).unwrap().memory, "waiting for restore");
+    assert!(knew.read(0, own).unwrap() == bytes[..K], "the others go on");
+    // It waits also when it is started again.
+    cluster.restart(1);
+    cluster.waits_for_restore(1);
+
+    cluster.restore(&file, &format!("--range {K} {K}")).prints();
+    check(&cluster, &bytes, &bytes);
+    assert!(matches!(knew.read(own, 8), Err(Error::MemoryLost { server: 1, .. })));
+    lose(&cluster, 1);
+    cluster.dsmctl("memory accept-empty 1").prints();
+    check(&cluster, &bytes, &vec![0; 3 * K]);
+}
+
+#[test]
+fn restore_takes_its_part_of_the_newest_snapshot() {
+    let cluster = cluster("restore");
+    cluster.dsmctl("memory accept-empty").prints();
+    let mut random = Random::new("local");
+    snapshot_of_another(&cluster, &mut random);
+    let (newest, _) = snapshot_of_another(&cluster, &mut random);
+    let live = memory(&mut random, 3 * K / PAGE_BYTES);
+    cluster.write_all(&live);
+    let knew = client(&cluster);
+    knew.read(0, 3 * K as u64).unwrap();
+    let before = cluster.incarnations();
+    lose(&cluster, 1);
+    check(&cluster, &live, &newest);
+    let after = cluster.incarnations();
+    assert!(before[0] == after[0] && before[1] != after[1] && before[2] == after[2]);
+    assert!(matches!(knew.read(K as u64, 8), Err(Error::MemoryLost { server: 1, .. })));
+    // A server that has its memory keeps it.
+    cluster.write_all(&live);
+    cluster.restart(1);
+    assert!(cluster.read_all() == live);
+}
+
+#[test]
+fn restore_fetches_a_snapshot_that_only_another_machine_has() {
+    let cluster = cluster("restore");
+    cluster.dsmctl("memory accept-empty").prints();
+    let mut random = Random::new("elsewhere");
+    let own = own_directory(&cluster, 1);
+    let (older, file) = snapshot_of_another(&cluster, &mut random);
+    let live = memory(&mut random, 3 * K / PAGE_BYTES);
+    cluster.write_all(&live);
+    lose(&cluster, 1);
+    check(&cluster, &live, &older);
+
+    // An own one that is older is not taken.
+    move_to(&file, &own);
+    let (newest, file) = snapshot_of_another(&cluster, &mut random);
+    cluster.write_all(&live);
+    lose(&cluster, 1);
+    check(&cluster, &live, &newest);
+
+    // An own one that is newer is.
+    move_to(&file, &own);
+    lose(&cluster, 1);
+    check(&cluster, &live, &newest);
+}
+
+#[test]
+fn restore_leaves_out_what_is_damaged_or_partial_wherever_it_is() {
+    let cluster = cluster("restore");
+    cluster.dsmctl("memory accept-empty").prints();
+    let mut random = Random::new("damaged");
+    let own = own_directory(&cluster, 1);
+    let (sound, oldest) = snapshot_of_another(&cluster, &mut random);
+    move_to(&oldest, &own);
+    let (_, here) = snapshot_of_another(&cluster, &mut random);
+    // In another server's part: a file that is not sound is not used at all.
+    damage(&here, 0);
+    let here = move_to(&here, &own);
+    let (_, elsewhere) = snapshot_of_another(&cluster, &mut random);
+    damage(&elsewhere, K as u64);
+    let live = {
+        let bytes = memory(&mut random, 3 * K / PAGE_BYTES);
+        cluster.write_all(&bytes);
+        cluster.kill_agent(2);
+        let run = cluster.spawn_master(&["--allow-partial"], &[]).wait();
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        cluster.start_agent(2);
+        bytes
+    };
+    lose(&cluster, 1);
+    check(&cluster, &live, &sound);
+    let said = cluster.agent(1).stderr();
+    for file in [&here, &elsewhere] {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let told =
+            said.lines().any(|line| line.starts_with("ERROR") && line.contains(name) && line.contains("damaged"));
+        assert!(told, "nothing is said of {name}:\n{said}");
+    }
+}
+
+#[test]
+fn restore_waits_when_there_is_no_snapshot_or_no_agent() {
+    let cluster = cluster("restore");
+    // None yet.
+    cluster.dsmctl("memory accept-empty").prints();
+    let live = memory(&mut Random::new("none"), 3 * K / PAGE_BYTES);
+    cluster.write_all(&live);
+    lose(&cluster, 1);
+    cluster.waits_for_restore(1);
+    assert!(client(&cluster).read(0, K as u64).unwrap() == live[..K], "the others go on");
+    cluster.dsmctl("memory accept-empty 1").prints();
+    check(&cluster, &live, &vec![0; 3 * K]);
+
+    cluster.write_all(&live);
+    let file = cluster.snapshot();
+    cluster.kill_agent(1);
+    lose(&cluster, 1);
+    cluster.waits_for_restore(1);
+    cluster.start_agent(1);
+    cluster.restore(file.path(), &format!("--range {K} {K}")).prints();
+    check(&cluster, &live, &live);
+
+    // A server that waits asks again when it is started again.
+    cluster.kill_agent(1);
+    lose(&cluster, 1);
+    cluster.waits_for_restore(1);
+    cluster.start_agent(1);
+    cluster.restart(1);
+    check(&cluster, &live, &live);
+}
+
+#[test]
+fn a_server_is_not_ready_before_it_is_restored_and_can_be_stopped_until_then() {
+    let cluster = cluster("restore");
+    cluster.dsmctl("memory accept-empty").prints();
+    let (bytes, _) = snapshot_of_another(&cluster, &mut Random::new("slow"));
+    cluster.agent(1).signal(Signal::SIGSTOP);
+    cluster.kill(1);
+    cluster.forget(1);
+    cluster.spawn_server(1);
+    wait_for("the server has begun", PATIENCE, || cluster.stderr(1).matches("was not there").count() == 2);
+    assert!(TcpStream::connect(cluster.address(1)).is_err(), "it listens without its memory");
+    assert!(cluster.stop(1).success());
+    cluster.agent(1).signal(Signal::SIGCONT);
+    cluster.start_server(1);
+    check(&cluster, &bytes, &bytes);
+}
+
+/// Moves a snapshot to another directory, where its name may be taken; returns its new path.
+fn move_to(file: &Path, directory: &Path) -> PathBuf {
+    let name = FileName::parse(file.file_name().unwrap().to_str().unwrap());
+    let mut paths = std::iter::successors(name, |name| name.next()).map(|name| directory.join(name.to_string()));
+    let free = paths.find(|path| !path.exists()).unwrap();
+    std::fs::rename(file, &free).unwrap();
+    free
+}

@@ -1,0 +1,75 @@
+//! Tests that mount file systems, each in a mount namespace of its own. That takes root.
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Set where the test runs in its namespace.
+const INSIDE: &str = "DSM_TEST_NAMESPACE";
+
+/// Whether this machine allows it. If not, the reason is printed.
+pub fn is_allowed() -> bool {
+    // It is gone with its namespace.
+    let try_it = ["--mount", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"];
+    match Command::new("unshare").args(try_it).output() {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            println!("SKIPPED: no mount namespace here: {}", String::from_utf8_lossy(&output.stderr).trim());
+            false
+        }
+        Err(error) => {
+            println!("SKIPPED: unshare(1) cannot be run: {error}");
+            false
+        }
+    }
+}
+
+/// True inside a namespace. Outside it runs the test of that name again inside one, if that is allowed.
+#[track_caller]
+pub fn entered(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    if !is_allowed() {
+        return false;
+    }
+    let mut again = Command::new("unshare");
+    again.arg("--mount").arg(std::env::current_exe().unwrap()).args([test, "--exact", "--nocapture"]).env(INSIDE, "1");
+    let output = again.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{test} failed in its namespace");
+    false
+}
+
+/// An empty file system in memory, unmounted when dropped.
+pub struct Mounted(PathBuf);
+
+impl Mounted {
+    /// One of `size` bytes.
+    #[track_caller]
+    pub fn new(size: u64, folder: &Path) -> Self {
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder));
+        Self(folder.to_owned())
+    }
+
+    /// Nothing can be written there from now on.
+    #[track_caller]
+    pub fn make_read_only(&self) {
+        run(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0));
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Also while a process has a file open there.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[track_caller]
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
