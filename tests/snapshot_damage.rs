@@ -8,6 +8,7 @@ mod support;
 use dsm::snapshot::{ReadError, SnapshotFile, Summary};
 use std::collections::BTreeMap;
 use std::path::Path;
+use support::Cluster;
 use support::random::Random;
 use support::snapshots::{PAGE_BYTES, header, memory, write, zstd};
 
@@ -72,13 +73,16 @@ fn every_flipped_bit_of_a_small_file_is_found() {
 fn a_file_cut_short_at_any_boundary_is_found() {
     let sound = sound_file(&mut Random::new("truncation"));
     let file = SnapshotFile::from_source(Path::new("sound"), &sound[..]).unwrap();
-    let mut boundaries = vec![0, 8, 16, 72, file.header().encode().len(), sound.len() - 64, sound.len() - 40];
+    let (header, footer) = (file.header().encode().len(), sound.len() - 64);
+    // The fields of the header up to the name, its checksum and its end; those of the footer.
+    let mut boundaries = vec![0, 8, 12, 16, 32, 40, 48, 52, 56, 60, 64, 66, 68, 72, header - 4, header];
+    boundaries.extend([0, 8, 16, 20, 24, 56, 62].map(|field| footer + field));
     for extent in file.extents(0..u64::MAX).unwrap() {
         let begin = usize::try_from(extent.unwrap().offset()).unwrap();
         boundaries.extend([begin, begin + 32]);
     }
     let entries = usize::try_from(file.frames()).unwrap();
-    boundaries.extend((0..entries).map(|entry| sound.len() - 64 - 24 * entry));
+    boundaries.extend((0..=entries).map(|entry| footer - 24 * entry));
     let mut tried = 0;
     for boundary in boundaries {
         for length in [boundary.saturating_sub(1), boundary, boundary + 1] {
@@ -115,6 +119,47 @@ fn a_damaged_frame_is_named_with_its_addresses_and_the_others_can_be_read() {
     assert!(file.read_range(bad.addresses().start, &mut page).is_err());
     file.read_range(good.addresses().start, &mut page).unwrap();
     assert!(page.iter().all(|byte| *byte == b'x'));
+}
+
+#[test]
+fn a_restore_refuses_a_damaged_file_and_touches_nothing() {
+    let mut random = Random::new("restore");
+    let cluster = Cluster::start(2, 256 << 10);
+    cluster.start_agents();
+    cluster.write_all(&memory(&mut random, 128));
+    let sound = std::fs::read(cluster.snapshot().path()).unwrap();
+    let live = memory(&mut random, 128);
+    cluster.write_all(&live);
+    let before = cluster.incarnations();
+    let flipped = |at: usize| {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let end = sound.len();
+    let damaged = [
+        ("magic", flipped(0)),
+        ("header", flipped(20)),
+        ("frames", flipped(end / 2)),
+        ("index", flipped(end - 70)),
+        ("hash", flipped(end - 30)),
+        ("end", flipped(end - 1)),
+        ("short by one", sound[..end - 1].to_vec()),
+        ("without its footer", sound[..end - 64].to_vec()),
+        ("half", sound[..end / 2].to_vec()),
+        ("longer", [&sound[..], b"x"].concat()),
+        ("empty", Vec::new()),
+    ];
+    let path = cluster.directory().join("damaged");
+    for (what, bytes) in damaged {
+        std::fs::write(&path, bytes).unwrap();
+        let run = cluster.restore(&path, "--force");
+        println!("{what}: {}", run.stderr.trim());
+        run.fails(65, &[path.to_str().unwrap()]);
+    }
+    assert!(cluster.read_all() == live && cluster.incarnations() == before, "something was touched");
+    std::fs::write(&path, sound).unwrap();
+    cluster.restore(&path, "--force").prints();
 }
 
 #[test]

@@ -10,12 +10,12 @@ mod support;
 
 use dsm::snapshot::SnapshotFile;
 use std::path::PathBuf;
+use support::Cluster;
 use support::dsmctl::Run;
 use support::namespace::{Mounted, entered};
 use support::random::Random;
-use support::restores::PATIENCE;
+use support::restores::when_free;
 use support::snapshots::names;
-use support::{Cluster, wait_for};
 
 /// Bytes of each server, and of a disk that is too small for three of them.
 const K: usize = 1 << 20;
@@ -51,10 +51,7 @@ fn fails(cluster: &Cluster, words: &[&str]) {
     let runs: [fn(&Cluster) -> Run; 2] =
         [|cluster| cluster.create_snapshot(&[]), |cluster| cluster.dsmctl("snapshot create")];
     for run in runs {
-        let mut ended = None;
-        // The agents of the run before may not know yet that it has failed.
-        wait_for("no other snapshot is under way", PATIENCE, || ended.insert(run(cluster)).code != 75);
-        let ended = ended.unwrap();
+        let ended = when_free(|| run(cluster));
         println!("{}", ended.stderr.lines().last().unwrap());
         ended.fails(IO_ERROR, words);
         assert!(files(cluster) == before, "the directory has changed: {:?}", names(&cluster.snapshot_directory()));
@@ -65,11 +62,7 @@ fn fails(cluster: &Cluster, words: &[&str]) {
 fn succeeds_elsewhere(cluster: &Cluster, memory: &[u8]) {
     let elsewhere = cluster.directory().join("elsewhere");
     let line = format!("snapshot create --output {}", elsewhere.display());
-    wait_for("no other snapshot is under way", PATIENCE, || {
-        let run = cluster.dsmctl(&line);
-        assert!([0, 75].contains(&run.code), "{}", run.stderr);
-        run.code == 0
-    });
+    when_free(|| cluster.dsmctl(&line)).prints();
     assert!(cluster.export(&elsewhere) == memory);
 }
 

@@ -8,6 +8,7 @@ mod support;
 use dsm::snapshot::SnapshotFile;
 use std::path::Path;
 use std::process::Command;
+use support::Cluster;
 use support::random::Random;
 use support::snapshots::{CUT_TIME, header, memory, write, zstd};
 
@@ -18,6 +19,28 @@ fn python(arguments: &[&Path]) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {errors}", output.status);
     String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn it_exports_what_the_master_has_written_of_a_live_memory() {
+    let cluster = Cluster::start(3, 300 << 10);
+    cluster.start_agents();
+    let bytes = memory(&mut Random::new("master"), 3 * 75);
+    cluster.write_all(&bytes);
+    let path = cluster.snapshot().path().to_owned();
+
+    let printed: serde_json::Value = serde_json::from_str(&python(&[Path::new("header"), &path])).unwrap();
+    println!("{printed:#}");
+    assert_eq!((&printed["master"], &printed["n"], &printed["k"]), (&0.into(), &3.into(), &(300 << 10).into()));
+    for (server, incarnation) in cluster.incarnations().iter().enumerate() {
+        let found = printed["servers"][server]["incarnation"].as_u64().unwrap();
+        assert_eq!(&format!("{found:016x}"), incarnation);
+        assert_eq!(printed["servers"][server]["address"], cluster.address(server));
+    }
+    let raw = cluster.directory().join("by-python");
+    python(&[Path::new("export"), &path, &raw]);
+    let exported = std::fs::read(raw).unwrap();
+    assert!(exported == bytes && exported == cluster.export(&path), "the exports differ");
 }
 
 #[test]

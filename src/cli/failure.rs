@@ -208,11 +208,13 @@ fn code_of_restore(error: &RestoreError) -> u8 {
         | RestoreError::Partial(_)
         | RestoreError::Outside(_)
         | RestoreError::NotWhole { .. } => exit::DATA,
-        RestoreError::Read(error) => code_of_snapshot(error),
+        RestoreError::Read(error) | RestoreError::CutShort { cause: Interruption::Read(error), .. } => {
+            code_of_snapshot(error)
+        }
         RestoreError::Busy(_) => exit::TEMPORARY,
-        RestoreError::Agent(error) => error.exit_code(),
-        RestoreError::CutShort { cause: Interruption::Read(error), .. } => code_of_snapshot(error),
-        RestoreError::CutShort { cause: Interruption::Agent(error), .. } => error.exit_code(),
+        RestoreError::Agent(error) | RestoreError::CutShort { cause: Interruption::Agent(error), .. } => {
+            error.exit_code()
+        }
     }
 }
 

@@ -12,6 +12,15 @@ use std::time::Duration;
 /// How long a restore may take, and whatever else a test waits for here.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Runs something until no other snapshot or restore is under way: an agent may still be busy with what a dead master has
+/// sent.
+#[track_caller]
+pub fn when_free(mut run: impl FnMut() -> Run) -> Run {
+    let mut last = None;
+    wait_for("no other snapshot is under way", PATIENCE, || !last.insert(run()).stderr.contains("under way"));
+    last.unwrap()
+}
+
 impl Cluster {
     /// Runs dsmctl in the cluster's folder.
     pub fn dsmctl(&self, line: &str) -> Run {

@@ -32,6 +32,15 @@ pub(super) fn run(create: &Create, global: &Global) -> Result<(), Failure> {
             "deleted": deleted,
         }));
     }
+    let has = |server| servers.iter().any(|part| part.server == server);
+    let missing: Vec<String> =
+        (0..config.layout.n()).filter(|server| !has(*server)).map(|server| server.to_string()).collect();
+    if !missing.is_empty() {
+        output::complain(format_args!(
+            "the snapshot is partial, without server {}: without --allow-partial this command says why",
+            missing.join(", ")
+        ));
+    }
     let longest = servers.iter().map(|part| part.pause_us).max().unwrap_or(0);
     let copied: u64 = servers.iter().map(|part| part.pages_copied).sum();
     output::print(&format!(

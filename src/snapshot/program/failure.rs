@@ -45,3 +45,61 @@ impl Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{HeaderError, WriteError};
+    use std::collections::BTreeSet;
+    use std::io::ErrorKind;
+    use std::time::Duration;
+
+    const ADDRESS: &str = "127.0.0.1:7412";
+
+    fn agents() -> Vec<AgentError> {
+        let (address, message, task) = (|| ADDRESS.to_owned(), String::new, "answer");
+        let lost = || io::Error::from(ErrorKind::ConnectionReset);
+        vec![
+            AgentError::NoAddress { server: 0 },
+            AgentError::Unreachable { server: 0, address: address(), source: lost() },
+            AgentError::Silent { server: 0, address: address(), task, timeout: Duration::ZERO },
+            AgentError::Lost { server: 0, address: address(), task, source: lost() },
+            AgentError::Garbage { server: 0, address: address(), message: message() },
+            AgentError::UnderWay { message: message() },
+            AgentError::Refused { server: 0, address: address(), message: message() },
+        ]
+    }
+
+    fn failures() -> Vec<Failure> {
+        let path = || "/dsm".into();
+        let system = |kind: ErrorKind| WriteError::System { action: "write", path: path(), source: kind.into() };
+        let listen = |kind: ErrorKind| Failure::Listen { address: ADDRESS.to_owned(), source: kind.into() };
+        let created = [
+            CreateError::Missing { missing: agents(), n: 7, possible: false },
+            CreateError::Write(WriteError::UnderWay(path())),
+            CreateError::Write(WriteError::Exists(path())),
+            CreateError::Write(system(ErrorKind::StorageFull)),
+            CreateError::Write(system(ErrorKind::PermissionDenied)),
+            CreateError::Header(HeaderError::Magic),
+            CreateError::System(String::new()),
+        ];
+        let created = created.into_iter().chain(agents().into_iter().map(CreateError::Agent));
+        let others = [
+            IdentityError::Range { index: 1, n: 1, path: path() }.into(),
+            IdentityError::Interfaces(ErrorKind::Other.into()).into(),
+            listen(ErrorKind::AddrInUse),
+            listen(ErrorKind::PermissionDenied),
+            Failure::System(ErrorKind::Other.into()),
+        ];
+        created.map(Failure::from).chain(others).collect()
+    }
+
+    #[test]
+    fn the_man_page_lists_the_exit_codes() {
+        let page = include_str!("../../../man/dsm-snapshot.8");
+        let listed: BTreeSet<u8> = page.lines().filter_map(|line| line.strip_prefix(".It ")?.parse().ok()).collect();
+        let mut all: BTreeSet<u8> = failures().iter().map(Failure::exit_code).collect();
+        all.insert(0);
+        assert_eq!(listed, all);
+    }
+}

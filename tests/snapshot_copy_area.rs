@@ -1,0 +1,121 @@
+//! When there is no room for the pages that writers overwrite while a snapshot is read, the snapshot is abandoned with a
+//! clear error; the writers neither fail nor wait, and nothing stays behind.
+
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use support::namespace::{Mounted, entered};
+use support::restores::PATIENCE;
+use support::snapshots::{PAGE_BYTES, names};
+use support::{Cluster, client, wait_for};
+
+/// Bytes of each server.
+const K: usize = 1 << 20;
+
+/// The file of the pages that writers have saved for server `index`.
+fn copy_area(cluster: &Cluster, index: usize) -> u64 {
+    let path = PathBuf::from(format!("/dev/shm/{}.{index}.copies", cluster.name()));
+    path.metadata().unwrap().len()
+}
+
+/// Writers overwrite every page of server 1 again and again from before the snapshot on, which stands still between the cut
+/// and the reading for as long as it takes them to do so once more. It fails, and they do not notice.
+fn is_abandoned_under_load(cluster: &Cluster) {
+    cluster.write_all(&vec![1; 2 * K]);
+    cluster.restart_agent_with(1, &[("DSM_TEST_STOP_AT", "cut")]);
+    let (stop, rounds) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 2]);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = rounds
+            .iter()
+            .zip(0_u64..)
+            .map(|(done, half)| {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let client = client(cluster);
+                    while !stop.load(Ordering::Relaxed) {
+                        let round = done.load(Ordering::Relaxed) + 1;
+                        for page in (half..(K / PAGE_BYTES) as u64).step_by(2) {
+                            client.write((K + 8) as u64 + page * PAGE_BYTES as u64, &round.to_le_bytes())?;
+                        }
+                        done.store(round, Ordering::Relaxed);
+                    }
+                    Ok::<_, dsm::Error>(())
+                })
+            })
+            .collect();
+        let two_more_rounds = || {
+            let before = rounds.each_ref().map(|done| done.load(Ordering::Relaxed));
+            wait_for("the writers go on", PATIENCE, || {
+                // The second one has begun after the call.
+                writers.iter().any(std::thread::ScopedJoinHandle::is_finished)
+                    || rounds.iter().zip(before).all(|(done, before)| done.load(Ordering::Relaxed) >= before + 2)
+            });
+        };
+        two_more_rounds();
+        let master = cluster.spawn_master(&[], &[]);
+        cluster.agent(1).wait_until_stopped();
+        two_more_rounds();
+        cluster.agent(1).go_on_until("the agent goes on", || support::process::state(cluster.agent(1).pid()) != 'T');
+        let run = master.wait();
+        println!("{}", run.stderr.lines().last().unwrap());
+        run.fails(69, &["abandoned", "server 1", "snapshot.copy_area", "/dev/shm"]);
+        two_more_rounds();
+        stop.store(true, Ordering::Relaxed);
+        writers.into_iter().for_each(|writer| writer.join().unwrap().unwrap());
+    });
+    assert!(names(&cluster.snapshot_directory()).is_empty(), "something was left in the snapshot directory");
+    wait_for("the copy areas are empty", PATIENCE, || (0..2).all(|index| copy_area(cluster, index) == 0));
+    let said = cluster.stderr(1);
+    assert!(said.lines().any(|line| line.contains("writers go on") && line.contains("snapshot.copy_area")), "{said}");
+    // Without a write load there is room.
+    cluster.restart_agent(1);
+    let memory = cluster.read_all();
+    assert!(cluster.export(cluster.snapshot().path()) == memory);
+}
+
+#[test]
+fn a_copy_area_that_is_too_small_for_the_write_load_abandons_the_snapshot_only() {
+    let cluster = Cluster::builder().servers(2).k(K as u64).snapshot("copy_area = \"4KiB\"").start();
+    cluster.start_agents();
+    is_abandoned_under_load(&cluster);
+}
+
+#[test]
+fn a_full_dev_shm_abandons_the_snapshot_only() {
+    if !entered("a_full_dev_shm_abandons_the_snapshot_only") {
+        return;
+    }
+    // Room for the segments with their tables, and what is left is taken.
+    let _shm = Mounted::new(64 << 20, "/dev/shm".as_ref());
+    let cluster = Cluster::start(2, K as u64);
+    cluster.start_agents();
+    let mut ballast = std::fs::File::create("/dev/shm/ballast").unwrap();
+    let full = (0..).find_map(|_| ballast.write_all(&[1; PAGE_BYTES]).err()).unwrap();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    is_abandoned_under_load(&cluster);
+}
+
+#[test]
+fn a_copy_area_with_room_for_the_write_load_holds_the_pages_and_is_given_back() {
+    let cluster = Cluster::start(2, K as u64);
+    cluster.start_agents();
+    let memory = vec![1; 2 * K];
+    cluster.write_all(&memory);
+    cluster.restart_agent_with(1, &[("DSM_TEST_STOP_AT", "cut")]);
+    let master = cluster.spawn_master(&[], &[]);
+    cluster.agent(1).wait_until_stopped();
+    client(&cluster).fill(K as u64, K as u64, 2).unwrap();
+    assert_eq!(copy_area(&cluster, 1), K as u64, "every page of server 1 is saved once");
+    client(&cluster).fill(K as u64, K as u64, 3).unwrap();
+    assert_eq!(copy_area(&cluster, 1), K as u64);
+    cluster.agent(1).go_on_until("the agent goes on", || support::process::state(cluster.agent(1).pid()) != 'T');
+    let run = master.wait();
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(copy_area(&cluster, 1), 0);
+    assert!(cluster.export(&cluster.snapshots()[0]) == memory, "the snapshot shows what was written after its cut");
+}
