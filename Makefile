@@ -8,16 +8,20 @@ INSTALL    ?= install
 RELEASE    := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build install fmt lint clean
+.PHONY: help demo test bench-snapshot build install fmt lint clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Start three servers on this machine and see them share one memory
 	@demo/run
 
 test: ## Run everything that must pass: format, lints, man pages, all tests
 	@tests/run
+
+bench-snapshot: ## Measure snapshots beside Redis and dd (BENCH_QUICK=1: in less than two minutes)
+	$(CARGO) build --release --locked --bins --example snapshot-load
+	@benches/snapshot/run.py
 
 build: ## Build the programs, optimised
 	$(CARGO) build --release --locked

@@ -1,0 +1,45 @@
+"""The load, as a process of its own: the example snapshot-load of this crate."""
+
+import json
+import subprocess
+
+from stage import Failure
+
+
+class Load:
+    """Writers on a system, until the `with` ends."""
+
+    def __init__(self, stage, programs, system, rate=None):
+        command = [programs / "examples" / "snapshot-load", "write", *system.load_arguments]
+        if rate:
+            command += ["--rate", str(rate)]
+        self.stage = stage
+        self.process = stage.start("load", command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def __enter__(self):
+        self._answer()
+        return self
+
+    def __exit__(self, *_):
+        self.stage.stop(self.process)
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            raise Failure(f"the load has ended:\n{self.process.log.read_text().strip()}")
+        return json.loads(line)
+
+    def ask(self, command):
+        """Gives the load a command and returns its answer."""
+        try:
+            self.process.stdin.write(f"{command}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # Reading finds the reason.
+        return self._answer()
+
+
+def fill(stage, programs, system):
+    """Random bytes everywhere."""
+    stage.run([programs / "examples" / "snapshot-load", "fill", *system.load_arguments])

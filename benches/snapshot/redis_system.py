@@ -1,0 +1,121 @@
+"""A Redis server on this machine. Its snapshot is BGSAVE: fork(2), and the child writes the file."""
+
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import time
+
+from memory import children, share
+from stage import Failure
+
+PORT = 6379
+DUMP = "dump.rdb"
+POLL_SECONDS = 0.02
+SAVE_SECONDS = 1200
+
+# In Debian the server's program is in this package, under this name, for it is the same file; the package redis-server
+# adds a link and a service, and that one we do not want to be started.
+PACKAGE = "redis-tools"
+PROGRAM = "/usr/bin/redis-check-rdb"
+
+
+def find():
+    """The program and its version; installs it when it is missing and we are root."""
+    program = shutil.which("redis-server") or (PROGRAM if os.access(PROGRAM, os.X_OK) else None)
+    if not program:
+        if os.geteuid() != 0 or not shutil.which("apt-get"):
+            raise Failure(f"there is no Redis to compare with. Install it: sudo apt-get install {PACKAGE}")
+        install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", PACKAGE]
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["apt-get", "update", "-q"], install):
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            if done.returncode != 0:
+                raise Failure(f"{' '.join(command)} failed:\n{done.stderr.strip()}")
+        program = PROGRAM
+    said = subprocess.run(["redis-server", "--version"], executable=program, capture_output=True, text=True).stdout
+    version = re.search(r"\bv=([\d.]+)", said)
+    if not version or not version[1].startswith("7."):
+        raise Failure(f"{program} is no Redis 7: it says {said.strip()!r}")
+    return program, version[1]
+
+
+class Redis:
+    """A server for `total` bytes, and nothing in it yet."""
+
+    label = "Redis"
+
+    def __init__(self, stage, program, total):
+        self.stage, self.total = stage, total
+        self.folder = stage.folder / "redis"
+        self.folder.mkdir()
+        settings = {
+            "bind": stage.host,
+            "port": PORT,
+            "dir": self.folder,
+            "save": "",
+            "appendonly": "no",
+            # The bytes are random. dsm does not try to compress them either, when it is compared.
+            "rdbcompression": "no",
+            "daemonize": "no",
+        }
+        arguments = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
+        self.process = stage.start("redis", ["redis-server", *arguments], executable=program)
+        stage.wait_until_listens(self.process, PORT)
+        self.load_arguments = ["--redis", f"{stage.host}:{PORT}", "--size", str(total)]
+        self.socket = socket.create_connection((stage.host, PORT), timeout=60)
+        self.replies = self.socket.makefile("rb")
+        self.can_snapshot = True
+
+    def close(self):
+        """Stops it."""
+        self.replies.close()
+        self.socket.close()
+        self.stage.stop(self.process)
+        shutil.rmtree(self.folder)
+
+    def ask(self, *words):
+        """A command and its reply."""
+        self.socket.sendall(" ".join(words).encode() + b"\r\n")
+        line = self.replies.readline().decode()
+        if line.startswith("$"):
+            return self.replies.read(int(line[1:]) + 2).decode()
+        if not line.startswith(("+", ":")):
+            raise Failure(f"Redis answers {' '.join(words)} with {line.strip()!r}")
+        return line[1:].strip()
+
+    def info(self, section):
+        """INFO, as a dictionary."""
+        lines = self.ask("INFO", section).splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def memory(self):
+        """Bytes of its own memory and that of the child that saves."""
+        return sum(share(pid) for pid in [self.process.pid, *children(self.process.pid)])
+
+    def snapshot(self):
+        """BGSAVE, until it is done. The file is there until `tidy`."""
+        begin = time.monotonic()
+        cut_begin = time.monotonic_ns()
+        self.ask("BGSAVE")
+        cut_end = time.monotonic_ns()
+        while (info := self.info("persistence"))["rdb_bgsave_in_progress"] != "0":
+            if time.monotonic() - begin > SAVE_SECONDS:
+                raise Failure(f"BGSAVE does not end within {SAVE_SECONDS} s")
+            time.sleep(POLL_SECONDS)
+        seconds = time.monotonic() - begin
+        if info["rdb_last_bgsave_status"] != "ok":
+            raise Failure(f"BGSAVE failed:\n{pathlib.Path(self.process.log).read_text()[-2000:]}")
+        return {
+            "seconds": seconds,
+            "pause_us": int(self.info("stats")["latest_fork_usec"]),
+            "copied_bytes": int(info["rdb_last_cow_size"]),
+            "file_bytes": (self.folder / DUMP).stat().st_size,
+            "cut": (cut_begin, cut_end),
+        }
+
+    def tidy(self):
+        """Removes the file: not while requests are timed, for it keeps a processor busy."""
+        (self.folder / DUMP).unlink()
