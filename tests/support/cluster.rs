@@ -251,6 +251,8 @@ impl Cluster {
             .map(|entry| entry.path())
             .collect();
         found.sort();
+        // While others come and go, a folder may show a name twice.
+        found.dedup();
         found
     }
 }

@@ -1,0 +1,229 @@
+//! Whoever connects to an agent may say anything, or nothing: the agent lives on, writers wait for no longer than the lease,
+//! and a real snapshot succeeds afterwards.
+
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use support::messages::{CONTROL, Caller, DATA, FRAME, control, header, message};
+use support::random::Random;
+use support::ring::{self, Ring};
+use support::{Cluster, client};
+
+const K: u64 = 256 * 1024;
+
+/// The server whose agent is talked to.
+const SERVER: usize = 0;
+
+/// `snapshot.timeout`, how many times that an agent waits between two asks, and how much longer on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(1);
+const PATIENCE: u32 = 10;
+const SLACK: Duration = Duration::from_secs(5);
+
+/// `snapshot.freeze_timeout`, which the tests leave as it is.
+const LEASE: Duration = Duration::from_millis(500);
+
+/// More than an agent has sessions, and more than its socket has places for those that wait.
+const CONNECTIONS: usize = 200;
+
+fn cluster(servers: usize, k: u64) -> Cluster {
+    let cluster = Cluster::builder().servers(servers).k(k).snapshot("timeout = \"1s\"").start();
+    cluster.start_agents();
+    cluster
+}
+
+/// A real snapshot of real servers with the agents that were started at first.
+fn succeeds(cluster: &Cluster) {
+    ring::check_snapshot(cluster.snapshot().path());
+    cluster.wait_until_copy_areas_are_empty();
+}
+
+/// Waits until the agent closes the connection, within a time; the reason that it gives.
+#[track_caller]
+fn closed(caller: &mut Caller, within: Duration) -> Option<String> {
+    let began = Instant::now();
+    let reason = caller.refusal().map(|(reason, _)| reason);
+    assert!(began.elapsed() <= within + SLACK, "it was closed after {:?}", began.elapsed());
+    reason
+}
+
+#[test]
+fn a_master_that_says_nothing_is_given_up_after_its_time() {
+    let cluster = cluster(2, K);
+    let (mut silent, mut half) = (Caller::connect(&cluster, SERVER), Caller::connect(&cluster, SERVER));
+    half.send(&control(json!({"hello": {}}))[..20]);
+    let (mut greeted, mut claimed) = (Caller::greeted(&cluster, SERVER), Caller::claimed(&cluster, SERVER));
+    closed(&mut silent, TIMEOUT);
+    closed(&mut half, TIMEOUT);
+    // These may wait for others; nobody stands still for them.
+    Ring::start(&cluster).stop();
+    cluster.create_snapshot(&[]).fails(support::agents::UNDER_WAY, &["is under way"]);
+    closed(&mut greeted, TIMEOUT * PATIENCE);
+    closed(&mut claimed, TIMEOUT * PATIENCE);
+    succeeds(&cluster);
+}
+
+#[test]
+fn a_freeze_that_nobody_ends_holds_writers_for_as_long_as_the_agents_configuration_allows() {
+    let cluster = cluster(2, K);
+    let ring = Ring::start(&cluster);
+    ring.take_longest();
+    // It asks for as long as there are numbers for.
+    let mut frozen = Caller::frozen(&cluster, SERVER);
+    assert_eq!(closed(&mut frozen, LEASE).as_deref(), Some("late"));
+    ring.wait_until_all_get_on();
+    let longest = ring.take_longest();
+    println!("the longest requests: {longest:?}");
+    assert!(longest.iter().all(|longest| *longest <= LEASE + TIMEOUT), "writers waited {longest:?}");
+    assert!(longest.iter().any(|longest| *longest >= LEASE / 2), "writers waited {longest:?}");
+    succeeds(&cluster);
+    ring.stop();
+}
+
+#[test]
+fn a_cut_that_nobody_reads_holds_no_writer_and_ends_with_the_connection() {
+    let cluster = cluster(2, K);
+    let ring = Ring::start(&cluster);
+    let cut = Caller::cut(&cluster, SERVER);
+    ring.wait_until_all_get_on();
+    ring.take_longest();
+    ring.wait_until_all_get_on();
+    let longest = ring.take_longest();
+    assert!(longest.iter().all(|longest| *longest < LEASE), "writers waited {longest:?}");
+    drop(cut);
+    succeeds(&cluster);
+    ring.stop();
+}
+
+/// Brings a connection to some step.
+type Begin = fn(&Cluster, usize) -> Caller;
+
+/// What no agent understands, at whatever step.
+fn garbage() -> Vec<(&'static str, Vec<u8>)> {
+    let mut damaged = control(json!("release"));
+    *damaged.last_mut().unwrap() ^= 1;
+    let mut version = control(json!("release"));
+    version[2] += 1;
+    vec![
+        ("text", b"GET / HTTP/1.1\r\nHost: agent\r\n\r\n".to_vec()),
+        ("a long control message", header(CONTROL, u32::MAX, 0)),
+        ("a long frame", header(FRAME, u32::MAX, 0)),
+        ("much data", header(DATA, u32::MAX, 0)),
+        ("an unknown kind", header(4, 0, 0)),
+        ("another version", version),
+        ("a wrong checksum", damaged),
+        ("nothing in a message", message(CONTROL, b"")),
+        ("no JSON", message(CONTROL, b"{\"freeze\":")),
+        ("deep JSON", message(CONTROL, &[b'['; 100_000])),
+        ("an unknown ask", control(json!({"explode": {"now": true}}))),
+        ("an ask with a wrong value", control(json!({"freeze": {"lease_us": -1}}))),
+        ("an ask out of turn", control(json!("written"))),
+        ("a frame", message(FRAME, &[0; 64])),
+        ("data", message(DATA, &[0; 64])),
+    ]
+}
+
+#[test]
+fn garbage_at_any_step_is_refused_and_hurts_nobody() {
+    let cluster = cluster(2, K);
+    let ring = Ring::start(&cluster);
+    ring.take_longest();
+    let steps: [(&str, Begin); 5] = [
+        ("connected", Caller::connect),
+        ("greeted", Caller::greeted),
+        ("claimed", Caller::claimed),
+        ("frozen", Caller::frozen),
+        ("cut", Caller::cut),
+    ];
+    for (step, begin) in steps {
+        for (what, bytes) in garbage() {
+            let mut caller = begin(&cluster, SERVER);
+            caller.send(&bytes);
+            assert_eq!(closed(&mut caller, TIMEOUT).as_deref(), Some("protocol"), "{what} when {step}");
+        }
+        succeeds(&cluster);
+    }
+    ring.wait_until_all_get_on();
+    let longest = ring.take_longest();
+    println!("{} kinds of garbage at {} steps: the longest requests {longest:?}", garbage().len(), steps.len());
+    assert!(longest.iter().all(|longest| *longest <= LEASE + TIMEOUT), "writers waited {longest:?}");
+    ring.stop();
+}
+
+#[test]
+fn values_that_cannot_be_are_refused() {
+    let cluster = cluster(2, K);
+    let ring = Ring::start(&cluster);
+    let layout = cluster.layout().canonical();
+    let hello = |layout: &str, index: u64| json!({"hello": {"layout": layout, "index": index}});
+    let send = |level: i64, size: u64| json!({"send": {"level": level, "frame_size": size}});
+    let cases: [(&str, Begin, Value); 9] = [
+        ("layout", Caller::connect, hello("", 0)),
+        ("layout", Caller::connect, hello(&layout.replace('2', "3"), 0)),
+        ("layout", Caller::connect, hello(&layout, 1)),
+        ("late", Caller::claimed, json!({"freeze": {"lease_us": 0}})),
+        ("protocol", Caller::cut, send(99, 4096)),
+        ("protocol", Caller::cut, send(-1, 4096)),
+        ("protocol", Caller::cut, send(1, 0)),
+        ("protocol", Caller::cut, send(1, 4095)),
+        ("protocol", Caller::cut, send(1, u32::MAX.into())),
+    ];
+    for (reason, begin, ask) in cases {
+        let mut caller = begin(&cluster, SERVER);
+        caller.send(&control(ask.clone()));
+        let mut answer = caller.answer().unwrap_or_else(|| panic!("no answer to {ask}"));
+        if answer.get("frozen").is_some() {
+            answer = caller.answer().unwrap();
+        }
+        assert_eq!(answer["refused"]["reason"], reason, "{ask}: {answer}");
+    }
+    // A copy area without any room: the writers end the cut.
+    let mut caller = Caller::frozen(&cluster, SERVER);
+    assert!(caller.ask(json!({"cut": {"copy_area": 0}})).get("cut").is_some());
+    ring.wait_until_all_get_on();
+    assert_eq!(caller.ask(send(1, 4096))["refused"]["reason"], "abandoned");
+    succeeds(&cluster);
+    ring.stop();
+}
+
+#[test]
+fn a_master_that_does_not_take_the_pages_is_given_up_after_its_time() {
+    // More than the sockets hold, and not to be compressed.
+    let cluster = cluster(1, 32 << 20);
+    let mut random = Random::new("snapshot_bad_masters");
+    let noise: Vec<u8> = (0..cluster.layout().k() / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+    client(&cluster).write(0, &noise).unwrap();
+    let mut caller = Caller::cut(&cluster, SERVER);
+    caller.send(&control(json!({"send": {"level": 0, "frame_size": 262_144}})));
+    let began = Instant::now();
+    // As soon as another can have the claim, the agent has given up.
+    drop(Caller::claimed(&cluster, SERVER));
+    assert!(began.elapsed() <= 2 * TIMEOUT + SLACK, "it was given up after {:?}", began.elapsed());
+    let file = cluster.snapshot();
+    let mut memory = vec![0; noise.len()];
+    file.read_range(0, &mut memory).unwrap();
+    assert!(memory == noise, "another memory");
+    drop(caller);
+}
+
+#[test]
+fn two_hundred_connections_do_not_end_a_snapshot_that_has_begun_nor_keep_the_next_from_it() {
+    let cluster = cluster(2, K);
+    let ring = Ring::start(&cluster);
+    let mut before = Caller::cut(&cluster, SERVER);
+    let mut crowd: Vec<Caller> = (0..CONNECTIONS).map(|_| Caller::connect(&cluster, SERVER)).collect();
+    before.send(&control(json!({"send": {"level": 1, "frame_size": 262_144}})));
+    let mut kinds = Vec::new();
+    while kinds.last() != Some(&CONTROL) {
+        kinds.push(support::messages::receive(&mut before.0).unwrap().0);
+    }
+    assert!(kinds.len() > 1 && kinds[..kinds.len() - 1].iter().all(|kind| *kind == FRAME), "{kinds:?}");
+    let began = Instant::now();
+    crowd.iter_mut().for_each(|caller| drop(closed(caller, TIMEOUT)));
+    println!("{CONNECTIONS} connections were closed within {:?}", began.elapsed());
+    succeeds(&cluster);
+    ring.stop();
+}
