@@ -22,6 +22,7 @@ mod recover;
 mod restore;
 pub mod retention;
 mod stream;
+mod transfer;
 mod verify;
 mod wire;
 mod writer;
