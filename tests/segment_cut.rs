@@ -85,6 +85,9 @@ fn a_copy_area_without_room_abandons_the_cut_and_not_the_writer() {
         worker.fill(Extent::new(0, 4 * PAGE, K).unwrap(), 3, None).unwrap();
         assert_eq!(image(segment, cut), Err(CutGone));
         assert_eq!(&live(&mut worker)[..5], &[3; 5]);
+        // What its maker would give back, if it did not die now.
+        assert_eq!(segment.end_orphaned_cut().ok(), Some(true));
+        assert_eq!(segment.end_orphaned_cut().ok(), Some(false));
     });
 }
 

@@ -44,9 +44,9 @@ fn old_snapshots_go_and_what_is_not_ours_stays() {
     expected.extend([Standing::Partial, Standing::Bad]);
     assert_eq!(standings, expected);
 
-    assert_eq!(apply_retention(path, "another system", KEEP).unwrap(), [""; 0]);
-    assert_eq!(apply_retention(path, "test", KEEP).unwrap(), good[..3]);
-    assert_eq!(apply_retention(path, "test", KEEP).unwrap(), [""; 0]);
+    assert_eq!(apply_retention(path, "another system", KEEP, u64::MAX).unwrap(), [""; 0]);
+    assert_eq!(apply_retention(path, "test", KEEP, u64::MAX).unwrap(), good[..3]);
+    assert_eq!(apply_retention(path, "test", KEEP, u64::MAX).unwrap(), [""; 0]);
     let mut left = vec![
         "copy.dsnap".to_owned(),
         "dsm-20200101T000000Z.dsnap".to_owned(),
@@ -84,4 +84,14 @@ fn the_next_run_takes_the_name_that_a_dead_one_left() {
     std::fs::write(directory.path().join("dsm-20261123T040000Z.dsnap.partial"), "dsmS").unwrap();
     assert_eq!(snapshot(directory.path(), 0, &[1]), "dsm-20261123T040000Z.dsnap");
     assert_eq!(names(directory.path()), ["dsm-20261123T040000Z.dsnap"]);
+}
+
+#[test]
+fn a_file_from_when_a_clock_was_ahead_pushes_no_new_one_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let now: Vec<_> = (0..4).map(|second| snapshot(path, second, &[1, 2])).collect();
+    let ahead: Vec<_> = (0..3).map(|second| snapshot(path, 1_000_000 + second, &[1, 2])).collect();
+    assert_eq!(apply_retention(path, "test", KEEP, CUT_TIME + 3 * SECOND).unwrap(), now[..2]);
+    assert_eq!(names(path), [&now[2..], &ahead].concat());
 }

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long a claim is tried for: whoever tidies up after a dead one holds it for a moment.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a segment cannot be frozen or cut.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,8 @@ pub struct Frozen<'a> {
 }
 
 impl Segment {
-    /// Claims the segment. `None` when another process, or another opening of the segment in this one, has the claim.
+    /// Claims the segment. `None` when another process, or another opening of the segment in this one, has the claim. An
+    /// opening claims its segment once at a time.
     ///
     /// # Errors
     /// When there is no worker left, and when the operating system does not lock.
@@ -67,21 +68,24 @@ impl Segment {
             .inspect_err(|_| self.shared.give_claim_back())
     }
 
-    /// Ends a cut whose maker died, and gives its copy area back. Returns whether there was one. To be called now and then
+    /// Ends a cut whose maker died, and gives back the copy area of one that it did not end to the last. Returns whether there was one. To be called now and then
     /// by a participant that stays.
     ///
     /// # Errors
     /// When there is no worker left, the operating system does not lock, or the copy area cannot be emptied.
     pub fn end_orphaned_cut(&self) -> Result<bool, SegmentError> {
-        if !matches!(self.shared.gate(), Gate::Cut(_)) || !self.shared.take_claim()? {
+        let left = || Ok(matches!(self.shared.gate(), Gate::Cut(_)) || !self.shared.copy_area_is_empty()?);
+        if !left()? || !self.shared.take_claim()? {
             return Ok(false);
         }
-        let claim = Claim { worker: self.worker()?, was_open: false };
+        let worker = self.worker().inspect_err(|_| self.shared.give_claim_back())?;
+        let claim = Claim { worker, was_open: false };
         // Looked at again, for the claim may just have been given back in good order.
-        match self.shared.gate() {
-            Gate::Cut(number) => claim.worker.shared.end_cut(number, claim.worker.index()).map(|_| true),
-            _ => Ok(false),
+        if !left()? {
+            return Ok(false);
         }
+        let number = if let Gate::Cut(number) = self.shared.gate() { number } else { 0 };
+        self.shared.end_cut(number, claim.worker.index()).map(|_| true)
     }
 
     /// Why the memory cannot be used, if so.
@@ -122,6 +126,9 @@ impl Claim {
     /// Begins to replace the memory of a segment that is shut. `None` when it is not.
     pub fn restoration(&mut self) -> Option<Restoration<'_>> {
         let Gate::Shut(_) = self.worker.shared.gate() else { return None };
+        // Whoever died while it changed the memory holds its stripes still: what it had committed is carried out now, and
+        // not after a page was found to be zeros.
+        self.worker.shared.wait_for_writers(self.worker.index());
         let was_open = std::mem::take(&mut self.was_open);
         Some(Restoration::new(&mut self.worker, was_open))
     }

@@ -9,6 +9,7 @@ use super::geometry::page_size;
 use super::shared::Shared;
 use super::superblock::Field;
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::stat::fstat;
 use nix::sys::uio::{pread, pwrite};
 use std::sync::atomic::Ordering;
 
@@ -37,6 +38,11 @@ impl Shared {
         // Otherwise it is given back with all others when the cut ends.
         let _ = fallocate(&self.copy_area, flags, offset, length);
         read
+    }
+
+    pub(super) fn copy_area_is_empty(&self) -> Result<bool, SegmentError> {
+        let status = fstat(&self.copy_area).map_err(SegmentError::system("look at the copy area of", &self.name))?;
+        Ok(status.st_size == 0)
     }
 
     pub(super) fn empty_copy_area(&self) -> Result<(), SegmentError> {

@@ -123,7 +123,7 @@ impl Shared {
 
     #[inline]
     pub(super) fn incarnation(&self) -> u64 {
-        Field::Incarnation.of(&self.mapping).load(Ordering::Relaxed)
+        Field::Incarnation.of(&self.mapping).load(Ordering::Acquire)
     }
 
     /// Waits until the gate is not frozen any more, or its time is over. The caller holds no stripe.

@@ -307,10 +307,20 @@ fn copy_area_name(name: &str) -> String {
     format!("{name}.copies")
 }
 
-fn open_copy_area(name: &str, create: bool) -> Result<OwnedFd, SegmentError> {
+fn open_copy_area(name: &str, segment: &OwnedFd, create: bool) -> Result<OwnedFd, SegmentError> {
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | if create { OFlag::O_CREAT } else { OFlag::empty() };
     let mode = Mode::from_bits_truncate(0o660);
-    shm_open(copy_area_name(name).as_str(), flags, mode).map_err(SegmentError::system("open the copy area of", name))
+    let failed = || SegmentError::system("open the copy area of", name);
+    let file = shm_open(copy_area_name(name).as_str(), flags, mode).map_err(failed())?;
+    // What a stranger has laid out would be told every page that is overwritten during a snapshot.
+    let owner = |file: &OwnedFd| fstat(file).map(|status| status.st_uid);
+    if owner(&file).map_err(failed())? != owner(segment).map_err(failed())? {
+        return Err(SegmentError::NotOurs { name: copy_area_name(name) });
+    }
+    if create {
+        fchmod(&file, mode).map_err(failed())?;
+    }
+    Ok(file)
 }
 
 /// Maps an object whose byte `participant` is locked, opens its semaphores and enters the table of participants.
@@ -326,7 +336,7 @@ fn assemble(
         .map(|lock| Semaphore::open(&semaphore_name(&name, lock), create))
         .collect::<Result<Vec<_>, _>>()
         .map_err(SegmentError::system("open a semaphore of", &name))?;
-    let copy_area = open_copy_area(&name, create)?;
+    let copy_area = open_copy_area(&name, &file, create)?;
     let shared =
         Shared { name, file, copy_area, mapping, geometry, semaphores, participant, repairing: Mutex::new(()) };
     shared.enter();

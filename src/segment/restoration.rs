@@ -1,7 +1,7 @@
 //! Putting other bytes into a segment that is shut, and opening it when all of them are there.
 
 use super::SegmentError;
-use super::gate::{Gate, Shut};
+use super::gate::Gate;
 use super::intent::pages;
 use super::superblock::Field;
 use super::worker::Worker;
@@ -25,7 +25,7 @@ impl<'a> Restoration<'a> {
 
     /// Writes `data`, which has the extent's length.
     pub fn write(&mut self, extent: Extent, data: &[u8]) {
-        self.touch();
+        self.untouched = false;
         // A worker that restores is never refused.
         let _ = self.worker.write(extent, data, None);
     }
@@ -37,7 +37,7 @@ impl<'a> Restoration<'a> {
         #[allow(clippy::cast_possible_truncation)]
         let mut touched = pages(extent.offset() as usize, extent.length());
         if touched.any(|page| shared.page_version(page).load(Ordering::Relaxed) != 0) {
-            self.touch();
+            self.untouched = false;
             let _ = self.worker.fill(extent, 0, None);
         }
     }
@@ -46,11 +46,10 @@ impl<'a> Restoration<'a> {
     ///
     /// # Errors
     /// When the kernel has no random numbers; the segment stays shut.
-    pub fn commit(mut self) -> Result<u64, SegmentError> {
+    pub fn commit(self) -> Result<u64, SegmentError> {
         let incarnation = super::open::random_incarnation()?;
-        Field::Incarnation.of(&self.worker.shared.mapping).store(incarnation, Ordering::Relaxed);
+        Field::Incarnation.of(&self.worker.shared.mapping).store(incarnation, Ordering::Release);
         self.worker.shared.set_gate(Gate::Open);
-        self.untouched = false;
         Ok(incarnation)
     }
 
@@ -63,13 +62,6 @@ impl<'a> Restoration<'a> {
             self.worker.shared.set_gate(Gate::Open);
         }
         opens
-    }
-
-    /// From the first change on, the old memory is gone, also for one that only waited.
-    fn touch(&mut self) {
-        if std::mem::take(&mut self.untouched) {
-            self.worker.shared.set_gate(Gate::Shut(Shut::Restoring));
-        }
     }
 }
 

@@ -133,6 +133,10 @@ fn ask(context: &Context, address: SocketAddr, session: [u8; 16], timeout: Durat
     Request { id: 0, operation: Operation::Hello(&payload) }.append_to(&mut request);
     socket.write_all(&request)?;
     let (code, body) = answer(&mut socket)?;
+    if code == Code::MemoryLost as u16 {
+        // A restore has come between the look at the incarnation and hello. It answers, and so it lives.
+        return Ok(());
+    }
     if code != 0 || body.len() != size_of::<HelloReply>() {
         return Err(unexpected("hello", code, &body));
     }

@@ -2,7 +2,7 @@
 
 use super::wire::{self, Answer, Ask, Message, Reason};
 use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::{KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval};
+use nix::sys::socket::sockopt::{KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval, TcpUserTimeout};
 use serde::de::DeserializeOwned;
 use std::io::{self, BufReader, Read};
 use std::net::TcpStream;
@@ -53,6 +53,7 @@ impl Connection {
         setsockopt(&socket, TcpKeepIdle, &KEEP_ALIVE_IDLE)?;
         setsockopt(&socket, TcpKeepInterval, &KEEP_ALIVE_INTERVAL)?;
         setsockopt(&socket, TcpKeepCount, &KEEP_ALIVE_PROBES)?;
+        setsockopt(&socket, TcpUserTimeout, &u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
         let reader = BufReader::with_capacity(BUFFER, Deadlined { socket, deadline: None });
         Ok(Self { reader, buffer: Vec::new(), timeout })
     }

@@ -96,7 +96,7 @@ pub enum CreateError {
     /// The map cannot be a header.
     #[error("no header can be made for the snapshot: {0}")]
     Header(#[from] HeaderError),
-    /// The kernel gives no random bytes, or no thread.
+    /// The kernel gives no random bytes.
     #[error("{0}")]
     System(String),
 }
@@ -172,7 +172,7 @@ pub fn create(config: &Config, options: &Options, progress: &mut dyn FnMut(u64, 
     phase::reached(Phase::Renamed);
     let deleted = match &destination {
         Destination::Directory(directory) => {
-            apply_retention(directory, config.layout.name(), config.snapshot.keep).unwrap_or_else(|error| {
+            apply_retention(directory, config.layout.name(), config.snapshot.keep, cut_time).unwrap_or_else(|error| {
                 // The new file is there, and that is what was asked for.
                 ::log::error!("old snapshots were not deleted: {error}");
                 Vec::new()

@@ -90,38 +90,47 @@ fn look_at(directory: &Path, name: String, is_ours: impl Fn(&Header) -> bool) ->
     Listed { name, path, standing, header, problem, bytes }
 }
 
-/// Deletes what need not be kept of the snapshots of `system`, and returns the names of what was deleted.
+/// Deletes what need not be kept of the snapshots of `system`, and returns the names of what was deleted. `newest` was just
+/// written and stays. Files from after it, made when a clock was ahead, stay too, and push nothing out.
 ///
 /// # Errors
-/// When the directory cannot be read, or a file not be deleted; others may then have been.
-pub fn apply_retention(directory: &Path, system: &str, keep: Keep) -> Result<Vec<String>, DirectoryError> {
+/// When the directory cannot be read, and the first file that could not be deleted; the others are.
+pub fn apply_retention(directory: &Path, system: &str, keep: Keep, newest: u64) -> Result<Vec<String>, DirectoryError> {
     let candidates: Vec<Candidate> = list(directory, system)?
         .into_iter()
         .filter_map(|listed| {
             let time = listed.header.as_ref()?.cut_time();
             Some(Candidate { name: listed.name, time, standing: listed.standing })
         })
+        .filter(|candidate| candidate.time <= newest)
         .collect();
-    let deleted: Vec<String> = to_delete(&candidates, keep).into_iter().map(str::to_owned).collect();
-    for name in &deleted {
+    let (mut deleted, mut failed) = (Vec::new(), None);
+    for name in to_delete(&candidates, keep) {
         let path = directory.join(name);
-        std::fs::remove_file(&path).map_err(DirectoryError::new("cannot delete", &path))?;
+        match std::fs::remove_file(&path) {
+            Ok(()) => deleted.push(name.to_owned()),
+            // Somebody else was faster.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => failed = failed.or(Some(DirectoryError::new("cannot delete", &path)(error))),
+        }
     }
-    Ok(deleted)
+    failed.map_or(Ok(deleted), Err)
 }
 
 /// Removes what dead processes left of snapshots that they were writing, and returns the names. What a living one writes
 /// stays, and so does everything that does not look like ours.
 ///
 /// # Errors
-/// When the directory cannot be read, or a file not be deleted.
+/// When the directory cannot be read. A file that cannot be deleted, for it is another user's, is left with a warning.
 pub fn remove_stale_partials(directory: &Path) -> Result<Vec<String>, DirectoryError> {
     let is_partial = |name: &String| name.strip_suffix(PARTIAL_SUFFIX).and_then(FileName::parse).is_some();
     let mut removed = Vec::new();
     for name in names(directory)?.into_iter().filter(is_partial) {
         let path = directory.join(&name);
-        if remove_stale(&path).map_err(DirectoryError::new("cannot remove", &path))? == Stale::Removed {
-            removed.push(name);
+        match remove_stale(&path) {
+            Ok(Stale::Removed) => removed.push(name),
+            Ok(Stale::Alive | Stale::Foreign) => {}
+            Err(error) => ::log::warn!("cannot remove {}, which may be left of a snapshot: {error}", path.display()),
         }
     }
     Ok(removed)

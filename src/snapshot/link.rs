@@ -143,7 +143,8 @@ impl Link {
         // At most MAX_SERVERS.
         let index = u32::try_from(server).unwrap_or(u32::MAX);
         match link.request(&Ask::Hello { layout: config.layout.canonical(), index }, "answer a greeting")? {
-            Answer::Welcome { hostname } => link.hostname = hostname,
+            Answer::Welcome { hostname } if is_hostname(&hostname) => link.hostname = hostname,
+            Answer::Welcome { .. } => return Err(link.garbage("it has a hostname that cannot be".to_owned())),
             other => return Err(link.unexpected(&other)),
         }
         Ok(link)
@@ -183,6 +184,7 @@ impl Link {
     /// Asks to claim the segment, and returns its incarnation.
     pub(super) fn claim(&mut self, purpose: Purpose, id: &str) -> Result<u64, AgentError> {
         match self.request(&Ask::Claim { purpose, id: id.to_owned() }, "open its segment")? {
+            Answer::Claimed { incarnation: 0 } => Err(self.garbage("its memory has incarnation 0".to_owned())),
             Answer::Claimed { incarnation } => Ok(incarnation),
             other => Err(self.unexpected(&other)),
         }
@@ -251,6 +253,11 @@ impl Link {
     pub(super) fn garbage(&self, message: String) -> AgentError {
         AgentError::Garbage { server: self.server, address: self.address.clone(), message }
     }
+}
+
+/// Whether a snapshot can name a machine so.
+pub(super) fn is_hostname(name: &str) -> bool {
+    name.len() <= super::MAX_HOSTNAME && name.chars().all(|c| c.is_ascii_graphic())
 }
 
 /// What an agent that takes a restore does.

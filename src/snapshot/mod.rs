@@ -1,7 +1,8 @@
 //! Snapshot files: what `docs/snapshot-format.md` specifies, written, read, checked, and thrown away when they are old.
 //!
 //! A [`SnapshotWriter`] makes a file that appears under its name only when it is whole; a [`SnapshotFile`] reads any
-//! range of one, and checks it; [`retention`] decides which are kept. No network and no segment: bytes come and go.
+//! range of one, and checks it; [`retention`] decides which are kept. With these, an agent beside each dsmd gives its
+//! segment to a master, which writes one file, and takes restores.
 
 mod agent;
 mod connection;

@@ -90,8 +90,8 @@ pub enum RestoreError {
     Agent(#[from] AgentError),
     /// Something failed when a part had been replaced.
     #[error(
-        "the restore was cut short: {cause}. The memory of {} can neither be read nor changed now: restore again, or begin \
-         with zeros (dsmctl memory accept-empty)", named(.servers)
+        "the restore was cut short: {cause}. The memory of {} may neither be read nor changed now (dsmctl status says \
+         so): restore again, or begin with zeros (dsmctl memory accept-empty)", named(.servers)
     )]
     CutShort {
         /// What failed.
@@ -176,14 +176,7 @@ pub fn restore(
     let cut_short = |servers, cause| RestoreError::CutShort { servers, cause };
     let bytes = fill(config.layout.k(), file, plan, &parts, &mut links, progress)
         .map_err(|error| cut_short(servers.clone(), error))?;
-    let mut incarnations = Vec::with_capacity(links.len());
-    for link in &mut links {
-        match link.request(&Ask::Commit, "open its memory") {
-            Ok(Answer::Committed { incarnation }) => incarnations.push((link.server(), incarnation)),
-            Ok(other) => return Err(cut_short(servers[incarnations.len()..].to_vec(), link.unexpected(&other).into())),
-            Err(error) => return Err(cut_short(servers[incarnations.len()..].to_vec(), error.into())),
-        }
-    }
+    let incarnations = open(&mut links)?;
     Ok(Restored { incarnations, bytes })
 }
 
@@ -228,25 +221,53 @@ fn shut(config: &Config, links: &mut [Link], parts: &[(usize, Range<u64>)]) -> R
             other => return Err(link.unexpected(&other).into()),
         }
     }
-    for link in &*links {
-        link.ask(&Ask::Shut, SHUT)?;
-    }
-    let mut failed = None;
+    let asked: Vec<_> = links.iter().map(|link| link.ask(&Ask::Shut, SHUT)).collect();
+    let mut cause = None;
+    // Those that are shut, or may be: not those that have refused.
     let mut shut = Vec::with_capacity(links.len());
-    for link in &mut *links {
-        match link.answer(SHUT, config.snapshot.timeout) {
-            Ok(Answer::Shut) => shut.push(link),
-            Ok(other) => failed = Some(link.unexpected(&other)),
-            Err(error) => failed = Some(error),
+    for (link, asked) in links.iter_mut().zip(asked) {
+        let answer = asked.and_then(|()| match link.answer(SHUT, config.snapshot.timeout)? {
+            Answer::Shut => Ok(()),
+            other => Err(link.unexpected(&other)),
+        });
+        if !matches!(answer, Err(AgentError::Refused { .. })) {
+            shut.push(link);
+        }
+        if let Err(error) = answer {
+            cause = cause.or(Some(error));
         }
     }
-    let Some(error) = failed else { return Ok(()) };
+    let Some(cause) = cause else { return Ok(()) };
+    let mut servers = Vec::new();
     for link in shut {
-        if let Err(error) = link.request(&Ask::Cancel, "open its memory again") {
-            ::log::error!("server {} may still wait for a restore: {error}", link.server());
+        if !matches!(link.request(&Ask::Cancel, "open its memory again"), Ok(Answer::Cancelled { open: true })) {
+            servers.push(link.server());
         }
     }
-    Err(error.into())
+    Err(if servers.is_empty() { cause.into() } else { RestoreError::CutShort { cause: cause.into(), servers } })
+}
+
+/// Opens all, those after one that fails too: every byte of theirs is there.
+fn open(links: &mut [Link]) -> Result<Vec<(usize, u64)>, RestoreError> {
+    let mut incarnations = Vec::with_capacity(links.len());
+    let (mut cause, mut servers) = (None, Vec::new());
+    for link in links {
+        let answer = link.request(&Ask::Commit, "open its memory").and_then(|answer| match answer {
+            Answer::Committed { incarnation } => Ok(incarnation),
+            other => Err(link.unexpected(&other)),
+        });
+        match answer {
+            Ok(incarnation) => incarnations.push((link.server(), incarnation)),
+            Err(error) => {
+                servers.push(link.server());
+                cause = cause.or(Some(error));
+            }
+        }
+    }
+    match cause {
+        None => Ok(incarnations),
+        Some(cause) => Err(RestoreError::CutShort { cause: cause.into(), servers }),
+    }
 }
 
 /// Writes every byte of every part, a few servers at a time. Returns the bytes that came from the snapshot.

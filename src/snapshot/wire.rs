@@ -69,8 +69,6 @@ pub(super) enum Ask {
     Claim { purpose: Purpose, id: String },
     /// Keeps writers out for at most so long.
     Freeze { lease_us: u64 },
-    /// Lets them go on without anything else.
-    Release,
     /// Begins a cut, whose copy area has at most so many bytes, and lets the writers go on.
     Cut { copy_area: u64 },
     /// Sends the pages of the cut as frames; level 0 is no compression.
@@ -111,7 +109,6 @@ pub(super) enum Answer {
     Frozen {
         shut: bool,
     },
-    Released,
     /// How long writers were kept out.
     Cut {
         pause_us: u64,

@@ -5,6 +5,10 @@ use super::super::stream::each_part;
 use super::super::wire::{Answer, Held, Reason, send_data};
 use super::super::{FileName, ReadError, SnapshotFile, list};
 use super::session::{End, Session};
+use std::time::{Duration, Instant};
+
+/// How often whoever waits for a file that is being checked hears that it is: well within the time for one message.
+const STILL: Duration = Duration::from_secs(2);
 
 /// The most snapshots that are named: the newest ones.
 const MOST: usize = 64;
@@ -37,7 +41,8 @@ impl Session<'_> {
     }
 
     /// Opens a snapshot of the directory and checks every byte of it.
-    pub(super) fn open_verified(&self, name: &str) -> Result<SnapshotFile, End> {
+    /// `still` is called now and then meanwhile.
+    pub(super) fn open_verified(&self, name: &str, mut still: impl FnMut()) -> Result<SnapshotFile, End> {
         if FileName::parse(name).is_none() {
             return Err(End::Refused(Reason::NoSnapshot, format!("{name:?} is not the name of a snapshot")));
         }
@@ -46,16 +51,23 @@ impl Session<'_> {
         if file.header().layout().name() != config.layout.name() {
             return Err(End::Refused(Reason::NoSnapshot, format!("{name} is of another system")));
         }
-        file.verify(|_, _| {})?;
+        let mut said = Instant::now();
+        file.verify(|_, _| {
+            if said.elapsed() >= STILL {
+                still();
+                said = Instant::now();
+            }
+        })?;
         Ok(file)
     }
 
     pub(super) fn fetch(&mut self, name: &str, address: u64, length: u64) -> Result<(), End> {
-        let file = self.open_verified(name)?;
+        let mut socket = self.connection.socket();
+        // Whoever is gone is found out by what is sent after this.
+        let file = self.open_verified(name, || drop(send_data(&mut socket, 0, &[])))?;
         let Some(end) = address.checked_add(length) else {
             return Err(End::Refused(Reason::Protocol, format!("{length} bytes at {address} are no range")));
         };
-        let mut socket = self.connection.socket();
         each_part::<_, End>(&file, &(address..end), |at, bytes| Ok(send_data(&mut socket, at - address, bytes)?))?;
         ::log::info!(DSM_SERVER = self.agent.index, DSM_FILE = name; "gave {length} bytes of {name} to {}", self.peer);
         Ok(self.connection.answer(&Answer::Fetched)?)

@@ -4,7 +4,7 @@ use super::super::link::{Link, Part};
 use super::super::phase::{self, Phase};
 use super::super::stream::each_part;
 use super::super::wire::{Answer, Ask, Held, Reason};
-use super::restore::zero;
+use super::restore::{check_in_use, zero};
 use super::session::{End, Session};
 use crate::protocol::{Extent, Refusal};
 use crate::segment::Restoration;
@@ -18,6 +18,7 @@ struct Candidate {
 impl Session<'_> {
     pub(super) fn recover(&mut self) -> Result<(), End> {
         let mut claim = self.claim()?;
+        let segment = claim.segment();
         let Some(mut restoration) = claim.restoration() else {
             let message = format!("the memory of server {} is in use: nothing is lost", self.agent.index);
             return Err(End::Refused(Reason::InUse, message));
@@ -27,6 +28,7 @@ impl Session<'_> {
             match self.recover_from(&file, holder, &mut restoration) {
                 Ok(()) => {
                     let incarnation = restoration.commit().map_err(End::failed)?;
+                    check_in_use(&segment)?;
                     ::log::warn!(
                         DSM_SERVER = self.agent.index, DSM_FILE = file.name.as_str(),
                         DSM_INCARNATION = format!("{incarnation:016x}");
@@ -82,7 +84,7 @@ impl Session<'_> {
             Ok(())
         };
         let Some(server) = holder else {
-            let file = self.open_verified(&file.name)?;
+            let file = self.open_verified(&file.name, || {})?;
             return each_part::<_, End>(&file, &(base..base + k), |address, bytes| write(address - base, bytes));
         };
         let mut link = Link::open(config, server).map_err(End::failed)?;
@@ -90,6 +92,8 @@ impl Session<'_> {
         link.ask(&fetch, FETCH).map_err(End::failed)?;
         loop {
             match link.next(FETCH).map_err(End::failed)? {
+                // Nothing, to say that the holder is still checking the file.
+                Part::Data { bytes: [], .. } => {}
                 Part::Data { offset, bytes } => write(offset, bytes)?,
                 Part::End(Answer::Fetched) => return Ok(()),
                 Part::End(other) => return Err(End::failed(format!("it answered {other:?}"))),

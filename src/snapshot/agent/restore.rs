@@ -6,13 +6,14 @@ use super::super::wire::{Answer, Ask, Message, Reason};
 use super::session::{End, Session};
 use crate::layout::MAX_ATOMIC;
 use crate::protocol::{Extent, Refusal};
-use crate::segment::{Claim, Restoration};
+use crate::segment::{Claim, Restoration, Segment};
 
 impl Session<'_> {
     /// Says that the segment is shut, and does to it what the master says, until it is opened. If the master goes away
     /// before, it stays shut.
     pub(super) fn restore(&mut self, claim: &mut Claim, id: &str) -> Result<(), End> {
-        let k = claim.segment().k();
+        let segment = claim.segment();
+        let k = segment.k();
         let mut restoration = claim.restoration().ok_or_else(|| End::failed("the segment is open again"))?;
         self.connection.answer(&Answer::Shut)?;
         loop {
@@ -38,6 +39,7 @@ impl Session<'_> {
                 }
                 Ask::Commit => {
                     let incarnation = restoration.commit().map_err(End::failed)?;
+                    check_in_use(&segment)?;
                     ::log::info!(
                         DSM_SERVER = self.agent.index, DSM_SNAPSHOT = id, DSM_INCARNATION = format!("{incarnation:016x}");
                         "the memory of server {} was restored by {}; its incarnation is {incarnation:016x} now",
@@ -53,19 +55,30 @@ impl Session<'_> {
     /// Opens a segment that waits, as zeros.
     pub(super) fn accept(&mut self) -> Result<(), End> {
         let mut claim = self.claim()?;
-        let k = claim.segment().k();
+        let segment = claim.segment();
+        let k = segment.k();
         let Some(mut restoration) = claim.restoration() else {
             let message = format!("the memory of server {} is in use: there is nothing to accept", self.agent.index);
             return Err(End::Refused(Reason::InUse, message));
         };
         zero(&mut restoration, 0, k, k)?;
         let incarnation = restoration.commit().map_err(End::failed)?;
+        check_in_use(&segment)?;
         ::log::warn!(
             DSM_SERVER = self.agent.index, DSM_INCARNATION = format!("{incarnation:016x}");
             "the memory of server {} begins as zeros, as {} has accepted", self.agent.index, self.peer
         );
         Ok(self.connection.answer(&Answer::Committed { incarnation })?)
     }
+}
+
+/// Whether what was written is what the server serves.
+pub(super) fn check_in_use(segment: &Segment) -> Result<(), End> {
+    if segment.is_ready() {
+        return Ok(());
+    }
+    let message = format!("{} was thrown away (dsmd --reset) meanwhile: nothing of it is in use", segment.name());
+    Err(End::Refused(Reason::Abandoned, message))
 }
 
 /// Sets a range to zeros, in steps that one change may have.

@@ -3,6 +3,7 @@
 use super::super::phase::{self, Phase};
 use super::super::wire::{self, Answer, Ask, Reason};
 use super::super::{Compression, FrameEncoder, Header, HeaderFields, Level};
+use super::restore::check_in_use;
 use super::session::{End, Session};
 use crate::layout::PAGE;
 use crate::segment::{CUT_RUN, Claim, Cut, CutGone, CutPages, Page, Segment};
@@ -17,10 +18,7 @@ impl Session<'_> {
         let sent = self.send_frames(&segment, cut, pause);
         let copied = claim.end_cut(cut).map_err(End::failed)?;
         let bytes = sent?;
-        if !segment.is_ready() {
-            let message = format!("{} was thrown away (dsmd --reset) while it was read", segment.name());
-            return Err(End::Refused(Reason::Abandoned, message));
-        }
+        check_in_use(&segment)?;
         ::log::info!(
             DSM_SNAPSHOT = id, DSM_SERVER = self.agent.index, DSM_PAUSE_US = micros(pause), DSM_PAGES_COPIED = copied,
             DSM_STORED_BYTES = bytes;

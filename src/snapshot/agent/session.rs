@@ -1,6 +1,7 @@
 //! What is said with one master: the greeting, and what it asks for.
 
 use super::super::connection::Connection;
+use super::super::link::is_hostname;
 use super::super::phase::{self, Phase};
 use super::super::wire::{Answer, Ask, Purpose, Reason};
 use super::Agent;
@@ -38,7 +39,9 @@ impl End {
     }
 
     pub(super) fn out_of_turn(ask: &Ask) -> Self {
-        Self::Refused(Reason::Protocol, format!("out of turn: {ask:?}"))
+        // What a stranger sends may be long.
+        let text: String = format!("{ask:?}").chars().take(100).collect();
+        Self::Refused(Reason::Protocol, format!("out of turn: {text}"))
     }
 }
 
@@ -167,9 +170,8 @@ impl<'a> Session<'a> {
         // With the claim, nobody else opens it.
         if purpose == Purpose::Restore && claim.segment().shut().is_some() {
             self.connection.answer(&Answer::Frozen { shut: true })?;
-            return match self.connection.control(None)? {
+            return match self.next_ask()? {
                 Ask::Shut => self.restore(claim, id),
-                Ask::Release => Ok(self.connection.answer(&Answer::Released)?),
                 other => Err(End::out_of_turn(&other)),
             };
         }
@@ -180,6 +182,7 @@ impl<'a> Session<'a> {
         let left = lease.saturating_sub(started.elapsed());
         match self.connection.control(Some(left)) {
             Ok(Ask::Cut { copy_area }) if purpose == Purpose::Snapshot => {
+                let copy_area = copy_area.min(self.agent.config.snapshot.copy_area);
                 let cut = frozen.cut(copy_area).map_err(|error| refusal(&error))?;
                 self.send_cut(claim, cut, started.elapsed(), id)
             }
@@ -187,7 +190,6 @@ impl<'a> Session<'a> {
                 frozen.shut().map_err(|error| refusal(&error))?;
                 self.restore(claim, id)
             }
-            Ok(Ask::Release) => Ok(self.connection.answer(&Answer::Released)?),
             Ok(other) => Err(End::out_of_turn(&other)),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(refusal(&FreezeError::Late)),
             Err(error) => Err(error.into()),
@@ -221,6 +223,5 @@ fn refusal(error: &FreezeError) -> End {
 /// What this machine calls itself; empty when that cannot stand in a snapshot.
 fn hostname() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-    let sound = name.len() <= super::super::MAX_HOSTNAME && name.chars().all(|c| c.is_ascii_graphic());
-    if sound { name } else { String::new() }
+    if is_hostname(&name) { name } else { String::new() }
 }
