@@ -26,7 +26,7 @@ const STOP_AT_CUT: Environment<'static> = &[("DSM_TEST_STOP_AT", "cut")];
 
 fn cluster() -> Cluster {
     // The time of a freeze is another test's business.
-    let settings = "keep = 1000\nfreeze_timeout = \"5s\"";
+    let settings = "keep = 1000\nfreeze_timeout = \"5s\"\ntimeout = \"2m\"";
     let cluster = Cluster::builder().servers(SERVERS).k(K).snapshot(settings).start();
     cluster.start_agents();
     cluster

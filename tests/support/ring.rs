@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// How many write. Every other one goes round the other way, and begins at another server than its neighbour.
 const WRITERS: usize = 4;
 
+/// How long a writer waits for an answer. How long it had to is measured, and judged by the test.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Bytes that each writer has to itself on each server.
 const REGION: usize = 16 * 1024;
 
@@ -58,7 +61,7 @@ impl Ring {
         let mut random = Random::new("ring");
         let threads = (0..WRITERS).map(|writer| {
             let (shared, client, k, random) =
-                (Arc::clone(&shared), client(cluster), cluster.layout().k(), random.fork());
+                (Arc::clone(&shared), client(cluster).with_timeout(PATIENCE), cluster.layout().k(), random.fork());
             std::thread::spawn(move || go_round(&shared, &client, k, writer, random))
         });
         let ring = Self { threads: threads.collect(), shared };
