@@ -224,3 +224,18 @@ fn an_agent_that_dies_in_the_freeze_leaves_the_memory_as_it_was() {
     case.restore().prints();
     assert!(case.cluster.read_all() == case.in_snapshot);
 }
+
+#[test]
+fn a_server_whose_agent_dies_when_the_others_are_opened_is_opened_by_the_next_agent() {
+    let case = Case::new("opening");
+    case.cluster.restart_agent_with(1, &[("DSM_TEST_DIE_AT", "opening")]);
+    let run = std::thread::scope(|scope| {
+        let restore = scope.spawn(|| case.restore());
+        // As the service manager does.
+        case.cluster.agent(1).wait();
+        case.cluster.start_agent(1);
+        restore.join().unwrap()
+    });
+    run.prints();
+    assert!(case.cluster.read_all() == case.in_snapshot, "what was restored is not what was in the snapshot");
+}

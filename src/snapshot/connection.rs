@@ -63,7 +63,7 @@ impl Connection {
         &self.reader.get_ref().socket
     }
 
-    /// Receives a message; `None` waits for as long as the other side is there.
+    /// Receives a message.
     pub(super) fn receive(&mut self, timeout: Option<Duration>) -> io::Result<Message<'_>> {
         self.reader.get_mut().deadline = timeout.map(|timeout| Instant::now() + timeout);
         wire::receive(&mut self.reader, &mut self.buffer)

@@ -107,6 +107,7 @@ impl CreateError {
         match self {
             Self::Agent(error) => error.exit_code(),
             Self::Missing { .. } => 69,
+            Self::Write(WriteError::PartialName(_)) => 64,
             Self::Write(WriteError::UnderWay(_)) => 75,
             Self::Write(WriteError::Frame { .. } | WriteError::Order { .. }) => 76,
             Self::Write(WriteError::System { source, .. }) if source.kind() == ErrorKind::PermissionDenied => 77,
@@ -153,6 +154,9 @@ pub fn create(config: &Config, options: &Options, progress: &mut dyn FnMut(u64, 
     }
     check_missing(config, options, &links, missing)?;
     let destination = match &options.output {
+        Some(file) if file.extension().is_some_and(|end| end == "partial") => {
+            return Err(WriteError::PartialName(file.clone()).into());
+        }
         Some(file) => Destination::File(file.clone()),
         None => Destination::Directory(config.snapshot.directory.clone()),
     };

@@ -24,6 +24,9 @@ pub enum WriteError {
     /// The name is taken.
     #[error("{} is there already, and a snapshot never overwrites: give another name", .0.display())]
     Exists(PathBuf),
+    /// The name is one for a file that is being written.
+    #[error("{} is no name for a snapshot: what ends in .partial is removed as the rest of one that was cut short", .0.display())]
+    PartialName(PathBuf),
     /// Another process is writing it.
     #[error("a snapshot is under way: another process writes {}", .0.display())]
     UnderWay(PathBuf),

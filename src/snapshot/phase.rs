@@ -17,6 +17,8 @@ pub(super) enum Phase {
     Renamed,
     /// Agent: a part of the memory was replaced.
     Restoring,
+    /// Agent: all of it was, and it is to be opened.
+    Opening,
 }
 
 #[cfg(debug_assertions)]
@@ -29,6 +31,7 @@ impl Phase {
             Self::Written => "written",
             Self::Renamed => "renamed",
             Self::Restoring => "restoring",
+            Self::Opening => "opening",
         }
     }
 }

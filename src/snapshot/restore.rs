@@ -15,6 +15,11 @@ use std::time::Duration;
 /// How long the memory is watched for somebody who writes.
 const WATCH: Duration = Duration::from_secs(1);
 
+/// How often, and how many times, an agent that was lost is looked for when its server must be opened: the service manager
+/// starts one as soon as somebody connects.
+const RETRY: Duration = Duration::from_millis(500);
+const TRIES: u32 = 20;
+
 /// Servers that are written at the same time.
 const WRITERS: usize = 4;
 
@@ -176,7 +181,7 @@ pub fn restore(
     let cut_short = |servers, cause| RestoreError::CutShort { servers, cause };
     let bytes = fill(config.layout.k(), file, plan, &parts, &mut links, progress)
         .map_err(|error| cut_short(servers.clone(), error))?;
-    let incarnations = open(&mut links)?;
+    let incarnations = open(config, file, plan, &parts, &mut links, &id)?;
     Ok(Restored { incarnations, bytes })
 }
 
@@ -247,16 +252,21 @@ fn shut(config: &Config, links: &mut [Link], parts: &[(usize, Range<u64>)]) -> R
     Err(if servers.is_empty() { cause.into() } else { RestoreError::CutShort { cause: cause.into(), servers } })
 }
 
-/// Opens all, those after one that fails too: every byte of theirs is there.
-fn open(links: &mut [Link]) -> Result<Vec<(usize, u64)>, RestoreError> {
+/// Opens all, those after one that fails too: every byte of theirs is there. With the first that is open, the others must
+/// follow: one whose agent died is done again as soon as there is an agent.
+fn open(
+    config: &Config,
+    file: &SnapshotFile,
+    plan: &Plan,
+    parts: &[(usize, Range<u64>)],
+    links: &mut [Link],
+    id: &str,
+) -> Result<Vec<(usize, u64)>, RestoreError> {
     let mut incarnations = Vec::with_capacity(links.len());
     let (mut cause, mut servers) = (None, Vec::new());
-    for link in links {
-        let answer = link.request(&Ask::Commit, "open its memory").and_then(|answer| match answer {
-            Answer::Committed { incarnation } => Ok(incarnation),
-            other => Err(link.unexpected(&other)),
-        });
-        match answer {
+    let answers: Vec<_> = links.iter_mut().map(commit).collect();
+    for ((link, part), answer) in links.iter().zip(parts).zip(answers) {
+        match answer.or_else(|error| open_again(config, file, plan, part, id).ok_or(error)) {
             Ok(incarnation) => incarnations.push((link.server(), incarnation)),
             Err(error) => {
                 servers.push(link.server());
@@ -268,6 +278,39 @@ fn open(links: &mut [Link]) -> Result<Vec<(usize, u64)>, RestoreError> {
         None => Ok(incarnations),
         Some(cause) => Err(RestoreError::CutShort { cause: cause.into(), servers }),
     }
+}
+
+fn commit(link: &mut Link) -> Result<u64, AgentError> {
+    match link.request(&Ask::Commit, "open its memory")? {
+        Answer::Committed { incarnation } => Ok(incarnation),
+        other => Err(link.unexpected(&other)),
+    }
+}
+
+/// Restores and opens a server whose agent was lost when it was to open it. None when there is no agent for a while.
+fn open_again(config: &Config, file: &SnapshotFile, plan: &Plan, part: &(usize, Range<u64>), id: &str) -> Option<u64> {
+    (0..TRIES).find_map(|_| {
+        std::thread::sleep(RETRY);
+        let again = || -> Result<u64, Interruption> {
+            let mut link = Link::open(config, part.0)?;
+            let incarnation = link.claim(Purpose::Restore, id)?;
+            let lease_us = u64::try_from(config.snapshot.freeze_timeout.as_micros()).unwrap_or(u64::MAX);
+            match link.request(&Ask::Freeze { lease_us }, "say whether it is shut")? {
+                // It was opened before the connection was lost.
+                Answer::Frozen { shut: false } => return Ok(incarnation),
+                Answer::Frozen { shut: true } => {}
+                other => return Err(link.unexpected(&other).into()),
+            }
+            match link.request(&Ask::Shut, "shut its memory")? {
+                Answer::Shut => {}
+                other => return Err(link.unexpected(&other).into()),
+            }
+            let base = part.0 as u64 * config.layout.k();
+            fill_server(file, plan, &part.1, base, &mut link, &|_| {})?;
+            Ok(commit(&mut link)?)
+        };
+        again().inspect_err(|error| ::log::warn!("server {} is not open yet: {error}", part.0)).ok()
+    })
 }
 
 /// Writes every byte of every part, a few servers at a time. Returns the bytes that came from the snapshot.

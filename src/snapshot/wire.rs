@@ -149,6 +149,8 @@ pub(super) struct Held {
     pub(super) name: String,
     /// In ns since 1970.
     pub(super) cut_time: u64,
+    /// Bytes of the memory that it shows.
+    pub(super) size: u64,
 }
 
 /// Why an agent refuses.

@@ -14,6 +14,9 @@ use std::io::{self, IsTerminal, Write};
 pub(super) fn run(restore: &Restore, global: &Global) -> Result<(), Failure> {
     let config = session::load(global)?;
     let snapshot = file::open(&restore.file, global)?;
+    if restore.range.given().is_some_and(|(_, length)| length == 0) {
+        return Err(Failure::Usage("the range has no byte: there is nothing to restore".to_owned()));
+    }
     let plan = Plan::new(&config, &snapshot, restore.range.given())?;
     // All of it before the first byte of the memory is touched.
     let mut progress = Progress::new(Some(snapshot.file_bytes()));

@@ -29,7 +29,10 @@ impl Session<'_> {
         });
         let good = listed.into_iter().rev().filter(|file| file.standing == Standing::Good);
         let mut held: Vec<Held> = good
-            .filter_map(|file| Some(Held { cut_time: file.header?.cut_time(), name: file.name }))
+            .filter_map(|file| {
+                let header = file.header?;
+                Some(Held { cut_time: header.cut_time(), size: header.layout().size(), name: file.name })
+            })
             .take(MOST)
             .collect();
         held.sort_by_key(|file| std::cmp::Reverse(file.cut_time));

@@ -34,7 +34,7 @@ impl Session<'_> {
                         DSM_INCARNATION = format!("{incarnation:016x}");
                         "the memory of server {} was lost, and is again as it was in {}", self.agent.index, file.name
                     );
-                    let Held { name, cut_time } = file;
+                    let Held { name, cut_time, .. } = file;
                     return Ok(self.connection.answer(&Answer::Recovered { name, cut_time, incarnation })?);
                 }
                 Err(End::Lost(error)) => return Err(End::Lost(error)),
@@ -48,7 +48,7 @@ impl Session<'_> {
         Err(End::Refused(Reason::NoSnapshot, message))
     }
 
-    /// All that the agents have, the newest first; of equals the own one.
+    /// All that the agents have and that show all of this server, the newest first; of equals the own one.
     fn candidates(&self) -> Vec<Candidate> {
         let (config, own) = (&self.agent.config, self.agent.index as usize);
         let mut candidates: Vec<Candidate> =
@@ -68,6 +68,9 @@ impl Session<'_> {
                 Err(error) => ::log::info!("another machine's snapshots are not looked at: {error}"),
             }
         }
+        // A snapshot of when the memory was smaller may have nothing of this server: its zeros would pass for data.
+        let end = (own as u64 + 1) * config.layout.k();
+        candidates.retain(|candidate| candidate.file.size >= end);
         candidates.sort_by_key(|candidate| (std::cmp::Reverse(candidate.file.cut_time), candidate.holder));
         candidates
     }

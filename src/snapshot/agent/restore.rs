@@ -16,9 +16,10 @@ impl Session<'_> {
         let k = segment.k();
         let mut restoration = claim.restoration().ok_or_else(|| End::failed("the segment is open again"))?;
         self.connection.answer(&Answer::Shut)?;
+        let patience = self.long_patience();
         loop {
-            // For as long as the master is there: others may be before this one.
-            let ask: Ask = match self.connection.receive(None)? {
+            // Others may be before this one.
+            let ask: Ask = match self.connection.receive(Some(patience))? {
                 Message::Data { offset, bytes } => {
                     restoration.write(Extent::new(offset, bytes.len() as u64, k).map_err(outside)?, bytes);
                     phase::reached(Phase::Restoring);
@@ -38,6 +39,7 @@ impl Session<'_> {
                     return Ok(self.connection.answer(&Answer::Cancelled { open })?);
                 }
                 Ask::Commit => {
+                    phase::reached(Phase::Opening);
                     let incarnation = restoration.commit().map_err(End::failed)?;
                     check_in_use(&segment)?;
                     ::log::info!(

@@ -31,8 +31,8 @@ impl Session<'_> {
     /// Returns the bytes sent.
     fn send_frames(&mut self, segment: &Segment, cut: Cut, pause: Duration) -> Result<u64, End> {
         self.connection.answer(&Answer::Cut { pause_us: micros(pause) })?;
-        // For as long as the master is there: others may be before this one.
-        let (level, frame_size) = match self.connection.control(None)? {
+        // Others may be before this one.
+        let (level, frame_size) = match self.connection.control(Some(self.long_patience()))? {
             Ask::Send { level, frame_size } => (level, frame_size),
             other => return Err(End::out_of_turn(&other)),
         };

@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 /// this one for the next thing.
 const PATIENCE: u32 = 10;
 
+/// The same while it sends or receives the memory of other servers, which takes as long as there is memory. The bound is
+/// for a master that stands still.
+const LONG_PATIENCE: u32 = 100;
+
 /// Why a session ends before its master ends it.
 pub(super) enum End {
     /// The connection failed, or was closed in the middle.
@@ -108,6 +112,11 @@ impl<'a> Session<'a> {
         self.connection.control(Some(self.connection.timeout() * PATIENCE))
     }
 
+    /// How long a master may be busy with other servers.
+    pub(super) fn long_patience(&self) -> Duration {
+        self.connection.timeout() * LONG_PATIENCE
+    }
+
     fn greet(&self, layout: &str, index: u32) -> Result<(), End> {
         let differences = self.agent.config.layout.differences(layout);
         if !differences.is_empty() {
@@ -131,8 +140,11 @@ impl<'a> Session<'a> {
             .map_err(|error| End::Refused(Reason::NoSegment, error.to_string()))?;
         let claim = segment.claim().map_err(End::failed)?;
         claim.ok_or_else(|| {
-            let message =
-                format!("a snapshot or a restore of server {} is under way: try again later", self.agent.index);
+            let message = format!(
+                "a snapshot or a restore of server {} is under way: try again later. If it stands still, end the \
+                 program that does it (dsm-snapshot create, dsmctl snapshot), or restart the agent",
+                self.agent.index
+            );
             End::Refused(Reason::UnderWay, message)
         })
     }

@@ -81,7 +81,19 @@ fn agent(config: Config, index: usize, idle_timeout: Option<Duration>) -> Result
     watcher.map_err(Failure::System)?;
     // At most MAX_SERVERS.
     let index = u32::try_from(index).unwrap_or(u32::MAX);
-    ::log::info!(DSM_SERVER = index; "ready: the snapshot agent of server {index} on {address}");
+    let listens = listener.local_addr().map_err(failed)?;
+    if !config.servers[index as usize]
+        .snapshot
+        .as_ref()
+        .is_some_and(|own| own.resolve().is_ok_and(|all| all.contains(&listens)))
+    {
+        ::log::warn!(
+            DSM_SERVER = index;
+            "the service manager listens on {listens}, where nobody looks for this agent: mcomp.cfg says {address}. Correct \
+             ListenStream= of the socket's unit"
+        );
+    }
+    ::log::info!(DSM_SERVER = index; "ready: the snapshot agent of server {index} on {listens}");
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let outcome = serve(&Arc::new(Agent { config, index }), &Listening { listener, idle }, &stop);
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
