@@ -6,8 +6,9 @@
 mod support;
 
 use dsm::Error;
+use dsm::layout::{Layout, PAGE};
 use dsm::protocol::Code;
-use dsm::snapshot::FileName;
+use dsm::snapshot::{Compression, Destination, FileName, Header, HeaderFields, SnapshotFile, SnapshotWriter};
 use nix::sys::signal::Signal;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -201,6 +202,20 @@ fn restore_leaves_out_what_is_damaged_or_partial_wherever_it_is() {
             said.lines().any(|line| line.starts_with("ERROR") && line.contains(name) && line.contains("damaged"));
         assert!(told, "nothing is said of {name}:\n{said}");
     }
+}
+
+#[test]
+fn restore_leaves_out_a_newer_snapshot_of_a_memory_that_was_too_small_to_have_the_server() {
+    let cluster = cluster("restore");
+    cluster.dsmctl("memory accept-empty").prints();
+    let (bytes, file) = snapshot_of_another(&cluster, &mut Random::new("small"));
+    let newer = SnapshotFile::open(&file).unwrap().header().cut_time() + 1_000_000_000;
+    let layout = Layout::new(cluster.name(), PAGE, vec![cluster.address(0).to_owned()]).unwrap();
+    let header = Header::new(HeaderFields::new(layout, newer, &[1], Some(0)).unwrap()).unwrap();
+    let destination = Destination::Directory(cluster.snapshot_directory());
+    SnapshotWriter::create(destination, header, Compression::None).unwrap().finish().unwrap();
+    lose(&cluster, 1);
+    check(&cluster, &bytes, &bytes);
 }
 
 #[test]
