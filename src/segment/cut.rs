@@ -46,8 +46,8 @@ pub struct Cut {
 #[error("the snapshot was abandoned: the copy area was full, or another snapshot took its place")]
 pub struct CutGone;
 
-/// The most pages that are read together.
-pub const CUT_RUN: usize = 64;
+/// The most pages that are read together: enough that the calls for them do not count, and a small buffer.
+pub const CUT_RUN: usize = 16;
 
 /// Pages as the cut shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

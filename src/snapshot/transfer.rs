@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 const SENDERS: usize = 4;
 
 /// Frames that were received and are not written yet.
-const FRAMES: usize = 4;
+const FRAMES: usize = 2;
 
 /// What a sender gives to the writer.
 enum Arrived {

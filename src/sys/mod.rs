@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod listening;
 pub(crate) mod mapping;
 pub(crate) mod ofd;
+pub(crate) mod priority;
 pub(crate) mod semaphore;
 pub(crate) mod terminal;
 pub(crate) mod writeback;
