@@ -4,10 +4,12 @@
 //! `DSM_SERVER = 1` become fields of the journal; elsewhere they stand after the message.
 
 mod destination;
+mod event;
 mod operations;
 mod syslog;
 mod terminal;
 mod text;
 
 pub use destination::{Destination, init, set_level};
+pub use event::Event;
 pub use operations::{Entry, OperationLog};

@@ -1,5 +1,6 @@
 //! Messages as lines of text, for standard error and syslog. Pure.
 
+use super::Event;
 use ::log::kv::{Error, Key, Source, Value, VisitSource};
 use std::fmt::{self, Write};
 
@@ -45,6 +46,10 @@ struct Fields<'a> {
 
 impl<'kvs> VisitSource<'kvs> for Fields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        // Of use only with the journal's catalog.
+        if key.as_str() == Event::FIELD {
+            return Ok(());
+        }
         let text = value.to_string();
         let plain = |character: char| character.is_ascii_graphic() && character != '"' && character != '=';
         if !text.is_empty() && text.chars().all(plain) {
@@ -68,7 +73,7 @@ mod tests {
 
     #[test]
     fn fields_follow_the_message_and_are_quoted_when_needed() {
-        let fields = [("DSM_SERVER", Value::from(1)), ("DSM_ERROR", Value::from("no such file")), ("X", "".into())];
+        let fields = [("DSM_SERVER", Value::from(1)), ("DSM_ERROR", Value::from("no such file")), ("X", "".into()), (Event::FIELD, "0".into())];
         let line = text(format_args!("server {} is ready", 1), &fields.as_slice(), LineBreak::Escaped);
         assert_eq!(line, "server 1 is ready DSM_SERVER=1 DSM_ERROR=\"no such file\" X=\"\"");
     }

@@ -9,6 +9,7 @@ use super::geometry::{Geometry, PARTICIPANTS, WORKERS};
 use super::intent::{Intent, IntentField};
 use super::shared::Shared;
 use super::superblock::Field;
+use crate::log::Event;
 use crate::sys::ofd;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::PoisonError;
@@ -153,7 +154,7 @@ impl Shared {
             Field::Repaired.of(&self.mapping).fetch_add(1, Ordering::Relaxed);
             Field::RedoneWrites.of(&self.mapping).fetch_add(redone, Ordering::Relaxed);
             ::log::warn!(
-                DSM_REDONE_WRITES = redone;
+                MESSAGE_ID = Event::Repaired.id(), DSM_REDONE_WRITES = redone;
                 "repaired participant {index} (pid {pid}) of {}, which died: {redone} committed writes redone",
                 self.name
             );

@@ -4,7 +4,7 @@ use super::buffer::{Buffer, OutOfMemory};
 use super::context::Context;
 use super::session::Attachment;
 use super::statistics::Counters;
-use crate::log::Entry;
+use crate::log::{Entry, Event};
 use crate::protocol::{
     Code, HEADER, HelloReply, HelloRequest, MAX_PAYLOAD, Opcode, Operation, Refusal, ReplyHeader, Request,
     RequestHeader,
@@ -89,6 +89,7 @@ impl Conversation {
             Ok(()) => After::GoOn,
             Err(refusal) => {
                 executor.counters().error();
+                self.log_refused_request(header, &refusal);
                 refuse(output, header, &refusal)
             }
         }
@@ -195,7 +196,7 @@ impl Conversation {
     ) -> Result<(), Refusal> {
         let context = &executor.context;
         let (hello, _) = HelloRequest::parse(payload, &context.layout, context.index)
-            .inspect_err(|refusal| self.log_refusal(refusal))?;
+            .inspect_err(|refusal| self.log_refused_hello(refusal))?;
         let (known, incarnation) = (hello.incarnation.get(), context.incarnation());
         if known != 0 && incarnation != 0 && known != incarnation {
             let message = format!(
@@ -248,11 +249,29 @@ impl Conversation {
         }
     }
 
-    fn log_refusal(&self, refusal: &Refusal) {
-        if self.context.log_gate.opens() {
-            let peer = self.peer;
-            ::log::warn!(DSM_SERVER = self.context.index, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
+    fn log_refused_hello(&self, refusal: &Refusal) {
+        if !self.context.log_gate.opens() {
+            return;
         }
+        let (server, peer) = (self.context.index, self.peer);
+        if refusal.code == Code::LayoutDiffers {
+            ::log::warn!(
+                MESSAGE_ID = Event::LayoutMismatch.id(), DSM_SERVER = server, DSM_CLIENT:% = peer;
+                "refused {peer}: {refusal}"
+            );
+        } else {
+            ::log::warn!(DSM_SERVER = server, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
+        }
+    }
+
+    #[cold]
+    fn log_refused_request(&self, header: &RequestHeader, refusal: &Refusal) {
+        ::log::debug!(
+            DSM_SERVER = self.context.index, DSM_CLIENT:% = self.peer,
+            DSM_OPERATION = Opcode::from_number(header.opcode).map_or("unknown", Opcode::name),
+            DSM_ADDRESS = self.context.base().saturating_add(header.offset.get());
+            "refused a request of {}: {refusal}", self.peer
+        );
     }
 
     fn log(

@@ -3,6 +3,7 @@
 use super::connection::Connection;
 use super::context::Context;
 use super::threads::Threads;
+use crate::log::Event;
 use crate::protocol::{Code, Refusal};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -88,7 +89,10 @@ fn admit(context: &Arc<Context>, threads: &Threads, socket: TcpStream, peer: Soc
         ),
     );
     if context.log_gate.opens() {
-        ::log::warn!(DSM_SERVER = context.index, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
+        ::log::warn!(
+            MESSAGE_ID = Event::LimitReached.id(), DSM_SERVER = context.index, DSM_CLIENT:% = peer;
+            "refused {peer}: {refusal}"
+        );
     }
     if threads.shared_load() < context.limits.connections() + MAX_TOLD {
         threads.share(Connection::refused(context, socket, peer, &refusal));

@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::notify::notify;
 use crate::config::Config;
+use crate::log::Event;
 use ::log::LevelFilter;
 use sd_notify::NotifyState;
 
@@ -14,7 +15,10 @@ pub(super) fn reload(context: &Context, running: &Config, log_level: Option<Leve
         Err(_) => vec![NotifyState::Reloading],
     });
     match Config::load(&running.path) {
-        Err(error) => ::log::error!("reload refused, the old configuration stays: {error}"),
+        Err(error) => ::log::error!(
+            MESSAGE_ID = Event::ReloadRefused.id(), DSM_SERVER = context.index;
+            "reload refused, the old configuration stays: {error}"
+        ),
         Ok(config) => {
             let differences = context.layout.differences(&config.layout.canonical());
             if differences.is_empty() {
@@ -24,6 +28,7 @@ pub(super) fn reload(context: &Context, running: &Config, log_level: Option<Leve
                 ::log::info!("reloaded {}: log level, operation log and limits", config.path.display());
             } else {
                 ::log::error!(
+                    MESSAGE_ID = Event::ReloadRefused.id(), DSM_SERVER = context.index;
                     "reload refused, the old configuration stays: the layout in {} differs from the one that is served \
                      (ours): {}. Restart dsmd on every machine to change it",
                     config.path.display(),

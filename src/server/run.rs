@@ -8,7 +8,7 @@ use super::notify::{self, notify};
 use super::threads::Threads;
 use super::{listener, start, supervisor};
 use crate::config::{Config, check_capacity, own_index};
-use crate::log::{Destination, OperationLog};
+use crate::log::{Destination, Event, OperationLog};
 use crate::segment::{Segment, overhead};
 use crate::sys::listening;
 use clap::Parser;
@@ -98,7 +98,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     };
     supervisor::start(Arc::clone(&context), address).map_err(Failure::Threads)?;
     ::log::info!(
-        DSM_SERVER = index, DSM_INCARNATION = format!("{:016x}", context.segment.incarnation());
+        MESSAGE_ID = Event::Ready.id(), DSM_SERVER = index, DSM_INCARNATION = format!("{:016x}", context.segment.incarnation());
         "ready: {} bytes as server {index} of {} on {address}, incarnation {:016x}",
         config.layout.k(),
         config.layout.n(),

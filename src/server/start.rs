@@ -3,8 +3,8 @@
 use super::failure::Failure;
 use super::supervisor;
 use crate::config::{Config, OnMemoryLoss};
+use crate::log::Event;
 use crate::segment::{Found, Opened, Segment, SegmentError, Shut, Start};
-use ::log::Level;
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 use std::ops::ControlFlow;
@@ -51,25 +51,29 @@ fn open(config: &Config, index: u32, reset: bool, signals: &mut Signals) -> Resu
         OnMemoryLoss::Wait | OnMemoryLoss::Restore => Start::ServeOrWait,
     };
     let Opened { segment, found } = Segment::serve(&config.layout, index, start, &mut progress)?;
-    let (level, text) = match found {
-        Found::Segment { layout_changed: false } => (Level::Info, "was re-opened with its memory"),
-        Found::Segment { layout_changed: true } => (
-            Level::Warn,
-            "was re-opened with its memory; the rest of the layout has changed since it was last served: make sure \
-             that every machine has the same mcomp.cfg",
+    let name = segment.name();
+    match found {
+        Found::Segment { layout_changed: false } => {
+            ::log::info!(DSM_SERVER = index; "{name} was re-opened with its memory");
+        }
+        Found::Segment { layout_changed: true } => ::log::warn!(
+            DSM_SERVER = index;
+            "{name} was re-opened with its memory; the rest of the layout has changed since it was last served: make sure \
+             that every machine has the same mcomp.cfg"
         ),
-        Found::Nothing | Found::Unfinished if segment.shut().is_some() => (
-            Level::Warn,
-            "was not there: if it held data before, that was lost with a reboot. It waits for a restore, as \
-             recovery.on_memory_loss in mcomp.cfg says",
+        Found::Nothing | Found::Unfinished if segment.shut().is_some() => ::log::warn!(
+            MESSAGE_ID = Event::MemoryWaits.id(), DSM_SERVER = index;
+            "{name} was not there: if it held data before, that was lost with a reboot. It waits for a restore, as \
+             recovery.on_memory_loss in mcomp.cfg says"
         ),
-        Found::Nothing | Found::Unfinished => (
-            Level::Warn,
-            "was not there: its memory begins as zeros. If it held data before, that was lost with a reboot",
+        Found::Nothing | Found::Unfinished => ::log::warn!(
+            MESSAGE_ID = Event::MemoryLost.id(), DSM_SERVER = index;
+            "{name} was not there: its memory begins as zeros. If it held data before, that was lost with a reboot"
         ),
-        Found::Reset => (Level::Warn, "was thrown away as asked: its memory begins as zeros"),
-    };
-    ::log::log!(level, DSM_SERVER = index; "{} {text}", segment.name());
+        Found::Reset => {
+            ::log::warn!(DSM_SERVER = index; "{name} was thrown away as asked: its memory begins as zeros");
+        }
+    }
     Ok(segment)
 }
 
@@ -85,11 +89,17 @@ fn restore(config: &Config, index: u32, signals: &mut Signals) -> Result<Control
         supervisor::restoring();
         match wait.recv_timeout(supervisor::START_STEP) {
             Ok(Ok((name, _))) => {
-                ::log::warn!(DSM_SERVER = index, DSM_FILE = name.as_str(); "the memory is again as it was in {name}");
+                ::log::warn!(
+                    MESSAGE_ID = Event::Recovery.id(), DSM_SERVER = index, DSM_FILE = name.as_str();
+                    "the memory is again as it was in {name}"
+                );
                 return Ok(ControlFlow::Continue(()));
             }
             Ok(Err(error)) => {
-                ::log::error!(DSM_SERVER = index; "the memory was not restored, and waits: {error}");
+                ::log::error!(
+                    MESSAGE_ID = Event::Recovery.id(), DSM_SERVER = index;
+                    "the memory was not restored, and waits: {error}"
+                );
                 return Ok(ControlFlow::Continue(()));
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(ControlFlow::Continue(())),

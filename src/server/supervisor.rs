@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::notify::notify;
+use crate::log::Event;
 use crate::protocol::{Code, HEADER, HelloReply, HelloRequest, Opcode, Operation, Request, RequestHeader, split_reply};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
 use sd_notify::NotifyState;
@@ -98,7 +99,7 @@ fn tell_if_replaced(context: &Context, known: &mut u64) {
             ::log::warn!(DSM_SERVER = context.index; "{name} is being restored: nobody reads or changes it meanwhile");
         } else {
             ::log::info!(
-                DSM_SERVER = context.index, DSM_INCARNATION = format!("{found:016x}");
+                MESSAGE_ID = Event::MemoryReplaced.id(), DSM_SERVER = context.index, DSM_INCARNATION = format!("{found:016x}");
                 "{name} is in use, with a memory that was put there: its incarnation is {found:016x}"
             );
         }

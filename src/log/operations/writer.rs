@@ -1,6 +1,7 @@
 //! The thread that writes the operation log.
 
 use super::file::{LogFile, Shortfall};
+use super::super::Event;
 use super::{Entry, Message, Orders, QUEUE, Shared, Turn};
 use std::io;
 use std::path::PathBuf;
@@ -166,7 +167,8 @@ impl Writer {
             self.failing_since = Some(lost_before);
             let path = self.path();
             ::log::warn!(
-                DSM_SERVER = self.shared.index, DSM_FILE:% = path.display(), DSM_ERROR:% = error;
+                MESSAGE_ID = Event::OperationLogLosing.id(), DSM_SERVER = self.shared.index,
+                DSM_FILE:% = path.display(), DSM_ERROR:% = error;
                 "operation log {}: {error}; the service goes on, and lines are lost until the file can be written \
                  (tried every second). See that log.directory of mcomp.cfg exists, has room, and is dsmd's to write",
                 path.display()
@@ -195,7 +197,8 @@ impl Writer {
     fn tell_lost(&self, lost: u64, why: &str) {
         let path = self.path();
         ::log::warn!(
-            DSM_SERVER = self.shared.index, DSM_FILE:% = path.display(), DSM_LOST = lost;
+            MESSAGE_ID = Event::OperationLogLosing.id(), DSM_SERVER = self.shared.index,
+            DSM_FILE:% = path.display(), DSM_LOST = lost;
             "operation log {}: {why}; {lost} lines were lost",
             path.display()
         );
@@ -208,7 +211,8 @@ impl Writer {
                 self.overflow.since = Some(self.overflow.seen);
                 let path = self.path();
                 ::log::warn!(
-                    DSM_SERVER = self.shared.index, DSM_FILE:% = path.display();
+                    MESSAGE_ID = Event::OperationLogLosing.id(), DSM_SERVER = self.shared.index,
+                    DSM_FILE:% = path.display();
                     "operation log {}: operations come faster than their lines can be written; the service goes on, \
                      and lines are lost",
                     path.display()

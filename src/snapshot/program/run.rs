@@ -5,7 +5,7 @@ use super::super::{AgentError, CreateOptions, Created, create};
 use super::arguments::{Arguments, Command};
 use super::failure::Failure;
 use crate::config::{Config, own_index};
-use crate::log::Destination;
+use crate::log::{Destination, Event};
 use crate::sys::listening;
 use clap::Parser;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -32,6 +32,8 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             if ::log::max_level() == ::log::LevelFilter::Off {
                 eprintln!("dsm-snapshot: {failure}");
+            } else if let Command::Create { .. } = arguments.command {
+                ::log::error!(MESSAGE_ID = Event::SnapshotFailed.id(); "{failure}");
             } else {
                 ::log::error!("{failure}");
             }
@@ -129,7 +131,7 @@ fn report(created: &Created) {
             let cut = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_nanos(*cut_time));
             let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
             ::log::info!(
-                DSM_SNAPSHOT = id, DSM_CUT_TIME:% = cut, DSM_RAW_BYTES = file.raw_bytes,
+                MESSAGE_ID = Event::SnapshotWritten.id(), DSM_SNAPSHOT = id, DSM_CUT_TIME:% = cut, DSM_RAW_BYTES = file.raw_bytes,
                 DSM_STORED_BYTES = file.file_bytes, DSM_DURATION_MS = milliseconds, DSM_FILE:% = file.path.display();
                 "snapshot of {cut} written to {}: {} bytes of memory that are not zeros in {} bytes, in {milliseconds} ms",
                 file.path.display(), file.raw_bytes, file.file_bytes
