@@ -73,7 +73,12 @@ mod tests {
 
     #[test]
     fn fields_follow_the_message_and_are_quoted_when_needed() {
-        let fields = [("DSM_SERVER", Value::from(1)), ("DSM_ERROR", Value::from("no such file")), ("X", "".into()), (Event::FIELD, "0".into())];
+        let fields = [
+            ("DSM_SERVER", Value::from(1)),
+            ("DSM_ERROR", Value::from("no such file")),
+            ("X", "".into()),
+            (Event::FIELD, "0".into()),
+        ];
         let line = text(format_args!("server {} is ready", 1), &fields.as_slice(), LineBreak::Escaped);
         assert_eq!(line, "server 1 is ready DSM_SERVER=1 DSM_ERROR=\"no such file\" X=\"\"");
     }

@@ -1,7 +1,7 @@
 //! The thread that writes the operation log.
 
-use super::file::{LogFile, Shortfall};
 use super::super::Event;
+use super::file::{LogFile, Shortfall};
 use super::{Entry, Message, Orders, QUEUE, Shared, Turn};
 use std::io;
 use std::path::PathBuf;
