@@ -13,7 +13,7 @@ use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use support::segment::{Name, attach, layout, serve};
+use support::segment::{Name, attach, image, layout, serve};
 
 const K: u64 = 64 * PAGE;
 
@@ -333,9 +333,7 @@ fn a_writer_killed_after_a_cut_leaves_the_cut_as_it_was() {
         let mut claim = segment.claim().unwrap().unwrap();
         let cut = claim.freeze(LEASE).unwrap().cut(K).unwrap();
         assert!(!victim(&name, "write", point, Action::Die).wait().unwrap().success(), "{point:?} was not reached");
-        let mut image = vec![0; usize::try_from(K).unwrap()];
-        segment.read_cut(cut, 0..64, &mut image).unwrap();
-        assert!(image == before, "{point:?}");
+        assert!(image(&segment, cut).unwrap() == before, "{point:?}");
         claim.end_cut(cut).unwrap();
     }
 }

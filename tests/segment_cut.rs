@@ -5,10 +5,10 @@ mod support;
 
 use dsm::layout::PAGE;
 use dsm::protocol::{AtomicOperation, Extent, Word};
-use dsm::segment::{CUT_RUN, Claim, Cut, CutGone, CutPages, FreezeError, Segment, Shut, Worker};
+use dsm::segment::{Claim, CutGone, CutPages, FreezeError, Segment, Shut, Worker};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use support::segment::Name;
+use support::segment::{Name, image};
 
 const PAGES: u64 = 256;
 const K: u64 = PAGES * PAGE;
@@ -20,18 +20,6 @@ fn with_segment(what: &str, body: impl FnOnce(&Segment, &mut Claim)) {
     let name = Name::new(&format!("cut-{what}"));
     let segment = name.serve(K);
     body(&segment, &mut segment.claim().unwrap().unwrap());
-}
-
-fn image(segment: &Segment, cut: Cut) -> Result<Vec<u8>, CutGone> {
-    let pages = usize::try_from(PAGES).unwrap();
-    let mut image = vec![0; pages * 4096];
-    for (run, bytes) in image.chunks_mut(CUT_RUN * 4096).enumerate() {
-        let first = run * CUT_RUN;
-        if segment.read_cut(cut, first..pages.min(first + CUT_RUN), bytes)? == CutPages::Zeros {
-            assert!(bytes.iter().all(|byte| *byte == 0));
-        }
-    }
-    Ok(image)
 }
 
 fn live(worker: &mut Worker) -> Vec<u8> {

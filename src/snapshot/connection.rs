@@ -26,16 +26,16 @@ pub(super) struct Connection {
 /// A socket whose reads end at an instant.
 struct Deadlined {
     socket: TcpStream,
-    deadline: Option<Instant>,
+    deadline: Instant,
 }
 
 impl Read for Deadlined {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = match self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-            Some(left) if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
-            left => left,
-        };
-        self.socket.set_read_timeout(left)?;
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.socket.set_read_timeout(Some(left))?;
         self.socket.read(buffer).map_err(|error| match error.kind() {
             // How a socket says that its read timeout has passed.
             io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
@@ -54,7 +54,7 @@ impl Connection {
         setsockopt(&socket, TcpKeepInterval, &KEEP_ALIVE_INTERVAL)?;
         setsockopt(&socket, TcpKeepCount, &KEEP_ALIVE_PROBES)?;
         setsockopt(&socket, TcpUserTimeout, &u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
-        let reader = BufReader::with_capacity(BUFFER, Deadlined { socket, deadline: None });
+        let reader = BufReader::with_capacity(BUFFER, Deadlined { socket, deadline: Instant::now() });
         Ok(Self { reader, buffer: Vec::new(), timeout })
     }
 
@@ -64,8 +64,8 @@ impl Connection {
     }
 
     /// Receives a message.
-    pub(super) fn receive(&mut self, timeout: Option<Duration>) -> io::Result<Message<'_>> {
-        self.reader.get_mut().deadline = timeout.map(|timeout| Instant::now() + timeout);
+    pub(super) fn receive(&mut self, timeout: Duration) -> io::Result<Message<'_>> {
+        self.reader.get_mut().deadline = Instant::now() + timeout;
         wire::receive(&mut self.reader, &mut self.buffer)
     }
 
@@ -76,11 +76,11 @@ impl Connection {
 
     /// Receives a message within the time for one.
     pub(super) fn receive_soon(&mut self) -> io::Result<Message<'_>> {
-        self.receive(Some(self.timeout))
+        self.receive(self.timeout)
     }
 
     /// Receives a control message.
-    pub(super) fn control<T: DeserializeOwned>(&mut self, timeout: Option<Duration>) -> io::Result<T> {
+    pub(super) fn control<T: DeserializeOwned>(&mut self, timeout: Duration) -> io::Result<T> {
         match self.receive(timeout)? {
             Message::Control(json) => parse(json),
             other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("it sent {}", name(&other)))),

@@ -209,7 +209,7 @@ impl Link {
 
     /// Waits for an answer, which is not a refusal.
     pub(super) fn answer(&mut self, task: &'static str, timeout: Duration) -> Result<Answer, AgentError> {
-        match self.connection.control(Some(timeout)) {
+        match self.connection.control(timeout) {
             Ok(answer) => self.accepted(answer),
             Err(error) => Err(self.failed(error, task, timeout)),
         }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use dsm::layout::Layout;
-use dsm::segment::{Segment, Start};
+use dsm::segment::{CUT_RUN, Cut, CutGone, CutPages, Segment, Start};
 use std::ops::ControlFlow;
 
 /// A system's name of its own, whose objects in shared memory go with it.
@@ -28,6 +28,18 @@ impl Drop for Name {
             }
         }
     }
+}
+
+/// All of a cut; each page can be read once.
+pub fn image(segment: &Segment, cut: Cut) -> Result<Vec<u8>, CutGone> {
+    let mut image = vec![0; usize::try_from(segment.k()).unwrap()];
+    for (run, bytes) in image.chunks_mut(CUT_RUN * 4096).enumerate() {
+        let first = run * CUT_RUN;
+        if segment.read_cut(cut, first..first + bytes.len() / 4096, bytes)? == CutPages::Zeros {
+            assert!(bytes.iter().all(|byte| *byte == 0));
+        }
+    }
+    Ok(image)
 }
 
 /// One server with `k` bytes.

@@ -19,7 +19,7 @@ impl Session<'_> {
         let patience = self.long_patience();
         loop {
             // Others may be before this one.
-            let ask: Ask = match self.connection.receive(Some(patience))? {
+            let ask: Ask = match self.connection.receive(patience)? {
                 Message::Data { offset, bytes } => {
                     restoration.write(Extent::new(offset, bytes.len() as u64, k).map_err(outside)?, bytes);
                     phase::reached(Phase::Restoring);

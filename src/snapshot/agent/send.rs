@@ -38,7 +38,7 @@ impl Session<'_> {
     fn send_frames(&mut self, segment: &Segment, cut: Cut, pause: Duration) -> Result<u64, End> {
         self.connection.answer(&Answer::Cut { pause_us: micros(pause) })?;
         // Others may be before this one.
-        let (level, frame_size) = match self.connection.control(Some(self.long_patience()))? {
+        let (level, frame_size) = match self.connection.control(self.long_patience())? {
             Ask::Send { level, frame_size } => (level, frame_size),
             other => return Err(End::out_of_turn(&other)),
         };

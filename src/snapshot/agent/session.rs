@@ -84,7 +84,7 @@ impl<'a> Session<'a> {
     }
 
     fn converse(&mut self) -> Result<(), End> {
-        match self.connection.control(Some(self.connection.timeout())) {
+        match self.connection.control(self.connection.timeout()) {
             Ok(Ask::Hello { layout, index }) => self.greet(&layout, index)?,
             Ok(ask) => return Err(End::out_of_turn(&ask)),
             // Somebody has looked whether the port is open.
@@ -109,7 +109,7 @@ impl<'a> Session<'a> {
 
     /// Waits for the next ask of a master that was greeted, with nothing held that others would miss.
     fn next_ask(&mut self) -> io::Result<Ask> {
-        self.connection.control(Some(self.connection.timeout() * PATIENCE))
+        self.connection.control(self.connection.timeout() * PATIENCE)
     }
 
     /// How long a master may be busy with other servers.
@@ -192,7 +192,7 @@ impl<'a> Session<'a> {
         phase::reached(Phase::Frozen);
         self.connection.answer(&Answer::Frozen { shut: false })?;
         let left = lease.saturating_sub(started.elapsed());
-        match self.connection.control(Some(left)) {
+        match self.connection.control(left) {
             Ok(Ask::Cut { copy_area }) if purpose == Purpose::Snapshot => {
                 let copy_area = copy_area.min(self.agent.config.snapshot.copy_area);
                 let cut = frozen.cut(copy_area).map_err(|error| refusal(&error))?;
@@ -211,7 +211,7 @@ impl<'a> Session<'a> {
     /// As [`Session::freeze`] without what makes it one instant on all servers: for the test that must see the difference.
     fn cut_without_gate(&mut self, claim: &mut Claim, lease: Duration, id: &str) -> Result<(), End> {
         self.connection.answer(&Answer::Frozen { shut: false })?;
-        match self.connection.control(Some(lease))? {
+        match self.connection.control(lease)? {
             Ask::Cut { copy_area } => {
                 let started = Instant::now();
                 let cut =
