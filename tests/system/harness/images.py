@@ -8,6 +8,8 @@ import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
+import time
 
 from .outcome import Skip
 
@@ -31,6 +33,13 @@ REMOVED = ["etc/hostname", "etc/resolv.conf", "etc/apt/sources.list"]
 
 ENABLED = ["systemd-networkd.service", "systemd-networkd-wait-online.service"]
 
+# An image that no run has used for so long goes when another one is made.
+UNUSED_SECONDS = 14 * 24 * 3600
+
+# Whatever ends this program ends mmdebstrap too, with all that it has mounted in the image.
+CONTAINED = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL"]
+CONTAINED += ["--mount-proc", "--"]
+
 # To be raised when images are made in another way than before.
 VERSION = 1
 
@@ -53,10 +62,20 @@ def locked(folder):
         yield
 
 
+def remove_unused(folder):
+    """Not each that has another recipe: another run may have its machines on it."""
+    for old in folder.iterdir():
+        if old.is_dir() and time.time() - old.stat().st_mtime > UNUSED_SECONDS:
+            shutil.rmtree(old)
+
+
 def build(release, folder):
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=" + ",".join(PACKAGES), release, str(folder)]
-    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    command = [*CONTAINED, "mmdebstrap", "--quiet", "--variant=minbase", "--include=" + ",".join(PACKAGES), release, str(folder)]
+    with tempfile.TemporaryDirectory() as temporary:
+        # apt reads there as a user of its own.
+        os.chmod(temporary, 0o755)
+        environment = {**os.environ, "LC_ALL": "C.UTF-8", "TMPDIR": temporary}
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode != 0:
         raise Skip(f"no image of {release} could be made (is a Debian mirror reachable?): {done.stderr.strip()[-800:]}")
     for path in REMOVED:
@@ -71,14 +90,16 @@ def image(release):
     wanted = folder / f"{release}-{key()}"
     with locked(folder):
         if wanted.is_dir():
+            os.utime(wanted)
             return wanted
-        for old in folder.glob(f"{release}-*"):
-            shutil.rmtree(old)
+        remove_unused(folder)
         print(f"Making the image of {release} ({RELEASES[release]}), once: {wanted}", flush=True)
-        partial = folder / f"{release}-partial"
+        partial = folder / f"partial-{release}"
         try:
+            shutil.rmtree(partial, ignore_errors=True)
             build(release, partial)
             partial.rename(wanted)
+            os.utime(wanted)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
