@@ -1,0 +1,153 @@
+"""A machine: an image, a layer of its own over it, and systemd that boots in it."""
+
+import os
+import pathlib
+import shlex
+import shutil
+import socket
+import subprocess
+import time
+
+from . import cgroups, network
+from .outcome import Failure, wait_until
+
+# Booting takes about a second; two processors may have other things to do.
+BOOT_SECONDS = 60
+
+# The longest that a command in a machine may take, if nothing else is said.
+COMMAND_SECONDS = 60
+
+ENVIRONMENT = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"]
+
+
+class Result:
+    """What a command in a machine printed, and its exit status."""
+
+    def __init__(self, command, done):
+        self.command, self.status = command, done.returncode
+        self.stdout, self.stderr = done.stdout, done.stderr
+
+    def __str__(self):
+        return f"$ {self.command}\n{self.stdout}{self.stderr}[exit status {self.status}]"
+
+
+class Machine:
+    """One machine of a scenario. Its number makes its name and its address."""
+
+    def __init__(self, run, place, image, number):
+        self.run_id, self.place, self.number = run, place, number
+        self.name, self.address = f"machine{number}", network.address(number)
+        self.root, self.console = place / "root", place / "console"
+        self.process = self.leader = None
+        self.boots = 0
+        for folder in ("upper", "work", "root"):
+            (place / folder).mkdir(parents=True)
+        layers = f"lowerdir={image},upperdir={place}/upper,workdir={place}/work"
+        network.command("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
+        self.write("/etc/hostname", self.name + "\n")
+        self.write("/etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n")
+        self.write("/etc/systemd/network/10-host0.network", network.unit(number))
+
+    def boot(self):
+        """Starts systemd, and waits until it has started everything that it starts at boot."""
+        self.boots += 1
+        groups = cgroups.make(self.run_id, f"{self.place.parent.name}-{self.name}-{self.boots}")
+        enter = "".join(f"echo $$ > {shlex.quote(str(group))}/cgroup.procs && " for group in groups)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        path = self.place / f"notify-{self.boots}"
+        listener.bind(str(path))
+        nspawn = ["systemd-nspawn", "--quiet", "-D", str(self.root), "-b", "--register=no", "--keep-unit"]
+        nspawn += [f"--network-bridge={network.BRIDGE}", f"--machine={self.name}", "--console=pipe", "--notify-ready=yes"]
+        nspawn += ["--link-journal=no", "--resolv-conf=off", "--timezone=off"]
+        with open(self.console, "a") as console, listener:
+            self.process = subprocess.Popen(
+                ["sh", "-c", enter + 'exec "$@"', "sh", *nspawn],
+                # One hierarchy, which is all that a Debian of today knows, however the host mounts them.
+                env={**os.environ, "NOTIFY_SOCKET": str(path), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+            )
+            self.leader = self.wait_for_boot(listener)
+        self.run("systemctl is-system-running --wait || systemctl --failed", status=None)
+
+    def wait_for_boot(self, listener):
+        """nspawn says who is process 1, and passes on that it is ready."""
+        deadline, leader, ready = time.monotonic() + BOOT_SECONDS, None, False
+        listener.settimeout(1)
+        while not (leader and ready):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise Failure(f"{self.name} does not boot. Its console:\n{self.console.read_text(errors='replace')}")
+            try:
+                lines = listener.recv(65536).decode(errors="replace").splitlines()
+            except TimeoutError:
+                continue
+            for name, _, value in (line.partition("=") for line in lines):
+                if name == "X_NSPAWN_LEADER_PID":
+                    leader = int(value)
+                ready = ready or (name, value) == ("READY", "1")
+        return leader
+
+    def inside(self, command, user=None):
+        """The command line that runs a line of bash in the machine."""
+        enter = ["nsenter", "--target", str(self.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
+        switch = ["runuser", "--user", user, "--"] if user else []
+        return [*enter, "--", "env", "--ignore-environment", *ENVIRONMENT, *switch, "bash", "-c", f"cd /; {command}"]
+
+    def run(self, command, status=0, user=None, input=None, seconds=COMMAND_SECONDS):
+        """Runs a line of bash in the machine. Another exit status than `status` is a failure, unless that is None."""
+        options = {"input": input} if input is not None else {"stdin": subprocess.DEVNULL}
+        try:
+            done = subprocess.run(
+                self.inside(command, user), capture_output=True, text=True, errors="replace", timeout=seconds, **options
+            )
+        except subprocess.TimeoutExpired as late:
+            raise Failure(f"{self.name}: not done after {seconds} s: {command}") from late
+        result = Result(command, done)
+        if status is not None and result.status != status:
+            raise Failure(f"{self.name}: expected exit status {status}:\n{result}")
+        return result
+
+    def read(self, command, **options):
+        """What a command prints, without the newline at the end."""
+        return self.run(command, **options).stdout.rstrip("\n")
+
+    def start(self, command, **options):
+        """Starts a line of bash in the machine, which goes on until it ends, or the machine does."""
+        return subprocess.Popen(self.inside(command), stdin=subprocess.DEVNULL, text=True, **options)
+
+    def write(self, path, text, mode=0o644):
+        """Writes a file of the machine."""
+        place = pathlib.Path(f"{self.root}{path}")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+        place.chmod(mode)
+
+    def copy(self, source, folder):
+        """Copies a file of the host to a folder of the machine, and returns its path there."""
+        place = pathlib.Path(f"{self.root}{folder}")
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, place)
+        return f"{folder}/{source.name}"
+
+    def power_cut(self):
+        """Kills everything in the machine at once. What was on its disk stays, what was in its memory does not."""
+        os.kill(self.leader, 9)
+        self.gone()
+
+    def power_off(self):
+        """Shuts the machine down in order."""
+        self.run("systemctl poweroff", status=None)
+        self.gone()
+
+    def gone(self):
+        wait_until(f"{self.name} to be off", lambda: self.process.poll() is not None)
+        self.process = self.leader = None
+
+    def report(self):
+        """What somebody wants to see who looks for the reason of a failure."""
+        if not self.leader or self.process.poll() is not None:
+            return f"--- {self.name} is off; the end of its console\n{self.console.read_text(errors='replace')[-3000:]}"
+        commands = ["systemctl --no-pager --failed", "systemctl --no-pager --lines=0 status 'dsm*'"]
+        commands += ["journalctl --no-pager --boot --lines=100 --output=short-precise --unit='dsm*' --unit=init.scope"]
+        return "\n".join(f"--- {self.name}: {self.run(command, status=None)}" for command in commands)
