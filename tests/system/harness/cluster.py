@@ -35,6 +35,7 @@ def start(lab, count=3, more=""):
         list(pool.map(lab.install, machines))
         list(pool.map(lambda machine: configure(machine, config(machines, more)), machines))
     for machine in machines:
-        machine.run("systemctl stop dsm-snapshot.timer")
+        # Also when it boots again.
+        machine.run("systemctl disable --now dsm-snapshot.timer")
     machines[0].run("dsmctl ping")
     return machines
