@@ -50,3 +50,7 @@ def status(machine):
 def checksum(machine, address, length):
     """A hash of what is there now."""
     return machine.read(f"set -o pipefail; dsmctl read {address} {length} | sha256sum")
+
+
+def expect_zeros(machine, address, length):
+    machine.run(f"set -o pipefail; dsmctl read {address} {length} | cmp - <(head -c {length.removesuffix('iB')} /dev/zero)")

@@ -30,11 +30,21 @@ def take(machine):
     return name
 
 
+def said(machine, arguments):
+    """What the program has said: agents too, and not only those whose unit journald has found out.
+
+    It looks for that only when it reads a message, by when the process may have ended.
+    """
+    return service.messages(machine, f"--identifier=dsm-snapshot {arguments}")
+
+
 def expect_reason(machine, since, *words):
-    """The journal says why there is no snapshot, in one message with all the words, and explains it."""
-    found = service.messages(machine, f"--unit=dsm-snapshot MESSAGE_ID={FAILED} {since}")
-    for word in words:
-        expect(word in found, f"the journal does not say {word!r} of a snapshot that failed, but: {found}")
-    text = service.journal(machine, f"--catalog --unit=dsm-snapshot {since}")
+    """Unit and journal say why there is no snapshot, in one sentence with all the words, and the journal explains it."""
+    arguments = f"MESSAGE_ID={FAILED} {since}"
+    status = service.show(machine, "dsm-snapshot", "StatusText")["StatusText"]
+    for where, text in (("systemctl status", status), ("the journal", said(machine, arguments))):
+        for word in words:
+            expect(word in text, f"{where} does not say {word!r} of a snapshot that failed, but: {text}")
+    text = service.journal(machine, f"--catalog {arguments}")
     for line in EXPLANATION:
         expect(line in text, f"journalctl -x does not explain with {line!r}:\n{text}")

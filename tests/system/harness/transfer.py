@@ -2,8 +2,9 @@
 
 import subprocess
 
+from . import network
 from .machine import Result
-from .outcome import Failure
+from .outcome import Failure, expect
 
 # dsmctl carries so much at a time; in between it reads its input, or writes its output.
 STEP = 8 << 20
@@ -13,6 +14,9 @@ PATIENCE = "90s"
 
 # The longest that a transfer may take once nothing holds it up.
 SECONDS = 90
+
+# EX_IOERR of sysexits.h, as dsmctl(1) has it.
+MEMORY_LOST = 74
 
 
 class Transfer:
@@ -48,3 +52,9 @@ def writing(machine, address, step, timeout=PATIENCE):
     transfer = Transfer(machine, f"write {address} -", timeout)
     transfer.process.stdin.write(step)
     return transfer
+
+
+def expect_memory_lost(result, server):
+    """It was told that this is no longer the memory that it knew."""
+    told = f"server {server} ({network.address(server + 1)}:7411) lost its memory since this client first saw it"
+    expect(result.status == MEMORY_LOST and told in result.stderr, f"expected exit status {MEMORY_LOST}, {told!r}:\n{result}")

@@ -49,7 +49,7 @@ def the_unit_fails(machine):
 def it_takes_a_partial_one(machine):
     since = service.cursor(machine)
     machine.run("systemctl start dsm-snapshot")
-    said = service.messages(machine, f"--unit=dsm-snapshot {since}")
+    said = snapshots.said(machine, since)
     expect("server 0" in said and "10.0.0.1:7412" in said, f"it does not warn that server 0 is missing: {said}")
     (name,) = snapshots.files(machine)
     row = snapshots.listed(machine)[0]
@@ -67,7 +67,7 @@ def it_takes_a_partial_one(machine):
 def it_leaves_it_to_the_second(second, third):
     since = service.cursor(third)
     third.run("systemctl start dsm-snapshot")
-    said = service.messages(third, f"--unit=dsm-snapshot {since}")
+    said = snapshots.said(third, since)
     expect(f"{second.address}:7412" in said, f"it does not say that the second machine is the master: {said}")
     expect(not snapshots.files(third), f"it wrote {snapshots.files(third)}")
 
