@@ -7,6 +7,8 @@ CARGO      ?= cargo
 INSTALL    ?= install
 # Where zsh looks; Debian's packages have a place of their own.
 ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/site-functions
+# Of the packages, if not that of packaging/debian/changelog; from the command line, not from the environment.
+VERSION    :=
 RELEASE    := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
