@@ -1,5 +1,6 @@
 """Several machines that share one memory, set up as the comments of /etc/mcomp.cfg say."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 from . import service
@@ -35,6 +36,21 @@ def start(lab, count=3, more=""):
         list(pool.map(lab.install, machines))
         list(pool.map(lambda machine: configure(machine, config(machines, more)), machines))
     for machine in machines:
-        machine.run("systemctl stop dsm-snapshot.timer")
+        # Also when it boots again.
+        machine.run("systemctl disable --now dsm-snapshot.timer")
     machines[0].run("dsmctl ping")
     return machines
+
+
+def status(machine):
+    """What dsmctl status says of each server."""
+    return json.loads(machine.read("dsmctl --json status", status=None))
+
+
+def checksum(machine, address, length):
+    """A hash of what is there now."""
+    return machine.read(f"set -o pipefail; dsmctl read {address} {length} | sha256sum")
+
+
+def expect_zeros(machine, address, length):
+    machine.run(f"set -o pipefail; dsmctl read {address} {length} | cmp - <(head -c {length.removesuffix('iB')} /dev/zero)")

@@ -114,7 +114,7 @@ class Machine:
 
     def start(self, command, **options):
         """Starts a line of bash in the machine, which goes on until it ends, or the machine does."""
-        return subprocess.Popen(self.inside(command), stdin=subprocess.DEVNULL, text=True, **options)
+        return subprocess.Popen(self.inside(command), **{"stdin": subprocess.DEVNULL, "text": True, **options})
 
     def write(self, path, text, mode=0o644):
         """Writes a file of the machine."""

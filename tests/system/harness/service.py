@@ -40,9 +40,14 @@ def drop_in(machine, unit, text):
     machine.run("systemctl daemon-reload")
 
 
+def journal(machine, arguments):
+    """What journalctl prints, of all that was logged before: journald may be a moment behind those who log."""
+    return machine.read(f"journalctl --sync && journalctl --no-pager {arguments}")
+
+
 def entries(machine, arguments):
     """Entries of the journal, the oldest first."""
-    lines = machine.read(f"journalctl --no-pager --output=json --all {arguments}").splitlines()
+    lines = journal(machine, f"--output=json --all {arguments}").splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -52,6 +57,5 @@ def messages(machine, arguments):
 
 
 def cursor(machine):
-    """An argument for journalctl: only what comes after now."""
-    line = machine.read("journalctl --lines=0 --show-cursor --no-pager").splitlines()[-1]
-    return f"--after-cursor='{line.removeprefix('-- cursor: ')}'"
+    """An argument for journalctl: only what comes after now. A time, for Debian 12's --after-cursor swallows an entry."""
+    return "--since=" + machine.read("journalctl --sync && date +@%s.%6N")

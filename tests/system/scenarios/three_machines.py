@@ -3,10 +3,8 @@
 Agents are started by their sockets for that, and end by themselves.
 """
 
-from harness import cluster, service
+from harness import cluster, service, snapshots
 from harness.outcome import expect, wait_until
-
-SNAPSHOTS = "/var/lib/dsm-snapshot"
 
 # Every second, so that the timer is waited for only shortly.
 TIMER = "[Timer]\nOnCalendar=\nOnCalendar=*:*:*\nRandomizedDelaySec=0\nAccuracySec=100ms\nPersistent=false\n"
@@ -43,13 +41,9 @@ def the_master_is_named(lab, machines):
     other = machines[1]
     since = service.cursor(other)
     other.run("systemctl start dsm-snapshot")
-    said = service.messages(other, f"--unit=dsm-snapshot {since}")
+    said = snapshots.said(other, since)
     expect(machines[0].address in said, f"it does not name the master {machines[0].address}: {said}")
-    expect(not snapshots(other), f"it wrote {snapshots(other)}")
-
-
-def snapshots(machine):
-    return machine.read(f"ls {SNAPSHOTS}").split()
+    expect(not snapshots.files(other), f"it wrote {snapshots.files(other)}")
 
 
 def the_timer_fires(lab, machines):
@@ -58,17 +52,17 @@ def the_timer_fires(lab, machines):
     for machine in machines:
         service.drop_in(machine, "dsm-snapshot.timer", TIMER)
         machine.run("systemctl start dsm-snapshot.timer")
-    wait_until("a snapshot", lambda: [name for name in snapshots(master) if name.endswith(".dsnap")])
+    wait_until("a snapshot", lambda: [name for name in snapshots.files(master) if name.endswith(".dsnap")])
     for machine in machines:
         machine.run("systemctl stop dsm-snapshot.timer")
         wait_until("dsm-snapshot to end", lambda: service.state(machine, "dsm-snapshot") in ("inactive", "failed"))
         service.expect_state(machine, "dsm-snapshot", "inactive")
     for machine in machines[1:]:
-        expect(not snapshots(machine), f"{machine.name} is not the master and has {snapshots(machine)}")
-    newest = snapshots(master)[-1]
+        expect(not snapshots.files(machine), f"{machine.name} is not the master and has {snapshots.files(machine)}")
+    newest = snapshots.files(master)[-1]
     shown = master.read(f"dsmctl snapshot verify {newest} && dsmctl snapshot list")
     expect("3 of 3" in shown, f"the snapshot is not of all three servers:\n{shown}")
-    master.run(f"dsmctl snapshot export {SNAPSHOTS}/{newest} - --range {ADDRESS} {LENGTH} | cmp - /var/tmp/data")
+    master.run(f"dsmctl snapshot export {snapshots.DIRECTORY}/{newest} - --range {ADDRESS} {LENGTH} | cmp - /var/tmp/data")
 
 
 def agents_end(lab, machines):

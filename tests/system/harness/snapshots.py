@@ -1,0 +1,50 @@
+"""The snapshots of a machine, and why one was not taken."""
+
+import json
+
+from . import service
+from .outcome import expect
+
+DIRECTORY = "/var/lib/dsm-snapshot"
+
+# packaging/systemd/dsm.catalog
+FAILED = "c521baed1c7b41928b2c5c7790fd4b08"
+EXPLANATION = ["No snapshot of the shared memory was taken", "A server is missing: see that its machine is up"]
+
+
+def files(machine):
+    """The names of all files where snapshots are."""
+    return machine.read(f"ls {DIRECTORY}").split()
+
+
+def listed(machine):
+    """What dsmctl snapshot list says of each, the oldest first."""
+    return json.loads(machine.read("dsmctl --json snapshot list"))
+
+
+def take(machine):
+    """Takes a snapshot, as the timer does, and returns its name."""
+    before = files(machine)
+    machine.run("systemctl start dsm-snapshot")
+    (name,) = set(files(machine)) - set(before)
+    return name
+
+
+def said(machine, arguments):
+    """What the program has said: agents too, and not only those whose unit journald has found out.
+
+    It looks for that only when it reads a message, by when the process may have ended.
+    """
+    return service.messages(machine, f"--identifier=dsm-snapshot {arguments}")
+
+
+def expect_reason(machine, since, *words):
+    """Unit and journal say why there is no snapshot, in one sentence with all the words, and the journal explains it."""
+    arguments = f"MESSAGE_ID={FAILED} {since}"
+    status = service.show(machine, "dsm-snapshot", "StatusText")["StatusText"]
+    for where, text in (("systemctl status", status), ("the journal", said(machine, arguments))):
+        for word in words:
+            expect(word in text, f"{where} does not say {word!r} of a snapshot that failed, but: {text}")
+    text = service.journal(machine, f"--catalog {arguments}")
+    for line in EXPLANATION:
+        expect(line in text, f"journalctl -x does not explain with {line!r}:\n{text}")

@@ -1,0 +1,78 @@
+"""With the first machine off no snapshot is taken, and unit and journal say why; with --allow-partial the second takes one.
+
+When the first machine is back, it is the master again, and takes whole ones.
+"""
+
+import json
+
+from harness import cluster, service, snapshots
+from harness.outcome import expect
+
+# As dsm-snapshot(8) shows it.
+ALLOW_PARTIAL = "[Service]\nExecStart=\nExecStart=/usr/sbin/dsm-snapshot create --allow-partial\n"
+
+# EX_UNAVAILABLE of sysexits.h.
+UNAVAILABLE = "69"
+
+
+def scenario(lab):
+    machines = cluster.start(lab)
+    first, second, third = machines
+    second.run("dsmctl write 64MiB second && dsmctl write 128MiB third")
+    lab.step("the first machine is shut down")
+    first.power_off()
+    lab.step("no snapshot is taken, and the unit says why")
+    the_unit_fails(second)
+    lab.step("with --allow-partial the second machine is the master")
+    for machine in (second, third):
+        service.drop_in(machine, "dsm-snapshot.service", ALLOW_PARTIAL)
+    it_takes_a_partial_one(second)
+    it_leaves_it_to_the_second(second, third)
+    lab.step("the first machine is on again, and takes a whole one")
+    first.boot()
+    it_takes_a_whole_one(first)
+
+
+def the_unit_fails(machine):
+    since = service.cursor(machine)
+    result = machine.run("systemctl start dsm-snapshot", status=1)
+    expect("systemctl status dsm-snapshot.service" in result.stderr, f"systemctl does not say where to look: {result}")
+    shown = service.show(machine, "dsm-snapshot", "ActiveState", "Result", "ExecMainStatus")
+    wanted = {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": UNAVAILABLE}
+    expect(shown == wanted, f"dsm-snapshot is {shown}, expected {wanted}")
+    failed = machine.read("systemctl --failed --plain --no-legend")
+    expect("dsm-snapshot.service" in failed, f"systemctl --failed shows only: {failed}")
+    snapshots.expect_reason(machine, since, "server 0", "10.0.0.1:7412", "cannot be reached", "--allow-partial")
+    expect(not snapshots.files(machine), f"it wrote {snapshots.files(machine)}")
+
+
+def it_takes_a_partial_one(machine):
+    since = service.cursor(machine)
+    machine.run("systemctl start dsm-snapshot")
+    said = snapshots.said(machine, since)
+    expect("server 0" in said and "10.0.0.1:7412" in said, f"it does not warn that server 0 is missing: {said}")
+    (name,) = snapshots.files(machine)
+    row = snapshots.listed(machine)[0]
+    found = {key: row[key] for key in ("name", "standing", "servers", "n")}
+    wanted = {"name": name, "standing": "partial", "servers": 2, "n": 3}
+    expect(found == wanted, f"dsmctl snapshot list shows {found}, expected {wanted}")
+    machine.run(f"dsmctl snapshot verify {name}")
+    missing = json.loads(machine.read(f"dsmctl --json snapshot show {name}"))["servers"][0]
+    expect(missing["incarnation"] is None, f"server 0 is off, and in the snapshot: {missing}")
+    for address, text in (("64MiB", "second"), ("128MiB", "third")):
+        found = machine.read(f"dsmctl snapshot export {name} - --range {address} {len(text)}")
+        expect(found == text, f"at {address} the snapshot has {found!r}, expected {text!r}")
+
+
+def it_leaves_it_to_the_second(second, third):
+    since = service.cursor(third)
+    third.run("systemctl start dsm-snapshot")
+    said = snapshots.said(third, since)
+    expect(f"{second.address}:7412" in said, f"it does not say that the second machine is the master: {said}")
+    expect(not snapshots.files(third), f"it wrote {snapshots.files(third)}")
+
+
+def it_takes_a_whole_one(machine):
+    machine.run("systemctl start dsm-snapshot")
+    row = snapshots.listed(machine)[0]
+    expect(row["standing"] == "good", f"dsmctl snapshot list shows {row}")

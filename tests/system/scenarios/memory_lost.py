@@ -1,0 +1,82 @@
+"""A machine that loses power loses its memory: who knew it is told and gets no zeros; a restore brings all bytes back.
+
+As mcomp.cfg is without a word on it, the server begins with zeros: on_memory_loss = "empty".
+"""
+
+import hashlib
+import os
+
+from harness import cluster, service, snapshots, transfer
+from harness.outcome import expect, wait_until
+
+WHOLE, FIRST, SECOND, THIRD = ("0", "192MiB"), ("0", "64MiB"), ("64MiB", "64MiB"), ("128MiB", "64MiB")
+
+# On the second server; twice what dsmctl carries at a time.
+WRITTEN = os.urandom(2 * transfer.STEP)
+WRITTEN_TO = "96MiB"
+
+# packaging/systemd/dsm.catalog
+LOST = "ea91f62b0d174c18ae0949208d72091c"
+
+
+def scenario(lab):
+    machines = cluster.start(lab)
+    first, second, third = machines
+    first.run("head -c 80M /dev/urandom | dsmctl write 60MiB -")
+    expected = cluster.checksum(first, *WHOLE)
+    snapshot = snapshots.take(first)
+    first.run("dsmctl fill 62MiB 1MiB 7 && dsmctl fill 130MiB 1MiB 7")
+    kept = [cluster.checksum(first, *share) for share in (FIRST, THIRD)]
+    clients = clients_begin(lab, first, third)
+    lab.step("the second machine loses power, and boots")
+    second.power_cut()
+    second.boot()
+    it_says_so(second)
+    lab.step("who knew its memory is told so")
+    clients_are_told(*clients)
+    lab.step("it holds zeros, and the others what they held")
+    cluster.expect_zeros(second, *SECOND)
+    found = [cluster.checksum(second, *share) for share in (FIRST, THIRD)]
+    expect(found == kept, f"servers that lost nothing hold {found}, expected {kept}")
+    lab.step("a restore brings all bytes back, on all servers")
+    all_is_restored(machines, snapshot, expected)
+
+
+def clients_begin(lab, first, third):
+    lab.step("two clients are in the middle of transfers")
+    before = cluster.checksum(first, SECOND[0], transfer.STEP)
+    reader = transfer.reading(first, *SECOND)
+    writer = transfer.writing(third, WRITTEN_TO, WRITTEN[: transfer.STEP])
+    last, at = WRITTEN[transfer.STEP - 8 : transfer.STEP].hex(), f"{WRITTEN_TO}+{transfer.STEP - 8}"
+    wait_until("a first step to be written", lambda: first.read(f"dsmctl read {at} 8 --format hex") == last)
+    return reader, before, writer
+
+
+def it_says_so(machine):
+    service.expect_state(machine, "dsmd", "active")
+    said = service.messages(machine, f"--boot --unit=dsmd MESSAGE_ID={LOST} DSM_SERVER=1")
+    expect("its memory begins as zeros" in said, f"dsmd does not say that its memory is lost, but: {said}")
+    text = service.journal(machine, "--boot --unit=dsmd --catalog")
+    for line in ("The share of server 1 begins with zeros", "To put a snapshot back: dsmctl snapshot list"):
+        expect(line in text, f"journalctl -x does not explain with {line!r}:\n{text}")
+
+
+def clients_are_told(reader, before, writer):
+    result, data = reader.finish()
+    transfer.expect_memory_lost(result, 1)
+    # That it was told is not enough: nothing of the new memory may be in what it has read.
+    found = hashlib.sha256(data).hexdigest()
+    expect(before.startswith(found), f"a client has read {len(data)} bytes that are not the first ones of the old memory")
+    result, _ = writer.finish(WRITTEN[transfer.STEP :])
+    transfer.expect_memory_lost(result, 1)
+
+
+def all_is_restored(machines, snapshot, expected):
+    first, _, third = machines
+    client = transfer.reading(third, *FIRST)
+    first.run(f"dsmctl snapshot restore {snapshot}")
+    for machine in machines:
+        found = cluster.checksum(machine, *WHOLE)
+        expect(found == expected, f"{machine.name} reads {found} after the restore, expected {expected}")
+    result, _ = client.finish()
+    transfer.expect_memory_lost(result, 0)

@@ -1,0 +1,105 @@
+"""When the network falls apart, clients fail within their deadline and name the server; when it heals, all goes on.
+
+Who is on the same side is served meanwhile, and a transfer that was given the time only takes longer.
+"""
+
+import hashlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from harness import cluster, network, transfer
+from harness.outcome import expect
+
+# All but the place of a write of which nobody knows whether it took effect.
+KNOWN = ("0", "160MiB")
+
+# Of the third server.
+READ = ("128MiB", "32MiB")
+
+WRITTEN = os.urandom(2 * transfer.STEP)
+TO_THIRD, TO_FIRST = "160MiB", "16MiB"
+
+# Seconds that a client is given, and that a busy machine may add.
+DEADLINE, SLACK = 2, 2
+
+# EX_UNAVAILABLE and EX_TEMPFAIL of sysexits.h.
+UNAVAILABLE, UNKNOWN = 69, 75
+
+
+def scenario(lab):
+    machines = cluster.start(lab)
+    first, second, third = machines
+    second.run("head -c 192M /dev/urandom | dsmctl write 0 -")
+    before = incarnations(second)
+    expected = cluster.checksum(second, *READ)
+    begun, rest = WRITTEN[: transfer.STEP], WRITTEN[transfer.STEP :]
+    short = transfer.reading(first, *READ, f"{DEADLINE}s"), transfer.writing(first, TO_THIRD, begun, f"{DEADLINE}s")
+    reader, writer = transfer.reading(first, *READ), transfer.writing(third, TO_FIRST, begun)
+    lab.step("the first and the third machine do not reach each other any more")
+    network.cut(first, third)
+    clients_fail(first, 2, "128MiB")
+    clients_fail(third, 0, "0")
+    lab.step("transfers end at their deadline")
+    transfers_fail(*short)
+    with ThreadPoolExecutor(2) as pool:
+        read, written = pool.submit(reader.finish), pool.submit(writer.finish, rest)
+        lab.step("whoever is reached is served")
+        others_are_served(*machines)
+        expect(not (read.done() or written.done()), "a transfer has ended, over a network that is not whole")
+        lab.step("the network is whole again, and transfers that have the time go on")
+        network.heal()
+        transfers_succeed(second, read.result(), expected, written.result())
+    lab.step("everybody sees the same memory, of which nothing is lost")
+    found = {cluster.checksum(machine, *KNOWN) for machine in machines}
+    expect(len(found) == 1, f"the machines see different memories: {found}")
+    expect(incarnations(first) == before, f"the memory is another one: {incarnations(first)}, expected {before}")
+
+
+def incarnations(machine):
+    return [server["incarnation"] for server in cluster.status(machine)]
+
+
+def expect_unavailable(result, server, status=UNAVAILABLE):
+    named = f"server {server} ({network.address(server + 1)}:7411)"
+    expect(result.status == status and named in result.stderr, f"expected exit status {status} and {named!r}:\n{result}")
+
+
+def clients_fail(machine, server, address):
+    for command in (f"read {address} 8", f"write {address} x", "read 0 192MiB -o /var/tmp/copy", "ping"):
+        began = time.monotonic()
+        result = machine.run(f"dsmctl --timeout {DEADLINE}s {command}", status=UNAVAILABLE)
+        took = time.monotonic() - began
+        expect(took < DEADLINE + SLACK, f"it took {took:.1f} s, expected {DEADLINE}: {result}")
+        if command != "ping":
+            expect_unavailable(result, server)
+    rows = ["down: " in row for row in result.stdout.splitlines()]
+    expect(rows == [index == server for index in range(3)], f"not only server {server} is down: {result}")
+
+
+def transfers_fail(reader, writer):
+    result, _ = reader.finish()
+    expect_unavailable(result, 2)
+    expect(f"after {transfer.STEP} of" in result.stderr, f"it does not say how far it got: {result}")
+    # What was sent and has no reply may have been written, or may not.
+    result, _ = writer.finish(WRITTEN[transfer.STEP :])
+    expect_unavailable(result, 2, UNKNOWN)
+    expect("unknown whether the write took effect" in result.stderr, f"it does not say that it cannot know: {result}")
+
+
+def others_are_served(first, second, third):
+    first.run("dsmctl read 0 128MiB -o /var/tmp/copy && dsmctl write 64MiB first")
+    third.run("dsmctl read 64MiB 128MiB -o /var/tmp/copy && dsmctl write 65MiB third")
+    found = second.read("dsmctl read 0 192MiB -o /var/tmp/copy && dsmctl read 64MiB 5 && dsmctl read 65MiB 5")
+    expect(found == "firstthird", f"the second machine reads {found!r}, expected what the others have written")
+    second.run("dsmctl fill 63MiB 2MiB 7 && dsmctl fill 190MiB 1MiB 7")
+
+
+def transfers_succeed(machine, read, expected, written):
+    for result, _ in (read, written):
+        expect(result.status == 0, f"a transfer did not go on: {result}")
+    found = hashlib.sha256(read[1]).hexdigest()
+    expect(expected.startswith(found), f"the reader has {found}, expected {expected}")
+    found = cluster.checksum(machine, TO_FIRST, len(WRITTEN))
+    expected = hashlib.sha256(WRITTEN).hexdigest()
+    expect(found.startswith(expected), f"the writer left {found}, expected {expected}")
