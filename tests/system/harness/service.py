@@ -51,7 +51,6 @@ def messages(machine, arguments):
     return "\n".join(str(entry.get("MESSAGE")) for entry in entries(machine, arguments))
 
 
-def cursor(machine):
-    """An argument for journalctl: only what comes after now."""
-    line = machine.read("journalctl --lines=0 --show-cursor --no-pager").splitlines()[-1]
-    return f"--after-cursor='{line.removeprefix('-- cursor: ')}'"
+def since_now(machine):
+    """An argument for journalctl: only what comes after now. (--after-cursor loses the first entry of those asked for.)"""
+    return machine.read("journalctl --sync && date +--since=@%s.%6N")
