@@ -5,10 +5,14 @@ DESTDIR    ?=
 SYSCONFDIR ?= /etc
 CARGO      ?= cargo
 INSTALL    ?= install
+# Where zsh looks; Debian's packages have a place of their own.
+ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/site-functions
+# Of the packages, if not that of packaging/debian/changelog; from the command line, not from the environment.
+VERSION    :=
 RELEASE    := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench-snapshot build install fmt lint clean
+.PHONY: help demo test bench-snapshot build install deb fmt lint clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,11 +41,22 @@ install: ## Install to DESTDIR (nothing) and PREFIX (/usr/local), building first
 		echo "$(INSTALL) -D -m 644 $$page $$target"; \
 		$(INSTALL) -D -m 644 "$$page" "$$target" || exit 1; \
 	done
+	@set -e; completions() { \
+		echo "$(RELEASE)/dsmctl completions $$1 > $(DESTDIR)$$2"; \
+		$(INSTALL) -D -m 644 /dev/null "$(DESTDIR)$$2"; \
+		$(RELEASE)/dsmctl completions "$$1" > "$(DESTDIR)$$2"; \
+	}; \
+	completions bash $(PREFIX)/share/bash-completion/completions/dsmctl; \
+	completions fish $(PREFIX)/share/fish/vendor_completions.d/dsmctl.fish; \
+	completions zsh $(ZSH_COMPLETIONS)/_dsmctl
 	@if [ -e $(DESTDIR)$(SYSCONFDIR)/mcomp.cfg ]; then \
 		echo "$(DESTDIR)$(SYSCONFDIR)/mcomp.cfg is there: left as it is"; \
 	else \
 		$(INSTALL) -D -m 644 etc/mcomp.cfg $(DESTDIR)$(SYSCONFDIR)/mcomp.cfg; \
 	fi
+
+deb: ## Build the Debian packages into target/deb (VERSION=… for another version)
+	@packaging/build-deb $(VERSION)
 
 fmt: ## Format the code
 	$(CARGO) fmt

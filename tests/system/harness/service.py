@@ -56,6 +56,6 @@ def messages(machine, arguments):
     return "\n".join(str(entry.get("MESSAGE")) for entry in entries(machine, arguments))
 
 
-def cursor(machine):
-    """An argument for journalctl: only what comes after now. A time, for Debian 12's --after-cursor swallows an entry."""
-    return "--since=" + machine.read("journalctl --sync && date +@%s.%6N")
+def since_now(machine):
+    """An argument for journalctl: only what comes after now. (--after-cursor loses the first entry of those asked for.)"""
+    return machine.read("journalctl --sync && date +--since=@%s.%6N")

@@ -34,7 +34,7 @@ def scenario(lab):
 
 
 def the_unit_fails(machine):
-    since = service.cursor(machine)
+    since = service.since_now(machine)
     result = machine.run("systemctl start dsm-snapshot", status=1)
     expect("systemctl status dsm-snapshot.service" in result.stderr, f"systemctl does not say where to look: {result}")
     shown = service.show(machine, "dsm-snapshot", "ActiveState", "Result", "ExecMainStatus")
@@ -47,7 +47,7 @@ def the_unit_fails(machine):
 
 
 def it_takes_a_partial_one(machine):
-    since = service.cursor(machine)
+    since = service.since_now(machine)
     machine.run("systemctl start dsm-snapshot")
     said = snapshots.said(machine, since)
     expect("server 0" in said and "10.0.0.1:7412" in said, f"it does not warn that server 0 is missing: {said}")
@@ -65,7 +65,7 @@ def it_takes_a_partial_one(machine):
 
 
 def it_leaves_it_to_the_second(second, third):
-    since = service.cursor(third)
+    since = service.since_now(third)
     third.run("systemctl start dsm-snapshot")
     said = snapshots.said(third, since)
     expect(f"{second.address}:7412" in said, f"it does not say that the second machine is the master: {said}")

@@ -66,7 +66,7 @@ def it_waits(machine, client):
 
 
 def none_is_taken(machine):
-    before, since = snapshots.files(machine), service.cursor(machine)
+    before, since = snapshots.files(machine), service.since_now(machine)
     machine.run("systemctl start dsm-snapshot", status=1)
     snapshots.expect_reason(machine, since, "server 1 (10.0.0.2:7412)", "waiting for restore", "dsmctl memory accept-empty")
     expect(snapshots.files(machine) == before, f"there are {snapshots.files(machine)}, expected {before}")

@@ -42,7 +42,7 @@ def scenario(lab):
 
 
 def none_is_taken(machine):
-    since = service.cursor(machine)
+    since = service.since_now(machine)
     machine.run("systemctl start dsm-snapshot", status=1)
     service.expect_state(machine, "dsm-snapshot", "failed")
     snapshots.expect_reason(machine, since, "server 2 (10.0.0.3:7412)", "cannot be reached", "the network leads to it")
@@ -50,7 +50,7 @@ def none_is_taken(machine):
 
 
 def another_is_the_master(machine, master):
-    since = service.cursor(machine)
+    since = service.since_now(machine)
     machine.run("systemctl start dsm-snapshot")
     said = snapshots.said(machine, since)
     expect(f"is the master, since its agent ({master.address}:7412)" in said, f"{machine.name} says: {said}")
@@ -66,7 +66,7 @@ def is_whole(machine, name):
 
 
 def begin(machine):
-    since = service.cursor(machine)
+    since = service.since_now(machine)
     machine.run("systemctl start --no-block dsm-snapshot")
     wait_until("a snapshot to be under way", lambda: any(name.endswith(".partial") for name in snapshots.files(machine)))
     return since
