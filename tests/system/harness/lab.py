@@ -51,11 +51,11 @@ class Lab:
         machine.boot()
         return machine
 
-    def install(self, machine, folder=None):
+    def install(self, machine, folder=None, options=""):
         """Installs the packages of a folder, those to be tested without one, as an administrator does."""
         files = [machine.copy(file, PACKAGES) for file in packages(folder or self.debs)]
         self.step(f"{machine.name} installs {' '.join(pathlib.Path(file).name for file in files)}")
-        machine.run(f"apt-get install --yes --quiet {' '.join(files)}", seconds=INSTALL_SECONDS)
+        machine.run(f"apt-get install --yes --quiet {options} {' '.join(files)}", seconds=INSTALL_SECONDS)
 
     def packages_before(self):
         """The folder with the packages of an older version."""

@@ -1,0 +1,123 @@
+"""Programs that use the memory while something happens to it, and know what they have done and what they must find."""
+
+import subprocess
+
+from .outcome import Failure, expect, wait_until
+
+FOLDER = "/var/tmp/load"
+
+# How many steps show that a program goes on.
+STEPS = 5
+
+END_SECONDS = 60
+
+# Each program is a function: it goes on until there is a file "stop", counts its steps in a file of its own, and ends with
+# an error as soon as dsmctl does, or as it does not find what it must. At the end it prints its longest step.
+SCRIPT = r"""
+set -uo pipefail
+cd /var/tmp/load || exit
+name=$1 steps=0 longest=0
+die() { echo "$name, after $steps steps: $*"; exit 1; }
+goes_on() { began=${EPOCHREALTIME/./}; [[ ! -e stop ]]; }
+step() {
+    local took=$((${EPOCHREALTIME/./} - began))
+    ((took <= longest)) || longest=$took
+    steps=$((steps + 1))
+    echo "$steps" > "$name.steps"
+    rest
+}
+# The processors are for what happens meanwhile, too. Nothing ever comes there.
+exec {nothing}<> <(:)
+rest() { read -r -t 0.02 -u "$nothing" || true; }
+
+# Its own counter is always what was acknowledged, no less and no more; the other one is everybody's.
+adder() {
+    local own=$1 shared=$2 old
+    while goes_on; do
+        old=$(dsmctl add "$own" 1) || die "dsmctl add ended with $?"
+        [[ $old == "$steps" ]] || die "the counter at $own was $old, expected $steps"
+        dsmctl add "$shared" 1 > /dev/null || die "dsmctl add ended with $?"
+        step
+    done
+}
+
+writer() {
+    local address=$1
+    while goes_on; do
+        head -c 64K /dev/urandom > "$name.wrote"
+        dsmctl write "$address" --file "$name.wrote" || die "dsmctl write ended with $?"
+        dsmctl read "$address" 64KiB -o "$name.read" || die "dsmctl read ended with $?"
+        cmp "$name.wrote" "$name.read" || die 'it read something else than it had written'
+        step
+    done
+}
+
+# One process, with the connections of its beginning: it writes a block whenever an adder has made some steps, and the last
+# one at the end.
+stream() {
+    local address=$1 blocks=$2 pace=$3
+    head -c "$((8 * blocks))M" /dev/urandom > "$name.wrote"
+    feed "$blocks" "$pace" | dsmctl write "$address" - || die "dsmctl write ended with $?"
+    dsmctl read "$address" "$((8 * blocks))MiB" | cmp - "$name.wrote" || die 'what it wrote is not there'
+}
+feed() {
+    local blocks=$1 pace=$2
+    exec 3< "$name.wrote"
+    until ((steps == blocks)); do
+        while goes_on && ((steps == blocks - 1 || $(cat "$pace.steps") < 30 * steps)); do rest; done
+        dd bs=8M count=1 iflag=fullblock status=none <&3
+        step
+    done
+}
+
+"${@:2}" || exit
+echo "$longest"
+"""
+
+
+class Load:
+    """Programs on machines; each is a name, the machine, and the function with its arguments."""
+
+    def __init__(self, programs):
+        self.programs, self.processes = programs, {}
+        self.machines = list(dict.fromkeys(machine for _, machine, _ in programs))
+        for machine in self.machines:
+            machine.write(f"{FOLDER}/run", SCRIPT)
+        for name, machine, arguments in programs:
+            command = f"exec bash {FOLDER}/run {name} {arguments}"
+            self.processes[name] = machine.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.wait_for_steps()
+
+    def steps(self):
+        """How many steps each program has made."""
+        for name, machine, _ in self.programs:
+            if self.processes[name].poll():
+                raise Failure(f"{machine.name}: {self.processes[name].stdout.read()}")
+        lines = [machine.read(f"cd {FOLDER} && grep --with-filename . *.steps", status=None) for machine in self.machines]
+        found = dict(line.split(".steps:") for line in "\n".join(lines).split())
+        return {name: int(found.get(name, 0)) for name, _, _ in self.programs}
+
+    def wait_for_steps(self):
+        """Waits until each that does not end by itself has gone on."""
+        names = [name for name, _, arguments in self.programs if not arguments.startswith("stream")]
+        before = self.steps()
+
+        def all_went_on():
+            now = self.steps()
+            return all(now[name] >= before[name] + STEPS for name in names)
+
+        wait_until("the load to go on", all_went_on)
+
+    def stop(self):
+        """Ends all. Returns the steps of each, and the seconds of the longest one."""
+        for machine in self.machines:
+            machine.run(f"touch {FOLDER}/stop")
+        longest = {}
+        for name, machine, _ in self.programs:
+            try:
+                said, _ = self.processes[name].communicate(timeout=END_SECONDS)
+            except subprocess.TimeoutExpired as late:
+                raise Failure(f"{machine.name}: {name} does not end") from late
+            expect(self.processes[name].returncode == 0, f"{machine.name}: {said}")
+            longest[name] = int(said) / 1e6
+        return self.steps(), longest

@@ -1,0 +1,182 @@
+"""An upgrade under load loses nothing; a removal keeps the memory; a purge removes it, and keeps the snapshots.
+
+Two machines, one with dsmd and one with two instances of dsmd@, from the packages of an older version. The operation log
+is rotated under load too.
+"""
+
+from harness import cluster, memory, service
+from harness.load import Load
+from harness.outcome import expect, wait_until
+
+SNAPSHOTS, LOGS = "/var/lib/dsm-snapshot", "/var/log/dsm"
+
+# Three servers, the last two on the second machine.
+CONFIG = """k = "64MiB"
+n = 3
+[[server]]
+address = "10.0.0.1:7411"
+[[server]]
+address = "10.0.0.2:7411"
+[[server]]
+address = "10.0.0.2:7421"
+[security]
+trusted_network = true
+[log]
+operations = "writes"
+"""
+
+MIB = 1 << 20
+
+# Each counter with its address: one on each server, and one that all programs use.
+COUNTERS = {"first": 4 * MIB, "second": 68 * MIB, "third": 190 * MIB}
+SHARED = 69 * MIB
+
+PARTIAL = "[Service]\nExecStart=\nExecStart=/usr/sbin/dsm-snapshot create --allow-partial\n"
+
+
+def scenario(lab):
+    units = start(lab)
+    one, two = units
+    kept = memory.Kept(one)
+    incarnations = [server["incarnation"] for server in memory.servers(one)]
+    load = start_load(one, two)
+    for machine in units:
+        upgrade(lab, machine, units[machine])
+        load.wait_for_steps()
+    for machine in units:
+        logs_are_rotated(lab, machine, units[machine], load)
+    lab.step("the load ends: nothing was lost, and nothing done twice")
+    steps, longest = load.stop()
+    lab.step(f"it made {steps} steps; the longest took {max(longest.values()):.2f} s")
+    counters_are_exact(one, two, steps)
+    kept.expect("after the upgrade")
+    found = [server["incarnation"] for server in memory.servers(one)]
+    expect(found == incarnations, f"the upgrade changed incarnations from {incarnations} to {found}")
+    snapshot = take_snapshot(one)
+    a_removal_keeps_the_memory(lab, one, kept)
+    lab.step("a purge removes the memory, and keeps the snapshots and says so")
+    said = purge(one)
+    expect(f"the snapshots in {SNAPSHOTS} are kept" in said, f"the purge does not say that it keeps snapshots: {said}")
+    found = one.read(f"find {SNAPSHOTS} -type f").split()
+    expect(found == [f"{SNAPSHOTS}/{snapshot}"], f"after the purge there are the snapshots {found}")
+    lab.step("a purge ends running instances, and leaves nothing where there are no snapshots")
+    purge(two)
+    two.run(f"test -e {SNAPSHOTS}", status=1)
+
+
+def start(lab):
+    """Both machines with the older packages, and the units that run on each."""
+    before = lab.packages_before()
+    one, two = lab.machine(), lab.machine()
+    for machine in (one, two):
+        lab.install(machine, before)
+        machine.write("/etc/mcomp.cfg", CONFIG)
+    service.drop_in(one, "dsm-snapshot.service", PARTIAL)
+    cluster.listen(one)
+    one.run("systemctl restart dsmd")
+    two.run("systemctl disable --now dsmd && systemctl enable --now dsmd@1 dsmd@2")
+    one.run("dsmctl ping")
+    return {one: ["dsmd"], two: ["dsmd@1", "dsmd@2"]}
+
+
+def start_load(one, two):
+    programs = [
+        ("first", one, f"adder {COUNTERS['first']} {SHARED}"),
+        ("second", one, f"adder {COUNTERS['second']} {SHARED}"),
+        ("third", two, f"adder {COUNTERS['third']} {SHARED}"),
+        # Over the end of the first server's share.
+        ("writer", one, f"writer {64 * MIB - 32768}"),
+        ("stream1", one, f"stream {16 * MIB} 5 first"),
+        # Over the end of the second one's.
+        ("stream2", two, f"stream {104 * MIB} 8 third"),
+    ]
+    return Load(programs)
+
+
+def version(machine):
+    return machine.read("dpkg-query --show --showformat '${Version}' dsmd")
+
+
+def upgrade(lab, machine, units):
+    before = {unit: service.main_pid(machine, unit) for unit in units}
+    old = version(machine)
+    lab.install(machine, options="--option=Dpkg::Options::=--force-confold")
+    lab.step(f"{machine.name} is upgraded from {old} to {version(machine)}")
+    machine.run(f"dpkg --compare-versions {old} lt {version(machine)}")
+    for unit, pid in before.items():
+        service.expect_state(machine, unit, "active")
+        now = service.main_pid(machine, unit)
+        expect(now != pid, f"{machine.name}: {unit} was not restarted by the upgrade")
+        program = machine.read(f"readlink /proc/{now}/exe")
+        expect(program == "/usr/sbin/dsmd", f"{machine.name}: {unit} runs {program}")
+        shown = service.show(machine, unit, "NRestarts", "NeedDaemonReload")
+        expect(shown == {"NRestarts": "0", "NeedDaemonReload": "no"}, f"{machine.name}: {unit} is {shown}")
+    others = machine.read("systemctl list-units --plain --no-legend --state=active 'dsmd*.service' | cut -d. -f1").split()
+    expect(others == units, f"{machine.name} runs {others} after the upgrade, expected {units}")
+
+
+def logs_are_rotated(lab, machine, units, load):
+    lab.step(f"the operation log of {machine.name} is rotated, and goes on in a new file")
+    logs = [f"{LOGS}/operations-{index}.log" for index in ("0" if units == ["dsmd"] else "12")]
+    for command in ("logrotate --force /etc/logrotate.d/dsmd", "logrotate --force /etc/logrotate.conf"):
+        machine.run(command)
+        for log in logs:
+            machine.run(f"test -s {log}.1")
+            wait_until(f"lines in a new {log}", lambda: machine.run(f"test -s {log}", status=None).status == 0)
+    for log in logs:
+        machine.run(f"gzip --test {log}.2.gz")
+        expect(machine.read(f"stat --format='%a %U %G' {log}") == "640 dsm dsm", f"{log} is not dsmd's alone")
+    load.wait_for_steps()
+
+
+def counters_are_exact(one, two, steps):
+    expected = {address: steps[name] for name, address in COUNTERS.items()}
+    expected[SHARED] = sum(expected.values())
+    for address, wanted in expected.items():
+        found = one.read(f"dsmctl read {address} 8 --format u64")
+        expect(found == str(wanted), f"the counter at {address} is {found}, and {wanted} additions were acknowledged")
+        lines = sum(
+            int(machine.read(f"zcat --force {LOGS}/* | grep --count ' fetch-add 0x{address:016x} 8 ok '", status=None))
+            for machine in (one, two)
+        )
+        expect(lines == wanted, f"the operation logs have {lines} additions at {address}, expected {wanted}")
+
+
+def take_snapshot(machine):
+    machine.run("systemctl start dsm-snapshot")
+    found = machine.read(f"ls {SNAPSHOTS}").split()
+    expect(len(found) == 1, f"there are the snapshots {found}")
+    return found[0]
+
+
+def a_removal_keeps_the_memory(lab, machine, kept):
+    lab.step("a removal keeps memory, snapshots and mcomp.cfg")
+    list_files = f"find /dev/shm -user dsm | sort; sha256sum {SNAPSHOTS}/* /etc/mcomp.cfg; wc --lines {LOGS}/*"
+    before = machine.read(list_files)
+    machine.run("apt-get remove --yes dsmd dsmctl")
+    expect_nothing_runs(machine)
+    found = machine.read(list_files)
+    expect(found == before, f"a removal left:\n{found}\nof:\n{before}")
+    lab.install(machine)
+    lab.step("the packages, installed again, find the memory")
+    service.expect_state(machine, "dsmd", "active")
+    kept.expect("after a removal")
+
+
+def expect_nothing_runs(machine):
+    found = machine.read("ps -o pid,user,args -u dsm,dsm-snapshot --no-headers", status=None)
+    expect(not found, f"{machine.name} still runs {found}")
+    machine.run("ls /usr/sbin/dsm* /usr/bin/dsmctl", status=2)
+
+
+def purge(machine):
+    said = machine.read("apt-get purge --yes dsmd dsmctl")
+    expect_nothing_runs(machine)
+    # The folder of the snapshots is where they are; Debian keeps users, so that nobody else becomes the owner of what is left.
+    left = machine.read(f"find / -xdev -path {SNAPSHOTS} -prune -o '(' -user dsm -o -user dsm-snapshot -o -group dsm ')' -print")
+    left += machine.read("find /dev/shm -type f")
+    left += machine.read(f"ls --directory /etc/mcomp.cfg {LOGS} /etc/logrotate.d/dsmd 2>/dev/null", status=2)
+    left += machine.read("find /etc/systemd/system /var/lib/systemd/deb-systemd-helper-enabled -name '*dsm*' -not -name '*.d'")
+    expect(not left, f"{machine.name}: a purge left:\n{left}")
+    machine.run("getent passwd dsm dsm-snapshot")
+    return said
