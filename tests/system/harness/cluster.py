@@ -1,6 +1,5 @@
 """Several machines that share one memory, set up as the comments of /etc/mcomp.cfg say."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 from . import service
@@ -40,17 +39,3 @@ def start(lab, count=3, more=""):
         machine.run("systemctl disable --now dsm-snapshot.timer")
     machines[0].run("dsmctl ping")
     return machines
-
-
-def status(machine):
-    """What dsmctl status says of each server."""
-    return json.loads(machine.read("dsmctl --json status", status=None))
-
-
-def checksum(machine, address, length):
-    """A hash of what is there now."""
-    return machine.read(f"set -o pipefail; dsmctl read {address} {length} | sha256sum")
-
-
-def expect_zeros(machine, address, length):
-    machine.run(f"set -o pipefail; dsmctl read {address} {length} | cmp - <(head -c {length.removesuffix('iB')} /dev/zero)")

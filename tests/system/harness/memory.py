@@ -20,6 +20,15 @@ def incarnation(machine, config="", server=0):
     return servers(machine, config)[server]["incarnation"]
 
 
+def checksum(machine, address, length):
+    """A hash of what is there now."""
+    return machine.read(f"set -o pipefail; dsmctl read {address} {length} | sha256sum")
+
+
+def expect_zeros(machine, address, length):
+    machine.run(f"set -o pipefail; dsmctl read {address} {length} | cmp - <(head -c {length.removesuffix('iB')} /dev/zero)")
+
+
 def with_config(config):
     return f"--config {config}" if config else ""
 

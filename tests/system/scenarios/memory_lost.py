@@ -6,7 +6,7 @@ As mcomp.cfg is without a word on it, the server begins with zeros: on_memory_lo
 import hashlib
 import os
 
-from harness import cluster, service, snapshots, transfer
+from harness import cluster, memory, service, snapshots, transfer
 from harness.outcome import expect, wait_until
 
 WHOLE, FIRST, SECOND, THIRD = ("0", "192MiB"), ("0", "64MiB"), ("64MiB", "64MiB"), ("128MiB", "64MiB")
@@ -23,10 +23,10 @@ def scenario(lab):
     machines = cluster.start(lab)
     first, second, third = machines
     first.run("head -c 80M /dev/urandom | dsmctl write 60MiB -")
-    expected = cluster.checksum(first, *WHOLE)
+    expected = memory.checksum(first, *WHOLE)
     snapshot = snapshots.take(first)
     first.run("dsmctl fill 62MiB 1MiB 7 && dsmctl fill 130MiB 1MiB 7")
-    kept = [cluster.checksum(first, *share) for share in (FIRST, THIRD)]
+    kept = [memory.checksum(first, *share) for share in (FIRST, THIRD)]
     clients = clients_begin(lab, first, third)
     lab.step("the second machine loses power, and boots")
     second.power_cut()
@@ -35,8 +35,8 @@ def scenario(lab):
     lab.step("who knew its memory is told so")
     clients_are_told(*clients)
     lab.step("it holds zeros, and the others what they held")
-    cluster.expect_zeros(second, *SECOND)
-    found = [cluster.checksum(second, *share) for share in (FIRST, THIRD)]
+    memory.expect_zeros(second, *SECOND)
+    found = [memory.checksum(second, *share) for share in (FIRST, THIRD)]
     expect(found == kept, f"servers that lost nothing hold {found}, expected {kept}")
     lab.step("a restore brings all bytes back, on all servers")
     all_is_restored(machines, snapshot, expected)
@@ -44,7 +44,7 @@ def scenario(lab):
 
 def clients_begin(lab, first, third):
     lab.step("two clients are in the middle of transfers")
-    before = cluster.checksum(first, SECOND[0], transfer.STEP)
+    before = memory.checksum(first, SECOND[0], transfer.STEP)
     reader = transfer.reading(first, *SECOND)
     writer = transfer.writing(third, WRITTEN_TO, WRITTEN[: transfer.STEP])
     last, at = WRITTEN[transfer.STEP - 8 : transfer.STEP].hex(), f"{WRITTEN_TO}+{transfer.STEP - 8}"
@@ -76,7 +76,7 @@ def all_is_restored(machines, snapshot, expected):
     client = transfer.reading(third, *FIRST)
     first.run(f"dsmctl snapshot restore {snapshot}")
     for machine in machines:
-        found = cluster.checksum(machine, *WHOLE)
+        found = memory.checksum(machine, *WHOLE)
         expect(found == expected, f"{machine.name} reads {found} after the restore, expected {expected}")
     result, _ = client.finish()
     transfer.expect_memory_lost(result, 0)

@@ -3,7 +3,7 @@
 The snapshot may be its own or another machine's. Without one it waits, and looks again when dsmd is started again.
 """
 
-from harness import cluster, service, snapshots, transfer
+from harness import cluster, memory, service, snapshots, transfer
 from harness.outcome import expect
 
 RESTORE = '[recovery]\non_memory_loss = "restore"\n'
@@ -25,9 +25,9 @@ def scenario(lab):
     snapshots.take(first)
     first.run("dsmctl fill 64MiB 1MiB 7")
     newest = snapshots.take(first)
-    cut = [cluster.checksum(first, *share) for share in (FIRST, SECOND)]
+    cut = [memory.checksum(first, *share) for share in (FIRST, SECOND)]
     first.run("dsmctl fill 1MiB 1MiB 8 && dsmctl fill 65MiB 1MiB 8 && dsmctl fill 129MiB 1MiB 8")
-    kept = cluster.checksum(first, *THIRD)
+    kept = memory.checksum(first, *THIRD)
     client = transfer.reading(third, *SECOND)
     lab.step("the machine with the snapshots and another one lose power; the other one boots first, and waits")
     first.power_cut()
@@ -44,9 +44,9 @@ def scenario(lab):
     second.power_cut()
     second.boot()
     it_is_restored(second, 1, newest)
-    found = [cluster.checksum(third, *share) for share in (FIRST, SECOND)]
+    found = [memory.checksum(third, *share) for share in (FIRST, SECOND)]
     expect(found == cut, f"the memory is {found}, expected as in the newest snapshot {cut}")
-    expect(cluster.checksum(first, *THIRD) == kept, "the server that lost nothing has another memory")
+    expect(memory.checksum(first, *THIRD) == kept, "the server that lost nothing has another memory")
     lab.step("who knew the memory of before is told")
     result, data = client.finish()
     transfer.expect_memory_lost(result, 1)

@@ -3,7 +3,7 @@
 Accepting zeros is one way, restoring its part of a snapshot another; both are told to who knew the old memory.
 """
 
-from harness import cluster, service, snapshots, transfer
+from harness import cluster, memory, service, snapshots, transfer
 from harness.outcome import expect, wait_until
 
 WAIT = '[recovery]\non_memory_loss = "wait"\n'
@@ -23,13 +23,13 @@ def scenario(lab):
     # The first one has the memory that the packaged configuration gave it, the others begin.
     first.run("dsmctl memory accept-empty")
     first.run("head -c 80M /dev/urandom | dsmctl write 60MiB -")
-    kept, lost = (cluster.checksum(first, *share) for share in (FIRST, SECOND))
+    kept, lost = (memory.checksum(first, *share) for share in (FIRST, SECOND))
     snapshot = snapshots.take(first)
     client, other = (transfer.reading(third, *SECOND) for _ in range(2))
     lab.step("the second machine loses power, boots, and waits")
     power_cut(second)
     it_waits(first, client)
-    expect(cluster.checksum(third, *FIRST) == kept, "a server that lost nothing has another memory")
+    expect(memory.checksum(third, *FIRST) == kept, "a server that lost nothing has another memory")
     lab.step("no snapshot is taken of a memory that waits")
     none_is_taken(first)
     lab.step("zeros are accepted")
@@ -55,7 +55,7 @@ def expect_refused(result):
 
 
 def it_waits(machine, client):
-    found = [server["memory"] for server in cluster.status(machine)]
+    found = [server["memory"] for server in memory.servers(machine)]
     wanted = ["in use", "waiting for restore", "in use"]
     expect(found == wanted, f"dsmctl status shows {found}, expected {wanted}")
     for command in (f"read {SECOND[0]} 8", f"write {SECOND[0]} x", f"add {SECOND[0]} 1"):
@@ -77,7 +77,7 @@ def zeros_are_accepted(machine, client):
     expect("server 0 is in use" in result.stderr, f"it does not say that server 0 has its memory: {result}")
     said = machine.read("dsmctl memory accept-empty")
     expect(said.startswith("server 1 begins with zeros") and "\n" not in said, f"accept-empty says {said}")
-    cluster.expect_zeros(machine, *SECOND)
+    memory.expect_zeros(machine, *SECOND)
     result, data = client.finish()
     transfer.expect_memory_lost(result, 1)
     expect(len(data) == transfer.STEP, f"a client has read {len(data)} bytes, expected those from before the loss")
@@ -88,7 +88,7 @@ def its_part_is_restored(machine, second, snapshot, lost):
     expect("--range 67108864 67108864" in part.stderr, f"it does not say what can be restored: {part}")
     expect_refused(machine.run(f"dsmctl read {SECOND[0]} 8", status=LATER))
     machine.run(f"dsmctl snapshot restore {snapshot} --range {' '.join(SECOND)}")
-    found = cluster.checksum(machine, *SECOND)
+    found = memory.checksum(machine, *SECOND)
     expect(found == lost, f"server 1 has {found} after the restore, expected {lost}")
     arguments = f"--boot --unit=dsmd MESSAGE_ID={REPLACED} DSM_SERVER=1"
     wait_until("dsmd to say that its memory was replaced", lambda: service.messages(second, arguments))

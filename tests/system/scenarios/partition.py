@@ -8,7 +8,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from harness import cluster, network, transfer
+from harness import cluster, memory, network, transfer
 from harness.outcome import expect
 
 # All but the place of a write of which nobody knows whether it took effect.
@@ -32,7 +32,7 @@ def scenario(lab):
     first, second, third = machines
     second.run("head -c 192M /dev/urandom | dsmctl write 0 -")
     before = incarnations(second)
-    expected = cluster.checksum(second, *READ)
+    expected = memory.checksum(second, *READ)
     begun, rest = WRITTEN[: transfer.STEP], WRITTEN[transfer.STEP :]
     short = transfer.reading(first, *READ, f"{DEADLINE}s"), transfer.writing(first, TO_THIRD, begun, f"{DEADLINE}s")
     reader, writer = transfer.reading(first, *READ), transfer.writing(third, TO_FIRST, begun)
@@ -51,13 +51,13 @@ def scenario(lab):
         network.heal()
         transfers_succeed(second, read.result(), expected, written.result())
     lab.step("everybody sees the same memory, of which nothing is lost")
-    found = {cluster.checksum(machine, *KNOWN) for machine in machines}
+    found = {memory.checksum(machine, *KNOWN) for machine in machines}
     expect(len(found) == 1, f"the machines see different memories: {found}")
     expect(incarnations(first) == before, f"the memory is another one: {incarnations(first)}, expected {before}")
 
 
 def incarnations(machine):
-    return [server["incarnation"] for server in cluster.status(machine)]
+    return [server["incarnation"] for server in memory.servers(machine)]
 
 
 def expect_unavailable(result, server, status=UNAVAILABLE):
@@ -100,6 +100,6 @@ def transfers_succeed(machine, read, expected, written):
         expect(result.status == 0, f"a transfer did not go on: {result}")
     found = hashlib.sha256(read[1]).hexdigest()
     expect(expected.startswith(found), f"the reader has {found}, expected {expected}")
-    found = cluster.checksum(machine, TO_FIRST, len(WRITTEN))
+    found = memory.checksum(machine, TO_FIRST, len(WRITTEN))
     expected = hashlib.sha256(WRITTEN).hexdigest()
     expect(found.startswith(expected), f"the writer left {found}, expected {expected}")

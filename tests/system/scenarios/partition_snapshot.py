@@ -9,7 +9,7 @@ from harness.outcome import expect, wait_until
 # Slow enough to be in the middle of it, and with a deadline that is short to wait for.
 SLOW = '[snapshot]\ncompression = 19\ntimeout = "4s"\n'
 
-DATA = ("128MiB", "40MiB")
+DATA = ("128MiB", "24MiB")
 
 # What a client is given: far less than what master and agents wait for each other.
 PROMPT = "2s"
@@ -21,7 +21,7 @@ NOTICED_SECONDS = 60
 def scenario(lab):
     machines = cluster.start(lab, more=SLOW)
     first, second, third = machines
-    second.run(f"head -c 40M /dev/urandom | dsmctl write {DATA[0]} -")
+    second.run(f"head -c 24M /dev/urandom | dsmctl write {DATA[0]} -")
     lab.step("the first and the third machine do not reach each other: nobody takes a snapshot")
     network.cut(first, third)
     none_is_taken(first)
