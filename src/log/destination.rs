@@ -1,9 +1,10 @@
 //! The choice between journal, syslog and standard error.
 
+use super::journal::JournalLogger;
 use super::syslog::SyslogLogger;
 use super::terminal::TerminalLogger;
 use ::log::{LevelFilter, Log};
-use systemd_journal_logger::{JournalLog, connected_to_journal};
+use systemd_journal_logger::connected_to_journal;
 
 /// Where log messages go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,7 @@ impl Destination {
 
     fn logger(self) -> Result<Box<dyn Log>, String> {
         match self {
-            Self::Journal => match JournalLog::new() {
+            Self::Journal => match JournalLogger::connect() {
                 Ok(journal) => Ok(Box::new(journal)),
                 Err(error) => Err(format!("the journal cannot be reached ({error}); messages go to standard error")),
             },
@@ -58,6 +59,11 @@ pub fn init(destination: Destination, level: LevelFilter) {
     if let (true, Some(trouble)) = (installed, trouble) {
         ::log::warn!("{trouble}");
     }
+}
+
+/// Sees to it that what was logged arrives although the process ends.
+pub fn flush() {
+    ::log::logger().flush();
 }
 
 /// Changes the least important level that is logged, at once and for all threads.

@@ -5,11 +5,12 @@
 
 mod destination;
 mod event;
+mod journal;
 mod operations;
 mod syslog;
 mod terminal;
 mod text;
 
-pub use destination::{Destination, init, set_level};
+pub use destination::{Destination, flush, init, set_level};
 pub use event::Event;
 pub use operations::{Entry, OperationLog};

@@ -49,6 +49,7 @@ pub fn main() -> ExitCode {
         }
     };
     notify::flush();
+    crate::log::flush();
     drop(parent);
     ExitCode::from(code)
 }

@@ -6,6 +6,7 @@ pub(crate) mod listening;
 pub(crate) mod mapping;
 pub(crate) mod ofd;
 pub(crate) mod priority;
+pub(crate) mod queue;
 pub(crate) mod semaphore;
 pub(crate) mod terminal;
 pub(crate) mod writeback;

@@ -27,7 +27,7 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return ExitCode::from(crate::server::answer_usage("dsm-snapshot", &error)),
     };
-    match run(&arguments) {
+    let code = match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if ::log::max_level() == ::log::LevelFilter::Off {
@@ -41,7 +41,9 @@ pub fn main() -> ExitCode {
             let _ = sd_notify::notify(&[NotifyState::Status(&failure.to_string())]);
             ExitCode::from(failure.exit_code())
         }
-    }
+    };
+    crate::log::flush();
+    code
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
