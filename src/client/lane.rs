@@ -4,7 +4,7 @@ use super::Error;
 use super::job::{Job, Value};
 use super::link::{Link, Phase};
 use super::pool::Checked;
-use super::trouble::Trouble;
+use super::trouble::{NO_ANSWER, Trouble};
 use crate::protocol::{HelloRequest, Operation, WINDOW};
 use nix::poll::PollFlags;
 use std::cell::Cell;
@@ -131,7 +131,7 @@ impl<'a> Lane<'a> {
             }
             Phase::Connecting(until) if now < until => {}
             Phase::Connecting(_) => {
-                self.link.reason = Some("no answer to the attempt to connect".into());
+                self.link.reason = Some(NO_ANSWER.into());
                 self.link.try_next(now).map_err(Trouble::Broken)?;
             }
             Phase::Greeting | Phase::Ready => {

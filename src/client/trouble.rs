@@ -7,6 +7,9 @@ use super::session::Sent;
 use crate::protocol::{Code, Refusal};
 use std::time::{Duration, Instant};
 
+/// Why a connection never came to be, if nothing said why.
+pub(super) const NO_ANSWER: &str = "no answer to the attempt to connect";
+
 /// What ended a connection.
 #[derive(Debug)]
 pub(super) enum Trouble {
@@ -57,8 +60,8 @@ impl Lane<'_> {
         let reason = match self.link.phase {
             Phase::Down(_) => earlier.unwrap_or_else(|| "not connected".into()),
             Phase::Connecting(_) => match earlier {
-                Some(earlier) => format!("no answer to the attempt to connect; before that: {earlier}"),
-                None => "no answer to the attempt to connect".into(),
+                Some(earlier) if earlier != NO_ANSWER => format!("{NO_ANSWER}; before that: {earlier}"),
+                _ => NO_ANSWER.into(),
             },
             Phase::Greeting => "it took the connection, but did not answer hello".into(),
             Phase::Ready => "no reply".into(),

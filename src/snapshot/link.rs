@@ -42,7 +42,11 @@ pub enum AgentError {
         source: io::Error,
     },
     /// It did not answer in time.
-    #[error("the snapshot agent of server {server} ({address}) did not {task} within {}", humantime::format_duration(*.timeout))]
+    #[error(
+        "the snapshot agent of server {server} ({address}) did not {task} within {}: see that its machine is up and that \
+         the network leads to it, or raise snapshot.timeout in mcomp.cfg",
+        humantime::format_duration(*.timeout)
+    )]
     Silent {
         /// The server's index.
         server: usize,
