@@ -7,7 +7,7 @@ pub(crate) struct ServerProcess {
     /// Processor time, of user and system, in ticks of the kernel's clock.
     pub(crate) ticks: u64,
     pub(crate) threads: u64,
-    /// Bytes of memory of its own, without what is shared.
+    /// Bytes of memory of its own and of page tables, without what is shared.
     pub(crate) anonymous: u64,
 }
 
@@ -21,12 +21,12 @@ impl ServerProcess {
         // After the name, which may hold anything: proc(5) counts from 1, and the first of these is the third.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let field = |number: usize| number_of(fields.get(number - 3).copied(), "stat");
-        let kilobytes =
-            status.lines().find_map(|line| line.strip_prefix("RssAnon:")).map(|rest| rest.trim_end_matches("kB"));
+        let line = |name| status.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix("kB"));
+        let kilobytes = |name| number_of(line(name), "status");
         Ok(Self {
             ticks: field(14)? + field(15)?,
             threads: field(20)?,
-            anonymous: number_of(kilobytes, "status")? * 1024,
+            anonymous: (kilobytes("RssAnon:")? + kilobytes("VmPTE:")?) * 1024,
         })
     }
 }
