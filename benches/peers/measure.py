@@ -6,6 +6,7 @@ import pathlib
 
 from backends import PEERS, Dsmd, Raw, RawEpoll
 from cells import FEWER, IDLE, MANY
+from stage import Failure
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -62,7 +63,12 @@ class Bench:
         command = ["run", *backend.place(cell.size, cell.depth), "--mix", cell.mix, "--connections", connections]
         command += ["--threads", min(connections, 2 if cell.placement == "free" else 1)]
         command += ["--warm-up", self.options.warm_up, "--seconds", self.options.seconds, "--pid", backend.process.pid]
-        found = self._ask(command, client)
+        try:
+            found = self._ask(command, client)
+        except Failure as failure:
+            ended = backend.process.poll()
+            state = "still runs" if ended is None else f"has ended with {ended}"
+            raise Failure(f"{failure}\n{backend.label} {state}:\n{backend.process.log.read_text()[-2000:]}") from None
         server = found.pop("server")
         found["megabytes_per_second"] = found["per_second"] * cell.size / 1e6
         found["threads"] = server["threads"]

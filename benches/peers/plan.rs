@@ -38,7 +38,7 @@ pub(crate) struct Plan<'p> {
     pub(crate) shape: Shape<'p>,
     mix: Mix,
     random: Random,
-    /// Those that are left when each is to be done once.
+    /// Those that are left, when there is an end.
     once: Option<Range<u64>>,
 }
 
@@ -51,6 +51,11 @@ impl<'p> Plan<'p> {
     /// These slots, once.
     pub(crate) fn once(shape: Shape<'p>, mix: Mix, slots: Range<u64>) -> Self {
         Self { shape, mix, random: Random::new(0), once: Some(slots) }
+    }
+
+    /// Nothing more is to be asked for.
+    pub(crate) fn end(&mut self) {
+        self.once = Some(0..0);
     }
 
     /// The next request; `None` when all was asked for.

@@ -48,7 +48,7 @@ def target_rows(results):
         found, target = ratios(rounds, OURS), cells.Cell(name, results["targets"].get(name)).target
         row += [spread(found) if found else "-", f"{target:.2f}" if target else "-"]
         if found and target:
-            row.append(f"{verdict(median(found) >= target)} {100 * (median(found) / target - 1):+.0f} %")
+            row.append(f"{verdict(median(found) >= target)} {100 * (median(found) / target - 1):+4.0f} %")
         else:
             row.append("")
         yield row

@@ -124,7 +124,8 @@ fn drive<'p, P: Protocol>(lanes: Vec<Lane<'p, P>>, mut plan: Plan<'p>, mut windo
     Ok(window)
 }
 
-/// One connection, which waits in its own calls. Ends at that instant, or when nothing is left to be asked for.
+/// One connection, which waits in its own calls. It asks until that instant, or until nothing is left to be asked for, and
+/// always stays for the replies: some servers do not survive it when a client leaves before.
 fn alone<'p, P: Protocol>(
     lane: &mut Lane<'p, P>,
     plan: &mut Plan<'p>,
@@ -132,7 +133,10 @@ fn alone<'p, P: Protocol>(
     to: u64,
 ) -> Result<(), String> {
     lane.ask(plan, watch.now())?;
-    while lane.is_busy() && watch.now() < to {
+    while lane.is_busy() {
+        if watch.now() >= to {
+            plan.end();
+        }
         if lane.is_blocked() {
             // It must not wait for replies only: the server may wait until these are taken before it takes more.
             let mut interest = [PollFd::new(lane.stream.as_fd(), PollFlags::POLLIN | PollFlags::POLLOUT)];
@@ -178,7 +182,8 @@ fn together<'p, P: Protocol>(
             }
         }
     }
-    Ok(())
+    plan.end();
+    lanes.iter_mut().try_for_each(|lane| alone(lane, plan, window, 0))
 }
 
 /// Compares what comes back, and does not look at the time.
