@@ -15,6 +15,8 @@ LEFT, WIDTH, RIGHT, TOP = 150, 640, 60, 64
 MOST = 2.5
 STEP = 0.5
 
+OVER_LINES = {"stroke": "white", "stroke_width": 3, "paint_order": "stroke"}
+
 
 def _x(ratio):
     return LEFT + min(ratio, MOST) / MOST * WIDTH
@@ -30,9 +32,11 @@ def _line(x, top, bottom, colour, width=1, title=""):
     return f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}" stroke="{colour}" stroke-width="{width}">{note}</line>'
 
 
-def _legend():
+def _legend(results):
     x = LEFT
     for label, colour in COLOURS.items():
+        if not any(label in rounds[0] for rounds in results["cells"].values()):
+            continue
         yield f'<rect x="{x}" y="26" width="10" height="10" fill="{colour}"/>'
         yield _text(x + 14, 35, label)
         x += 22 + 7 * len(label)
@@ -44,19 +48,19 @@ def _cell(name, rounds, target, top):
     """Its bars, and how high they are together."""
     labels = [label for label in COLOURS if label in rounds[0]]
     bottom = top + BAR * len(labels)
-    drawn = [_text(LEFT - 8, (top + bottom) / 2 + 4, name, text_anchor="end")]
+    drawn, numbers = [_text(LEFT - 8, (top + bottom) / 2 + 4, name, text_anchor="end")], []
     for place, label in enumerate(labels):
         ratio, y = median(ratios(rounds, label)), top + BAR * place
         drawn.append(f'<rect x="{LEFT}" y="{y}" width="{_x(ratio) - LEFT:.1f}" height="{BAR - 1}" fill="{COLOURS[label]}"/>')
-        drawn.append(_text(_x(ratio) + 4, y + BAR - 2, f"{ratio:.2f}", font_size=9, fill="#5f6368"))
+        numbers.append(_text(_x(ratio) + 4, y + BAR - 2, f"{ratio:.2f}", font_size=9, **OVER_LINES))
     if target:
         drawn.append(_line(_x(target), top - 3, bottom + 2, "#202124", 3, f"target {target}"))
-    return drawn, bottom - top
+    return drawn + numbers, bottom - top
 
 
 def svg(results):
     """The picture, as text."""
-    drawn, top = list(_legend()), TOP
+    drawn, top = list(_legend(results)), TOP
     for name, rounds in results["cells"].items():
         bars, height = _cell(name, rounds, results["targets"].get(name), top)
         drawn += bars
