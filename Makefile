@@ -12,7 +12,7 @@ VERSION    :=
 RELEASE    := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench-snapshot build install deb fmt lint clean
+.PHONY: help demo test bench bench-quick bench-snapshot build install deb fmt lint clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,13 @@ demo: ## Start three servers on this machine and see them share one memory
 
 test: ## Run everything that must pass: format, lints, man pages, all tests
 	@tests/run
+
+bench: ## Measure dsmd beside Redis, memcached and nbdkit
+	$(CARGO) build --release --locked --bins --example peers-load
+	@benches/peers/run.py
+
+bench-quick: ## The same in less than three minutes, which shows only that it runs
+	@BENCH_QUICK=1 $(MAKE) --no-print-directory bench
 
 bench-snapshot: ## Measure snapshots beside Redis and dd (BENCH_QUICK=1: in less than two minutes)
 	$(CARGO) build --release --locked --bins --example snapshot-load

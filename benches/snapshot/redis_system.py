@@ -1,13 +1,11 @@
 """A Redis server on this machine. Its snapshot is BGSAVE: fork(2), and the child writes the file."""
 
-import os
 import pathlib
-import re
 import shutil
 import socket
-import subprocess
 import time
 
+import redis
 from memory import children, share
 from stage import Failure
 
@@ -15,31 +13,6 @@ PORT = 6379
 DUMP = "dump.rdb"
 POLL_SECONDS = 0.02
 SAVE_SECONDS = 1200
-
-# In Debian the server's program is in this package, under this name, for it is the same file; the package redis-server
-# adds a link and a service, and that one we do not want to be started.
-PACKAGE = "redis-tools"
-PROGRAM = "/usr/bin/redis-check-rdb"
-
-
-def find():
-    """The program and its version; installs it when it is missing and we are root."""
-    program = shutil.which("redis-server") or (PROGRAM if os.access(PROGRAM, os.X_OK) else None)
-    if not program:
-        if os.geteuid() != 0 or not shutil.which("apt-get"):
-            raise Failure(f"there is no Redis to compare with. Install it: sudo apt-get install {PACKAGE}")
-        install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", PACKAGE]
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["apt-get", "update", "-q"], install):
-            done = subprocess.run(command, env=environment, capture_output=True, text=True)
-            if done.returncode != 0:
-                raise Failure(f"{' '.join(command)} failed:\n{done.stderr.strip()}")
-        program = PROGRAM
-    said = subprocess.run(["redis-server", "--version"], executable=program, capture_output=True, text=True).stdout
-    version = re.search(r"\bv=([\d.]+)", said)
-    if not version or not version[1].startswith("7."):
-        raise Failure(f"{program} is no Redis 7: it says {said.strip()!r}")
-    return program, version[1]
 
 
 class Redis:
@@ -51,19 +24,8 @@ class Redis:
         self.stage, self.total = stage, total
         self.folder = stage.folder / "redis"
         self.folder.mkdir()
-        settings = {
-            "bind": stage.host,
-            "port": PORT,
-            "dir": self.folder,
-            "save": "",
-            "appendonly": "no",
-            # The bytes are random. dsm does not try to compress them either, when it is compared.
-            "rdbcompression": "no",
-            "daemonize": "no",
-        }
-        arguments = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
-        self.process = stage.start("redis", ["redis-server", *arguments], executable=program)
-        stage.wait_until_listens(self.process, PORT)
+        # The bytes are random. dsm does not try to compress them either, when it is compared.
+        self.process = redis.start(stage, program, PORT, self.folder, rdbcompression="no")
         self.load_arguments = ["--redis", f"{stage.host}:{PORT}", "--size", str(total)]
         self.socket = socket.create_connection((stage.host, PORT), timeout=60)
         self.replies = self.socket.makefile("rb")

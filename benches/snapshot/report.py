@@ -2,8 +2,9 @@
 
 from statistics import median
 
-from memory import GIB, MIB
+from memory import MIB
 from rounds import RATE
+from table import conclusion, size, table, verdict
 
 PAUSE_MS = 2.0
 INDEPENDENT = 2.0  # The median at the largest k, over that at the smallest.
@@ -14,20 +15,6 @@ LOADS = {
     "equal": f"send {RATE} writes of 64 bytes each second",
     "full": "send one write of 64 bytes after the other",
 }
-
-
-def size(count):
-    """Bytes for people."""
-    return f"{count / GIB:.3g} GiB" if count >= GIB else f"{round(count / MIB):g} MiB"
-
-
-def table(rows, heads):
-    """Lines with aligned columns; a row with one cell is a heading."""
-    rows = [["", *heads], *rows]
-    widths = [max(len(row[place]) for row in rows if len(row) > 1) for place in range(len(heads) + 1)]
-    for row in rows:
-        cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
-        yield "  ".join(cells).rstrip()
 
 
 def each(rounds, *path):
@@ -196,6 +183,5 @@ def lines(results):
     yield "Targets"
     found = targets(results)
     for text, value, met in found:
-        yield f"  {'met   ' if met else 'MISSED'}  {text}: {value}"
-    missed = sum(not met for _, _, met in found)
-    yield f"{missed} of {len(found)} targets missed" if missed else f"all {len(found)} targets met" if found else "nothing to compare"
+        yield f"  {verdict(met)}  {text}: {value}"
+    yield conclusion([met for _, _, met in found])

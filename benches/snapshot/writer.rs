@@ -1,5 +1,6 @@
 //! The writers: a thread each, one request after the other, each request timed.
 
+use crate::random::Random;
 use crate::target::{Connection, Target, UNIT};
 use nix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
@@ -193,29 +194,4 @@ pub(crate) fn fill(target: &Target) -> Result<(), String> {
         let threads: Vec<_> = (0..target.parts()).map(|part| scope.spawn(move || fill_part(part))).collect();
         threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())?)
     })
-}
-
-/// `SplitMix64` (Steele, Lea, Flood, OOPSLA 2014). The same places in every run.
-struct Random(u64);
-
-impl Random {
-    fn new(stream: u64) -> Self {
-        // Streams begin far from each other.
-        Self(stream.wrapping_mul(0xd1b5_4a32_d192_ed03))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn fill(&mut self, data: &mut [u8]) {
-        for word in data.chunks_mut(8) {
-            let bytes = self.next().to_le_bytes();
-            word.copy_from_slice(&bytes[..word.len()]);
-        }
-    }
 }

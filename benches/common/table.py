@@ -1,0 +1,30 @@
+"""Text for people."""
+
+from memory import GIB, MIB
+
+
+def size(count):
+    """Bytes for people."""
+    return f"{count / GIB:.3g} GiB" if count >= GIB else f"{round(count / MIB):g} MiB"
+
+
+def table(rows, heads):
+    """Lines with aligned columns; a row with one cell is a heading."""
+    rows = [["", *heads], *rows]
+    widths = [max(len(row[place]) for row in rows if len(row) > 1) for place in range(len(heads) + 1)]
+    for row in rows:
+        cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+        yield "  ".join(cells).rstrip()
+
+
+def verdict(met):
+    """Of a target."""
+    return "met   " if met else "MISSED"
+
+
+def conclusion(verdicts):
+    """Of all targets."""
+    missed = sum(not met for met in verdicts)
+    if missed:
+        return f"{missed} of {len(verdicts)} targets missed"
+    return f"all {len(verdicts)} targets met" if verdicts else "nothing to compare"

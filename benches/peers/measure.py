@@ -1,0 +1,117 @@
+"""How a cell is measured: rounds, in each of which every back end has its turn."""
+
+import json
+import os
+import pathlib
+
+from backends import PEERS, Dsmd, Raw, RawEpoll
+from cells import FEWER, IDLE, MANY
+from stage import Failure
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+BASE = "raw"
+OURS = "dsmd"
+FEWER_LABEL = f"dsmd c{FEWER}"
+FIRST_PORT = 7411
+
+
+class Bench:
+    """The servers, and what to measure them with."""
+
+    def __init__(self, stage, programs, options, peers, say):
+        self.stage, self.options, self.say = stage, options, say
+        self.load = programs / "examples" / "peers-load"
+        self.processors = sorted(os.sched_getaffinity(0))
+        self.backends = {}
+        for label, make in self._makers(programs, peers):
+            if label == BASE or options.wants(label):
+                say(f"starting {label}")
+                self.backends[label] = make(FIRST_PORT + len(self.backends))
+
+    def _makers(self, programs, peers):
+        stage, load, options = self.stage, self.load, self.options
+        yield BASE, lambda port: Raw(stage, load, port)
+        yield RawEpoll.label, lambda port: RawEpoll(stage, load, port)
+        yield OURS, lambda port: Dsmd(stage, load, port, programs / "dsmd", options.settings)
+        if options.base:
+            yield "base", lambda port: Dsmd(stage, load, port, options.base, options.base_settings, "base")
+        for label, (path, _) in peers.items():
+            yield label, lambda port, label=label, path=path: PEERS[label](stage, load, port, path)
+
+    def possible(self, cell):
+        """Whether there are enough processors."""
+        return cell.placement == "same" or len(self.processors) > 1
+
+    def cell(self, cell):
+        """The rounds, each a dictionary of what was found for each back end."""
+        turns = {label: (one, cell.connections) for label, one in self.backends.items() if cell.connections <= one.most}
+        if cell.name == MANY and OURS in turns:
+            turns[FEWER_LABEL] = (self.backends[OURS], FEWER)
+        for one, _ in turns.values():
+            one.prepare(cell.size)
+        rounds, labels = [], list(turns)
+        for number in range(self.options.rounds):
+            # Nobody is always after the same one.
+            first = number % len(labels)
+            rounds.append({label: self._turn(cell, *turns[label]) for label in labels[first:] + labels[:first]})
+        return rounds
+
+    def _turn(self, cell, backend, connections):
+        server, client = self._placement(cell)
+        _pin(backend.process.pid, server)
+        command = ["run", *backend.place(cell.size, cell.depth), "--mix", cell.mix, "--connections", connections]
+        command += ["--threads", min(connections, 2 if cell.placement == "free" else 1)]
+        command += ["--warm-up", self.options.warm_up, "--seconds", self.options.seconds, "--pid", backend.process.pid]
+        try:
+            found = self._ask(command, client)
+        except Failure as failure:
+            ended = backend.process.poll()
+            state = "still runs" if ended is None else f"has ended with {ended}"
+            raise Failure(f"{failure}\n{backend.label} {state}:\n{backend.process.log.read_text()[-2000:]}") from None
+        server = found.pop("server")
+        found["megabytes_per_second"] = found["per_second"] * cell.size / 1e6
+        found["threads"] = server["threads"]
+        busy = server["ticks"] / TICKS / found.pop("server_seconds")
+        found["server_seconds_per_million"] = busy / found["per_second"] * 1e6 if found["per_second"] else None
+        found["bytes_per_connection"] = max(0, server["anonymous_bytes"] - backend.own_before) / connections
+        return found
+
+    def _placement(self, cell):
+        """The processors of the server and of the client."""
+        first, everywhere = {self.processors[0]}, set(self.processors)
+        return {"same": (first, first), "split": (first, {self.processors[-1]}), "free": (everywhere, everywhere)}[cell.placement]
+
+    def _ask(self, command, processors):
+        """Runs the load there, and returns what it says."""
+        everywhere = os.sched_getaffinity(0)
+        # A child has them from its parent, from its first instruction on.
+        os.sched_setaffinity(0, processors)
+        try:
+            _, text = self.stage.run([self.load, *map(str, command)], lambda _: os.sched_setaffinity(0, everywhere))
+        finally:
+            os.sched_setaffinity(0, everywhere)
+        return json.loads(text)
+
+    def idle(self):
+        """Ticks that connections cost which nobody uses, and how long they were looked at."""
+        backend = self.backends[OURS]
+        backend.prepare(8)
+        seconds = self.options.idle_seconds
+        command = ["idle", *backend.place(8, 1), "--connections", IDLE, "--seconds", seconds, "--pid", backend.process.pid]
+        return {"ticks": self._ask(command, set(self.processors))["server"]["ticks"], "seconds": seconds}
+
+
+def _pin(pid, processors):
+    """All threads of a process; those to come have it from them."""
+    done = set()
+    while True:
+        threads = {int(path.name) for path in pathlib.Path(f"/proc/{pid}/task").iterdir()} - done
+        if not threads:
+            return
+        for thread in threads:
+            try:
+                os.sched_setaffinity(thread, processors)
+            except ProcessLookupError:
+                pass  # It has ended: one of a connection that was closed.
+        done |= threads

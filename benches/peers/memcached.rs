@@ -1,0 +1,49 @@
+//! memcached: the meta protocol, a key for each slot of the memory.
+
+use crate::output::Output;
+use crate::protocol::{Protocol, Reply, Target, counted, decimal, line, unexpected};
+use std::net::TcpStream;
+
+/// See the module.
+pub(crate) struct Memcached {
+    /// Of a slot, in bytes.
+    stride: u64,
+}
+
+impl Protocol for Memcached {
+    fn greet(_: &TcpStream, target: &Target) -> Result<Self, String> {
+        Ok(Self { stride: target.stride })
+    }
+
+    #[inline]
+    fn read(&mut self, output: &mut Output<'_>, _: u32, offset: u64, _: usize) {
+        output.put(b"mg ");
+        output.put_decimal(offset / self.stride);
+        output.put(b" v\r\n");
+    }
+
+    #[inline]
+    fn write<'p>(&mut self, output: &mut Output<'p>, _: u32, offset: u64, data: &'p [u8]) {
+        output.put(b"ms ");
+        output.put_decimal(offset / self.stride);
+        output.put(b" ");
+        output.put_decimal(data.len() as u64);
+        output.put(b"\r\n");
+        output.put_payload(data);
+        output.put(b"\r\n");
+    }
+
+    #[inline]
+    fn reply(&mut self, bytes: &[u8]) -> Result<Option<Reply>, String> {
+        let Some((head, start)) = line(bytes)? else { return Ok(None) };
+        match head {
+            [b'H', b'D', ..] => Ok(Some(Reply { length: start, data: start..start, ticket: None })),
+            [b'V', b'A', b' ', digits @ ..] => {
+                let data = decimal(digits).ok_or_else(|| unexpected(bytes))?;
+                Ok(counted(bytes, start, data))
+            }
+            [b'E', b'N'] => Err("memcached has thrown a key away: it needs more memory".into()),
+            _ => Err(unexpected(bytes)),
+        }
+    }
+}
