@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The process that started this one and waits to hear whether it is ready. The pid file goes when this is dropped.
 pub(super) struct Parent {
     pipe: Option<std::fs::File>,
-    pid_file: PathBuf,
+    pid_file: Option<PathBuf>,
 }
 
 impl Parent {
@@ -20,12 +20,25 @@ impl Parent {
             let _ = pipe.write_all(&[code]).and_then(|()| pipe.write_all(message.as_bytes()));
         }
     }
+
+    /// Says that this process ends, and why. Whoever hears that finds no pid file any more.
+    pub(super) fn fail(&mut self, code: u8, message: &str) {
+        self.remove_pid_file();
+        self.tell(code, message);
+    }
+
+    /// Once: a file that comes after that is another's.
+    fn remove_pid_file(&mut self) {
+        if let Some(pid_file) = self.pid_file.take() {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(pid_file);
+        }
+    }
 }
 
 impl Drop for Parent {
     fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = std::fs::remove_file(&self.pid_file);
+        self.remove_pid_file();
     }
 }
 
@@ -45,12 +58,11 @@ pub(super) fn detach(pid_file: &Path) -> Result<Parent, Failure> {
         daemonize::Outcome::Child(result) => {
             let pipe = Some(std::fs::File::from(write));
             match result {
-                Ok(_) => Ok(Parent { pipe, pid_file }),
+                Ok(_) => Ok(Parent { pipe, pid_file: Some(pid_file) }),
                 Err(error) => {
                     let failure = failed(explain(&pid_file, &error.to_string()));
-                    // Not by the drop of a Parent: the pid file is another's.
-                    let mut parent = std::mem::ManuallyDrop::new(Parent { pipe, pid_file });
-                    parent.tell(failure.exit_code(), &failure.to_string());
+                    // The pid file is another's.
+                    Parent { pipe, pid_file: None }.tell(failure.exit_code(), &failure.to_string());
                     std::process::exit(i32::from(failure.exit_code()));
                 }
             }

@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
             }
             notify(&[NotifyState::Status(&failure.to_string())]);
             if let Some(parent) = &mut parent {
-                parent.tell(failure.exit_code(), &failure.to_string());
+                parent.fail(failure.exit_code(), &failure.to_string());
             }
             failure.exit_code()
         }
