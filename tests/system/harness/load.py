@@ -11,8 +11,8 @@ STEPS = 5
 
 END_SECONDS = 60
 
-# Each program is a function: it goes on until there is a file "stop", counts its steps in a file of its own, and ends with
-# an error as soon as dsmctl does, or as it does not find what it must. At the end it prints its longest step.
+# Each program is a function: it goes on until there is a file "stop", adds a byte to a file of its own with each step, and
+# ends with an error as soon as dsmctl does, or as it does not find what it must. At the end it prints its longest step.
 SCRIPT = r"""
 set -uo pipefail
 cd /var/tmp/load || exit
@@ -23,7 +23,7 @@ step() {
     local took=$((${EPOCHREALTIME/./} - began))
     ((took <= longest)) || longest=$took
     steps=$((steps + 1))
-    echo "$steps" > "$name.steps"
+    printf . >> "$name.steps"
     rest
 }
 # The processors are for what happens meanwhile, too. Nothing ever comes there.
@@ -64,7 +64,7 @@ feed() {
     local blocks=$1 pace=$2
     exec 3< "$name.wrote"
     until ((steps == blocks)); do
-        while goes_on && ((steps == blocks - 1 || $(cat "$pace.steps") < 30 * steps)); do rest; done
+        while goes_on && ((steps == blocks - 1 || $(wc --bytes < "$pace.steps") < 30 * steps)); do rest; done
         dd bs=8M count=1 iflag=fullblock status=none <&3
         step
     done
@@ -83,6 +83,8 @@ class Load:
         self.machines = list(dict.fromkeys(machine for _, machine, _ in programs))
         for machine in self.machines:
             machine.write(f"{FOLDER}/run", SCRIPT)
+        for name, machine, _ in programs:
+            machine.write(f"{FOLDER}/{name}.steps", "")
         for name, machine, arguments in programs:
             command = f"exec bash {FOLDER}/run {name} {arguments}"
             self.processes[name] = machine.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -93,12 +95,12 @@ class Load:
         for name, machine, _ in self.programs:
             if self.processes[name].poll():
                 raise Failure(f"{machine.name}: {self.processes[name].stdout.read()}")
-        lines = [machine.read(f"cd {FOLDER} && grep --with-filename . *.steps", status=None) for machine in self.machines]
-        found = dict(line.split(".steps:") for line in "\n".join(lines).split())
-        return {name: int(found.get(name, 0)) for name, _, _ in self.programs}
+        lines = [machine.read(f"cd {FOLDER} && stat --format='%n %s' *.steps") for machine in self.machines]
+        words = " ".join(lines).split()
+        return {name.removesuffix(".steps"): int(size) for name, size in zip(words[::2], words[1::2])}
 
     def wait_for_steps(self):
-        """Waits until each that does not end by itself has gone on."""
+        """Waits until all have gone on, but for the streams, whose steps are few."""
         names = [name for name, _, arguments in self.programs if not arguments.startswith("stream")]
         before = self.steps()
 
@@ -118,6 +120,6 @@ class Load:
                 said, _ = self.processes[name].communicate(timeout=END_SECONDS)
             except subprocess.TimeoutExpired as late:
                 raise Failure(f"{machine.name}: {name} does not end") from late
-            expect(self.processes[name].returncode == 0, f"{machine.name}: {said}")
+            expect(self.processes[name].returncode == 0 and said.strip().isdigit(), f"{machine.name}: {name}: {said}")
             longest[name] = int(said) / 1e6
         return self.steps(), longest
