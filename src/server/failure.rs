@@ -36,6 +36,8 @@ impl Failure {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Identity(IdentityError::Range { .. }) => 64,
+            // The address may come yet.
+            Self::Identity(IdentityError::None { .. }) => 69,
             Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) => 78,
             Self::Segment(error) => match error {
                 SegmentError::InUse { .. } => 69,

@@ -11,6 +11,7 @@ mod limits;
 mod listener;
 mod log_gate;
 mod notify;
+mod patience;
 mod reload;
 mod run;
 mod session;

@@ -6,11 +6,12 @@ use super::detach::{Parent, detach};
 use super::failure::Failure;
 use super::notify::{self, notify};
 use super::threads::Threads;
-use super::{listener, start, supervisor};
+use super::{listener, patience, start, supervisor};
 use crate::config::{Config, check_capacity, own_index};
 use crate::log::{Destination, Event, OperationLog};
 use crate::segment::{Segment, overhead};
 use crate::sys::listening;
+use ::log::LevelFilter;
 use clap::Parser;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -57,14 +58,21 @@ pub fn main() -> ExitCode {
 fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure> {
     // Absolute: a detached dsmd has another working directory, and reads the file again at SIGHUP.
     let path = Config::find(arguments.config.as_deref());
+    let destination = Destination::choose(arguments.daemonize);
+    if destination == Destination::Journal {
+        // A wrong mcomp.cfg is an error there, too. Elsewhere it goes to standard error.
+        crate::log::init(destination, arguments.log_level.unwrap_or(LevelFilter::Info));
+    }
     let config = Config::load(&std::path::absolute(&path).unwrap_or(path))?;
-    let index = own_index(&config, arguments.index)?;
+    let index = patience::in_time(|| own_index(&config, arguments.index), patience::identity_is_late, || false)?;
+    // Nobody has said stop.
+    let Some(index) = index else { return Ok(()) };
     config.check_trusted(index)?;
     check_capacity(&config, overhead(config.layout.k()))?;
     // At most MAX_SERVERS.
     let index = u32::try_from(index).unwrap_or(u32::MAX);
     // Before standard error is gone: it is where a missing syslog is reported.
-    crate::log::init(Destination::choose(arguments.daemonize), arguments.log_level.unwrap_or(config.log.level));
+    crate::log::init(destination, arguments.log_level.unwrap_or(config.log.level));
     if let Some(pid_file) = &arguments.pid_file {
         *parent = Some(detach(pid_file)?);
     }
@@ -76,13 +84,17 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::Threads)?;
     // Before memory is allocated for a server that cannot be reached; another dsmd of the same segment is the better answer.
     let address = &config.layout.addresses()[index as usize];
-    let bound = listening::bind(address);
+    let bound = patience::in_time(
+        || listening::bind(address),
+        patience::address_is_late,
+        || signals.pending().any(|signal| signal != SIGHUP),
+    );
     if bound.is_err()
         && let Some(error) = Segment::in_use(&config.layout, index)
     {
         return Err(error.into());
     }
-    let bound = bound.map_err(Failure::listen(address))?;
+    let Some(bound) = bound.map_err(Failure::listen(address))? else { return Ok(()) };
     let Some(segment) = start::segment(&config, index, arguments.reset, &mut signals)? else { return Ok(()) };
     let operation_log = OperationLog::start(config.log.operations, &config.log.directory, index);
     let context = Arc::new(Context::new(&config, index, segment, operation_log, most_connections));

@@ -76,7 +76,8 @@ pub(super) fn way_out(error: ErrorKind) -> &'static str {
             ". Make room, keep fewer snapshots, or name a larger place in mcomp.cfg (snapshot.directory)"
         }
         ErrorKind::ReadOnlyFilesystem => {
-            ". Mount it for writing, or name another place in mcomp.cfg (snapshot.directory)"
+            ". Mount it for writing, let the unit write there (ReadWritePaths=), or name another place in mcomp.cfg \
+             (snapshot.directory)"
         }
         ErrorKind::PermissionDenied => {
             ". Write there as the user of the service (sudo -u dsm-snapshot), or name a file elsewhere with --output"

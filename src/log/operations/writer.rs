@@ -170,7 +170,8 @@ impl Writer {
                 MESSAGE_ID = Event::OperationLogLosing.id(), DSM_SERVER = self.shared.index,
                 DSM_FILE:% = path.display(), DSM_ERROR:% = error;
                 "operation log {}: {error}; the service goes on, and lines are lost until the file can be written \
-                 (tried every second). See that log.directory of mcomp.cfg exists, has room, and is dsmd's to write",
+                 (tried every second). See that log.directory of mcomp.cfg exists, has room, and is dsmd's to write, also \
+                 in the sandbox of its unit (ReadWritePaths=)",
                 path.display()
             );
         }

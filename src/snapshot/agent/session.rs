@@ -122,7 +122,7 @@ impl<'a> Session<'a> {
         if !differences.is_empty() {
             let message = format!(
                 "mcomp.cfg differs between the agent (ours) and the other side (theirs): {}. Install the same file on every \
-                 machine",
+                 machine, and restart dsm-snapshot-agent.socket after a change",
                 differences.join("; ")
             );
             return Err(End::Refused(Reason::Layout, message));

@@ -7,6 +7,7 @@ use super::failure::Failure;
 use crate::config::{Config, own_index};
 use crate::log::{Destination, Event};
 use crate::sys::listening;
+use ::log::LevelFilter;
 use clap::Parser;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use sd_notify::NotifyState;
@@ -47,9 +48,14 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let destination = Destination::choose(false);
+    if destination == Destination::Journal {
+        // A wrong mcomp.cfg is an error there, too.
+        crate::log::init(destination, arguments.log_level.unwrap_or(LevelFilter::Info));
+    }
     let config = Config::load(&Config::find(arguments.config.as_deref()))?;
     let index = own_index(&config, arguments.index)?;
-    crate::log::init(Destination::choose(false), arguments.log_level.unwrap_or(config.log.level));
+    crate::log::init(destination, arguments.log_level.unwrap_or(config.log.level));
     match &arguments.command {
         Command::Agent { idle_timeout } => agent(config, index, *idle_timeout),
         Command::Create { allow_partial, output } => master(&config, index, *allow_partial, output.clone()),

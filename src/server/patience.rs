@@ -1,0 +1,55 @@
+//! Waiting for what comes late when a machine boots: an address, or the name of one.
+
+use super::notify::notify;
+use crate::config::IdentityError;
+use sd_notify::NotifyState;
+use std::fmt::Display;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// How long. Less than `TimeoutStartSec=` of the unit, and so long that its `StartLimitBurst=` is not reached.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Repeats `attempt` while it fails for what may be `late`, if a service manager has started this process: somebody at a
+/// terminal wants to know at once. None when `is_stopped` says so.
+pub(super) fn in_time<T, E: Display>(
+    mut attempt: impl FnMut() -> Result<T, E>,
+    late: impl Fn(&E) -> bool,
+    mut is_stopped: impl FnMut() -> bool,
+) -> Result<Option<T>, E> {
+    let managed = std::env::var_os("NOTIFY_SOCKET").is_some();
+    let deadline = Instant::now() + LONGEST;
+    let mut told = false;
+    loop {
+        match attempt() {
+            Err(error) if managed && late(&error) && Instant::now() < deadline => {
+                if !std::mem::replace(&mut told, true) {
+                    ::log::warn!(
+                        "{error}. It may come late: looking for it for {}",
+                        humantime::format_duration(LONGEST)
+                    );
+                    notify(&[NotifyState::Status(&format!("waiting: {error}"))]);
+                }
+            }
+            outcome => return outcome.map(Some),
+        }
+        if is_stopped() {
+            return Ok(None);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Whether it is not known which server this is because an address, or the resolver, is not there yet.
+pub(super) fn identity_is_late(error: &IdentityError) -> bool {
+    matches!(error, IdentityError::None { .. })
+}
+
+/// Whether an address cannot be listened on because it, or its name, is not there yet.
+pub(super) fn address_is_late(error: &io::Error) -> bool {
+    // Of a resolver's errors the standard library gives no kind.
+    !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
+}

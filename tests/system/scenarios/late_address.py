@@ -1,0 +1,39 @@
+"""An address that a machine gets only after it was booted: dsmd waits for it, says so, and serves when it is there."""
+
+from harness import service
+from harness.outcome import expect, wait_until
+
+ADDRESS = "10.0.0.77"
+
+CONFIG = f'k = "64MiB"\nn = 1\n[[server]]\naddress = "{ADDRESS}:7411"\n[security]\ntrusted_network = true\n'
+
+# Who says which server it is must only listen.
+INDEX = "[Service]\nExecStart=\nExecStart=/usr/sbin/dsmd --index 0\n"
+
+
+def scenario(lab):
+    machine = lab.machine()
+    lab.install(machine)
+    machine.write("/etc/mcomp.cfg", CONFIG)
+    it_waits(lab, machine, "no server in /etc/mcomp.cfg has an address of this machine")
+    machine.run("systemctl stop dsmd")
+    service.expect_state(machine, "dsmd", "inactive")
+    machine.run(f"ip address del {ADDRESS}/24 dev host0")
+    service.drop_in(machine, "dsmd.service", INDEX)
+    it_waits(lab, machine, f"listen on {ADDRESS}:7411")
+
+
+def it_waits(lab, machine, complaint):
+    lab.step(f"without the address dsmd waits: {complaint}")
+    machine.run("systemctl restart --no-block dsmd")
+    wait_until("systemctl status to say what dsmd waits for", lambda: complaint in status(machine))
+    service.expect_state(machine, "dsmd", "activating")
+    machine.run(f"ip address add {ADDRESS}/24 dev host0")
+    wait_until("dsmd to serve", lambda: service.state(machine, "dsmd") == "active")
+    restarts = service.show(machine, "dsmd", "NRestarts")
+    expect(restarts == {"NRestarts": "0"}, f"dsmd did not wait, it was started again: {restarts}")
+    machine.run("dsmctl write 0 hello && dsmctl read 0 5")
+
+
+def status(machine):
+    return service.show(machine, "dsmd", "StatusText")["StatusText"]
