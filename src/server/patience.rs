@@ -1,10 +1,11 @@
 //! Waiting for what comes late when a machine boots: an address, or the name of one.
 
+use super::failure::Failure;
 use super::notify::notify;
 use crate::config::IdentityError;
 use sd_notify::NotifyState;
 use std::fmt::Display;
-use std::io;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 /// How long. Less than `TimeoutStartSec=` of the unit, and so long that its `StartLimitBurst=` is not reached.
@@ -49,7 +50,8 @@ pub(super) fn identity_is_late(error: &IdentityError) -> bool {
 }
 
 /// Whether an address cannot be listened on because it, or its name, is not there yet.
-pub(super) fn address_is_late(error: &io::Error) -> bool {
+pub(super) fn address_is_late(failure: &Failure) -> bool {
     // Of a resolver's errors the standard library gives no kind.
-    !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
+    let final_kinds = [ErrorKind::AddrInUse, ErrorKind::PermissionDenied];
+    matches!(failure, Failure::Listen { source, .. } if !final_kinds.contains(&source.kind()))
 }

@@ -85,7 +85,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     // Before memory is allocated for a server that cannot be reached; another dsmd of the same segment is the better answer.
     let address = &config.layout.addresses()[index as usize];
     let bound = patience::in_time(
-        || listening::bind(address),
+        || listening::bind(address).map_err(Failure::listen(address)),
         patience::address_is_late,
         || signals.pending().any(|signal| signal != SIGHUP),
     );
@@ -94,7 +94,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     {
         return Err(error.into());
     }
-    let Some(bound) = bound.map_err(Failure::listen(address))? else { return Ok(()) };
+    let Some(bound) = bound? else { return Ok(()) };
     let Some(segment) = start::segment(&config, index, arguments.reset, &mut signals)? else { return Ok(()) };
     let operation_log = OperationLog::start(config.log.operations, &config.log.directory, index);
     let context = Arc::new(Context::new(&config, index, segment, operation_log, most_connections));
