@@ -29,6 +29,15 @@ fn a_port_in_use_is_found_out_before_memory_is_taken() {
     assert!(cluster.leftovers().is_empty());
 }
 
+/// A detached dsmd, which is told to stop whatever becomes of the test.
+struct Running(i32);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0), nix::sys::signal::SIGTERM).unwrap();
+    }
+}
+
 #[test]
 fn a_detached_dsmd_is_ready_when_the_command_returns_and_takes_its_pid_file_along() {
     let cluster = Cluster::builder().create();
@@ -36,7 +45,8 @@ fn a_detached_dsmd_is_ready_when_the_command_returns_and_takes_its_pid_file_alon
     let output = detached(&cluster, &pid_file).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     client(&cluster).ping(0).unwrap();
-    let pid: i32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+    let running = Running(std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap());
+    let pid = running.0;
 
     let again = detached(&cluster, &pid_file).output().unwrap();
     assert_eq!(again.status.code(), Some(77), "{}", text(&again));
@@ -46,7 +56,7 @@ fn a_detached_dsmd_is_ready_when_the_command_returns_and_takes_its_pid_file_alon
     assert_eq!(other.status.code(), Some(69), "{}", text(&other));
     assert!(text(&other).contains(&pid.to_string()) && !other_file.exists(), "{}", text(&other));
 
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM).unwrap();
+    drop(running);
     wait_for("the pid file to go", Duration::from_secs(20), || !pid_file.exists());
 }
 
