@@ -38,6 +38,16 @@ def said(machine, arguments):
     return service.messages(machine, f"--identifier=dsm-snapshot {arguments}")
 
 
+def expect_other_master(machine, *words):
+    """On a machine that is not the master dsm-snapshot names the one that is, with all the words, and writes nothing."""
+    before, since = files(machine), service.since_now(machine)
+    machine.run("systemctl start dsm-snapshot")
+    text = said(machine, since)
+    for word in words:
+        expect(word in text, f"{machine.name} does not say {word!r} of the master, but: {text}")
+    expect(files(machine) == before, f"{machine.name} is not the master, and has written {files(machine)}")
+
+
 def expect_reason(machine, since, *words):
     """Unit and journal say why there is no snapshot, in one sentence with all the words, and the journal explains it."""
     arguments = f"MESSAGE_ID={FAILED} {since}"
