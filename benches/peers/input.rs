@@ -5,6 +5,9 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
+/// Bytes that a buffer grows to because more came than it had room for, though each frame would fit.
+const WIDEST: usize = 256 << 10;
+
 /// A buffer that is read from the front while it is filled at the end.
 pub(crate) struct Input {
     bytes: Vec<u8>,
@@ -53,6 +56,10 @@ impl Input {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(length) => {
                 self.end += length;
+                if self.end == self.bytes.len() {
+                    // There may be more, which then comes with one receive.
+                    self.bytes.resize(self.end.max(self.most.min(WIDEST).min(2 * self.end)), 0);
+                }
                 Ok(length)
             }
             Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => Ok(0),
