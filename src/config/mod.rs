@@ -108,7 +108,7 @@ pub enum OperationLogMode {
 pub struct Limits {
     /// The most connections that one server accepts, 1 to 4096.
     pub connections: usize,
-    /// The most threads that serve connections, 1 to 32: connections beyond this many share the threads.
+    /// The most connections that have a thread each, 1 to 32; as soon as there are more, all of them share a few threads.
     pub threads: usize,
     /// How long a new connection may take to say hello.
     pub hello_timeout: Duration,

@@ -235,7 +235,7 @@ fn read_directory(section: &mut Section<'_, '_>, default: &str) -> PathBuf {
 fn read_limits(mut limits: Section<'_, '_>) -> Limits {
     let values = Limits {
         connections: limits.integer("connections", 1024, 1..=MAX_CONNECTIONS),
-        threads: limits.integer("threads", 16, 1..=MAX_THREADS),
+        threads: limits.optional_integer("threads", 1..=MAX_THREADS).unwrap_or_else(processors),
         hello_timeout: limits.duration("hello_timeout", Duration::from_secs(5), SERVER_TIMEOUT),
         request_timeout: limits.duration("request_timeout", Duration::from_secs(30), SERVER_TIMEOUT),
         shutdown_timeout: limits.duration("shutdown_timeout", Duration::from_secs(5), SERVER_TIMEOUT),
@@ -243,6 +243,11 @@ fn read_limits(mut limits: Section<'_, '_>) -> Limits {
     };
     limits.finish();
     values
+}
+
+/// As many threads as this machine can run at once: more would only wait for each other.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)
 }
 
 fn read_client(mut client: Section<'_, '_>) -> ClientSettings {

@@ -89,6 +89,11 @@ impl<'t> Section<'_, 't> {
         self.integer_or(name, Otherwise::Missing, range)
     }
 
+    /// A whole number that may be left out.
+    pub(super) fn optional_integer(&mut self, name: &'static str, range: RangeInclusive<usize>) -> Option<usize> {
+        self.integer_or(name, Otherwise::Unset, range)
+    }
+
     fn integer_or(
         &mut self,
         name: &'static str,

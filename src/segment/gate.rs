@@ -126,6 +126,11 @@ impl Shared {
         Field::Incarnation.of(&self.mapping).load(Ordering::Acquire)
     }
 
+    /// Whether writers must wait now.
+    pub(super) fn is_frozen(&self) -> bool {
+        matches!(self.gate(), Gate::Frozen(until) if clock::monotonic() < until)
+    }
+
     /// Waits until the gate is not frozen any more, or its time is over. The caller holds no stripe.
     #[cold]
     pub(super) fn wait_while_frozen(&self) {

@@ -8,7 +8,7 @@ use crate::layout::{MAX_ATOMIC, PAGE};
 use crate::protocol::WINDOW;
 
 /// Bytes of a cache line: records that different processes write stand on lines of their own.
-const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 
 /// Processes that may have a segment mapped at once. Each entry takes a cache line.
 pub(super) const PARTICIPANTS: usize = 64;

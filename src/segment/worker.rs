@@ -2,7 +2,7 @@
 
 use super::crash::{self, Point};
 use super::gate::Shut;
-use super::geometry::{Geometry, LARGE_SLOTS, SLOT, STRIPES};
+use super::geometry::{Geometry, LARGE_SLOTS, LINE, SLOT, STRIPES, page_size};
 use super::intent::{Intent, IntentField, Mark, Source, pages};
 use super::shared::Shared;
 use crate::layout::MAX_ATOMIC;
@@ -20,6 +20,9 @@ const MAX_PAGES: usize = (MAX_ATOMIC / crate::layout::PAGE) as usize + 1;
 
 /// Up to this many pages a reader keeps their versions in a small array: clearing a large one costs more than the read.
 const FEW_PAGES: usize = 4;
+
+/// Bytes that are fetched for a request that was announced.
+const ANNOUNCED: usize = 4 * LINE;
 
 /// A thread's right to work on a segment: an intent and a slot of its own.
 ///
@@ -57,6 +60,29 @@ impl Worker {
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
+    }
+
+    /// Whether a change would have to wait now, because the memory stands still for a snapshot.
+    #[inline]
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.shared.is_frozen()
+    }
+
+    /// Says that a request for `length` bytes at `offset` will follow soon, of which nothing is believed yet: the processor
+    /// fetches what is needed first.
+    #[inline]
+    pub fn announce(&self, offset: u64, length: usize) {
+        let geometry = &self.shared.geometry;
+        if let Ok(offset) = usize::try_from(offset)
+            && offset < geometry.k
+        {
+            self.shared.mapping.prefetch(geometry.page_version(offset / page_size()));
+            // The processor itself goes on with what lies behind the first lines.
+            for ahead in (0..length.clamp(1, ANNOUNCED)).step_by(LINE) {
+                self.shared.mapping.prefetch(geometry.data + offset + ahead);
+            }
+        }
     }
 
     /// Copies the extent's bytes into `buffer`, which has the extent's length. Takes no lock unless it loses

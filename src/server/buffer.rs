@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// output, are what an idle connection costs.
 pub(super) const BASE: usize = 16 << 10;
 
+/// Bytes that a buffer grows to so that more requests fit, though each of them would fit without.
+const WIDEST: usize = 256 << 10;
+
 /// The memory that all connections' buffers take beyond [`BASE`], at most `limits.buffer_memory`.
 pub(super) struct Budget {
     used: AtomicU64,
@@ -122,6 +125,15 @@ impl Buffer {
         self.room()[..data.len()].copy_from_slice(data);
         self.commit(data.len());
         Ok(())
+    }
+
+    /// Doubles the buffer, up to [`WIDEST`]: to be called when what has come filled it, so that a client with many requests
+    /// under way has them executed together. Does nothing while memory is short.
+    pub(super) fn widen(&mut self) {
+        let more = self.bytes.len().min(WIDEST.saturating_sub(self.bytes.len()));
+        if more > 0 && !self.budget.is_short() && self.budget.take(more) {
+            self.bytes.resize(self.bytes.len() + more, 0);
+        }
     }
 
     /// Gives grown memory back if nothing is held and memory is short.

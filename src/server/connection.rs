@@ -4,6 +4,7 @@
 use super::buffer::{BASE, Buffer, OutOfMemory};
 use super::context::{Context, Place};
 use super::conversation::{After, Conversation, Executor, busy, refuse, superseded};
+use super::polling::{self, Polling};
 use crate::protocol::{Code, HEADER, Opcode, Refusal, RequestHeader, split_request};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
@@ -17,6 +18,10 @@ const FLUSH: usize = 256 << 10;
 
 /// Receives of one connection before others on the same thread get their turn.
 const TURNS: u32 = 16;
+
+/// Requests whose memory is fetched before the first of them is executed: some more than the cache lines that a processor
+/// waits for at once.
+const AHEAD: u32 = 16;
 
 /// How long a refused client has to take the refusal, before the connection is closed under it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -51,8 +56,21 @@ pub(super) enum Next {
     Write,
     /// Nothing: it has work, but others wait too.
     Again,
+    /// The end of a snapshot's freeze. Only in [`Mode::Shared`], where others wait too, who read.
+    Thaw,
     /// Its end.
     Close,
+}
+
+/// Why no more requests are executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Batch {
+    /// There are no more.
+    Done,
+    /// Replies must be sent first.
+    Full,
+    /// The next one changes memory that stands still, and others wait for this thread.
+    Frozen,
 }
 
 /// Where the connection stands.
@@ -77,13 +95,14 @@ pub(super) struct Connection {
     input_deadline: Option<Instant>,
     /// When it must have taken what is sent to it.
     output_deadline: Option<Instant>,
+    polling: Polling,
     /// The last receive took all that had come.
     drained: bool,
     /// Requests answered in `output`, and since when the oldest of them is known.
     answered: u64,
     batch_began: Instant,
-    /// Dropped last: it holds the other reference to the socket, and so closes it.
-    _place: Option<Place>,
+    /// `None` for one that is only refused. Dropped last: it holds the other reference to the socket, and so closes it.
+    place: Option<Place>,
 }
 
 impl Connection {
@@ -110,10 +129,11 @@ impl Connection {
             phase: Phase::Open,
             input_deadline: None,
             output_deadline: None,
+            polling: Polling::default(),
             drained: false,
             answered: 0,
             batch_began: Instant::now(),
-            _place: place,
+            place,
         }
     }
 
@@ -122,13 +142,18 @@ impl Connection {
         &self.socket
     }
 
+    /// Whether it is one that is to be served, and not only refused.
+    pub(super) fn is_served(&self) -> bool {
+        self.place.is_some()
+    }
+
     /// Serves the client until it has to wait, or the turn is over.
     pub(super) fn drive(&mut self, executor: &mut Executor, mode: Mode) -> Next {
         for _ in 0..TURNS {
             if self.phase == Phase::Discarding {
                 return self.discard(mode);
             }
-            let cut_short = self.phase == Phase::Open && self.execute_batch(executor);
+            let batch = if self.phase == Phase::Open { self.execute_batch(executor, mode) } else { Batch::Done };
             if let Err(next) = self.flush(executor, mode) {
                 return next;
             }
@@ -136,8 +161,10 @@ impl Connection {
                 self.begin_discarding();
                 continue;
             }
-            if cut_short {
-                continue;
+            match batch {
+                Batch::Done => {}
+                Batch::Full => continue,
+                Batch::Frozen => return Next::Thaw,
             }
             // A receive that left room took all there was; epoll tells when there is more, and saves a call.
             if mode == Mode::Shared && std::mem::take(&mut self.drained) {
@@ -179,26 +206,34 @@ impl Connection {
         None
     }
 
-    /// Executes the complete requests in the buffer. `true` when some are left because replies must be sent first.
-    fn execute_batch(&mut self, executor: &mut Executor) -> bool {
+    /// Executes the complete requests in the buffer.
+    fn execute_batch(&mut self, executor: &mut Executor, mode: Mode) -> Batch {
+        let mut announced = 0;
         while self.output.len() < FLUSH {
+            if announced == 0 {
+                announced = self.announce(executor);
+            }
+            announced = announced.saturating_sub(1);
             let (header, rest) = match split_request(self.input.as_slice()) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => {
                     self.expect_bytes(executor, HEADER);
-                    return false;
+                    return Batch::Done;
                 }
                 Err(refusal) => {
                     self.refuse(executor, &refusal);
-                    return false;
+                    return Batch::Done;
                 }
             };
             // At most MAX_PAYLOAD, as split_request has checked.
             let payload = header.payload.get() as usize;
             let Some(payload) = rest.get(..payload) else {
                 self.expect_bytes(executor, HEADER + payload);
-                return false;
+                return Batch::Done;
             };
+            if mode == Mode::Shared && executor.worker.is_frozen() && mutates(&header) {
+                return Batch::Frozen;
+            }
             let after = self.conversation.answer(executor, &header, payload, &mut self.output);
             let frame = HEADER + payload.len();
             self.input.consume(frame);
@@ -206,10 +241,25 @@ impl Connection {
             self.answered += 1;
             if after == After::End {
                 self.phase = Phase::Ending;
-                return false;
+                return Batch::Done;
             }
         }
-        true
+        Batch::Full
+    }
+
+    /// Has the processor fetch the memory that the next requests are about, while the first of them is executed. Returns
+    /// how many requests it looked at.
+    fn announce(&self, executor: &Executor) -> u32 {
+        let mut rest = self.input.as_slice();
+        for count in 0..AHEAD {
+            let Ok(Some((header, tail))) = split_request(rest) else { return count };
+            let payload = header.payload.get() as usize;
+            let reads = header.opcode == Opcode::Read as u8;
+            let length = if reads { usize::try_from(header.operand.get()).unwrap_or(0) } else { payload };
+            executor.worker.announce(header.offset.get(), length);
+            rest = tail.get(payload..).unwrap_or_default();
+        }
+        AHEAD
     }
 
     /// Makes room for a frame of which a part may be there, and sees to it that it is whole in time.
@@ -304,10 +354,41 @@ impl Connection {
     }
 
     fn receive(&mut self, mode: Mode) -> nix::Result<usize> {
+        if mode == Mode::Blocking && self.polling.is_worthwhile() {
+            if let Some(received) = self.look() {
+                self.polling.hit();
+                return received;
+            }
+            self.polling.missed();
+        }
+        let begun = Instant::now();
+        let received = self.receive_with(mode.flags());
+        if mode == Mode::Blocking && received.is_ok() {
+            self.polling.slept(begun.elapsed());
+        }
+        received
+    }
+
+    /// Looks for bytes without sleeping, for a moment in which others may have the processor. None when there are none.
+    fn look(&mut self) -> Option<nix::Result<usize>> {
+        let begun = Instant::now();
+        loop {
+            match self.receive_with(Mode::Shared.flags()) {
+                Err(Errno::EAGAIN) if begun.elapsed() >= polling::LONGEST => return None,
+                Err(Errno::EAGAIN) => std::thread::yield_now(),
+                received => return Some(received),
+            }
+        }
+    }
+
+    fn receive_with(&mut self, flags: MsgFlags) -> nix::Result<usize> {
         let room = self.input.room();
-        let count = recv(self.socket.as_raw_fd(), room, mode.flags())?;
+        let count = recv(self.socket.as_raw_fd(), room, flags)?;
         self.drained = count < room.len();
         self.input.commit(count);
+        if !self.drained {
+            self.input.widen();
+        }
         Ok(count)
     }
 
@@ -338,4 +419,8 @@ impl Connection {
         }
         Next::Again
     }
+}
+
+fn mutates(header: &RequestHeader) -> bool {
+    Opcode::from_number(header.opcode).is_some_and(Opcode::mutates)
 }

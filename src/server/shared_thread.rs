@@ -1,0 +1,155 @@
+//! A thread that many connections share.
+
+use super::connection::{Connection, Mode, Next, TICK};
+use super::conversation::Executor;
+use super::threads::{Inbox, Threads};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Events taken from epoll at once.
+const EVENTS: usize = 256;
+
+/// The token of the wake-up.
+const WAKE: u64 = u64::MAX;
+
+/// How long the thread sleeps, when the memory stands still for a snapshot, before it serves those again who wait for that.
+const NAP: Duration = Duration::from_micros(50);
+
+/// See the module.
+pub(super) struct SharedThread {
+    threads: Threads,
+    inbox: Arc<Inbox>,
+    epoll: Epoll,
+    executor: Executor,
+    connections: HashMap<u64, (Connection, Next)>,
+    next: u64,
+    /// A connection waits for the end of a freeze.
+    awaits_thaw: bool,
+}
+
+impl SharedThread {
+    pub(super) fn new(threads: Threads, inbox: Arc<Inbox>) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&inbox.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        let worker = threads.context.segment.worker().map_err(io::Error::other)?;
+        let executor = Executor { context: Arc::clone(&threads.context), worker };
+        Ok(Self { threads, inbox, epoll, executor, connections: HashMap::new(), next: 0, awaits_thaw: false })
+    }
+
+    /// Runs until the process ends.
+    pub(super) fn run(mut self) {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let mut unfinished: Vec<u64> = Vec::new();
+        let mut last_tick = Instant::now();
+        loop {
+            let timeout = if unfinished.is_empty() { TICK } else { Duration::ZERO };
+            let timeout = EpollTimeout::try_from(timeout).unwrap_or(EpollTimeout::ZERO);
+            let count = match self.epoll.wait(&mut events, timeout) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                Err(error) => {
+                    ::log::error!("epoll: {error}; the process ends");
+                    std::process::abort();
+                }
+            };
+            let mut ready = std::mem::take(&mut unfinished);
+            for event in &events[..count] {
+                match event.data() {
+                    WAKE => self.arrive(&mut ready),
+                    token => ready.push(token),
+                }
+            }
+            for token in ready {
+                self.drive(token, &mut unfinished);
+            }
+            if std::mem::take(&mut self.awaits_thaw) {
+                std::thread::sleep(NAP);
+            }
+            if last_tick.elapsed() >= TICK {
+                last_tick = Instant::now();
+                self.expire(last_tick, &mut unfinished);
+                self.spread();
+            }
+        }
+    }
+
+    /// Takes the new connections in; they may have sent something already.
+    fn arrive(&mut self, ready: &mut Vec<u64>) {
+        for connection in self.inbox.take() {
+            let token = self.next;
+            self.next += 1;
+            match self.epoll.add(connection.socket(), EpollEvent::new(EpollFlags::EPOLLIN, token)) {
+                Ok(()) => {
+                    self.connections.insert(token, (connection, Next::Read));
+                    ready.push(token);
+                }
+                Err(error) => {
+                    ::log::error!("watch a connection: {error}; it was closed");
+                    self.inbox.gone();
+                }
+            }
+        }
+    }
+
+    fn drive(&mut self, token: u64, unfinished: &mut Vec<u64>) {
+        let Some((connection, waits_for)) = self.connections.get_mut(&token) else { return };
+        let next = connection.drive(&mut self.executor, Mode::Shared);
+        match next {
+            Next::Again => unfinished.push(token),
+            Next::Thaw => {
+                self.awaits_thaw = true;
+                unfinished.push(token);
+            }
+            Next::Close => self.close(token),
+            Next::Read | Next::Write if next == *waits_for => {}
+            Next::Read | Next::Write => {
+                let flags = if next == Next::Read { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLOUT };
+                *waits_for = next;
+                if let Err(error) = self.epoll.modify(connection.socket(), &mut EpollEvent::new(flags, token)) {
+                    ::log::error!("watch a connection: {error}; it was closed");
+                    self.close(token);
+                }
+            }
+        }
+    }
+
+    fn expire(&mut self, now: Instant, unfinished: &mut Vec<u64>) {
+        let executor = &self.executor;
+        let expired: Vec<(u64, Next)> = self
+            .connections
+            .iter_mut()
+            .filter_map(|(token, (connection, _))| Some((*token, connection.expire(executor, now)?)))
+            .collect();
+        for (token, next) in expired {
+            match next {
+                Next::Close => self.close(token),
+                _ => unfinished.push(token),
+            }
+        }
+    }
+
+    /// Gives connections threads of their own, if there are few enough now.
+    fn spread(&mut self) {
+        if self.threads.is_crowded() {
+            return;
+        }
+        let idle =
+            |(connection, waits_for): &mut (Connection, Next)| *waits_for == Next::Read && connection.is_served();
+        for (_, (connection, _)) in self.connections.extract_if(|_, connection| idle(connection)) {
+            // It was added, and a failure would only wake this thread for nothing.
+            let _ = self.epoll.delete(connection.socket());
+            self.inbox.gone();
+            self.threads.serve(connection);
+        }
+    }
+
+    fn close(&mut self, token: u64) {
+        // Dropping the connection closes its socket, and that ends the watch.
+        self.connections.remove(&token);
+        self.inbox.gone();
+    }
+}
