@@ -5,8 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes that a buffer has at first, and again when it lies idle and memory is short. Two of them, for input and
-/// output, are what an idle connection costs.
+/// Bytes that a buffer has as soon as it is used, and again when it lies idle and memory is short.
 pub(super) const BASE: usize = 16 << 10;
 
 /// Bytes that a buffer grows to so that more requests fit, though each of them would fit without.
@@ -44,7 +43,7 @@ impl Budget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OutOfMemory;
 
-/// Bytes that come in at the end and go out at the front.
+/// Bytes that come in at the end and go out at the front. Has no memory until it is used.
 ///
 /// The memory behind it is initialised once when it grows, not with every use.
 pub(super) struct Buffer {
@@ -55,7 +54,35 @@ pub(super) struct Buffer {
 
 impl Buffer {
     pub(super) fn new(budget: Arc<Budget>) -> Self {
-        Self { bytes: vec![0; BASE], held: 0..0, budget }
+        Self { bytes: Vec::new(), held: 0..0, budget }
+    }
+
+    /// Gets memory, that of `spare` if it has any.
+    #[inline]
+    pub(super) fn borrow(&mut self, spare: &mut Self) {
+        if self.bytes.is_empty() {
+            std::mem::swap(&mut self.bytes, &mut spare.bytes);
+            if self.bytes.is_empty() {
+                self.bytes = vec![0; BASE];
+            }
+        }
+    }
+
+    /// Gives its memory to `spare`, unless something is held in it. Then whoever holds something has memory of its own,
+    /// and all others use the same, which stays in the processor's cache.
+    #[inline]
+    pub(super) fn give_back(&mut self, spare: &mut Self) {
+        if self.held.is_empty() && spare.bytes.is_empty() {
+            std::mem::swap(&mut self.bytes, &mut spare.bytes);
+        } else if self.held.is_empty() {
+            self.release();
+        }
+    }
+
+    /// Gives its memory up; nothing is held in it.
+    fn release(&mut self) {
+        self.budget.give_back(beyond_base(self.bytes.len()));
+        self.bytes = Vec::new();
     }
 
     /// What is held.
@@ -95,7 +122,7 @@ impl Buffer {
         let needed = self.held.len() + count;
         if needed > self.bytes.len() {
             let size = needed.next_multiple_of(BASE);
-            if !self.budget.take(size - self.bytes.len()) {
+            if !self.budget.take(beyond_base(size) - beyond_base(self.bytes.len())) {
                 return Err(OutOfMemory);
             }
             self.bytes.resize(size, 0);
@@ -139,14 +166,19 @@ impl Buffer {
     /// Gives grown memory back if nothing is held and memory is short.
     pub(super) fn shrink_if_idle(&mut self) {
         if self.held.is_empty() && self.bytes.len() > BASE && self.budget.is_short() {
-            self.budget.give_back(self.bytes.len() - BASE);
+            self.release();
             self.bytes = vec![0; BASE];
         }
     }
 }
 
+/// Bytes of a buffer of this size that count.
+fn beyond_base(size: usize) -> usize {
+    size.saturating_sub(BASE)
+}
+
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.budget.give_back(self.bytes.len() - BASE);
+        self.release();
     }
 }

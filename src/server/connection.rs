@@ -149,6 +149,15 @@ impl Connection {
 
     /// Serves the client until it has to wait, or the turn is over.
     pub(super) fn drive(&mut self, executor: &mut Executor, mode: Mode) -> Next {
+        self.input.borrow(&mut executor.spare_input);
+        self.output.borrow(&mut executor.spare_output);
+        let next = self.serve(executor, mode);
+        self.input.give_back(&mut executor.spare_input);
+        self.output.give_back(&mut executor.spare_output);
+        next
+    }
+
+    fn serve(&mut self, executor: &mut Executor, mode: Mode) -> Next {
         for _ in 0..TURNS {
             if self.phase == Phase::Discarding {
                 return self.discard(mode);

@@ -22,9 +22,17 @@ const MAX_TEXT: usize = 4096;
 pub(super) struct Executor {
     pub(super) context: Arc<Context>,
     pub(super) worker: Worker,
+    /// Memory for the buffers of whatever connection it serves at the moment.
+    pub(super) spare_input: Buffer,
+    pub(super) spare_output: Buffer,
 }
 
 impl Executor {
+    pub(super) fn new(context: &Arc<Context>, worker: Worker) -> Self {
+        let buffer = || Buffer::new(Arc::clone(&context.budget));
+        Self { context: Arc::clone(context), worker, spare_input: buffer(), spare_output: buffer() }
+    }
+
     pub(super) fn counters(&self) -> &Counters {
         self.context.statistics.of(self.worker.index())
     }

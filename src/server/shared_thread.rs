@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Events taken from epoll at once.
-const EVENTS: usize = 256;
+const EVENTS: usize = 64;
 
 /// The token of the wake-up.
 const WAKE: u64 = u64::MAX;
@@ -36,7 +36,7 @@ impl SharedThread {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&inbox.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
         let worker = threads.context.segment.worker().map_err(io::Error::other)?;
-        let executor = Executor { context: Arc::clone(&threads.context), worker };
+        let executor = Executor::new(&threads.context, worker);
         Ok(Self { threads, inbox, epoll, executor, connections: HashMap::new(), next: 0, awaits_thaw: false })
     }
 
@@ -68,6 +68,8 @@ impl SharedThread {
             }
             if std::mem::take(&mut self.awaits_thaw) {
                 std::thread::sleep(NAP);
+            } else if count == EVENTS {
+                std::thread::yield_now();
             }
             if last_tick.elapsed() >= TICK {
                 last_tick = Instant::now();

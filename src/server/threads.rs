@@ -111,7 +111,7 @@ impl Threads {
         let threads = self.clone();
         self.context.threads.fetch_add(1, Ordering::Relaxed);
         let thread = std::thread::Builder::new().name("dsm-connection".to_owned()).spawn(move || {
-            let executor = Executor { context: Arc::clone(&threads.context), worker };
+            let executor = Executor::new(&threads.context, worker);
             let left = serve_alone(connection, executor, &threads);
             threads.context.threads.fetch_sub(1, Ordering::Relaxed);
             if let Some(connection) = left {
