@@ -5,6 +5,8 @@
 //! connections and leaves them alone. All but a server's protocol is the same for every server.
 
 mod dsm;
+#[allow(dead_code)]
+#[path = "../../src/cli/bench/histogram.rs"]
 mod histogram;
 mod input;
 mod lane;
@@ -18,7 +20,8 @@ mod output;
 mod pattern;
 mod plan;
 mod protocol;
-#[path = "../common/random.rs"]
+#[allow(dead_code)]
+#[path = "../../src/cli/bench/random.rs"]
 mod random;
 mod raw;
 mod redis;

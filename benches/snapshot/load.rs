@@ -7,7 +7,8 @@
 //!
 //! Times are in nanoseconds of `CLOCK_MONOTONIC`, so that they compare with those of other programs.
 
-#[path = "../common/random.rs"]
+#[allow(dead_code)]
+#[path = "../../src/cli/bench/random.rs"]
 mod random;
 mod target;
 mod writer;
