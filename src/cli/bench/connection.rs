@@ -83,9 +83,9 @@ impl<'p> Connection<'p> {
         let mut tally = Tally::new();
         let begin = Instant::now();
         if self.depth == 1 {
-            self.one_by_one(limit, &mut tally)
+            self.one_by_one(limit, &mut tally);
         } else {
-            self.pipelined(limit, &mut tally)
+            self.pipelined(limit, &mut tally);
         }
         tally.took(begin, Instant::now());
         tally

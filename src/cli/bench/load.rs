@@ -146,7 +146,7 @@ fn progress(load: &Load<'_>, count: u64, rate: u64, elapsed: Duration) -> String
         _ if load.stop.is_set() => "waiting for the last replies".to_owned(),
         _ if elapsed < plan.warm_up => format!("warming up for {}s", plan.warm_up.as_secs_f32()),
         End::After(time) => {
-            format!("{:.0} of {} s", (elapsed - plan.warm_up).as_secs_f32(), time.as_secs_f32())
+            format!("{:.0} of {} s", elapsed.saturating_sub(plan.warm_up).as_secs_f32(), time.as_secs_f32())
         }
         End::Count(total) => format!("{count} of {total} requests"),
     };

@@ -7,6 +7,7 @@ use super::tally::{Latencies, Tally};
 use crate::cli::human;
 use crate::cli::output::Colours;
 use crate::cli::table::{self, Align};
+use std::fmt::Write;
 use std::time::Duration;
 
 const COLUMNS: [&str; 11] = ["", "OPS", "OPS/S", "BYTES/S", "MIN", "MEAN", "P50", "P90", "P99", "P99.9", "MAX"];
@@ -17,7 +18,9 @@ pub(super) fn text(plan: &Plan, measured: &Measured, pictures: bool) -> String {
     let mut text = format!("{}\n{}", heading(plan, measured), rows(plan, tally, colours));
     for failed in &tally.failed {
         let kind = colours.bad(failed.kind());
-        text.push_str(&format!("{} failed: {kind}: {}\n", human::count(failed.count, "request"), failed.error));
+        let requests = human::count(failed.count, "request");
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{requests} failed: {kind}: {}", failed.error);
     }
     for kind in plan.kinds().filter(|_| pictures) {
         text.push_str(&picture::text(kind.plural(), tally.of(kind)));
