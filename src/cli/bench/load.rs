@@ -8,6 +8,7 @@ use crate::cli::human;
 use crate::cli::progress::Line;
 use crate::cli::session::Session;
 use crate::client::{Client, Error};
+use crate::sys::descriptors;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::sync::atomic::Ordering;
@@ -21,6 +22,9 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Bytes of a thread's stack: what is large is not on it.
 const STACK: usize = 512 << 10;
+
+/// Open files that are no connections: standard streams, the terminal, what the system's name look-up opens.
+const OTHER_DESCRIPTORS: u64 = 16;
 
 /// What came of a load.
 pub(super) struct Measured {
@@ -50,6 +54,7 @@ pub(super) fn run(plan: &Plan, session: &Session) -> Result<Measured, Failure> {
     let mut servers: Vec<usize> =
         session.layout().pieces(plan.address, plan.length)?.map(|piece| piece.server).collect();
     servers.dedup();
+    check_descriptors(plan.connections, servers.len() as u64)?;
     let load = Load {
         plan,
         servers,
@@ -71,6 +76,19 @@ pub(super) fn run(plan: &Plan, session: &Session) -> Result<Measured, Failure> {
         Ok::<_, Failure>(watch(&load, &started?))
     })?;
     Ok(Measured { tally, interrupted: load.stop.interrupted.load(Ordering::Relaxed) })
+}
+
+/// Makes sure that this process may have a socket for each connection to each server.
+fn check_descriptors(connections: u64, servers: u64) -> Result<(), Failure> {
+    let needed = connections * servers + OTHER_DESCRIPTORS;
+    match descriptors::allow(needed) {
+        Some(files) if files < needed => Err(Failure::Usage(format!(
+            "{connections} connections to {} need {needed} open files, and this process may have {files}: \
+             make --connections smaller, or raise the limit with ulimit -n",
+            human::count(servers, "server")
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Starts a thread for each connection, and waits until all are connected.
@@ -146,7 +164,7 @@ fn progress(load: &Load<'_>, count: u64, rate: u64, elapsed: Duration) -> String
         _ if load.stop.is_set() => "waiting for the last replies".to_owned(),
         _ if elapsed < plan.warm_up => format!("warming up for {}s", plan.warm_up.as_secs_f32()),
         End::After(time) => {
-            format!("{:.0} of {} s", elapsed.saturating_sub(plan.warm_up).as_secs_f32(), time.as_secs_f32())
+            format!("{:.1} of {} s", elapsed.saturating_sub(plan.warm_up).as_secs_f32(), time.as_secs_f32())
         }
         End::Count(total) => format!("{count} of {total} requests"),
     };

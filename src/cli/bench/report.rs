@@ -36,7 +36,7 @@ fn heading(plan: &Plan, measured: &Measured) -> String {
     format!(
         "{} of {}, addresses {} to {} {order}, {}, depth {}, {:.2} s{}",
         plan.kinds().map(super::plan::Kind::plural).collect::<Vec<_>>().join(" and "),
-        human::count_of_bytes(plan.size),
+        human::exact_bytes(plan.size),
         plan.address,
         plan.address + (plan.length - 1),
         human::count(plan.connections, "connection"),
@@ -48,7 +48,8 @@ fn heading(plan: &Plan, measured: &Measured) -> String {
 
 fn rows(plan: &Plan, tally: &Tally, colours: Colours) -> String {
     let elapsed = tally.elapsed();
-    let mut rows = vec![COLUMNS.map(|name| colours.heading(name)).to_vec()];
+    let mut rows =
+        vec![COLUMNS.map(|name| if name.is_empty() { String::new() } else { colours.heading(name) }).to_vec()];
     rows.extend(plan.kinds().map(|kind| row(kind.plural(), tally.of(kind), plan.size, elapsed)));
     if plan.kinds().count() > 1 {
         rows.push(row("all", &tally.all(), plan.size, elapsed));
