@@ -5,6 +5,7 @@
 //! connections and leaves them alone. All but a server's protocol is the same for every server.
 
 mod dsm;
+// Shared with dsmctl bench, which needs more of it.
 #[allow(dead_code)]
 #[path = "../../src/cli/bench/histogram.rs"]
 mod histogram;
@@ -20,6 +21,7 @@ mod output;
 mod pattern;
 mod plan;
 mod protocol;
+// Shared with dsmctl bench, which needs more of it.
 #[allow(dead_code)]
 #[path = "../../src/cli/bench/random.rs"]
 mod random;

@@ -1,8 +1,9 @@
 //! One connection and its requests: the next begins when one has ended, so that as many as the depth says are under way.
 
-use super::plan::{Kind, Plan, Task, Tasks};
+use super::plan::{Kind, Plan};
 use super::random::Random;
 use super::tally::Tally;
+use super::tasks::{Task, Tasks};
 use crate::client::{Client, Error};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -69,7 +70,7 @@ impl<'p> Connection<'p> {
         let (size, depth) = (plan.size as usize, plan.depth as usize);
         let mut data = vec![0; size];
         Random::new(plan.seed.wrapping_sub(number)).fill(&mut data);
-        Self { client, tasks: plan.tasks(number), depth, data, counter, stop }
+        Self { client, tasks: Tasks::new(plan, number), depth, data, counter, stop }
     }
 
     /// Connects to the servers, so that no request takes the time that this takes.

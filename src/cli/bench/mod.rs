@@ -1,6 +1,6 @@
 //! `dsmctl bench`: load for the servers, and how they bear it.
 //!
-//! A closed loop over the library: `plan` decides which requests there are, `load` has a thread for each `connection`,
+//! A closed loop over the library: `plan` decides which requests (`tasks`) there are, `load` has a thread for each `connection`,
 //! what these count is a `tally`, and `report` and `json` show it.
 
 mod arguments;
@@ -13,6 +13,7 @@ mod plan;
 mod random;
 mod report;
 mod tally;
+mod tasks;
 
 pub(super) use arguments::Bench;
 
