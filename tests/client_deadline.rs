@@ -133,3 +133,23 @@ fn a_full_pipeline_to_a_stalled_server_ends_too() {
     assert_eq!(pipeline.count(), 0);
     assert_eq!(client.fetch_add(0, 1).unwrap(), 11);
 }
+
+#[test]
+fn a_pipeline_says_whether_an_outcome_is_there_without_waiting_for_it() {
+    let (layout, servers) = servers(1, K);
+    let client = Client::with_layout(layout).with_timeout(TIMEOUT);
+    servers[0].fault(0, Fault::Stall);
+    let mut pipeline = client.pipeline();
+    assert!(!pipeline.is_next_ready(), "nothing was submitted");
+    for address in 0..3 {
+        pipeline.read(address, 1).unwrap();
+    }
+    assert!(!pipeline.is_next_ready(), "no reply has come");
+    late(|| pipeline.next().unwrap());
+    // All that waited for the server fail together.
+    let start = Instant::now();
+    while pipeline.is_next_ready() {
+        assert!(pipeline.next().unwrap().is_err());
+    }
+    assert!(start.elapsed() < TIMEOUT && pipeline.uncollected() == 0);
+}

@@ -5,6 +5,9 @@
 //! connections and leaves them alone. All but a server's protocol is the same for every server.
 
 mod dsm;
+// Shared with dsmctl bench, which needs more of it.
+#[allow(dead_code)]
+#[path = "../../src/cli/bench/histogram.rs"]
 mod histogram;
 mod input;
 mod lane;
@@ -18,7 +21,9 @@ mod output;
 mod pattern;
 mod plan;
 mod protocol;
-#[path = "../common/random.rs"]
+// Shared with dsmctl bench, which needs more of it.
+#[allow(dead_code)]
+#[path = "../../src/cli/bench/random.rs"]
 mod random;
 mod raw;
 mod redis;

@@ -7,7 +7,9 @@
 //!
 //! Times are in nanoseconds of `CLOCK_MONOTONIC`, so that they compare with those of other programs.
 
-#[path = "../common/random.rs"]
+// Shared with dsmctl bench, which needs more of it.
+#[allow(dead_code)]
+#[path = "../../src/cli/bench/random.rs"]
 mod random;
 mod target;
 mod writer;

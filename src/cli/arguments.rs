@@ -3,12 +3,13 @@
 // The doc comments are the help text, where backticks would stand as they are.
 #![allow(clippy::doc_markdown)]
 
+use super::bench::Bench;
 use super::format::Format;
 use super::negative;
 use super::number;
 use super::snapshot::Snapshot;
 use super::value::ValueType;
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -71,6 +72,8 @@ pub(super) enum Command {
     Status(Status),
     /// Measure the round trip to one server or to all
     Ping(Ping),
+    /// Load the servers with requests, and say how many they carry out and how fast
+    Bench(Bench),
     /// Take, show, compare and restore snapshots; see dsmctl-snapshot(1)
     #[command(subcommand)]
     Snapshot(Snapshot),
@@ -205,6 +208,29 @@ pub(super) struct Ping {
     pub(super) count: u32,
 }
 
+/// `--range`, for the commands that can do with a part of the memory.
+#[derive(Debug, Args)]
+pub(super) struct Range {
+    /// Only these addresses
+    #[arg(
+        long,
+        action = ArgAction::Set,
+        num_args = 2,
+        value_names = ["ADDRESS", "LENGTH"],
+        value_hint = ValueHint::Other,
+        value_parser = number::quantity
+    )]
+    range: Option<Vec<u64>>,
+}
+
+impl Range {
+    /// The address and the length, if they were given.
+    pub(super) fn given(&self) -> Option<(u64, u64)> {
+        // clap takes two values or none.
+        self.range.as_deref().and_then(|values| Some((*values.first()?, *values.get(1)?)))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Memory {
     /// Let servers that wait for a restore go on with zeros
@@ -284,6 +310,16 @@ mod tests {
             "dsmctl add 0 --jsn",
             "dsmctl ping --count 0",
             "dsmctl ping -1",
+            "dsmctl bench --size 0K",
+            "dsmctl bench --connections 0",
+            "dsmctl bench --depth 0",
+            "dsmctl bench --depth 129",
+            "dsmctl bench --reads 101",
+            "dsmctl bench --duration 0s",
+            "dsmctl bench --count 0",
+            "dsmctl bench --count 5 --duration 1s",
+            "dsmctl bench --range 0",
+            "dsmctl bench --seed -1",
             "dsmctl --timeout 0s status",
             "dsmctl config",
             "dsmctl memory accept-empty -1",

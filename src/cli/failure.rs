@@ -86,6 +86,9 @@ pub(super) enum Failure {
     /// Whoever was asked on the terminal did not say yes.
     #[error("nothing was changed")]
     Declined,
+    /// Requests of a load failed; the report has each kind with its reason.
+    #[error("{failed} of {asked} requests failed: the report says why")]
+    Requests { failed: u64, asked: u64, code: u8 },
     /// Some servers are down or refuse; each has been shown with its reason.
     #[error("{}", Servers { down: *down, refused: *refused, asked: *asked })]
     Servers { down: usize, refused: usize, asked: usize, code: u8 },
@@ -191,7 +194,7 @@ impl Failure {
             Self::OutputClosed => 0,
             Self::Memory(error) => code_of_memory(error),
             Self::Partly { cause, .. } => cause.code(),
-            Self::Servers { code, .. } | Self::Snapshots { code, .. } => *code,
+            Self::Servers { code, .. } | Self::Snapshots { code, .. } | Self::Requests { code, .. } => *code,
             Self::Snapshot(error) => code_of_snapshot(error),
             Self::SnapshotDirectory(error) => code_of_reading(error.kind()),
             Self::Create(error) => error.exit_code(),
@@ -241,7 +244,7 @@ fn code_of_reading(kind: io::ErrorKind) -> u8 {
     }
 }
 
-fn code_of_memory(error: &client::Error) -> u8 {
+pub(super) fn code_of_memory(error: &client::Error) -> u8 {
     use client::Error as E;
     match error {
         E::OutsideMemory(_) | E::Unaligned { .. } => exit::DATA,

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod atomic;
+mod bench;
 mod change;
 mod configuration;
 mod failure;
@@ -96,6 +97,7 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
         Command::Locate(locate) => locate::run(locate, &session()?)?,
         Command::Status(status) => status::run(status, &session()?)?,
         Command::Ping(ping) => ping::run(ping, &session()?)?,
+        Command::Bench(bench) => bench::run(bench, &session()?)?,
         Command::Snapshot(command) => return snapshot::run(command, global),
         Command::Memory(Memory::AcceptEmpty(accept)) => memory::accept_empty(accept, global)?,
         Command::Config(Configuration::Check) => configuration::check(global)?,

@@ -11,8 +11,19 @@ const MARK: u8 = 0;
 
 /// The options whose next argument is none of theirs; and `--range`, whose two numbers are to be marked when they are
 /// negative, as any other number is, so that the error can say so.
-const SWITCHES: [&[u8]; 10] =
-    [b"--json", b"--wide", b"--help", b"-h", b"--version", b"-V", b"--allow-partial", b"--force", b"--yes", b"--range"];
+const SWITCHES: [&[u8]; 11] = [
+    b"--json",
+    b"--wide",
+    b"--help",
+    b"-h",
+    b"--version",
+    b"-V",
+    b"--allow-partial",
+    b"--force",
+    b"--yes",
+    b"--histogram",
+    b"--range",
+];
 
 /// The same mark in texts that clap made of arguments.
 pub(super) const MARK_IN_TEXT: char = '\0';

@@ -78,9 +78,17 @@ pub(super) fn index(text: &str) -> Result<usize, String> {
 
 /// Parses a deadline: a duration with a unit, such as `5s` or `500ms`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    match duration_or_none(text)? {
+        duration if TIMEOUT.contains(&duration) => Ok(duration),
+        _ => Err("allowed is a duration from 1ms to 24h".to_owned()),
+    }
+}
+
+/// The same, and `0s` for no time at all.
+pub(super) fn duration_or_none(text: &str) -> Result<Duration, String> {
     match parse_duration(text) {
-        Some(duration) if TIMEOUT.contains(&duration) => Ok(duration),
-        Some(_) => Err("allowed is a duration from 1ms to 24h".to_owned()),
+        Some(duration) if duration <= *TIMEOUT.end() => Ok(duration),
+        Some(_) => Err("allowed is a duration of up to 24h".to_owned()),
         None => Err(format!("{text:?} is not a duration: allowed are 5s, 500ms and sums such as 1m 30s")),
     }
 }
@@ -142,6 +150,8 @@ mod tests {
         for text in ["0s", "5", "", "-1s", "soon", "25h", "1day"] {
             assert!(duration(text).is_err(), "{text}");
         }
+        assert_eq!(duration_or_none("0s"), Ok(Duration::ZERO));
+        assert!(duration_or_none("5").is_err() && duration_or_none("25h").is_err());
     }
 
     proptest! {

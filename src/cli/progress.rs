@@ -1,4 +1,4 @@
-//! A bar on the terminal for transfers that take a while.
+//! A bar on the terminal for transfers that take a while, and a line for what has no end to draw near.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -74,5 +74,31 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// A line of text on standard error that is always the newest, only when that is a terminal, and gone in the end.
+#[derive(Debug)]
+pub(super) struct Line(ProgressBar);
+
+impl Line {
+    /// Shows nothing yet.
+    pub(super) fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{msg}") {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    /// Shows this text instead of the last one.
+    pub(super) fn show(&mut self, text: &str) {
+        self.0.set_message(text.to_owned());
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }

@@ -176,6 +176,15 @@ impl<'a> Pipeline<'a> {
         self.entries.len()
     }
 
+    /// Whether the outcome of the oldest request is there, so that [`next`](Iterator::next) returns it without waiting. To
+    /// collect all that came together before more is submitted lets requests, too, go out together.
+    #[must_use]
+    pub fn is_next_ready(&self) -> bool {
+        let Some(Entry { servers, .. }) = self.entries.front() else { return false };
+        let mut concerned = self.lanes.iter().filter(|lane| servers.contains(&lane.server()));
+        concerned.all(Lane::front_is_finished)
+    }
+
     pub(super) fn atomic(&mut self, address: u64, operation: AtomicOperation) -> Result<(), Error> {
         if !address.is_multiple_of(8) {
             return Err(Error::Unaligned { address });

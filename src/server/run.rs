@@ -10,11 +10,10 @@ use super::{listener, patience, start, supervisor};
 use crate::config::{Config, check_capacity, own_index};
 use crate::log::{Destination, Event, OperationLog};
 use crate::segment::{Segment, overhead};
-use crate::sys::listening;
+use crate::sys::{descriptors, listening};
 use ::log::LevelFilter;
 use clap::Parser;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -153,10 +152,7 @@ fn finish(context: &Context) {
 /// connections have.
 fn raise_descriptor_limit(connections: usize) -> usize {
     let needed = connections as u64 + OTHER_DESCRIPTORS;
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return connections };
-    let wanted = (needed + listener::MAX_TOLD as u64).min(hard).max(soft);
-    let raised = soft >= wanted || setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok();
-    let files = if raised { wanted } else { soft };
+    let Some(files) = descriptors::allow(needed + listener::MAX_TOLD as u64) else { return connections };
     if files >= needed {
         return connections.max(usize::try_from(files - OTHER_DESCRIPTORS).unwrap_or(usize::MAX));
     }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod clock;
+pub(crate) mod descriptors;
 pub(crate) mod listening;
 pub(crate) mod mapping;
 pub(crate) mod ofd;

@@ -4,10 +4,10 @@
 // The doc comments are the help text, where backticks would stand as they are.
 #![allow(clippy::doc_markdown)]
 
+use crate::cli::arguments::Range;
 use crate::cli::negative;
-use crate::cli::number;
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use clap::{ArgAction, Args, Subcommand, ValueHint};
+use clap::{Args, Subcommand, ValueHint};
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
@@ -96,29 +96,6 @@ pub(in crate::cli) struct Diff {
     pub(in crate::cli) other: Option<PathBuf>,
     #[command(flatten)]
     pub(in crate::cli) range: Range,
-}
-
-/// `--range`, for the commands that can do with a part of the memory.
-#[derive(Debug, Args)]
-pub(in crate::cli) struct Range {
-    /// Only these addresses
-    #[arg(
-        long,
-        action = ArgAction::Set,
-        num_args = 2,
-        value_names = ["ADDRESS", "LENGTH"],
-        value_hint = ValueHint::Other,
-        value_parser = number::quantity
-    )]
-    range: Option<Vec<u64>>,
-}
-
-impl Range {
-    /// The address and the length, if they were given.
-    pub(in crate::cli) fn given(&self) -> Option<(u64, u64)> {
-        // clap takes two values or none.
-        self.range.as_deref().and_then(|values| Some((*values.first()?, *values.get(1)?)))
-    }
 }
 
 fn path() -> impl TypedValueParser<Value = PathBuf> {

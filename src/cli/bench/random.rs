@@ -17,6 +17,13 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
+    /// A number below `bound`, which is not zero. By multiplication, whose bias nobody sees below 2^32 (Lemire, TOMACS 2019).
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // The high half of the product is below the bound.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    }
+
     pub(crate) fn fill(&mut self, data: &mut [u8]) {
         for word in data.chunks_mut(8) {
             let bytes = self.next().to_le_bytes();

@@ -1,0 +1,157 @@
+//! What was counted: how many requests of each kind, how long they took, and what failed.
+
+use super::histogram::Histogram;
+use super::plan::Kind;
+use crate::cli::failure::code_of_memory;
+use crate::client::Error;
+use std::time::{Duration, Instant};
+
+/// The requests of one kind that succeeded.
+pub(super) struct Latencies {
+    histogram: Histogram,
+    pub(super) count: u64,
+    /// All in nanoseconds.
+    sum: u128,
+    least: u64,
+    greatest: u64,
+}
+
+impl Latencies {
+    pub(super) fn new() -> Self {
+        Self { histogram: Histogram::new(), count: 0, sum: 0, least: u64::MAX, greatest: 0 }
+    }
+
+    #[inline]
+    fn add(&mut self, time: Duration) {
+        // 584 years are not told from more.
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.histogram.add(nanoseconds);
+        self.count += 1;
+        self.sum += u128::from(nanoseconds);
+        self.least = self.least.min(nanoseconds);
+        self.greatest = self.greatest.max(nanoseconds);
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.histogram.merge(&other.histogram);
+        self.count += other.count;
+        self.sum += other.sum;
+        self.least = self.least.min(other.least);
+        self.greatest = self.greatest.max(other.greatest);
+    }
+
+    /// Least, mean, the time that half, 90 %, 99 % and 99.9 % stayed within, and greatest, in nanoseconds; none without a
+    /// request.
+    pub(super) fn summary(&self) -> Option<[u64; 7]> {
+        let within = |one_in| Some(self.histogram.all_but(one_in)?.clamp(self.least, self.greatest));
+        // A mean of numbers of 64 bits is one.
+        #[allow(clippy::cast_possible_truncation)]
+        let mean = self.sum.checked_div(u128::from(self.count))? as u64;
+        Some([self.least, mean, within(2)?, within(10)?, within(100)?, within(1000)?, self.greatest])
+    }
+
+    /// See [`Histogram::buckets`].
+    pub(super) fn buckets(&self) -> impl Iterator<Item = (u64, u64, u64)> {
+        self.histogram.buckets()
+    }
+}
+
+/// Requests that failed in the same way at the same server.
+pub(super) struct Failed {
+    pub(super) count: u64,
+    /// What the first of them said.
+    pub(super) error: Error,
+}
+
+impl Failed {
+    /// The way they failed.
+    pub(super) fn kind(&self) -> &'static str {
+        name(&self.error)
+    }
+
+    fn is_like(&self, error: &Error) -> bool {
+        (self.kind(), self.error.server()) == (name(error), error.server())
+    }
+}
+
+fn name(error: &Error) -> &'static str {
+    match error {
+        Error::OutsideMemory(_) => "outside-memory",
+        Error::Unaligned { .. } => "unaligned",
+        Error::NoSuchServer { .. } => "no-such-server",
+        Error::NoRoom { .. } => "no-room",
+        Error::Unavailable { .. } => "unavailable",
+        Error::OutcomeUnknown { .. } => "outcome-unknown",
+        Error::MemoryLost { .. } => "memory-lost",
+        Error::LayoutDiffers { .. } => "layout-differs",
+        Error::Refused { refusal, .. } => refusal.code.name(),
+        Error::Protocol { .. } => "protocol",
+    }
+}
+
+/// Of one connection, or of all.
+pub(super) struct Tally {
+    latencies: [Latencies; Kind::ALL.len()],
+    pub(super) failed: Vec<Failed>,
+    /// From the first request to the last reply; none if there was none.
+    time: Option<(Instant, Instant)>,
+}
+
+impl Tally {
+    pub(super) fn new() -> Self {
+        Self { latencies: std::array::from_fn(|_| Latencies::new()), failed: Vec::new(), time: None }
+    }
+
+    /// Counts a request that took `time`.
+    #[inline]
+    pub(super) fn succeeded(&mut self, kind: Kind, time: Duration) {
+        self.latencies[kind as usize].add(time);
+    }
+
+    /// Counts requests that failed.
+    pub(super) fn failed(&mut self, count: u64, error: Error) {
+        match self.failed.iter_mut().find(|failed| failed.is_like(&error)) {
+            Some(failed) => failed.count += count,
+            None => self.failed.push(Failed { count, error }),
+        }
+    }
+
+    /// Says when it was.
+    pub(super) fn took(&mut self, begin: Instant, end: Instant) {
+        let (first, last) = self.time.unwrap_or((begin, end));
+        self.time = Some((first.min(begin), last.max(end)));
+    }
+
+    pub(super) fn merge(&mut self, other: Self) {
+        self.latencies.iter_mut().zip(&other.latencies).for_each(|(ours, theirs)| ours.merge(theirs));
+        other.failed.into_iter().for_each(|failed| self.failed(failed.count, failed.error));
+        if let Some((begin, end)) = other.time {
+            self.took(begin, end);
+        }
+    }
+
+    /// The requests of one kind that succeeded.
+    pub(super) fn of(&self, kind: Kind) -> &Latencies {
+        &self.latencies[kind as usize]
+    }
+
+    /// The requests that succeeded, of any kind.
+    pub(super) fn all(&self) -> Latencies {
+        let mut all = Latencies::new();
+        self.latencies.iter().for_each(|latencies| all.merge(latencies));
+        all
+    }
+
+    pub(super) fn failures(&self) -> u64 {
+        self.failed.iter().map(|failed| failed.count).sum()
+    }
+
+    /// The greatest exit code that the failures have; none without one.
+    pub(super) fn code(&self) -> Option<u8> {
+        self.failed.iter().map(|failed| code_of_memory(&failed.error)).max()
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.time.map_or(Duration::ZERO, |(begin, end)| end - begin)
+    }
+}
