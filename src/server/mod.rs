@@ -12,7 +12,6 @@ mod listener;
 mod log_gate;
 mod notify;
 mod patience;
-mod polling;
 mod reload;
 mod run;
 mod session;

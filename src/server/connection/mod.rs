@@ -1,27 +1,25 @@
 //! A connection: bytes in, requests executed, replies out. The same code serves a thread of its own, whose calls
 //! block, and a thread that many connections share, whose calls do not.
 
-use super::buffer::{BASE, Buffer, OutOfMemory};
+mod batch;
+mod polling;
+mod receive;
+
+use super::buffer::Buffer;
 use super::context::{Context, Place};
-use super::conversation::{After, Conversation, Executor, busy, refuse, superseded};
-use super::polling::{self, Polling};
-use crate::protocol::{Code, HEADER, Opcode, Refusal, RequestHeader, split_request};
+use super::conversation::{Conversation, Executor, refuse, superseded};
+use crate::protocol::{Code, Opcode, Refusal, RequestHeader, split_request};
+use batch::Batch;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use nix::sys::socket::{MsgFlags, send};
+use polling::Polling;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Replies are sent when this many bytes have gathered, though more requests wait.
-const FLUSH: usize = 256 << 10;
-
 /// Receives of one connection before others on the same thread get their turn.
 const TURNS: u32 = 16;
-
-/// Requests whose memory is fetched before the first of them is executed: some more than the cache lines that a processor
-/// waits for at once.
-const AHEAD: u32 = 16;
 
 /// How long a refused client has to take the refusal, before the connection is closed under it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -60,17 +58,6 @@ pub(super) enum Next {
     Thaw,
     /// Its end.
     Close,
-}
-
-/// Why no more requests are executed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Batch {
-    /// There are no more.
-    Done,
-    /// Replies must be sent first.
-    Full,
-    /// The next one changes memory that stands still, and others wait for this thread.
-    Frozen,
 }
 
 /// Where the connection stands.
@@ -215,79 +202,6 @@ impl Connection {
         None
     }
 
-    /// Executes the complete requests in the buffer.
-    fn execute_batch(&mut self, executor: &mut Executor, mode: Mode) -> Batch {
-        let mut announced = 0;
-        while self.output.len() < FLUSH {
-            if announced == 0 {
-                announced = self.announce(executor);
-            }
-            announced = announced.saturating_sub(1);
-            let (header, rest) = match split_request(self.input.as_slice()) {
-                Ok(Some(frame)) => frame,
-                Ok(None) => {
-                    self.expect_bytes(executor, HEADER);
-                    return Batch::Done;
-                }
-                Err(refusal) => {
-                    self.refuse(executor, &refusal);
-                    return Batch::Done;
-                }
-            };
-            // At most MAX_PAYLOAD, as split_request has checked.
-            let payload = header.payload.get() as usize;
-            let Some(payload) = rest.get(..payload) else {
-                self.expect_bytes(executor, HEADER + payload);
-                return Batch::Done;
-            };
-            if mode == Mode::Shared && executor.worker.is_frozen() && mutates(&header) {
-                return Batch::Frozen;
-            }
-            let after = self.conversation.answer(executor, &header, payload, &mut self.output);
-            let frame = HEADER + payload.len();
-            self.input.consume(frame);
-            self.input_deadline = None;
-            self.answered += 1;
-            if after == After::End {
-                self.phase = Phase::Ending;
-                return Batch::Done;
-            }
-        }
-        Batch::Full
-    }
-
-    /// Has the processor fetch the memory that the next requests are about, while the first of them is executed. Returns
-    /// how many requests it looked at.
-    fn announce(&self, executor: &Executor) -> u32 {
-        let mut rest = self.input.as_slice();
-        for count in 0..AHEAD {
-            let Ok(Some((header, tail))) = split_request(rest) else { return count };
-            let payload = header.payload.get() as usize;
-            let reads = header.opcode == Opcode::Read as u8;
-            let length = if reads { usize::try_from(header.operand.get()).unwrap_or(0) } else { payload };
-            executor.worker.announce(header.offset.get(), length);
-            rest = tail.get(payload..).unwrap_or_default();
-        }
-        AHEAD
-    }
-
-    /// Makes room for a frame of which a part may be there, and sees to it that it is whole in time.
-    fn expect_bytes(&mut self, executor: &Executor, frame: usize) {
-        let missing = if self.input.is_empty() { BASE } else { frame - self.input.len() };
-        if self.input.reserve(missing).is_err() {
-            self.refuse(executor, &busy(OutOfMemory));
-            return;
-        }
-        match self.input_deadline {
-            None if !self.input.is_empty() => {
-                self.input_deadline = Some(Instant::now() + executor.context.limits.request_timeout());
-            }
-            // A client that sends a byte now and then never lets the receive run into its own time limit.
-            Some(deadline) if Instant::now() >= deadline => self.refuse_as_too_slow(executor),
-            _ => {}
-        }
-    }
-
     fn refuse_as_too_slow(&mut self, executor: &Executor) {
         let message = if self.conversation.is_open() {
             "a request was begun and not finished within limits.request_timeout"
@@ -362,74 +276,8 @@ impl Connection {
         Err(Next::Close)
     }
 
-    fn receive(&mut self, mode: Mode) -> nix::Result<usize> {
-        if mode == Mode::Blocking && self.polling.is_worthwhile() {
-            if let Some(received) = self.look() {
-                self.polling.hit();
-                return received;
-            }
-            self.polling.missed();
-        }
-        let begun = Instant::now();
-        let received = self.receive_with(mode.flags());
-        if mode == Mode::Blocking && received.is_ok() {
-            self.polling.slept(begun.elapsed());
-        }
-        received
-    }
-
-    /// Looks for bytes without sleeping, for a moment in which others may have the processor. None when there are none.
-    fn look(&mut self) -> Option<nix::Result<usize>> {
-        let begun = Instant::now();
-        loop {
-            match self.receive_with(Mode::Shared.flags()) {
-                Err(Errno::EAGAIN) if begun.elapsed() >= polling::LONGEST => return None,
-                Err(Errno::EAGAIN) => std::thread::yield_now(),
-                received => return Some(received),
-            }
-        }
-    }
-
-    fn receive_with(&mut self, flags: MsgFlags) -> nix::Result<usize> {
-        let room = self.input.room();
-        let count = recv(self.socket.as_raw_fd(), room, flags)?;
-        self.drained = count < room.len();
-        self.input.commit(count);
-        if !self.drained {
-            self.input.widen();
-        }
-        Ok(count)
-    }
-
     fn shrink_if_idle(&mut self) {
         self.input.shrink_if_idle();
         self.output.shrink_if_idle();
     }
-
-    fn begin_discarding(&mut self) {
-        self.phase = Phase::Discarding;
-        self.output_deadline = Some(Instant::now() + LINGER);
-        // Gone already: then the next receive says so.
-        let _ = self.socket.shutdown(Shutdown::Write);
-    }
-
-    fn discard(&mut self, mode: Mode) -> Next {
-        let mut scratch = [0; 4096];
-        for _ in 0..TURNS {
-            if self.output_deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Next::Close;
-            }
-            match recv(self.socket.as_raw_fd(), &mut scratch, mode.flags()) {
-                Ok(0) => return Next::Close,
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Next::Read,
-                Err(_) => return Next::Close,
-            }
-        }
-        Next::Again
-    }
-}
-
-fn mutates(header: &RequestHeader) -> bool {
-    Opcode::from_number(header.opcode).is_some_and(Opcode::mutates)
 }

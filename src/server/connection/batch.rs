@@ -1,0 +1,104 @@
+//! The requests that have come together: executed one after the other, and answered together.
+
+use super::{Connection, Mode, Phase};
+use crate::protocol::{HEADER, Opcode, RequestHeader, split_request};
+use crate::server::buffer::{BASE, OutOfMemory};
+use crate::server::conversation::{After, Executor, busy};
+use std::time::Instant;
+
+/// Replies are sent when this many bytes have gathered, though more requests wait.
+const FLUSH: usize = 256 << 10;
+
+/// Requests whose memory is fetched before the first of them is executed: some more than the cache lines that a processor
+/// waits for at once.
+const AHEAD: u32 = 16;
+
+/// Why no more requests are executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Batch {
+    /// There are no more.
+    Done,
+    /// Replies must be sent first.
+    Full,
+    /// The next one changes memory that stands still, and others wait for this thread.
+    Frozen,
+}
+
+impl Connection {
+    /// Executes the complete requests in the buffer.
+    pub(super) fn execute_batch(&mut self, executor: &mut Executor, mode: Mode) -> Batch {
+        let mut announced = 0;
+        while self.output.len() < FLUSH {
+            if announced == 0 {
+                announced = self.announce(executor);
+            }
+            announced = announced.saturating_sub(1);
+            let (header, rest) = match split_request(self.input.as_slice()) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => {
+                    self.expect_bytes(executor, HEADER);
+                    return Batch::Done;
+                }
+                Err(refusal) => {
+                    self.refuse(executor, &refusal);
+                    return Batch::Done;
+                }
+            };
+            // At most MAX_PAYLOAD, as split_request has checked.
+            let payload = header.payload.get() as usize;
+            let Some(payload) = rest.get(..payload) else {
+                self.expect_bytes(executor, HEADER + payload);
+                return Batch::Done;
+            };
+            if mode == Mode::Shared && executor.worker.is_frozen() && mutates(&header) {
+                return Batch::Frozen;
+            }
+            let after = self.conversation.answer(executor, &header, payload, &mut self.output);
+            let frame = HEADER + payload.len();
+            self.input.consume(frame);
+            self.input_deadline = None;
+            self.answered += 1;
+            if after == After::End {
+                self.phase = Phase::Ending;
+                return Batch::Done;
+            }
+        }
+        Batch::Full
+    }
+
+    /// Has the processor fetch the memory that the next requests are about, while the first of them is executed. Returns
+    /// how many requests it looked at.
+    fn announce(&self, executor: &Executor) -> u32 {
+        let mut rest = self.input.as_slice();
+        for count in 0..AHEAD {
+            let Ok(Some((header, tail))) = split_request(rest) else { return count };
+            let payload = header.payload.get() as usize;
+            let reads = header.opcode == Opcode::Read as u8;
+            let length = if reads { usize::try_from(header.operand.get()).unwrap_or(0) } else { payload };
+            executor.worker.announce(header.offset.get(), length);
+            rest = tail.get(payload..).unwrap_or_default();
+        }
+        AHEAD
+    }
+
+    /// Makes room for a frame of which a part may be there, and sees to it that it is whole in time.
+    fn expect_bytes(&mut self, executor: &Executor, frame: usize) {
+        let missing = if self.input.is_empty() { BASE } else { frame - self.input.len() };
+        if self.input.reserve(missing).is_err() {
+            self.refuse(executor, &busy(OutOfMemory));
+            return;
+        }
+        match self.input_deadline {
+            None if !self.input.is_empty() => {
+                self.input_deadline = Some(Instant::now() + executor.context.limits.request_timeout());
+            }
+            // A client that sends a byte now and then never lets the receive run into its own time limit.
+            Some(deadline) if Instant::now() >= deadline => self.refuse_as_too_slow(executor),
+            _ => {}
+        }
+    }
+}
+
+fn mutates(header: &RequestHeader) -> bool {
+    Opcode::from_number(header.opcode).is_some_and(Opcode::mutates)
+}

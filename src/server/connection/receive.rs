@@ -1,0 +1,73 @@
+//! What comes from the client: to be executed, or to be thrown away.
+
+use super::{Connection, LINGER, Mode, Next, Phase, TURNS, polling};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::time::Instant;
+
+impl Connection {
+    /// Receives what has come, into the input. In [`Mode::Blocking`] it waits.
+    pub(super) fn receive(&mut self, mode: Mode) -> nix::Result<usize> {
+        if mode == Mode::Blocking && self.polling.is_worthwhile() {
+            if let Some(received) = self.look() {
+                self.polling.hit();
+                return received;
+            }
+            self.polling.missed();
+        }
+        let begun = Instant::now();
+        let received = self.receive_with(mode.flags());
+        if mode == Mode::Blocking && received.is_ok() {
+            self.polling.slept(begun.elapsed());
+        }
+        received
+    }
+
+    /// Looks for bytes without sleeping, for a moment in which others may have the processor. None when there are none.
+    fn look(&mut self) -> Option<nix::Result<usize>> {
+        let begun = Instant::now();
+        loop {
+            match self.receive_with(Mode::Shared.flags()) {
+                Err(Errno::EAGAIN) if begun.elapsed() >= polling::LONGEST => return None,
+                Err(Errno::EAGAIN) => std::thread::yield_now(),
+                received => return Some(received),
+            }
+        }
+    }
+
+    fn receive_with(&mut self, flags: MsgFlags) -> nix::Result<usize> {
+        let room = self.input.room();
+        let count = recv(self.socket.as_raw_fd(), room, flags)?;
+        self.drained = count < room.len();
+        self.input.commit(count);
+        if !self.drained {
+            self.input.widen();
+        }
+        Ok(count)
+    }
+
+    pub(super) fn begin_discarding(&mut self) {
+        self.phase = Phase::Discarding;
+        self.output_deadline = Some(Instant::now() + LINGER);
+        // Gone already: then the next receive says so.
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    pub(super) fn discard(&mut self, mode: Mode) -> Next {
+        let mut scratch = [0; 4096];
+        for _ in 0..TURNS {
+            if self.output_deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Next::Close;
+            }
+            match recv(self.socket.as_raw_fd(), &mut scratch, mode.flags()) {
+                Ok(0) => return Next::Close,
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Next::Read,
+                Err(_) => return Next::Close,
+            }
+        }
+        Next::Again
+    }
+}
