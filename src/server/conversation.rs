@@ -228,7 +228,8 @@ impl Conversation {
                      restore), or begin with zeros (dsmctl memory accept-empty)"
                 ),
             ),
-            Shut::Restoring => Refusal::new(
+            // The second is for local clients, and not said to a server's own worker.
+            Shut::Restoring | Shut::ServerOnly => Refusal::new(
                 Code::Restoring,
                 format!(
                     "server {index} is waiting for restore: a snapshot is being put back. If that was cut short, do it \

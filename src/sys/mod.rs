@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod listening;
 pub(crate) mod mapping;
 pub(crate) mod ofd;
+pub(crate) mod own_file;
 pub(crate) mod priority;
 pub(crate) mod queue;
 pub(crate) mod semaphore;
