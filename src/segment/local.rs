@@ -51,10 +51,10 @@ impl Segment {
         Field::LocalAccess.of(&self.shared.mapping).store(0, Ordering::SeqCst);
     }
 
-    /// Whether this process made it, and not a parent that it was forked from: only then it may be used.
+    /// Whether the object has lost its name, and so whoever opens the segment finds another one or none. A system call.
     #[must_use]
-    pub fn is_own(&self) -> bool {
-        !self.shared.is_inherited()
+    pub fn is_removed(&self) -> bool {
+        fstat(&self.shared.file).is_ok_and(|status| status.st_nlink == 0)
     }
 
     /// What local clients have done since the segment was made.
