@@ -53,7 +53,12 @@ fn measure(count: u32, ping: impl Fn() -> Result<Duration, Error>) -> Result<Tim
     Ok(times)
 }
 
-fn show(ping: &Ping, session: &Session, servers: &[usize], answers: &[Result<(Times, DataPath), Error>]) -> Result<(), Failure> {
+fn show(
+    ping: &Ping,
+    session: &Session,
+    servers: &[usize],
+    answers: &[Result<(Times, DataPath), Error>],
+) -> Result<(), Failure> {
     let addresses = session.layout().addresses();
     if session.json {
         let rows: Vec<Value> = servers
