@@ -102,6 +102,8 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
         segment.refuse_local();
     }
     let context = Arc::new(Context::new(&config, index, segment, operation_log, most_connections));
+    // Before: whoever finds a server that listens finds it decided.
+    context.decide_local_access();
     let listener = listening::listen(bound).map_err(Failure::listen(address))?;
     let address = listener.local_addr().map_err(Failure::listen(address))?;
     let threads = Threads::start(&context).map_err(Failure::Threads)?;
@@ -114,7 +116,6 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
             .map_err(Failure::Threads)?
     };
     supervisor::start(Arc::clone(&context), address).map_err(Failure::Threads)?;
-    context.decide_local_access();
     ::log::info!(
         MESSAGE_ID = Event::Ready.id(), DSM_SERVER = index, DSM_INCARNATION = format!("{:016x}", context.segment.incarnation());
         "ready: {} bytes as server {index} of {} on {address}, incarnation {:016x}",
