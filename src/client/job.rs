@@ -235,6 +235,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_done_at_once_is_not_cut() {
+        let mut job = Job::new(Work::Copy { from: 0, backward: true }, 8, 2 * MAX_ATOMIC + 3);
+        assert_eq!(job.peek(), Some((MAX_ATOMIC + 3, MAX_ATOMIC)));
+        job.done_at_once(0);
+        assert!(!job.is_finished());
+        assert_eq!(parts(&mut job), [(3, MAX_ATOMIC), (0, 3)]);
+        let mut job = Job::new(Work::Atomic(AtomicOperation::Add(1)), 8, 8);
+        job.done_at_once(41);
+        assert!(job.is_finished() && matches!(job.outcome(), Ok(Value::Old(41))));
+    }
+
+    #[test]
     fn a_failed_part_ends_the_cutting_and_awaits_the_others() {
         let mut job = Job::new(Work::Fill(1), 0, 3 * MAX_ATOMIC);
         job.cut();

@@ -2,7 +2,8 @@
 //!
 //! A child inherits the descriptors of its parent, and with them its open-file-description locks: such a lock would go on
 //! saying that the parent lives, after its death. So every file whose lock stands for this process is in a table, and a
-//! handler of `pthread_atfork(3)` closes them in the child. A child that a process makes in another way, to call
+//! handler of `pthread_atfork(3)` closes them in the child, which has no mapping of them either
+//! ([`super::mapping`]). A child that a process makes in another way, to call
 //! `execve(2)` at once as `posix_spawn(3)` does, keeps them until then: they are all close-on-exec.
 
 use nix::errno::Errno;
