@@ -276,9 +276,8 @@ fn mutate(history: &mut [Event], which: usize, by: u64) {
                 values[place] = values[place].wrapping_add(by) % 4;
             }
             Action::Atomic { old: Some(old), .. } => *old = old.wrapping_add(by) % 4,
-            Action::Atomic { .. } => {}
             Action::Copy { to, .. } => *to = 0,
-            Action::Perhaps(_) => {}
+            Action::Atomic { .. } | Action::Perhaps(_) => {}
         }
     }
 }

@@ -43,7 +43,7 @@ fn victim_process() {
     let client = Client::new(&dsm::config::Config::load(&dsm::config::Config::find(None)).unwrap());
     assert_eq!(client.data_path(0).unwrap(), DataPath::Local);
     crash::arm(point, if stalls == "1" { Action::Stall } else { Action::Die });
-    client.write(ADDRESS, &[2; LENGTH]).unwrap();
+    client.write(ADDRESS, &vec![2; LENGTH]).unwrap();
 }
 
 /// Changes every page of the memory without changing it, and so meets every stripe.

@@ -1,4 +1,4 @@
-//! A child made by fork() uses nothing of its parent's: the parent's death is seen while the child lives, and the child
+//! A child made by `fork(2)` uses nothing of its parent's: the parent's death is seen while the child lives, and the child
 //! gives nothing back that is its parent's, or by then somebody else's.
 
 // The lint spares #[test] functions, not what they call.

@@ -152,11 +152,11 @@ fn now() -> u64 {
 fn work(
     client: &Client,
     id: u64,
-    seed: u64,
+    start: u64,
     mut is_over: impl FnMut() -> bool,
     mut tell: impl FnMut(u64, &Action, Option<&[u64]>),
 ) {
-    let (mut random, mut values, mut seen) = (Random::seeded(seed), 0, [0; CELLS.len()]);
+    let (mut random, mut values, mut seen) = (Random::seeded(start), 0, [0; CELLS.len()]);
     while !is_over() {
         let action = plan(
             &mut random,

@@ -15,7 +15,8 @@ const K: u64 = 1 << 20;
 
 /// mcomp.cfg of a cluster, with an operation log beside it.
 fn set_log(cluster: &Cluster, text: &str, operations: &str) {
-    let log = format!("{text}\n[log]\noperations = {operations:?}\ndirectory = {:?}\n", cluster.directory());
+    let log =
+        format!("{text}\n[log]\noperations = {operations:?}\ndirectory = \"{}\"\n", cluster.directory().display());
     std::fs::write(cluster.config_path(), log).unwrap();
 }
 

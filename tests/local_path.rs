@@ -106,7 +106,7 @@ fn a_pipeline_over_local_and_other_servers_gives_every_outcome_in_order() {
     // The second server has an operation log: it is reached over TCP only.
     let cluster = Cluster::builder().servers(2).k(K).create();
     let text = std::fs::read_to_string(cluster.config_path()).unwrap();
-    let log = format!("{text}\n[log]\noperations = \"all\"\ndirectory = {:?}\n", cluster.directory());
+    let log = format!("{text}\n[log]\noperations = \"all\"\ndirectory = \"{}\"\n", cluster.directory().display());
     std::fs::write(cluster.directory().join("mcomp.1.cfg"), log).unwrap();
     cluster.start_server(0);
     cluster.start_server(1);
@@ -133,7 +133,7 @@ fn a_pipeline_over_local_and_other_servers_gives_every_outcome_in_order() {
     client.write(K - (2 << 20), &model).unwrap();
     assert!(client.read(K - (2 << 20), 3 << 20).unwrap() == model);
     client.copy(K - (2 << 20), K - (2 << 20) + 5, 3 << 20).unwrap();
-    assert!(client.read(K - (2 << 20), (3 << 20) + 5).unwrap() == [9; (3 << 20) + 5]);
+    assert!(client.read(K - (2 << 20), (3 << 20) + 5).unwrap() == vec![9; (3 << 20) + 5]);
 }
 
 #[test]

@@ -166,16 +166,12 @@ impl Attachment {
         if !is_over(pause) {
             return None;
         }
-        match self.segment.worker() {
-            Ok(mut worker) => {
-                worker.expect(self.incarnation);
-                Some(worker)
-            }
-            Err(_) => {
-                *pause = Some(Instant::now() + PAUSE);
-                None
-            }
-        }
+        let Ok(mut worker) = self.segment.worker() else {
+            *pause = Some(Instant::now() + PAUSE);
+            return None;
+        };
+        worker.expect(self.incarnation);
+        Some(worker)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The client library: the whole memory behind one object, whichever servers hold it.
 //!
 //! No thread of its own: a call drives the sockets it needs (`pump`), over *links* to servers that are kept for the next
-//! call (`pool`, `link`). Each link has a session (`session`), so that a request whose connection breaks is sent again
-//! and still takes effect once.
+//! call (`pool`, `link`), or works on the shared memory of a server on this host (`local`). Each link has a session
+//! (`session`), so that a request whose connection breaks is sent again and still takes effect once.
 
 mod buffer;
 mod connect;
@@ -46,7 +46,12 @@ const LARGE: u64 = 16 << 20;
 /// A range inside one server, up to [`MAX_ATOMIC`](crate::layout::MAX_ATOMIC) bytes long, is read or changed as one
 /// indivisible step. A longer one, or one over several servers, is a set of such steps, carried out in parallel.
 ///
-/// Each call has a deadline, and until then does all it can: it connects again, with pauses that grow, when a server
+/// What is on a server of this host is read and changed in its shared memory, where this process may open that (see
+/// [`LocalAccess`] and [`Client::data_path`]); with the same promises, and without a system call as a rule. The deadline does
+/// not bound such a step: it waits for those who are at work on the same pages, for the cut of a snapshot, and for the
+/// repair of what somebody left who died.
+///
+/// Anything else goes over the network. Each call has a deadline, and until then does all it can: it connects again, with pauses that grow, when a server
 /// restarts, and sends again what had no reply. Each change still takes effect once. When that cannot be told any more, the
 /// error is [`Error::OutcomeUnknown`]. One thing does not heed the deadline: host names in the network map are looked up
 /// by the system, which takes the time it takes; numeric addresses avoid it.

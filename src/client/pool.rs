@@ -35,7 +35,7 @@ pub(super) struct Shared {
 struct Peers {
     /// That of the process, see [`generation`].
     generation: u64,
-    peers: Vec<Peer>,
+    of_process: Vec<Peer>,
     of_child: OnceLock<Box<Peers>>,
 }
 
@@ -49,7 +49,7 @@ struct Peer {
 impl Peers {
     fn new(n: usize, is_child: bool) -> Self {
         let peer = |_| Peer { idle: Mutex::default(), local: (!is_child).then(Local::default) };
-        Self { generation: generation(), peers: (0..n).map(peer).collect(), of_child: OnceLock::new() }
+        Self { generation: generation(), of_process: (0..n).map(peer).collect(), of_child: OnceLock::new() }
     }
 
     /// Those of this process.
@@ -57,9 +57,9 @@ impl Peers {
     fn own(&self) -> &[Peer] {
         let mut found = self;
         while found.generation != generation() {
-            found = found.of_child.get_or_init(|| Box::new(Self::new(self.peers.len(), true)));
+            found = found.of_child.get_or_init(|| Box::new(Self::new(self.of_process.len(), true)));
         }
-        &found.peers
+        &found.of_process
     }
 }
 

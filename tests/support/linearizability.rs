@@ -46,6 +46,7 @@ pub(crate) enum Action {
         count: usize,
     },
     /// This was begun by somebody who was killed: it has happened, wholly, or it never will.
+    #[allow(dead_code)] // Not every test kills those whose actions it records.
     Perhaps(Box<Action>),
 }
 
@@ -255,9 +256,10 @@ impl<'a> Search<'a> {
             }
             // Numbers beyond those of the events stand for events that do not happen.
             let event = candidate % self.events.len();
-            let after = match candidate == event {
-                true => apply(&self.state, &self.events[event].action),
-                false => Some(self.state.clone()),
+            let after = if candidate == event {
+                apply(&self.state, &self.events[event].action)
+            } else {
+                Some(self.state.clone())
             };
             let Some(after) = after else { continue };
             let reach = frame.reach.max(event + 1);
