@@ -8,7 +8,6 @@
 mod linearizability;
 mod support;
 
-use dsm::client::DataPath;
 use dsm::protocol::{AtomicOperation, Word};
 use dsm::segment::crash::{self, Point};
 use dsm::segment::{Segment, Worker};
@@ -184,7 +183,6 @@ fn local_process() {
     let [id, seed, life] = words[..] else { panic!("{words:?}") };
     let config = dsm::config::Config::load(&dsm::config::Config::find(None)).unwrap();
     let client = Client::new(&config);
-    assert_eq!(client.data_path(0).unwrap(), DataPath::Local);
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(life));
         raise(Signal::SIGKILL).unwrap();

@@ -17,9 +17,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// the segment has workers; but those of others are not to be hoarded.
 const MAX_IDLE: usize = 4;
 
-/// How often it is looked whether somebody has removed the segment by hand while its server was dead, in ns: its server
-/// will begin with another one and cannot say it in this.
+/// How often it is looked, in ns, whether the segment still has its name and a server: what nobody can say in a segment whose
+/// server was killed, and which was then removed by hand, or never served again.
 const LOOK_INTERVAL: u64 = 100_000_000;
+
+/// How long a segment is used without a server, in ns. One that was killed is back sooner; and one that is not may have
+/// been replaced by one on another machine.
+const LONGEST_ABSENCE: u64 = 30_000_000_000;
 
 /// The way that requests to a server take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +63,9 @@ struct Attachment {
     incarnation: u64,
     /// Workers that nobody uses.
     idle: Vec<Worker>,
-    /// When it was last looked whether the segment still has its name, by the coarse clock.
+    /// When it was last looked after, and when a server was last seen, by the coarse clock.
     looked: u64,
+    served: u64,
 }
 
 /// A worker, for one call.
@@ -121,7 +126,7 @@ impl Shared {
         let now = clock::coarse();
         if now.wrapping_sub(attachment.looked) > LOOK_INTERVAL {
             attachment.looked = now;
-            if attachment.segment.is_removed() {
+            if !attachment.is_in_use(now) {
                 state.attachment = None;
                 return None;
             }
@@ -145,8 +150,9 @@ impl Shared {
             return None;
         };
         state.count += 1;
-        let (idle, looked) = (Vec::with_capacity(MAX_IDLE), clock::coarse());
-        state.attachment = Some(Attachment { segment, incarnation, idle, looked });
+        let now = clock::coarse();
+        let idle = Vec::with_capacity(MAX_IDLE);
+        state.attachment = Some(Attachment { segment, incarnation, idle, looked: now, served: now });
         Some(())
     }
 }
@@ -160,6 +166,15 @@ fn is_over(pause: &mut Option<Instant>) -> bool {
 }
 
 impl Attachment {
+    /// Whether the segment is what its server serves, or did not long ago.
+    #[cold]
+    fn is_in_use(&mut self, now: u64) -> bool {
+        if self.segment.is_served() {
+            self.served = now;
+        }
+        !self.segment.is_removed() && now.wrapping_sub(self.served) < LONGEST_ABSENCE
+    }
+
     /// One more worker, if there is one.
     #[cold]
     fn hire(&self, pause: &mut Option<Instant>) -> Option<Worker> {

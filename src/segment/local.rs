@@ -2,7 +2,7 @@
 
 use super::intent::LocalCounter;
 use super::open::attach;
-use super::participant::Role;
+use super::participant::{Role, SERVER};
 use super::superblock::{Field, has_fingerprint, permission};
 use super::{Segment, SegmentError, WORKERS};
 use crate::layout::{Fingerprint, Layout};
@@ -18,12 +18,11 @@ use std::sync::atomic::Ordering;
 const OTHERS: mode_t = 0o007;
 
 impl Segment {
-    /// Opens the segment of server `index` of `layout` as a client of it on its host, and tells its incarnation. Works also
-    /// while a server that was killed is away.
+    /// Opens the segment of server `index` of `layout` as a client of it on its host, and tells its incarnation.
     ///
     /// # Errors
     /// [`SegmentError::NotOurs`] when somebody made it who need not be trusted with the memory;
-    /// [`SegmentError::NotReady`] when its server does not let clients of this layout in, or its memory waits for a
+    /// [`SegmentError::NotReady`] when no server serves it, or not to clients of this layout, or its memory waits for a
     /// restore; see [`SegmentError`] for the others.
     pub fn attach_as_client(layout: &Layout, index: u32) -> Result<(Self, u64), SegmentError> {
         let fingerprint = layout.fingerprint();
@@ -33,7 +32,7 @@ impl Segment {
         // First the incarnation: one that a restore is about to replace is found to be shut, or is not the new one; one of
         // a segment that was thrown away is found without permission.
         let incarnation = segment.incarnation();
-        let admits = Field::LocalAccess.of(mapping).load(Ordering::Acquire) == permission;
+        let admits = Field::LocalAccess.of(mapping).load(Ordering::Acquire) == permission && segment.is_served();
         if admits && has_fingerprint(mapping, fingerprint) && segment.shut().is_none() && segment.is_ready() {
             Ok((segment, incarnation))
         } else {
@@ -55,6 +54,12 @@ impl Segment {
     #[must_use]
     pub fn is_removed(&self) -> bool {
         fstat(&self.shared.file).is_ok_and(|status| status.st_nlink == 0)
+    }
+
+    /// Whether there is a server that has it open now. A system call.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.shared.is_alive(SERVER)
     }
 
     /// What local clients have done since the segment was made.

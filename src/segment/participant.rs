@@ -164,7 +164,7 @@ impl Shared {
 
     /// What a lock of one's own tells about oneself is always "free": hence the first comparison. When the kernel
     /// cannot tell, the participant counts as alive: a repair under its feet would be worse than a wait.
-    fn is_alive(&self, index: usize) -> bool {
+    pub(super) fn is_alive(&self, index: usize) -> bool {
         index == self.participant || ofd::is_locked_elsewhere(self.file.as_fd(), byte(index)).unwrap_or(true)
     }
 
