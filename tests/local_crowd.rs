@@ -86,10 +86,25 @@ fn more_programs_than_participants_all_have_their_way() {
     println!("{local} of {PROCESSES} processes were local");
     assert!(local > 40 && local < PROCESSES, "{local}");
     assert_eq!(counted(&remote), PROCESSES * ROUNDS);
-    // A server that is started again finds a place and workers, and so does an agent.
+}
+
+#[test]
+fn a_server_and_an_agent_find_room_however_many_local_clients_there_are() {
+    let cluster = Cluster::start(1, K);
+    // Each is a participant of its own, and keeps a worker.
+    let crowd: Vec<Client> = (0..PROCESSES).map(|_| local_client(&cluster)).collect();
+    for client in &crowd {
+        client.fetch_add(COUNTERS, 1).unwrap();
+    }
+    let local = || crowd.iter().filter(|client| client.data_path(0).unwrap() == DataPath::Local).count();
+    println!("{} of {PROCESSES} clients are local", local());
+    assert_eq!(local(), 48, "as many as there are workers for them");
     cluster.restart(0);
     cluster.start_agents();
-    assert!(cluster.snapshot().path().exists());
+    let file = cluster.snapshot();
+    assert!(file.path().exists());
+    assert_eq!(word(&client(&cluster), COUNTERS), PROCESSES);
+    drop(crowd);
 }
 
 #[test]

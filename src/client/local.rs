@@ -232,3 +232,58 @@ impl fmt::Debug for Local {
         formatter.debug_struct("Local").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Layout;
+    use crate::segment::Start;
+    use std::ops::ControlFlow;
+
+    /// Its shared memory, removed at the end.
+    struct System(Layout);
+
+    impl System {
+        fn serve(&self) -> Segment {
+            Segment::serve(&self.0, 0, Start::Serve, &mut |_, _| ControlFlow::Continue(())).unwrap().segment
+        }
+    }
+
+    impl Drop for System {
+        fn drop(&mut self) {
+            let of_system = |name: &str| name.trim_start_matches("sem.").starts_with(&format!("{}.", self.0.name()));
+            for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
+                if of_system(&entry.file_name().to_string_lossy()) {
+                    std::fs::remove_file(entry.path()).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_segment_that_is_served_no_longer_is_given_up_after_a_while() {
+        let name = format!("dsmtest-{}-absence", std::process::id());
+        let system = System(Layout::new(&name, 1 << 20, vec!["127.0.0.1:1".into()]).unwrap());
+        let server = system.serve();
+        server.admit_local(system.0.fingerprint());
+        let shared = Shared::new(system.0.clone());
+        assert!(shared.is_local(0));
+        let is_in_use = |later| {
+            let mut state = shared.local(0).unwrap().state();
+            state.attachment.as_mut().unwrap().is_in_use(clock::coarse() + later)
+        };
+        assert!(is_in_use(LONGEST_ABSENCE) && is_in_use(2 * LONGEST_ABSENCE), "it is served");
+        drop(server);
+        shared.local(0).unwrap().forget();
+        assert!(!shared.is_local(0), "nobody begins without a server");
+        let server = system.serve();
+        shared.local(0).unwrap().forget();
+        assert!(shared.is_local(0));
+        drop(server);
+        assert!(is_in_use(LONGEST_ABSENCE / 2));
+        assert!(!is_in_use(LONGEST_ABSENCE + 1));
+        let server = system.serve();
+        assert!(is_in_use(LONGEST_ABSENCE + 1), "it is back");
+        drop(server);
+    }
+}
