@@ -10,6 +10,7 @@ use dsm::Client;
 use dsm::client::DataPath;
 use dsm::segment::crash::{self, Action, Point};
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{Cluster, client, local_client};
@@ -65,7 +66,8 @@ fn a_killed_local_client_leaves_a_whole_write_or_none_and_the_others_go_on_at_on
         .flat_map(|point| [(point, &remote), (point, &local)])
     {
         remote.fill(0, K, 1).unwrap();
-        assert!(!victim(&cluster, point, Action::Die).wait().unwrap().success(), "{point:?} was not reached");
+        let status = victim(&cluster, point, Action::Die).wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "{point:?} was not reached: {status}");
         let began = Instant::now();
         meet_all(other);
         assert!(began.elapsed() < GO_ON, "{point:?}: the others waited {:?}", began.elapsed());

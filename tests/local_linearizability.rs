@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, raise};
 use nix::time::{ClockId, clock_gettime};
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::random::Random;
@@ -268,7 +269,8 @@ fn one_life(cluster: &Cluster, worker: &mut Worker, id: usize, random: &mut Rand
             other => panic!("process {id} told {other:?}"),
         }
     }
-    assert!(!child.wait().unwrap().success(), "process {id} was not killed");
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "process {id} found something wrong: {status}");
     // After one turn on each stripe the dead is repaired: what it was at is done, or will never be.
     for page in 0..64 {
         worker.atomic(Word::new(page * 4096, K).unwrap(), AtomicOperation::Or(0), None).unwrap();
