@@ -2,14 +2,15 @@
 
 use super::intent::LocalCounter;
 use super::open::attach;
-use super::participant::{Role, SERVER};
+use super::participant::{Role, SERVER, byte};
 use super::superblock::{Field, has_fingerprint, permission};
 use super::{Segment, SegmentError, WORKERS};
 use crate::layout::{Fingerprint, Layout};
 use crate::protocol::LocalTraffic;
-use crate::sys::own_file;
+use crate::sys::{ofd, own_file};
 use nix::libc::mode_t;
 use nix::sys::stat::{FileStat, fstat};
+use nix::sys::uio::pread;
 use nix::unistd::{getegid, geteuid, getgroups};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
@@ -88,18 +89,25 @@ pub fn generation() -> u64 {
     own_file::generation()
 }
 
-/// Makes sure that the object was made by somebody who may be trusted with what this process writes: anybody may make
-/// files in /dev/shm, under any name.
-pub(super) fn check_owner(file: BorrowedFd<'_>, name: &str) -> Result<(), SegmentError> {
+/// Looks at an object before it is mapped and anybody hears of a new participant: whether it was made by somebody who may
+/// be trusted with what this process writes, for anybody may make files in /dev/shm, under any name; and whether it is
+/// served and open to clients. What changes meanwhile is found by the looks that follow.
+pub(super) fn check_door(file: BorrowedFd<'_>, name: &str, permission: u64) -> Result<(), SegmentError> {
     let failed = || SegmentError::system("look at", name);
     let status = fstat(file).map_err(failed())?;
     let mut groups = getgroups().map_err(failed())?;
     groups.push(getegid());
     let groups: Vec<u32> = groups.into_iter().map(nix::unistd::Gid::as_raw).collect();
-    if is_trusted(&status, geteuid().as_raw(), &groups) {
+    if !is_trusted(&status, geteuid().as_raw(), &groups) {
+        return Err(SegmentError::NotOurs { name: name.to_owned() });
+    }
+    let mut word = [0; 8];
+    pread(file, &mut word, Field::LocalAccess as i64).map_err(failed())?;
+    let is_served = ofd::is_locked_elsewhere(file, byte(SERVER)).map_err(failed())?;
+    if u64::from_le_bytes(word) == permission && is_served {
         Ok(())
     } else {
-        Err(SegmentError::NotOurs { name: name.to_owned() })
+        Err(SegmentError::NotReady { name: name.to_owned() })
     }
 }
 

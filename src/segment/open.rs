@@ -140,8 +140,8 @@ pub(super) fn attach(layout: &Layout, index: u32, role: Role) -> Result<Segment,
         Err(Errno::ENOENT) => return Err(SegmentError::NotReady { name }),
         other => other.map_err(SegmentError::system("open", &name))?,
     };
-    if let Role::Client { .. } = role {
-        local::check_owner(file.as_fd(), &name)?;
+    if let Role::Client { permission } = role {
+        local::check_door(file.as_fd(), &name, permission)?;
     }
     if judge(file.as_fd(), &name, &identity, &geometry)? != Some(Verdict::Ready) {
         return Err(SegmentError::NotReady { name });
