@@ -1,12 +1,15 @@
 //! Nothing from a server is believed before it is checked.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+#[path = "support/clients.rs"]
+mod clients;
 #[path = "support/fake_server.rs"]
 mod fake_server;
 
+use clients::client_of;
+use dsm::Error;
 use dsm::layout::Layout;
 use dsm::protocol::{Code, Opcode};
-use dsm::{Client, Error};
 use fake_server::{Fault, servers};
 
 const K: u64 = 4 << 20;
@@ -14,7 +17,7 @@ const K: u64 = 4 << 20;
 #[test]
 fn a_reply_that_does_not_fit_is_an_error_and_the_next_call_starts_anew() {
     let (layout, servers) = servers(1, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     for fault in
         [Fault::WrongMagic, Fault::WrongId, Fault::WrongOpcode, Fault::TooLong, Fault::Endless, Fault::UnknownCode]
     {
@@ -29,7 +32,7 @@ fn a_reply_that_does_not_fit_is_an_error_and_the_next_call_starts_anew() {
 #[test]
 fn a_reply_that_nobody_asked_for_answers_nothing() {
     let (layout, servers) = servers(1, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     servers[0].fault(0, Fault::Twice);
     // The second reply comes with the first, or finds the next request, whose id it does not have.
     let first = client.fetch_add(0, 1);
@@ -41,7 +44,7 @@ fn a_reply_that_nobody_asked_for_answers_nothing() {
 #[test]
 fn a_refused_part_leaves_the_connection_in_order() {
     let (layout, servers) = servers(2, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     servers[0].fault(1, Fault::Refuse(Code::OutOfRange));
     let error = client.fill(0, 2 * K, 1).unwrap_err();
     assert!(matches!(&error, Error::Refused { server: 0, refusal, .. } if refusal.code == Code::OutOfRange), "{error}");
@@ -54,7 +57,7 @@ fn a_refused_part_leaves_the_connection_in_order() {
 #[test]
 fn a_refusal_that_ends_the_connection_for_good_is_told_at_once() {
     let (layout, servers) = servers(1, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     for code in [Code::Version, Code::WrongServer] {
         servers[0].state().refuse_hello = (1, Some(code));
         let error = client.read(0, 1).unwrap_err();
@@ -69,7 +72,7 @@ fn a_refusal_that_ends_the_connection_for_good_is_told_at_once() {
 fn a_layout_that_differs_is_explained() {
     let (layout, _servers) = servers(1, K);
     let other = Layout::new("fake", 2 * K, layout.addresses().to_vec()).unwrap();
-    let error = Client::with_layout(other).write(0, b"x").unwrap_err();
+    let error = client_of(other).write(0, b"x").unwrap_err();
     let Error::LayoutDiffers { server: 0, message, .. } = &error else { panic!("{error}") };
     assert!(message.contains(&format!("k: ours {K}, theirs {}", 2 * K)), "{message}");
 }

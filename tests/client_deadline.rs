@@ -1,12 +1,15 @@
 //! A call ends by its deadline, and its error says which server, what went wrong, and whether anything may have happened.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+#[path = "support/clients.rs"]
+mod clients;
 #[path = "support/fake_server.rs"]
 mod fake_server;
 
+use clients::client_of;
+use dsm::Error;
 use dsm::layout::Layout;
 use dsm::protocol::Opcode;
-use dsm::{Client, Error};
 use fake_server::{Fault, servers};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -31,7 +34,7 @@ fn dead_address() -> String {
 #[test]
 fn a_server_that_stalls_leaves_a_change_unknown_and_a_read_unavailable() {
     let (layout, servers) = servers(1, K);
-    let client = Client::with_layout(layout).with_timeout(TIMEOUT);
+    let client = client_of(layout).with_timeout(TIMEOUT);
     servers[0].fault(0, Fault::Stall);
     let error = late(|| client.write(0, b"x"));
     assert!(matches!(error, Error::OutcomeUnknown { server: 0, operation: "write", .. }), "{error}");
@@ -46,7 +49,7 @@ fn a_server_that_stalls_leaves_a_change_unknown_and_a_read_unavailable() {
 fn a_server_that_takes_connections_and_never_answers_is_unavailable() {
     let (layout, servers) = servers(1, K);
     servers[0].state().deaf = true;
-    let client = Client::with_layout(layout).with_timeout(TIMEOUT);
+    let client = client_of(layout).with_timeout(TIMEOUT);
     let error = late(|| client.write(0, b"x"));
     assert!(matches!(error, Error::Unavailable { server: 0, .. }), "nothing was sent: {error}");
     assert!(error.to_string().contains("hello"), "{error}");
@@ -57,7 +60,7 @@ fn a_dead_server_is_named_with_the_reason() {
     let dead = dead_address();
     let (layout, _servers) = servers(2, K);
     let addresses = [layout.addresses(), std::slice::from_ref(&dead)].concat();
-    let client = Client::with_layout(Layout::new("fake", K, addresses).unwrap()).with_timeout(TIMEOUT);
+    let client = client_of(Layout::new("fake", K, addresses).unwrap()).with_timeout(TIMEOUT);
     let error = late(|| client.write(2 * K, b"x"));
     assert!(matches!(error, Error::Unavailable { server: 2, .. }), "{error}");
     let text = error.to_string();
@@ -73,7 +76,7 @@ fn a_dead_server_is_named_with_the_reason() {
 #[test]
 fn a_host_name_that_does_not_exist_is_said_so() {
     let layout = Layout::new("fake", K, vec!["does-not-exist.invalid:7411".into()]).unwrap();
-    let error = Client::with_layout(layout).ping(0).unwrap_err();
+    let error = client_of(layout).ping(0).unwrap_err();
     assert!(error.to_string().contains("not resolved"), "{error}");
 }
 
@@ -82,7 +85,7 @@ fn a_server_that_comes_back_within_the_deadline_is_found() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let layout = Layout::new("fake", K, vec![listener.local_addr().unwrap().to_string()]).unwrap();
     drop(listener);
-    let client = Client::with_layout(layout.clone()).with_timeout(Duration::from_secs(20));
+    let client = client_of(layout.clone()).with_timeout(Duration::from_secs(20));
     std::thread::scope(|scope| {
         let call = scope.spawn(|| client.fetch_add(0, 1));
         std::thread::sleep(Duration::from_millis(200));
@@ -94,7 +97,7 @@ fn a_server_that_comes_back_within_the_deadline_is_found() {
 #[test]
 fn one_dead_server_of_three_does_not_spoil_the_links_to_the_others() {
     let (layout, servers) = servers(3, K);
-    let client = Client::with_layout(layout).with_timeout(TIMEOUT);
+    let client = client_of(layout).with_timeout(TIMEOUT);
     let data = vec![7; 3 * K as usize];
     client.write(0, &data).unwrap();
     for _ in 0..3 {
@@ -110,7 +113,7 @@ fn one_dead_server_of_three_does_not_spoil_the_links_to_the_others() {
 #[test]
 fn a_full_pipeline_to_a_stalled_server_ends_too() {
     let (layout, servers) = servers(2, K);
-    let client = Client::with_layout(layout).with_timeout(TIMEOUT);
+    let client = client_of(layout).with_timeout(TIMEOUT);
     servers[0].fault(10, Fault::Stall);
     let mut pipeline = client.pipeline();
     let mut submitted = 0;
@@ -137,7 +140,7 @@ fn a_full_pipeline_to_a_stalled_server_ends_too() {
 #[test]
 fn a_pipeline_says_whether_an_outcome_is_there_without_waiting_for_it() {
     let (layout, servers) = servers(1, K);
-    let client = Client::with_layout(layout).with_timeout(TIMEOUT);
+    let client = client_of(layout).with_timeout(TIMEOUT);
     servers[0].fault(0, Fault::Stall);
     let mut pipeline = client.pipeline();
     assert!(!pipeline.is_next_ready(), "nothing was submitted");

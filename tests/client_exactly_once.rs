@@ -1,11 +1,14 @@
 //! A request takes effect once, whatever becomes of the connection.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+#[path = "support/clients.rs"]
+mod clients;
 #[path = "support/fake_server.rs"]
 mod fake_server;
 
+use clients::client_of;
 use dsm::protocol::{Code, Opcode};
-use dsm::{Client, Error, Reply};
+use dsm::{Error, Reply};
 use fake_server::{Fault, servers};
 use std::time::{Duration, Instant};
 
@@ -14,7 +17,7 @@ const K: u64 = 4 << 20;
 #[test]
 fn a_change_whose_reply_was_lost_is_not_made_twice() {
     let (layout, servers) = servers(1, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     for (number, fault) in [Fault::BreakBefore, Fault::BreakAfter, Fault::BreakInReply].into_iter().enumerate() {
         servers[0].fault(0, fault);
         assert_eq!(client.fetch_add(8, 1).unwrap(), number as u64, "{fault:?}");
@@ -26,7 +29,7 @@ fn a_change_whose_reply_was_lost_is_not_made_twice() {
 #[test]
 fn refusals_that_pass_are_waited_out() {
     let (layout, servers) = servers(1, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     for code in [Code::TooManyConnections, Code::Stopping, Code::Busy, Code::TooSlow] {
         servers[0].break_all();
         servers[0].state().refuse_hello = (3, Some(code));
@@ -48,7 +51,7 @@ fn a_pipeline_of_a_thousand_adds_survives_a_break_every_17_requests() {
         let chaos = move |number: u64| (number % 17 == 16).then(|| faults[(number / 17 % 3) as usize]);
         server.state().chaos = Some(Box::new(chaos));
     }
-    let client = Client::with_layout(layout).with_timeout(Duration::from_secs(60));
+    let client = client_of(layout).with_timeout(Duration::from_secs(60));
     let mut pipeline = client.pipeline();
     for number in 0..1000 {
         pipeline.fetch_add((number % 2) * K, 1).unwrap();
@@ -71,7 +74,7 @@ fn a_long_write_is_whole_after_breaks_in_its_middle() {
         server.fault(2, Fault::BreakAfter);
         server.fault(4, Fault::BreakInReply);
     }
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     let data: Vec<u8> = (0..3 * K - 200).map(|i| (i % 253) as u8).collect();
     client.write(100, &data).unwrap();
     assert_eq!(servers.iter().map(|server| server.executed(Opcode::Write)).sum::<u64>(), 12);
@@ -84,7 +87,7 @@ fn a_long_write_is_whole_after_breaks_in_its_middle() {
 #[test]
 fn a_session_that_is_gone_leaves_a_sent_change_unknown_and_reads_are_sent_again() {
     let (layout, servers) = servers(1, K);
-    let client = Client::with_layout(layout).with_timeout(Duration::from_secs(10));
+    let client = client_of(layout).with_timeout(Duration::from_secs(10));
     client.fetch_add(0, 1).unwrap();
     servers[0].fault(1, Fault::Stall);
     let mut pipeline = client.pipeline();
@@ -113,7 +116,7 @@ fn a_session_that_is_gone_leaves_a_sent_change_unknown_and_reads_are_sent_again(
 #[test]
 fn an_idle_connection_that_the_server_closed_leaves_nothing_in_doubt() {
     let (layout, servers) = servers(1, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     client.fetch_add(0, 1).unwrap();
     servers[0].forget_sessions();
     servers[0].break_all();
@@ -132,7 +135,7 @@ fn eight_threads_count_exactly_through_one_client_while_connections_break() {
         };
         server.state().chaos = Some(Box::new(chaos));
     }
-    let client = Client::with_layout(layout).with_timeout(Duration::from_secs(60));
+    let client = client_of(layout).with_timeout(Duration::from_secs(60));
     std::thread::scope(|scope| {
         for thread in 0..8_u64 {
             let client = &client;

@@ -1,10 +1,13 @@
 //! Memory that was lost says so, until somebody accepts it.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+#[path = "support/clients.rs"]
+mod clients;
 #[path = "support/fake_server.rs"]
 mod fake_server;
 
-use dsm::{Client, Error};
+use clients::client_of;
+use dsm::Error;
 use fake_server::{Fault, servers};
 
 const K: u64 = 1 << 16;
@@ -12,7 +15,7 @@ const K: u64 = 1 << 16;
 #[test]
 fn every_call_says_so_until_the_loss_is_accepted() {
     let (layout, servers) = servers(2, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     client.write(0, b"0").unwrap();
     client.write(K, b"1").unwrap();
     servers[1].lose_memory();
@@ -38,7 +41,7 @@ fn every_call_says_so_until_the_loss_is_accepted() {
 #[test]
 fn a_change_under_way_is_lost_with_the_memory() {
     let (layout, servers) = servers(1, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     servers[0].fault(0, Fault::Stall);
     std::thread::scope(|scope| {
         let call = scope.spawn(|| client.write(0, b"x"));
@@ -54,7 +57,7 @@ fn a_change_under_way_is_lost_with_the_memory() {
 #[test]
 fn a_link_in_use_goes_on_with_a_new_session_after_the_loss_is_accepted() {
     let (layout, servers) = servers(1, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     let mut pipeline = client.pipeline();
     pipeline.fetch_add(0, 1).unwrap();
     pipeline.next().unwrap().unwrap();

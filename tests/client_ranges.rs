@@ -1,12 +1,15 @@
 //! Ranges over several servers, and pipelines: the memory is one, whoever holds it.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+#[path = "support/clients.rs"]
+mod clients;
 #[path = "support/fake_server.rs"]
 mod fake_server;
 
+use clients::client_of;
 use dsm::layout::MAX_ATOMIC;
 use dsm::protocol::Opcode;
-use dsm::{Client, Error, Reply};
+use dsm::{Error, Reply};
 use fake_server::servers;
 
 const K: u64 = 3 << 20;
@@ -18,7 +21,7 @@ fn pattern(length: u64) -> Vec<u8> {
 #[test]
 fn a_range_over_three_servers_reads_back() {
     let (layout, servers) = servers(3, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     let data = pattern(2 * K);
     client.write(K - 5, &data).unwrap();
     assert!(client.read(K - 5, data.len() as u64).unwrap() == data);
@@ -36,7 +39,7 @@ fn a_range_over_three_servers_reads_back() {
 #[test]
 fn atomics_return_the_old_value() {
     let (layout, _servers) = servers(2, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     assert_eq!(client.fetch_add(K, 0xff).unwrap(), 0);
     assert_eq!(client.fetch_and(K, 0x0f).unwrap(), 0xff);
     assert_eq!(client.fetch_or(K, 0xf0).unwrap(), 0x0f);
@@ -51,7 +54,7 @@ fn atomics_return_the_old_value() {
 #[test]
 fn a_copy_is_what_memmove_makes_of_it() {
     let (layout, servers) = servers(3, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     let mut expected = pattern(3 * K);
     client.write(0, &expected).unwrap();
     for (from, to, length) in [
@@ -75,7 +78,7 @@ fn a_copy_is_what_memmove_makes_of_it() {
 #[test]
 fn a_pipeline_collects_in_the_order_of_submission() {
     let (layout, servers) = servers(3, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     let words: Vec<[u8; 8]> = (0..1000_u64).map(u64::to_le_bytes).collect();
     let address = |number: u64| number % 3 * K + number / 3 * 8;
     let mut pipeline = client.pipeline();
@@ -105,7 +108,7 @@ fn a_pipeline_collects_in_the_order_of_submission() {
 #[test]
 fn a_dropped_pipeline_takes_its_connections_with_it_and_others_are_kept() {
     let (layout, servers) = servers(1, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     for _ in 0..10 {
         client.read(0, 1).unwrap();
     }
@@ -122,7 +125,7 @@ fn a_dropped_pipeline_takes_its_connections_with_it_and_others_are_kept() {
 #[test]
 fn status_and_ping_are_answered() {
     let (layout, _servers) = servers(1, K);
-    let client = Client::with_layout(layout);
+    let client = client_of(layout);
     assert_eq!(client.status(0).unwrap().pid, 4711);
     assert!(client.ping(0).unwrap().as_secs() < 1);
 }

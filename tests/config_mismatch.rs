@@ -5,8 +5,8 @@
 
 mod support;
 
+use dsm::Error;
 use dsm::config::Config;
-use dsm::{Client, Error};
 use std::time::Duration;
 use support::wire::PATIENCE;
 use support::{Cluster, client, wait_for};
@@ -19,7 +19,7 @@ fn assert_both_name(cluster: &Cluster, change: impl Fn(String) -> String, words:
     let changed = change(text.clone());
     assert_ne!(changed, text, "the change changes nothing");
     let config = Config::parse(&changed, &cluster.config_path()).unwrap();
-    let error = Client::with_layout(config.layout).read(0, 8).unwrap_err();
+    let error = support::client_of(config.layout).read(0, 8).unwrap_err();
     assert!(matches!(error, Error::LayoutDiffers { server: 0, .. }), "{error:?}");
     let said = error.to_string();
     println!("the client says: {said}");
@@ -77,7 +77,7 @@ fn a_map_that_leads_to_the_wrong_server_is_named_by_the_client() {
     cluster.wait_until_ready(0);
     cluster.wait_until_ready(1);
     let config = Config::parse(&text, &path).unwrap();
-    let error = Client::with_layout(config.layout).with_timeout(Duration::from_secs(5)).read(0, 8).unwrap_err();
+    let error = support::client_of(config.layout).with_timeout(Duration::from_secs(5)).read(0, 8).unwrap_err();
     assert!(matches!(error, Error::LayoutDiffers { server: 0, .. }), "{error:?}");
     let said = error.to_string();
     assert!(said.contains("server.0") && said.contains(&first) && said.contains(&second), "{said:?}");

@@ -247,6 +247,21 @@ fn a_server_that_is_down_from_the_beginning_is_an_error_without_a_report() {
 }
 
 #[test]
+fn a_load_takes_the_way_that_was_asked_for() {
+    let cluster = Cluster::start(2, MIB);
+    let client = support::client(&cluster);
+    let local_reads = || (0..2).map(|server| client.status(server).unwrap().local.reads).sum::<u64>();
+    for (path, paths, reads) in [("tcp", "tcp", 0), ("local", "local", 1000), ("auto", "tcp", 0)] {
+        let before = local_reads();
+        let report = report(&cluster, &format!("--count 1000 --path {path}"));
+        assert_eq!(array(&report["paths"]), [paths], "{path}");
+        assert_eq!(local_reads() - before, reads, "{path}");
+    }
+    cluster.stop(1);
+    dsmctl(&cluster, "bench --count 1000 --path local").fails(69, &["server 1", cluster.address(1), "--path auto"]);
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_with_what_would() {
     let cluster = Cluster::builder().servers(1).k(64 * KIB).create();
     for (line, code, words) in [

@@ -205,9 +205,9 @@ fn brute_force(state: &[u64], rest: &[Event]) -> bool {
         if overtaken {
             return false;
         }
-        let Some(after) = apply(state, &event.action) else { return false };
         let others: Vec<Event> = rest[..chosen].iter().chain(&rest[chosen + 1..]).cloned().collect();
-        brute_force(&after, &others)
+        let unchanged = matches!(event.action, Action::Perhaps(_)).then(|| state.to_vec());
+        apply(state, &event.action).into_iter().chain(unchanged).any(|after| brute_force(&after, &others))
     })
 }
 
@@ -276,9 +276,23 @@ fn mutate(history: &mut [Event], which: usize, by: u64) {
                 values[place] = values[place].wrapping_add(by) % 4;
             }
             Action::Atomic { old: Some(old), .. } => *old = old.wrapping_add(by) % 4,
-            Action::Atomic { .. } => {}
             Action::Copy { to, .. } => *to = 0,
+            Action::Atomic { .. } | Action::Perhaps(_) => {}
         }
+    }
+}
+
+/// Makes an event one of which nobody knows whether it happened before its end, unless it is a read.
+fn kill(history: &mut [Event], which: usize) {
+    let count = history.len().max(1);
+    if let Some(event) = history.get_mut(which % count)
+        && !matches!(event.action, Action::Read { .. } | Action::Perhaps(_))
+    {
+        let mut action = event.action.clone();
+        if let Action::Atomic { old, .. } = &mut action {
+            *old = None;
+        }
+        event.action = Action::Perhaps(Box::new(action));
     }
 }
 
@@ -288,6 +302,22 @@ proptest! {
     #[test]
     fn a_history_that_happened_is_accepted(history in legal(60, 60)) {
         prop_assert_eq!(check(&[0; CELLS], &history, LIMIT), Verdict::Linearizable);
+    }
+
+    #[test]
+    fn a_history_with_killed_clients_is_judged_as_brute_force_judges_it(
+        history in legal(25, 8), killed in proptest::collection::vec(any::<usize>(), 1..4),
+        changes in proptest::collection::vec((any::<usize>(), 1_u64..4), 0..3)
+    ) {
+        let mut history = history;
+        killed.into_iter().for_each(|which| kill(&mut history, which));
+        for (which, by) in changes {
+            mutate(&mut history, which, by);
+        }
+        let expected = brute_force(&[0; CELLS], &history);
+        let verdict = check(&[0; CELLS], &history, LIMIT);
+        prop_assert!(matches!((&verdict, expected), (Verdict::Linearizable, true) | (Verdict::Violation(_), false)),
+            "brute force says {expected}, the checker {verdict:?}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use support::random::Random;
-use support::{Cluster, client, ring};
+use support::{Cluster, client, local_client, ring};
 
 const SERVERS: usize = 3;
 const K: u64 = 256 * 1024;
@@ -32,7 +32,10 @@ const PAGE: u64 = 4096;
 /// Without the gate, an order that is broken must show within so many snapshots.
 const WITHOUT_GATE: usize = 300;
 
-/// Both tests load the machine fully.
+/// Snapshots under the load of local clients.
+const LOCAL: usize = 50;
+
+/// All tests load the machine fully.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn account(server: usize, number: u64) -> u64 {
@@ -86,19 +89,23 @@ fn check_money(memory: &[u8]) -> Option<String> {
 
 /// Takes snapshots under load until one of them has something wrong, at most `most`. Returns how many there were, and what
 /// was wrong with the last one.
-fn take_snapshots(environment: support::agents::Environment<'_>, most: usize) -> (usize, Vec<String>) {
+fn take_snapshots(
+    environment: support::agents::Environment<'_>,
+    connect: fn(&Cluster) -> Client,
+    most: usize,
+) -> (usize, Vec<String>) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     // The time of a freeze is another test's business.
     let cluster = Cluster::builder().servers(SERVERS).k(K).snapshot("freeze_timeout = \"5s\"").start();
     (0..SERVERS).for_each(|index| cluster.start_agent_with(index, environment));
-    fill_accounts(&client(&cluster));
+    fill_accounts(&connect(&cluster));
     let (stop, transfers, began) = (AtomicBool::new(false), AtomicU64::new(0), Instant::now());
     let mut random = Random::new("snapshot_global_cut");
     let mut memory = vec![0; SERVERS * usize::try_from(K).unwrap()];
     std::thread::scope(|scope| {
         let _stop = StopAtEnd(&stop);
         for mover in 0..MOVERS {
-            let (client, random, stop, transfers) = (client(&cluster), random.fork(), &stop, &transfers);
+            let (client, random, stop, transfers) = (connect(&cluster), random.fork(), &stop, &transfers);
             scope.spawn(move || move_money(&client, mover, random, stop, transfers));
         }
         let ring = ring::Ring::start(&cluster);
@@ -135,12 +142,24 @@ impl Drop for StopAtEnd<'_> {
 #[test]
 fn every_snapshot_under_load_is_one_instant_of_all_servers() {
     let most = std::env::var("DSM_TEST_SNAPSHOTS").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
-    let (taken, wrong) = take_snapshots(&[], most);
+    let (taken, wrong) = take_snapshots(&[], client, most);
     assert!(wrong.is_empty(), "snapshot {taken}: {wrong:?}");
 }
 
 #[test]
+fn every_snapshot_under_the_load_of_local_clients_is_one_instant_too() {
+    let (taken, wrong) = take_snapshots(&[], local_client, LOCAL);
+    assert!(wrong.is_empty(), "snapshot {taken}: {wrong:?}");
+}
+
+#[test]
+fn local_clients_of_servers_that_are_cut_one_by_one_are_seen_to_be_out_of_order() {
+    let (taken, wrong) = take_snapshots(&[("DSM_TEST_GATE", "off")], local_client, WITHOUT_GATE);
+    assert!(!wrong.is_empty(), "{taken} snapshots without the gate are in order: this test sees nothing");
+}
+
+#[test]
 fn servers_that_are_cut_one_by_one_are_seen_to_be_out_of_order() {
-    let (taken, wrong) = take_snapshots(&[("DSM_TEST_GATE", "off")], WITHOUT_GATE);
+    let (taken, wrong) = take_snapshots(&[("DSM_TEST_GATE", "off")], client, WITHOUT_GATE);
     assert!(!wrong.is_empty(), "{taken} snapshots without the gate are in order: this test sees nothing");
 }

@@ -18,6 +18,10 @@ mod mapping;
 mod memcached;
 mod nbd;
 mod output;
+// Which the one above needs.
+#[allow(unsafe_code, dead_code)]
+#[path = "../../src/sys/own_file.rs"]
+mod own_file;
 mod pattern;
 mod plan;
 mod protocol;

@@ -2,6 +2,7 @@
 //! of bytes here.
 
 use dsm::Client;
+use dsm::config::LocalAccess;
 use dsm::layout::Layout;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -50,7 +51,11 @@ impl Target {
     /// A connection of one's own.
     pub(crate) fn connect(&self) -> Result<Connection, String> {
         match self {
-            Self::Dsm(layout) => Ok(Connection::Dsm(Client::with_layout(layout.clone()).with_timeout(TIMEOUT))),
+            // Over TCP, as with Redis.
+            Self::Dsm(layout) => {
+                let client = Client::with_layout(layout.clone()).with_local(LocalAccess::Never);
+                Ok(Connection::Dsm(client.with_timeout(TIMEOUT)))
+            }
             Self::Redis { address, .. } => {
                 let stream = connect(*address).map_err(|error| format!("Redis at {address}: {error}"))?;
                 Ok(Connection::Redis { stream: BufReader::new(stream), request: Vec::new(), reply: String::new() })

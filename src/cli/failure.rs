@@ -56,6 +56,12 @@ pub(super) enum Failure {
     /// The servers could not do it.
     #[error(transparent)]
     Memory(#[from] client::Error),
+    /// A server's shared memory is closed to this process, and nothing else will do.
+    #[error(
+        "the shared memory of server {server} ({address}) is not open to this process: dsmd must run on this machine, with \
+         log.operations = \"off\", and this user be in the group of its memory (see dsm(7)); --path auto goes over TCP then"
+    )]
+    NotLocal { server: usize, address: String },
     /// A long transfer ended early.
     #[error("after {done}{total} bytes were {verb}: {cause}")]
     Partly { verb: &'static str, done: u64, total: OfTotal, cause: Box<Failure> },
@@ -193,6 +199,7 @@ impl Failure {
             Self::InputOutput { .. } => exit::INPUT_OUTPUT,
             Self::OutputClosed => 0,
             Self::Memory(error) => code_of_memory(error),
+            Self::NotLocal { .. } => exit::UNAVAILABLE,
             Self::Partly { cause, .. } => cause.code(),
             Self::Servers { code, .. } | Self::Snapshots { code, .. } | Self::Requests { code, .. } => *code,
             Self::Snapshot(error) => code_of_snapshot(error),

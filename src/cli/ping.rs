@@ -1,4 +1,4 @@
-//! `dsmctl ping`: is a server there, and how far away.
+//! `dsmctl ping`: is a server there, how far away, and which way its data takes.
 
 use super::arguments::Ping;
 use super::failure::Failure;
@@ -7,7 +7,7 @@ use super::output::{self, Colours};
 use super::servers::{State, ask_each, reason};
 use super::session::Session;
 use super::table::{self, Align};
-use crate::client::Error;
+use crate::client::{DataPath, Error};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -30,7 +30,10 @@ pub(super) fn run(ping: &Ping, session: &Session) -> Result<(), Failure> {
         Some(server) => vec![server],
         None => (0..n).collect(),
     };
-    let answers = ask_each(&servers, |server| measure(ping.count, || session.client.ping(server)));
+    let answers = ask_each(&servers, |server| {
+        let times = measure(ping.count, || session.client.ping(server))?;
+        Ok((times, session.client.data_path(server)?))
+    });
     show(ping, session, &servers, &answers)?;
     let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
     Failure::of_servers(servers.len(), errors).map_or(Ok(()), Err)
@@ -50,17 +53,22 @@ fn measure(count: u32, ping: impl Fn() -> Result<Duration, Error>) -> Result<Tim
     Ok(times)
 }
 
-fn show(ping: &Ping, session: &Session, servers: &[usize], answers: &[Result<Times, Error>]) -> Result<(), Failure> {
+fn show(
+    ping: &Ping,
+    session: &Session,
+    servers: &[usize],
+    answers: &[Result<(Times, DataPath), Error>],
+) -> Result<(), Failure> {
     let addresses = session.layout().addresses();
     if session.json {
         let rows: Vec<Value> = servers
             .iter()
             .zip(answers)
             .map(|(server, answer)| match answer {
-                Ok(times) => json!({
+                Ok((times, path)) => json!({
                     "index": server, "address": addresses[*server], "state": "up", "count": ping.count,
                     "least_ns": nanoseconds(times.least), "mean_ns": nanoseconds(times.mean),
-                    "greatest_ns": nanoseconds(times.greatest),
+                    "greatest_ns": nanoseconds(times.greatest), "path": path.name(),
                 }),
                 Err(error) => json!({
                     "index": server, "address": addresses[*server], "state": State::of(error).name(),
@@ -76,13 +84,14 @@ fn show(ping: &Ping, session: &Session, servers: &[usize], answers: &[Result<Tim
         .zip(answers)
         .map(|(server, answer)| {
             let result = match answer {
-                Ok(times) if ping.count == 1 => human::latency(times.mean),
-                Ok(times) => format!(
-                    "{} round trips: least {}, mean {}, greatest {}",
+                Ok((times, path)) if ping.count == 1 => format!("{}  {}", human::latency(times.mean), path.name()),
+                Ok((times, path)) => format!(
+                    "{} round trips: least {}, mean {}, greatest {}  {}",
                     ping.count,
                     human::latency(times.least),
                     human::latency(times.mean),
-                    human::latency(times.greatest)
+                    human::latency(times.greatest),
+                    path.name()
                 ),
                 Err(error) => format!("{}: {}", colours.bad(State::of(error).name()), reason(error)),
             };

@@ -8,12 +8,12 @@ use super::servers::{State, ask_each, reason};
 use super::session::Session;
 use super::table::{self, Align};
 use crate::client::Error;
-use crate::protocol::{LatencyBucket, Status};
+use crate::protocol::{LatencyBucket, LocalTraffic, Status};
 use crate::sys::terminal;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const COLUMNS: [(&str, Align); 17] = [
+const COLUMNS: [(&str, Align); 18] = [
     ("SERVER", Align::Right),
     ("ADDRESS", Align::Left),
     ("STATE", Align::Left),
@@ -23,6 +23,7 @@ const COLUMNS: [(&str, Align); 17] = [
     ("INCARNATION", Align::Left),
     ("CONNS", Align::Right),
     ("OPS", Align::Right),
+    ("LOCAL", Align::Right),
     ("READ", Align::Right),
     ("WRITTEN", Align::Right),
     ("ERRORS", Align::Right),
@@ -109,6 +110,7 @@ fn row(session: &Session, server: usize, answer: &Result<Status, Error>, colours
         status.incarnation.clone(),
         status.connections.open.to_string(),
         status.operations.values().fold(0, |sum: u64, count| sum.saturating_add(*count)).to_string(),
+        local_operations(&status.local).to_string(),
         human::bytes(status.traffic.bytes_read),
         human::bytes(status.traffic.bytes_written),
         status.traffic.errors.to_string(),
@@ -118,6 +120,11 @@ fn row(session: &Session, server: usize, answer: &Result<Status, Error>, colours
         latency(50),
         latency(99),
     ]
+}
+
+/// What programs on the server's host have done without the network.
+fn local_operations(local: &LocalTraffic) -> u64 {
+    [local.reads, local.writes, local.fills, local.copies, local.atomics].into_iter().fold(0, u64::saturating_add)
 }
 
 /// The time, in nanoseconds, that `percent` of the requests stayed under: the upper bound of the bar in which that

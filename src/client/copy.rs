@@ -15,7 +15,7 @@ pub(super) struct Step {
     /// Bytes; never zero.
     pub(super) length: u64,
     /// Whether both are on one server.
-    pub(super) local: bool,
+    pub(super) same_server: bool,
 }
 
 /// Whether a copy must go from the last byte to the first, so that it overwrites nothing that it has yet to read.
@@ -38,12 +38,12 @@ pub(super) fn steps(layout: &Layout, from: u64, to: u64, length: u64) -> impl It
         } else {
             (from + (length - rest), to + (length - rest), |first, k| k - first % k)
         };
-        let local = source / k == target / k;
-        let bound = if local { u64::MAX } else { MAX_CARRIED };
+        let same_server = source / k == target / k;
+        let bound = if same_server { u64::MAX } else { MAX_CARRIED };
         let step = rest.min(reach(source, k)).min(reach(target, k)).min(bound);
         rest -= step;
         let done_before = if backward { rest } else { length - rest - step };
-        Some(Step { from: from + done_before, to: to + done_before, length: step, local })
+        Some(Step { from: from + done_before, to: to + done_before, length: step, same_server })
     })
 }
 
@@ -69,7 +69,7 @@ mod tests {
                 prop_assert!(length > 0);
                 let servers = [source, source + length - 1, target, target + length - 1].map(|a| a as u64 / PAGE);
                 prop_assert_eq!((servers[0], servers[2]), (servers[1], servers[3]));
-                prop_assert_eq!(step.local, servers[0] == servers[2]);
+                prop_assert_eq!(step.same_server, servers[0] == servers[2]);
                 memory.copy_within(source..source + length, target);
             }
             prop_assert_eq!(memory, expected);
@@ -81,6 +81,6 @@ mod tests {
         let layout = Layout::new("dsm", 64 << 20, vec!["a:1".into(), "b:1".into()]).unwrap();
         let all: Vec<Step> = steps(&layout, 0, 64 << 20, 64 << 20).collect();
         assert_eq!(all.len(), 16);
-        assert!(all.iter().all(|step| step.length == MAX_CARRIED && !step.local));
+        assert!(all.iter().all(|step| step.length == MAX_CARRIED && !step.same_server));
     }
 }

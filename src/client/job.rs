@@ -56,6 +56,10 @@ impl<'a> Job<'a> {
         Self { work, offset, length, next: Some(0), unanswered: 0, value: Value::Done, error: None }
     }
 
+    pub(super) fn work(&self) -> &Work<'a> {
+        &self.work
+    }
+
     pub(super) fn opcode(&self) -> Opcode {
         match &self.work {
             Work::Read(_) | Work::ReadInto(_) => Opcode::Read,
@@ -73,14 +77,34 @@ impl<'a> Job<'a> {
         self.next.map(|next| (self.length - next).min(MAX_ATOMIC))
     }
 
-    /// Cuts the next request: its first byte, counted from the job's first, and its bytes.
-    pub(super) fn cut(&mut self) -> Option<(u64, u64)> {
+    /// The next request to cut: its first byte, counted from the job's first, and its bytes.
+    pub(super) fn peek(&self) -> Option<(u64, u64)> {
         let (next, length) = (self.next?, self.next_length()?);
-        let end = next + length;
-        self.next = (end < self.length).then_some(end);
-        self.unanswered += 1;
         let backward = matches!(self.work, Work::Copy { backward: true, .. });
-        Some((if backward { self.length - end } else { next }, length))
+        Some((if backward { self.length - (next + length) } else { next }, length))
+    }
+
+    /// Cuts the next request.
+    pub(super) fn cut(&mut self) -> Option<(u64, u64)> {
+        let part = self.peek()?;
+        self.advance(part.1);
+        self.unanswered += 1;
+        Some(part)
+    }
+
+    fn advance(&mut self, length: u64) {
+        let end = self.next.map(|next| next + length);
+        self.next = end.filter(|end| *end < self.length);
+    }
+
+    /// The next request needs not be cut: it was carried out without being sent, and `value` is what came of it.
+    pub(super) fn done_at_once(&mut self, value: u64) {
+        if let Some(length) = self.next_length() {
+            self.advance(length);
+        }
+        if let Work::Atomic(_) = self.work {
+            self.value = Value::Old(value);
+        }
     }
 
     /// The request for a part that was cut, for a segment of `k` bytes.
@@ -208,6 +232,18 @@ mod tests {
     fn a_backward_copy_is_cut_from_the_end() {
         let mut job = Job::new(Work::Copy { from: 0, backward: true }, 8, MAX_ATOMIC + 3);
         assert_eq!(parts(&mut job), [(3, MAX_ATOMIC), (0, 3)]);
+    }
+
+    #[test]
+    fn what_was_done_at_once_is_not_cut() {
+        let mut job = Job::new(Work::Copy { from: 0, backward: true }, 8, 2 * MAX_ATOMIC + 3);
+        assert_eq!(job.peek(), Some((MAX_ATOMIC + 3, MAX_ATOMIC)));
+        job.done_at_once(0);
+        assert!(!job.is_finished());
+        assert_eq!(parts(&mut job), [(3, MAX_ATOMIC), (0, 3)]);
+        let mut job = Job::new(Work::Atomic(AtomicOperation::Add(1)), 8, 8);
+        job.done_at_once(41);
+        assert!(job.is_finished() && matches!(job.outcome(), Ok(Value::Old(41))));
     }
 
     #[test]

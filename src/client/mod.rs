@@ -1,8 +1,8 @@
 //! The client library: the whole memory behind one object, whichever servers hold it.
 //!
 //! No thread of its own: a call drives the sockets it needs (`pump`), over *links* to servers that are kept for the next
-//! call (`pool`, `link`). Each link has a session (`session`), so that a request whose connection breaks is sent again
-//! and still takes effect once.
+//! call (`pool`, `link`), or works on the shared memory of a server on this host (`local`). Each link has a session
+//! (`session`), so that a request whose connection breaks is sent again and still takes effect once.
 
 mod buffer;
 mod connect;
@@ -11,6 +11,7 @@ mod error;
 mod job;
 mod lane;
 mod link;
+mod local;
 mod pipeline;
 mod pool;
 mod pump;
@@ -19,12 +20,13 @@ mod session;
 mod trouble;
 
 pub use error::Error;
+pub use local::DataPath;
 pub use pipeline::{Pipeline, Reply};
 
-use crate::config::Config;
-use crate::layout::Layout;
+use crate::config::{Config, LocalAccess};
+use crate::layout::{Layout, Piece};
 use crate::protocol::{AtomicOperation, Status};
-use job::{Value, Work};
+use job::{Job, Value, Work};
 use pool::Shared;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,7 +46,12 @@ const LARGE: u64 = 16 << 20;
 /// A range inside one server, up to [`MAX_ATOMIC`](crate::layout::MAX_ATOMIC) bytes long, is read or changed as one
 /// indivisible step. A longer one, or one over several servers, is a set of such steps, carried out in parallel.
 ///
-/// Each call has a deadline, and until then does all it can: it connects again, with pauses that grow, when a server
+/// What is on a server of this host is read and changed in its shared memory, where this process may open that (see
+/// [`LocalAccess`] and [`Client::data_path`]); with the same promises, and without a system call as a rule. The deadline does
+/// not bound such a step: it waits for those who are at work on the same pages, for the cut of a snapshot, and for the
+/// repair of what somebody left who died.
+///
+/// Anything else goes over the network. Each call has a deadline, and until then does all it can: it connects again, with pauses that grow, when a server
 /// restarts, and sends again what had no reply. Each change still takes effect once. When that cannot be told any more, the
 /// error is [`Error::OutcomeUnknown`]. One thing does not heed the deadline: host names in the network map are looked up
 /// by the system, which takes the time it takes; numeric addresses avoid it.
@@ -74,6 +81,7 @@ const LARGE: u64 = 16 << 20;
 pub struct Client {
     shared: Arc<Shared>,
     timeout: Duration,
+    local: LocalAccess,
 }
 
 const _: fn() = || {
@@ -82,22 +90,30 @@ const _: fn() = || {
 };
 
 impl Client {
-    /// A client of the memory that mcomp.cfg describes, with the timeout that it gives. Connects lazily.
+    /// A client of the memory that mcomp.cfg describes, with the settings that it gives. Connects lazily.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self::with_layout(config.layout.clone()).with_timeout(config.client.timeout)
+        let client = Self::with_layout(config.layout.clone());
+        client.with_timeout(config.client.timeout).with_local(config.client.local)
     }
 
-    /// A client of the memory with this layout, with a timeout of 5 s. Connects lazily.
+    /// A client of the memory with this layout, with a timeout of 5 s and [`LocalAccess::Auto`]. Connects lazily.
     #[must_use]
     pub fn with_layout(layout: Layout) -> Self {
-        Self { shared: Arc::new(Shared::new(layout)), timeout: DEFAULT_TIMEOUT }
+        Self { shared: Arc::new(Shared::new(layout)), timeout: DEFAULT_TIMEOUT, local: LocalAccess::Auto }
     }
 
     /// The same client with another deadline for each call. Connections are shared with the clones it had before.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.min(MAX_TIMEOUT);
+        self
+    }
+
+    /// The same client with another way to servers on this host. What it has is shared with the clones it had before.
+    #[must_use]
+    pub fn with_local(mut self, local: LocalAccess) -> Self {
+        self.local = local;
         self
     }
 
@@ -135,6 +151,9 @@ impl Client {
     /// # Errors
     /// As [`Client::read`].
     pub fn read_into(&self, address: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        if let Some(piece) = self.only_piece(address, buffer.len() as u64)? {
+            return self.part(piece, Work::ReadInto(buffer), None).map(drop);
+        }
         self.call(self.deadline(), |pipeline| pipeline.read_into(address, buffer)).map(drop)
     }
 
@@ -143,6 +162,9 @@ impl Client {
     /// # Errors
     /// [`Error::OutsideMemory`], or what a server met; see [`Error`].
     pub fn write(&self, address: u64, data: &[u8]) -> Result<(), Error> {
+        if let Some(piece) = self.only_piece(address, data.len() as u64)? {
+            return self.part(piece, Work::Write(data), None).map(drop);
+        }
         self.call(self.deadline(), |pipeline| pipeline.write(address, data)).map(drop)
     }
 
@@ -151,6 +173,9 @@ impl Client {
     /// # Errors
     /// As [`Client::write`].
     pub fn fill(&self, address: u64, length: u64, byte: u8) -> Result<(), Error> {
+        if let Some(piece) = self.only_piece(address, length)? {
+            return self.part(piece, Work::Fill(byte), None).map(drop);
+        }
         self.call(self.deadline(), |pipeline| pipeline.fill(address, length, byte)).map(drop)
     }
 
@@ -170,11 +195,11 @@ impl Client {
         let backward = copy::is_backward(from, to, length);
         let mut carried = Vec::new();
         for step in copy::steps(layout, from, to, length) {
-            if step.local {
+            if step.same_server {
                 let (_, from) = layout.locate(step.from)?;
-                let (server, to) = layout.locate(step.to)?;
-                let work = Work::Copy { from, backward };
-                self.call(deadline, |pipeline| pipeline.submit_part(server, work, to, step.length))?;
+                let (server, offset) = layout.locate(step.to)?;
+                let piece = Piece { server, offset, address: step.to, length: step.length };
+                self.part(piece, Work::Copy { from, backward }, Some(deadline))?;
                 continue;
             }
             // A step that is carried is short.
@@ -239,7 +264,7 @@ impl Client {
     /// A pipeline: many requests submitted at once, collected in order. It takes connections of its own.
     #[must_use]
     pub fn pipeline<'a>(&self) -> Pipeline<'a> {
-        Pipeline::new(&self.shared, self.timeout)
+        Pipeline::new(&self.shared, self.timeout, self.local)
     }
 
     /// The state and counters of a server. One attempt: a server that is down is an error at once.
@@ -277,10 +302,45 @@ impl Client {
     }
 
     fn atomic(&self, address: u64, operation: AtomicOperation) -> Result<u64, Error> {
-        match self.call(self.deadline(), |pipeline| pipeline.atomic(address, operation))? {
+        if !address.is_multiple_of(8) {
+            return Err(Error::Unaligned { address });
+        }
+        self.shared.layout.pieces(address, 8).map(drop)?;
+        let (server, offset) = self.shared.layout.locate(address)?;
+        match self.part(Piece { server, offset, address, length: 8 }, Work::Atomic(operation), None)? {
             Value::Old(old) => Ok(old),
             value => unreachable!("an atomic succeeded with {value:?}"),
         }
+    }
+
+    /// The way that requests to a server take now. Connects to no server, but opens the shared memory if it can.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchServer`].
+    pub fn data_path(&self, server: usize) -> Result<DataPath, Error> {
+        self.shared.check_server(server)?;
+        let is_local = self.local == LocalAccess::Auto && self.shared.is_local(server);
+        Ok(if is_local { DataPath::Local } else { DataPath::Tcp })
+    }
+
+    /// The piece of a range that is inside one server.
+    fn only_piece(&self, address: u64, length: u64) -> Result<Option<Piece>, Error> {
+        let first = self.shared.layout.pieces(address, length)?.next();
+        Ok(first.filter(|piece| piece.length == length))
+    }
+
+    /// Work inside one server: at once if its shared memory is open, else by TCP, and then until the deadline, or for as
+    /// long as this client waits.
+    fn part<'a>(&self, piece: Piece, work: Work<'a>, deadline: Option<Instant>) -> Result<Value, Error> {
+        let mut job = Job::new(work, piece.offset, piece.length);
+        if self.local == LocalAccess::Auto {
+            local::execute(&self.shared, piece.server, &mut job);
+            if job.is_finished() {
+                return job.outcome();
+            }
+        }
+        let deadline = deadline.unwrap_or_else(|| self.deadline());
+        self.call(deadline, |pipeline: &mut Pipeline<'a>| pipeline.submit_job(piece.server, job))
     }
 
     fn ask(&self, server: usize, work: Work<'_>) -> Result<Value, Error> {
@@ -295,7 +355,7 @@ impl Client {
         deadline: Instant,
         submit: impl FnOnce(&mut Pipeline<'a>) -> Result<(), Error>,
     ) -> Result<Value, Error> {
-        let mut pipeline = Pipeline::until(&self.shared, deadline, self.timeout);
+        let mut pipeline = Pipeline::until(&self.shared, deadline, self.timeout, self.local);
         submit(&mut pipeline)?;
         pipeline.collect_next().unwrap_or(Ok(Value::Done))
     }

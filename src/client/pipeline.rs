@@ -3,8 +3,10 @@
 use super::Error;
 use super::job::{Job, Value, Work};
 use super::lane::Lane;
+use super::local;
 use super::pool::Shared;
 use super::pump::pump;
+use crate::config::LocalAccess;
 use crate::layout::Piece;
 use crate::protocol::AtomicOperation;
 use std::collections::VecDeque;
@@ -25,8 +27,8 @@ pub enum Reply {
 
 /// Submits many requests without waiting for each, and collects their outcomes in order as an iterator.
 ///
-/// Requests to one server are carried out in the order of submission; between servers there is no order. A request starts
-/// when it is submitted, or, while replies of the same server are awaited, together with others, at the latest at the next
+/// Requests to one server are carried out in the order of submission; between servers there is no order. A request to a
+/// server whose shared memory this process uses is carried out when it is submitted. Any other starts then, or, while replies of the same server are awaited, together with others, at the latest at the next
 /// [`next`](Iterator::next). Once 128 requests to a server have no reply, a submission waits for replies first. Outcomes that
 /// are not collected stay in memory: collect them as you go.
 ///
@@ -57,38 +59,51 @@ pub struct Pipeline<'a> {
     /// One for all that is done here, instead of one for each call.
     deadline: Option<Instant>,
     single_attempt: bool,
+    /// Whether servers on this host may be reached through their shared memory.
+    local: LocalAccess,
     lanes: Vec<Lane<'a>>,
     entries: VecDeque<Entry>,
 }
 
 /// A request whose outcome was not collected. The oldest job of each of its servers' lanes is a part of the oldest entry,
-/// since both are queues.
+/// since both are queues; but for parts that were done at once, of which no lane knows.
 #[derive(Debug)]
 struct Entry {
     servers: Range<usize>,
     reads: bool,
+    /// Outcomes of the parts that were done at once, with their servers.
+    done: Vec<(usize, Result<Value, Error>)>,
+}
+
+impl Entry {
+    /// Whether the lane has a part of it.
+    fn concerns(&self, lane: &Lane<'_>) -> bool {
+        let server = lane.server();
+        self.servers.contains(&server) && !self.done.iter().any(|(done, _)| *done == server)
+    }
 }
 
 impl<'a> Pipeline<'a> {
-    pub(super) fn new(shared: &Arc<Shared>, timeout: Duration) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, timeout: Duration, local: LocalAccess) -> Self {
         Self {
             shared: Arc::clone(shared),
             timeout,
             deadline: None,
             single_attempt: false,
+            local,
             lanes: Vec::new(),
             entries: VecDeque::new(),
         }
     }
 
     /// For one blocking call.
-    pub(super) fn until(shared: &Arc<Shared>, deadline: Instant, timeout: Duration) -> Self {
-        Self { deadline: Some(deadline), ..Self::new(shared, timeout) }
+    pub(super) fn until(shared: &Arc<Shared>, deadline: Instant, timeout: Duration, local: LocalAccess) -> Self {
+        Self { deadline: Some(deadline), ..Self::new(shared, timeout, local) }
     }
 
     /// For one call that says at once when the server cannot be reached.
     pub(super) fn single_attempt(shared: &Arc<Shared>, timeout: Duration) -> Self {
-        Self { single_attempt: true, ..Self::new(shared, timeout) }
+        Self { single_attempt: true, ..Self::new(shared, timeout, LocalAccess::Never) }
     }
 
     /// Submits a read of `length` bytes; its outcome is [`Reply::Data`].
@@ -211,24 +226,48 @@ impl<'a> Pipeline<'a> {
         };
         self.make_room(servers.clone())?;
         let now = Instant::now();
+        let mut at_once = Vec::new();
         for piece in pieces {
-            self.push(piece.server, Job::new(work(piece), piece.offset, piece.length), now);
+            let job = Job::new(work(piece), piece.offset, piece.length);
+            if self.goes_locally(piece.server) {
+                at_once.push((piece.server, job));
+            } else {
+                self.push(piece.server, job, now);
+            }
         }
-        self.entries.push_back(Entry { servers, reads: false });
+        // While the other servers are at work.
+        let mut done = Vec::new();
+        for (server, mut job) in at_once {
+            local::execute(&self.shared, server, &mut job);
+            if job.is_finished() {
+                done.push((server, job.outcome()));
+            } else {
+                self.push(server, job, now);
+            }
+        }
+        self.entries.push_back(Entry { servers, reads: false, done });
         Ok(())
+    }
+
+    /// Whether a request to the server is carried out at once: not while earlier ones are under way to it, for they come
+    /// first.
+    fn goes_locally(&self, server: usize) -> bool {
+        self.local == LocalAccess::Auto
+            && !self.lanes.iter().any(|lane| lane.server() == server && lane.is_busy())
+            && self.shared.is_local(server)
     }
 
     /// Submits work for one server that is about no range.
     pub(super) fn submit_to(&mut self, server: usize, work: Work<'a>) -> Result<(), Error> {
         self.shared.check_server(server)?;
-        self.submit_part(server, work, 0, 0)
+        self.submit_job(server, Job::new(work, 0, 0))
     }
 
-    /// Submits work for a range of one server's segment.
-    pub(super) fn submit_part(&mut self, server: usize, work: Work<'a>, offset: u64, length: u64) -> Result<(), Error> {
+    /// Submits what is left of a job, to go by TCP.
+    pub(super) fn submit_job(&mut self, server: usize, job: Job<'a>) -> Result<(), Error> {
         self.make_room(server..server + 1)?;
-        self.push(server, Job::new(work, offset, length), Instant::now());
-        self.entries.push_back(Entry { servers: server..server + 1, reads: false });
+        self.push(server, job, Instant::now());
+        self.entries.push_back(Entry { servers: server..server + 1, reads: false, done: Vec::new() });
         Ok(())
     }
 
@@ -270,22 +309,26 @@ impl<'a> Pipeline<'a> {
 
     /// Waits for the outcome of the oldest request.
     pub(super) fn collect_next(&mut self) -> Option<Result<Value, Error>> {
-        let Entry { servers, reads } = self.entries.pop_front()?;
-        if reads && servers.is_empty() {
+        let entry = self.entries.pop_front()?;
+        if entry.reads && entry.servers.is_empty() {
             return Some(Ok(Value::Data(Vec::new())));
         }
-        let concerned = |lane: &&Lane<'_>| servers.contains(&lane.server());
-        let finished = |lanes: &[Lane<'_>]| lanes.iter().filter(concerned).all(Lane::front_is_finished);
         let deadline = self.deadline();
+        let concerned = |lane: &&Lane<'_>| entry.concerns(lane);
+        let finished = |lanes: &[Lane<'_>]| lanes.iter().filter(concerned).all(Lane::front_is_finished);
         if pump(&mut self.lanes, deadline, finished).is_err() {
             let (timeout, now) = (self.timeout, Instant::now());
-            let late = |lane: &&mut Lane<'_>| servers.contains(&lane.server()) && !lane.front_is_finished();
+            let late = |lane: &&mut Lane<'_>| entry.concerns(lane) && !lane.front_is_finished();
             self.lanes.iter_mut().filter(late).for_each(|lane| lane.give_up(timeout, now));
         }
+        let mut done = entry.done.into_iter().peekable();
         let mut outcome = Ok(Value::Done);
-        for server in servers {
-            let lane = self.lanes.iter_mut().find(|lane| lane.server() == server);
-            if let Some(part) = lane.and_then(Lane::take) {
+        for server in entry.servers {
+            let part = match done.next_if(|(of, _)| *of == server) {
+                Some((_, part)) => Some(part),
+                None => self.lanes.iter_mut().find(|lane| lane.server() == server).and_then(Lane::take),
+            };
+            if let Some(part) = part {
                 outcome = join(outcome, part);
             }
         }

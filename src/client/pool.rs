@@ -2,10 +2,12 @@
 
 use super::Error;
 use super::link::Link;
+use super::local::Local;
 use crate::layout::Layout;
+use crate::segment::generation;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Links to one server that are kept while nobody uses them. More threads than this may call at the same time; they
@@ -22,14 +24,43 @@ pub(super) struct Shared {
     pub(super) layout: Layout,
     /// The layout's text, as hello carries it.
     pub(super) canonical: String,
-    peers: Vec<Peer>,
+    /// Of each server's memory when it was first seen; zero before.
+    incarnations: Vec<AtomicU64>,
+    peers: Peers,
 }
 
-#[derive(Debug, Default)]
+/// What a process has of each server. A child made by `fork(2)` has its own: its parent's connections are in use, its locks
+/// may be held by threads that are not there, and its shared memory is that of another participant.
+#[derive(Debug)]
+struct Peers {
+    /// That of the process, see [`generation`].
+    generation: u64,
+    of_process: Vec<Peer>,
+    of_child: OnceLock<Box<Peers>>,
+}
+
+#[derive(Debug)]
 struct Peer {
     idle: Mutex<Vec<Link>>,
-    /// Of the server's memory when it was first seen; zero before.
-    incarnation: AtomicU64,
+    /// None in a child: it goes by TCP.
+    local: Option<Local>,
+}
+
+impl Peers {
+    fn new(n: usize, is_child: bool) -> Self {
+        let peer = |_| Peer { idle: Mutex::default(), local: (!is_child).then(Local::default) };
+        Self { generation: generation(), of_process: (0..n).map(peer).collect(), of_child: OnceLock::new() }
+    }
+
+    /// Those of this process.
+    #[inline]
+    fn own(&self) -> &[Peer] {
+        let mut found = self;
+        while found.generation != generation() {
+            found = found.of_child.get_or_init(|| Box::new(Self::new(self.of_process.len(), true)));
+        }
+        &found.of_process
+    }
 }
 
 impl Peer {
@@ -42,8 +73,9 @@ impl Peer {
 impl Shared {
     pub(super) fn new(layout: Layout) -> Self {
         let canonical = layout.canonical();
-        let peers = (0..layout.n()).map(|_| Peer::default()).collect();
-        Self { layout, canonical, peers }
+        let peers = Peers::new(layout.n(), false);
+        let incarnations = (0..layout.n()).map(|_| AtomicU64::new(0)).collect();
+        Self { layout, canonical, incarnations, peers }
     }
 
     pub(super) fn address(&self, server: usize) -> &str {
@@ -52,13 +84,13 @@ impl Shared {
 
     /// Makes sure that there is a server with this index.
     pub(super) fn check_server(&self, server: usize) -> Result<(), Error> {
-        let count = self.peers.len();
+        let count = self.incarnations.len();
         if server < count { Ok(()) } else { Err(Error::NoSuchServer { server, count }) }
     }
 
     /// The incarnation that this client knows the server's memory by; zero for none.
     pub(super) fn known_incarnation(&self, server: usize) -> u64 {
-        self.peers[server].incarnation.load(Ordering::Acquire)
+        self.incarnations[server].load(Ordering::Acquire)
     }
 
     /// Compares the incarnation that a server says with the one first seen, which it becomes if there is none.
@@ -66,30 +98,37 @@ impl Shared {
     /// # Errors
     /// The one that was seen before, if it is another one.
     pub(super) fn meet(&self, server: usize, found: u64) -> Result<(), u64> {
-        let first_seen = &self.peers[server].incarnation;
+        let first_seen = &self.incarnations[server];
         match first_seen.compare_exchange(0, found, Ordering::AcqRel, Ordering::Acquire) {
             Err(known) if known != found => Err(known),
             _ => Ok(()),
         }
     }
 
-    /// Forgets the incarnation of a server's memory, and the links that knew it.
+    /// Forgets the incarnation of a server's memory, and what knew it.
     pub(super) fn forget_incarnation(&self, server: usize) {
-        if let Some(peer) = self.peers.get(server) {
-            peer.incarnation.store(0, Ordering::Release);
+        if let Some(peer) = self.peers.own().get(server) {
+            self.incarnations[server].store(0, Ordering::Release);
             peer.idle().clear();
+            peer.local.iter().for_each(Local::forget);
         }
+    }
+
+    /// What this process has of the server's shared memory; `None` when it shall have nothing.
+    #[inline]
+    pub(super) fn local(&self, server: usize) -> Option<&Local> {
+        self.peers.own()[server].local.as_ref()
     }
 
     /// A link to the server, of which the caller becomes the owner; it connects when it is first driven.
     pub(super) fn check_out(self: &Arc<Self>, server: usize, now: Instant) -> Checked {
-        let idle = self.peers[server].idle().pop();
+        let idle = self.peers.own()[server].idle().pop();
         let mut link = idle.unwrap_or_else(|| Link::new(server, now));
         link.attempts = 0;
         if now.saturating_duration_since(link.idle_since) > TRUSTED_IDLE && link.stream().is_some() && link.is_stale() {
             link.disconnect("it closed the idle connection".into(), now);
         }
-        Checked { shared: Arc::clone(self), link }
+        Checked { shared: Arc::clone(self), link, generation: generation() }
     }
 }
 
@@ -98,6 +137,8 @@ impl Shared {
 pub(super) struct Checked {
     pub(super) shared: Arc<Shared>,
     link: Link,
+    /// Of the process that took it.
+    generation: u64,
 }
 
 impl Checked {
@@ -123,13 +164,13 @@ impl DerefMut for Checked {
 
 impl Drop for Checked {
     fn drop(&mut self) {
-        if !self.link.is_clean() {
+        if !self.link.is_clean() || self.generation != generation() {
             return;
         }
         let now = Instant::now();
         let mut link = std::mem::replace(&mut self.link, Link::new(0, now));
         link.idle_since = now;
-        let mut idle = self.shared.peers[link.server].idle();
+        let mut idle = self.shared.peers.own()[link.server].idle();
         if idle.len() < MAX_IDLE {
             idle.push(link);
         }

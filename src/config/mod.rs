@@ -125,6 +125,18 @@ pub struct Limits {
 pub struct ClientSettings {
     /// The deadline of one call of the library.
     pub timeout: Duration,
+    /// Whether servers on the client's host are reached through their shared memory.
+    pub local: LocalAccess,
+}
+
+/// Whether a client reaches servers on its own host through their shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LocalAccess {
+    /// Where it may; over TCP where it may not.
+    #[default]
+    Auto,
+    /// It does not.
+    Never,
 }
 
 /// `[snapshot]`.

@@ -4,8 +4,8 @@ use super::mistake::{ConfigError, Lines};
 use super::reader::Reader;
 use super::section::Section;
 use super::{
-    Address, ClientSettings, Config, Key, Limits, LogSettings, OnMemoryLoss, OperationLogMode, Recovery, Security,
-    ServerSettings, SnapshotSettings,
+    Address, ClientSettings, Config, Key, Limits, LocalAccess, LogSettings, OnMemoryLoss, OperationLogMode, Recovery,
+    Security, ServerSettings, SnapshotSettings,
 };
 use crate::layout::{Layout, LayoutError, MAX_MEMORY, MAX_NAME, MAX_SERVERS, PAGE};
 use crate::snapshot::Level;
@@ -251,9 +251,11 @@ fn processors() -> usize {
 }
 
 fn read_client(mut client: Section<'_, '_>) -> ClientSettings {
+    const CHOICES: [(&str, LocalAccess); 2] = [("auto", LocalAccess::Auto), ("never", LocalAccess::Never)];
     let timeout = client.duration("timeout", Duration::from_secs(5), CLIENT_TIMEOUT);
+    let local = client.choice("local", LocalAccess::Auto, &CHOICES);
     client.finish();
-    ClientSettings { timeout }
+    ClientSettings { timeout, local }
 }
 
 fn read_snapshot(mut snapshot: Section<'_, '_>, k: u64) -> SnapshotSettings {

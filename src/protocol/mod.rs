@@ -12,7 +12,7 @@ pub use frame::{HEADER, MAX_PAYLOAD, Opcode, ReplyHeader, RequestHeader, split_r
 pub use hello::{HelloReply, HelloRequest};
 pub use refusal::{Code, Refusal};
 pub use request::{AtomicOperation, Extent, Operation, Payload, Request, Word};
-pub use status::{Connections, LatencyBucket, OperationLogStatus, Recovery, Sessions, Status, Traffic};
+pub use status::{Connections, LatencyBucket, LocalTraffic, OperationLogStatus, Recovery, Sessions, Status, Traffic};
 
 /// The protocol version that this code speaks.
 pub const VERSION: u32 = 1;

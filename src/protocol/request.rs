@@ -158,6 +158,18 @@ pub enum Operation<'a> {
     Ping(&'a [u8]),
 }
 
+impl Operation<'_> {
+    /// Bytes of memory that it changes.
+    #[must_use]
+    pub fn changes(&self) -> usize {
+        match self {
+            Self::Write(extent, _) | Self::Fill(extent, _) | Self::Copy { to: extent, .. } => extent.length(),
+            Self::Atomic(word, _) => word.extent().length(),
+            Self::Hello(_) | Self::Read(_) | Self::Status | Self::Ping(_) => 0,
+        }
+    }
+}
+
 /// A request whose fields have been checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'a> {

@@ -36,6 +36,9 @@ pub struct Status {
     pub operations: BTreeMap<String, u64>,
     /// Bytes and outcomes.
     pub traffic: Traffic,
+    /// What programs on the server's host have done in its shared memory.
+    #[serde(default)]
+    pub local: LocalTraffic,
     /// What was repaired.
     pub recovery: Recovery,
     /// Service times of requests, from read to answered, not counting the network.
@@ -81,6 +84,25 @@ pub struct Traffic {
     pub errors: u64,
     /// Requests that came again after a lost connection and had been executed already.
     pub replayed: u64,
+}
+
+/// What programs on the server's host have done without the network, since the segment was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalTraffic {
+    /// Reads carried out.
+    pub reads: u64,
+    /// Writes carried out.
+    pub writes: u64,
+    /// Fills carried out.
+    pub fills: u64,
+    /// Copies carried out.
+    pub copies: u64,
+    /// Atomics carried out, those that compare and find another value included.
+    pub atomics: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Bytes changed.
+    pub bytes_written: u64,
 }
 
 /// Deaths of participants, and what was done about them.

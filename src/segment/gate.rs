@@ -35,6 +35,9 @@ pub enum Shut {
     /// It is being restored, or a restore was cut short.
     #[error("waiting for restore: a snapshot is being put back into its memory")]
     Restoring,
+    /// Its server does not let local clients work on it, or not those of this layout.
+    #[error("its server does not let local clients work on it")]
+    ServerOnly,
     /// It has another incarnation than the worker expected.
     #[error("its memory was replaced by that of a snapshot")]
     Replaced,
@@ -58,8 +61,8 @@ impl Gate {
             Self::Cut(number) => 1 << KIND | u64::from(number),
             Self::Frozen(until) => 2 << KIND | until & REST,
             Self::Shut(Shut::Waiting) => 3 << KIND | 1,
-            // `Replaced` is never a state of the gate.
-            Self::Shut(Shut::Restoring | Shut::Replaced) => 3 << KIND | 2,
+            // The last two are never states of the gate.
+            Self::Shut(Shut::Restoring | Shut::ServerOnly | Shut::Replaced) => 3 << KIND | 2,
         }
     }
 
@@ -95,30 +98,41 @@ impl Shared {
         self.gate_word().compare_exchange(from.encode(), to.encode(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// What a writer finds that holds its stripes: the cut for which it must save pages, if there is one.
+    /// What a writer finds that holds its stripes: the cut for which it must save pages, if there is one. `permission` is
+    /// what a local client's worker needs, zero for others.
     ///
     /// # Errors
     /// `Err(None)` when it must let its stripes go and wait; `Err(Some(_))` when it may not change the memory.
     #[inline]
-    pub(super) fn pass(&self, incarnation: u64) -> Result<Option<u32>, Option<Shut>> {
+    pub(super) fn pass(&self, incarnation: u64, permission: u64) -> Result<Option<u32>, Option<Shut>> {
         let cut = match self.gate() {
             Gate::Open => None,
             Gate::Cut(number) => Some(number),
             Gate::Frozen(_) => return Err(None),
             Gate::Shut(shut) => return Err(Some(shut)),
         };
-        if self.incarnation() == incarnation { Ok(cut) } else { Err(Some(Shut::Replaced)) }
+        match self.check(incarnation, permission) {
+            Ok(()) => Ok(cut),
+            Err(shut) => Err(Some(shut)),
+        }
     }
 
     /// Whether what a reader has copied is of the memory that it meant. To be asked after the copy.
     #[inline]
-    pub(super) fn check_reader(&self, incarnation: u64) -> Result<(), Shut> {
+    pub(super) fn check_reader(&self, incarnation: u64, permission: u64) -> Result<(), Shut> {
         fence(Ordering::Acquire);
         match self.gate() {
             Gate::Shut(shut) => Err(shut),
-            _ if self.incarnation() != incarnation => Err(Shut::Replaced),
-            _ => Ok(()),
+            _ => self.check(incarnation, permission),
         }
+    }
+
+    #[inline]
+    fn check(&self, incarnation: u64, permission: u64) -> Result<(), Shut> {
+        if permission != 0 && Field::LocalAccess.of(&self.mapping).load(Ordering::Acquire) != permission {
+            return Err(Shut::ServerOnly);
+        }
+        if self.incarnation() == incarnation { Ok(()) } else { Err(Shut::Replaced) }
     }
 
     #[inline]

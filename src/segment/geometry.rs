@@ -13,8 +13,17 @@ pub(super) const LINE: usize = 64;
 /// Processes that may have a segment mapped at once. Each entry takes a cache line.
 pub(super) const PARTICIPANTS: usize = 64;
 
+/// The first participant that a local client may be: those before it stay for the server and snapshot agents.
+pub(super) const FIRST_CLIENT: usize = 4;
+
 /// Threads, of all participants, that may work on a segment at once. Each has an intent and a slot.
 pub const WORKERS: usize = 96;
+
+/// The first worker of participants beside the server: it keeps one for each of its threads, 32 at most, and some.
+pub(super) const FIRST_WORKER_BESIDE: usize = 40;
+
+/// The first worker of local clients; some before it stay for snapshot agents.
+pub(super) const FIRST_CLIENT_WORKER: usize = 48;
 
 /// Payloads up to this many bytes land in the worker's own slot.
 pub(super) const SLOT: usize = 64 << 10;

@@ -34,6 +34,25 @@ impl IntentField {
         [Self::Offset, Self::Length, Self::Detail, Self::Session, Self::Sequence, Self::Result];
 }
 
+/// The words of an intent's second line, by offset: what local clients have done with this worker since the segment was
+/// made. Only the worker writes them, so counting needs no locked instruction.
+#[derive(Debug, Clone, Copy)]
+#[repr(usize)]
+pub(super) enum LocalCounter {
+    Reads = 64,
+    Writes = 72,
+    Fills = 80,
+    Copies = 88,
+    Atomics = 96,
+    BytesRead = 104,
+    BytesWritten = 112,
+}
+
+impl LocalCounter {
+    /// Those that grow with every change of the memory.
+    pub(super) const CHANGES: [Self; 4] = [Self::Writes, Self::Fills, Self::Copies, Self::Atomics];
+}
+
 /// Where the new bytes come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
@@ -135,6 +154,11 @@ impl Shared {
     #[inline]
     pub(super) fn intent_word(&self, worker: usize, field: IntentField) -> &AtomicU64 {
         self.mapping.word(Geometry::intent(worker) + field as usize)
+    }
+
+    #[inline]
+    pub(super) fn local_counter(&self, worker: usize, counter: LocalCounter) -> &AtomicU64 {
+        self.mapping.word(Geometry::intent(worker) + counter as usize)
     }
 
     /// Carries out a committed intent of `worker`: bytes, versions, session. Not the end of the intent itself.

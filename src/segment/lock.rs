@@ -88,14 +88,17 @@ impl Shared {
         }
     }
 
-    /// Gives back every lock that the dead `worker` owns. Only its repairer calls this, after the redo.
-    pub(super) fn unlock_all_of(&self, worker: usize) {
+    /// Gives back every lock that the dead `worker` owns, and says how many. Only its repairer calls this, after the redo.
+    pub(super) fn unlock_all_of(&self, worker: usize) -> usize {
+        let mut owned = 0;
         for lock in 0..self.semaphores.len() {
             let word = self.mapping.word(Geometry::lock(lock));
             if owner(word.load(Ordering::Acquire)) == Some(worker) {
                 word.store(0, Ordering::Release);
                 self.semaphores[lock].post_once();
+                owned += 1;
             }
         }
+        owned
     }
 }

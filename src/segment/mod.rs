@@ -12,6 +12,7 @@ mod error;
 mod gate;
 mod geometry;
 mod intent;
+mod local;
 mod lock;
 mod open;
 mod participant;
@@ -27,12 +28,13 @@ pub use error::SegmentError;
 pub use gate::Shut;
 pub use geometry::{SESSIONS, WORKERS, overhead};
 pub use intent::Mark;
+pub use local::generation;
 pub use open::{Found, Opened, Start};
 pub use restoration::Restoration;
 pub use session::SessionEntry;
 pub use worker::Worker;
 
-use intent::IntentField;
+use intent::{IntentField, LocalCounter};
 use shared::Shared;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -82,14 +84,17 @@ impl Segment {
         superblock::is_ready(&self.shared.mapping)
     }
 
-    /// A number that changes when somebody changes the memory: a hash of what all workers have done last. Two changes by one
-    /// worker that are alike and belong to no session look like one.
+    /// A number that changes when somebody changes the memory: a hash of what all workers have done last, and of how much
+    /// local clients have done. Two changes by one worker that are alike, of no session and of no local client look like one.
     #[must_use]
     pub fn activity(&self) -> u64 {
         let mut hasher = blake3::Hasher::new();
         for worker in 0..WORKERS {
             for field in IntentField::RECORD {
                 hasher.update(&self.shared.intent_word(worker, field).load(Ordering::Relaxed).to_le_bytes());
+            }
+            for counter in LocalCounter::CHANGES {
+                hasher.update(&self.shared.local_counter(worker, counter).load(Ordering::Relaxed).to_le_bytes());
             }
         }
         hasher.finalize().as_bytes().first_chunk().map_or(0, |number| u64::from_le_bytes(*number))
@@ -111,10 +116,11 @@ impl Segment {
             let word = self.shared.intent_word(*index, IntentField::Owner);
             word.compare_exchange(0, owner, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         };
-        let found = (0..geometry::WORKERS).find(free).or_else(|| {
+        let mut numbers = self.shared.role.workers();
+        let found = numbers.clone().find(free).or_else(|| {
             // Those of a participant that died idle are free as soon as somebody looks.
             self.shared.repair_all_dead();
-            (0..geometry::WORKERS).find(free)
+            numbers.find(free)
         });
         match found {
             Some(index) => Ok(Worker::new(Arc::clone(&self.shared), index)),

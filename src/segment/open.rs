@@ -2,13 +2,14 @@
 
 use super::gate::{Gate, Shut};
 use super::geometry::{Geometry, LOCKS, overhead};
-use super::participant::{self, SERVER};
+use super::participant::{self, Role, SERVER};
 use super::shared::Shared;
-use super::superblock::{self, Identity, State, Verdict};
-use super::{Segment, SegmentError};
+use super::superblock::{self, Field, Identity, State, Verdict};
+use super::{Segment, SegmentError, local};
 use crate::layout::Layout;
 use crate::sys::mapping::Mapping;
 use crate::sys::ofd;
+use crate::sys::own_file::OwnFile;
 use crate::sys::semaphore::Semaphore;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, posix_fallocate};
@@ -17,7 +18,7 @@ use nix::sys::stat::{Mode, fchmod, fstat};
 use std::ffi::CString;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
@@ -79,8 +80,9 @@ impl Segment {
         // Judged again after a retirement: another dsmd may have made a segment in between.
         let (file, found) = loop {
             let file = open_as_server(&name)?;
-            let wants_reset = start == Start::Reset && !reset_done && size_of(&file, &name)? > 0;
-            let verdict = if wants_reset { Some(Verdict::Retired) } else { judge(&file, &name, &identity, &geometry)? };
+            let wants_reset = start == Start::Reset && !reset_done && size_of(file.as_fd(), &name)? > 0;
+            let verdict =
+                if wants_reset { Some(Verdict::Retired) } else { judge(file.as_fd(), &name, &identity, &geometry)? };
             match verdict {
                 None if reset_done => break (file, Found::Reset),
                 None => break (file, Found::Nothing),
@@ -94,9 +96,13 @@ impl Segment {
             }
         };
         if let Found::Segment { .. } = found {
-            let segment = assemble(name, file, geometry, SERVER, true)?;
+            let segment = assemble(name.clone(), own(file, &name)?, geometry, SERVER, Role::Server)?;
             let mapping = &segment.shared.mapping;
             let layout_changed = !superblock::has_fingerprint(mapping, identity.fingerprint);
+            if layout_changed {
+                // Of the layout before; those of this one are let in when the server is ready.
+                segment.refuse_local();
+            }
             superblock::write_fingerprint(mapping, identity.fingerprint);
             segment.shared.repair_all_dead();
             return Ok(Opened { segment, found: Found::Segment { layout_changed } });
@@ -120,21 +126,30 @@ impl Segment {
     /// # Errors
     /// [`SegmentError::NotReady`] when there is none in use; see [`SegmentError`] for the others.
     pub fn attach(layout: &Layout, index: u32) -> Result<Self, SegmentError> {
-        let name = object_name(layout, index);
-        let identity = Identity::new(layout, index);
-        let geometry = Geometry::new(layout.k()).ok_or(SegmentError::TooLarge { k: layout.k() })?;
-        let file = match shm_open(name.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()) {
-            Err(Errno::ENOENT) => return Err(SegmentError::NotReady { name }),
-            other => other.map_err(SegmentError::system("open", &name))?,
-        };
-        if judge(&file, &name, &identity, &geometry)? != Some(Verdict::Ready) {
-            return Err(SegmentError::NotReady { name });
-        }
-        let participant = participant::claim_other(file.as_fd(), &name)?;
-        let segment = assemble(name, file, geometry, participant, false)?;
-        // A reset in between would leave an old object with new semaphores.
-        if segment.is_ready() { Ok(segment) } else { Err(SegmentError::NotReady { name: segment.name().to_owned() }) }
+        attach(layout, index, Role::Beside)
     }
+}
+
+/// Opens the segment as a participant that is not its server.
+pub(super) fn attach(layout: &Layout, index: u32, role: Role) -> Result<Segment, SegmentError> {
+    let name = object_name(layout, index);
+    let identity = Identity::new(layout, index);
+    let geometry = Geometry::new(layout.k()).ok_or(SegmentError::TooLarge { k: layout.k() })?;
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let file = match OwnFile::open(|| shm_open(name.as_str(), flags, Mode::empty())) {
+        Err(Errno::ENOENT) => return Err(SegmentError::NotReady { name }),
+        other => other.map_err(SegmentError::system("open", &name))?,
+    };
+    if let Role::Client { permission } = role {
+        local::check_door(file.as_fd(), &name, permission)?;
+    }
+    if judge(file.as_fd(), &name, &identity, &geometry)? != Some(Verdict::Ready) {
+        return Err(SegmentError::NotReady { name });
+    }
+    let participant = participant::claim_other(file.as_fd(), &name, role)?;
+    let segment = assemble(name, file, geometry, participant, role)?;
+    // A reset in between would leave an old object with new semaphores.
+    if segment.is_ready() { Ok(segment) } else { Err(SegmentError::NotReady { name: segment.name().to_owned() }) }
 }
 
 /// The name of the shared-memory object of server `index`, with its slash.
@@ -177,6 +192,11 @@ fn open_as_server(name: &str) -> Result<OwnedFd, SegmentError> {
     Err(SegmentError::InUse { name: name.to_owned(), pid: 0 })
 }
 
+/// As [`OwnFile::open`], of a file that is open.
+fn own(file: OwnedFd, name: &str) -> Result<OwnFile, SegmentError> {
+    OwnFile::open(|| Ok(file)).map_err(SegmentError::system("keep", name))
+}
+
 /// The pid that the server of the object recorded; for people.
 fn server_pid(file: &OwnedFd) -> u64 {
     let mut bytes = [0; 8];
@@ -186,7 +206,7 @@ fn server_pid(file: &OwnedFd) -> u64 {
     if read.is_ok() { u64::from_le_bytes(bytes) } else { 0 }
 }
 
-fn size_of(file: &OwnedFd, name: &str) -> Result<u64, SegmentError> {
+fn size_of(file: BorrowedFd<'_>, name: &str) -> Result<u64, SegmentError> {
     let status = fstat(file).map_err(SegmentError::system("look at", name))?;
     Ok(u64::try_from(status.st_size).unwrap_or(0))
 }
@@ -196,7 +216,7 @@ fn size_of(file: &OwnedFd, name: &str) -> Result<u64, SegmentError> {
 /// One that is shorter than a head is that of a maker who died between its first write and its first allocation, or
 /// foreign: the missing bytes count as zeros.
 fn judge(
-    file: &OwnedFd,
+    file: BorrowedFd<'_>,
     name: &str,
     identity: &Identity,
     geometry: &Geometry,
@@ -212,7 +232,11 @@ fn judge(
 
 /// Takes an object out of use: tells those who have it mapped, if it is a segment at all, and removes its name.
 fn retire(file: &OwnedFd, name: &str, identity: &Identity, geometry: &Geometry) -> Result<(), SegmentError> {
-    if let Ok(Some(Verdict::Ready)) = judge(file, name, identity, geometry) {
+    // Also in one of another k, to whose local clients nobody would say it otherwise. What is no segment goes anyway.
+    if size_of(file.as_fd(), name)? >= superblock::SIZE as u64 {
+        nix::sys::uio::pwrite(file, &[0; 8], Field::LocalAccess as i64).map_err(SegmentError::system("close", name))?;
+    }
+    if let Ok(Some(Verdict::Ready)) = judge(file.as_fd(), name, identity, geometry) {
         superblock::set_state(&map(file, geometry, name)?, State::Retired);
     }
     shm_unlink(name).map_err(SegmentError::system("remove", name))
@@ -236,7 +260,7 @@ fn make(
                 .map_err(SegmentError::system("remove a semaphore of", &name))?;
         }
         superblock::write(&map(&file, &geometry, &name)?, identity, random_incarnation()?);
-        assemble(name.clone(), file, geometry, SERVER, true)
+        assemble(name.clone(), own(file, &name)?, geometry, SERVER, Role::Server)
     });
     match made {
         Ok(segment) => {
@@ -297,7 +321,7 @@ fn free_room() -> u64 {
     nix::sys::statvfs::statvfs("/dev/shm").map_or(0, |fs| fs.blocks_available() * fs.fragment_size())
 }
 
-fn map(file: &OwnedFd, geometry: &Geometry, name: &str) -> Result<Mapping, SegmentError> {
+fn map(file: impl AsFd, geometry: &Geometry, name: &str) -> Result<Mapping, SegmentError> {
     let length = NonZeroUsize::new(geometry.total).ok_or(SegmentError::TooLarge { k: 0 })?;
     // The object was measured by fstat, or allocated, to have this length.
     Mapping::new(file, length).map_err(SegmentError::system("map", name))
@@ -307,14 +331,14 @@ fn copy_area_name(name: &str) -> String {
     format!("{name}.copies")
 }
 
-fn open_copy_area(name: &str, segment: &OwnedFd, create: bool) -> Result<OwnedFd, SegmentError> {
+fn open_copy_area(name: &str, segment: BorrowedFd<'_>, create: bool) -> Result<OwnFile, SegmentError> {
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | if create { OFlag::O_CREAT } else { OFlag::empty() };
     let mode = Mode::from_bits_truncate(0o660);
     let failed = || SegmentError::system("open the copy area of", name);
-    let file = shm_open(copy_area_name(name).as_str(), flags, mode).map_err(failed())?;
+    let file = OwnFile::open(|| shm_open(copy_area_name(name).as_str(), flags, mode)).map_err(failed())?;
     // What a stranger has laid out would be told every page that is overwritten during a snapshot.
-    let owner = |file: &OwnedFd| fstat(file).map(|status| status.st_uid);
-    if owner(&file).map_err(failed())? != owner(segment).map_err(failed())? {
+    let owner = |file: BorrowedFd<'_>| fstat(file).map(|status| status.st_uid);
+    if owner(file.as_fd()).map_err(failed())? != owner(segment).map_err(failed())? {
         return Err(SegmentError::NotOurs { name: copy_area_name(name) });
     }
     if create {
@@ -326,19 +350,20 @@ fn open_copy_area(name: &str, segment: &OwnedFd, create: bool) -> Result<OwnedFd
 /// Maps an object whose byte `participant` is locked, opens its semaphores and enters the table of participants.
 fn assemble(
     name: String,
-    file: OwnedFd,
+    file: OwnFile,
     geometry: Geometry,
     participant: usize,
-    create: bool,
+    role: Role,
 ) -> Result<Segment, SegmentError> {
+    let create = role == Role::Server;
     let mapping = map(&file, &geometry, &name)?;
     let semaphores = (0..LOCKS)
         .map(|lock| Semaphore::open(&semaphore_name(&name, lock), create))
         .collect::<Result<Vec<_>, _>>()
         .map_err(SegmentError::system("open a semaphore of", &name))?;
-    let copy_area = open_copy_area(&name, &file, create)?;
+    let copy_area = open_copy_area(&name, file.as_fd(), create)?;
     let shared =
-        Shared { name, file, copy_area, mapping, geometry, semaphores, participant, repairing: Mutex::new(()) };
+        Shared { name, file, copy_area, mapping, geometry, semaphores, participant, role, repairing: Mutex::new(()) };
     shared.enter();
     Ok(Segment { shared: Arc::new(shared) })
 }

@@ -5,12 +5,13 @@
 
 use super::SegmentError;
 use super::crash::{self, Point};
-use super::geometry::{Geometry, PARTICIPANTS, WORKERS};
+use super::geometry::{FIRST_CLIENT, FIRST_CLIENT_WORKER, FIRST_WORKER_BESIDE, Geometry, PARTICIPANTS, WORKERS};
 use super::intent::{Intent, IntentField};
 use super::shared::Shared;
 use super::superblock::Field;
 use crate::log::Event;
 use crate::sys::ofd;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -18,6 +19,49 @@ use std::time::{Duration, Instant};
 
 /// The participant that serves the segment to the network.
 pub(super) const SERVER: usize = 0;
+
+/// What a participant is there for, which decides how much of the tables it may take: nobody may keep a server that
+/// restarts, or a snapshot agent, from their work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// To serve the segment to the network.
+    Server,
+    /// To do what is to be done on the server's host: a snapshot agent.
+    Beside,
+    /// To use the memory, as long as the server gives this permission; never zero.
+    Client {
+        /// What must stand in [`Field::LocalAccess`].
+        permission: u64,
+    },
+}
+
+impl Role {
+    /// The places in the table of participants.
+    fn places(self) -> Range<usize> {
+        match self {
+            Self::Server => SERVER..SERVER + 1,
+            Self::Beside => SERVER + 1..PARTICIPANTS,
+            Self::Client { .. } => FIRST_CLIENT..PARTICIPANTS,
+        }
+    }
+
+    /// The numbers of the workers.
+    pub(super) fn workers(self) -> Range<usize> {
+        match self {
+            Self::Server => 0..WORKERS,
+            Self::Beside => FIRST_WORKER_BESIDE..WORKERS,
+            Self::Client { .. } => FIRST_CLIENT_WORKER..WORKERS,
+        }
+    }
+
+    /// The permission that the workers need; zero for none.
+    pub(super) fn permission(self) -> u64 {
+        match self {
+            Self::Client { permission } => permission,
+            Self::Server | Self::Beside => 0,
+        }
+    }
+}
 
 /// How long a starting server waits for its byte: a repairer holds it for a moment, another server for good.
 const SERVER_BYTE_WAIT: Duration = Duration::from_millis(500);
@@ -42,9 +86,9 @@ pub(super) fn claim_server(file: BorrowedFd<'_>) -> nix::Result<bool> {
     Ok(true)
 }
 
-/// Takes the first free byte of the other participants.
-pub(super) fn claim_other(file: BorrowedFd<'_>, name: &str) -> Result<usize, SegmentError> {
-    for index in SERVER + 1..PARTICIPANTS {
+/// Takes the first free byte of those for the role, which is not the server's.
+pub(super) fn claim_other(file: BorrowedFd<'_>, name: &str, role: Role) -> Result<usize, SegmentError> {
+    for index in role.places() {
         if ofd::try_lock(file, byte(index)).map_err(SegmentError::system("lock", name))? {
             return Ok(index);
         }
@@ -64,6 +108,7 @@ impl Shared {
 
     /// Leaves the table in good order, so that nobody takes this participant for a dead one.
     pub(super) fn leave(&self) {
+        debug_assert!(!self.is_inherited(), "the participation of the parent process");
         self.mapping.word(Geometry::participant(self.participant)).store(0, Ordering::Relaxed);
     }
 
@@ -119,14 +164,14 @@ impl Shared {
 
     /// What a lock of one's own tells about oneself is always "free": hence the first comparison. When the kernel
     /// cannot tell, the participant counts as alive: a repair under its feet would be worse than a wait.
-    fn is_alive(&self, index: usize) -> bool {
+    pub(super) fn is_alive(&self, index: usize) -> bool {
         index == self.participant || ofd::is_locked_elsewhere(self.file.as_fd(), byte(index)).unwrap_or(true)
     }
 
     /// Finishes what a dead participant had committed, drops what it had not, and gives back its locks. The caller
     /// holds the participant's byte. Can be killed at any instruction: the next repairer does it again.
     fn repair(&self, index: usize) {
-        let mut redone = 0;
+        let (mut redone, mut locks) = (0, 0);
         for worker in 0..WORKERS {
             let owner = self.intent_word(worker, IntentField::Owner);
             if owner.load(Ordering::Acquire) != index as u64 + 1 {
@@ -146,17 +191,22 @@ impl Shared {
                 self.intent_word(worker, IntentField::Kind).store(0, Ordering::Release);
                 crash::reached(Point::Redone);
             }
-            self.unlock_all_of(worker);
+            locks += self.unlock_all_of(worker);
             owner.store(0, Ordering::Release);
         }
         let pid = self.mapping.word(Geometry::participant(index)).swap(0, Ordering::Relaxed);
         if pid != 0 {
             Field::Repaired.of(&self.mapping).fetch_add(1, Ordering::Relaxed);
             Field::RedoneWrites.of(&self.mapping).fetch_add(redone, Ordering::Relaxed);
+            let name = &self.name;
+            if index != SERVER && locks == 0 && redone == 0 {
+                // A program that ended between two requests, as programs do.
+                ::log::debug!("participant {index} (pid {pid}) of {name} has ended without leaving it");
+                return;
+            }
             ::log::warn!(
                 MESSAGE_ID = Event::Repaired.id(), DSM_REDONE_WRITES = redone;
-                "repaired participant {index} (pid {pid}) of {}, which died: {redone} committed writes redone",
-                self.name
+                "repaired participant {index} (pid {pid}) of {name}, which died: {redone} committed writes redone"
             );
         }
     }

@@ -1,9 +1,10 @@
 //! What all workers of one participant have in common.
 
 use super::geometry::Geometry;
+use super::participant::Role;
 use crate::sys::mapping::Mapping;
+use crate::sys::own_file::OwnFile;
 use crate::sys::semaphore::Semaphore;
-use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 
 /// A mapped segment, as one participant has it.
@@ -11,21 +12,33 @@ pub(super) struct Shared {
     /// The object's name, with its slash.
     pub(super) name: String,
     /// The open object; its OFD lock on the participant's byte says that this process lives.
-    pub(super) file: OwnedFd,
+    pub(super) file: OwnFile,
     /// Pages that writers have saved for a cut.
-    pub(super) copy_area: OwnedFd,
+    pub(super) copy_area: OwnFile,
     pub(super) mapping: Mapping,
     pub(super) geometry: Geometry,
     /// One for each lock.
     pub(super) semaphores: Vec<Semaphore>,
     /// Own place in the table of participants.
     pub(super) participant: usize,
+    /// What this participant is there for.
+    pub(super) role: Role,
     /// Held by the thread of this process that repairs.
     pub(super) repairing: Mutex<()>,
 }
 
+impl Shared {
+    /// Whether this is the participation of the parent of this process, which nobody here may use or end.
+    #[inline]
+    pub(super) fn is_inherited(&self) -> bool {
+        self.file.is_inherited()
+    }
+}
+
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.leave();
+        if !self.is_inherited() {
+            self.leave();
+        }
     }
 }

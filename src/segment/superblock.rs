@@ -38,6 +38,9 @@ pub(super) enum Field {
     LastCut = 80,
     /// The most pages of its copy area.
     CopiesLimit = 88,
+    /// Zero, or what [`permission`] makes of the layout whose clients on this host may work on the segment. Part of no
+    /// format: without it, they may not.
+    LocalAccess = 96,
     // Counters.
     Repaired = 128,
     RedoneWrites = 136,
@@ -112,6 +115,12 @@ pub(super) fn write_fingerprint(mapping: &Mapping, fingerprint: Fingerprint) {
     let (low, high) = halves(fingerprint);
     Field::FingerprintLow.of(mapping).store(low, Ordering::Relaxed);
     Field::FingerprintHigh.of(mapping).store(high, Ordering::Relaxed);
+}
+
+/// What stands in [`Field::LocalAccess`] while clients of a layout may work on the segment; never zero. Not just a one: a
+/// client whose layout is served no longer finds another number, with the look that it takes anyway.
+pub(super) fn permission(fingerprint: Fingerprint) -> u64 {
+    halves(fingerprint).0 | 1
 }
 
 /// Whether the segment was last served with this layout.

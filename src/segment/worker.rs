@@ -3,10 +3,10 @@
 use super::crash::{self, Point};
 use super::gate::Shut;
 use super::geometry::{Geometry, LARGE_SLOTS, LINE, SLOT, STRIPES, page_size};
-use super::intent::{Intent, IntentField, Mark, Source, pages};
+use super::intent::{Intent, IntentField, LocalCounter, Mark, Source, pages};
 use super::shared::Shared;
 use crate::layout::MAX_ATOMIC;
-use crate::protocol::{AtomicOperation, Extent, Word};
+use crate::protocol::{AtomicOperation, Extent, Operation, Word};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -33,6 +33,8 @@ pub struct Worker {
     index: usize,
     /// The memory that it means to work on.
     incarnation: u64,
+    /// What a local client's worker needs of the server; zero for others.
+    permission: u64,
     /// It replaces the memory: the gate is shut by its owner, and not for it.
     pub(super) restoring: bool,
 }
@@ -45,8 +47,8 @@ struct Held {
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, index: usize) -> Self {
-        let incarnation = shared.incarnation();
-        Self { shared, index, incarnation, restoring: false }
+        let (incarnation, permission) = (shared.incarnation(), shared.role.permission());
+        Self { shared, index, incarnation, permission, restoring: false }
     }
 
     /// Says which memory all that follows means: it is refused with [`Shut::Replaced`] for another one. At first it is
@@ -107,14 +109,14 @@ impl Worker {
         };
         for _ in 0..OPTIMISTIC_READS {
             if self.read_optimistically(offset, pages.clone(), versions, buffer) {
-                return self.shared.check_reader(self.incarnation);
+                return self.check_read(buffer.len());
             }
             std::hint::spin_loop();
         }
         let held = self.lock(stripes(&pages), None);
         self.shared.mapping.copy_out(self.shared.geometry.data + offset, buffer);
         self.unlock(held);
-        self.shared.check_reader(self.incarnation)
+        self.check_read(buffer.len())
     }
 
     /// Writes `data`, which has the extent's length.
@@ -132,6 +134,7 @@ impl Worker {
         let (source, slot) = self.source(large_slot);
         self.shared.mapping.copy_in(slot, data);
         let (held, cut) = self.enter(stripes(&pages), large_slot)?;
+        self.count(LocalCounter::Writes, data.len());
         self.shared.save_for_cut(&pages, cut);
         self.carry_out(&Intent { source, offset, length: data.len(), mark, result: 0 });
         self.unlock(held);
@@ -145,6 +148,7 @@ impl Worker {
     pub fn fill(&mut self, extent: Extent, byte: u8, mark: Option<Mark>) -> Result<(), Shut> {
         let (offset, pages) = self.place(extent);
         let (held, cut) = self.enter(stripes(&pages), None)?;
+        self.count(LocalCounter::Fills, extent.length());
         self.shared.save_for_cut(&pages, cut);
         self.carry_out(&Intent { source: Source::Byte(byte), offset, length: extent.length(), mark, result: 0 });
         self.unlock(held);
@@ -159,6 +163,7 @@ impl Worker {
     pub fn atomic(&mut self, word: Word, operation: AtomicOperation, mark: Option<Mark>) -> Result<u64, Shut> {
         let (offset, pages) = self.place(word.extent());
         let (held, cut) = self.enter(stripes(&pages), None)?;
+        self.count(LocalCounter::Atomics, 8);
         let mut bytes = [0; 8];
         self.shared.mapping.copy_out(self.shared.geometry.data + offset, &mut bytes);
         let old = u64::from_le_bytes(bytes);
@@ -189,11 +194,50 @@ impl Worker {
         let large_slot = self.large_slot_for(length);
         let (source, slot) = self.source(large_slot);
         let (held, cut) = self.enter(stripes(&from_pages) | stripes(&pages), large_slot)?;
+        self.count(LocalCounter::Copies, length);
         self.shared.mapping.copy_within(self.shared.geometry.data + from_offset, slot, length);
         self.shared.save_for_cut(&pages, cut);
         self.carry_out(&Intent { source, offset, length, mark, result: 0 });
         self.unlock(held);
         Ok(())
+    }
+
+    /// Carries out an operation that changes memory, for `mark`. Returns the old value of an atomic, else zero; so it does,
+    /// without doing anything, for an operation that changes nothing.
+    ///
+    /// # Errors
+    /// [`Shut`]
+    #[inline]
+    pub fn change(&mut self, operation: &Operation<'_>, mark: Option<Mark>) -> Result<u64, Shut> {
+        match *operation {
+            Operation::Write(extent, data) => self.write(extent, data, mark).map(|()| 0),
+            Operation::Fill(extent, byte) => self.fill(extent, byte, mark).map(|()| 0),
+            Operation::Atomic(word, atomic) => self.atomic(word, atomic, mark),
+            Operation::Copy { from, to } => self.copy(from, to, mark).map(|()| 0),
+            Operation::Hello(_) | Operation::Read(_) | Operation::Status | Operation::Ping(_) => Ok(0),
+        }
+    }
+
+    /// Ends a read of `length` bytes, which are copied.
+    #[inline]
+    fn check_read(&self, length: usize) -> Result<(), Shut> {
+        self.shared.check_reader(self.incarnation, self.permission)?;
+        self.count(LocalCounter::Reads, length);
+        Ok(())
+    }
+
+    /// Counts what a local client does. A change is counted before it is made: however its worker dies, no change is
+    /// missed by whoever looks for changes.
+    #[inline]
+    fn count(&self, counter: LocalCounter, bytes: usize) {
+        if self.permission != 0 {
+            let is_read = matches!(counter, LocalCounter::Reads);
+            let sum = if is_read { LocalCounter::BytesRead } else { LocalCounter::BytesWritten };
+            for (counter, more) in [(counter, 1), (sum, bytes as u64)] {
+                let word = self.shared.local_counter(self.index, counter);
+                word.store(word.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+            }
+        }
     }
 
     /// The extent as an offset into the data, and its pages. Asserts what [`Extent`] has promised for this segment.
@@ -256,7 +300,7 @@ impl Worker {
             if self.restoring {
                 return Ok((held, None));
             }
-            match self.shared.pass(self.incarnation) {
+            match self.shared.pass(self.incarnation, self.permission) {
                 Ok(cut) => return Ok((held, cut)),
                 Err(None) => {
                     self.unlock(Held { large_slot: None, ..held });
@@ -306,6 +350,9 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        if self.shared.is_inherited() {
+            return;
+        }
         self.shared.intent_word(self.index, IntentField::Owner).store(0, Ordering::Release);
     }
 }

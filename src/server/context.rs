@@ -97,6 +97,15 @@ impl Context {
         if self.segment.shut().is_some() { 0 } else { incarnation }
     }
 
+    /// Lets local clients in, unless there is an operation log, which would miss what they do.
+    pub(super) fn decide_local_access(&self) {
+        if self.operation_log.is_off() {
+            self.segment.admit_local(self.layout.fingerprint());
+        } else {
+            self.segment.refuse_local();
+        }
+    }
+
     /// Says where the next connection of the server to itself will come from.
     pub(super) fn expect_probe(&self, from: SocketAddr) {
         *self.probe.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
@@ -167,7 +176,7 @@ impl Context {
             memory: match self.segment.shut() {
                 None => "in use",
                 Some(Shut::Waiting) => "waiting for restore",
-                Some(Shut::Restoring | Shut::Replaced) => "being restored",
+                Some(Shut::Restoring | Shut::ServerOnly | Shut::Replaced) => "being restored",
             }
             .to_owned(),
             k: self.layout.k(),
@@ -176,6 +185,7 @@ impl Context {
             sessions: self.sessions.status(),
             operations: self.statistics.operations(),
             traffic: self.statistics.traffic(),
+            local: self.segment.local_traffic(),
             recovery: Recovery { participants: self.segment.participants() as u64, repaired, redone_writes },
             latency: self.statistics.latency(),
             operation_log: self.operation_log.status(),

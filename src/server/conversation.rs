@@ -9,7 +9,7 @@ use crate::protocol::{
     Code, HEADER, HelloReply, HelloRequest, MAX_PAYLOAD, Opcode, Operation, Refusal, ReplyHeader, Request,
     RequestHeader,
 };
-use crate::segment::{Mark, Shut, Worker};
+use crate::segment::{Shut, Worker};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -189,9 +189,9 @@ impl Conversation {
             });
         }
         executor.worker.expect(self.incarnation);
-        let changed = change(&mut executor.worker, &request.operation, mark);
-        let (old, length) = changed.map_err(|shut| self.refuse_shut(shut))?;
-        executor.counters().written(length);
+        let changed = executor.worker.change(&request.operation, Some(mark));
+        let old = changed.map_err(|shut| self.refuse_shut(shut))?;
+        executor.counters().written(request.operation.changes());
         Ok(old)
     }
 
@@ -236,7 +236,8 @@ impl Conversation {
                      restore), or begin with zeros (dsmctl memory accept-empty)"
                 ),
             ),
-            Shut::Restoring => Refusal::new(
+            // The second is for local clients, and not said to a server's own worker.
+            Shut::Restoring | Shut::ServerOnly => Refusal::new(
                 Code::Restoring,
                 format!(
                     "server {index} is waiting for restore: a snapshot is being put back. If that was cut short, do it \
@@ -314,27 +315,6 @@ impl Drop for Conversation {
             self.context.sessions.detach(session);
         }
     }
-}
-
-/// Executes what changes memory. Returns the old value of an atomic, else zero, and the bytes changed.
-#[inline]
-fn change(worker: &mut Worker, operation: &Operation<'_>, mark: Mark) -> Result<(u64, usize), Shut> {
-    Ok(match *operation {
-        Operation::Write(extent, data) => {
-            worker.write(extent, data, Some(mark))?;
-            (0, extent.length())
-        }
-        Operation::Fill(extent, byte) => {
-            worker.fill(extent, byte, Some(mark))?;
-            (0, extent.length())
-        }
-        Operation::Atomic(word, atomic) => (worker.atomic(word, atomic, Some(mark))?, 8),
-        Operation::Copy { from, to } => {
-            worker.copy(from, to, Some(mark))?;
-            (0, to.length())
-        }
-        Operation::Hello(_) | Operation::Read(_) | Operation::Status | Operation::Ping(_) => (0, 0),
-    })
 }
 
 /// Appends the header of a reply with `payload` bytes to come.

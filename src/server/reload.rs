@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::notify::notify;
-use crate::config::Config;
+use crate::config::{Config, OperationLogMode};
 use crate::log::Event;
 use ::log::LevelFilter;
 use sd_notify::NotifyState;
@@ -24,7 +24,12 @@ pub(super) fn reload(context: &Context, running: &Config, log_level: Option<Leve
             if differences.is_empty() {
                 crate::log::set_level(log_level.unwrap_or(config.log.level));
                 context.limits.set(&config.limits);
+                if config.log.operations != OperationLogMode::Off {
+                    // Not after the log is on: it would miss something.
+                    context.segment.refuse_local();
+                }
                 context.operation_log.reconfigure(config.log.operations, &config.log.directory);
+                context.decide_local_access();
                 ::log::info!("reloaded {}: log level, operation log and limits", config.path.display());
             } else {
                 ::log::error!(

@@ -96,7 +96,13 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     let Some(bound) = bound? else { return Ok(()) };
     let Some(segment) = start::segment(&config, index, arguments.reset, &mut signals)? else { return Ok(()) };
     let operation_log = OperationLog::start(config.log.operations, &config.log.directory, index);
+    if !operation_log.is_off() {
+        // A server that was killed may have let them in.
+        segment.refuse_local();
+    }
     let context = Arc::new(Context::new(&config, index, segment, operation_log, most_connections));
+    // Before: whoever finds a server that listens finds it decided.
+    context.decide_local_access();
     let listener = listening::listen(bound).map_err(Failure::listen(address))?;
     let address = listener.local_addr().map_err(Failure::listen(address))?;
     let threads = Threads::start(&context).map_err(Failure::Threads)?;
@@ -129,6 +135,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     }
     notify(&[NotifyState::Stopping, NotifyState::Status("finishing requests under way")]);
     ::log::info!("stopping: no new connections, requests under way are finished");
+    context.segment.refuse_local();
     // The counter cannot be full; and if the thread is gone already, all the better.
     let _ = stop.write(1);
     let _ = accepting.join();

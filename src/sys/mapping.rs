@@ -4,16 +4,21 @@
 //! pointers. A copy may race with a writer elsewhere and then yields a mixture; whoever copies must find that out by
 //! other means (page versions) and throw the bytes away, or hold the stripes.
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use super::own_file::generation;
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 /// A file mapped shared, readable and writable, until dropped.
+///
+/// A child made by `fork(2)` does not have it: a mapping keeps the open file alive and with it its locks, as a descriptor
+/// does (see [`super::own_file`]). It must not touch what its parent mapped.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     length: NonZeroUsize,
+    generation: u64,
 }
 
 // SAFETY: the mapping is reached only through atomics and raw copies with checked bounds, from any thread, and is
@@ -28,7 +33,10 @@ impl Mapping {
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that Rust knows of.
         let base =
             unsafe { mmap(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, file, 0) }?;
-        Ok(Self { base: base.cast(), length })
+        let mapping = Self { base: base.cast(), length, generation: generation() };
+        // SAFETY: the range is the mapping just made; the advice concerns children only.
+        unsafe { madvise(base, length.get(), MmapAdvise::MADV_DONTFORK) }?;
+        Ok(mapping)
     }
 
     /// Bytes mapped.
@@ -102,6 +110,10 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if self.generation != generation() {
+            // Whatever is there in this process is something else.
+            return;
+        }
         // SAFETY: this is the mapping that `new` made; no reference outlives `self`.
         let result = unsafe { munmap(self.base.cast(), self.length.get()) };
         debug_assert!(result.is_ok(), "munmap: {result:?}");

@@ -6,6 +6,7 @@ pub(crate) mod descriptors;
 pub(crate) mod listening;
 pub(crate) mod mapping;
 pub(crate) mod ofd;
+pub(crate) mod own_file;
 pub(crate) mod priority;
 pub(crate) mod queue;
 pub(crate) mod semaphore;

@@ -38,6 +38,7 @@ pub struct Builder {
     servers: usize,
     k: u64,
     snapshot: String,
+    local: &'static str,
     extra: String,
     arguments: Vec<String>,
 }
@@ -69,6 +70,12 @@ impl Builder {
         self
     }
 
+    /// Lets programs that read mcomp.cfg use the servers' shared memory. Most tests are about TCP.
+    pub fn local(mut self) -> Self {
+        self.local = "auto";
+        self
+    }
+
     /// An argument for every dsmd.
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
@@ -89,6 +96,7 @@ impl Builder {
         std::fs::create_dir(&snapshots).expect("a folder in the temporary folder");
         let _ =
             write!(text, "\n[snapshot]\ndirectory = \"{}\"\n{}\n{}", snapshots.display(), self.snapshot, self.extra);
+        let _ = write!(text, "\n[client]\nlocal = {:?}\n", self.local);
         std::fs::write(directory.path().join("mcomp.cfg"), text).expect("mcomp.cfg in the temporary folder");
         let server = |index| Program::new(format!("server {index}"), path(format!("stderr.{index}")));
         let agent = |index| Program::new(format!("the agent of server {index}"), path(format!("stderr.agent.{index}")));
@@ -110,7 +118,14 @@ impl Builder {
 impl Cluster {
     /// A builder: one server of 1 MiB unless told otherwise.
     pub fn builder() -> Builder {
-        Builder { servers: 1, k: 1 << 20, snapshot: String::new(), extra: String::new(), arguments: Vec::new() }
+        Builder {
+            servers: 1,
+            k: 1 << 20,
+            snapshot: String::new(),
+            local: "never",
+            extra: String::new(),
+            arguments: Vec::new(),
+        }
     }
 
     /// Starts `n` servers that share `k` bytes each, and waits until all listen.

@@ -45,6 +45,9 @@ pub(crate) enum Action {
         /// How many cells.
         count: usize,
     },
+    /// This was begun by somebody who was killed: it has happened, wholly, or it never will.
+    #[allow(dead_code)] // Not every test kills those whose actions it records.
+    Perhaps(Box<Action>),
 }
 
 /// One operation with the instants between which it took effect.
@@ -97,6 +100,7 @@ fn cells(action: &Action) -> Vec<usize> {
         }
         Action::Atomic { cell, .. } => vec![cell],
         Action::Copy { from, to, count } => (from..from + count).chain(to..to + count).collect(),
+        Action::Perhaps(ref action) => cells(action),
     }
 }
 
@@ -137,6 +141,8 @@ pub(crate) fn apply(state: &[u64], action: &Action) -> Option<Vec<u64>> {
             after[to..to + count].copy_from_slice(&state[from..from + count]);
             Some(after)
         }
+        // Of the two ways the one in which something happens; the search knows the other.
+        Action::Perhaps(ref action) => apply(state, action),
     }
 }
 
@@ -234,7 +240,7 @@ impl<'a> Search<'a> {
         let mut stack = vec![self.frame(0)];
         while self.open > 0 {
             let Some(frame) = stack.last_mut() else { return Verdict::Violation(self.explain()) };
-            let Some(event) = frame.candidates.pop() else {
+            let Some(candidate) = frame.candidates.pop() else {
                 stack.pop();
                 if let Some(Frame { chosen, .. }) = stack.last_mut()
                     && let Some((event, before)) = chosen.take()
@@ -248,7 +254,14 @@ impl<'a> Search<'a> {
             if steps > limit {
                 return Verdict::Undecided { steps };
             }
-            let Some(after) = apply(&self.state, &self.events[event].action) else { continue };
+            // Numbers beyond those of the events stand for events that do not happen.
+            let event = candidate % self.events.len();
+            let after = if candidate == event {
+                apply(&self.state, &self.events[event].action)
+            } else {
+                Some(self.state.clone())
+            };
+            let Some(after) = after else { continue };
             let reach = frame.reach.max(event + 1);
             self.take_out(event);
             if self.visited.insert(self.configuration(reach, &after)) {
@@ -291,6 +304,11 @@ impl<'a> Search<'a> {
             });
             // What returned first most often took effect first; the unknown come last.
             candidates.sort_by_key(|&event| std::cmp::Reverse(self.events[event].returned.unwrap_or(u64::MAX)));
+            let ways = |event: usize| {
+                let is_uncertain = matches!(self.events[event].action, Action::Perhaps(_));
+                is_uncertain.then(|| event + self.events.len()).into_iter().chain([event])
+            };
+            candidates = candidates.into_iter().flat_map(ways).collect();
         }
         Frame { candidates, chosen: None, reach }
     }

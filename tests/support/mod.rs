@@ -4,6 +4,7 @@
 
 pub mod agents;
 pub mod block;
+pub mod clients;
 pub mod cluster;
 pub mod dsmctl;
 pub mod messages;
@@ -17,6 +18,7 @@ pub mod segment;
 pub mod snapshots;
 pub mod wire;
 
+pub use clients::client_of;
 pub use cluster::{Builder, Cluster};
 
 use std::time::{Duration, Instant};
@@ -33,7 +35,12 @@ pub fn wait_for(what: &str, deadline: Duration, mut condition: impl FnMut() -> b
     }
 }
 
-/// A client of its own for the memory of `cluster`.
+/// A client of its own for the memory of `cluster`, over TCP.
 pub fn client(cluster: &Cluster) -> dsm::Client {
+    client_of(cluster.layout().clone())
+}
+
+/// A client of its own for the memory of `cluster`, which uses the servers' shared memory where it may.
+pub fn local_client(cluster: &Cluster) -> dsm::Client {
     dsm::Client::with_layout(cluster.layout().clone())
 }

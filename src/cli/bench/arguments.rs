@@ -3,7 +3,7 @@
 // The doc comments are the help text, where backticks would stand as they are.
 #![allow(clippy::doc_markdown)]
 
-use super::plan::{Change, MAX_CONNECTIONS, MAX_DEPTH, Pattern};
+use super::plan::{Change, MAX_CONNECTIONS, MAX_DEPTH, Path, Pattern};
 use crate::cli::arguments::Range;
 use crate::cli::number;
 use clap::{Args, ValueHint};
@@ -43,6 +43,9 @@ pub(in crate::cli) struct Bench {
     /// Another number, other addresses; the same one, the same again
     #[arg(long, value_name = "NUMBER", value_hint = ValueHint::Other, default_value = "0")]
     pub(super) seed: u64,
+    /// Which way requests take: that of mcomp.cfg, TCP, or the shared memory of servers on this machine
+    #[arg(long, value_enum, default_value_t = Path::Auto)]
+    pub(super) path: Path,
     /// Show also how many requests took how long
     #[arg(long)]
     pub(super) histogram: bool,

@@ -13,6 +13,7 @@ pub(super) fn object(plan: &Plan, measured: &Measured) -> Value {
     let mut object = json!({
         "plan": of_plan(plan),
         "elapsed_ns": nanoseconds(elapsed),
+        "paths": measured.paths.iter().map(|path| path.name()).collect::<Vec<_>>(),
         "interrupted": measured.interrupted,
         "failed": tally.failures(),
         "errors": tally.failed.iter().map(of_failed).collect::<Vec<_>>(),

@@ -1,13 +1,14 @@
 //! All connections at the same time, and a look at them while they work.
 
 use super::connection::{Connection, Counter, Limit, Stop};
-use super::plan::{End, Plan};
+use super::plan::{End, Path, Plan};
 use super::tally::Tally;
 use crate::cli::failure::Failure;
 use crate::cli::human;
 use crate::cli::progress::Line;
 use crate::cli::session::Session;
-use crate::client::{Client, Error};
+use crate::client::{Client, DataPath, Error};
+use crate::config::LocalAccess;
 use crate::sys::descriptors;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -29,6 +30,8 @@ const OTHER_DESCRIPTORS: u64 = 16;
 /// What came of a load.
 pub(super) struct Measured {
     pub(super) tally: Tally,
+    /// The ways that requests took, each once.
+    pub(super) paths: Vec<DataPath>,
     /// A signal ended it.
     pub(super) interrupted: bool,
 }
@@ -55,6 +58,7 @@ pub(super) fn run(plan: &Plan, session: &Session) -> Result<Measured, Failure> {
         session.layout().pieces(plan.address, plan.length)?.map(|piece| piece.server).collect();
     servers.dedup();
     check_descriptors(plan.connections, servers.len() as u64)?;
+    let paths = paths(plan, session, &servers)?;
     let load = Load {
         plan,
         servers,
@@ -75,7 +79,34 @@ pub(super) fn run(plan: &Plan, session: &Session) -> Result<Measured, Failure> {
         load.gate.get_or_init(|| started.is_ok().then(Instant::now));
         Ok::<_, Failure>(watch(&load, &started?))
     })?;
-    Ok(Measured { tally, interrupted: load.stop.interrupted.load(Ordering::Relaxed) })
+    Ok(Measured { tally, paths, interrupted: load.stop.interrupted.load(Ordering::Relaxed) })
+}
+
+/// A client for one connection.
+fn client(plan: &Plan, session: &Session) -> Client {
+    let client = session.another_client();
+    match plan.path {
+        Path::Auto => client,
+        Path::Tcp => client.with_local(LocalAccess::Never),
+        Path::Local => client.with_local(LocalAccess::Auto),
+    }
+}
+
+/// The ways that requests to these servers take. Fails when one of them cannot be reached as it was asked for.
+fn paths(plan: &Plan, session: &Session, servers: &[usize]) -> Result<Vec<DataPath>, Failure> {
+    let client = client(plan, session);
+    let mut paths = Vec::new();
+    for server in servers {
+        let path = client.data_path(*server)?;
+        if path == DataPath::Tcp && plan.path == Path::Local {
+            let address = &session.layout().addresses()[*server];
+            return Err(Failure::NotLocal { server: *server, address: address.clone() });
+        }
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
 }
 
 /// Makes sure that this process may have a socket for each connection to each server.
@@ -95,8 +126,7 @@ fn check_descriptors(connections: u64, servers: u64) -> Result<(), Failure> {
 fn start<'s>(load: &'s Load<'_>, session: &Session, scope: &'s Scope<'s, '_>) -> Result<Receiver<News>, Failure> {
     let (sender, news) = channel();
     for (number, counter) in (0..).zip(&load.counters) {
-        // The only place that knows by which way a connection reaches the memory.
-        let client = session.another_client();
+        let client = client(load.plan, session);
         let sender = sender.clone();
         Builder::new()
             .stack_size(STACK)

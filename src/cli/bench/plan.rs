@@ -53,6 +53,17 @@ pub(in crate::cli) enum Pattern {
     Sequential,
 }
 
+/// The way that requests shall take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(in crate::cli) enum Path {
+    /// As mcomp.cfg says.
+    Auto,
+    /// To every server over TCP.
+    Tcp,
+    /// To every server through its shared memory.
+    Local,
+}
+
 /// When a measurement ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -79,6 +90,7 @@ pub(super) struct Plan {
     pub(super) warm_up: Duration,
     pub(super) pattern: Pattern,
     pub(super) seed: u64,
+    pub(super) path: Path,
 }
 
 impl Plan {
@@ -118,6 +130,7 @@ impl Plan {
             warm_up: bench.warm_up,
             pattern: bench.pattern,
             seed: bench.seed,
+            path: bench.path,
         })
     }
 

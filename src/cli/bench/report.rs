@@ -34,13 +34,14 @@ fn heading(plan: &Plan, measured: &Measured) -> String {
         Pattern::Sequential => "one after the other".to_owned(),
     };
     format!(
-        "{} of {}, addresses {} to {} {order}, {}, depth {}, {:.2} s{}",
+        "{} of {}, addresses {} to {} {order}, {}, depth {}, {}, {:.2} s{}",
         plan.kinds().map(super::plan::Kind::plural).collect::<Vec<_>>().join(" and "),
         human::exact_bytes(plan.size),
         plan.address,
         plan.address + (plan.length - 1),
         human::count(plan.connections, "connection"),
         plan.depth,
+        measured.paths.iter().map(|path| path.name()).collect::<Vec<_>>().join(" and "),
         measured.tally.elapsed().as_secs_f64(),
         if measured.interrupted { ", interrupted" } else { "" },
     )

@@ -54,7 +54,7 @@ impl<'p> Tasks<'p> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::plan::{End, MAX_CONNECTIONS};
+    use crate::cli::bench::plan::{End, MAX_CONNECTIONS, Path};
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -71,6 +71,7 @@ mod tests {
             warm_up: Duration::ZERO,
             pattern,
             seed: 1,
+            path: Path::Auto,
         }
     }
 

@@ -117,6 +117,12 @@ impl OperationLog {
         }
     }
 
+    /// Whether no operation is to be recorded.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.shared.mode.load(Ordering::Relaxed) == OFF
+    }
+
     /// Hands a line to the thread. Never waits and never allocates: when the queue is full the line is lost, and
     /// counted.
     #[inline]

@@ -47,6 +47,11 @@ def the_memory_is_used(lab, machine):
     for user, text in ((None, "hello"), ("alice", "world")):
         found = machine.read(f"dsmctl write 0 {text} && dsmctl read 0 5", user=user)
         expect(found == text, f"{user or 'root'} wrote {text} and read {found}")
+    lab.step("a member of group dsm uses the shared memory itself; who does not trust that group goes over TCP")
+    machine.run("useradd --create-home bob")
+    for user, path in ((None, "tcp"), ("alice", "local"), ("bob", "tcp")):
+        found = machine.read("dsmctl ping", user=user)
+        expect(found.endswith(path), f"{user or 'root'} does not go by {path}: {found}")
 
 
 def pages_open(lab, machine):

@@ -1,0 +1,129 @@
+//! Open files that a child made by `fork(2)` does not keep.
+//!
+//! A child inherits the descriptors of its parent, and with them its open-file-description locks: such a lock would go on
+//! saying that the parent lives, after its death. So every file whose lock stands for this process is in a table, and a
+//! handler of `pthread_atfork(3)` closes them in the child, which has no mapping of them either
+//! ([`super::mapping`]). A child that a process makes in another way, to call
+//! `execve(2)` at once as `posix_spawn(3)` does, keeps them until then: they are all close-on-exec.
+
+use nix::errno::Errno;
+use nix::libc;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+
+/// Such files that a process may have open at once: two for each segment, of as many segments as a map may have.
+const MOST: usize = 2048;
+
+/// A place of the table that nobody uses.
+const NONE: i32 = -1;
+
+static FILES: [AtomicI32; MOST] = [const { AtomicI32::new(NONE) }; MOST];
+
+/// Forks between this process and the one that was started.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// Held while a descriptor is open and not in the table, or in the table and closed; and during a fork. Not a mutex of
+/// std: the child has to give it back, for the thread that forked.
+static BUSY: AtomicBool = AtomicBool::new(false);
+
+/// Whether the handlers are in place; else the error.
+static HANDLERS: OnceLock<Result<(), Errno>> = OnceLock::new();
+
+/// A number that is another one in a child made by fork than in its parent.
+#[inline]
+pub(crate) fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// A file that is open in this process only, until dropped.
+pub(crate) struct OwnFile {
+    file: ManuallyDrop<OwnedFd>,
+    place: usize,
+    generation: u64,
+}
+
+impl OwnFile {
+    /// Opens a file with `open`.
+    ///
+    /// # Errors
+    /// That of `open`; EMFILE when there are too many such files, ENOMEM when there is no room for the handlers.
+    pub(crate) fn open(open: impl FnOnce() -> nix::Result<OwnedFd>) -> nix::Result<Self> {
+        (*HANDLERS.get_or_init(register))?;
+        enter();
+        let opened = open().and_then(|file| {
+            let place = FILES.iter().position(|place| place.load(Ordering::Relaxed) == NONE).ok_or(Errno::EMFILE)?;
+            FILES[place].store(file.as_raw_fd(), Ordering::Relaxed);
+            Ok(Self { file: ManuallyDrop::new(file), place, generation: generation() })
+        });
+        leave();
+        opened
+    }
+
+    /// Whether it belongs to the parent of this process: then it is closed here, and its number may be another file's.
+    #[inline]
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.generation != generation()
+    }
+}
+
+impl AsFd for OwnFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        debug_assert!(!self.is_inherited(), "a file of the parent process");
+        self.file.as_fd()
+    }
+}
+
+impl Drop for OwnFile {
+    fn drop(&mut self) {
+        if self.is_inherited() {
+            return;
+        }
+        enter();
+        FILES[self.place].store(NONE, Ordering::Relaxed);
+        // SAFETY: dropped once, here, and not used afterwards; this process opened it, by the check above.
+        unsafe { ManuallyDrop::drop(&mut self.file) };
+        leave();
+    }
+}
+
+fn register() -> Result<(), Errno> {
+    // SAFETY: the three handlers are functions without arguments that live for ever, and do only what fork(2) allows in
+    // the child of a process with several threads: atomics and close(2).
+    match unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) } {
+        0 => Ok(()),
+        error => Err(Errno::from_raw(error)),
+    }
+}
+
+fn enter() {
+    while BUSY.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        std::thread::yield_now();
+    }
+}
+
+fn leave() {
+    BUSY.store(false, Ordering::Release);
+}
+
+extern "C" fn before_fork() {
+    enter();
+}
+
+extern "C" fn after_fork_in_parent() {
+    leave();
+}
+
+extern "C" fn after_fork_in_child() {
+    for place in &FILES {
+        let descriptor = place.swap(NONE, Ordering::Relaxed);
+        if descriptor != NONE {
+            // SAFETY: the descriptor was open in the parent and is so here; its `OwnFile` is of another generation from
+            // now on, and does not touch it any more.
+            unsafe { libc::close(descriptor) };
+        }
+    }
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    leave();
+}
