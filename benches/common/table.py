@@ -1,11 +1,19 @@
 """Text for people."""
 
+from statistics import median
+
 from memory import GIB, MIB
 
 
 def size(count):
     """Bytes for people."""
     return f"{count / GIB:.3g} GiB" if count >= GIB else f"{round(count / MIB):g} MiB"
+
+
+def spread(values, digits=2):
+    """Median, minimum and maximum."""
+    middle, least, most = (f"{value:.{digits}f}" for value in (median(values), min(values), max(values)))
+    return f"{middle} ({least} to {most})"
 
 
 def table(rows, heads):

@@ -3,6 +3,7 @@
 import os
 import re
 
+import dsm
 import packages
 import redis
 from memory import MIB, own
@@ -70,19 +71,12 @@ class Dsmd(Backend):
         super().__init__(stage, load, port)
 
     def start(self):
-        name = f"{self.stage.name}-{self.label}"
-        tables = {"limits": {"connections": CONNECTIONS}, "log": {"directory": str(self.stage.folder)}}
+        tables = {"limits": {"connections": CONNECTIONS}, "log": {"directory": self.stage.folder}}
         for table, values in self.settings.items():
             tables.setdefault(table, {}).update(values)
-        lines = [f'name = "{name}"', f"k = {MEMORY}", "n = 1", "[[server]]", f'address = "{self.stage.host}:{self.port}"']
-        for table, values in tables.items():
-            lines += [f"[{table}]", *(f"{key} = {self._value(value)}" for key, value in values.items())]
-        self.config.write_text("\n".join(lines) + "\n")
-        return self.stage.start(self.label, [self.program, "--config", self.config, "--index", "0"])
-
-    @staticmethod
-    def _value(value):
-        return value if re.fullmatch(r"\d+|true|false", str(value)) else f'"{value}"'
+        server = {"address": f"{self.stage.host}:{self.port}"}
+        dsm.configure(self.config, f"{self.stage.name}-{self.label}", MEMORY, [server], tables)
+        return self.stage.start(self.label, dsm.command(self.program, self.config))
 
 
 class Redis(Backend):

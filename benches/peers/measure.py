@@ -2,8 +2,8 @@
 
 import json
 import os
-import pathlib
 
+import processors
 from backends import PEERS, Dsmd, Raw, RawEpoll
 from cells import FEWER, IDLE, MANY
 from stage import Failure
@@ -22,7 +22,7 @@ class Bench:
     def __init__(self, stage, programs, options, peers, say):
         self.stage, self.options, self.say = stage, options, say
         self.load = programs / "examples" / "peers-load"
-        self.processors = sorted(os.sched_getaffinity(0))
+        self.processors = processors.own()
         self.backends = {}
         for label, make in self._makers(programs, peers):
             if label == BASE or options.wants(label):
@@ -59,7 +59,7 @@ class Bench:
 
     def _turn(self, cell, backend, connections):
         server, client = self._placement(cell)
-        _pin(backend.process.pid, server)
+        processors.pin(backend.process.pid, server)
         command = ["run", *backend.place(cell.size, cell.depth), "--mix", cell.mix, "--connections", connections]
         command += ["--threads", min(connections, 2 if cell.placement == "free" else 1)]
         command += ["--warm-up", self.options.warm_up, "--seconds", self.options.seconds, "--pid", backend.process.pid]
@@ -82,16 +82,9 @@ class Bench:
         first, everywhere = {self.processors[0]}, set(self.processors)
         return {"same": (first, first), "split": (first, {self.processors[-1]}), "free": (everywhere, everywhere)}[cell.placement]
 
-    def _ask(self, command, processors):
+    def _ask(self, command, where):
         """Runs the load there, and returns what it says."""
-        everywhere = os.sched_getaffinity(0)
-        # A child has them from its parent, from its first instruction on.
-        os.sched_setaffinity(0, processors)
-        try:
-            _, text = self.stage.run([self.load, *map(str, command)], lambda _: os.sched_setaffinity(0, everywhere))
-        finally:
-            os.sched_setaffinity(0, everywhere)
-        return json.loads(text)
+        return json.loads(processors.run(self.stage, [self.load, *command], where))
 
     def idle(self):
         """Ticks that connections cost which nobody uses, and how long they were looked at."""
@@ -100,18 +93,3 @@ class Bench:
         seconds = self.options.idle_seconds
         command = ["idle", *backend.place(8, 1), "--connections", IDLE, "--seconds", seconds, "--pid", backend.process.pid]
         return {"ticks": self._ask(command, set(self.processors))["server"]["ticks"], "seconds": seconds}
-
-
-def _pin(pid, processors):
-    """All threads of a process; those to come have it from them."""
-    done = set()
-    while True:
-        threads = {int(path.name) for path in pathlib.Path(f"/proc/{pid}/task").iterdir()} - done
-        if not threads:
-            return
-        for thread in threads:
-            try:
-                os.sched_setaffinity(thread, processors)
-            except ProcessLookupError:
-                pass  # It has ended: one of a connection that was closed.
-        done |= threads

@@ -5,10 +5,7 @@ import pathlib
 from dataclasses import dataclass, field
 
 import cells
-
-
-class Mistake(Exception):
-    """The environment asks for what there is not."""
+from environment import Mistake, number, words
 
 
 @dataclass
@@ -44,11 +41,11 @@ class Options:
             raise Mistake(f"BENCH_BASE={base} is no program: name another dsmd")
         return cls(
             quick=quick,
-            names=_list("BENCH_CELLS", ","),
-            labels=_list("BENCH_BACKENDS", None),
-            rounds=_number("BENCH_ROUNDS", int, usual[0]),
-            seconds=_number("BENCH_SECONDS", float, usual[1]),
-            warm_up=_number("BENCH_WARM_UP", float, usual[2]),
+            names=words("BENCH_CELLS", ","),
+            labels=[label.replace("_", " ") for label in words("BENCH_BACKENDS")],
+            rounds=number("BENCH_ROUNDS", int, usual[0]),
+            seconds=number("BENCH_SECONDS", float, usual[1]),
+            warm_up=number("BENCH_WARM_UP", float, usual[2]),
             settings=_settings("BENCH_SET"),
             base=base and pathlib.Path(base).resolve(),
             base_settings=base_settings,
@@ -67,22 +64,6 @@ class Options:
     def idle_seconds(self):
         """For how long."""
         return 2.0 if self.quick else 5.0
-
-
-def _list(name, separator):
-    found = [word.strip() for word in os.environ.get(name, "").split(separator)]
-    return [word.replace("_", " ") if name == "BENCH_BACKENDS" else word for word in found if word]
-
-
-def _number(name, kind, usual):
-    text = os.environ.get(name)
-    try:
-        number = kind(text) if text else usual
-    except ValueError:
-        raise Mistake(f"{name}={text} is no number") from None
-    if number <= 0:
-        raise Mistake(f"{name}={text} must be more than 0")
-    return number
 
 
 def _settings(name):

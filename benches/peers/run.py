@@ -28,9 +28,10 @@ import plot
 import program
 import report
 from backends import MEMORY, PEERS, peer_program
+from environment import Mistake
 from measure import Bench
 from memory import available
-from options import Mistake, Options
+from options import Options
 from program import say
 from stage import Failure, Stage
 from table import size

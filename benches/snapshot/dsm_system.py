@@ -5,6 +5,7 @@ import re
 import struct
 import time
 
+from dsm import command, configure
 from memory import own
 from stage import Failure
 
@@ -39,16 +40,16 @@ class Dsm:
             self._start_agents()
 
     def _configure(self, compression):
-        value = compression if isinstance(compression, int) else f'"{compression}"'
-        lines = [f'name = "{self.stage.name}"', f"k = {self.k}", f"n = {SERVERS}"]
-        for index in range(SERVERS):
-            lines += ["", "[[server]]", f'address = "{self.stage.host}:{FIRST_PORT + index}"']
-            lines += [f'snapshot = "{self.stage.host}:{FIRST_PORT + SERVERS + index}"']
-        lines += ["", "[snapshot]", f'directory = "{self.snapshots}"', f"compression = {value}", "keep = 1"]
-        self.config.write_text("\n".join(lines) + "\n")
+        address = f"{self.stage.host}:"
+        servers = [
+            {"address": f"{address}{FIRST_PORT + index}", "snapshot": f"{address}{FIRST_PORT + SERVERS + index}"}
+            for index in range(SERVERS)
+        ]
+        snapshot = {"directory": self.snapshots, "compression": compression, "keep": 1}
+        configure(self.config, self.stage.name, self.k, servers, {"snapshot": snapshot})
 
     def _command(self, program, index):
-        return [self.programs / program, "--config", self.config, "--index", str(index)]
+        return command(self.programs / program, self.config, index)
 
     def _start(self, program, index, *arguments):
         return self.stage.start(f"{program}.{index}", [*self._command(program, index), *arguments])

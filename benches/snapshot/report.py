@@ -4,7 +4,7 @@ from statistics import median
 
 from memory import MIB
 from rounds import RATE
-from table import conclusion, size, table, verdict
+from table import conclusion, size, spread, table, verdict
 
 PAUSE_MS = 2.0
 INDEPENDENT = 2.0  # The median at the largest k, over that at the smallest.
@@ -111,11 +111,6 @@ def duration_rows(duration):
 def duration_ratios(duration):
     """Of a snapshot to the dd of the same round."""
     return [one["snapshot"]["seconds"] / one["dd"] for one in duration["rounds"]]
-
-
-def spread(values):
-    """Median, minimum and maximum."""
-    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def targets(results):
