@@ -23,9 +23,10 @@ demo: ## Start three servers on this machine and see them share one memory
 test: ## Run everything that must pass: format, lints, man pages, all tests
 	@tests/run
 
-bench: ## Measure dsmd beside Redis, memcached and nbdkit
-	$(CARGO) build --release --locked --bins --example peers-load
+bench: ## Measure dsmd beside Redis, memcached and nbdkit, and beyond that: benches/peers, benches/system
+	$(CARGO) build --release --locked --bins --example peers-load --example system-load
 	@benches/peers/run.py
+	@benches/system/run.py
 
 bench-quick: ## The same in less than three minutes, which shows only that it runs
 	@BENCH_QUICK=1 $(MAKE) --no-print-directory bench

@@ -1,0 +1,46 @@
+//! What a memory holds while it is measured.
+
+use crate::pattern::{MAX_SIZE, Pattern};
+use dsm::Client;
+
+/// Writes the pattern everywhere, and finds it again: everything was touched once.
+pub(crate) fn fill(client: &Client, pattern: &Pattern) -> Result<(), String> {
+    for (address, data) in slices(pattern, client.size()) {
+        client.write(address, data).map_err(|error| error.to_string())?;
+    }
+    verify(client, pattern)
+}
+
+/// Reads everything, and finds the pattern.
+pub(crate) fn verify(client: &Client, pattern: &Pattern) -> Result<(), String> {
+    let mut found = vec![0; MAX_SIZE];
+    for (address, data) in slices(pattern, client.size()) {
+        let found = &mut found[..data.len()];
+        client.read_into(address, found).map_err(|error| error.to_string())?;
+        check(address, found, data)?;
+    }
+    Ok(())
+}
+
+/// Whether the bytes of a whole memory are those of the pattern.
+pub(crate) fn check_all(found: &[u8], pattern: &Pattern) -> Result<(), String> {
+    slices(pattern, found.len() as u64)
+        .zip(found.chunks(MAX_SIZE))
+        .try_for_each(|((address, data), found)| check(address, found, data))
+}
+
+fn slices(pattern: &Pattern, size: u64) -> impl Iterator<Item = (u64, &[u8])> {
+    // At most `MAX_SIZE`, which is a usize.
+    #[allow(clippy::cast_possible_truncation)]
+    (0..size).step_by(MAX_SIZE).map(move |address| {
+        let length = (size - address).min(MAX_SIZE as u64) as usize;
+        (address, pattern.at(address, length))
+    })
+}
+
+fn check(address: u64, found: &[u8], expected: &[u8]) -> Result<(), String> {
+    match found.iter().zip(expected).position(|(found, expected)| found != expected) {
+        None => Ok(()),
+        Some(place) => Err(format!("at address {} is not what was written", address + place as u64)),
+    }
+}
