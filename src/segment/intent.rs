@@ -164,23 +164,7 @@ impl Shared {
     /// Carries out a committed intent of `worker`: bytes, versions, session. Not the end of the intent itself.
     #[inline]
     pub(super) fn apply(&self, worker: usize, intent: &Intent) {
-        self.change(pages(intent.offset, intent.length), || {
-            if cfg!(debug_assertions) {
-                self.place(worker, intent, intent.length / 2);
-                crash::reached(Point::HalfCopied);
-            }
-            self.place(worker, intent, intent.length);
-            crash::reached(Point::Copied);
-        });
-        crash::reached(Point::PagesDone);
-        if let Some(mark) = intent.mark {
-            self.mark_executed(mark, intent.result);
-        }
-    }
-
-    /// Has `copy` change bytes of these pages, whose versions are odd meanwhile. The caller holds their stripes.
-    #[inline]
-    pub(super) fn change(&self, pages: Range<usize>, copy: impl FnOnce()) {
+        let pages = pages(intent.offset, intent.length);
         for page in pages.clone() {
             // `| 1`: a redo finds odd versions where the dead worker had begun.
             let version = self.page_version(page);
@@ -188,10 +172,19 @@ impl Shared {
         }
         // No byte may be seen before the odd versions are.
         fence(Ordering::Release);
-        copy();
+        if cfg!(debug_assertions) {
+            self.place(worker, intent, intent.length / 2);
+            crash::reached(Point::HalfCopied);
+        }
+        self.place(worker, intent, intent.length);
+        crash::reached(Point::Copied);
         for page in pages {
             let version = self.page_version(page);
             version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        }
+        crash::reached(Point::PagesDone);
+        if let Some(mark) = intent.mark {
+            self.mark_executed(mark, intent.result);
         }
     }
 

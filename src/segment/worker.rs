@@ -146,13 +146,19 @@ impl Worker {
     }
 
     /// As [`Worker::write`], but a death in the middle leaves half of it, odd versions, and stripes that are repaired all the
-    /// same: nothing says what was to be done. Only for a build that measures what the slot and the intent cost.
+    /// same: nothing says what was to be done. Only for a build that measures what the slot and the intent cost; else as
+    /// `Shared::apply`, which is not shared with it so that this leaves no trace in other builds.
     fn write_in_place(&mut self, extent: Extent, data: &[u8], mark: Option<Mark>) -> Result<(), Shut> {
         let (offset, pages) = self.place(extent);
         let (held, cut) = self.enter(stripes(&pages), None)?;
         self.count(LocalCounter::Writes, data.len());
         self.shared.save_for_cut(&pages, cut);
-        self.shared.change(pages, || self.shared.mapping.copy_in(self.shared.geometry.data + offset, data));
+        let versions = || pages.clone().map(|page| self.shared.page_version(page));
+        versions().for_each(|version| version.store(version.load(Ordering::Relaxed) | 1, Ordering::Relaxed));
+        fence(Ordering::Release);
+        self.shared.mapping.copy_in(self.shared.geometry.data + offset, data);
+        versions()
+            .for_each(|version| version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release));
         if let Some(mark) = mark {
             self.shared.mark_executed(mark, 0);
         }
