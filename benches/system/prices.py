@@ -87,4 +87,4 @@ def findings(rounds):
         for name, one in found.items():
             # Where the log is written it is the other one that has the promise.
             order = ("base", OURS) if promise == "the operation log of writes" else (OURS, "base")
-            yield Finding(f"{name} with {promise}, its rate to that without", ratios(one, *order))
+            yield Finding(f"{promise}, {name}: the rate with, to that without", ratios(one, *order))
