@@ -19,8 +19,8 @@ const WINDOW: u64 = MAX_ATOMIC;
 
 /// One of the two memories that are compared.
 enum Side {
-    Snapshot(SnapshotFile),
-    Live(Session),
+    Snapshot(Box<SnapshotFile>),
+    Live(Box<Session>),
 }
 
 /// One of them, on the way through a range.
@@ -31,10 +31,10 @@ enum Reader<'a> {
 
 /// Returns whether they are equal.
 pub(super) fn run(diff: &Diff, global: &Global) -> Result<bool, Failure> {
-    let ours = Side::Snapshot(file::open(&diff.file, global)?);
+    let ours = Side::Snapshot(Box::new(file::open(&diff.file, global)?));
     let theirs = match &diff.other {
-        Some(other) => Side::Snapshot(file::open(other, global)?),
-        None => Side::Live(Session::open(global)?),
+        Some(other) => Side::Snapshot(Box::new(file::open(other, global)?)),
+        None => Side::Live(Box::new(Session::open(global)?)),
     };
     let regions = match diff.range.given() {
         Some((address, length)) => {
