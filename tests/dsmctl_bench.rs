@@ -283,6 +283,7 @@ fn what_makes_no_sense_is_refused_with_what_would() {
         ("--duration 0s", 64, "1ms to 24h"),
         ("--warm-up 25h", 64, "up to 24h"),
         ("--change swap", 64, "add"),
+        ("--path local --connections 49", 64, "room for 48 threads"),
     ] {
         let run = dsmctl(&cluster, &format!("bench {line}"));
         run.fails(code, &[words]);

@@ -108,6 +108,44 @@ fn a_local_client_that_stands_still_inside_holds_its_stripes_until_it_is_killed(
 }
 
 #[test]
+fn who_wants_the_pages_of_one_that_stands_still_is_told_so_in_time_and_all_others_go_on() {
+    const TIMEOUT: Duration = Duration::from_secs(4);
+    let cluster = Cluster::builder().k(K).local().config("[limits]\nthreads = 1\n").start();
+    let mut child = victim(&cluster, Point::HalfCopied, Action::Stall);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("stalled")));
+    // More of them than dsmd has threads for.
+    let began = Instant::now();
+    let stuck: Vec<_> = (0..20)
+        .map(|number| if number < 16 { client(&cluster) } else { local_client(&cluster) }.with_timeout(TIMEOUT))
+        .map(|client| std::thread::spawn(move || client.write(ADDRESS, b"x").unwrap_err().to_string()))
+        .collect();
+    let mut others = 0;
+    while stuck.iter().any(|thread| !thread.is_finished()) {
+        assert!(began.elapsed() < 3 * TIMEOUT, "who wants the pages waits still");
+        // New connections, which say hello first.
+        for other in [client(&cluster), local_client(&cluster)] {
+            let other = other.with_timeout(TIMEOUT);
+            other.ping(0).unwrap();
+            other.write(40 * 4096, b"x").unwrap();
+            other.read(40 * 4096, 1).unwrap();
+            others += 1;
+        }
+    }
+    println!("{others} others went on");
+    let name = format!("process {}", child.id());
+    for thread in stuck {
+        let error = thread.join().unwrap();
+        assert!(error.contains(&name), "{error:?} does not say {name:?}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let began = Instant::now();
+    meet_all(&client(&cluster));
+    assert!(began.elapsed() < GO_ON, "the others waited {:?}", began.elapsed());
+}
+
+#[test]
 fn a_local_client_that_ends_without_a_word_is_no_matter_of_note() {
     let cluster = Cluster::builder().k(K).local().start();
     // After its write it leaves the process with a client that is never dropped: `exit` of a test's main does that.

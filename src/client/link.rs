@@ -158,6 +158,7 @@ impl Link {
     /// A reply came: the server is well.
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
+        self.reason = None;
     }
 
     /// Whether the server has closed the connection of an idle link, or sent what nobody asked for.

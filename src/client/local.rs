@@ -26,7 +26,7 @@ const LOOK_INTERVAL: u64 = 100_000_000;
 const LONGEST_ABSENCE: u64 = 30_000_000_000;
 
 /// The way that requests to a server take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DataPath {
     /// Through the server's shared memory on this host.
     Local,

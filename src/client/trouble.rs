@@ -57,14 +57,16 @@ impl Lane<'_> {
     /// The deadline has passed: everything unfinished fails.
     pub(super) fn give_up(&mut self, after: Duration, now: Instant) {
         let earlier = self.link.reason.take();
-        let reason = match self.link.phase {
-            Phase::Down(_) => earlier.unwrap_or_else(|| "not connected".into()),
-            Phase::Connecting(_) => match earlier {
-                Some(earlier) if earlier != NO_ANSWER => format!("{NO_ANSWER}; before that: {earlier}"),
-                _ => NO_ANSWER.into(),
-            },
-            Phase::Greeting => "it took the connection, but did not answer hello".into(),
-            Phase::Ready => "no reply".into(),
+        let last = match self.link.phase {
+            Phase::Down(_) => None,
+            Phase::Connecting(_) => Some(NO_ANSWER),
+            Phase::Greeting => Some("it took the connection, but did not answer hello"),
+            Phase::Ready => Some("no reply"),
+        };
+        let reason = match (last, earlier) {
+            (None, earlier) => earlier.unwrap_or_else(|| "not connected".into()),
+            (Some(last), Some(earlier)) if earlier != last => format!("{last}; before that: {earlier}"),
+            (Some(last), _) => last.into(),
         };
         let sent = self.link.sent_bytes;
         self.link.session.disconnected(sent);

@@ -119,7 +119,10 @@ impl Claim {
                 break;
             }
         }
-        shared.wait_for_writers(self.worker.index());
+        if let Err(held) = shared.wait_for_writers(self.worker.index()) {
+            shared.change_gate(gate, Gate::Open);
+            return Err(held.into());
+        }
         Ok(Frozen { claim: self, gate })
     }
 
@@ -128,7 +131,8 @@ impl Claim {
         let Gate::Shut(_) = self.worker.shared.gate() else { return None };
         // Whoever died while it changed the memory holds its stripes still: what it had committed is carried out now, and
         // not after a page was found to be zeros.
-        self.worker.shared.wait_for_writers(self.worker.index());
+        // One that stands still is waited for, however long: it would go on in the new memory.
+        while self.worker.shared.wait_for_writers(self.worker.index()).is_err() {}
         let was_open = std::mem::take(&mut self.was_open);
         Some(Restoration::new(&mut self.worker, was_open))
     }
@@ -201,11 +205,15 @@ impl Shared {
     }
 
     /// Waits once for each stripe: then every writer that has not seen the gate as it is now has left.
-    pub(super) fn wait_for_writers(&self, worker: usize) {
+    ///
+    /// # Errors
+    /// [`Shut::Held`] when one of them stands still.
+    pub(super) fn wait_for_writers(&self, worker: usize) -> Result<(), Shut> {
         for stripe in 0..STRIPES {
-            self.lock(LARGE_SLOTS + stripe, worker);
+            self.lock(LARGE_SLOTS + stripe, worker)?;
             self.unlock(LARGE_SLOTS + stripe);
         }
+        Ok(())
     }
 
     /// Makes the tables ready for the next cut, and returns its number. Nobody else has a cut.

@@ -104,7 +104,8 @@ impl Shared {
         let ended = self.change_gate(Gate::Cut(number), Gate::Open);
         let copied = Field::CopiesTaken.of(&self.mapping).load(Ordering::Relaxed);
         // A writer that saw the cut still holds its stripes; after one turn on each stripe no such writer is left.
-        self.wait_for_writers(worker);
+        // One that stands still is waited for, however long.
+        while self.wait_for_writers(worker).is_err() {}
         self.empty_copy_area()?;
         Ok(if ended { copied } else { 0 })
     }

@@ -41,6 +41,12 @@ pub enum Shut {
     /// It has another incarnation than the worker expected.
     #[error("its memory was replaced by that of a snapshot")]
     Replaced,
+    /// A process that is alive has held the pages for a second and does not go on: it was stopped, most likely.
+    #[error("process {pid} holds its pages and does not go on")]
+    Held {
+        /// Its number; zero when it is not known.
+        pid: u64,
+    },
 }
 
 /// What the gate's word says.
@@ -61,8 +67,8 @@ impl Gate {
             Self::Cut(number) => 1 << KIND | u64::from(number),
             Self::Frozen(until) => 2 << KIND | until & REST,
             Self::Shut(Shut::Waiting) => 3 << KIND | 1,
-            // The last two are never states of the gate.
-            Self::Shut(Shut::Restoring | Shut::ServerOnly | Shut::Replaced) => 3 << KIND | 2,
+            // The others are never states of the gate.
+            Self::Shut(Shut::Restoring | Shut::ServerOnly | Shut::Replaced | Shut::Held { .. }) => 3 << KIND | 2,
         }
     }
 

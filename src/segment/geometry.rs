@@ -25,6 +25,9 @@ pub(super) const FIRST_WORKER_BESIDE: usize = 40;
 /// The first worker of local clients; some before it stay for snapshot agents.
 pub(super) const FIRST_CLIENT_WORKER: usize = 48;
 
+/// Workers that all local clients of a segment have together.
+pub const CLIENT_WORKERS: usize = WORKERS - FIRST_CLIENT_WORKER;
+
 /// Payloads up to this many bytes land in the worker's own slot.
 pub(super) const SLOT: usize = 64 << 10;
 

@@ -5,11 +5,12 @@
 //! the owner unknown. The semaphore only carries sleep: a contender sets the word's high bit, the owner posts when it
 //! gives the lock back and finds that bit. A post that is lost with its receiver costs others one [`NAP`], never more.
 
+use super::gate::Shut;
 use super::geometry::Geometry;
 use super::shared::Shared;
 use crate::sys::semaphore::Wait;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The bit of the word that says that somebody sleeps, or may.
 const CONTENDED: u64 = 1 << 63;
@@ -19,6 +20,10 @@ const SPINS: u32 = 100;
 
 /// The longest sleep before a contender looks whether the owner is still alive.
 const NAP: Duration = Duration::from_millis(20);
+
+/// How long an owner is waited for that is alive and gives nothing back: longer than one takes that only gets little of
+/// the processors. Whoever waits for one that was stopped must not stand still as long as it does.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The word's value for a lock owned by `worker`.
 fn owned_by(worker: usize) -> u64 {
@@ -40,29 +45,32 @@ impl Shared {
     }
 
     /// Takes the lock, sleeping while somebody alive has it, and repairing whoever died with it.
+    ///
+    /// # Errors
+    /// [`Shut::Held`] when its owner is alive and does not go on.
     #[inline]
-    pub(super) fn lock(&self, lock: usize, worker: usize) {
-        if !self.try_lock(lock, worker) {
-            self.lock_contended(lock, worker);
-        }
+    pub(super) fn lock(&self, lock: usize, worker: usize) -> Result<(), Shut> {
+        if self.try_lock(lock, worker) { Ok(()) } else { self.lock_contended(lock, worker) }
     }
 
     #[cold]
-    fn lock_contended(&self, lock: usize, worker: usize) {
+    fn lock_contended(&self, lock: usize, worker: usize) -> Result<(), Shut> {
         let word = self.mapping.word(Geometry::lock(lock));
         for _ in 0..SPINS {
             if word.load(Ordering::Relaxed) == 0 && self.try_lock(lock, worker) {
-                return;
+                return Ok(());
             }
             std::hint::spin_loop();
         }
+        // Who has had it since when, without giving it back.
+        let mut held = (None, Instant::now());
         loop {
             let found = word.load(Ordering::Relaxed);
             if found == 0 {
                 // Others may sleep still: take it as contended, so that giving it back wakes the next.
                 let taken = owned_by(worker) | CONTENDED;
                 if word.compare_exchange(0, taken, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                    return;
+                    return Ok(());
                 }
                 continue;
             }
@@ -72,10 +80,19 @@ impl Shared {
             {
                 continue;
             }
-            if self.semaphores[lock].wait(NAP) == Wait::TimedOut
-                && let Some(owner) = owner(word.load(Ordering::Relaxed))
-            {
+            if self.semaphores[lock].wait(NAP) == Wait::Posted {
+                held = (None, Instant::now());
+                self.idler.store(0, Ordering::Relaxed);
+            } else if let Some(owner) = owner(word.load(Ordering::Relaxed)) {
                 self.repair_if_dead(owner);
+                // Others of this process have waited for it already.
+                let is_known = self.idler.load(Ordering::Relaxed) == owned_by(owner);
+                if held.0 != Some(owner) {
+                    held = (Some(owner), Instant::now());
+                } else if is_known || held.1.elapsed() >= PATIENCE {
+                    self.idler.store(owned_by(owner), Ordering::Relaxed);
+                    return Err(Shut::Held { pid: self.pid_of(owner) });
+                }
             }
         }
     }

@@ -26,7 +26,7 @@ pub use claim::{Claim, FreezeError, Frozen};
 pub use cut::{CUT_RUN, Cut, CutGone, CutPages, Page};
 pub use error::SegmentError;
 pub use gate::Shut;
-pub use geometry::{SESSIONS, WORKERS, overhead};
+pub use geometry::{CLIENT_WORKERS, SESSIONS, WORKERS, overhead};
 pub use intent::Mark;
 pub use local::generation;
 pub use open::{Found, Opened, Start};

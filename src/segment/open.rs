@@ -20,6 +20,7 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 /// Bytes allocated between two reports of progress.
@@ -362,8 +363,18 @@ fn assemble(
         .collect::<Result<Vec<_>, _>>()
         .map_err(SegmentError::system("open a semaphore of", &name))?;
     let copy_area = open_copy_area(&name, file.as_fd(), create)?;
-    let shared =
-        Shared { name, file, copy_area, mapping, geometry, semaphores, participant, role, repairing: Mutex::new(()) };
+    let shared = Shared {
+        name,
+        file,
+        copy_area,
+        mapping,
+        geometry,
+        semaphores,
+        participant,
+        role,
+        repairing: Mutex::new(()),
+        idler: AtomicU64::new(0),
+    };
     shared.enter();
     Ok(Segment { shared: Arc::new(shared) })
 }

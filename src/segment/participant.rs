@@ -132,17 +132,25 @@ impl Shared {
             .count()
     }
 
+    /// The pid of the process of `worker`; zero when it has just gone.
+    pub(super) fn pid_of(&self, worker: usize) -> u64 {
+        self.participant_of(worker)
+            .map_or(0, |index| self.mapping.word(Geometry::participant(index)).load(Ordering::Relaxed))
+    }
+
+    /// Whose `worker` is; `None` for one without an owner, which has just been repaired, or given its last lock back.
+    fn participant_of(&self, worker: usize) -> Option<usize> {
+        if worker >= WORKERS {
+            return None;
+        }
+        let owner = self.intent_word(worker, IntentField::Owner).load(Ordering::Acquire);
+        usize::try_from(owner).ok()?.checked_sub(1).filter(|index| *index < PARTICIPANTS)
+    }
+
     /// Repairs the participant of `worker` if it is dead.
     #[cold]
     pub(super) fn repair_if_dead(&self, worker: usize) {
-        if worker >= WORKERS {
-            return;
-        }
-        // A worker without an owner has just been repaired, or given its last lock back.
-        let owner = self.intent_word(worker, IntentField::Owner).load(Ordering::Acquire);
-        if let Some(index) = usize::try_from(owner).ok().and_then(|owner| owner.checked_sub(1))
-            && index < PARTICIPANTS
-        {
+        if let Some(index) = self.participant_of(worker) {
             self.repair_participant_if_dead(index);
         }
     }

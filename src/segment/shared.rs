@@ -6,6 +6,7 @@ use crate::sys::mapping::Mapping;
 use crate::sys::own_file::OwnFile;
 use crate::sys::semaphore::Semaphore;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 
 /// A mapped segment, as one participant has it.
 pub(super) struct Shared {
@@ -25,6 +26,8 @@ pub(super) struct Shared {
     pub(super) role: Role,
     /// Held by the thread of this process that repairs.
     pub(super) repairing: Mutex<()>,
+    /// As in a lock's word, a worker that threads of this process have waited for in vain; zero for none.
+    pub(super) idler: AtomicU64,
 }
 
 impl Shared {

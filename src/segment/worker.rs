@@ -92,7 +92,8 @@ impl Worker {
     /// several races against writers. What is in the buffer after a refusal means nothing.
     ///
     /// # Errors
-    /// [`Shut`], as for every method that follows: the memory is not there to be used. Nothing was changed.
+    /// [`Shut`], as for every method that follows: the memory is not there to be used, or a page of it not now. Nothing was
+    /// changed.
     ///
     /// # Panics
     /// When the lengths differ, or the extent was checked against another segment.
@@ -114,7 +115,7 @@ impl Worker {
             }
             std::hint::spin_loop();
         }
-        let held = self.lock(stripes(&pages), None);
+        let held = self.lock(stripes(&pages), None)?;
         self.shared.mapping.copy_out(self.shared.geometry.data + offset, buffer);
         self.unlock(held);
         self.check_read(buffer.len())
@@ -134,7 +135,7 @@ impl Worker {
             return self.write_in_place(extent, data, mark);
         }
         let (offset, pages) = self.place(extent);
-        let large_slot = self.large_slot_for(data.len());
+        let large_slot = self.large_slot_for(data.len())?;
         let (source, slot) = self.source(large_slot);
         self.shared.mapping.copy_in(slot, data);
         let (held, cut) = self.enter(stripes(&pages), large_slot)?;
@@ -216,7 +217,7 @@ impl Worker {
         assert_eq!(from.length(), to.length(), "the two extents");
         let ((from_offset, from_pages), (offset, pages)) = (self.place(from), self.place(to));
         let length = to.length();
-        let large_slot = self.large_slot_for(length);
+        let large_slot = self.large_slot_for(length)?;
         let (source, slot) = self.source(large_slot);
         let (held, cut) = self.enter(stripes(&from_pages) | stripes(&pages), large_slot)?;
         self.count(LocalCounter::Copies, length);
@@ -295,16 +296,17 @@ impl Worker {
 
     /// Takes a large slot when `length` needs one. Large slots come before stripes in the order of locks.
     #[inline]
-    fn large_slot_for(&self, length: usize) -> Option<usize> {
+    fn large_slot_for(&self, length: usize) -> Result<Option<usize>, Shut> {
         if length <= SLOT {
-            return None;
+            return Ok(None);
         }
         let free = (0..LARGE_SLOTS).find(|index| self.shared.try_lock(*index, self.index));
-        Some(free.unwrap_or_else(|| {
+        if free.is_none() {
             let index = self.index % LARGE_SLOTS;
-            self.shared.lock(index, self.index);
-            index
-        }))
+            self.shared.lock(index, self.index)?;
+            return Ok(Some(index));
+        }
+        Ok(free)
     }
 
     /// Where a payload lands, as a source and as an offset into the mapping.
@@ -321,7 +323,7 @@ impl Worker {
     #[inline]
     fn enter(&self, stripes: u64, large_slot: Option<usize>) -> Result<(Held, Option<u32>), Shut> {
         loop {
-            let held = self.lock(stripes, large_slot);
+            let held = self.lock(stripes, large_slot)?;
             if self.restoring {
                 return Ok((held, None));
             }
@@ -339,14 +341,17 @@ impl Worker {
         }
     }
 
-    /// Takes the stripes of the mask in ascending order, the order of everybody.
+    /// Takes the stripes of the mask in ascending order, the order of everybody. After an error nothing is held.
     #[inline]
-    fn lock(&self, stripes: u64, large_slot: Option<usize>) -> Held {
+    fn lock(&self, stripes: u64, large_slot: Option<usize>) -> Result<Held, Shut> {
         for stripe in bits(stripes) {
-            self.shared.lock(LARGE_SLOTS + stripe, self.index);
+            if let Err(held) = self.shared.lock(LARGE_SLOTS + stripe, self.index) {
+                self.unlock(Held { stripes: stripes & ((1 << stripe) - 1), large_slot });
+                return Err(held);
+            }
         }
         crash::reached(Point::Locked);
-        Held { stripes, large_slot }
+        Ok(Held { stripes, large_slot })
     }
 
     #[inline]

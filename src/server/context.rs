@@ -176,7 +176,7 @@ impl Context {
             memory: match self.segment.shut() {
                 None => "in use",
                 Some(Shut::Waiting) => "waiting for restore",
-                Some(Shut::Restoring | Shut::ServerOnly | Shut::Replaced) => "being restored",
+                Some(_) => "being restored",
             }
             .to_owned(),
             k: self.layout.k(),

@@ -244,6 +244,13 @@ impl Conversation {
                      again (dsmctl snapshot restore)"
                 ),
             ),
+            Shut::Held { pid } => Refusal::new(
+                Code::Busy,
+                format!(
+                    "process {pid} on the host of server {index} holds these pages and does not go on: if it was stopped, let it \
+                     go on (kill -CONT {pid}) or end it"
+                ),
+            ),
             // Whoever said hello while there was no memory knew none.
             Shut::Replaced if self.incarnation == 0 => {
                 Refusal::new(Code::Restoring, format!("the memory of server {index} has just been restored: try again"))

@@ -9,6 +9,7 @@ use crate::cli::progress::Line;
 use crate::cli::session::Session;
 use crate::client::{Client, DataPath, Error};
 use crate::config::LocalAccess;
+use crate::segment::CLIENT_WORKERS;
 use crate::sys::descriptors;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -58,7 +59,7 @@ pub(super) fn run(plan: &Plan, session: &Session) -> Result<Measured, Failure> {
         session.layout().pieces(plan.address, plan.length)?.map(|piece| piece.server).collect();
     servers.dedup();
     check_descriptors(plan.connections, servers.len() as u64)?;
-    let paths = paths(plan, session, &servers)?;
+    let mut paths = paths(plan, session, &servers)?;
     let load = Load {
         plan,
         servers,
@@ -79,6 +80,14 @@ pub(super) fn run(plan: &Plan, session: &Session) -> Result<Measured, Failure> {
         load.gate.get_or_init(|| started.is_ok().then(Instant::now));
         Ok::<_, Failure>(watch(&load, &started?))
     })?;
+    // They may have changed meanwhile, as with an operation log that was switched on; and there are no more local threads.
+    let at_end = self::paths(plan, session, &load.servers).unwrap_or_else(|_| vec![DataPath::Tcp]);
+    paths.extend(at_end);
+    if plan.connections > CLIENT_WORKERS as u64 {
+        paths.push(DataPath::Tcp);
+    }
+    paths.sort_unstable();
+    paths.dedup();
     Ok(Measured { tally, paths, interrupted: load.stop.interrupted.load(Ordering::Relaxed) })
 }
 
@@ -92,7 +101,7 @@ fn client(plan: &Plan, session: &Session) -> Client {
     }
 }
 
-/// The ways that requests to these servers take. Fails when one of them cannot be reached as it was asked for.
+/// The ways that requests to these servers take now. Fails when one of them cannot be reached as it was asked for.
 fn paths(plan: &Plan, session: &Session, servers: &[usize]) -> Result<Vec<DataPath>, Failure> {
     let client = client(plan, session);
     let mut paths = Vec::new();
@@ -102,9 +111,7 @@ fn paths(plan: &Plan, session: &Session, servers: &[usize]) -> Result<Vec<DataPa
             let address = &session.layout().addresses()[*server];
             return Err(Failure::NotLocal { server: *server, address: address.clone() });
         }
-        if !paths.contains(&path) {
-            paths.push(path);
-        }
+        paths.push(path);
     }
     Ok(paths)
 }

@@ -4,6 +4,7 @@ use super::arguments::Bench;
 use crate::cli::failure::Failure;
 use crate::cli::human;
 use crate::layout::{Layout, MAX_ATOMIC};
+use crate::segment::CLIENT_WORKERS;
 use std::time::Duration;
 
 /// The most connections: each takes a thread.
@@ -106,6 +107,13 @@ impl Plan {
         check_size(bench.size, length)?;
         if bench.change == Change::Add {
             check_additions(bench, address)?;
+        }
+        if bench.path == Path::Local && bench.connections > CLIENT_WORKERS as u64 {
+            return Err(Failure::Usage(format!(
+                "{} connections cannot all be local: a segment has room for {CLIENT_WORKERS} threads of local programs. Make \
+                 --connections smaller, or leave --path out",
+                bench.connections
+            )));
         }
         let under_way = bench.connections * bench.depth * bench.size;
         if under_way > MAX_UNDER_WAY {

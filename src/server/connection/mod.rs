@@ -18,8 +18,11 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Receives of one connection before others on the same thread get their turn.
+/// Receives of one connection before its thread looks for what else there is to do.
 const TURNS: u32 = 16;
+
+/// How long a connection is served before others on the same thread get their turn; a batch that was begun is ended.
+const TURN: Duration = Duration::from_micros(250);
 
 /// How long a refused client has to take the refusal, before the connection is closed under it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -145,6 +148,8 @@ impl Connection {
     }
 
     fn serve(&mut self, executor: &mut Executor, mode: Mode) -> Next {
+        let began = Instant::now();
+        let is_over = || mode == Mode::Shared && began.elapsed() >= TURN;
         for _ in 0..TURNS {
             if self.phase == Phase::Discarding {
                 return self.discard(mode);
@@ -159,11 +164,12 @@ impl Connection {
             }
             match batch {
                 Batch::Done => {}
+                Batch::Full if is_over() => return Next::Again,
                 Batch::Full => continue,
                 Batch::Frozen => return Next::Thaw,
             }
             // A receive that left room took all there was; epoll tells when there is more, and saves a call.
-            if mode == Mode::Shared && std::mem::take(&mut self.drained) {
+            if mode == Mode::Shared && std::mem::take(&mut self.drained) || is_over() {
                 self.shrink_if_idle();
                 return Next::Read;
             }
