@@ -6,6 +6,13 @@ mod support;
 
 use dsm::protocol::{Extent, Operation};
 use dsm::segment::Segment;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use support::wire::{Wire, encoded};
 use support::{Cluster, wait_for};
@@ -25,6 +32,66 @@ fn own_threads(cluster: &Cluster) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", cluster.pid(0))).unwrap().flatten();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
     names.filter(|name| name.trim() == "dsm-connection").count()
+}
+
+/// For each of the server's epoll instances, the clients' ports of the connections that it watches.
+fn watched(cluster: &Cluster) -> Vec<BTreeSet<u16>> {
+    let process = PathBuf::from(format!("/proc/{}", cluster.pid(0)));
+    let text = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    // local address, remote address, …, inode: see proc_net_tcp(5).
+    let table = text(process.join("net/tcp"));
+    let ports: HashMap<&str, u16> = table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (_, port) = fields.get(2)?.split_once(':')?;
+            Some((*fields.get(9)?, u16::from_str_radix(port, 16).ok()?))
+        })
+        .collect();
+    let port = |number: &str| {
+        let link = std::fs::read_link(process.join("fd").join(number)).ok()?;
+        ports.get(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?).copied()
+    };
+    let files = std::fs::read_dir(process.join("fdinfo")).unwrap().flatten();
+    let watches = files.map(|file| text(file.path())).filter(|watches| watches.contains("tfd:"));
+    let descriptor = |line: &str| port(line.strip_prefix("tfd:")?.split_whitespace().next()?);
+    watches.map(|watches| watches.lines().filter_map(descriptor).collect()).collect()
+}
+
+/// A client whose connections ask from one processor, until it is told to stop; every reply is checked.
+struct Asking {
+    ports: BTreeSet<u16>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Asking {
+    fn from(processor: usize, mut wires: Vec<Wire>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let ports = wires.iter().map(|wire| wire.stream().local_addr().unwrap().port()).collect();
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut here = CpuSet::new();
+            here.set(processor).unwrap();
+            sched_setaffinity(Pid::from_raw(0), &here).unwrap();
+            for id in 1.. {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                wires.iter_mut().for_each(|wire| read(wire, id));
+            }
+        });
+        Self { ports, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || std::thread::panicking(), "a reply was wrong");
+    }
 }
 
 fn read(wire: &mut Wire, id: u64) {
@@ -71,6 +138,37 @@ fn requests_that_are_under_way_while_connections_move_are_answered_in_order() {
             }
         }
     }
+}
+
+#[test]
+fn connections_from_one_processor_meet_on_one_thread_which_never_gets_many_more_than_another() {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    let processors: Vec<usize> = (0..CpuSet::count()).filter(|&number| allowed.is_set(number).unwrap()).collect();
+    // As many shared threads as there are processors, and at most 8.
+    let &[first, second] = processors.as_slice() else {
+        return eprintln!("not tested: this takes two processors, and there are {}", processors.len());
+    };
+    let cluster = cluster();
+    let greeted = |_| Wire::greeted(cluster.layout(), 0);
+    // Threads take new connections in turn, so each gets some of both.
+    let (even, odd): (Vec<_>, Vec<_>) = (0..12).map(greeted).enumerate().partition(|(number, _)| number % 4 < 2);
+    let wires = |numbered: Vec<(usize, Wire)>| numbered.into_iter().map(|(_, wire)| wire).collect();
+    let (one, other) = (Asking::from(first, wires(even)), Asking::from(second, wires(odd)));
+    wait_for("each thread to have the connections of one processor", DEADLINE, || {
+        let watched = watched(&cluster);
+        watched.contains(&one.ports) && watched.contains(&other.ports)
+    });
+    drop(other);
+    drop(one);
+    let same = Asking::from(first, (0..12).map(greeted).collect());
+    let counts = || watched(&cluster).iter().map(BTreeSet::len).filter(|&count| count > 0).collect::<Vec<_>>();
+    wait_for("both threads to share what comes from one processor", DEADLINE, || counts().iter().sum::<usize>() == 12);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(1) {
+        let counts = counts();
+        assert!(counts.len() == 2 && counts.iter().all(|count| (4..=8).contains(count)), "{counts:?}");
+    }
+    drop(same);
 }
 
 #[test]

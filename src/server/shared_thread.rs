@@ -19,13 +19,25 @@ const WAKE: u64 = u64::MAX;
 /// How long the thread sleeps, when the memory stands still for a snapshot, before it serves those again who wait for that.
 const NAP: Duration = Duration::from_micros(50);
 
+/// Turns of a connection between two looks whether another shared thread is nearer to its client.
+const TURNS_IN_PLACE: u32 = 64;
+
+/// A connection that this thread serves.
+struct Guest {
+    connection: Connection,
+    /// What epoll looks for.
+    waits_for: Next,
+    /// Turns before the next look for a nearer thread.
+    turns: u32,
+}
+
 /// See the module.
 pub(super) struct SharedThread {
     threads: Threads,
     inbox: Arc<Inbox>,
     epoll: Epoll,
     executor: Executor,
-    connections: HashMap<u64, (Connection, Next)>,
+    connections: HashMap<u64, Guest>,
     next: u64,
     /// A connection waits for the end of a freeze.
     awaits_thaw: bool,
@@ -86,7 +98,7 @@ impl SharedThread {
             self.next += 1;
             match self.epoll.add(connection.socket(), EpollEvent::new(EpollFlags::EPOLLIN, token)) {
                 Ok(()) => {
-                    self.connections.insert(token, (connection, Next::Read));
+                    self.connections.insert(token, Guest { connection, waits_for: Next::Read, turns: TURNS_IN_PLACE });
                     ready.push(token);
                 }
                 Err(error) => {
@@ -98,8 +110,8 @@ impl SharedThread {
     }
 
     fn drive(&mut self, token: u64, unfinished: &mut Vec<u64>) {
-        let Some((connection, waits_for)) = self.connections.get_mut(&token) else { return };
-        let next = connection.drive(&mut self.executor, Mode::Shared);
+        let Some(guest) = self.connections.get_mut(&token) else { return };
+        let next = guest.connection.drive(&mut self.executor, Mode::Shared);
         match next {
             Next::Again => unfinished.push(token),
             Next::Thaw => {
@@ -107,11 +119,18 @@ impl SharedThread {
                 unfinished.push(token);
             }
             Next::Close => self.close(token),
-            Next::Read | Next::Write if next == *waits_for => {}
+            Next::Read if guest.waits_for == Next::Read => {
+                guest.turns -= 1;
+                if guest.turns == 0 {
+                    guest.turns = TURNS_IN_PLACE;
+                    self.pass_on(token);
+                }
+            }
+            Next::Write if guest.waits_for == Next::Write => {}
             Next::Read | Next::Write => {
                 let flags = if next == Next::Read { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLOUT };
-                *waits_for = next;
-                if let Err(error) = self.epoll.modify(connection.socket(), &mut EpollEvent::new(flags, token)) {
+                guest.waits_for = next;
+                if let Err(error) = self.epoll.modify(guest.connection.socket(), &mut EpollEvent::new(flags, token)) {
                     ::log::error!("watch a connection: {error}; it was closed");
                     self.close(token);
                 }
@@ -124,7 +143,7 @@ impl SharedThread {
         let expired: Vec<(u64, Next)> = self
             .connections
             .iter_mut()
-            .filter_map(|(token, (connection, _))| Some((*token, connection.expire(executor, now)?)))
+            .filter_map(|(token, guest)| Some((*token, guest.connection.expire(executor, now)?)))
             .collect();
         for (token, next) in expired {
             match next {
@@ -139,13 +158,19 @@ impl SharedThread {
         if self.threads.is_crowded() {
             return;
         }
-        let idle =
-            |(connection, waits_for): &mut (Connection, Next)| *waits_for == Next::Read && connection.is_served();
-        for (_, (connection, _)) in self.connections.extract_if(|_, connection| idle(connection)) {
-            // It was added, and a failure would only wake this thread for nothing.
-            let _ = self.epoll.delete(connection.socket());
-            self.inbox.gone();
-            self.threads.serve(connection);
+        let idle = |guest: &mut Guest| guest.waits_for == Next::Read && guest.connection.is_served();
+        for (_, guest) in self.connections.extract_if(|_, guest| idle(guest)) {
+            self.threads.serve(release(guest, &self.epoll, &self.inbox));
+        }
+    }
+
+    /// Gives the connection to the thread that is nearer to its client, if there is one. It only waits for requests now.
+    fn pass_on(&mut self, token: u64) {
+        let Some(guest) = self.connections.get(&token) else { return };
+        if let Some(inbox) = self.threads.nearer(&guest.connection, &self.inbox)
+            && let Some(guest) = self.connections.remove(&token)
+        {
+            inbox.put(release(guest, &self.epoll, &self.inbox));
         }
     }
 
@@ -154,4 +179,12 @@ impl SharedThread {
         self.connections.remove(&token);
         self.inbox.gone();
     }
+}
+
+/// The connection, which its thread no longer watches.
+fn release(guest: Guest, epoll: &Epoll, inbox: &Inbox) -> Connection {
+    // It was added, and a failure would only wake this thread for nothing.
+    let _ = epoll.delete(guest.connection.socket());
+    inbox.gone();
+    guest.connection
 }

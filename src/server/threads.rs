@@ -5,6 +5,7 @@ use super::context::Context;
 use super::conversation::Executor;
 use super::shared_thread::SharedThread;
 use crate::segment::{SegmentError, Worker};
+use crate::sys::incoming;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,6 +39,14 @@ impl Inbox {
         })
     }
 
+    /// The thread serves this connection from now on.
+    pub(super) fn put(&self, connection: Connection) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        // It can fail only if the counter is full, and then the thread wakes up too.
+        let _ = self.wake.write(1);
+    }
+
     /// The connections that have come since; for the thread, once it was woken.
     pub(super) fn take(&self) -> Vec<Connection> {
         // Resets the counter; empty already is fine.
@@ -48,6 +57,10 @@ impl Inbox {
     /// The thread has one connection less.
     pub(super) fn gone(&self) {
         self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
     }
 }
 
@@ -95,16 +108,22 @@ impl Threads {
     /// Serves the connection on the shared thread that has the fewest.
     pub(super) fn share(&self, connection: Connection) {
         // There are at least two shared threads.
-        let Some(inbox) = self.shared.iter().min_by_key(|inbox| inbox.load.load(Ordering::Relaxed)) else { return };
-        inbox.load.fetch_add(1, Ordering::Relaxed);
-        inbox.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-        // It can fail only if the counter is full, and then the thread wakes up too.
-        let _ = inbox.wake.write(1);
+        let Some(inbox) = self.shared.iter().min_by_key(|inbox| inbox.load()) else { return };
+        inbox.put(connection);
+    }
+
+    /// The shared thread for what comes in on the connection's processor, if it is another one than this and has no more
+    /// connections. Those from one processor then meet on one thread, which the kernel lets run near it; and however they
+    /// come, no thread gets many more than another.
+    pub(super) fn nearer(&self, connection: &Connection, than: &Arc<Inbox>) -> Option<&Inbox> {
+        let processor = incoming::processor(connection.socket())?;
+        let inbox = &self.shared[processor % self.shared.len()];
+        (!Arc::ptr_eq(inbox, than) && inbox.load() <= than.load()).then_some(&**inbox)
     }
 
     /// Connections on shared threads, those that are only told that they are too many among them.
     pub(super) fn shared_load(&self) -> usize {
-        self.shared.iter().map(|inbox| inbox.load.load(Ordering::Relaxed)).sum()
+        self.shared.iter().map(|inbox| inbox.load()).sum()
     }
 
     fn dedicate(&self, connection: Connection, worker: Worker) {

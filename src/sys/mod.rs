@@ -3,6 +3,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod descriptors;
+pub(crate) mod incoming;
 pub(crate) mod listening;
 pub(crate) mod mapping;
 pub(crate) mod ofd;
