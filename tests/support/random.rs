@@ -1,8 +1,13 @@
 //! Random numbers that a failed run can repeat: `DSM_TEST_SEED` sets the seed, and every test prints the one it used.
 
-/// `SplitMix64` (Steele, Lea, Flood, OOPSLA 2014): small, and good enough to choose moments and lengths.
+// The generator of dsmctl bench, which needs more of it.
+#[allow(dead_code)]
+#[path = "../../src/cli/bench/random.rs"]
+mod generator;
+
+/// Good enough to choose moments and lengths.
 #[derive(Debug, Clone)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random(generator::Random);
 
 impl Random {
     /// Seeded from `DSM_TEST_SEED`, else from the clock. Prints the seed.
@@ -10,36 +15,32 @@ impl Random {
         let clock = || std::time::UNIX_EPOCH.elapsed().map_or(1, |time| u64::from(time.subsec_nanos()));
         let seed = std::env::var("DSM_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(clock);
         println!("{test}: DSM_TEST_SEED={seed}");
-        Self(seed)
+        Self::seeded(seed)
     }
 
     /// With a seed that is known otherwise.
     pub(crate) fn seeded(seed: u64) -> Self {
-        Self(seed)
+        Self(generator::Random::new(seed))
     }
 
     /// Another stream of numbers, for another thread.
     pub(crate) fn fork(&mut self) -> Self {
-        Self(self.next())
+        Self::seeded(self.next())
     }
 
     /// The next 64 random bits.
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.next()
     }
 
     /// A number in `low..high`.
     pub(crate) fn within(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low)
+        low + self.0.below(high - low)
     }
 
     /// An index below `count`.
-    #[allow(clippy::cast_possible_truncation)] // the remainder is below a usize
+    #[allow(clippy::cast_possible_truncation)] // it is below a usize
     pub(crate) fn index(&mut self, count: usize) -> usize {
-        (self.next() % count as u64) as usize
+        self.0.below(count as u64) as usize
     }
 }

@@ -1,6 +1,7 @@
 //! Numbers that look random, the same in every run.
 
 /// `SplitMix64` (Steele, Lea, Flood, OOPSLA 2014).
+#[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
 impl Random {
