@@ -33,7 +33,7 @@ class Options:
     def from_environment(cls, programs):
         """Raises Mistake."""
         quick = bool(os.environ.get("BENCH_QUICK"))
-        usual = (2, 0.2, 0.1) if quick else (5, 1.0, 0.3)
+        usual = (2, 0.1, 0.05) if quick else (5, 1.0, 0.3)
         base, base_settings = os.environ.get("BENCH_BASE"), _settings("BENCH_BASE_SET")
         if base_settings and not base:
             base = programs / "dsmd"

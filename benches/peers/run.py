@@ -15,7 +15,6 @@ Needs Linux, Python 3.11, and Debian's packages redis-tools, memcached and nbdki
 Whatever it starts or makes is gone when it ends, also after Ctrl-C.
 """
 
-import json
 import pathlib
 import resource
 import sys
@@ -24,11 +23,11 @@ sys.dont_write_bytecode = True
 sys.path.insert(1, str(pathlib.Path(__file__).resolve().parents[1] / "common"))
 
 import cells
+import command
 import plot
 import program
 import report
 from backends import MEMORY, PEERS, peer_program
-from environment import Mistake
 from measure import Bench
 from memory import available
 from options import Options
@@ -54,10 +53,11 @@ def prepare():
         raise Failure(f"there are {size(available())} of memory, and this takes {size(NEEDED)}")
 
 
-def measure(target, options):
-    """Everything."""
-    prepare()
+def measure(target):
+    """Everything. Raises Mistake."""
     programs = target / "release"
+    options = Options.from_environment(programs)
+    prepare()
     peers = {label: peer_program(label) for label in PEERS if options.wants(label)}
     machine = program.machine()
     results = {
@@ -83,33 +83,10 @@ def measure(target, options):
                 results["remarks"].append(f"{cell.name} was skipped: it takes two processors")
     # In the order of the table, not in which they were measured.
     results["cells"] = {cell.name: found[cell.name] for cell in options.cells if cell.name in found}
-    return results
-
-
-def main():
-    program.end_in_order()
-    target = program.target()
-    if message := program.missing(target / "release", ("dsmd", "examples/peers-load"), "bench"):
-        print(message, file=sys.stderr)
-        return 66
-    try:
-        options = Options.from_environment(target / "release")
-    except Mistake as mistake:
-        print(f"bench: {mistake}", file=sys.stderr)
-        return 64
-    try:
-        results = measure(target, options)
-    except (Failure, OSError) as failure:
-        print(f"bench: {failure}", file=sys.stderr)
-        return 69
-    output = target / "bench-peers.json"
-    output.write_text(json.dumps(results, indent=1) + "\n")
     picture = target / "bench-peers.svg"
     picture.write_text(plot.svg(results))
-    print("\n".join(report.lines(results)))
-    print(f"every round: {output}\nplot: {picture}")
-    return 0
+    return results, [*report.lines(results), f"plot: {picture}"]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run("peers", "bench", ("dsmd", "examples/peers-load"), measure))

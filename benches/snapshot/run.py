@@ -10,7 +10,6 @@ Needs Linux, Python 3.11 and Redis 7, which it installs when it is root on Debia
 it ends, also after Ctrl-C.
 """
 
-import json
 import os
 import pathlib
 import shutil
@@ -19,17 +18,19 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(1, str(pathlib.Path(__file__).resolve().parents[1] / "common"))
 
+import command
 import duration
 import program
 import redis
 import report
 import rounds
 from dsm_system import Dsm
+from environment import Mistake
 from load import fill
 from memory import GIB, MIB, available
 from program import say
 from redis_system import Redis
-from stage import SHARED_MEMORY, Failure, Stage
+from stage import SHARED_MEMORY, Stage
 from table import size
 
 # Bytes in all, snapshots under load, snapshots while memory is measured.
@@ -78,8 +79,12 @@ def measure_size(parent, programs, server, plan):
     return found
 
 
-def measure(parent, programs, quick):
-    """Everything."""
+def measure(target):
+    """Everything. Raises Mistake."""
+    programs, quick = target / "release", bool(os.environ.get("BENCH_QUICK"))
+    parent = pathlib.Path(os.environ.get("BENCH_DIR") or target)
+    if not parent.is_dir():
+        raise Mistake(f"BENCH_DIR={parent} is no folder: make it, or name another")
     server, redis_version = redis.find()
     machine = program.machine()
     results = {
@@ -104,32 +109,9 @@ def measure(parent, programs, quick):
         say(f"duration, {size(total)}: {count} rounds beside dd")
         with Stage(parent) as stage:
             results["duration"] = duration.measure(stage, programs, total, count, say)
-    return results
-
-
-def main():
-    program.end_in_order()
-    target = program.target()
-    programs = target / "release"
-    parent = pathlib.Path(os.environ.get("BENCH_DIR") or target)
-    if not parent.is_dir():
-        print(f"BENCH_DIR={parent} is no folder: make it, or name another", file=sys.stderr)
-        return 66
-    if message := program.missing(programs, ("dsmd", "examples/snapshot-load"), "bench-snapshot"):
-        print(message, file=sys.stderr)
-        return 66
-    try:
-        results = measure(parent, programs, bool(os.environ.get("BENCH_QUICK")))
-    except (Failure, OSError) as failure:
-        print(f"bench-snapshot: {failure}", file=sys.stderr)
-        return 69
     results["targets"] = [dict(zip(("target", "found", "met"), one)) for one in report.targets(results)]
-    output = target / "bench-snapshot.json"
-    output.write_text(json.dumps(results, indent=1) + "\n")
-    print("\n".join(report.lines(results)))
-    print(f"every round: {output}")
-    return 0
+    return results, report.lines(results)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run("snapshot", "bench-snapshot", ("dsmd", "examples/snapshot-load"), measure))

@@ -3,7 +3,7 @@
 
 `make bench` builds what is needed and runs this after benches/peers. docs/performance.md says what is measured, and how.
 
-    BENCH_QUICK=1               few short rounds: does it run at all
+    BENCH_QUICK=1               few short rounds: does it run at all; without prices, which takes a second build of dsmd
     BENCH_PARTS='start prices'  only these, of: servers local start prices
     BENCH_ROUNDS                a number, for all parts
     BENCH_START_SIZE=8          GiB of a new segment; less where so much does not fit
@@ -11,7 +11,6 @@
 Needs Linux and Python 3.11. Whatever it starts or makes is gone when it ends, also after Ctrl-C.
 """
 
-import json
 import os
 import pathlib
 import shutil
@@ -22,6 +21,7 @@ sys.dont_write_bytecode = True
 BENCHES = pathlib.Path(__file__).resolve().parents[1]
 sys.path[1:1] = [str(BENCHES / "common"), str(BENCHES / "peers")]
 
+import command
 import environment
 import local
 import prices
@@ -38,6 +38,9 @@ PARTS = {"servers": servers, "local": local, "start": start, "prices": prices}
 
 START_GIB, QUICK_START_GIB = 8, 0.25
 
+# The part that builds a second dsmd is left to those who name it.
+QUICK_PARTS = [part for part in PARTS if part != "prices"]
+
 
 @dataclass
 class Options:
@@ -52,7 +55,7 @@ class Options:
     def from_environment(cls):
         """Raises environment.Mistake."""
         quick = bool(os.environ.get("BENCH_QUICK"))
-        parts = environment.words("BENCH_PARTS") or list(PARTS)
+        parts = environment.words("BENCH_PARTS") or (QUICK_PARTS if quick else list(PARTS))
         if unknown := set(parts) - set(PARTS):
             raise environment.Mistake(f"BENCH_PARTS: there is no {unknown.pop()}, but {', '.join(PARTS)}")
         wanted = environment.number("BENCH_START_SIZE", float, QUICK_START_GIB if quick else START_GIB)
@@ -70,47 +73,24 @@ def fit(options, remarks):
         options.start_size = fitting
 
 
-def measure(target, options):
-    """Everything."""
+def measure(target):
+    """Everything. Raises Mistake."""
+    options = Options.from_environment()
     machine = program.machine()
+    version = program.dsm_version(target / "release")
     results = {
         "machine": machine,
-        "versions": {"dsm": program.dsm_version(target / "release")},
+        "versions": {"dsm": version},
         "quick": options.quick,
         "remarks": program.remarks(machine),
     }
     fit(options, results["remarks"])
     results["parts"] = {part: PARTS[part].measure(target, options, say) for part in options.parts}
-    return results
-
-
-def main():
-    program.end_in_order()
-    target = program.target()
-    needed = ("dsmd", "examples/peers-load", "examples/system-load")
-    if message := program.missing(target / "release", needed, "bench"):
-        print(message, file=sys.stderr)
-        return 66
-    try:
-        options = Options.from_environment()
-    except environment.Mistake as mistake:
-        print(f"bench: {mistake}", file=sys.stderr)
-        return 64
-    try:
-        results = measure(target, options)
-    except (Failure, OSError) as failure:
-        print(f"bench: {failure}", file=sys.stderr)
-        return 69
     found = [list(PARTS[part].findings(rounds)) for part, rounds in results["parts"].items()]
     results["findings"] = [finding.described() for part in found for finding in part]
-    output = target / "bench-system.json"
-    output.write_text(json.dumps(results, indent=1) + "\n")
-    machine = results["machine"]
-    print(f"{machine['processors']} processors, {size(machine['memory'])}, Linux {machine['kernel']}; dsm {results['versions']['dsm']}")
-    print("\n".join([*lines(found), *results["remarks"]]))
-    print(f"every round: {output}")
-    return 0
+    title = f"{machine['processors']} processors, {size(machine['memory'])}, Linux {machine['kernel']}; dsm {version}"
+    return results, [title, *lines(found), *results["remarks"]]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run("system", "bench", ("dsmd", "examples/peers-load", "examples/system-load"), measure))
