@@ -9,6 +9,7 @@ use dsm::segment::Segment;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use std::collections::{BTreeSet, HashMap};
+use std::fs::DirEntry;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +33,16 @@ fn own_threads(cluster: &Cluster) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", cluster.pid(0))).unwrap().flatten();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
     names.filter(|name| name.trim() == "dsm-connection").count()
+}
+
+/// Has the server's thread of this name run on that processor only.
+fn pin(cluster: &Cluster, name: &str, processor: usize) {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", cluster.pid(0))).unwrap().flatten();
+    let is_named = |task: &DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap().trim() == name;
+    let task = tasks.into_iter().find(is_named).unwrap();
+    let mut there = CpuSet::new();
+    there.set(processor).unwrap();
+    sched_setaffinity(Pid::from_raw(task.file_name().to_str().unwrap().parse().unwrap()), &there).unwrap();
 }
 
 /// For each of the server's epoll instances, the clients' ports of the connections that it watches.
@@ -141,7 +152,7 @@ fn requests_that_are_under_way_while_connections_move_are_answered_in_order() {
 }
 
 #[test]
-fn connections_from_one_processor_meet_on_one_thread_which_never_gets_many_more_than_another() {
+fn connections_from_one_processor_meet_on_the_thread_there_which_never_gets_many_more_than_another() {
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
     let processors: Vec<usize> = (0..CpuSet::count()).filter(|&number| allowed.is_set(number).unwrap()).collect();
     // As many shared threads as there are processors, and at most 8.
@@ -149,6 +160,8 @@ fn connections_from_one_processor_meet_on_one_thread_which_never_gets_many_more_
         return eprintln!("not tested: this takes two processors, and there are {}", processors.len());
     };
     let cluster = cluster();
+    pin(&cluster, "dsm-shared-0", second);
+    pin(&cluster, "dsm-shared-1", first);
     let greeted = |_| Wire::greeted(cluster.layout(), 0);
     // Threads take new connections in turn, so each gets some of both.
     let (even, odd): (Vec<_>, Vec<_>) = (0..12).map(greeted).enumerate().partition(|(number, _)| number % 4 < 2);

@@ -3,7 +3,9 @@
 use super::connection::{Connection, Mode, Next, TICK};
 use super::conversation::Executor;
 use super::threads::{Inbox, Threads};
+use crate::sys::incoming;
 use nix::errno::Errno;
+use nix::sched::sched_getcpu;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::HashMap;
 use std::io;
@@ -19,7 +21,7 @@ const WAKE: u64 = u64::MAX;
 /// How long the thread sleeps, when the memory stands still for a snapshot, before it serves those again who wait for that.
 const NAP: Duration = Duration::from_micros(50);
 
-/// Turns of a connection between two looks whether another shared thread is nearer to its client.
+/// Turns of a connection between two looks where it comes in.
 const TURNS_IN_PLACE: u32 = 64;
 
 /// A connection that this thread serves.
@@ -27,7 +29,7 @@ struct Guest {
     connection: Connection,
     /// What epoll looks for.
     waits_for: Next,
-    /// Turns before the next look for a nearer thread.
+    /// Turns before the next look where it comes in.
     turns: u32,
 }
 
@@ -123,7 +125,7 @@ impl SharedThread {
                 guest.turns -= 1;
                 if guest.turns == 0 {
                     guest.turns = TURNS_IN_PLACE;
-                    self.pass_on(token);
+                    self.send_home(token);
                 }
             }
             Next::Write if guest.waits_for == Next::Write => {}
@@ -164,13 +166,18 @@ impl SharedThread {
         }
     }
 
-    /// Gives the connection to the thread that is nearer to its client, if there is one. It only waits for requests now.
-    fn pass_on(&mut self, token: u64) {
+    /// Gives the connection to the thread that runs on the processor where it comes in, if that has no more of them. What
+    /// the client sends and takes then stays in that processor's cache, and no thread gets many more than another.
+    fn send_home(&mut self, token: u64) {
         let Some(guest) = self.connections.get(&token) else { return };
-        if let Some(inbox) = self.threads.nearer(&guest.connection, &self.inbox)
+        let (Ok(here), Some(there)) = (sched_getcpu(), incoming::processor(guest.connection.socket())) else { return };
+        self.inbox.runs_on(here);
+        if here != there
+            && let Some(home) = self.threads.on(there)
+            && home.load() <= self.inbox.load()
             && let Some(guest) = self.connections.remove(&token)
         {
-            inbox.put(release(guest, &self.epoll, &self.inbox));
+            home.put(release(guest, &self.epoll, &self.inbox));
         }
     }
 

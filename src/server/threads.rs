@@ -5,7 +5,6 @@ use super::context::Context;
 use super::conversation::Executor;
 use super::shared_thread::SharedThread;
 use crate::segment::{SegmentError, Worker};
-use crate::sys::incoming;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,6 +27,8 @@ pub(super) struct Inbox {
     pub(super) wake: EventFd,
     /// Connections that the thread has or will have.
     load: AtomicUsize,
+    /// Where the thread ran when it looked last.
+    processor: AtomicUsize,
 }
 
 impl Inbox {
@@ -36,6 +37,7 @@ impl Inbox {
             arrivals: Mutex::new(Vec::new()),
             wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             load: AtomicUsize::new(0),
+            processor: AtomicUsize::new(usize::MAX),
         })
     }
 
@@ -59,7 +61,12 @@ impl Inbox {
         self.load.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn load(&self) -> usize {
+    /// The thread runs on this processor now.
+    pub(super) fn runs_on(&self, processor: usize) {
+        self.processor.store(processor, Ordering::Relaxed);
+    }
+
+    pub(super) fn load(&self) -> usize {
         self.load.load(Ordering::Relaxed)
     }
 }
@@ -112,13 +119,9 @@ impl Threads {
         inbox.put(connection);
     }
 
-    /// The shared thread for what comes in on the connection's processor, if it is another one than this and has no more
-    /// connections. Those from one processor then meet on one thread, which the kernel lets run near it; and however they
-    /// come, no thread gets many more than another.
-    pub(super) fn nearer(&self, connection: &Connection, than: &Arc<Inbox>) -> Option<&Inbox> {
-        let processor = incoming::processor(connection.socket())?;
-        let inbox = &self.shared[processor % self.shared.len()];
-        (!Arc::ptr_eq(inbox, than) && inbox.load() <= than.load()).then_some(&**inbox)
+    /// The shared thread that runs on this processor, if one does.
+    pub(super) fn on(&self, processor: usize) -> Option<&Arc<Inbox>> {
+        self.shared.iter().find(|inbox| inbox.processor.load(Ordering::Relaxed) == processor)
     }
 
     /// Connections on shared threads, those that are only told that they are too many among them.
