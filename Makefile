@@ -28,7 +28,7 @@ bench: ## Measure dsmd beside Redis, memcached and nbdkit, and beyond that: benc
 	@benches/peers/run.py
 	@benches/system/run.py
 
-bench-quick: ## The same in a few minutes, which shows only that it runs
+bench-quick: ## The same in less than three minutes, which shows only that it runs
 	@BENCH_QUICK=1 $(MAKE) --no-print-directory bench
 
 bench-snapshot: ## Measure snapshots beside Redis and dd (BENCH_QUICK=1: in less than two minutes)
