@@ -8,6 +8,7 @@
 mod linearizability;
 mod support;
 
+use dsm::client::DataPath;
 use dsm::protocol::{AtomicOperation, Word};
 use dsm::segment::crash::{self, Point};
 use dsm::segment::{Segment, Worker};
@@ -19,9 +20,11 @@ use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 use support::random::Random;
-use support::{Cluster, client, local_client};
+use support::{Cluster, client, local_client, wait_for};
 
 const K: u64 = 128 * 4096;
 
@@ -203,7 +206,10 @@ fn local_process() {
             }
             false
         },
-        |at, action, found| println!("\n@{}", serde_json::json!([at, encode(action), found])),
+        |at, action, found| {
+            let is_local = client.data_path(0) == Ok(DataPath::Local);
+            println!("\n@{}", serde_json::json!([at, is_local, encode(action), found]));
+        },
     );
 }
 
@@ -241,28 +247,46 @@ fn decode(name: &str, first: usize, values: Vec<u64>) -> Action {
     }
 }
 
+/// What a process tells before a request and after it: when, whether it goes through the shared memory, what it is, and what
+/// it has found.
+type Told = (u64, bool, (String, usize, Vec<u64>), Option<Vec<u64>>);
+
+/// Where processes live.
+struct Place {
+    cluster: Cluster,
+    /// How often dsmd was killed.
+    kills: AtomicUsize,
+    /// Since when it is there; zero while it is not.
+    up_since: AtomicU64,
+}
+
+impl Place {
+    fn was_up_since(&self, instant: u64) -> bool {
+        (1..=instant).contains(&self.up_since.load(Ordering::SeqCst))
+    }
+}
+
 /// Starts one process and returns what it did before it was killed.
-fn one_life(cluster: &Cluster, worker: &mut Worker, id: usize, random: &mut Random) -> Vec<Event> {
+fn one_life(place: &Place, worker: &mut Worker, id: usize, random: &mut Random) -> Vec<Event> {
     let (seed, life) = (random.next(), random.within(LIFE.start, LIFE.end));
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "local_process", "--nocapture"])
         .env("LOCAL_PROCESS", format!("{id} {seed} {life}"))
-        .env("DSM_CONFIG", cluster.config_path())
+        .env("DSM_CONFIG", place.cluster.config_path())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let (mut events, mut called) = (Vec::new(), None);
     for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
-        let Some((at, (name, first, values), found)) = line
-            .strip_prefix('@')
-            .and_then(|line| serde_json::from_str::<(u64, (String, usize, Vec<u64>), Option<Vec<u64>>)>(line).ok())
+        let Some((at, is_local, (name, first, values), found)) =
+            line.strip_prefix('@').and_then(|line| serde_json::from_str::<Told>(line).ok())
         else {
             continue;
         };
         let action = decode(&name, first, values);
         match (called.take(), found) {
-            (None, None) => called = Some((at, action)),
-            (Some((called, action)), Some(found)) => {
+            (None, None) => called = Some((at, is_local, action)),
+            (Some((called, _, action)), Some(found)) => {
                 let action = with_result(action, Some(&found)).unwrap();
                 events.push(Event { client: id, action, called, returned: Some(at) });
             }
@@ -271,11 +295,16 @@ fn one_life(cluster: &Cluster, worker: &mut Worker, id: usize, random: &mut Rand
     }
     let status = child.wait().unwrap();
     assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "process {id} found something wrong: {status}");
-    // After one turn on each stripe the dead is repaired: what it was at is done, or will never be.
+    if called.as_ref().is_some_and(|(at, is_local, _)| !is_local || !place.was_up_since(*at)) {
+        // Its request may have gone by TCP, and a dsmd that has received it may do it any time until it dies itself.
+        let kills = place.kills.load(Ordering::SeqCst);
+        wait_for("dsmd to be killed again", Duration::from_secs(60), || place.kills.load(Ordering::SeqCst) > kills);
+    }
+    // After one turn on each stripe the dead are repaired: what they were at is done, or will never be.
     for page in 0..64 {
         worker.atomic(Word::new(page * 4096, K).unwrap(), AtomicOperation::Or(0), None).unwrap();
     }
-    if let Some((called, action)) = called
+    if let Some((called, _, action)) = called
         && let Some(action) = with_result(action, None)
     {
         let action = Action::Perhaps(Box::new(action));
@@ -307,40 +336,44 @@ fn remote_life(client: &Client, id: usize, seed: u64, end: Instant) -> Vec<Event
 fn a_history_of_local_and_remote_clients_with_kills_of_both_sides_is_linearizable() {
     let mut random = Random::new("local_linearizability");
     let cluster = Cluster::builder().k(K).local().start();
+    let place = Place { cluster, kills: AtomicUsize::new(0), up_since: AtomicU64::new(now()) };
+    let Place { cluster, kills, up_since } = &place;
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let end = Instant::now() + DURATION;
-    let ids = std::sync::atomic::AtomicUsize::new(1);
-    let next_id = || ids.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-    let mut kills = 0;
+    let ids = AtomicUsize::new(1);
+    let next_id = || ids.fetch_add(1, Ordering::SeqCst);
     let histories: Vec<Vec<Event>> = std::thread::scope(|scope| {
         let mut threads = Vec::new();
         for _ in 0..PROCESSES {
-            let (cluster, segment, mut random, next_id) = (&cluster, &segment, random.fork(), &next_id);
+            let (place, segment, mut random, next_id) = (&place, &segment, random.fork(), &next_id);
             threads.push(scope.spawn(move || {
                 let (mut events, mut worker) = (Vec::new(), segment.worker().unwrap());
                 while Instant::now() < end {
-                    events.extend(one_life(cluster, &mut worker, next_id(), &mut random));
+                    events.extend(one_life(place, &mut worker, next_id(), &mut random));
                 }
                 events
             }));
         }
         for _ in 0..REMOTE {
-            let (client, id, seed) = (client(&cluster).with_timeout(Duration::from_secs(20)), next_id(), random.next());
+            let (client, id, seed) = (client(cluster).with_timeout(Duration::from_secs(20)), next_id(), random.next());
             threads.push(scope.spawn(move || remote_life(&client, id, seed, end)));
         }
-        while Instant::now() < end {
+        // Whoever has died waits for the next kill.
+        while !threads.iter().all(ScopedJoinHandle::is_finished) {
             std::thread::sleep(Duration::from_millis(random.within(BETWEEN_KILLS.start, BETWEEN_KILLS.end)));
+            up_since.store(0, Ordering::SeqCst);
             cluster.kill(0);
+            kills.fetch_add(1, Ordering::SeqCst);
             std::thread::sleep(Duration::from_millis(random.within(0, 60)));
             cluster.start_server(0);
-            kills += 1;
+            up_since.store(now(), Ordering::SeqCst);
         }
         threads.into_iter().map(|thread| thread.join().expect("no client fails")).collect()
     });
     let history: Vec<Event> = histories.into_iter().flatten().collect();
     let unknown = history.iter().filter(|event| matches!(event.action, Action::Perhaps(_))).count();
-    let status = local_client(&cluster).status(0).unwrap();
-    let lives = ids.into_inner() - 1 - REMOTE;
+    let status = local_client(cluster).status(0).unwrap();
+    let (kills, lives) = (kills.load(Ordering::SeqCst), ids.load(Ordering::SeqCst) - 1 - REMOTE);
     println!(
         "{kills} kills of dsmd, {lives} of local clients, {unknown} changes cut short: {:?}, {:?}",
         status.local, status.recovery
