@@ -9,7 +9,6 @@ use dsm::segment::Segment;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use std::collections::{BTreeSet, HashMap};
-use std::fs::DirEntry;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,27 +27,18 @@ fn cluster() -> Cluster {
     Cluster::builder().k(K).config("[limits]\nthreads = 2\n").start()
 }
 
-/// The server's threads of this name.
-fn threads(cluster: &Cluster, name: &str) -> Vec<Pid> {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", cluster.pid(0))).unwrap().flatten();
-    // One that has just ended has no name any more.
-    let name_of = |task: &DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-    let named = tasks.filter(|task| name_of(task).trim() == name);
-    named.map(|task| Pid::from_raw(task.file_name().to_str().unwrap().parse().unwrap())).collect()
-}
-
 /// Threads of the server that have one connection.
 fn own_threads(cluster: &Cluster) -> usize {
-    threads(cluster, "dsm-connection").len()
+    cluster.threads(0, "dsm-connection").len()
 }
 
 /// Has the server's thread of this name run on that processor only.
 fn pin(cluster: &Cluster, name: &str, processor: usize) {
     // A thread takes its name itself once it runs, and the server is ready before that.
-    wait_for(name, DEADLINE, || !threads(cluster, name).is_empty());
+    wait_for(name, DEADLINE, || !cluster.threads(0, name).is_empty());
     let mut there = CpuSet::new();
     there.set(processor).unwrap();
-    threads(cluster, name).into_iter().for_each(|thread| sched_setaffinity(thread, &there).unwrap());
+    cluster.threads(0, name).into_iter().for_each(|thread| sched_setaffinity(thread, &there).unwrap());
 }
 
 /// For each of the server's epoll instances, the clients' ports of the connections that it watches.

@@ -33,6 +33,12 @@ impl Extent {
         }
     }
 
+    /// Checks the header of a write with `payload` bytes of data, as [`Request::parse`] does, for whoever has the data elsewhere.
+    pub(crate) fn of_write(header: &RequestHeader, payload: usize, k: u64) -> Result<Self, Refusal> {
+        check_shape(Opcode::Write, header, payload)?;
+        Self::new(header.offset.get(), payload as u64, k)
+    }
+
     /// First byte, as an offset into the segment.
     #[must_use]
     pub fn offset(self) -> u64 {
@@ -195,7 +201,7 @@ impl<'a> Request<'a> {
         let operation = match opcode {
             Opcode::Hello => Operation::Hello(payload),
             Opcode::Read => Operation::Read(Extent::new(offset, operand, k)?),
-            Opcode::Write => Operation::Write(Extent::new(offset, payload.len() as u64, k)?, payload),
+            Opcode::Write => Operation::Write(Extent::of_write(header, payload.len(), k)?, payload),
             Opcode::Fill => Operation::Fill(Extent::new(offset, operand, k)?, header.argument),
             Opcode::FetchAdd => word(AtomicOperation::Add(operand))?,
             Opcode::Swap => word(AtomicOperation::Swap(operand))?,

@@ -29,7 +29,7 @@ pub(super) const FIRST_CLIENT_WORKER: usize = 48;
 pub const CLIENT_WORKERS: usize = WORKERS - FIRST_CLIENT_WORKER;
 
 /// Payloads up to this many bytes land in the worker's own slot.
-pub(super) const SLOT: usize = 64 << 10;
+pub(crate) const SLOT: usize = 64 << 10;
 
 /// Slots for longer payloads, shared by all workers. Four keep both cores of a small machine busy.
 pub(super) const LARGE_SLOTS: usize = 4;

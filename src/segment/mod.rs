@@ -26,6 +26,7 @@ pub use claim::{Claim, FreezeError, Frozen};
 pub use cut::{CUT_RUN, Cut, CutGone, CutPages, Page};
 pub use error::SegmentError;
 pub use gate::Shut;
+pub(crate) use geometry::SLOT;
 pub use geometry::{CLIENT_WORKERS, SESSIONS, WORKERS, overhead};
 pub use intent::Mark;
 pub use local::generation;

@@ -7,7 +7,9 @@ use super::intent::{Intent, IntentField, LocalCounter, Mark, Source, pages};
 use super::shared::Shared;
 use crate::layout::MAX_ATOMIC;
 use crate::protocol::{AtomicOperation, Extent, Operation, Word};
+use nix::sys::socket::MsgFlags;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -134,14 +136,50 @@ impl Worker {
         if cfg!(dsm_bench_without = "crash-safety") {
             return self.write_in_place(extent, data, mark);
         }
-        let (offset, pages) = self.place(extent);
+        let (offset, _) = self.place(extent);
         let large_slot = self.large_slot_for(data.len())?;
         let (source, slot) = self.source(large_slot);
         self.shared.mapping.copy_in(slot, data);
+        self.write_from_slot(&Intent { source, offset, length: data.len(), mark, result: 0 }, large_slot)
+    }
+
+    /// Receives what has come on `socket`: into `head` until that is full, then into this worker's slot, to the bytes of this
+    /// range, then into `tail`. Returns how many bytes came. Whatever else this worker does may overwrite what is in its
+    /// slot, until [`Worker::write_received`].
+    pub(crate) fn receive(
+        &mut self,
+        socket: impl AsFd,
+        head: &mut [u8],
+        slot: &Range<usize>,
+        tail: &mut [u8],
+        flags: MsgFlags,
+    ) -> nix::Result<usize> {
+        assert!(slot.end <= SLOT, "{slot:?} is not inside the slot");
+        let begin = Geometry::slot(self.index);
+        self.shared.mapping.receive(socket, head, begin + slot.start..begin + slot.end, tail, flags)
+    }
+
+    /// Copies what was received into the first bytes of the slot.
+    pub(crate) fn copy_received(&self, buffer: &mut [u8]) {
+        assert!(buffer.len() <= SLOT, "more than the slot");
+        self.shared.mapping.copy_out(Geometry::slot(self.index), buffer);
+    }
+
+    /// As [`Worker::write`], of the bytes that [`Worker::receive`] has put into the slot.
+    pub(crate) fn write_received(&mut self, extent: Extent, mark: Option<Mark>) -> Result<(), Shut> {
+        assert!(extent.length() <= SLOT, "more than the slot");
+        let (offset, _) = self.place(extent);
+        self.write_from_slot(&Intent { source: Source::Slot, offset, length: extent.length(), mark, result: 0 }, None)
+    }
+
+    /// Carries out the write of what is in a slot.
+    #[inline]
+    fn write_from_slot(&mut self, write: &Intent, large_slot: Option<usize>) -> Result<(), Shut> {
+        let pages = pages(write.offset, write.length);
         let (held, cut) = self.enter(stripes(&pages), large_slot)?;
-        self.count(LocalCounter::Writes, data.len());
+        self.count(LocalCounter::Writes, write.length);
         self.shared.save_for_cut(&pages, cut);
-        self.carry_out(&Intent { source, offset, length: data.len(), mark, result: 0 });
+        self.carry_out(write);
         self.unlock(held);
         Ok(())
     }

@@ -154,6 +154,16 @@ impl Buffer {
         Ok(())
     }
 
+    /// Makes room for `count` bytes after the first `at` that are held, to be filled: it counts as held.
+    pub(super) fn insert(&mut self, at: usize, count: usize) -> Result<&mut [u8], OutOfMemory> {
+        assert!(at <= self.held.len(), "more than is held");
+        self.reserve(count)?;
+        let at = self.held.start + at;
+        self.bytes.copy_within(at..self.held.end, at + count);
+        self.held.end += count;
+        Ok(&mut self.bytes[at..at + count])
+    }
+
     /// Doubles the buffer, up to [`WIDEST`]: to be called when what has come filled it, so that a client with many requests
     /// under way has them executed together. Does nothing while memory is short.
     pub(super) fn widen(&mut self) {

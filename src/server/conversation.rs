@@ -6,10 +6,10 @@ use super::session::Attachment;
 use super::statistics::Counters;
 use crate::log::{Entry, Event};
 use crate::protocol::{
-    Code, HEADER, HelloReply, HelloRequest, MAX_PAYLOAD, Opcode, Operation, Refusal, ReplyHeader, Request,
+    Code, Extent, HEADER, HelloReply, HelloRequest, MAX_PAYLOAD, Opcode, Operation, Refusal, ReplyHeader, Request,
     RequestHeader,
 };
-use crate::segment::{Shut, Worker};
+use crate::segment::{Mark, Shut, Worker};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -48,6 +48,24 @@ pub(super) struct Conversation {
     last_id: u64,
 }
 
+/// What follows a request's header.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Payload<'a> {
+    /// These bytes.
+    Held(&'a [u8]),
+    /// The data of a write, this many bytes: they were received into the slot of the executor's worker.
+    InSlot(usize),
+}
+
+impl Payload<'_> {
+    fn length(self) -> usize {
+        match self {
+            Self::Held(bytes) => bytes.len(),
+            Self::InSlot(length) => length,
+        }
+    }
+}
+
 /// Whether the connection goes on after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
@@ -83,7 +101,7 @@ impl Conversation {
         &mut self,
         executor: &mut Executor,
         header: &RequestHeader,
-        payload: &[u8],
+        payload: Payload<'_>,
         output: &mut Buffer,
     ) -> After {
         let logged = Opcode::from_number(header.opcode)
@@ -91,7 +109,7 @@ impl Conversation {
             .map(|opcode| (opcode, Instant::now()));
         let outcome = self.try_answer(executor, header, payload, output);
         if let Some((opcode, started)) = logged {
-            self.log(executor, header, payload.len(), opcode, started, outcome.as_ref().err());
+            self.log(executor, header, payload.length(), opcode, started, outcome.as_ref().err());
         }
         match outcome {
             Ok(()) => After::GoOn,
@@ -107,7 +125,7 @@ impl Conversation {
         &mut self,
         executor: &mut Executor,
         header: &RequestHeader,
-        payload: &[u8],
+        payload: Payload<'_>,
         output: &mut Buffer,
     ) -> Result<(), Refusal> {
         let opcode = Opcode::from_number(header.opcode);
@@ -123,8 +141,16 @@ impl Conversation {
             }
             self.last_id = id;
         }
-        let request = Request::parse(header, payload, executor.context.segment.k())?;
-        self.execute(executor, header, &request, output)?;
+        let k = executor.context.segment.k();
+        match payload {
+            Payload::Held(bytes) => self.execute(executor, header, &Request::parse(header, bytes, k)?, output)?,
+            Payload::InSlot(length) => {
+                let extent = Extent::of_write(header, length, k)?;
+                self.change(executor, header, length, output, |worker, mark| {
+                    worker.write_received(extent, Some(mark)).map(|()| 0)
+                })?;
+            }
+        }
         if let Some(opcode) = opcode {
             executor.counters().operation(opcode);
         }
@@ -164,34 +190,55 @@ impl Conversation {
                 output.append(&json).map_err(busy)
             }
             Operation::Write(..) | Operation::Fill(..) | Operation::Atomic(..) | Operation::Copy { .. } => {
-                // Room for the reply first: what has taken effect must be answered.
-                output.reserve(HEADER).map_err(busy)?;
-                let old = self.execute_once(executor, request)?;
-                reply(output, header, 0, old)
+                let operation = &request.operation;
+                self.change(executor, header, operation.changes(), output, |worker, mark| {
+                    worker.change(operation, Some(mark))
+                })
             }
         }
+    }
+
+    /// Executes a request that changes `bytes` bytes of memory, and appends its reply.
+    #[inline]
+    fn change(
+        &self,
+        executor: &mut Executor,
+        header: &RequestHeader,
+        bytes: usize,
+        output: &mut Buffer,
+        change: impl FnOnce(&mut Worker, Mark) -> Result<u64, Shut>,
+    ) -> Result<(), Refusal> {
+        // Room for the reply first: what has taken effect must be answered.
+        output.reserve(HEADER).map_err(busy)?;
+        let old = self.execute_once(executor, header.id.get(), bytes, change)?;
+        reply(output, header, 0, old)
     }
 
     /// Executes a request that changes memory, unless the session's record says that it has been executed. Returns
     /// the old value of an atomic, else zero.
     #[inline]
-    fn execute_once(&self, executor: &mut Executor, request: &Request<'_>) -> Result<u64, Refusal> {
+    fn execute_once(
+        &self,
+        executor: &mut Executor,
+        id: u64,
+        bytes: usize,
+        change: impl FnOnce(&mut Worker, Mark) -> Result<u64, Shut>,
+    ) -> Result<u64, Refusal> {
         // While the turn lasts, no other connection executes for this session.
         let Some(turn) = self.session.as_ref().and_then(Attachment::turn) else {
             return Err(superseded());
         };
-        let mark = turn.mark(request.id);
-        if request.id <= executor.context.segment.last_executed(mark.session) {
+        let mark = turn.mark(id);
+        if id <= executor.context.segment.last_executed(mark.session) {
             executor.counters().replay();
             return executor.context.segment.executed_result(mark).ok_or_else(|| {
-                let message = format!("request {} was executed too long ago: its result is not kept", request.id);
+                let message = format!("request {id} was executed too long ago: its result is not kept");
                 Refusal::new(Code::BadSequence, message)
             });
         }
         executor.worker.expect(self.incarnation);
-        let changed = executor.worker.change(&request.operation, Some(mark));
-        let old = changed.map_err(|shut| self.refuse_shut(shut))?;
-        executor.counters().written(request.operation.changes());
+        let old = change(&mut executor.worker, mark).map_err(|shut| self.refuse_shut(shut))?;
+        executor.counters().written(bytes);
         Ok(old)
     }
 

@@ -160,6 +160,7 @@ fn serve_alone(mut connection: Connection, mut executor: Executor, threads: &Thr
             return None;
         }
         if threads.is_crowded() {
+            connection.leave(&executor);
             return Some(connection);
         }
     }

@@ -1,13 +1,16 @@
 //! A shared mapping that other processes write at any moment.
 //!
-//! No `&[u8]` or `&mut [u8]` is ever formed over it: words are reached as atomics, bytes by copies through raw
-//! pointers. A copy may race with a writer elsewhere and then yields a mixture; whoever copies must find that out by
+//! No `&[u8]` or `&mut [u8]` is ever formed over it: words are reached as atomics, bytes by copies through raw pointers, or
+//! by the kernel. A copy may race with a writer elsewhere and then yields a mixture; whoever copies must find that out by
 //! other means (page versions) and throw the bytes away, or hold the stripes.
 
 use super::own_file::generation;
+use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
+use nix::sys::socket::MsgFlags;
 use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
@@ -70,6 +73,33 @@ impl Mapping {
         self.check(offset, buffer.len());
         // SAFETY: in bounds by the check; `buffer` is private memory, so the two cannot overlap.
         unsafe { std::ptr::copy_nonoverlapping(self.base.as_ptr().add(offset), buffer.as_mut_ptr(), buffer.len()) }
+    }
+
+    /// Receives what has come on `socket`: into `head` until that is full, then to these bytes of the mapping, then into
+    /// `tail`. Returns how many bytes came.
+    pub(crate) fn receive(
+        &self,
+        socket: impl AsFd,
+        head: &mut [u8],
+        range: Range<usize>,
+        tail: &mut [u8],
+        flags: MsgFlags,
+    ) -> nix::Result<usize> {
+        self.check(range.start, range.len());
+        // SAFETY: in bounds by the check.
+        let there = unsafe { self.base.as_ptr().add(range.start) };
+        let part = |base: *mut u8, length| libc::iovec { iov_base: base.cast(), iov_len: length };
+        let mut parts =
+            [part(head.as_mut_ptr(), head.len()), part(there, range.len()), part(tail.as_mut_ptr(), tail.len())];
+        // SAFETY: numbers and pointers, for which zeros mean that nothing is there.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = parts.as_mut_ptr();
+        message.msg_iovlen = parts.len();
+        // SAFETY: `message` and `parts` live through the call. The parts are `head` and `tail`, borrowed for it, and bytes of
+        // the mapping, which the kernel writes as another process might.
+        let count = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags.bits()) };
+        // Not negative once it is no error.
+        Errno::result(count).map(isize::unsigned_abs)
     }
 
     /// Copies `length` bytes inside the mapping; the two ranges may overlap.

@@ -4,7 +4,9 @@ use super::program::Program;
 use dsm::config::Config;
 use dsm::layout::Layout;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use std::fmt::Write as _;
+use std::fs::DirEntry;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -189,6 +191,16 @@ impl Cluster {
     /// Sends a signal to server `index`.
     pub fn signal(&self, index: usize, signal: Signal) {
         self.servers[index].signal(signal);
+    }
+
+    /// The threads of a server that have this name.
+    pub fn threads(&self, index: usize, name: &str) -> Vec<Pid> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid(index))).expect("the server runs").flatten();
+        // One that has just ended has no name any more.
+        let name_of = |task: &DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        let named = tasks.filter(|task| name_of(task).trim() == name);
+        let number = |task: DirEntry| task.file_name().to_str()?.parse().ok();
+        named.filter_map(number).map(Pid::from_raw).collect()
     }
 
     /// The process id of server `index`.

@@ -1,9 +1,10 @@
 //! The requests that have come together: executed one after the other, and answered together.
 
+use super::landing::Landing;
 use super::{Connection, Mode, Phase};
 use crate::protocol::{HEADER, Opcode, RequestHeader, split_request};
 use crate::server::buffer::{BASE, OutOfMemory};
-use crate::server::conversation::{After, Executor, busy};
+use crate::server::conversation::{After, Executor, Payload, busy};
 use std::time::Instant;
 
 /// Replies are sent when this many bytes have gathered, though more requests wait.
@@ -45,18 +46,23 @@ impl Connection {
                 }
             };
             // At most MAX_PAYLOAD, as split_request has checked.
-            let payload = header.payload.get() as usize;
-            let Some(payload) = rest.get(..payload) else {
-                self.expect_bytes(executor, HEADER + payload);
+            let length = header.payload.get() as usize;
+            let (frame, payload) = match &self.landing {
+                Landing::Begun(missing) => (HEADER, missing.is_empty().then_some(Payload::InSlot(length))),
+                _ => (HEADER + length, rest.get(..length).map(Payload::Held)),
+            };
+            let Some(payload) = payload else {
+                self.expect_bytes(executor, frame);
                 return Batch::Done;
             };
             if mode == Mode::Shared && executor.worker.is_frozen() && mutates(&header) {
                 return Batch::Frozen;
             }
             let after = self.conversation.answer(executor, &header, payload, &mut self.output);
-            let frame = HEADER + payload.len();
             self.input.consume(frame);
             self.input_deadline = None;
+            self.landing =
+                if mode == Mode::Blocking && self.input.is_empty() { Landing::after(&header) } else { Landing::No };
             self.answered += 1;
             if after == After::End {
                 self.phase = Phase::Ending;

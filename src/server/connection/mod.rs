@@ -2,6 +2,7 @@
 //! block, and a thread that many connections share, whose calls do not.
 
 mod batch;
+mod landing;
 mod polling;
 mod receive;
 
@@ -10,6 +11,7 @@ use super::context::{Context, Place};
 use super::conversation::{Conversation, Executor, refuse, superseded};
 use crate::protocol::{Code, Opcode, Refusal, RequestHeader, split_request};
 use batch::Batch;
+use landing::Landing;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
 use polling::Polling;
@@ -79,6 +81,7 @@ pub(super) struct Connection {
     socket: Arc<TcpStream>,
     conversation: Conversation,
     input: Buffer,
+    landing: Landing,
     output: Buffer,
     phase: Phase,
     /// When the client must have finished what it began to send: hello, or a request.
@@ -115,6 +118,7 @@ impl Connection {
             conversation: Conversation::new(Arc::clone(context), peer),
             socket,
             input: Buffer::new(Arc::clone(&context.budget)),
+            landing: Landing::default(),
             output: Buffer::new(Arc::clone(&context.budget)),
             phase: Phase::Open,
             input_deadline: None,
@@ -173,7 +177,7 @@ impl Connection {
                 self.shrink_if_idle();
                 return Next::Read;
             }
-            match self.receive(mode) {
+            match self.receive(executor, mode) {
                 Ok(0) => return Next::Close,
                 Ok(_) => self.batch_began = Instant::now(),
                 Err(Errno::EAGAIN) => {

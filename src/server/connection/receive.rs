@@ -1,6 +1,7 @@
 //! What comes from the client: to be executed, or to be thrown away.
 
 use super::{Connection, LINGER, Mode, Next, Phase, TURNS, polling};
+use crate::server::conversation::Executor;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use std::net::Shutdown;
@@ -9,16 +10,16 @@ use std::time::Instant;
 
 impl Connection {
     /// Receives what has come, into the input. In [`Mode::Blocking`] it waits.
-    pub(super) fn receive(&mut self, mode: Mode) -> nix::Result<usize> {
+    pub(super) fn receive(&mut self, executor: &mut Executor, mode: Mode) -> nix::Result<usize> {
         if mode == Mode::Blocking && self.polling.is_worthwhile() {
-            if let Some(received) = self.look() {
+            if let Some(received) = self.look(executor) {
                 self.polling.hit();
                 return received;
             }
             self.polling.missed();
         }
         let begun = Instant::now();
-        let received = self.receive_with(mode.flags());
+        let received = self.receive_with(executor, mode.flags());
         if mode == Mode::Blocking && received.is_ok() {
             self.polling.slept(begun.elapsed());
         }
@@ -26,10 +27,10 @@ impl Connection {
     }
 
     /// Looks for bytes without sleeping, for a moment in which others may have the processor. None when there are none.
-    fn look(&mut self) -> Option<nix::Result<usize>> {
+    fn look(&mut self, executor: &mut Executor) -> Option<nix::Result<usize>> {
         let begun = Instant::now();
         loop {
-            match self.receive_with(Mode::Shared.flags()) {
+            match self.receive_with(executor, Mode::Shared.flags()) {
                 Err(Errno::EAGAIN) if begun.elapsed() >= polling::LONGEST => return None,
                 Err(Errno::EAGAIN) => std::thread::yield_now(),
                 received => return Some(received),
@@ -37,15 +38,24 @@ impl Connection {
         }
     }
 
-    fn receive_with(&mut self, flags: MsgFlags) -> nix::Result<usize> {
+    fn receive_with(&mut self, executor: &mut Executor, flags: MsgFlags) -> nix::Result<usize> {
+        if let Some(slot) = self.landing.room() {
+            return self.land(executor, &slot, flags);
+        }
         let room = self.input.room();
+        let size = room.len();
         let count = recv(self.socket.as_raw_fd(), room, flags)?;
-        self.drained = count < room.len();
         self.input.commit(count);
+        self.received(count, size);
+        Ok(count)
+    }
+
+    /// So much was received, into so much room.
+    pub(super) fn received(&mut self, count: usize, room: usize) {
+        self.drained = count < room;
         if !self.drained {
             self.input.widen();
         }
-        Ok(count)
     }
 
     pub(super) fn begin_discarding(&mut self) {
