@@ -17,6 +17,9 @@ const K: u64 = 1 << 20;
 const SLOT: u64 = 64 << 10;
 const LONG: u64 = 16 << 10;
 
+/// Some of them meet a write that is half done.
+const KILLS: u32 = 200;
+
 /// Two threads for connections; a third connection makes all of them share.
 fn cluster() -> Cluster {
     Cluster::builder().k(K).config("[limits]\nthreads = 2\nrequest_timeout = \"5s\"\n").start()
@@ -217,6 +220,44 @@ fn of_a_write_that_has_landed_in_part_when_dsmd_is_killed_nothing_is_there() {
     std::thread::sleep(Duration::from_millis(100));
     cluster.restart(0);
     assert!(client(&cluster).read(0, K).unwrap() == memory, "a part of a write was done");
+}
+
+/// One write after the other, each of one byte all over, until the server is gone. Returns the last number that was
+/// acknowledged; the next one was under way.
+fn write_until_killed(mut wire: Wire, last: u64) -> u64 {
+    let mut acknowledged = last;
+    for id in 1.. {
+        let [byte, ..] = (acknowledged + 1).to_le_bytes();
+        let request = encoded(id, Operation::Write(extent(100, SLOT), &vec![byte; 64 << 10]));
+        let Ok(reply) = wire.try_send(&request).and_then(|()| wire.try_reply()) else { break };
+        assert_eq!(reply.code(), None, "{}", reply.text());
+        acknowledged += 1;
+    }
+    acknowledged
+}
+
+#[test]
+fn a_write_that_dsmd_was_killed_in_is_whole_or_absent_and_those_before_it_are_there() {
+    let cluster = cluster();
+    let mut random = Random::new("long_writes kill");
+    let mut acknowledged = 0;
+    for kills in 1..=KILLS {
+        let (wire, last) = (Wire::greeted(cluster.layout(), 0), acknowledged);
+        let writer = std::thread::spawn(move || write_until_killed(wire, last));
+        std::thread::sleep(Duration::from_micros(random.within(2_000, 12_000)));
+        cluster.kill(0);
+        acknowledged = writer.join().unwrap();
+        cluster.start_server(0);
+        let found = client(&cluster).read(100, SLOT).unwrap();
+        let begin = found[0];
+        assert!(found.iter().all(|&byte| byte == begin), "after kill {kills} there is a part of a write");
+        if u64::from(begin) == (acknowledged + 1) % 256 {
+            acknowledged += 1;
+        }
+        assert_eq!(u64::from(begin), acknowledged % 256, "after kill {kills} an acknowledged write is lost");
+    }
+    let redone = client(&cluster).status(0).unwrap().recovery.redone_writes;
+    println!("{acknowledged} writes, {KILLS} kills; {redone} of them met a write that was decided, and it was redone");
 }
 
 #[test]
