@@ -10,8 +10,8 @@ mod examples;
 
 use dsm::layout::Layout;
 use dsm::protocol::{
-    AtomicOperation as Atomic, Code, Extent, HEADER, HelloReply, HelloRequest, Opcode, Operation, Refusal, ReplyHeader,
-    Request, RequestHeader, Status, VERSION, Word, split_reply, split_request,
+    AtomicOperation as Atomic, Code, Extent, HEADER, HelloReply, HelloRequest, MAX_HELLO, Opcode, Operation, Refusal,
+    ReplyHeader, Request, RequestHeader, Status, VERSION, Word, split_reply, split_request,
 };
 use examples::{Example, Token};
 use zerocopy::{FromBytes, IntoBytes};
@@ -231,4 +231,14 @@ fn the_status_in_the_document_has_exactly_the_keys_of_the_code() {
     let shown: serde_json::Value = serde_json::from_str(text).unwrap();
     let status: Status = serde_json::from_str(text).unwrap();
     assert_eq!(serde_json::to_value(&status).unwrap(), shown);
+}
+
+#[test]
+fn the_longest_hello_of_the_document_is_that_of_the_code() {
+    let stated = examples::cell("8. Limits", "longest payload of hello");
+    let stated = stated.split(' ').next().unwrap().replace(',', "");
+    assert_eq!(stated, MAX_HELLO.to_string());
+    let refusal = HelloRequest::parse(&vec![0; MAX_HELLO + 1], &layout(K), 0).unwrap_err();
+    assert_eq!(refusal.code, Code::BadFrame, "{refusal}");
+    assert!(refusal.message.contains(&stated), "{refusal}");
 }

@@ -22,6 +22,27 @@ pub const MAX_ADDRESS_TEXT: usize = 261;
 /// The longest name of a system: shared-memory names carry it, and stay under `NAME_MAX`.
 pub const MAX_NAME: usize = 64;
 
+/// The longest text that [`Layout::canonical`] returns, in bytes: the most servers, with the longest name and addresses.
+/// What a peer sends as its layout and is longer is none, and need not be received.
+pub const MAX_LAYOUT_TEXT: usize = {
+    let mut length = "name=".len() + MAX_NAME + "\nk=".len() + digits(MAX_MEMORY / MAX_SERVERS as u64);
+    length += "\nn=".len() + digits(MAX_SERVERS as u64) + "\n".len();
+    let mut index = 0;
+    while index < MAX_SERVERS {
+        length += "server.".len() + digits(index as u64) + "=".len() + MAX_ADDRESS_TEXT + "\n".len();
+        index += 1;
+    }
+    length
+};
+
+/// Digits of a number in decimal.
+const fn digits(number: u64) -> usize {
+    match number.checked_ilog10() {
+        Some(log) => log as usize + 1,
+        None => 1,
+    }
+}
+
 /// Why a set of values is not a layout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
@@ -301,6 +322,16 @@ mod tests {
         }
         assert!(layout.locate(3 * PAGE).is_err());
         assert_eq!(layout.pieces(3 * PAGE, 0).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_longest_layout_has_the_longest_text() {
+        let address = |index: usize| format!("{index:0>width$}", width = MAX_ADDRESS_TEXT);
+        let addresses = (0..MAX_SERVERS).map(address).collect();
+        let longest = Layout::new(&"n".repeat(MAX_NAME), MAX_MEMORY / MAX_SERVERS as u64, addresses).unwrap();
+        assert_eq!(longest.canonical().len(), MAX_LAYOUT_TEXT);
+        let one = Layout::new(&"n".repeat(MAX_NAME), MAX_MEMORY, vec![address(0)]).unwrap();
+        assert!(one.canonical().len() < MAX_LAYOUT_TEXT);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The handshake: versions, layout, identity, session.
 
 use super::{Code, Refusal, VERSION, WINDOW};
-use crate::layout::{Layout, MAX_ATOMIC};
+use crate::layout::{Layout, MAX_ATOMIC, MAX_LAYOUT_TEXT};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -21,6 +21,10 @@ pub struct HelloRequest {
     pub resume: U32,
     pub(super) reserved: U32,
 }
+
+/// The longest payload of a hello request, in bytes: with the text of the longest layout. Before hello, nothing longer
+/// need be received.
+pub const MAX_HELLO: usize = size_of::<HelloRequest>() + MAX_LAYOUT_TEXT;
 
 impl HelloRequest {
     /// A hello to server `index`, with the incarnation that this client knows (zero for none).
@@ -42,6 +46,7 @@ impl HelloRequest {
     /// # Errors
     /// The refusal to send back; it names what differs.
     pub fn parse<'a>(payload: &'a [u8], layout: &Layout, index: u32) -> Result<(Self, &'a str), Refusal> {
+        Self::check_length(payload.len())?;
         let (hello, text) = Self::read_from_prefix(payload).map_err(|_| {
             let message =
                 format!("hello has {} bytes of payload; at least {} are needed", payload.len(), size_of::<Self>());
@@ -78,6 +83,18 @@ impl HelloRequest {
             ));
         }
         Ok((hello, text))
+    }
+
+    /// Checks what a header says of the payload of a hello, before any of it is received.
+    ///
+    /// # Errors
+    /// The refusal to send back, for more than [`MAX_HELLO`] bytes.
+    pub fn check_length(payload: usize) -> Result<(), Refusal> {
+        if payload > MAX_HELLO {
+            let message = format!("hello has {payload} bytes of payload; with the longest layout it has {MAX_HELLO}");
+            return Err(Refusal::new(Code::BadFrame, message));
+        }
+        Ok(())
     }
 }
 

@@ -58,11 +58,21 @@ pub fn blocks(language: &str) -> Vec<(String, String)> {
 
 /// The cells of every table row whose first cell is a number, under the heading `heading`.
 pub fn rows(heading: &str) -> Vec<Vec<String>> {
+    let numbered = |cells: &Vec<String>| cells.first().is_some_and(|cell| cell.parse::<u16>().is_ok());
+    all_rows(heading).into_iter().filter(numbered).collect()
+}
+
+/// The cell beside `name` in a table of a section.
+pub fn cell(heading: &str, name: &str) -> String {
+    let row = all_rows(heading).into_iter().find(|row| row[0] == name);
+    row.unwrap_or_else(|| panic!("{heading} has no row {name:?}")).remove(1)
+}
+
+fn all_rows(heading: &str) -> Vec<Vec<String>> {
     let text = document();
     let section = text.split("\n## ").find(|section| section.starts_with(heading)).expect("the section");
-    let numbered = |cells: &Vec<String>| cells.first().is_some_and(|cell| cell.parse::<u16>().is_ok());
     let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
-    section.lines().filter(|line| line.starts_with('|')).map(cells).filter(numbered).collect()
+    section.lines().filter(|line| line.starts_with('|')).map(cells).collect()
 }
 
 fn document() -> String {
