@@ -6,7 +6,15 @@
 mod support;
 
 use dsm::Error;
-use support::{Cluster, client};
+use nix::sys::signal::Signal;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use support::dsmctl::run;
+use support::{Cluster, client, wait_for};
+
+/// For what the server looks after once a second, on a machine that is busy.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_client_that_knew_the_lost_memory_is_told_and_a_new_one_reads_zeros() {
@@ -83,4 +91,120 @@ fn every_server_that_lost_its_memory_is_named() {
         let error = old.read(server as u64 * k, 8).unwrap_err();
         assert!(matches!(error, Error::MemoryLost { server: found, .. } if found == server), "{error:?}");
     }
+}
+
+/// The file of the memory of server 0, and whether it has that name.
+fn is_named(cluster: &Cluster) -> bool {
+    Path::new("/dev/shm").join(format!("{}.0", cluster.name())).exists()
+}
+
+/// Removes a file of server 0 in /dev/shm.
+fn remove(cluster: &Cluster, suffix: &str) {
+    std::fs::remove_file(format!("/dev/shm/{}.0{suffix}", cluster.name())).unwrap();
+}
+
+fn memory_state(cluster: &Cluster) -> String {
+    client(cluster).status(0).unwrap().memory
+}
+
+#[test]
+fn a_name_that_is_removed_under_a_living_server_is_given_back() {
+    let cluster = Cluster::builder().start();
+    cluster.start_agents();
+    client(&cluster).write(0, b"precious").unwrap();
+    for suffix in ["", ".copies"] {
+        remove(&cluster, suffix);
+        let path = format!("/dev/shm/{}.0{suffix}", cluster.name());
+        wait_for("the name is given back", DEADLINE, || Path::new(&path).exists());
+    }
+    wait_for("it is said", DEADLINE, || cluster.stderr(0).contains("given its name back"));
+    assert_eq!(memory_state(&cluster), "in use");
+    // What opens the memory by its name finds it.
+    let file = cluster.snapshot();
+    assert_eq!(std::fs::read(file.path()).unwrap().len() as u64, file.path().metadata().unwrap().len());
+    assert!(cluster.stop(0).success());
+    assert!(cluster.stderr(0).contains("is kept"));
+    assert!(!cluster.leftovers().iter().any(|path| path.to_string_lossy().ends_with(".kept")), "a second name is left");
+    cluster.start_server(0);
+    assert_eq!(client(&cluster).read(0, 8).unwrap(), b"precious");
+}
+
+#[test]
+fn a_python_program_that_opens_the_memory_does_not_take_it_away() {
+    let cluster = Cluster::builder().start();
+    client(&cluster).write(0, b"precious").unwrap();
+    let program = format!(
+        "from multiprocessing import shared_memory; shared_memory.SharedMemory('{}.0').close()",
+        cluster.name()
+    );
+    let ran = Command::new("python3").args(["-c", &program]).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    // Whether this version of Python removes it or not.
+    wait_for("the name is there", DEADLINE, || is_named(&cluster));
+    assert!(cluster.stop(0).success());
+    cluster.start_server(0);
+    assert_eq!(client(&cluster).read(0, 8).unwrap(), b"precious");
+}
+
+#[test]
+fn memory_whose_names_are_all_removed_says_so_and_is_never_called_kept() {
+    let cluster = Cluster::builder().start();
+    cluster.start_agents();
+    let memory: Vec<u8> = (0..1 << 20).map(|at: u32| at.to_le_bytes()[1] ^ 0x5a).collect();
+    client(&cluster).write(0, &memory).unwrap();
+    let dsmctl = |line: &str, input: &[u8]| run(cluster.directory(), &cluster.config_path(), line, input);
+
+    cluster.leftovers().into_iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    wait_for("status tells it", DEADLINE, || memory_state(&cluster) == "in use, removed");
+    let status = dsmctl("status", b"");
+    assert!(status.prints().contains("in use, removed"), "{status:?}");
+    let log = cluster.stderr(0);
+    let advice = format!("dsmctl read 0 {} > FILE", memory.len());
+    assert!(log.contains("ENDS WITH THIS DSMD") && log.contains(&advice), "{log}");
+    assert_eq!(log.matches("ENDS WITH THIS DSMD").count(), 1, "{log}");
+    let refused = dsmctl("snapshot create -o lost.dsnap", b"");
+    assert!(refused.code != 0 && refused.stderr.contains("journal"), "{refused:?}");
+
+    // The advice, to the letter.
+    let saved = dsmctl(&format!("read 0 {}", memory.len()), b"");
+    assert!(saved.code == 0 && saved.stdout == memory, "{}", saved.stderr);
+    cluster.signal(0, Signal::SIGTERM);
+    assert!(cluster.wait(0).success());
+    let log = cluster.stderr(0);
+    assert!(log.contains("its memory is gone") && !log.contains("is kept"), "{log}");
+    cluster.start_server(0);
+    assert_eq!(client(&cluster).read(0, 8).unwrap(), [0; 8]);
+    let put_back = dsmctl("write 0 --file -", &saved.stdout);
+    assert_eq!(put_back.code, 0, "{}", put_back.stderr);
+    assert!(client(&cluster).read(0, 1 << 20).unwrap() == memory);
+}
+
+#[test]
+fn semaphores_that_are_removed_cost_no_memory_and_a_restart_makes_them_anew() {
+    let cluster = Cluster::builder().start();
+    client(&cluster).write(0, b"precious").unwrap();
+    std::fs::remove_file(format!("/dev/shm/sem.{}.0.17", cluster.name())).unwrap();
+    wait_for("status tells it", DEADLINE, || memory_state(&cluster) == "in use, parts removed");
+    assert!(cluster.stderr(0).contains("a semaphore"), "{}", cluster.stderr(0));
+    assert!(cluster.stop(0).success());
+    assert!(cluster.stderr(0).contains("is kept"));
+    cluster.start_server(0);
+    assert_eq!(client(&cluster).read(0, 8).unwrap(), b"precious");
+    assert_eq!(memory_state(&cluster), "in use");
+}
+
+#[test]
+fn the_second_name_of_a_killed_server_keeps_no_memory_that_was_removed() {
+    let cluster = Cluster::builder().start();
+    client(&cluster).write(0, b"precious").unwrap();
+    cluster.kill(0);
+    remove(&cluster, "");
+    cluster.start_server(0);
+    assert_eq!(client(&cluster).read(0, 8).unwrap(), [0; 8]);
+    remove(&cluster, "");
+    wait_for("the name is given back", DEADLINE, || is_named(&cluster));
+    client(&cluster).write(0, b"new data").unwrap();
+    assert!(cluster.stop(0).success());
+    cluster.start_server(0);
+    assert_eq!(client(&cluster).read(0, 8).unwrap(), b"new data");
 }

@@ -13,6 +13,8 @@ pub enum Event {
     Recovery,
     /// A snapshot was put in the place of the memory, or zeros were accepted.
     MemoryReplaced,
+    /// A file of the memory was removed from /dev/shm under its server.
+    NameRemoved,
     /// What a dead process left in the segment was finished, and its locks were given back.
     Repaired,
     /// A snapshot was written.
@@ -42,6 +44,7 @@ impl Event {
             Self::MemoryWaits => "8385254ea8c848d18770d90a977e29e2",
             Self::Recovery => "7f4c160cd300498ea855c8bbc9d1a8b5",
             Self::MemoryReplaced => "48bcd29ffb794153bff3dc84a0af4478",
+            Self::NameRemoved => "1573bed0626b433aa6095b3389cdcc59",
             Self::Repaired => "13c0e4dcc51044a68c8bc7059d1bd5ac",
             Self::SnapshotWritten => "9e6e3cd32a2f4f9ebf71a192633962cf",
             Self::SnapshotFailed => "c521baed1c7b41928b2c5c7790fd4b08",
@@ -66,6 +69,7 @@ mod tests {
             Event::MemoryWaits,
             Event::Recovery,
             Event::MemoryReplaced,
+            Event::NameRemoved,
             Event::Repaired,
             Event::SnapshotWritten,
             Event::SnapshotFailed,

@@ -22,7 +22,8 @@ pub struct Status {
     pub incarnation: String,
     /// Fingerprint of the layout, 32 hexadecimal digits.
     pub fingerprint: String,
-    /// "in use", "waiting for restore" or "being restored".
+    /// "in use", "waiting for restore" or "being restored"; "in use, removed" when it has lost its name in /dev/shm and ends
+    /// with dsmd, "in use, parts removed" when no other process can open it.
     pub memory: String,
     /// Bytes that the server shares.
     pub k: u64,

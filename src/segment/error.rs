@@ -91,7 +91,7 @@ pub enum SegmentError {
         expected: String,
     },
     /// There is no segment, or it is not ready.
-    #[error("{name} is not ready: start dsmd on this machine first")]
+    #[error("{name} is not ready: start dsmd on this machine first; the journal of one that runs says why")]
     NotReady {
         /// The object's name.
         name: String,

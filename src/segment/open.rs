@@ -2,6 +2,7 @@
 
 use super::gate::{Gate, Shut};
 use super::geometry::{Geometry, LOCKS, overhead};
+use super::names::release_names;
 use super::participant::{self, Role, SERVER};
 use super::shared::Shared;
 use super::superblock::{self, Field, Identity, State, Verdict};
@@ -159,7 +160,7 @@ fn object_name(layout: &Layout, index: u32) -> String {
 }
 
 /// The name of the semaphore of lock `lock`: the kernel's file is `/dev/shm/sem.NAME.INDEX.LL`.
-fn semaphore_name(name: &str, lock: usize) -> CString {
+pub(super) fn semaphore_name(name: &str, lock: usize) -> CString {
     // Neither a layout's name nor a number has a zero byte; an empty name would be refused by the kernel.
     CString::new(format!("{name}.{lock:02}")).unwrap_or_default()
 }
@@ -240,7 +241,9 @@ fn retire(file: &OwnedFd, name: &str, identity: &Identity, geometry: &Geometry) 
     if let Ok(Some(Verdict::Ready)) = judge(file.as_fd(), name, identity, geometry) {
         superblock::set_state(&map(file, geometry, name)?, State::Retired);
     }
-    shm_unlink(name).map_err(SegmentError::system("remove", name))
+    shm_unlink(name).map_err(SegmentError::system("remove", name))?;
+    release_names(name);
+    Ok(())
 }
 
 /// Makes a new segment in an object that holds nothing of value. What fails leaves no name behind.
@@ -252,6 +255,8 @@ fn make(
     gate: Gate,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Segment, SegmentError> {
+    // Those of a server that was killed, whose objects were removed since: their memory may be needed for these.
+    release_names(&name);
     let free = free_room();
     // Another reference to the open file: the server's byte stays locked until what failed is tidied up.
     let _locked = file.try_clone();
@@ -328,7 +333,7 @@ fn map(file: impl AsFd, geometry: &Geometry, name: &str) -> Result<Mapping, Segm
     Mapping::new(file, length).map_err(SegmentError::system("map", name))
 }
 
-fn copy_area_name(name: &str) -> String {
+pub(super) fn copy_area_name(name: &str) -> String {
     format!("{name}.copies")
 }
 

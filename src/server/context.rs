@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::layout::Layout;
 use crate::log::OperationLog;
 use crate::protocol::{Connections, Recovery, Status};
-use crate::segment::{Segment, Shut, WORKERS, overhead};
+use crate::segment::{Names, Segment, Shut, WORKERS, overhead};
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -32,6 +32,8 @@ pub(super) struct Context {
     pub(super) threads: AtomicUsize,
     /// For lines that clients cause.
     pub(super) log_gate: LogGate,
+    /// How the segment's names were found when last looked at.
+    names: Mutex<Names>,
     started: Instant,
     stopping: AtomicBool,
     accepted: AtomicU64,
@@ -70,6 +72,7 @@ impl Context {
             operation_log,
             threads: AtomicUsize::new(0),
             log_gate: LogGate::default(),
+            names: Mutex::new(Names::Whole),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
@@ -173,10 +176,12 @@ impl Context {
             uptime_seconds: self.started.elapsed().as_secs(),
             incarnation: format!("{:016x}", self.segment.incarnation()),
             fingerprint: self.layout.fingerprint().to_string(),
-            memory: match self.segment.shut() {
-                None => "in use",
-                Some(Shut::Waiting) => "waiting for restore",
-                Some(_) => "being restored",
+            memory: match (self.segment.shut(), self.names()) {
+                (None, Names::Whole | Names::GivenBack) => "in use",
+                (None, Names::PartsRemoved) => "in use, parts removed",
+                (None, Names::Removed) => "in use, removed",
+                (Some(Shut::Waiting), _) => "waiting for restore",
+                (Some(_), _) => "being restored",
             }
             .to_owned(),
             k: self.layout.k(),
@@ -190,6 +195,16 @@ impl Context {
             latency: self.statistics.latency(),
             operation_log: self.operation_log.status(),
         }
+    }
+
+    /// How the segment's names were found when last looked at.
+    pub(super) fn names(&self) -> Names {
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says how the segment's names were found. Returns how they were before.
+    pub(super) fn set_names(&self, found: Names) -> Names {
+        std::mem::replace(&mut *self.names.lock().unwrap_or_else(PoisonError::into_inner), found)
     }
 
     fn sockets(&self) -> MutexGuard<'_, HashMap<u64, Arc<TcpStream>>> {

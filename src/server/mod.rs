@@ -10,6 +10,7 @@ mod failure;
 mod limits;
 mod listener;
 mod log_gate;
+mod names;
 mod notify;
 mod patience;
 mod reload;

@@ -6,7 +6,7 @@ use super::detach::{Parent, detach};
 use super::failure::Failure;
 use super::notify::{self, notify};
 use super::threads::Threads;
-use super::{listener, patience, start, supervisor};
+use super::{listener, names, patience, start, supervisor};
 use crate::config::{Config, check_capacity, own_index};
 use crate::log::{Destination, Event, OperationLog};
 use crate::segment::{Segment, overhead};
@@ -100,6 +100,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
         // A server that was killed may have let them in.
         segment.refuse_local();
     }
+    names::begin(&segment, index);
     let context = Arc::new(Context::new(&config, index, segment, operation_log, most_connections));
     // Before: whoever finds a server that listens finds it decided.
     context.decide_local_access();
@@ -152,7 +153,7 @@ fn finish(context: &Context) {
         ::log::warn!("{left} connections did not end within limits.shutdown_timeout; their clients will resend");
     }
     context.operation_log.stop(context.limits.shutdown_timeout());
-    ::log::info!("stopped; {} is kept", context.segment.name());
+    names::end(context);
 }
 
 /// Raises the limit of open files so that the connections have room, as far as the hard limit allows. Returns how many

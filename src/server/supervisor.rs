@@ -1,9 +1,11 @@
 //! The thread that asks the server itself now and then, as a client would, and tells systemd that it answers.
 
 use super::context::Context;
+use super::names;
 use super::notify::notify;
 use crate::log::Event;
 use crate::protocol::{Code, HEADER, HelloReply, HelloRequest, Opcode, Operation, Request, RequestHeader, split_reply};
+use crate::segment::Names;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
 use sd_notify::NotifyState;
 use std::io::{self, Read, Write};
@@ -60,6 +62,7 @@ pub(super) fn start(context: Arc<Context>, address: SocketAddr) -> io::Result<()
             std::thread::sleep(interval.min(TIDY_INTERVAL));
             tidy(&context);
             tell_if_replaced(&context, &mut known);
+            names::look_after(&context);
             if asked.elapsed() < interval {
                 continue;
             }
@@ -111,7 +114,11 @@ fn tell_if_replaced(context: &Context, known: &mut u64) {
 fn sentence(context: &Context) -> String {
     let connections = context.connections();
     let requests: u64 = context.statistics.operations().values().sum();
-    let serving = if context.incarnation() == 0 { "waiting for restore:" } else { "serving" };
+    let serving = match context.names() {
+        Names::Removed => "REMOVED FROM /dev/shm, see the journal: serving",
+        _ if context.incarnation() == 0 => "waiting for restore:",
+        _ => "serving",
+    };
     format!(
         "{serving} {} MiB as server {} of {} on {}: {} of {} connections, {requests} requests",
         context.layout.k() >> 20,
