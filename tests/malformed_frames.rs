@@ -6,7 +6,11 @@
 mod support;
 
 use dsm::protocol::{Code, Extent, Opcode, Operation, RequestHeader};
-use std::net::Shutdown;
+use serde_json::json;
+use std::io::Write;
+use std::net::{Shutdown, TcpListener};
+use support::agents::UNAVAILABLE;
+use support::messages::{Caller, control};
 use support::random::Random;
 use support::wire::{Wire, encoded};
 use support::{Cluster, client};
@@ -39,7 +43,7 @@ fn garbage_is_refused_and_the_connection_closed() {
     }
     let mut wire = Wire::connect(cluster.address(0));
     wire.send(b"GET / HTTP/1.1\r\nHost: dsm.example\r\n\r\n");
-    wire.reply().assert_refused(Code::BadFrame, &["47 45", "not the dsm protocol"]);
+    wire.reply().assert_refused(Code::BadFrame, &["47 45", "HTTP"]);
     wire.assert_closed();
     assert_serves(&cluster);
 }
@@ -128,4 +132,72 @@ fn a_field_that_must_be_zero_is_refused_and_the_connection_goes_on() {
     wire.send(header.as_bytes());
     wire.reply().assert_refused(Code::BadRequest, &["argument"]);
     assert_eq!(wire.ask(2, Operation::Ping(b"still here")).text(), "still here");
+}
+
+/// What other programs say first, which may be shorter than a header, and how it is named.
+const FOREIGN: [(&[u8], &str); 4] = [
+    (b"GET / HTTP/1.0\r\n\r\n", "HTTP"),
+    (b"HTTP/1.0 400 \r\n\r\n", "HTTP"),
+    (b"\x15\x03\x03\x00\x02\x02\x32", "TLS"),
+    (b"SSH-2.0-x\r\n", "SSH"),
+];
+
+/// Which port is whose, where the two are mixed up.
+const PORTS: &str = "`address` is the port of dsmd and `snapshot` that of its agent";
+
+/// Exit code of dsmctl for a peer that does not keep to the protocol.
+const PROTOCOL: i32 = 76;
+
+#[test]
+fn dsmd_and_the_agent_name_a_program_that_calls_at_the_wrong_port() {
+    let cluster = Cluster::start(1, K);
+    cluster.start_agent(0);
+    let hello = control(json!({"hello": {"layout": cluster.layout().canonical(), "index": 0}}));
+    for (bytes, words) in FOREIGN.into_iter().chain([(&hello[..], "this is a snapshot agent or its client")]) {
+        let mut wire = Wire::connect(cluster.address(0));
+        wire.send(bytes);
+        wire.reply().assert_refused(Code::BadFrame, &[words]);
+        wire.assert_closed();
+    }
+    let request = encoded(1, Operation::Ping(b"hello"));
+    for (bytes, words) in FOREIGN.into_iter().chain([(&request[..], "this is a client of dsmd")]) {
+        let mut caller = Caller::connect(&cluster, 0);
+        caller.send(bytes);
+        let (_, text) = caller.refusal().expect("a refusal");
+        assert!(text.contains(words), "{text}");
+    }
+    let (dsmd, agent) = (cluster.stderr(0), cluster.agent(0).stderr());
+    assert!(dsmd.contains("refused 127.") && dsmd.contains(PORTS), "{dsmd}");
+    assert!(agent.contains("refused 127.") && agent.contains(PORTS), "{agent}");
+    assert_serves(&cluster);
+}
+
+#[test]
+fn dsmctl_names_what_answers_in_the_place_of_dsmd_or_of_an_agent() {
+    let cluster = Cluster::start(1, K);
+    cluster.start_agent(0);
+    let run = |address: &str, agent: &str, line: &str| {
+        let path = cluster.directory().join("other.cfg");
+        let text = std::fs::read_to_string(cluster.config_path()).unwrap();
+        let other = |key: &str, old: &str, new: &str| (format!("{key} = {old:?}"), format!("{key} = {new:?}"));
+        let (old, new) = other("address", cluster.address(0), address);
+        let text = text.replace(&old, &new);
+        let (old, new) = other("snapshot", cluster.agent_address(0), agent);
+        std::fs::write(&path, text.replace(&old, &new)).unwrap();
+        support::dsmctl::run(cluster.directory(), &path, line, b"")
+    };
+    // The two ports mixed up.
+    let (address, agent) = (cluster.address(0), cluster.agent_address(0));
+    run(agent, address, "read 0 8").fails(PROTOCOL, &["this is a snapshot agent or its client", PORTS]);
+    run(agent, address, "snapshot create").fails(UNAVAILABLE, &["this is dsmd, not a snapshot agent", PORTS]);
+    for (bytes, words) in FOREIGN {
+        let listener = TcpListener::bind((address.rsplit_once(':').unwrap().0, 0)).unwrap();
+        let other = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            // As such servers do: it keeps the connection.
+            let _kept: Vec<_> = listener.incoming().flatten().inspect(|mut stream| drop(stream.write(bytes))).collect();
+        });
+        run(&other, agent, "read 0 8").fails(PROTOCOL, &[words]);
+        run(address, &other, "snapshot create").fails(UNAVAILABLE, &[words]);
+    }
 }

@@ -1,6 +1,6 @@
 //! Frames: a fixed header of 32 bytes, then a payload. All integers are little-endian.
 
-use super::{Code, Refusal};
+use super::{Code, Foreign, Refusal, TELLING};
 use crate::layout::MAX_ATOMIC;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -186,33 +186,56 @@ impl ReplyHeader {
 
 const _: () = assert!(size_of::<RequestHeader>() == HEADER && size_of::<ReplyHeader>() == HEADER);
 
-/// Reads the request header at the start of `bytes`; `None` when fewer than [`HEADER`] bytes are there.
+/// Reads the request header at the start of `bytes`; `None` when fewer than [`HEADER`] bytes are there that may become one.
 ///
 /// # Errors
 /// [`Code::BadFrame`] when the framing cannot be trusted.
 pub fn split_request(bytes: &[u8]) -> Result<Option<(RequestHeader, &[u8])>, Refusal> {
-    let Ok((header, rest)) = RequestHeader::read_from_prefix(bytes) else { return Ok(None) };
-    check_frame(header.magic, REQUEST_MAGIC, header.payload.get())?;
+    let Ok((header, rest)) = RequestHeader::read_from_prefix(bytes) else {
+        return if bytes.len() < TELLING { Ok(None) } else { check_begun(bytes, REQUEST_MAGIC) };
+    };
+    check_frame(bytes, header.magic, REQUEST_MAGIC, header.payload.get())?;
     Ok(Some((header, rest)))
 }
 
-/// Reads the reply header at the start of `bytes`; `None` when fewer than [`HEADER`] bytes are there.
+/// Reads the reply header at the start of `bytes`; `None` when fewer than [`HEADER`] bytes are there that may become one.
 ///
 /// # Errors
 /// [`Code::BadFrame`] when the framing cannot be trusted.
 pub fn split_reply(bytes: &[u8]) -> Result<Option<(ReplyHeader, &[u8])>, Refusal> {
-    let Ok((header, rest)) = ReplyHeader::read_from_prefix(bytes) else { return Ok(None) };
-    check_frame(header.magic, REPLY_MAGIC, header.payload.get())?;
+    let Ok((header, rest)) = ReplyHeader::read_from_prefix(bytes) else {
+        return if bytes.len() < TELLING { Ok(None) } else { check_begun(bytes, REPLY_MAGIC) };
+    };
+    check_frame(bytes, header.magic, REPLY_MAGIC, header.payload.get())?;
     Ok(Some((header, rest)))
 }
 
-fn check_frame(found: [u8; 2], expected: [u8; 2], payload: u32) -> Result<(), Refusal> {
+/// Checks a header of which only a part is there: what is too short to ever become one, such as the alert of a TLS server,
+/// would be waited for in vain.
+#[cold]
+fn check_begun<T>(bytes: &[u8], expected: [u8; 2]) -> Result<Option<T>, Refusal> {
+    match bytes.first_chunk() {
+        Some(found) if *found != expected => Err(not_ours(bytes, *found, expected)),
+        _ => Ok(None),
+    }
+}
+
+#[cold]
+fn not_ours(bytes: &[u8], found: [u8; 2], expected: [u8; 2]) -> Refusal {
+    let told = match Foreign::recognise(bytes) {
+        Some(foreign) => foreign.to_string(),
+        None => "this is not the dsm protocol, or framing was lost".to_owned(),
+    };
+    let message = format!(
+        "the frame begins with {:02x} {:02x}, not {:02x} {:02x}: {told}",
+        found[0], found[1], expected[0], expected[1]
+    );
+    Refusal::new(Code::BadFrame, message)
+}
+
+fn check_frame(bytes: &[u8], found: [u8; 2], expected: [u8; 2], payload: u32) -> Result<(), Refusal> {
     if found != expected {
-        let message = format!(
-            "the frame begins with {:02x} {:02x}, not {:02x} {:02x}: this is not the dsm protocol, or framing was lost",
-            found[0], found[1], expected[0], expected[1]
-        );
-        return Err(Refusal::new(Code::BadFrame, message));
+        return Err(not_ours(bytes, found, expected));
     }
     if payload > MAX_PAYLOAD {
         let message = format!("the frame claims a payload of {payload} bytes; the longest is {MAX_PAYLOAD}");

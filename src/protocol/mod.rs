@@ -2,12 +2,14 @@
 //!
 //! `docs/protocol.md` is the specification; a test replays its examples against this module.
 
+mod foreign;
 mod frame;
 mod hello;
 mod refusal;
 mod request;
 mod status;
 
+pub use foreign::{Foreign, TELLING};
 pub use frame::{HEADER, MAX_PAYLOAD, Opcode, ReplyHeader, RequestHeader, split_reply, split_request};
 pub use hello::{HelloReply, HelloRequest, MAX_HELLO};
 pub use refusal::{Code, Refusal};

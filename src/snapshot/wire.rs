@@ -17,6 +17,7 @@
 
 use super::format::{FRAME_HEADER, MAX_FRAME};
 use crate::layout::MAX_ATOMIC;
+use crate::protocol::{Foreign, TELLING};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use zerocopy::little_endian::{U16, U32};
@@ -197,11 +198,16 @@ fn garbage(what: impl Into<String>) -> io::Error {
 /// When the stream fails or ends, and [`io::ErrorKind::InvalidData`] for bytes that are no message.
 pub(super) fn receive<'a>(stream: &mut impl Read, buffer: &'a mut Vec<u8>) -> io::Result<Message<'a>> {
     let mut head = [0; HEADER];
-    stream.read_exact(&mut head)?;
-    let header: Header = zerocopy::transmute!(head);
-    if header.magic != MAGIC {
-        return Err(garbage("it sent something that is no message of a snapshot agent"));
+    // The first bytes alone: what another program says may be shorter than a header.
+    stream.read_exact(&mut head[..TELLING])?;
+    if !head.starts_with(&MAGIC) {
+        return Err(garbage(match Foreign::recognise(&head) {
+            Some(foreign) => format!("it sent something that is no message of a snapshot agent: {foreign}"),
+            None => "it sent something that is no message of a snapshot agent".to_owned(),
+        }));
     }
+    stream.read_exact(&mut head[TELLING..])?;
+    let header: Header = zerocopy::transmute!(head);
     if header.version != VERSION {
         return Err(garbage(format!(
             "it speaks version {}, this program {VERSION}: install the same release",

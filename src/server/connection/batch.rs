@@ -41,6 +41,7 @@ impl Connection {
                     return Batch::Done;
                 }
                 Err(refusal) => {
+                    self.log_no_frame(executor, &refusal);
                     self.refuse(executor, &refusal);
                     return Batch::Done;
                 }

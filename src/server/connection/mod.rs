@@ -226,6 +226,14 @@ impl Connection {
         self.refuse(executor, &refusal);
     }
 
+    /// Another program than a client may never show the refusal that it is sent: the log says who is at the wrong port.
+    fn log_no_frame(&self, executor: &Executor, refusal: &Refusal) {
+        if executor.context.log_gate.opens() {
+            let peer = self.conversation.peer();
+            ::log::warn!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
+        }
+    }
+
     /// Ends the connection with a refusal that belongs to no request that could be executed.
     fn refuse(&mut self, executor: &Executor, refusal: &Refusal) {
         executor.counters().error();
