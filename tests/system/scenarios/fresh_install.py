@@ -1,17 +1,20 @@
-"""After apt install everything works at once, and dsmd comes back with its memory, however it dies.
+"""After apt install as README.md has it, everything works at once, and dsmd comes back with its memory, however it dies.
 
-Manual pages, the fields of the journal and its explanations are there too.
+Manual pages, the fields of the journal and its explanations are there too, and the tour of README.md can be taken.
 """
 
 import os
 import re
 
-from harness import memory, service
+from harness import memory, readme, service
 from harness.outcome import expect, wait_until
 
 PAGES = ["dsm.7", "dsmctl.1", "dsmctl-snapshot.1", "dsmd.8", "dsm-snapshot.8", "mcomp.cfg.5"]
 
 ACTIVE = ["dsmd.service", "dsm-snapshot-agent.socket", "dsm-snapshot.timer"]
+
+# How long an agent may take to end when there is nothing more to do.
+AGENT_SECONDS = 60
 
 # WatchdogSec= of the unit, and what it takes to die and to start.
 WATCHDOG_SECONDS = 45
@@ -19,7 +22,8 @@ WATCHDOG_SECONDS = 45
 
 def scenario(lab):
     machine = lab.machine()
-    lab.install(machine)
+    readme.install(lab, machine)
+    readme.take_the_tour(lab, machine)
     services_run(lab, machine)
     the_memory_is_used(lab, machine)
     pages_open(lab, machine)
@@ -33,7 +37,8 @@ def services_run(lab, machine):
     for unit in ACTIVE:
         service.expect_state(machine, unit, "active")
         machine.run(f"systemctl is-enabled {unit}")
-    service.expect_state(machine, "dsm-snapshot-agent.service", "inactive")
+    # A snapshot was taken, and an agent ends after 30 seconds without work.
+    service.wait_for_state(machine, "dsm-snapshot-agent.service", "inactive", AGENT_SECONDS)
     shown = service.show(machine, "dsmd", "Type", "StatusText", "NRestarts")
     expect(shown["Type"] == "notify" and shown["NRestarts"] == "0" and shown["StatusText"], f"dsmd is {shown}")
     expect("ready: " in service.messages(machine, "--unit=dsmd"), "dsmd did not log that it is ready")
@@ -102,9 +107,10 @@ def it_outlives_every_death(lab, machine):
 
 def snapshots_are_taken(lab, machine):
     lab.step("systemctl start dsm-snapshot writes a snapshot that members of group dsm may check")
+    before = machine.read("ls /var/lib/dsm-snapshot").split()
     machine.run("systemctl start dsm-snapshot")
-    files = machine.read("ls /var/lib/dsm-snapshot").split()
-    expect(len(files) == 1 and os.path.splitext(files[0])[1] == ".dsnap", f"there are the snapshots {files}")
+    files = [name for name in machine.read("ls /var/lib/dsm-snapshot").split() if name not in before]
+    expect(len(files) == 1 and os.path.splitext(files[0])[1] == ".dsnap", f"there are the new snapshots {files}")
     machine.run(f"dsmctl snapshot verify {files[0]}", user="alice")
     written = service.entries(machine, "--unit=dsm-snapshot DSM_FILE=/var/lib/dsm-snapshot/" + files[0])
     expect(written and "DSM_SNAPSHOT" in written[0], f"the journal has no entry with DSM_SNAPSHOT= of it: {written}")
