@@ -5,6 +5,7 @@ pub mod client;
 pub mod config;
 pub mod layout;
 pub mod log;
+mod printable;
 pub mod protocol;
 pub mod segment;
 pub mod server;

@@ -3,6 +3,9 @@
 
 #[path = "support/clients.rs"]
 mod clients;
+#[path = "support/dsmctl.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod dsmctl;
 #[path = "support/fake_server.rs"]
 mod fake_server;
 
@@ -75,4 +78,48 @@ fn a_layout_that_differs_is_explained() {
     let error = client_of(other).write(0, b"x").unwrap_err();
     let Error::LayoutDiffers { server: 0, message, .. } = &error else { panic!("{error}") };
     assert!(message.contains(&format!("k: ours {K}, theirs {}", 2 * K)), "{message}");
+}
+
+/// What a false server would have an administrator's terminal do: another title, colours, a clean screen, a new line that
+/// passes for dsmctl's own, the C1 form of an escape sequence, and text that is read backwards.
+const EVIL: &str = "\x1b]0;owned\x07 \x1b[31m \x1b[2J\r\ndsmctl: all is well\u{7f} \u{9b}31m \u{202e}gpj";
+
+/// Fails when anything in the output could steer a terminal, or begins a line that dsmctl has not written.
+#[track_caller]
+fn assert_harmless(what: &str, run: &dsmctl::Run) {
+    for text in [run.text(), &run.stderr] {
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{what}: {text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("dsmctl: all is well")), "{what}: {text:?}");
+        assert!(text.len() < 10_000, "{what}: {} bytes", text.len());
+    }
+}
+
+#[test]
+fn a_false_server_does_not_reach_the_terminal_of_dsmctl() {
+    let (layout, servers) = servers(1, K);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("mcomp.cfg");
+    let address = &layout.addresses()[0];
+    let text =
+        format!("name = \"fake\"\nk = {K}\nn = 1\n[[server]]\naddress = {address:?}\n[client]\nlocal = \"never\"\n");
+    std::fs::write(&config, text).unwrap();
+    servers[0].state().refusal = EVIL.repeat(60);
+    let run = |line: &str| dsmctl::run(folder.path(), &config, line, b"");
+    let read = "read 0 8 --timeout 300ms";
+    for code in Code::ALL {
+        for line in [read, "--json read 0 8 --timeout 300ms", "status", "status --json", "ping"] {
+            servers[0].state().refuse_hello = (u32::MAX, Some(code));
+            let ended = run(line);
+            assert!(![0, 64].contains(&ended.code), "{line}: {code:?}: {}", ended.stderr);
+            assert_harmless(&format!("{line}: {code:?}"), &ended);
+        }
+    }
+    servers[0].state().refuse_hello = (0, None);
+    for fault in [Fault::UnknownCode, Fault::Refuse(Code::OutOfRange)] {
+        servers[0].fault(0, fault);
+        let ended = run(read);
+        assert_harmless(&format!("{fault:?}"), &ended);
+        println!("{fault:?}: {}", ended.stderr.chars().take(200).collect::<String>());
+        assert!(ended.stderr.contains("\\u{1b}]0;owned"), "{}", ended.stderr);
+    }
 }

@@ -4,12 +4,12 @@ use super::lane::{Body, Lane};
 use super::link::Phase;
 use super::trouble::Trouble;
 use crate::layout::MAX_ATOMIC;
-use crate::protocol::{Code, HEADER, HelloReply, Opcode, Refusal, ReplyHeader, VERSION, WINDOW, split_reply};
+use crate::printable::printable_bytes;
+use crate::protocol::{
+    Code, HEADER, HelloReply, MAX_REFUSAL_TEXT, Opcode, Refusal, ReplyHeader, VERSION, WINDOW, split_reply,
+};
 use std::io;
 use zerocopy::FromBytes;
-
-/// The longest text of a refusal, in bytes.
-const MAX_REFUSAL_TEXT: usize = 4096;
 
 impl Lane<'_> {
     /// Receives and takes in what is there.
@@ -197,12 +197,10 @@ impl Lane<'_> {
             );
         }
         let Some(text) = self.link.input.unread().get(HEADER..HEADER + length) else { return Ok(None) };
-        let text = String::from_utf8_lossy(text);
-        match Code::from_number(header.code.get()) {
-            Some(code) => Ok(Some(Refusal::new(code, text))),
-            None => {
-                Err(self.protocol(format!("it refused with code {}, which is not known here: {text}", header.code)))
-            }
-        }
+        let Some(code) = Code::from_number(header.code.get()) else {
+            let text = printable_bytes(text, MAX_REFUSAL_TEXT);
+            return Err(self.protocol(format!("it refused with code {}, which is not known here: {text}", header.code)));
+        };
+        Ok(Some(Refusal::received(code, text)))
     }
 }

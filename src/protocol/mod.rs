@@ -12,7 +12,7 @@ mod status;
 pub use foreign::{Foreign, TELLING};
 pub use frame::{HEADER, MAX_PAYLOAD, Opcode, ReplyHeader, RequestHeader, split_reply, split_request};
 pub use hello::{HelloReply, HelloRequest, MAX_HELLO};
-pub use refusal::{Code, Refusal};
+pub use refusal::{Code, MAX_REFUSAL_TEXT, Refusal};
 pub use request::{AtomicOperation, Extent, Operation, Payload, Request, Word};
 pub use status::{Connections, LatencyBucket, LocalTraffic, OperationLogStatus, Recovery, Sessions, Status, Traffic};
 

@@ -1,6 +1,10 @@
 //! The numbered errors of the wire.
 
+use crate::printable::printable_bytes;
 use std::fmt;
+
+/// The longest text of a refusal, in bytes.
+pub const MAX_REFUSAL_TEXT: usize = 4096;
 
 /// Why a server refuses; the number in a reply header's `code`. Zero is success.
 ///
@@ -126,5 +130,10 @@ impl Refusal {
     /// A refusal with a message.
     pub fn new(code: Code, message: impl fmt::Display) -> Self {
         Self { code, message: message.to_string() }
+    }
+
+    /// The refusal that a server has sent, with a text that is safe to show.
+    pub(crate) fn received(code: Code, text: &[u8]) -> Self {
+        Self { code, message: printable_bytes(text, MAX_REFUSAL_TEXT) }
     }
 }

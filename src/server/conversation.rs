@@ -5,18 +5,16 @@ use super::context::Context;
 use super::session::Attachment;
 use super::statistics::Counters;
 use crate::log::{Entry, Event};
+use crate::printable::{self, printable};
 use crate::protocol::{
-    Code, Extent, HEADER, HelloReply, HelloRequest, MAX_PAYLOAD, Opcode, Operation, Refusal, ReplyHeader, Request,
-    RequestHeader,
+    Code, Extent, HEADER, HelloReply, HelloRequest, MAX_PAYLOAD, MAX_REFUSAL_TEXT, Opcode, Operation, Refusal,
+    ReplyHeader, Request, RequestHeader,
 };
 use crate::segment::{Mark, Shut, Worker};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use zerocopy::IntoBytes;
-
-/// The longest text of a refusal, in bytes: a layout of 1,024 servers may differ in every line.
-const MAX_TEXT: usize = 4096;
 
 /// A thread that executes requests.
 pub(super) struct Executor {
@@ -317,13 +315,14 @@ impl Conversation {
             return;
         }
         let (server, peer) = (self.context.index, self.peer);
+        let text = printable(&refusal.message, printable::LOG);
         if refusal.code == Code::LayoutDiffers {
             ::log::warn!(
                 MESSAGE_ID = Event::LayoutMismatch.id(), DSM_SERVER = server, DSM_CLIENT:% = peer;
-                "refused {peer}: {refusal}"
+                "refused {peer}: {text}"
             );
         } else {
-            ::log::warn!(DSM_SERVER = server, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
+            ::log::warn!(DSM_SERVER = server, DSM_CLIENT:% = peer; "refused {peer}: {text}");
         }
     }
 
@@ -333,7 +332,7 @@ impl Conversation {
             DSM_SERVER = self.context.index, DSM_CLIENT:% = self.peer,
             DSM_OPERATION = Opcode::from_number(header.opcode).map_or("unknown", Opcode::name),
             DSM_ADDRESS = self.context.base().saturating_add(header.offset.get());
-            "refused a request of {}: {refusal}", self.peer
+            "refused a request of {}: {}", self.peer, printable(&refusal.message, printable::LOG)
         );
     }
 
@@ -389,9 +388,9 @@ fn reply_header(header: &RequestHeader, payload: usize, value: u64) -> Result<Re
 
 /// Appends a refusal. One that finds no memory ends the connection without a word.
 pub(super) fn refuse(output: &mut Buffer, header: &RequestHeader, refusal: &Refusal) -> After {
-    let cut = (0..=MAX_TEXT.min(refusal.message.len())).rfind(|cut| refusal.message.is_char_boundary(*cut));
+    let cut = (0..=MAX_REFUSAL_TEXT.min(refusal.message.len())).rfind(|cut| refusal.message.is_char_boundary(*cut));
     let text = &refusal.message[..cut.unwrap_or(0)];
-    // At most MAX_TEXT.
+    // At most MAX_REFUSAL_TEXT.
     #[allow(clippy::cast_possible_truncation)]
     let reply = ReplyHeader::refusal(header.opcode, header.id.get(), refusal.code, text.len() as u32);
     let written = output.append(reply.as_bytes()).and_then(|()| output.append(text.as_bytes()));

@@ -47,7 +47,9 @@ pub(super) fn accept(context: &Arc<Context>, listener: &TcpListener, threads: &T
         match listener.accept() {
             Ok((socket, peer)) => {
                 if let Err(error) = prepare(&socket) {
-                    ::log::info!("{peer} was gone before it was served: {error}");
+                    if context.log_gate.opens() {
+                        ::log::info!("{peer} was gone before it was served: {error}");
+                    }
                     continue;
                 }
                 admit(context, threads, socket, peer);

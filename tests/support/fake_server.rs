@@ -61,6 +61,10 @@ pub struct State {
     pub chaos: Option<Box<dyn FnMut(u64) -> Option<Fault> + Send>>,
     /// Refuse this many hellos, with this code.
     pub refuse_hello: (u32, Option<Code>),
+    /// The text of every refusal that it is told to make.
+    pub refusal: String,
+    /// Its status, as JSON.
+    pub status: String,
     /// Answer no hello.
     pub deaf: bool,
     pub requests: u64,
@@ -103,6 +107,8 @@ impl FakeServer {
             faults: Vec::new(),
             chaos: None,
             refuse_hello: (0, None),
+            refusal: "told to".to_owned(),
+            status: STATUS.to_owned(),
             deaf: false,
             requests: 0,
             executed: HashMap::new(),
@@ -222,7 +228,7 @@ impl Connection {
             return None;
         }
         let (count, code) = state.refuse_hello;
-        let told = code.filter(|_| count > 0).map(|code| Refusal::new(code, "told to"));
+        let told = code.filter(|_| count > 0).map(|code| Refusal::new(code, &state.refusal));
         state.refuse_hello.0 = count.saturating_sub(1);
         let parsed = match told {
             Some(refusal) => Err(refusal),
@@ -278,12 +284,14 @@ impl Connection {
         match fault {
             Some(Fault::BreakBefore) => return None,
             Some(Fault::Refuse(code)) => {
+                let refusal = Refusal::new(code, &state.refusal);
                 drop(state);
-                return self.refuse(header.opcode, request.id, &Refusal::new(code, "told to"));
+                return self.refuse(header.opcode, request.id, &refusal);
             }
             _ => {}
         }
-        let (value, data) = state.execute(session, &request);
+        let (value, mut data) = state.execute(session, &request);
+        let refusal = state.refusal.clone();
         drop(state);
         let mut reply = ReplyHeader::new(header.opcode, request.id, data.len() as u32, value);
         let mut extra: &[u8] = &[];
@@ -303,7 +311,10 @@ impl Connection {
             Some(Fault::WrongOpcode) => reply.opcode ^= 1,
             Some(Fault::TooLong) => (reply.payload, extra) = (reply.payload + 1, &[0]),
             Some(Fault::Endless) => reply.payload = u32::MAX.into(),
-            Some(Fault::UnknownCode) => reply.code = 999.into(),
+            Some(Fault::UnknownCode) => {
+                (reply.code, reply.payload) = (999.into(), (refusal.len() as u32).into());
+                data = refusal.into_bytes();
+            }
             Some(Fault::Twice) => self.stream.write_all(&[reply.as_bytes(), &data].concat()).ok()?,
         }
         let mut bytes = [reply.as_bytes(), &data, extra].concat();
@@ -317,7 +328,7 @@ impl Connection {
 impl State {
     fn execute(&mut self, session: [u8; 16], request: &Request<'_>) -> (u64, Vec<u8>) {
         let opcode = Opcode::from_number(request.encode().0.opcode).unwrap();
-        let memory = &mut self.memory;
+        let (memory, status) = (&mut self.memory, &self.status);
         // A session that the test made the server forget speaks on; it is no session that can be resumed.
         let mut nobody = Session::default();
         let session = self.sessions.get_mut(&session).unwrap_or(&mut nobody);
@@ -342,7 +353,7 @@ impl State {
                 }
             }
             Operation::Ping(payload) => data = payload.to_vec(),
-            Operation::Status => data = STATUS.as_bytes().to_vec(),
+            Operation::Status => data = status.as_bytes().to_vec(),
             Operation::Hello(_) => panic!("a second hello"),
         }
         if opcode.mutates() {
@@ -353,7 +364,7 @@ impl State {
     }
 }
 
-const STATUS: &str = r#"{ "version": "0.1.0", "name": "fake", "index": 0, "address": "a:1", "pid": 4711,
+pub const STATUS: &str = r#"{ "version": "0.1.0", "name": "fake", "index": 0, "address": "a:1", "pid": 4711,
   "uptime_seconds": 86400, "incarnation": "6f1d2a9c03b7e458", "fingerprint": "0123456789abcdef0123456789abcdef",
   "memory": "in use", "k": 65536, "overhead_bytes": 16777216,
   "connections": { "open": 3, "limit": 1024, "accepted": 17, "refused": 0, "threads": 5 },
