@@ -7,9 +7,14 @@ mod support;
 
 use dsm::Error;
 use dsm::config::Config;
-use std::time::Duration;
-use support::wire::PATIENCE;
+use dsm::layout::MAX_LAYOUT_TEXT;
+use dsm::protocol::{Code, HelloRequest, MAX_HELLO, Operation};
+use serde_json::json;
+use std::time::{Duration, Instant};
+use support::messages::Caller;
+use support::wire::{PATIENCE, Wire, encoded};
 use support::{Cluster, client, wait_for};
+use zerocopy::IntoBytes;
 
 const K: u64 = 1 << 20;
 
@@ -81,4 +86,71 @@ fn a_map_that_leads_to_the_wrong_server_is_named_by_the_client() {
     assert!(matches!(error, Error::LayoutDiffers { server: 0, .. }), "{error:?}");
     let said = error.to_string();
     assert!(said.contains("server.0") && said.contains(&first) && said.contains(&second), "{said:?}");
+}
+
+/// As many different fields as fit.
+fn many_fields(length: usize) -> String {
+    let mut text = String::new();
+    while text.len() < length {
+        text += &format!("{:x}\n", text.len());
+    }
+    text.truncate(length);
+    text
+}
+
+/// A hello with this layout text.
+fn hello(text: &str) -> Vec<u8> {
+    let payload = [HelloRequest::new(0, [1; 16], 0, false).as_bytes(), text.as_bytes()].concat();
+    encoded(0, Operation::Hello(&payload))
+}
+
+/// What eight such texts may take together, on a machine that does much else. Compared field by field with all others, one
+/// alone took longer.
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_hello_with_very_many_wrong_fields_is_refused_at_once() {
+    let cluster = Cluster::start(1, K);
+    let began = Instant::now();
+    let ask = |text: &str| {
+        let mut wire = Wire::connect(cluster.address(0));
+        wire.send(&hello(text));
+        wire
+    };
+    let texts = [160_000, MAX_LAYOUT_TEXT, 160_000, MAX_LAYOUT_TEXT].map(many_fields);
+    let mut wires = texts.each_ref().map(|text| ask(text));
+    client(&cluster).write(0, b"others are served").unwrap();
+    for wire in &mut wires {
+        let reply = wire.reply();
+        reply.assert_refused(Code::LayoutDiffers, &["1027"]);
+        assert!(reply.text().len() < 1000, "{}", reply.text());
+        wire.assert_closed();
+    }
+    let text: String = (0..1000).map(|line| format!("field.{line}=value\n")).collect();
+    let mut wire = ask(&text);
+    wire.reply().assert_refused(Code::LayoutDiffers, &["name: ours", "field.0: ours nothing", "and 984 more"]);
+    for length in [MAX_LAYOUT_TEXT + 1, 950_000] {
+        let mut wire = Wire::connect(cluster.address(0));
+        // The server may refuse before it has taken all of it, and the rest destroys the refusal then.
+        let _ = wire.try_send(&hello(&many_fields(length)));
+        if let Ok(reply) = wire.try_reply() {
+            reply.assert_refused(Code::BadFrame, &[&MAX_HELLO.to_string()]);
+        }
+        wire.assert_closed();
+    }
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_greeting_of_an_agent_with_very_many_wrong_fields_is_refused_at_once() {
+    let cluster = Cluster::start(1, K);
+    cluster.start_agent(0);
+    let began = Instant::now();
+    for length in [160_000, MAX_LAYOUT_TEXT, MAX_LAYOUT_TEXT + 1, 500_000] {
+        let mut caller = Caller::connect(&cluster, 0);
+        let answer = caller.ask(json!({"hello": {"layout": many_fields(length), "index": 0}}));
+        assert_eq!(answer["refused"]["reason"], "layout", "{answer}");
+        assert!(answer["refused"]["message"].as_str().unwrap().len() < 1000, "{answer}");
+    }
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }

@@ -2,6 +2,8 @@
 //!
 //! Pure arithmetic, no I/O. Server i holds the addresses `i*k .. (i+1)*k`.
 
+mod difference;
+
 use std::fmt;
 
 /// The unit of optimistic reads and dirty tracking, in bytes.
@@ -216,29 +218,11 @@ impl Layout {
         Fingerprint(short)
     }
 
-    /// Names every field in which a peer's canonical text differs from this layout, as `field: ours …, theirs …`.
-    /// Empty when the texts are equal.
+    /// Names the fields in which a peer's canonical text differs from this layout, as `field: ours …, theirs …`: at most
+    /// 20, and then how many more there are. Empty when the texts are equal.
     #[must_use]
     pub fn differences(&self, theirs: &str) -> Vec<String> {
-        fn fields(text: &str) -> Vec<(&str, &str)> {
-            text.lines().map(|line| line.split_once('=').unwrap_or((line, ""))).collect()
-        }
-        let own = self.canonical();
-        if own == theirs {
-            return Vec::new();
-        }
-        let (own, theirs) = (fields(&own), fields(theirs));
-        let value = |side: &[(&str, &str)], key: &str| {
-            side.iter().find(|(name, _)| *name == key).map_or("nothing".to_owned(), |(_, value)| (*value).to_owned())
-        };
-        let mut keys: Vec<&str> = own.iter().map(|(key, _)| *key).collect();
-        keys.extend(theirs.iter().map(|(key, _)| *key).filter(|key| !own.iter().any(|(name, _)| name == key)));
-        let differing: Vec<String> = keys
-            .into_iter()
-            .filter(|key| value(&own, key) != value(&theirs, key))
-            .map(|key| format!("{key}: ours {}, theirs {}", value(&own, key), value(&theirs, key)))
-            .collect();
-        if differing.is_empty() { vec!["the order of the fields".to_owned()] } else { differing }
+        difference::differences(&self.canonical(), theirs)
     }
 
     /// The server that holds `address`, and the offset into its segment.
@@ -343,7 +327,48 @@ mod tests {
             ours.differences(&more.canonical()),
             ["n: ours 3, theirs 4", "server.3: ours nothing, theirs 10.0.0.3:7411"]
         );
+        assert_eq!(
+            more.differences(&ours.canonical()),
+            ["n: ours 4, theirs 3", "server.3: ours 10.0.0.3:7411, theirs nothing"]
+        );
         assert!(ours.differences(&ours.canonical()).is_empty());
         assert_ne!(ours.fingerprint(), theirs.fingerprint());
+        let reversed: String = ours.canonical().lines().rev().map(|line| format!("{line}\n")).collect();
+        assert_eq!(ours.differences(&reversed), ["the order or the ends of the lines"]);
+        let twice = ours.canonical() + "k=1\nx=1\x1b\n";
+        assert_eq!(ours.differences(&twice), ["x: ours nothing, theirs 1\\u{1b}"]);
+    }
+
+    #[test]
+    fn many_or_long_differences_are_cut_and_counted() {
+        let ours = layout(PAGE, 3);
+        let name = |index: usize| format!("{index}{}=v", "x".repeat(1000));
+        let mut theirs: String = (0..100).map(|index| name(index) + &"y".repeat(1000) + "\n").collect();
+        theirs = ours.canonical() + &theirs;
+        let found = ours.differences(&theirs);
+        assert_eq!((found.len(), found[20].as_str()), (21, "and 80 more"));
+        assert!(found.iter().all(|text| text.len() < 150), "{found:?}");
+    }
+
+    #[test]
+    fn a_text_that_no_layout_has_is_refused_with_little_work() {
+        let ours = layout(PAGE, 1000);
+        // As many fields as fit, in a text of every length up to that of a frame. Compared pair by pair, the first took
+        // seconds; so much must not take seconds for hundreds of them.
+        let began = std::time::Instant::now();
+        for length in [160_000, MAX_LAYOUT_TEXT, MAX_LAYOUT_TEXT + 1, 1 << 20] {
+            let mut theirs = String::with_capacity(length);
+            while theirs.len() < length {
+                theirs += &format!("{:x}\n", theirs.len());
+            }
+            theirs.truncate(length);
+            for _ in 0..50 {
+                assert_eq!(ours.differences(&theirs).len(), 1);
+            }
+        }
+        let lines: String = (0..1027).map(|index| format!("{index}=\n")).collect();
+        assert_eq!(ours.differences(&lines).len(), 21);
+        println!("{:?}", began.elapsed());
+        assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
     }
 }
