@@ -5,7 +5,7 @@
 
 mod support;
 
-use dsm::protocol::{Code, Extent, Opcode, Operation, RequestHeader};
+use dsm::protocol::{Code, Extent, Opcode, Operation, RequestHeader, WINDOW};
 use serde_json::json;
 use std::io::Write;
 use std::net::{Shutdown, TcpListener};
@@ -200,4 +200,36 @@ fn dsmctl_names_what_answers_in_the_place_of_dsmd_or_of_an_agent() {
         run(&other, agent, "read 0 8").fails(PROTOCOL, &[words]);
         run(address, &other, "snapshot create").fails(UNAVAILABLE, &[words]);
     }
+}
+
+#[test]
+fn an_id_outside_the_window_is_refused_and_what_came_before_it_is_answered() {
+    let cluster = Cluster::start(1, K);
+    let pings = |ids: &[u64]| ids.iter().flat_map(|&id| encoded(id, Operation::Ping(b"here"))).collect::<Vec<u8>>();
+    let inside: Vec<u64> = (1..=WINDOW).collect();
+    // By number, and by a gap of the same length. One send, which the server receives at once.
+    for ids in [inside.as_slice(), &[1]] {
+        let mut wire = Wire::greeted(cluster.layout(), 0);
+        wire.send(&pings(&[ids, &[WINDOW + 1, WINDOW + 2]].concat()));
+        for &id in ids {
+            let reply = wire.reply();
+            assert_eq!((reply.code(), reply.header.id.get()), (None, id), "{}", reply.text());
+        }
+        let reply = wire.reply();
+        assert_eq!(reply.header.id.get(), WINDOW + 1);
+        reply.assert_refused(Code::BadSequence, &["65", "reply to 1:", "64"]);
+        wire.assert_closed();
+    }
+    // A whole window, again and again, and the widest gap that it allows.
+    let mut wire = Wire::greeted(cluster.layout(), 0);
+    for round in 0..20 {
+        let ids: Vec<u64> = inside.iter().map(|id| round * WINDOW + id).collect();
+        let ids = if round % 2 == 0 { ids } else { vec![ids[0], round * WINDOW + WINDOW] };
+        wire.send(&pings(&ids));
+        for id in ids {
+            let reply = wire.reply();
+            assert_eq!((reply.code(), reply.header.id.get()), (None, id), "{}", reply.text());
+        }
+    }
+    assert_serves(&cluster);
 }

@@ -6,66 +6,11 @@ mod support;
 use dsm::Client;
 use std::io::Read;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use support::service::Service;
 use support::{Cluster, wait_for};
 
 const DEADLINE: Duration = Duration::from_secs(20);
-
-/// A dsmd under a service manager of ours; killed at the end whatever happens.
-struct Service {
-    child: Child,
-    manager: UnixDatagram,
-}
-
-impl Service {
-    fn start(cluster: &Cluster, watchdog_microseconds: &str) -> Self {
-        let manager = UnixDatagram::bind(cluster.directory().join("notify")).unwrap();
-        Self::with(cluster, manager, watchdog_microseconds)
-    }
-
-    fn with(cluster: &Cluster, manager: UnixDatagram, watchdog_microseconds: &str) -> Self {
-        manager.set_read_timeout(Some(DEADLINE)).unwrap();
-        let path = cluster.directory().join("notify");
-        let mut command = cluster.command(0);
-        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", watchdog_microseconds).stderr(Stdio::piped());
-        Self { child: command.spawn().unwrap(), manager }
-    }
-
-    fn hear(&self) -> String {
-        let mut bytes = [0; 4096];
-        let length = self.manager.recv(&mut bytes).expect("a message in time");
-        String::from_utf8(bytes[..length].to_vec()).unwrap()
-    }
-
-    fn hear_until(&self, what: &str) -> String {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            let message = self.hear();
-            if message.lines().any(|line| line.starts_with(what)) {
-                return message;
-            }
-            assert!(Instant::now() < deadline, "{what} does not come");
-        }
-    }
-
-    fn signal(&self, signal: nix::sys::signal::Signal) {
-        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
-        nix::sys::signal::kill(pid, signal).unwrap();
-    }
-
-    fn ends(&mut self) -> Option<i32> {
-        wait_for("dsmd to end", DEADLINE, || self.child.try_wait().unwrap().is_some());
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn systemd_is_told_of_start_watchdog_reload_and_stop() {

@@ -8,7 +8,7 @@ use crate::log::{Entry, Event};
 use crate::printable::{self, printable};
 use crate::protocol::{
     Code, Extent, HEADER, HelloReply, HelloRequest, MAX_PAYLOAD, MAX_REFUSAL_TEXT, Opcode, Operation, Refusal,
-    ReplyHeader, Request, RequestHeader,
+    ReplyHeader, Request, RequestHeader, WINDOW,
 };
 use crate::segment::{Mark, Shut, Worker};
 use std::net::SocketAddr;
@@ -44,6 +44,8 @@ pub(super) struct Conversation {
     /// The memory that the client means; zero when there was none at its hello.
     incarnation: u64,
     last_id: u64,
+    /// The last id that fits the window in what has come from the client; zero until the first request of that is answered.
+    window_end: u64,
 }
 
 /// What follows a request's header.
@@ -75,7 +77,7 @@ pub(super) enum After {
 
 impl Conversation {
     pub(super) fn new(context: Arc<Context>, peer: SocketAddr) -> Self {
-        Self { context, peer, session: None, incarnation: 0, last_id: 0 }
+        Self { context, peer, session: None, incarnation: 0, last_id: 0, window_end: 0 }
     }
 
     /// The client's address.
@@ -90,7 +92,14 @@ impl Conversation {
 
     /// Whether a newer connection speaks for the session.
     pub(super) fn is_superseded(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.turn().is_none())
+        self.session.as_ref().is_some_and(Attachment::is_superseded)
+    }
+
+    /// More bytes have come, after all replies so far were sent. No reply to what comes first in them can have reached the
+    /// client when it sent the last of them, so that all of it must fit one window.
+    #[inline]
+    pub(super) fn more_has_come(&mut self) {
+        self.window_end = 0;
     }
 
     /// Executes one request and appends its reply, or its refusal, to `output`.
@@ -137,6 +146,9 @@ impl Conversation {
                 let message = format!("request id {id} came after {}: ids must increase", self.last_id);
                 return Err(Refusal::new(Code::BadSequence, message));
             }
+            if id > self.window_end {
+                self.check_window(id)?;
+            }
             self.last_id = id;
         }
         let k = executor.context.segment.k();
@@ -152,6 +164,20 @@ impl Conversation {
         if let Some(opcode) = opcode {
             executor.counters().operation(opcode);
         }
+        Ok(())
+    }
+
+    /// The id is the first of what has come, or does not fit the window that the first one opened.
+    #[inline]
+    fn check_window(&mut self, id: u64) -> Result<(), Refusal> {
+        if self.window_end > 0 {
+            let message = format!(
+                "request id {id} came before the reply to {}: the ids of requests without a reply span at most {WINDOW}",
+                self.window_end - (WINDOW - 1)
+            );
+            return Err(Refusal::new(Code::BadSequence, message));
+        }
+        self.window_end = id.saturating_add(WINDOW - 1);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-// Clients, and the server's own connection to itself: whoever comes finds a session that nobody uses.
+// Clients, and the server's own question to itself: each finds a session that no other uses.
 const _: () = assert!(MAX_CONNECTIONS < SESSIONS);
 
 /// A session's place in the segment, with the lock under which its requests are executed.
@@ -31,6 +31,12 @@ pub(super) struct Turn<'a> {
 }
 
 impl Attachment {
+    /// Whether a newer connection has taken the session over, as far as that is known without waiting: while a request of the
+    /// session is executed, which may wait itself, it is not.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.slot.newest.try_lock().is_ok_and(|newest| *newest != self.number)
+    }
+
     /// Begins a batch. `None` when a newer connection has taken the session over.
     pub(super) fn turn(&self) -> Option<Turn<'_>> {
         let lock = self.slot.newest.lock().unwrap_or_else(PoisonError::into_inner);

@@ -15,6 +15,7 @@ pub mod random;
 pub mod restores;
 pub mod ring;
 pub mod segment;
+pub mod service;
 pub mod snapshots;
 pub mod wire;
 

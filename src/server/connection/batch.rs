@@ -2,13 +2,18 @@
 
 use super::landing::Landing;
 use super::{Connection, Mode, Phase};
+use crate::layout::MAX_ATOMIC;
 use crate::protocol::{HEADER, Opcode, RequestHeader, split_request};
 use crate::server::buffer::{BASE, OutOfMemory};
 use crate::server::conversation::{After, Executor, Payload, busy};
 use std::time::Instant;
 
-/// Replies are sent when this many bytes have gathered, though more requests wait.
-const FLUSH: usize = 256 << 10;
+/// Replies are sent, and the clock is looked at, when this much work was done, though more requests wait: bytes that requests
+/// are about. So a batch is over after 128 requests, or one request more than this many bytes, and gathers no more replies.
+const BATCH: usize = 256 << 10;
+
+/// The work of a request beside its bytes: it takes about as long as to copy so many.
+const REQUEST: usize = 2 << 10;
 
 /// Requests whose memory is fetched before the first of them is executed: some more than the cache lines that a processor
 /// waits for at once.
@@ -19,7 +24,7 @@ const AHEAD: u32 = 16;
 pub(super) enum Batch {
     /// There are no more.
     Done,
-    /// Replies must be sent first.
+    /// Replies must be sent first, and others may have waited long enough.
     Full,
     /// The next one changes memory that stands still, and others wait for this thread.
     Frozen,
@@ -28,8 +33,8 @@ pub(super) enum Batch {
 impl Connection {
     /// Executes the complete requests in the buffer.
     pub(super) fn execute_batch(&mut self, executor: &mut Executor, mode: Mode) -> Batch {
-        let mut announced = 0;
-        while self.output.len() < FLUSH {
+        let (mut announced, mut work) = (0, 0);
+        while work < BATCH {
             if announced == 0 {
                 announced = self.announce(executor);
             }
@@ -59,6 +64,7 @@ impl Connection {
             if mode == Mode::Shared && executor.worker.is_frozen() && mutates(&header) {
                 return Batch::Frozen;
             }
+            work += work_of(&header);
             let after = self.conversation.answer(executor, &header, payload, &mut self.output);
             self.input.consume(frame);
             self.input_deadline = None;
@@ -103,6 +109,23 @@ impl Connection {
             Some(deadline) if Instant::now() >= deadline => self.refuse_as_too_slow(executor),
             _ => {}
         }
+    }
+}
+
+/// What a request costs the others on this thread, as far as its header says; nothing of it is believed yet.
+#[inline]
+fn work_of(header: &RequestHeader) -> usize {
+    const READ: u8 = Opcode::Read as u8;
+    const FILL: u8 = Opcode::Fill as u8;
+    const COPY: u8 = Opcode::Copy as u8;
+    const STATUS: u8 = Opcode::Status as u8;
+    match header.opcode {
+        // At most MAX_ATOMIC, which fits: what is longer is refused.
+        #[allow(clippy::cast_possible_truncation)]
+        READ | FILL | COPY => REQUEST + header.operand.get().min(MAX_ATOMIC) as usize,
+        // All counters of all threads are added up, and written as text.
+        STATUS => BATCH,
+        _ => REQUEST + header.payload.get() as usize,
     }
 }
 

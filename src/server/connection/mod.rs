@@ -20,10 +20,11 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Receives of one connection before its thread looks for what else there is to do.
+/// Receives, and batches, of one connection before its thread looks for what else there is to do.
 const TURNS: u32 = 16;
 
-/// How long a connection is served before others on the same thread get their turn; a batch that was begun is ended.
+/// How long a connection is served before others on the same thread get their turn; a batch that was begun is ended, which
+/// has a bound of its own.
 const TURN: Duration = Duration::from_micros(250);
 
 /// How long a refused client has to take the refusal, before the connection is closed under it.
@@ -179,7 +180,11 @@ impl Connection {
             }
             match self.receive(executor, mode) {
                 Ok(0) => return Next::Close,
-                Ok(_) => self.batch_began = Instant::now(),
+                Ok(_) => {
+                    self.batch_began = Instant::now();
+                    // All replies before have been sent.
+                    self.conversation.more_has_come();
+                }
                 Err(Errno::EAGAIN) => {
                     self.shrink_if_idle();
                     return Next::Read;
