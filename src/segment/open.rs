@@ -19,8 +19,7 @@ use nix::sys::stat::{Mode, fchmod, fstat};
 use std::ffi::CString;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
@@ -98,7 +97,7 @@ impl Segment {
             }
         };
         if let Found::Segment { .. } = found {
-            let segment = assemble(name.clone(), own(file, &name)?, geometry, SERVER, Role::Server)?;
+            let segment = assemble(name.clone(), file, geometry, SERVER, Role::Server)?;
             let mapping = &segment.shared.mapping;
             let layout_changed = !superblock::has_fingerprint(mapping, identity.fingerprint);
             if layout_changed {
@@ -120,7 +119,7 @@ impl Segment {
         let name = object_name(layout, index);
         let file = shm_open(name.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
         let taken = ofd::is_locked_elsewhere(&file, participant::byte(SERVER)).ok()?;
-        taken.then(|| SegmentError::InUse { pid: server_pid(&file), name })
+        taken.then(|| SegmentError::InUse { pid: server_pid(file.as_fd()), name })
     }
 
     /// Opens the segment of server `index` of `layout` as another participant beside its server.
@@ -165,14 +164,14 @@ pub(super) fn semaphore_name(name: &str, lock: usize) -> CString {
     CString::new(format!("{name}.{lock:02}")).unwrap_or_default()
 }
 
-/// Opens or makes the object and takes the server's byte on it.
-fn open_as_server(name: &str) -> Result<OwnedFd, SegmentError> {
+/// Opens or makes the object and takes the server's byte on it, which no child of this process may keep from then on.
+fn open_as_server(name: &str) -> Result<OwnFile, SegmentError> {
     // A name that is removed between open and lock leads to another object next time; a second reset would have to
     // come at the same moment to make a third round needed.
     for _ in 0..8 {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o660);
-        let file = shm_open(name, flags, mode).map_err(|error| match error {
+        let file = OwnFile::open(|| shm_open(name, flags, mode)).map_err(|error| match error {
             Errno::EINVAL | Errno::ELOOP | Errno::EISDIR | Errno::ENXIO => {
                 SegmentError::NotAnObject { name: name.to_owned() }
             }
@@ -180,7 +179,7 @@ fn open_as_server(name: &str) -> Result<OwnedFd, SegmentError> {
             error => SegmentError::system("open", name)(error),
         })?;
         if !participant::claim_server(file.as_fd()).map_err(SegmentError::system("lock", name))? {
-            return Err(SegmentError::InUse { name: name.to_owned(), pid: server_pid(&file) });
+            return Err(SegmentError::InUse { name: name.to_owned(), pid: server_pid(file.as_fd()) });
         }
         let status = fstat(&file).map_err(SegmentError::system("look at", name))?;
         // Anybody may make files in /dev/shm: what a stranger has laid out is not to be trusted with the memory.
@@ -194,18 +193,13 @@ fn open_as_server(name: &str) -> Result<OwnedFd, SegmentError> {
     Err(SegmentError::InUse { name: name.to_owned(), pid: 0 })
 }
 
-/// As [`OwnFile::open`], of a file that is open.
-fn own(file: OwnedFd, name: &str) -> Result<OwnFile, SegmentError> {
-    OwnFile::open(|| Ok(file)).map_err(SegmentError::system("keep", name))
-}
-
 /// The pid that the server of the object recorded; for people.
-fn server_pid(file: &OwnedFd) -> u64 {
+fn server_pid(file: BorrowedFd<'_>) -> u64 {
     let mut bytes = [0; 8];
-    let read = file
-        .try_clone()
-        .and_then(|file| std::fs::File::from(file).read_exact_at(&mut bytes, Geometry::participant(SERVER) as u64));
-    if read.is_ok() { u64::from_le_bytes(bytes) } else { 0 }
+    // Inside the first two pages.
+    #[allow(clippy::cast_possible_wrap)]
+    let read = nix::sys::uio::pread(file, &mut bytes, Geometry::participant(SERVER) as i64);
+    if read == Ok(bytes.len()) { u64::from_le_bytes(bytes) } else { 0 }
 }
 
 fn size_of(file: BorrowedFd<'_>, name: &str) -> Result<u64, SegmentError> {
@@ -233,7 +227,7 @@ fn judge(
 }
 
 /// Takes an object out of use: tells those who have it mapped, if it is a segment at all, and removes its name.
-fn retire(file: &OwnedFd, name: &str, identity: &Identity, geometry: &Geometry) -> Result<(), SegmentError> {
+fn retire(file: &OwnFile, name: &str, identity: &Identity, geometry: &Geometry) -> Result<(), SegmentError> {
     // Also in one of another k, to whose local clients nobody would say it otherwise. What is no segment goes anyway.
     if size_of(file.as_fd(), name)? >= superblock::SIZE as u64 {
         nix::sys::uio::pwrite(file, &[0; 8], Field::LocalAccess as i64).map_err(SegmentError::system("close", name))?;
@@ -249,7 +243,7 @@ fn retire(file: &OwnedFd, name: &str, identity: &Identity, geometry: &Geometry) 
 /// Makes a new segment in an object that holds nothing of value. What fails leaves no name behind.
 fn make(
     name: String,
-    file: OwnedFd,
+    file: OwnFile,
     geometry: Geometry,
     identity: &Identity,
     gate: Gate,
@@ -259,14 +253,14 @@ fn make(
     release_names(&name);
     let free = free_room();
     // Another reference to the open file: the server's byte stays locked until what failed is tidied up.
-    let _locked = file.try_clone();
+    let _locked = file.duplicate().map_err(SegmentError::system("keep", &name))?;
     let made = allocate(&file, &name, &geometry, progress).and_then(|()| {
         for lock in 0..LOCKS {
             Semaphore::unlink(&semaphore_name(&name, lock))
                 .map_err(SegmentError::system("remove a semaphore of", &name))?;
         }
         superblock::write(&map(&file, &geometry, &name)?, identity, random_incarnation()?);
-        assemble(name.clone(), own(file, &name)?, geometry, SERVER, Role::Server)
+        assemble(name.clone(), file, geometry, SERVER, Role::Server)
     });
     match made {
         Ok(segment) => {
@@ -294,7 +288,7 @@ fn make(
 
 /// Gives the object all its memory now, as zeros: a full /dev/shm must be an error here and not a SIGBUS later.
 fn allocate(
-    file: &OwnedFd,
+    file: &OwnFile,
     name: &str,
     geometry: &Geometry,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,

@@ -4,7 +4,7 @@
 //! by the kernel. A copy may race with a writer elsewhere and then yields a mixture; whoever copies must find that out by
 //! other means (page versions) and throw the bytes away, or hold the stripes.
 
-use super::own_file::generation;
+use super::own_file::{generation, without_fork};
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 use nix::sys::socket::MsgFlags;
@@ -33,13 +33,16 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps the first `length` bytes of `file`, which must have that many: a shorter file would fault on access.
     pub(crate) fn new(file: impl AsFd, length: NonZeroUsize) -> nix::Result<Self> {
-        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that Rust knows of.
-        let base =
-            unsafe { mmap(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, file, 0) }?;
-        let mapping = Self { base: base.cast(), length, generation: generation() };
-        // SAFETY: the range is the mapping just made; the advice concerns children only.
-        unsafe { madvise(base, length.get(), MmapAdvise::MADV_DONTFORK) }?;
-        Ok(mapping)
+        // A child forked between the two calls would have the mapping, and keep the locks of a parent that is killed.
+        without_fork(|| {
+            let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+            // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that Rust knows of.
+            let base = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, file, 0) }?;
+            let mapping = Self { base: base.cast(), length, generation: generation() };
+            // SAFETY: the range is the mapping just made; the advice concerns children only.
+            unsafe { madvise(base, length.get(), MmapAdvise::MADV_DONTFORK) }?;
+            Ok(mapping)
+        })
     }
 
     /// Bytes mapped.

@@ -3,6 +3,8 @@
 
 pub(crate) mod clock;
 pub(crate) mod descriptors;
+#[cfg(test)]
+pub(crate) mod forked;
 pub(crate) mod incoming;
 pub(crate) mod listening;
 pub(crate) mod mapping;

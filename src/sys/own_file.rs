@@ -24,8 +24,8 @@ static FILES: [AtomicI32; MOST] = [const { AtomicI32::new(NONE) }; MOST];
 /// Forks between this process and the one that was started.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
-/// Held while a descriptor is open and not in the table, or in the table and closed; and during a fork. Not a mutex of
-/// std: the child has to give it back, for the thread that forked.
+/// Held while a descriptor is open and not in the table, or in the table and closed, and while a mapping is made that
+/// children still inherit; and during a fork. Not a mutex of std: the child has to give it back, for the thread that forked.
 static BUSY: AtomicBool = AtomicBool::new(false);
 
 /// Whether the handlers are in place; else the error.
@@ -50,15 +50,24 @@ impl OwnFile {
     /// # Errors
     /// That of `open`; EMFILE when there are too many such files, ENOMEM when there is no room for the handlers.
     pub(crate) fn open(open: impl FnOnce() -> nix::Result<OwnedFd>) -> nix::Result<Self> {
-        (*HANDLERS.get_or_init(register))?;
-        enter();
-        let opened = open().and_then(|file| {
+        without_fork(|| {
+            let file = open()?;
             let place = FILES.iter().position(|place| place.load(Ordering::Relaxed) == NONE).ok_or(Errno::EMFILE)?;
             FILES[place].store(file.as_raw_fd(), Ordering::Relaxed);
             Ok(Self { file: ManuallyDrop::new(file), place, generation: generation() })
-        });
-        leave();
-        opened
+        })
+    }
+
+    /// Another descriptor of the same open file, which keeps its locks as this one does.
+    ///
+    /// # Errors
+    /// That of `fcntl(2)`; EMFILE when there are too many such files.
+    pub(crate) fn duplicate(&self) -> nix::Result<Self> {
+        Self::open(|| {
+            self.as_fd()
+                .try_clone_to_owned()
+                .map_err(|error| error.raw_os_error().map_or(Errno::EMFILE, Errno::from_raw))
+        })
     }
 
     /// Whether it belongs to the parent of this process: then it is closed here, and its number may be another file's.
@@ -80,10 +89,35 @@ impl Drop for OwnFile {
         if self.is_inherited() {
             return;
         }
-        enter();
+        let _no_fork = NoFork::begin();
         FILES[self.place].store(NONE, Ordering::Relaxed);
         // SAFETY: dropped once, here, and not used afterwards; this process opened it, by the check above.
         unsafe { ManuallyDrop::drop(&mut self.file) };
+    }
+}
+
+/// Runs `body` while no thread of this process can fork: what a child must not have may exist for the length of it.
+///
+/// # Errors
+/// That of `body`; ENOMEM when there is no room for the handlers.
+pub(super) fn without_fork<T>(body: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
+    (*HANDLERS.get_or_init(register))?;
+    let _no_fork = NoFork::begin();
+    body()
+}
+
+/// Forks of other threads wait, until dropped.
+struct NoFork;
+
+impl NoFork {
+    fn begin() -> Self {
+        enter();
+        Self
+    }
+}
+
+impl Drop for NoFork {
+    fn drop(&mut self) {
         leave();
     }
 }
@@ -126,4 +160,58 @@ extern "C" fn after_fork_in_child() {
     }
     GENERATION.fetch_add(1, Ordering::Relaxed);
     leave();
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::layout::Layout;
+    use crate::segment::{Segment, Start};
+    use crate::sys::forked::IdleChild;
+    use std::ops::ControlFlow;
+
+    /// Enough that a window of a thousandth of an opening is met.
+    const FORKS: usize = 500;
+
+    fn remove(name: &str) {
+        for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
+            if entry.file_name().to_string_lossy().contains(&format!("{name}.")) {
+                // Another thread may have removed it.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Forks beside `body`, which is called all the time, and says what of the segment the children had.
+    fn fork_beside(name: &str, body: impl Fn() + Sync) -> Vec<String> {
+        let found = std::thread::scope(|scope| {
+            let forks =
+                scope.spawn(|| (0..FORKS).flat_map(|_| IdleChild::fork().inherited(&format!("/{name}."))).collect());
+            while !forks.is_finished() {
+                body();
+            }
+            forks.join().unwrap()
+        });
+        remove(name);
+        found
+    }
+
+    #[test]
+    fn a_child_forked_while_a_segment_is_attached_has_nothing_of_it() {
+        let name = format!("dsmtest-{}-fork-attach", std::process::id());
+        let layout = Layout::new(&name, 1 << 20, vec!["127.0.0.1:1".into()]).unwrap();
+        let server = Segment::serve(&layout, 0, Start::Serve, &mut |_, _| ControlFlow::Continue(())).unwrap().segment;
+        let found = fork_beside(&name, || drop(Segment::attach(&layout, 0).unwrap()));
+        drop(server);
+        assert!(found.is_empty(), "{} of {FORKS} children: {:?}", found.len(), found.first());
+    }
+
+    #[test]
+    fn a_child_forked_while_a_segment_is_made_has_nothing_of_it() {
+        let name = format!("dsmtest-{}-fork-serve", std::process::id());
+        let layout = Layout::new(&name, 1 << 20, vec!["127.0.0.1:1".into()]).unwrap();
+        let found = fork_beside(&name, || {
+            drop(Segment::serve(&layout, 0, Start::Reset, &mut |_, _| ControlFlow::Continue(())).unwrap());
+        });
+        assert!(found.is_empty(), "{} of {FORKS} children: {:?}", found.len(), found.first());
+    }
 }
