@@ -169,3 +169,43 @@ fn every_link_to_a_file_leads_to_one() {
         }
     }
 }
+
+/// Lines before a command in which its reader is told what it deletes.
+const WARNING_LINES: usize = 6;
+
+#[test]
+fn a_documented_command_that_removes_memory_is_said_to_delete_it() {
+    let documents = |path: &String| {
+        ["README.md", "etc/mcomp.cfg"].contains(&path.as_str())
+            || ["docs/", "man/"].iter().any(|folder| path.starts_with(folder))
+    };
+    let mut found = 0;
+    for path in files().into_iter().filter(documents).filter(|path| !path.ends_with(".svg")) {
+        let text = read(&path);
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            if !(line.contains("rm -") || line.contains("rm /")) || !line.contains("/dev/shm/") {
+                continue;
+            }
+            found += 1;
+            let before = &lines[number.saturating_sub(WARNING_LINES)..=number];
+            let told = before.iter().any(|line| line.contains("delete"));
+            assert!(told, "{path}:{}: a reader is not told what this deletes: {line}", number + 1);
+        }
+    }
+    assert!(found > 3, "only {found} such commands were found");
+}
+
+#[test]
+fn a_memory_that_grows_to_more_machines_loses_nothing() {
+    let readme = read("README.md");
+    let (_, steps) = readme.split_once("## On several machines\n").unwrap();
+    let (steps, _) = steps.split_once("\n### ").unwrap();
+    let config = read("etc/mcomp.cfg");
+    let (_, comments) = config.split_once("# To grow to N machines:\n").unwrap();
+    let (comments, _) = comments.split_once("\n# The memory then has").unwrap();
+    for steps in [steps, comments] {
+        assert!(steps.contains("systemctl restart dsmd"), "{steps}");
+        assert!(!steps.contains("rm ") && !steps.contains("--reset"), "a step deletes memory: {steps}");
+    }
+}

@@ -10,10 +10,10 @@ MIB = 1 << 20
 SHARE = 64 * MIB
 
 
-def config(machines, more=""):
+def config(machines, more="", k=SHARE):
     """One mcomp.cfg for all of them."""
     tables = "".join(f'[[server]]\naddress = "{machine.address}:7411"\n' for machine in machines)
-    return f'k = "{SHARE}"\nn = {len(machines)}\n{tables}[security]\ntrusted_network = true\n{more}'
+    return f'k = "{k}"\nn = {len(machines)}\n{tables}[security]\ntrusted_network = true\n{more}'
 
 
 def listen(machine):
