@@ -50,13 +50,15 @@ install: ## Install to DESTDIR (nothing) and PREFIX (/usr/local), building first
 		$(INSTALL) -D -m 644 "$$page" "$$target" || exit 1; \
 	done
 	@set -e; completions() { \
-		echo "$(RELEASE)/dsmctl completions $$1 > $(DESTDIR)$$2"; \
-		$(INSTALL) -D -m 644 /dev/null "$(DESTDIR)$$2"; \
-		$(RELEASE)/dsmctl completions "$$1" > "$(DESTDIR)$$2"; \
+		echo "$(RELEASE)/dsmctl completions $$1 $$2 > $(DESTDIR)$$3"; \
+		$(INSTALL) -D -m 644 /dev/null "$(DESTDIR)$$3"; \
+		$(RELEASE)/dsmctl completions "$$1" "$$2" > "$(DESTDIR)$$3"; \
 	}; \
-	completions bash $(PREFIX)/share/bash-completion/completions/dsmctl; \
-	completions fish $(PREFIX)/share/fish/vendor_completions.d/dsmctl.fish; \
-	completions zsh $(ZSH_COMPLETIONS)/_dsmctl
+	for program in dsmctl dsmd dsm-snapshot; do \
+		completions bash $$program $(PREFIX)/share/bash-completion/completions/$$program; \
+		completions fish $$program $(PREFIX)/share/fish/vendor_completions.d/$$program.fish; \
+		completions zsh $$program $(ZSH_COMPLETIONS)/_$$program; \
+	done
 	@if [ -e $(DESTDIR)$(SYSCONFDIR)/mcomp.cfg ]; then \
 		echo "$(DESTDIR)$(SYSCONFDIR)/mcomp.cfg is there: left as it is"; \
 	else \

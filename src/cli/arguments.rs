@@ -4,6 +4,7 @@
 #![allow(clippy::doc_markdown)]
 
 use super::bench::Bench;
+use super::completions::Program;
 use super::format::Format;
 use super::negative;
 use super::number;
@@ -87,6 +88,9 @@ pub(super) enum Command {
     Completions {
         /// The shell
         shell: Shell,
+        /// The program whose command line is completed
+        #[arg(value_enum, default_value_t = Program::Dsmctl)]
+        program: Program,
     },
 }
 

@@ -6,6 +6,7 @@ mod arguments;
 mod atomic;
 mod bench;
 mod change;
+mod completions;
 mod configuration;
 mod failure;
 mod format;
@@ -102,11 +103,7 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
         Command::Memory(Memory::AcceptEmpty(accept)) => memory::accept_empty(accept, global)?,
         Command::Config(Configuration::Check) => configuration::check(global)?,
         Command::Config(Configuration::Show) => configuration::show(global)?,
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut command(), "dsmctl", &mut script);
-            output::print(&String::from_utf8_lossy(&script))?;
-        }
+        Command::Completions { shell, program } => completions::run(*shell, *program)?,
     }
     Ok(0)
 }
