@@ -176,7 +176,8 @@ def purge(machine):
     left = machine.read(f"find / -xdev -path {SNAPSHOTS} -prune -o '(' -user dsm -o -user dsm-snapshot -o -group dsm ')' -print")
     left += machine.read("find /dev/shm -type f")
     left += machine.read(f"ls --directory /etc/mcomp.cfg {LOGS} /etc/logrotate.d/dsmd 2>/dev/null", status=2)
-    left += machine.read("find /etc/systemd/system /var/lib/systemd/deb-systemd-helper-enabled -name '*dsm*' -not -name '*.d'")
+    state = "/var/lib/systemd/deb-systemd-helper-enabled /var/lib/systemd/timers"
+    left += machine.read(f"find /etc/systemd/system {state} -name '*dsm*' -not -name '*.d'")
     expect(not left, f"{machine.name}: a purge left:\n{left}")
     machine.run("getent passwd dsm dsm-snapshot")
     return said
