@@ -77,3 +77,63 @@ fn a_dev_shm_with_just_too_little_room_for_the_tables_is_a_clear_error() {
     assert!(said.contains("/dev/shm"), "{said:?} does not say where room is missing");
     assert_eq!(left.split_whitespace().collect::<Vec<_>>(), ["0"], "left in /dev/shm: {left:?}");
 }
+
+/// A command that runs `program` where no file may have more than `blocks` times 512 bytes.
+fn with_file_limit(blocks: u64, program: &Command) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -f {blocks}; exec \"$@\""), "sh"]).arg(program.get_program());
+    command.args(program.get_args()).env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
+    command
+}
+
+#[test]
+fn a_limit_of_file_sizes_below_the_segment_is_a_clear_error_and_nothing_is_left_behind() {
+    let cluster = Cluster::builder().k(8 * MIB).create();
+    for blocks in [0, 8, 2048] {
+        let output = with_file_limit(blocks, &cluster.command(0)).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        println!("{}: {said}", output.status);
+        assert_eq!(output.status.code(), Some(IO_ERROR), "{said}");
+        for word in [cluster.name(), "ulimit -f", "LimitFSIZE=", &format!("files of {} bytes", blocks * 512)] {
+            assert!(said.contains(word), "{said:?} does not say {word:?}");
+        }
+        assert_eq!(cluster.leftovers(), Vec::<std::path::PathBuf>::new());
+    }
+}
+
+#[test]
+fn programs_that_may_write_no_large_file_say_so_and_leave_nothing_behind() {
+    let cluster = Cluster::builder().k(MIB).start();
+    cluster.start_agents();
+    // What zstd cannot make small.
+    let memory: Vec<u8> = (0..MIB / 8).flat_map(|word| noise(word).to_le_bytes()).collect();
+    support::client(&cluster).write(0, &memory).unwrap();
+    let dsmctl = |line: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dsmctl"));
+        command.arg("--config").arg(cluster.config_path()).args(line.split_whitespace());
+        command
+    };
+    let output = cluster.directory().join("out.dsnap");
+    let create = with_file_limit(64, dsmctl("snapshot create --output").arg(&output)).output().unwrap();
+    let said = String::from_utf8_lossy(&create.stderr);
+    assert_eq!(create.status.code(), Some(IO_ERROR), "{said}");
+    assert!(said.contains("ulimit -f"), "{said}");
+    let mut master = cluster.snapshot_command(0);
+    let create = with_file_limit(64, master.arg("create")).output().unwrap();
+    let said = String::from_utf8_lossy(&create.stderr);
+    assert_eq!(create.status.code(), Some(IO_ERROR), "{said}");
+    assert!(said.contains("LimitFSIZE="), "{said}");
+    assert!(!output.exists() && cluster.partials().is_empty() && cluster.snapshots().is_empty());
+
+    let file = std::fs::File::create(cluster.directory().join("memory")).unwrap();
+    let read = with_file_limit(64, &dsmctl("read 0 1MiB")).stdout(file).output().unwrap();
+    let said = String::from_utf8_lossy(&read.stderr);
+    assert_eq!(read.status.code(), Some(IO_ERROR), "{said}");
+    assert!(said.contains("standard output") && said.contains("ulimit -f"), "{said}");
+}
+
+/// A number without a pattern that compression would find.
+fn noise(seed: u64) -> u64 {
+    let mixed = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}

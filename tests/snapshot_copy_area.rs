@@ -6,9 +6,14 @@
 
 mod support;
 
+use dsm::Client;
+use dsm::client::DataPath;
+use nix::sys::resource::{Resource, setrlimit};
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use support::cgroup::MemoryGroup;
 use support::namespace::{Mounted, entered};
 use support::restores::PATIENCE;
 use support::snapshots::{PAGE_BYTES, names};
@@ -118,4 +123,86 @@ fn a_copy_area_with_room_for_the_write_load_holds_the_pages_and_is_given_back() 
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(copy_area(&cluster, 1), 0);
     assert!(cluster.export(&cluster.snapshots()[0]) == memory, "the snapshot shows what was written after its cut");
+}
+
+/// What a local writer of a process of its own has in its environment: the most bytes of a file of its.
+const FILE_LIMIT: &str = "DSM_TEST_FILE_LIMIT";
+
+/// Not a test by itself: the body of the processes of [`overwrites_locally`].
+#[test]
+fn local_writer_process() {
+    let Ok(limit) = std::env::var(FILE_LIMIT) else { return };
+    if let Ok(limit) = limit.parse() {
+        setrlimit(Resource::RLIMIT_FSIZE, limit, limit).unwrap();
+    }
+    let client = Client::new(&dsm::config::Config::load(&dsm::config::Config::find(None)).unwrap());
+    assert_eq!(client.data_path(0).unwrap(), DataPath::Local);
+    for address in (0..client.size()).step_by(1 << 20) {
+        client.fill(address, 1 << 20, 2).unwrap();
+    }
+}
+
+/// Has a program that uses the memory locally overwrite all of it, started by `command`, and checks that it lives.
+fn overwrites_locally(cluster: &Cluster, mut command: Command, file_limit: &str) {
+    command.args(["--exact", "local_writer_process", "--nocapture"]);
+    command.env("DSM_CONFIG", cluster.config_path()).env(FILE_LIMIT, file_limit);
+    let output = command.output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{}: {said}", output.status);
+    assert!(output.status.success() && said.contains("1 passed"), "the writer died: {}", output.status);
+}
+
+/// Begins a snapshot of `cluster`, whose master stands still once the cut was made.
+fn begin_snapshot(cluster: &Cluster) -> support::agents::Master {
+    let master = cluster.spawn_master(&[], &[("DSM_TEST_STOP_AT", "cut")]);
+    master.wait_until_stopped();
+    master
+}
+
+#[test]
+fn a_local_writer_that_may_make_no_file_ends_the_snapshot_and_not_itself() {
+    let cluster = Cluster::builder().k(4 << 20).local().start();
+    cluster.start_agents();
+    cluster.write_all(&vec![1; 4 << 20]);
+    let master = begin_snapshot(&cluster);
+    overwrites_locally(&cluster, Command::new(std::env::current_exe().unwrap()), "0");
+    master.go_on();
+    master.wait().fails(69, &["abandoned"]);
+    assert!(cluster.read_all() == vec![2; 4 << 20]);
+    wait_for("the copy area is empty", PATIENCE, || copy_area(&cluster, 0) == 0);
+}
+
+#[test]
+fn the_pages_that_a_local_writer_saves_are_the_memory_of_the_agent() {
+    const MEMORY: usize = 64 << 20;
+    // For the program itself; a fraction of what it overwrites.
+    let Some(group) = MemoryGroup::new(24 << 20) else { return };
+    let cluster = Cluster::builder().k(MEMORY as u64).local().start();
+    cluster.start_agents();
+    cluster.write_all(&vec![1; MEMORY]);
+    let master = begin_snapshot(&cluster);
+    overwrites_locally(&cluster, group.command(std::env::current_exe().unwrap()), "unlimited");
+    assert_eq!(copy_area(&cluster, 0), MEMORY as u64, "every page was saved");
+    master.go_on();
+    let run = master.wait();
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(cluster.export(&cluster.snapshots()[0]) == vec![1; MEMORY], "the snapshot shows what came after it");
+    assert!(cluster.read_all() == vec![2; MEMORY]);
+}
+
+#[test]
+fn a_stopped_agent_holds_a_local_writer_up_for_a_moment_only() {
+    const MEMORY: u64 = 32 << 20;
+    let cluster = Cluster::builder().k(MEMORY).local().start();
+    cluster.start_agents();
+    cluster.write_all(&vec![1; usize::try_from(MEMORY).unwrap()]);
+    let master = begin_snapshot(&cluster);
+    // It has begun to allocate.
+    wait_for("pages are allocated", PATIENCE, || copy_area(&cluster, 0) > 0);
+    cluster.agent(0).signal(nix::sys::signal::Signal::SIGSTOP);
+    wait_for("the agent is stopped", PATIENCE, || support::process::state(cluster.agent(0).pid()) == 'T');
+    overwrites_locally(&cluster, Command::new(std::env::current_exe().unwrap()), "unlimited");
+    cluster.agent(0).signal(nix::sys::signal::Signal::SIGCONT);
+    master.go_on();
+    master.wait().fails(69, &["abandoned"]);
 }

@@ -6,6 +6,7 @@ use crate::config::ConfigError;
 use crate::layout::OutsideMemory;
 use crate::protocol::Code;
 use crate::snapshot::{AgentError, CreateError, DirectoryError, Interruption, ReadError, RestoreError};
+use crate::sys::file_size;
 use std::{fmt, io};
 
 /// Exit codes, as sysexits(3) names them.
@@ -48,7 +49,7 @@ pub(super) enum Failure {
     #[error("cannot open {path}: {error}")]
     NoInput { path: String, error: io::Error },
     /// A local file or stream failed.
-    #[error("{name}: {error}")]
+    #[error("{name}: {error}{}", advice(.error))]
     InputOutput { name: String, error: io::Error },
     /// Whoever read standard output has gone. Not worth a word.
     #[error("standard output is closed")]
@@ -151,6 +152,14 @@ pub(super) struct OfTotal(Option<u64>);
 impl fmt::Display for OfTotal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |bytes| write!(formatter, " of {bytes}"))
+    }
+}
+
+/// What the user can do about a file or stream that failed.
+fn advice(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::FileTooLarge => format!(": {}", file_size::WAY_OUT),
+        _ => String::new(),
     }
 }
 

@@ -28,6 +28,7 @@ mod table;
 mod value;
 mod write;
 
+use crate::sys::file_size;
 use arguments::{Arguments, Command, Configuration, Memory};
 use clap::CommandFactory;
 use failure::{Failure, exit};
@@ -38,6 +39,7 @@ use std::process::ExitCode;
 /// Runs dsmctl with the arguments of this process. The exit code is one of those in dsmctl(1).
 #[must_use]
 pub fn main() -> ExitCode {
+    file_size::ignore_signal();
     let arguments = match Arguments::read(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -128,18 +128,18 @@ impl Shared {
         let mut bytes: Page = [0; page_size()];
         self.mapping.copy_out(self.geometry.data + page * page_size(), &mut bytes);
         let place =
-            if bytes == ZERO_PAGE { Some(ZEROS) } else { self.copy_aside(&bytes).map(|slot| slot + FIRST_SLOT) };
+            if bytes == ZERO_PAGE { Ok(ZEROS) } else { self.copy_aside(&bytes, number).map(|slot| slot + FIRST_SLOT) };
         match place {
             // A reader that was faster has read the page where it stands: then the copy is not needed.
-            Some(place) => {
+            Ok(place) => {
                 let _ =
                     word.compare_exchange(found, u64::from(number) << 32 | place, Ordering::AcqRel, Ordering::Relaxed);
             }
-            None => {
+            Err(cause) => {
                 if self.change_gate(Gate::Cut(number), Gate::Open) {
                     ::log::error!(
-                        "{}: the snapshot under way was abandoned, for its copy area has no room: writers go on. Raise \
-                         snapshot.copy_area in mcomp.cfg, or make room in /dev/shm",
+                        "{}: the snapshot under way was abandoned, for its copy area has no room ({cause}): writers go on. \
+                         Raise snapshot.copy_area in mcomp.cfg, or make room in /dev/shm",
                         self.name
                     );
                 }

@@ -1,6 +1,7 @@
 //! Why a segment cannot be opened.
 
 use super::geometry::{PARTICIPANTS, WORKERS};
+use crate::sys::file_size;
 use nix::errno::Errno;
 
 /// Why a segment cannot be opened, or a worker not be had. Each message says what to do.
@@ -43,6 +44,22 @@ pub enum SegmentError {
         overhead: u64,
         /// Bytes that are free.
         free: u64,
+    },
+    /// The process may not make a file that large.
+    #[error(
+        "{name} needs {needed} bytes (k and {overhead} bytes of tables), but this process may make files of {limit} bytes at \
+         most: make k smaller, or {}",
+        file_size::WAY_OUT
+    )]
+    FileLimit {
+        /// The object's name.
+        name: String,
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes of that beyond k.
+        overhead: u64,
+        /// Bytes that are allowed.
+        limit: u64,
     },
     /// The object belongs to another user.
     #[error(

@@ -8,6 +8,7 @@ use super::shared::Shared;
 use super::superblock::{self, Field, Identity, State, Verdict};
 use super::{Segment, SegmentError, local};
 use crate::layout::Layout;
+use crate::sys::file_size;
 use crate::sys::mapping::Mapping;
 use crate::sys::ofd;
 use crate::sys::own_file::OwnFile;
@@ -275,10 +276,14 @@ fn make(
             for lock in 0..LOCKS {
                 let _ = Semaphore::unlink(&semaphore_name(&name, lock));
             }
+            let overhead = overhead(identity.k);
+            let needed = identity.k + overhead;
             Err(match error {
                 SegmentError::System { source: Errno::ENOSPC, .. } => {
-                    let overhead = overhead(identity.k);
-                    SegmentError::NoRoom { name, needed: identity.k + overhead, overhead, free }
+                    SegmentError::NoRoom { name, needed, overhead, free }
+                }
+                SegmentError::System { source: Errno::EFBIG, .. } => {
+                    SegmentError::FileLimit { name, needed, overhead, limit: file_size::limit() }
                 }
                 other => other,
             })

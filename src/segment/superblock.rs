@@ -45,6 +45,9 @@ pub(super) enum Field {
     Repaired = 128,
     RedoneWrites = 136,
     CopiesTaken = 144,
+    /// One more than the pages of the copy area that its agent has allocated; zero while none allocates ahead of writers.
+    /// Part of no format: without it, writers allocate what they need.
+    CopiesAllocated = 152,
 }
 
 impl Field {

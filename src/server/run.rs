@@ -10,7 +10,7 @@ use super::{listener, names, patience, start, supervisor};
 use crate::config::{Config, check_capacity, own_index};
 use crate::log::{Destination, Event, OperationLog};
 use crate::segment::{Segment, overhead};
-use crate::sys::{descriptors, listening};
+use crate::sys::{descriptors, file_size, listening};
 use ::log::LevelFilter;
 use clap::Parser;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -28,6 +28,7 @@ const OTHER_DESCRIPTORS: u64 = 48;
 /// The whole of dsmd.
 #[must_use]
 pub fn main() -> ExitCode {
+    file_size::ignore_signal();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return ExitCode::from(answer_usage("dsmd", &error)),

@@ -72,6 +72,7 @@ impl WriteError {
 /// What the operator can do about a system call that failed.
 pub(super) fn way_out(error: ErrorKind) -> &'static str {
     match error {
+        ErrorKind::FileTooLarge => ". Raise the limit of file sizes: ulimit -f, or LimitFSIZE= of the unit",
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             ". Make room, keep fewer snapshots, or name a larger place in mcomp.cfg (snapshot.directory)"
         }

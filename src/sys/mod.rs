@@ -3,6 +3,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod descriptors;
+pub(crate) mod file_size;
 #[cfg(test)]
 pub(crate) mod forked;
 pub(crate) mod incoming;

@@ -4,6 +4,7 @@
 
 pub mod agents;
 pub mod block;
+pub mod cgroup;
 pub mod clients;
 pub mod cluster;
 pub mod dsmctl;

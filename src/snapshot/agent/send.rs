@@ -9,6 +9,7 @@ use crate::layout::PAGE;
 use crate::segment::{CUT_RUN, Claim, Cut, CutGone, CutPages, Page, Segment};
 use crate::sys::priority;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How much nicer a thread that sends a cut is than writers, who were made to wait for it and shall not wait again for a
@@ -21,7 +22,13 @@ impl Session<'_> {
     pub(super) fn send_cut(&mut self, claim: &mut Claim, cut: Cut, pause: Duration, id: &str) -> Result<(), End> {
         phase::reached(Phase::Cut);
         let segment = claim.segment();
-        let sent = self.send_frames(&segment, cut, pause);
+        let done = AtomicBool::new(false);
+        let sent = std::thread::scope(|scope| {
+            scope.spawn(|| segment.allocate_copies(cut, &done));
+            let sent = self.send_frames(&segment, cut, pause);
+            done.store(true, Ordering::Relaxed);
+            sent
+        });
         let copied = claim.end_cut(cut).map_err(End::failed)?;
         let bytes = sent?;
         check_in_use(&segment)?;

@@ -6,7 +6,7 @@ use super::arguments::{Arguments, Command};
 use super::failure::Failure;
 use crate::config::{Config, own_index};
 use crate::log::{Destination, Event};
-use crate::sys::listening;
+use crate::sys::{file_size, listening};
 use ::log::LevelFilter;
 use clap::Parser;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -24,6 +24,7 @@ const IDLE: Duration = Duration::from_secs(30);
 /// The whole of dsm-snapshot.
 #[must_use]
 pub fn main() -> ExitCode {
+    file_size::ignore_signal();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return ExitCode::from(crate::server::answer_usage("dsm-snapshot", &error)),
