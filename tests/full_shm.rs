@@ -8,6 +8,7 @@
 mod support;
 
 use std::process::{Command, Output};
+use support::cgroup::MemoryGroup;
 use support::{Cluster, namespace};
 
 /// Exit codes of sysexits(3).
@@ -136,4 +137,48 @@ fn programs_that_may_write_no_large_file_say_so_and_leave_nothing_behind() {
 fn noise(seed: u64) -> u64 {
     let mixed = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+/// Runs dsmctl's check of the cluster's configuration in `group`.
+fn check_in(group: &MemoryGroup, cluster: &Cluster) -> String {
+    let mut command = group.command(env!("CARGO_BIN_EXE_dsmctl"));
+    let output = command.arg("--config").arg(cluster.config_path()).args(["config", "check"]).output().unwrap();
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_limit_of_memory_below_the_segment_is_a_clear_error_and_nothing_is_left_behind() {
+    let cluster = Cluster::builder().k(64 * MIB).create();
+    let Some(group) = MemoryGroup::new(72 * MIB) else { return };
+    let dsmd = cluster.command(0);
+    let mut command = group.command(dsmd.get_program());
+    let output = command.args(dsmd.get_args()).env_remove("NOTIFY_SOCKET").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    println!("{}: {said}", output.status);
+    assert_eq!(output.status.code(), Some(CONFIG), "{said}");
+    for word in [cluster.name(), "dsmtest-", "MemoryMax=", &(72 * MIB).to_string()] {
+        assert!(said.contains(word), "{said:?} does not say {word:?}");
+    }
+    assert_eq!(cluster.leftovers(), Vec::<std::path::PathBuf>::new());
+    let checked = check_in(&group, &cluster);
+    assert!(checked.contains("warning: ") && checked.contains("mcomp.cfg:2:5: a segment of this k needs"), "{checked}");
+}
+
+#[test]
+fn a_segment_starts_in_the_least_memory_that_is_said_to_be_needed() {
+    let cluster = Cluster::builder().k(64 * MIB).create();
+    let needed = 64 * MIB + dsm::segment::overhead(64 * MIB) + dsm::segment::OWN_MEMORY;
+    let Some(group) = MemoryGroup::new(needed.next_multiple_of(4096)) else { return };
+    assert_eq!(check_in(&group, &cluster), "");
+    let dsmd = cluster.command(0);
+    let mut command = group.command(dsmd.get_program());
+    let mut child = command.args(dsmd.get_args()).env_remove("NOTIFY_SOCKET").spawn().unwrap();
+    support::wait_for("it listens, or ends", support::wire::PATIENCE, || {
+        std::net::TcpStream::connect(cluster.address(0)).is_ok() || child.try_wait().unwrap().is_some()
+    });
+    assert_eq!(child.try_wait().unwrap(), None, "it ended");
+    // All of the memory is there: a change of it takes no more.
+    support::client(&cluster).fill(0, 1 << 20, 7).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

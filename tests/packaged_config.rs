@@ -21,7 +21,7 @@ fn uncommented() -> String {
 #[test]
 fn the_packaged_file_is_one_server_that_only_this_machine_reaches() {
     let config = parse(PACKAGED);
-    assert_eq!((config.layout.n(), config.layout.k()), (1, 64 << 20));
+    assert_eq!((config.layout.n(), config.layout.k()), (1, 32 << 20));
     assert_eq!(config.layout.addresses(), ["127.0.0.1:7411"]);
     assert!(config.untrusted_address(0).is_none());
     assert!(!config.security.trusted_network);
@@ -48,4 +48,10 @@ fn the_example_of_three_machines_in_the_packaged_file_is_good() {
         .filter(|line| ["[[server]]", "address = "].iter().any(|start| line.starts_with(start)));
     let example = example.collect::<Vec<_>>().join("\n");
     assert_eq!(parse(&format!("k = 4096\nn = 3\n{example}")).layout.n(), 3);
+}
+
+#[test]
+fn the_packaged_memory_fits_the_shared_memory_of_a_container_and_leaves_a_quarter_for_snapshots() {
+    let k = parse(PACKAGED).layout.k();
+    assert!(k + dsm::segment::overhead(k) <= (64 << 20) / 4 * 3, "{k}");
 }

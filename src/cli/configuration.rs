@@ -9,6 +9,7 @@ use super::session::load;
 use super::table::{self, Align};
 use crate::config::{Config, IdentityError, OperationLogMode, Origin, check_capacity, own_index};
 use crate::segment;
+use crate::sys::memory_limit;
 use serde_json::{Value, json};
 
 /// Checks the file, and this machine if it is in the map. What only dsmd refuses is a warning here: the file may be on
@@ -41,7 +42,7 @@ pub(super) fn check(global: &Global) -> Result<(), Failure> {
 
 /// What is no mistake in the file, and yet stands in the way of dsmd or of clients.
 fn warnings(config: &Config) -> Vec<String> {
-    untrusted(config).into_iter().chain(unresolved(config)).chain(log_directory(config)).collect()
+    untrusted(config).into_iter().chain(unresolved(config)).chain(log_directory(config)).chain(memory(config)).collect()
 }
 
 /// The first address that dsmd will refuse, and how many more there are: all have one cause.
@@ -77,6 +78,22 @@ fn log_directory(config: &Config) -> Option<String> {
     let directory = directory.display();
     Some(format!(
         "{place}: the operation log is to be in {directory}, which is no folder on this machine: create it where dsmd runs"
+    ))
+}
+
+/// A k that is more than the memory that a process here may use. A server of this machine may have a limit of its own, and
+/// its segment may be there already.
+fn memory(config: &Config) -> Option<String> {
+    let k = config.layout.k();
+    let needed = k.saturating_add(segment::overhead(k)).saturating_add(segment::OWN_MEMORY);
+    let is_here = matches!(own_index(config, None), Ok(_) | Err(IdentityError::Several { .. }));
+    let limit = memory_limit::of_this_process().filter(|limit| is_here && limit.bytes < needed)?;
+    Some(format!(
+        "{}: a segment of this k needs {needed} bytes of memory with its tables and dsmd, but {} allows {} bytes: a dsmd with \
+         this limit cannot make one. Make k smaller, or allow more (MemoryMax= of the unit, the memory of the container)",
+        place(config, "k"),
+        limit.source,
+        limit.bytes
     ))
 }
 

@@ -45,6 +45,24 @@ pub enum SegmentError {
         /// Bytes that are free.
         free: u64,
     },
+    /// The process would be killed while it allocates.
+    #[error(
+        "{name} needs {needed} bytes of memory (k, {overhead} bytes of tables, and some for dsmd itself), but dsmd may use \
+         {limit} bytes, as {source_of_limit} says: make k smaller, or allow more (MemoryMax= of the unit, the memory of the \
+         container)"
+    )]
+    MemoryLimit {
+        /// The object's name.
+        name: String,
+        /// Bytes that are needed.
+        needed: u64,
+        /// Bytes of that for tables.
+        overhead: u64,
+        /// Bytes that are allowed.
+        limit: u64,
+        /// A file of a control group, or what the machine has.
+        source_of_limit: String,
+    },
     /// The process may not make a file that large.
     #[error(
         "{name} needs {needed} bytes (k and {overhead} bytes of tables), but this process may make files of {limit} bytes at \

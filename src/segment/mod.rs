@@ -32,7 +32,7 @@ pub use geometry::{CLIENT_WORKERS, SESSIONS, WORKERS, overhead};
 pub use intent::Mark;
 pub use local::generation;
 pub use names::Names;
-pub use open::{Found, Opened, Start};
+pub use open::{Found, OWN_MEMORY, Opened, Start};
 pub use restoration::Restoration;
 pub use session::SessionEntry;
 pub use worker::Worker;

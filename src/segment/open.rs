@@ -10,6 +10,7 @@ use super::{Segment, SegmentError, local};
 use crate::layout::Layout;
 use crate::sys::file_size;
 use crate::sys::mapping::Mapping;
+use crate::sys::memory_limit;
 use crate::sys::ofd;
 use crate::sys::own_file::OwnFile;
 use crate::sys::semaphore::Semaphore;
@@ -26,6 +27,10 @@ use std::sync::{Arc, Mutex};
 
 /// Bytes allocated between two reports of progress.
 const ALLOCATION_STEP: usize = 64 << 20;
+
+/// Bytes that a server needs beside its segment to start: stacks, tables, code, and what the kernel keeps for its files.
+/// It was measured to take 1.5 MiB of a control group, and takes more with its first connections.
+pub const OWN_MEMORY: u64 = 4 << 20;
 
 /// What a server found under its segment's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -280,7 +285,7 @@ fn make(
             let needed = identity.k + overhead;
             Err(match error {
                 SegmentError::System { source: Errno::ENOSPC, .. } => {
-                    SegmentError::NoRoom { name, needed, overhead, free }
+                    SegmentError::NoRoom { name, needed, overhead, free: free.unwrap_or(0) }
                 }
                 SegmentError::System { source: Errno::EFBIG, .. } => {
                     SegmentError::FileLimit { name, needed, overhead, limit: file_size::limit() }
@@ -299,6 +304,7 @@ fn allocate(
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<(), SegmentError> {
     nix::unistd::ftruncate(file, 0).map_err(SegmentError::system("empty", name))?;
+    check_room(name, geometry.k as u64)?;
     let head = superblock::unfinished_head();
     // So few bytes are written wholly or not at all.
     nix::sys::uio::pwrite(file, &head, 0).map_err(SegmentError::system("begin", name))?;
@@ -321,9 +327,26 @@ fn allocate(
     Ok(())
 }
 
-/// Bytes that /dev/shm could still give.
-fn free_room() -> u64 {
-    nix::sys::statvfs::statvfs("/dev/shm").map_or(0, |fs| fs.blocks_available() * fs.fragment_size())
+/// Refuses a segment that cannot be had before anything is allocated: the memory that a start in vain takes is missing
+/// elsewhere, and a process over the limit of its control group is killed without a word.
+fn check_room(name: &str, k: u64) -> Result<(), SegmentError> {
+    let (name, overhead) = (name.to_owned(), overhead(k));
+    let needed = k + overhead + OWN_MEMORY;
+    if let Some(limit) = memory_limit::of_this_process().filter(|limit| limit.bytes < needed) {
+        let (limit, source_of_limit) = (limit.bytes, limit.source);
+        return Err(SegmentError::MemoryLimit { name, needed, overhead, limit, source_of_limit });
+    }
+    let (needed, free) = (k + overhead, free_room());
+    if free.is_some_and(|free| free < needed) {
+        return Err(SegmentError::NoRoom { name, needed, overhead, free: free.unwrap_or(0) });
+    }
+    Ok(())
+}
+
+/// Bytes that /dev/shm could still give; `None` where it has no limit, or does not say.
+fn free_room() -> Option<u64> {
+    let system = nix::sys::statvfs::statvfs("/dev/shm").ok().filter(|system| system.blocks() > 0)?;
+    Some(system.blocks_available() * system.fragment_size())
 }
 
 fn map(file: impl AsFd, geometry: &Geometry, name: &str) -> Result<Mapping, SegmentError> {

@@ -41,7 +41,8 @@ impl Failure {
             Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) => 78,
             Self::Segment(error) => match error {
                 SegmentError::InUse { .. } => 69,
-                SegmentError::Mismatch { .. } | SegmentError::TooLarge { .. } => 78,
+                // A limit of memory is the same a second later, as a k that is too large.
+                SegmentError::Mismatch { .. } | SegmentError::TooLarge { .. } | SegmentError::MemoryLimit { .. } => 78,
                 SegmentError::NotOurs { .. } | SegmentError::System { source: Errno::EACCES | Errno::EPERM, .. } => 77,
                 _ => 74,
             },

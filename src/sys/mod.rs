@@ -9,6 +9,7 @@ pub(crate) mod forked;
 pub(crate) mod incoming;
 pub(crate) mod listening;
 pub(crate) mod mapping;
+pub(crate) mod memory_limit;
 pub(crate) mod ofd;
 pub(crate) mod own_file;
 pub(crate) mod priority;

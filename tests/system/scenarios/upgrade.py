@@ -35,6 +35,7 @@ PARTIAL = "[Service]\nExecStart=\nExecStart=/usr/sbin/dsm-snapshot create --allo
 
 
 def scenario(lab):
+    an_upgrade_keeps_an_unchanged_configuration(lab)
     units = start(lab)
     one, two = units
     kept = memory.Kept(one)
@@ -62,6 +63,25 @@ def scenario(lab):
     lab.step("a purge ends running instances, and leaves nothing where there are no snapshots")
     purge(two)
     two.run(f"test -e {SNAPSHOTS}", status=1)
+
+
+def an_upgrade_keeps_an_unchanged_configuration(lab):
+    lab.step("an upgrade with mcomp.cfg as the older package has it asks nothing and keeps it, with its k and the memory")
+    machine = lab.machine()
+    lab.install(machine, lab.packages_before())
+    kept = memory.Kept(machine)
+    before = machine.read("sha256sum /etc/mcomp.cfg")
+    k = memory.servers(machine)[0]["k"]
+    lab.install(machine)
+    expect(machine.read("sha256sum /etc/mcomp.cfg") == before, "the upgrade changed mcomp.cfg")
+    machine.run("ls /etc/mcomp.cfg.*", status=2)
+    service.expect_state(machine, "dsmd", "active")
+    expect(memory.servers(machine)[0]["k"] == k, f"the upgrade changed k, which was {k}")
+    kept.expect("after the upgrade of an unchanged mcomp.cfg")
+    lab.step("after a purge a new installation has the mcomp.cfg of its own package")
+    machine.run("apt-get purge --yes dsmd dsmctl && test ! -e /etc/mcomp.cfg")
+    lab.install(machine)
+    machine.run("cmp /etc/mcomp.cfg /usr/share/dsmctl/mcomp.cfg && dsmctl ping")
 
 
 def start(lab):
@@ -151,7 +171,7 @@ def take_snapshot(machine):
 
 def a_removal_keeps_the_memory(lab, machine, kept):
     lab.step("a removal keeps memory, snapshots and mcomp.cfg")
-    list_files = f"find /dev/shm -user dsm | sort; sha256sum {SNAPSHOTS}/* /etc/mcomp.cfg; wc --lines {LOGS}/*"
+    list_files = f"find /dev/shm -user dsm -not -name '*.kept' | sort; sha256sum {SNAPSHOTS}/* /etc/mcomp.cfg; wc --lines {LOGS}/*"
     before = machine.read(list_files)
     machine.run("apt-get remove --yes dsmd dsmctl")
     expect_nothing_runs(machine)

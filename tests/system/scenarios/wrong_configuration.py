@@ -36,8 +36,8 @@ def scenario(lab):
     machine.write(CONFIG, with_k(good, TOO_LARGE))
     it_does_not_start(machine, "dsmd", complaints(machine))
     lab.step("another k than the memory has: dsmd does not start, and leaves the memory alone")
-    machine.write(CONFIG, with_k(good, "32MiB"))
-    it_does_not_start(machine, "dsmd", ["dsm.0 does not fit: k is 67108864, expected 33554432"])
+    machine.write(CONFIG, with_k(good, "16MiB"))
+    it_does_not_start(machine, "dsmd", ["dsm.0 does not fit: k is 33554432, expected 16777216"])
     lab.step("put right, dsmd starts and has its memory")
     machine.write(CONFIG, good)
     machine.run("systemctl restart dsmd")
@@ -51,7 +51,7 @@ def edit(text, old, new):
 
 
 def with_k(good, k):
-    return edit(good, 'k = "64MiB"', f'k = "{k}"')
+    return edit(good, 'k = "32MiB"', f'k = "{k}"')
 
 
 def with_log(good, operations):
