@@ -227,6 +227,20 @@ fn config_check_says_ok_and_show_says_where_values_come_from() {
 }
 
 #[test]
+fn config_check_warns_of_a_file_that_the_services_cannot_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    for (mode, warns) in [(0o600, true), (0o640, true), (0o644, false), (0o604, false)] {
+        std::fs::set_permissions(folder.path("mcomp.cfg"), std::fs::Permissions::from_mode(mode)).unwrap();
+        let run = folder.dsmctl("config check");
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let warning = format!("warning: mcomp.cfg: the mode of this file is {mode:04o}");
+        let complete = run.stderr.contains(&warning) && run.stderr.contains("chmod 644 mcomp.cfg");
+        assert!(if warns { complete } else { run.stderr.is_empty() }, "{mode:o}: {}", run.stderr);
+    }
+}
+
+#[test]
 fn a_reader_that_has_gone_is_no_error() {
     let folder = Folder::new();
     let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("dsmctl"))

@@ -10,7 +10,17 @@ use super::table::{self, Align};
 use crate::config::{Config, IdentityError, OperationLogMode, Origin, check_capacity, own_index};
 use crate::segment;
 use crate::sys::memory_limit;
+use nix::unistd::Group;
 use serde_json::{Value, json};
+use std::os::unix::fs::MetadataExt;
+
+/// The bits of a file's mode: those that chmod(1) sets, and those that let others read.
+const MODE: u32 = 0o7777;
+const READABLE_BY_GROUP: u32 = 0o040;
+const READABLE_BY_OTHERS: u32 = 0o004;
+
+/// The group of the packaged units.
+const GROUP_OF_SERVICES: &str = "dsm";
 
 /// Checks the file, and this machine if it is in the map. What only dsmd refuses is a warning here: the file may be on
 /// its way to other machines.
@@ -42,7 +52,13 @@ pub(super) fn check(global: &Global) -> Result<(), Failure> {
 
 /// What is no mistake in the file, and yet stands in the way of dsmd or of clients.
 fn warnings(config: &Config) -> Vec<String> {
-    untrusted(config).into_iter().chain(unresolved(config)).chain(log_directory(config)).chain(memory(config)).collect()
+    untrusted(config)
+        .into_iter()
+        .chain(unresolved(config))
+        .chain(log_directory(config))
+        .chain(unreadable(config))
+        .chain(memory(config))
+        .collect()
 }
 
 /// The first address that dsmd will refuse, and how many more there are: all have one cause.
@@ -78,6 +94,21 @@ fn log_directory(config: &Config) -> Option<String> {
     let directory = directory.display();
     Some(format!(
         "{place}: the operation log is to be in {directory}, which is no folder on this machine: create it where dsmd runs"
+    ))
+}
+
+/// A file that the services of the package cannot read. Root can, and would find it good.
+fn unreadable(config: &Config) -> Option<String> {
+    let status = std::fs::metadata(&config.path).ok()?;
+    let group = || Group::from_gid(status.gid().into()).ok().flatten();
+    let is_services = || group().is_some_and(|group| group.name == GROUP_OF_SERVICES);
+    if status.mode() & READABLE_BY_OTHERS != 0 || status.mode() & READABLE_BY_GROUP != 0 && is_services() {
+        return None;
+    }
+    let (path, mode) = (config.path.display(), status.mode() & MODE);
+    Some(format!(
+        "{path}: the mode of this file is {mode:04o}, with which dsmd, dsm-snapshot and programs of other users may not read \
+         it: chmod 644 {path}. It holds no secrets"
     ))
 }
 
