@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
-use support::{Cluster, client, wait_for};
+use support::{Cluster, client, namespace, wait_for};
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -82,5 +82,43 @@ fn an_index_outside_the_map_is_a_mistake_of_the_command_line() {
             .unwrap();
         assert_eq!(output.status.code(), Some(64), "{}", text(&output));
         assert!(text(&output).starts_with("dsmd: ") && text(&output).contains(said), "{}", text(&output));
+    }
+}
+
+#[test]
+fn a_dsmd_that_is_killed_while_it_starts_leaves_no_name_but_those_that_are_documented() {
+    // A /dev/shm of its own: any program may make semaphores in the machine's.
+    if !namespace::entered("a_dsmd_that_is_killed_while_it_starts_leaves_no_name_but_those_that_are_documented") {
+        return;
+    }
+    let _shared_memory = namespace::Mounted::new(64 << 20, Path::new("/dev/shm"));
+    let cluster = Cluster::builder().create();
+    let (object, semaphore) = (format!("{}.0", cluster.name()), format!("sem.{}.0.", cluster.name()));
+    let names = || {
+        let entries = std::fs::read_dir("/dev/shm").unwrap().flatten();
+        entries.map(|entry| entry.file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    for round in 0..40 {
+        let mut child = cluster.command(0).spawn().unwrap();
+        // It is seen while it makes them, and killed in another moment of that each time.
+        let mut most = 0;
+        while most < 1 + round % 70 {
+            let found = names();
+            let unknown = found.iter().find(|name| !name.starts_with(&object) && !name.starts_with(&semaphore));
+            if let Some(name) = unknown {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("round {round}: {name} is not among the names of the manual");
+            }
+            most = most.max(found.len());
+            assert!(child.try_wait().unwrap().is_none(), "round {round}: it has ended");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // As dsmd(8) says how to remove a segment.
+        for name in names().iter().filter(|name| name.starts_with(&object) || name.starts_with(&semaphore)) {
+            std::fs::remove_file(Path::new("/dev/shm").join(name)).unwrap();
+        }
+        assert_eq!(names(), <[String; 0]>::default(), "round {round}");
     }
 }

@@ -76,7 +76,9 @@ impl Target {
             }
             (pings, slowest, watchdog.join().unwrap())
         });
-        println!("{name}: {pings} pings of another peer, the slowest took {slowest:?}; the watchdog was silent for {gap:?}");
+        println!(
+            "{name}: {pings} pings of another peer, the slowest took {slowest:?}; the watchdog was silent for {gap:?}"
+        );
         assert!(slowest < LONGEST, "{name}: a ping took {slowest:?}");
         assert!(gap < LONGEST, "{name}: the watchdog was silent for {gap:?}");
     }

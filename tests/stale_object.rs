@@ -8,14 +8,18 @@ mod support;
 
 use dsm::Client;
 
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::path::PathBuf;
+use support::stranger::{self, STRANGER};
 use support::{Cluster, client};
 
 const K: u64 = 1 << 20;
 
 /// `EX_CONFIG` of sysexits(3).
 const CONFIG: i32 = 78;
+
+/// `EX_UNAVAILABLE`: what the unit tries again after.
+const UNAVAILABLE: i32 = 69;
 
 fn object(cluster: &Cluster) -> PathBuf {
     PathBuf::from(format!("/dev/shm/{}.0", cluster.name()))
@@ -126,4 +130,97 @@ fn a_segment_survives_a_change_of_the_map_around_it() {
     std::fs::write(&path, more).unwrap();
     cluster.start_server(0);
     assert_eq!(Client::new(&cluster.config()).read(0, 21).unwrap(), b"what was there before");
+}
+
+/// The names of the memory in shared memory: the segment, its copy area, one of its semaphores, and where they are made.
+fn names(cluster: &Cluster) -> [String; 4] {
+    let name = cluster.name();
+    [format!("{name}.0"), format!("{name}.0.copies"), format!("sem.{name}.0.03"), format!("sem.{name}.0.new")]
+}
+
+/// Fails unless dsmd, run by this command, ends with exit code 69, says each of `words`, and leaves only `path`.
+fn assert_unavailable(cluster: &Cluster, mut command: std::process::Command, path: &std::path::Path, words: &[&str]) {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    println!("{}: {said}", output.status);
+    assert_eq!(output.status.code(), Some(UNAVAILABLE), "{said}");
+    for word in words.iter().chain([&path.to_str().unwrap()]) {
+        assert!(said.contains(word), "{said:?} does not say {word:?}");
+    }
+    assert_eq!(cluster.leftovers(), [path]);
+}
+
+#[test]
+fn a_name_that_another_user_has_is_refused_naming_the_file_its_owner_and_the_way_out() {
+    if !stranger::is_possible() {
+        return;
+    }
+    let cluster = Cluster::builder().k(K).create();
+    for name in names(&cluster) {
+        let path = PathBuf::from("/dev/shm").join(name);
+        std::fs::write(&path, [0; 32]).unwrap();
+        for mode in [0o600, 0o666] {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            let (_folder, command) = stranger::command(env!("CARGO_BIN_EXE_dsmd"), &cluster, "--clear-groups");
+            let way_out = format!("{}", path.display());
+            let words = ["user root (uid 0)", &format!("uid {STRANGER}"), "rm ", &way_out];
+            assert_unavailable(&cluster, command, &path, &words);
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn what_is_no_file_is_refused_saying_what_it_is_and_left_alone() {
+    let cluster = Cluster::builder().k(K).create();
+    for name in &names(&cluster)[..2] {
+        let path = PathBuf::from("/dev/shm").join(name);
+        std::fs::create_dir(&path).unwrap();
+        assert_unavailable(&cluster, cluster.command(0), &path, &["is a directory", "remove it"]);
+        std::fs::remove_dir(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_unavailable(&cluster, cluster.command(0), &path, &["is a FIFO", "remove it"]);
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        assert_unavailable(&cluster, cluster.command(0), &path, &["is a symbolic link", "remove it"]);
+        std::fs::remove_file(&path).unwrap();
+    }
+    let path = PathBuf::from("/dev/shm").join(&names(&cluster)[2]);
+    std::fs::create_dir(&path).unwrap();
+    assert_unavailable(&cluster, cluster.command(0), &path, &["is a directory", "remove it"]);
+    std::fs::remove_dir(&path).unwrap();
+}
+
+#[test]
+fn a_semaphore_that_another_user_has_laid_beside_a_segment_is_not_used() {
+    if !stranger::is_possible() {
+        return;
+    }
+    let cluster = used();
+    let path = PathBuf::from("/dev/shm").join(&names(&cluster)[2]);
+    // Opened, it could be cut short by its owner at any time: a SIGBUS for dsmd.
+    chown(&path, Some(STRANGER), None).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
+    cluster.spawn_server(0);
+    let status = cluster.wait(0);
+    let said = cluster.stderr(0);
+    assert_eq!(status.code(), Some(UNAVAILABLE), "{said}");
+    assert!(said.contains(path.to_str().unwrap()) && said.contains(&format!("uid {STRANGER}")), "{said}");
+    std::fs::remove_file(&path).unwrap();
+    cluster.start_server(0);
+    assert_eq!(client(&cluster).read(0, 21).unwrap(), b"what was there before");
+}
+
+#[test]
+fn semaphores_that_are_gone_or_cut_short_are_made_again_and_the_memory_stays() {
+    let cluster = used();
+    let [_, _, semaphore, making] = names(&cluster).map(|name| PathBuf::from("/dev/shm").join(name));
+    std::fs::File::options().write(true).open(&semaphore).unwrap().set_len(0).unwrap();
+    std::fs::remove_file(semaphore.with_extension("40")).unwrap();
+    // What a dsmd leaves that is killed while it makes one.
+    std::fs::write(&making, [0; 7]).unwrap();
+    cluster.start_server(0);
+    assert_eq!(client(&cluster).read(0, 21).unwrap(), b"what was there before");
+    assert_eq!(std::fs::metadata(&semaphore).unwrap().len(), 32);
+    assert!(!making.exists(), "{} is left", making.display());
 }

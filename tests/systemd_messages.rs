@@ -76,3 +76,15 @@ fn a_watchdog_time_of_zero_is_none() {
     service.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.lines().count() < 10, "{said}");
 }
+
+#[test]
+fn a_service_whose_name_in_shared_memory_is_taken_waits_and_starts_when_it_is_free() {
+    let cluster = Cluster::builder().create();
+    let taken = std::path::PathBuf::from(format!("/dev/shm/sem.{}.0.03", cluster.name()));
+    std::fs::create_dir(&taken).unwrap();
+    let service = Service::start(&cluster, "0");
+    let said = service.hear_until("STATUS=waiting");
+    std::fs::remove_dir(&taken).unwrap();
+    assert!(said.contains(taken.to_str().unwrap()), "{said}");
+    service.hear_until("READY=1");
+}

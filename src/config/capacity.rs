@@ -5,7 +5,7 @@ use super::{Config, approximate_size};
 use nix::sys::statvfs::statvfs;
 
 /// Where the operating system keeps shared-memory objects, see `shm_overview(7)`.
-pub const SHARED_MEMORY_DIRECTORY: &str = "/dev/shm";
+pub const SHARED_MEMORY_DIRECTORY: &str = crate::sys::semaphore::DIRECTORY;
 
 /// Checks that shared memory is large enough for a segment of k bytes and `overhead` bytes of tables, where
 /// 0 is a k that is too large for any. What is free

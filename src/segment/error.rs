@@ -1,8 +1,10 @@
 //! Why a segment cannot be opened.
 
 use super::geometry::{PARTICIPANTS, WORKERS};
+use super::names::{Kind, Owner};
 use crate::sys::file_size;
 use nix::errno::Errno;
+use std::path::{Path, PathBuf};
 
 /// Why a segment cannot be opened, or a worker not be had. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -79,20 +81,25 @@ pub enum SegmentError {
         /// Bytes that are allowed.
         limit: u64,
     },
-    /// The object belongs to another user.
-    #[error(
-        "/dev/shm{name} belongs to another user: run dsmd as its owner, or as a member of its group, or remove it and \
-         /dev/shm/sem.{}.* if its memory is not needed", .name.trim_start_matches('/')
-    )]
+    /// The object, its copy area or a semaphore of it belongs to another user.
+    #[error("{} belongs to {owner}, and this process runs as {own}: {}", .path.display(), way_out(.path))]
     NotOurs {
-        /// The object's name.
-        name: String,
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: Owner,
+        /// The user of this process.
+        own: Owner,
     },
-    /// Something that is no shared-memory object has the name.
-    #[error("/dev/shm{name} is a directory, a link or a device, not a shared-memory object: remove it by hand")]
+    /// Something that is no shared-memory object, and no semaphore, has the name of one.
+    #[error("{} is {kind} of {owner}, not a shared-memory object: remove it by hand", .path.display())]
     NotAnObject {
-        /// The object's name.
-        name: String,
+        /// What has the name.
+        path: PathBuf,
+        /// What it is.
+        kind: Kind,
+        /// Whose it is.
+        owner: Owner,
     },
     /// k is more than this machine can map.
     #[error("k is {k} bytes, more than this machine can map: make k smaller")]
@@ -149,4 +156,18 @@ impl SegmentError {
     pub(super) fn system(action: &'static str, name: &str) -> impl FnOnce(Errno) -> Self {
         move |source| Self::System { action, name: name.to_owned(), source }
     }
+}
+
+/// What can be done about a file of another user: only a segment holds what may be needed.
+fn way_out(path: &Path) -> String {
+    let shown = path.display();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if name.starts_with("sem.") || name.ends_with(".copies") {
+        return format!("it holds no memory, and that user or root can remove it (rm {shown})");
+    }
+    format!(
+        "only that user's dsmd can serve its memory; if the memory is not needed, that user or root can remove it (rm -f \
+         {shown} {shown}.copies {}/sem.{name}.*)",
+        path.parent().unwrap_or(path).display()
+    )
 }

@@ -4,7 +4,7 @@ use super::intent::LocalCounter;
 use super::open::attach;
 use super::participant::{Role, SERVER, byte};
 use super::superblock::{Field, has_fingerprint, permission};
-use super::{Segment, SegmentError, WORKERS};
+use super::{Segment, SegmentError, WORKERS, names};
 use crate::layout::{Fingerprint, Layout};
 use crate::protocol::LocalTraffic;
 use crate::sys::{ofd, own_file};
@@ -99,7 +99,7 @@ pub(super) fn check_door(file: BorrowedFd<'_>, name: &str, permission: u64) -> R
     groups.push(getegid());
     let groups: Vec<u32> = groups.into_iter().map(nix::unistd::Gid::as_raw).collect();
     if !is_trusted(&status, geteuid().as_raw(), &groups) {
-        return Err(SegmentError::NotOurs { name: name.to_owned() });
+        return Err(names::not_ours(names::path(name), status.st_uid));
     }
     let mut word = [0; 8];
     pread(file, &mut word, Field::LocalAccess as i64).map_err(failed())?;

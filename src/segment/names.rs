@@ -1,140 +1,207 @@
-//! The names of a segment's objects in /dev/shm, which any program of the same user can remove while a server runs.
+//! The names of a segment in shared memory, and what lies under them.
 //!
-//! An object without a name lives as long as a process has it open, but no other process can open it, and the kernel
-//! gives it no new name: `linkat(2)` refuses a file whose last link is gone. So the server keeps a second name of the
-//! objects that hold data while it runs, and gives a removed first name back from it. The second name ends in
-//! [`KEPT`] and begins as the first: removing `NAME.*`, as the manual says for memory that shall go, removes both.
+//! Any user may make files there, under any name. The directory is sticky: a file can be removed, or another one put in
+//! its place, by its owner, the directory's owner and root only. So a name that was found to be a file of a user who is
+//! trusted stays one, and what is opened by the name after that is that file.
 
-use super::Segment;
+use super::SegmentError;
 use super::geometry::LOCKS;
-use super::open::{copy_area_name, semaphore_name};
-use nix::libc::{dev_t, ino_t};
-use nix::sys::stat::{fstat, lstat};
-use std::io;
-use std::os::fd::AsFd;
+use crate::layout::Layout;
+use crate::sys::semaphore::{self, DIRECTORY, Semaphore};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, open, renameat};
+use nix::libc::{S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
+use nix::sys::stat::{FileStat, Mode, fchmod, lstat};
+use nix::sys::uio::pwrite;
+use nix::unistd::{Uid, User, geteuid, unlink};
+use std::ffi::CString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Where `shm_open(3)` and `sem_open(3)` keep their files.
-const DIRECTORY: &str = "/dev/shm";
+/// What the kernel shows in place of a user that a user namespace does not have, see `user_namespaces(7)`.
+const OVERFLOW_USER: u32 = 65534;
 
-/// What the second name of an object ends in.
-const KEPT: &str = ".kept";
+/// Users in the first user namespace, in which every user has a name of its own: the third number of its map.
+const ALL_USERS: &str = "4294967295";
 
-/// What was found of the names that other processes open a segment by.
+/// The mode of everything here: for the owner and its group.
+pub(super) const MODE: Mode = Mode::from_bits_truncate(0o660);
+
+/// The name of the shared-memory object of server `index`, as `shm_open(3)` takes it: with its slash.
+pub(super) fn object(layout: &Layout, index: u32) -> String {
+    format!("/{}.{index}", layout.name())
+}
+
+/// The name of the copy area of the object `name`.
+pub(super) fn copy_area(name: &str) -> String {
+    format!("{name}.copies")
+}
+
+/// The file of the object or copy area `name`.
+pub(super) fn path(name: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(name.trim_start_matches('/'))
+}
+
+/// The name of the semaphore of lock `lock` of the object `name`, as `sem_open(3)` takes it.
+fn semaphore(name: &str, lock: usize) -> CString {
+    // Neither a layout's name nor a number has a zero byte; an empty name would be refused by the kernel.
+    CString::new(format!("{name}.{lock:02}")).unwrap_or_default()
+}
+
+/// The file of that semaphore, as `sem_overview(7)` says.
+pub(super) fn semaphore_path(name: &str, lock: usize) -> PathBuf {
+    path(&format!("/sem.{}.{lock:02}", name.trim_start_matches('/')))
+}
+
+/// Where a semaphore is made before it gets its name. One server at a time makes those of `name`, and what it leaves when it
+/// is killed goes with the names of the others, or with the next semaphore that is made.
+fn semaphore_in_the_making(name: &str) -> PathBuf {
+    path(&format!("/sem.{}.new", name.trim_start_matches('/')))
+}
+
+/// Whose a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Names {
-    /// All are there.
-    Whole,
-    /// A name was gone and is there again.
-    GivenBack,
-    /// The memory has its name, but its copy area or a semaphore has none: no other process can open the segment until
-    /// its server starts again.
-    PartsRemoved,
-    /// The memory has no name any more, or its name is that of another object: it ends with its last process.
-    Removed,
+pub struct Owner(pub u32);
+
+impl fmt::Display for Owner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(id) = *self;
+        if id == OVERFLOW_USER && !has_all_users() {
+            return formatter.write_str("another user (ls -l says which: this process is in a user namespace)");
+        }
+        match User::from_uid(Uid::from_raw(id)) {
+            Ok(Some(user)) => write!(formatter, "user {} (uid {id})", user.name),
+            _ => write!(formatter, "a user without a name (uid {id})"),
+        }
+    }
 }
 
-/// How one name was found.
-#[derive(PartialEq, Eq)]
-enum Name {
-    There,
-    GivenBack,
-    Gone,
+/// Whether this process sees every user as itself, and not some of them as [`OVERFLOW_USER`].
+fn has_all_users() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().nth(2) == Some(ALL_USERS))
 }
 
-impl Segment {
-    /// Gives each object that holds data a second name, for [`Segment::look_after_names`]; for the server of the segment.
-    /// One that is there already is taken over, or replaced if it is that of another object.
-    ///
-    /// # Errors
-    /// When the operating system does not allow it. Nothing else depends on the second names.
-    pub fn keep_names(&self) -> io::Result<()> {
-        for (name, object) in self.objects() {
-            let kept = kept(&name);
-            match std::fs::hard_link(path(&name), &kept) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    if identity_of(&kept)? != object {
-                        std::fs::remove_file(&kept)?;
-                        std::fs::hard_link(path(&name), &kept)?;
-                    }
-                }
-                linked => linked?,
+/// What lies under a name where a shared-memory object or a semaphore should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind(u32);
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self.0 {
+            S_IFDIR => "a directory",
+            S_IFLNK => "a symbolic link",
+            S_IFIFO => "a FIFO",
+            S_IFSOCK => "a socket",
+            _ => "a device",
+        })
+    }
+}
+
+/// Refuses what is no regular file.
+pub(super) fn check_kind(status: &FileStat, path: &Path) -> Result<(), SegmentError> {
+    match status.st_mode & S_IFMT {
+        S_IFREG => Ok(()),
+        kind => {
+            let (path, owner) = (path.to_owned(), Owner(status.st_uid));
+            Err(SegmentError::NotAnObject { path, kind: Kind(kind), owner })
+        }
+    }
+}
+
+/// The error for a file that another user has laid out.
+pub(super) fn not_ours(path: PathBuf, owner: u32) -> SegmentError {
+    SegmentError::NotOurs { path, owner: Owner(owner), own: Owner(geteuid().as_raw()) }
+}
+
+/// The error for a name that cannot be opened, made, replaced or removed: what lies under it, if that is why.
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> SegmentError {
+    move |error| {
+        let own = geteuid().as_raw();
+        if let Ok(status) = lstat(path) {
+            if let Err(error) = check_kind(&status, path) {
+                return error;
+            }
+            // Root, too, is refused a file of another user: see fs.protected_regular in proc_sys_fs(5).
+            if status.st_uid != own && [Errno::EACCES, Errno::EPERM, Errno::EEXIST].contains(&error) {
+                return not_ours(path.to_owned(), status.st_uid);
             }
         }
-        Ok(())
+        SegmentError::system(action, &path.to_string_lossy())(error)
     }
+}
 
-    /// Looks whether every object still has its name, and gives back the names that can be. Some dozens of system calls.
-    #[must_use]
-    pub fn look_after_names(&self) -> Names {
-        let mut given_back = false;
-        let mut parts_removed = false;
-        for (number, (name, object)) in self.objects().into_iter().enumerate() {
-            match look_after(&name, object) {
-                Name::There => {}
-                Name::GivenBack => given_back = true,
-                Name::Gone if number == 0 => return Names::Removed,
-                Name::Gone => parts_removed = true,
-            }
+/// Opens semaphore `lock` of the object `name`, whose owner is trusted.
+///
+/// # Errors
+/// [`SegmentError::NotOurs`] for one of a third user, who could shorten its file: the next wait would be a SIGBUS.
+pub(super) fn open_semaphore(name: &str, lock: usize, owner: u32) -> Result<Semaphore, SegmentError> {
+    let path = semaphore_path(name, lock);
+    let failed = || failed("open", &path);
+    let status = lstat(&path).map_err(failed())?;
+    check_kind(&status, &path)?;
+    if ![owner, 0].contains(&status.st_uid) {
+        return Err(not_ours(path, status.st_uid));
+    }
+    if !has_right_size(&status) {
+        return Err(SegmentError::NotReady { name: name.to_owned() });
+    }
+    Semaphore::open(&semaphore(name, lock)).map_err(failed())
+}
+
+/// As [`open_semaphore`], for the server: one that is missing, or has lost its contents, is made again. Nothing is kept in
+/// a semaphore but who is to be woken, and waits are short.
+pub(super) fn restore_semaphore(name: &str, lock: usize) -> Result<Semaphore, SegmentError> {
+    let path = semaphore_path(name, lock);
+    match lstat(&path) {
+        Err(Errno::ENOENT) => make_semaphore(name, lock)?,
+        Ok(status) if status.st_uid == geteuid().as_raw() && is_regular(&status) && !has_right_size(&status) => {
+            make_semaphore(name, lock)?;
         }
-        let has_semaphore = |lock| {
-            let name = semaphore_name(&self.shared.name, lock);
-            let file = path(&format!("/sem.{}", name.to_string_lossy().trim_start_matches('/')));
-            lstat(&file).is_ok()
-        };
-        match (given_back, parts_removed || !(0..LOCKS).all(has_semaphore)) {
-            (_, true) => Names::PartsRemoved,
-            (true, false) => Names::GivenBack,
-            (false, false) => Names::Whole,
+        _ => {}
+    }
+    open_semaphore(name, lock, geteuid().as_raw())
+}
+
+/// Makes semaphore `lock` of the object `name` anew, with the value zero: it replaces what is there.
+///
+/// Not by `sem_open(3)`, whose own name for it in the making is a random one: killed before it has its real name, a server
+/// would leave that in shared memory for ever.
+pub(super) fn make_semaphore(name: &str, lock: usize) -> Result<(), SegmentError> {
+    let (making, path) = (semaphore_in_the_making(name), semaphore_path(name, lock));
+    let made = || failed("make", &making);
+    match unlink(&making) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(error) => return Err(made()(error)),
+    }
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = open(&making, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(made())?;
+    // So few bytes are written wholly or not at all.
+    let written = fchmod(&file, MODE).and_then(|()| pwrite(&file, &semaphore::fresh(), 0));
+    let finished = written
+        .map_err(made())
+        .and_then(|_| renameat(AT_FDCWD, &making, AT_FDCWD, &path).map_err(failed("make", &path)));
+    finished.inspect_err(|_| {
+        // The error that matters is the first one.
+        let _ = unlink(&making);
+    })
+}
+
+/// Removes all that belongs to the object `name`, and what may be left of its making; but nothing that is no file, which
+/// [`SegmentError::NotAnObject`] leaves to its owner. Whether that succeeds does not matter to the caller, who has an error
+/// already.
+pub(super) fn remove_others(name: &str) {
+    let semaphores = (0..LOCKS).map(|lock| semaphore_path(name, lock));
+    for path in semaphores.chain([path(&copy_area(name)), semaphore_in_the_making(name)]) {
+        if lstat(&path).is_ok_and(|status| is_regular(&status)) {
+            let _ = unlink(&path);
         }
     }
-
-    /// Removes the second names, so that removing the first ones gives the memory back while no server runs.
-    pub fn release_names(&self) {
-        release_names(&self.shared.name);
-    }
-
-    /// Each object that holds data, the memory first, with what tells it from others.
-    fn objects(&self) -> [(String, Option<(dev_t, ino_t)>); 2] {
-        let name = &self.shared.name;
-        [(name.clone(), identity(&self.shared.file)), (copy_area_name(name), identity(&self.shared.copy_area))]
-    }
 }
 
-/// Removes the second names of the objects of segment `name`. One that is not there is as good as removed.
-pub(super) fn release_names(name: &str) {
-    for name in [name, &copy_area_name(name)] {
-        let _ = std::fs::remove_file(kept(name));
-    }
+fn is_regular(status: &FileStat) -> bool {
+    status.st_mode & S_IFMT == S_IFREG
 }
 
-fn look_after(name: &str, object: Option<(dev_t, ino_t)>) -> Name {
-    match identity_of(&path(name)) {
-        Ok(found) if found == object => Name::There,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let kept = kept(name);
-            let is_kept = identity_of(&kept).is_ok_and(|found| found == object);
-            if is_kept && std::fs::hard_link(kept, path(name)).is_ok() { Name::GivenBack } else { Name::Gone }
-        }
-        // Another object has taken the name, or the folder cannot be looked at: nothing here to be put right.
-        _ => Name::Gone,
-    }
-}
-
-/// The file of an object whose name begins with a slash.
-fn path(name: &str) -> PathBuf {
-    PathBuf::from(format!("{DIRECTORY}{name}"))
-}
-
-fn kept(name: &str) -> PathBuf {
-    path(&format!("{name}{KEPT}"))
-}
-
-fn identity(file: impl AsFd) -> Option<(dev_t, ino_t)> {
-    fstat(file).ok().map(|status| (status.st_dev, status.st_ino))
-}
-
-fn identity_of(path: &Path) -> io::Result<Option<(dev_t, ino_t)>> {
-    let status = lstat(path)?;
-    Ok(Some((status.st_dev, status.st_ino)))
+fn has_right_size(status: &FileStat) -> bool {
+    u64::try_from(status.st_size).is_ok_and(|size| size >= semaphore::SIZE as u64)
 }

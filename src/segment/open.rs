@@ -2,26 +2,26 @@
 
 use super::gate::{Gate, Shut};
 use super::geometry::{Geometry, LOCKS, overhead};
-use super::names::release_names;
+use super::kept_names::release_names;
 use super::participant::{self, Role, SERVER};
 use super::shared::Shared;
 use super::superblock::{self, Field, Identity, State, Verdict};
-use super::{Segment, SegmentError, local};
+use super::{Segment, SegmentError, local, names};
 use crate::layout::Layout;
 use crate::sys::file_size;
 use crate::sys::mapping::Mapping;
 use crate::sys::memory_limit;
 use crate::sys::ofd;
 use crate::sys::own_file::OwnFile;
-use crate::sys::semaphore::Semaphore;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, posix_fallocate};
 use nix::sys::mman::{shm_open, shm_unlink};
 use nix::sys::stat::{Mode, fchmod, fstat};
-use std::ffi::CString;
+use nix::unistd::geteuid;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
@@ -80,7 +80,7 @@ impl Segment {
         start: Start,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Opened, SegmentError> {
-        let name = object_name(layout, index);
+        let name = names::object(layout, index);
         let identity = Identity::new(layout, index);
         let geometry = Geometry::new(layout.k()).ok_or(SegmentError::TooLarge { k: layout.k() })?;
         let mut reset_done = false;
@@ -122,7 +122,7 @@ impl Segment {
     /// [`SegmentError::InUse`] when a dsmd serves the segment of server `index` of `layout`.
     #[must_use]
     pub fn in_use(layout: &Layout, index: u32) -> Option<SegmentError> {
-        let name = object_name(layout, index);
+        let name = names::object(layout, index);
         let file = shm_open(name.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
         let taken = ofd::is_locked_elsewhere(&file, participant::byte(SERVER)).ok()?;
         taken.then(|| SegmentError::InUse { pid: server_pid(file.as_fd()), name })
@@ -139,7 +139,7 @@ impl Segment {
 
 /// Opens the segment as a participant that is not its server.
 pub(super) fn attach(layout: &Layout, index: u32, role: Role) -> Result<Segment, SegmentError> {
-    let name = object_name(layout, index);
+    let name = names::object(layout, index);
     let identity = Identity::new(layout, index);
     let geometry = Geometry::new(layout.k()).ok_or(SegmentError::TooLarge { k: layout.k() })?;
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
@@ -159,44 +159,32 @@ pub(super) fn attach(layout: &Layout, index: u32, role: Role) -> Result<Segment,
     if segment.is_ready() { Ok(segment) } else { Err(SegmentError::NotReady { name: segment.name().to_owned() }) }
 }
 
-/// The name of the shared-memory object of server `index`, with its slash.
-fn object_name(layout: &Layout, index: u32) -> String {
-    format!("/{}.{index}", layout.name())
-}
-
-/// The name of the semaphore of lock `lock`: the kernel's file is `/dev/shm/sem.NAME.INDEX.LL`.
-pub(super) fn semaphore_name(name: &str, lock: usize) -> CString {
-    // Neither a layout's name nor a number has a zero byte; an empty name would be refused by the kernel.
-    CString::new(format!("{name}.{lock:02}")).unwrap_or_default()
-}
-
 /// Opens or makes the object and takes the server's byte on it, which no child of this process may keep from then on.
 fn open_as_server(name: &str) -> Result<OwnFile, SegmentError> {
+    let path = names::path(name);
     // A name that is removed between open and lock leads to another object next time; a second reset would have to
     // come at the same moment to make a third round needed.
     for _ in 0..8 {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC;
-        let mode = Mode::from_bits_truncate(0o660);
-        let file = OwnFile::open(|| shm_open(name, flags, mode)).map_err(|error| match error {
-            Errno::EINVAL | Errno::ELOOP | Errno::EISDIR | Errno::ENXIO => {
-                SegmentError::NotAnObject { name: name.to_owned() }
-            }
-            Errno::EACCES => SegmentError::NotOurs { name: name.to_owned() },
-            error => SegmentError::system("open", name)(error),
-        })?;
+        let file = OwnFile::open(|| shm_open(name, flags, names::MODE)).map_err(names::failed("open", &path))?;
+        // Before it is locked: whose byte a stranger's file has locked does not matter.
+        check_own(file.as_fd(), &path)?;
         if !participant::claim_server(file.as_fd()).map_err(SegmentError::system("lock", name))? {
             return Err(SegmentError::InUse { name: name.to_owned(), pid: server_pid(file.as_fd()) });
         }
-        let status = fstat(&file).map_err(SegmentError::system("look at", name))?;
-        // Anybody may make files in /dev/shm: what a stranger has laid out is not to be trusted with the memory.
-        if status.st_uid != nix::unistd::geteuid().as_raw() {
-            return Err(SegmentError::NotOurs { name: name.to_owned() });
-        }
-        if status.st_nlink > 0 {
+        if fstat(&file).map_err(SegmentError::system("look at", name))?.st_nlink > 0 {
             return Ok(file);
         }
     }
     Err(SegmentError::InUse { name: name.to_owned(), pid: 0 })
+}
+
+/// Refuses what is no object of this user: anybody may make files in /dev/shm, and what a stranger has laid out is not to be
+/// trusted with the memory.
+fn check_own(file: BorrowedFd<'_>, path: &Path) -> Result<(), SegmentError> {
+    let status = fstat(file).map_err(SegmentError::system("look at", &path.to_string_lossy()))?;
+    names::check_kind(&status, path)?;
+    if status.st_uid == geteuid().as_raw() { Ok(()) } else { Err(names::not_ours(path.to_owned(), status.st_uid)) }
 }
 
 /// The pid that the server of the object recorded; for people.
@@ -260,11 +248,8 @@ fn make(
     let free = free_room();
     // Another reference to the open file: the server's byte stays locked until what failed is tidied up.
     let _locked = file.duplicate().map_err(SegmentError::system("keep", &name))?;
-    let made = allocate(&file, &name, &geometry, progress).and_then(|()| {
-        for lock in 0..LOCKS {
-            Semaphore::unlink(&semaphore_name(&name, lock))
-                .map_err(SegmentError::system("remove a semaphore of", &name))?;
-        }
+    let made = make_others(&name).and_then(|()| {
+        allocate(&file, &name, &geometry, progress)?;
         superblock::write(&map(&file, &geometry, &name)?, identity, random_incarnation()?);
         assemble(name.clone(), file, geometry, SERVER, Role::Server)
     });
@@ -277,10 +262,7 @@ fn make(
         Err(error) => {
             // The error that matters is the first one, so those of tidying up are dropped.
             let _ = shm_unlink(name.as_str());
-            let _ = shm_unlink(copy_area_name(&name).as_str());
-            for lock in 0..LOCKS {
-                let _ = Semaphore::unlink(&semaphore_name(&name, lock));
-            }
+            names::remove_others(&name);
             let overhead = overhead(identity.k);
             let needed = identity.k + overhead;
             Err(match error {
@@ -296,6 +278,13 @@ fn make(
     }
 }
 
+/// Makes what belongs to an object, before it gets its memory: that another user has one of the names is known at once, however
+/// large the memory is.
+fn make_others(name: &str) -> Result<(), SegmentError> {
+    open_copy_area(name, geteuid().as_raw(), true)?;
+    (0..LOCKS).try_for_each(|lock| names::make_semaphore(name, lock))
+}
+
 /// Gives the object all its memory now, as zeros: a full /dev/shm must be an error here and not a SIGBUS later.
 fn allocate(
     file: &OwnFile,
@@ -309,7 +298,7 @@ fn allocate(
     // So few bytes are written wholly or not at all.
     nix::sys::uio::pwrite(file, &head, 0).map_err(SegmentError::system("begin", name))?;
     // The mode given to shm_open is cut by the umask, which is the caller's business for files, not for segments.
-    fchmod(file, Mode::from_bits_truncate(0o660)).map_err(SegmentError::system("set the mode of", name))?;
+    fchmod(file, names::MODE).map_err(SegmentError::system("set the mode of", name))?;
     let mut done = 0;
     while done < geometry.total {
         let step = ALLOCATION_STEP.min(geometry.total - done);
@@ -355,22 +344,20 @@ fn map(file: impl AsFd, geometry: &Geometry, name: &str) -> Result<Mapping, Segm
     Mapping::new(file, length).map_err(SegmentError::system("map", name))
 }
 
-pub(super) fn copy_area_name(name: &str) -> String {
-    format!("{name}.copies")
-}
-
-fn open_copy_area(name: &str, segment: BorrowedFd<'_>, create: bool) -> Result<OwnFile, SegmentError> {
+fn open_copy_area(name: &str, owner: u32, create: bool) -> Result<OwnFile, SegmentError> {
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | if create { OFlag::O_CREAT } else { OFlag::empty() };
-    let mode = Mode::from_bits_truncate(0o660);
-    let failed = || SegmentError::system("open the copy area of", name);
-    let file = OwnFile::open(|| shm_open(copy_area_name(name).as_str(), flags, mode)).map_err(failed())?;
+    let name = names::copy_area(name);
+    let path = names::path(&name);
+    let file = OwnFile::open(|| shm_open(name.as_str(), flags, names::MODE))
+        .map_err(names::failed("open the copy area", &path))?;
+    let status = fstat(&file).map_err(SegmentError::system("look at", &name))?;
+    names::check_kind(&status, &path)?;
     // What a stranger has laid out would be told every page that is overwritten during a snapshot.
-    let owner = |file: BorrowedFd<'_>| fstat(file).map(|status| status.st_uid);
-    if owner(file.as_fd()).map_err(failed())? != owner(segment).map_err(failed())? {
-        return Err(SegmentError::NotOurs { name: copy_area_name(name) });
+    if status.st_uid != owner {
+        return Err(names::not_ours(path, status.st_uid));
     }
     if create {
-        fchmod(&file, mode).map_err(failed())?;
+        fchmod(&file, names::MODE).map_err(SegmentError::system("set the mode of", &name))?;
     }
     Ok(file)
 }
@@ -383,13 +370,14 @@ fn assemble(
     participant: usize,
     role: Role,
 ) -> Result<Segment, SegmentError> {
-    let create = role == Role::Server;
     let mapping = map(&file, &geometry, &name)?;
-    let semaphores = (0..LOCKS)
-        .map(|lock| Semaphore::open(&semaphore_name(&name, lock), create))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(SegmentError::system("open a semaphore of", &name))?;
-    let copy_area = open_copy_area(&name, file.as_fd(), create)?;
+    let owner = fstat(&file).map_err(SegmentError::system("look at", &name))?.st_uid;
+    let semaphore = |lock| match role {
+        Role::Server => names::restore_semaphore(&name, lock),
+        Role::Beside | Role::Client { .. } => names::open_semaphore(&name, lock, owner),
+    };
+    let semaphores = (0..LOCKS).map(semaphore).collect::<Result<Vec<_>, _>>()?;
+    let copy_area = open_copy_area(&name, owner, role == Role::Server)?;
     let shared = Shared {
         name,
         file,

@@ -40,10 +40,11 @@ impl Failure {
             Self::Identity(IdentityError::None { .. }) => 69,
             Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) => 78,
             Self::Segment(error) => match error {
-                SegmentError::InUse { .. } => 69,
+                // Another has the name, and may give it back: the unit tries again.
+                SegmentError::InUse { .. } | SegmentError::NotOurs { .. } | SegmentError::NotAnObject { .. } => 69,
                 // A limit of memory is the same a second later, as a k that is too large.
                 SegmentError::Mismatch { .. } | SegmentError::TooLarge { .. } | SegmentError::MemoryLimit { .. } => 78,
-                SegmentError::NotOurs { .. } | SegmentError::System { source: Errno::EACCES | Errno::EPERM, .. } => 77,
+                SegmentError::System { source: Errno::EACCES | Errno::EPERM, .. } => 77,
                 _ => 74,
             },
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,

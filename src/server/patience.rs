@@ -1,8 +1,10 @@
-//! Waiting for what comes late when a machine boots: an address, or the name of one.
+//! Waiting for what comes late when a machine boots: an address, or the name of one; and for what only another user can
+//! take away.
 
 use super::failure::Failure;
 use super::notify::notify;
 use crate::config::IdentityError;
+use crate::segment::SegmentError;
 use sd_notify::NotifyState;
 use std::fmt::Display;
 use std::io::ErrorKind;
@@ -28,10 +30,7 @@ pub(super) fn in_time<T, E: Display>(
         match attempt() {
             Err(error) if managed && late(&error) && Instant::now() < deadline => {
                 if !std::mem::replace(&mut told, true) {
-                    ::log::warn!(
-                        "{error}. It may come late: looking for it for {}",
-                        humantime::format_duration(LONGEST)
-                    );
+                    ::log::warn!("{error}. That may change: trying again for {}", humantime::format_duration(LONGEST));
                     notify(&[NotifyState::Status(&format!("waiting: {error}"))]);
                 }
             }
@@ -54,4 +53,10 @@ pub(super) fn address_is_late(failure: &Failure) -> bool {
     // Of a resolver's errors the standard library gives no kind.
     let final_kinds = [ErrorKind::AddrInUse, ErrorKind::PermissionDenied];
     matches!(failure, Failure::Listen { source, .. } if !final_kinds.contains(&source.kind()))
+}
+
+/// Whether another user, or something else than an object, has a name that the memory needs. It holds for as long as they
+/// want, and no restart helps: tried again slowly, dsmd starts when the name is free.
+pub(super) fn name_is_taken(error: &SegmentError) -> bool {
+    matches!(error, SegmentError::NotOurs { .. } | SegmentError::NotAnObject { .. })
 }

@@ -1,12 +1,13 @@
 //! The long part of a start: the memory, allocated or restored.
 
 use super::failure::Failure;
-use super::supervisor;
+use super::{patience, supervisor};
 use crate::config::{Config, OnMemoryLoss};
 use crate::log::Event;
 use crate::segment::{Found, Opened, Segment, SegmentError, Shut, Start};
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::mpsc::RecvTimeoutError;
 
@@ -24,6 +25,10 @@ pub(super) fn segment(
         }
         segment => segment?,
     };
+    let Some(segment) = segment else {
+        ::log::info!(DSM_SERVER = index; "stopped before the memory was opened");
+        return Ok(None);
+    };
     if config.recovery.on_memory_loss == OnMemoryLoss::Restore
         && segment.shut() == Some(Shut::Waiting)
         && restore(config, index, signals)?.is_break()
@@ -34,23 +39,25 @@ pub(super) fn segment(
     Ok(Some(segment))
 }
 
-/// Opens the segment, keeping systemd informed and listening to signals, and says what was found.
-fn open(config: &Config, index: u32, reset: bool, signals: &mut Signals) -> Result<Segment, Failure> {
+/// Opens the segment, keeping systemd informed and listening to signals, and says what was found. None when a signal says
+/// to stop.
+fn open(config: &Config, index: u32, reset: bool, signals: &mut Signals) -> Result<Option<Segment>, Failure> {
+    // Both are asked for by turns. SIGHUP has nothing to reload yet.
+    let signals = RefCell::new(signals);
+    let is_stopped = || signals.borrow_mut().pending().any(|signal| signal != SIGHUP);
     let mut progress = |done, total| {
         supervisor::allocating(done, total);
-        // SIGHUP has nothing to reload yet.
-        if signals.pending().any(|signal| signal != SIGHUP) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        if is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let start = match config.recovery.on_memory_loss {
         _ if reset => Start::Reset,
         OnMemoryLoss::Empty => Start::Serve,
         OnMemoryLoss::Wait | OnMemoryLoss::Restore => Start::ServeOrWait,
     };
-    let Opened { segment, found } = Segment::serve(&config.layout, index, start, &mut progress)?;
+    let attempt = || Segment::serve(&config.layout, index, start, &mut progress);
+    let Some(Opened { segment, found }) = patience::in_time(attempt, patience::name_is_taken, is_stopped)? else {
+        return Ok(None);
+    };
     let name = segment.name();
     match found {
         Found::Segment { layout_changed: false } => {
@@ -74,7 +81,7 @@ fn open(config: &Config, index: u32, reset: bool, signals: &mut Signals) -> Resu
             ::log::warn!(DSM_SERVER = index; "{name} was thrown away as asked: its memory begins as zeros");
         }
     }
-    Ok(segment)
+    Ok(Some(segment))
 }
 
 /// Lets the agent of this machine restore the newest snapshot, keeping systemd informed. A break when a signal says to stop.

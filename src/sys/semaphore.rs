@@ -17,6 +17,25 @@ unsafe extern "C" {
     ) -> libc::c_int;
 }
 
+/// Where the C library keeps shared-memory objects, and in files `sem.NAME` semaphores: see `shm_overview(7)` and
+/// `sem_overview(7)`.
+pub(crate) const DIRECTORY: &str = "/dev/shm";
+
+/// Bytes of a semaphore, and of its file.
+pub(crate) const SIZE: usize = size_of::<libc::sem_t>();
+
+/// What is in the file of a named semaphore with the value zero that no process has used: `sem_open(3)` of glibc and of
+/// musl write just this, a semaphore between processes as `sem_init(3)` makes it.
+pub(crate) fn fresh() -> [u8; SIZE] {
+    let mut bytes = [0; SIZE];
+    let mut semaphore = std::mem::MaybeUninit::<libc::sem_t>::zeroed();
+    // SAFETY: `semaphore` is memory for one, which no thread uses yet; the value is below SEM_VALUE_MAX.
+    unsafe { libc::sem_init(semaphore.as_mut_ptr(), 1, 0) };
+    // SAFETY: SIZE bytes on either side, all initialised: by `zeroed`, whatever sem_init has left as it was.
+    unsafe { std::ptr::copy_nonoverlapping(semaphore.as_ptr().cast(), bytes.as_mut_ptr(), SIZE) };
+    bytes
+}
+
 /// An open named semaphore.
 pub(crate) struct Semaphore(NonNull<libc::sem_t>);
 
@@ -35,23 +54,12 @@ pub(crate) enum Wait {
 }
 
 impl Semaphore {
-    /// Opens `name`, which begins with a slash; makes it with the value zero and mode 0660 when `create` says so.
-    pub(crate) fn open(name: &CStr, create: bool) -> nix::Result<Self> {
-        let flags = if create { libc::O_CREAT } else { 0 };
-        let (mode, value): (libc::c_uint, libc::c_uint) = (0o660, 0);
-        // SAFETY: `name` is a C string; the variadic arguments are those that O_CREAT asks for.
-        let semaphore = unsafe { libc::sem_open(name.as_ptr(), flags, mode, value) };
+    /// Opens `name`, which begins with a slash and exists. Its file must have [`SIZE`] bytes: a shorter one would fault.
+    pub(crate) fn open(name: &CStr) -> nix::Result<Self> {
+        // SAFETY: `name` is a C string; without O_CREAT there are no other arguments.
+        let semaphore = unsafe { libc::sem_open(name.as_ptr(), 0) };
         // SEM_FAILED is a null pointer on Linux.
         NonNull::new(semaphore).map(Self).ok_or_else(Errno::last)
-    }
-
-    /// Removes `name`; one that does not exist is as good as removed.
-    pub(crate) fn unlink(name: &CStr) -> nix::Result<()> {
-        // SAFETY: `name` is a C string.
-        match Errno::result(unsafe { libc::sem_unlink(name.as_ptr()) }) {
-            Ok(_) | Err(Errno::ENOENT) => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 
     /// Adds one, unless it is above zero already: a single post wakes a sleeper, and each that takes the lock posts

@@ -18,6 +18,7 @@ pub mod ring;
 pub mod segment;
 pub mod service;
 pub mod snapshots;
+pub mod stranger;
 pub mod wire;
 
 pub use clients::client_of;
