@@ -60,8 +60,8 @@ pub(super) enum Failure {
     /// A server's shared memory is closed to this process, and nothing else will do.
     #[error(
         "the shared memory of server {server} ({address}) is not open to this process: dsmd must run on this machine, with \
-         log.operations = \"off\", this user be in the group of its memory, and at most 60 programs with 48 threads use it (see \
-         dsm(7)); --path auto goes over TCP then"
+         log.operations = \"off\", this user be in the group of its memory, that be of root, of this user or of user dsm, and at \
+         most 60 programs with 48 threads use it (see dsm(7)); --path auto goes over TCP then"
     )]
     NotLocal { server: usize, address: String },
     /// A long transfer ended early.

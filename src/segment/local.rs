@@ -9,11 +9,15 @@ use crate::layout::{Fingerprint, Layout};
 use crate::protocol::LocalTraffic;
 use crate::sys::{ofd, own_file};
 use nix::libc::mode_t;
-use nix::sys::stat::{FileStat, fstat};
+use nix::sys::stat::fstat;
 use nix::sys::uio::pread;
-use nix::unistd::{getegid, geteuid, getgroups};
+use nix::unistd::{User, geteuid};
 use std::os::fd::BorrowedFd;
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
+
+/// The user that dsmd runs as where the package was installed. Only root makes users.
+const SERVICE_USER: &str = "dsm";
 
 /// The bits of a mode that say what everybody may do.
 const OTHERS: mode_t = 0o007;
@@ -89,18 +93,28 @@ pub fn generation() -> u64 {
     own_file::generation()
 }
 
-/// Looks at an object before it is mapped and anybody hears of a new participant: whether it was made by somebody who may
-/// be trusted with what this process writes, for anybody may make files in /dev/shm, under any name; and whether it is
-/// served and open to clients. What changes meanwhile is found by the looks that follow.
+/// Looks at who made an object, before it is mapped and anybody hears of a new participant: any user may make files in
+/// /dev/shm, under any name, and could have laid out this one to read what this process writes, or to shorten it, which
+/// would be a SIGBUS here.
+///
+/// # Errors
+/// [`SegmentError::NotOurs`].
+pub(super) fn check_maker(file: BorrowedFd<'_>, name: &str, role: Role) -> Result<(), SegmentError> {
+    let status = fstat(file).map_err(SegmentError::system("look at", name))?;
+    let is_trusted = is_trusted(status.st_uid, geteuid().as_raw(), service_user);
+    let is_enough = match role {
+        Role::Client { .. } => is_trusted,
+        // In the user namespace of its unit an agent cannot tell one user from another. But what it may open there, though
+        // everybody may not, is of its own groups.
+        Role::Server | Role::Beside => is_trusted || status.st_mode & OTHERS == 0,
+    };
+    if is_enough { Ok(()) } else { Err(names::not_ours(names::path(name), status.st_uid)) }
+}
+
+/// Looks whether an object is served and open to clients, before anybody hears of a new participant. What changes meanwhile
+/// is found by the looks that follow.
 pub(super) fn check_door(file: BorrowedFd<'_>, name: &str, permission: u64) -> Result<(), SegmentError> {
     let failed = || SegmentError::system("look at", name);
-    let status = fstat(file).map_err(failed())?;
-    let mut groups = getgroups().map_err(failed())?;
-    groups.push(getegid());
-    let groups: Vec<u32> = groups.into_iter().map(nix::unistd::Gid::as_raw).collect();
-    if !is_trusted(&status, geteuid().as_raw(), &groups) {
-        return Err(names::not_ours(names::path(name), status.st_uid));
-    }
     let mut word = [0; 8];
     pread(file, &mut word, Field::LocalAccess as i64).map_err(failed())?;
     let is_served = ofd::is_locked_elsewhere(file, byte(SERVER)).map_err(failed())?;
@@ -111,8 +125,31 @@ pub(super) fn check_door(file: BorrowedFd<'_>, name: &str, permission: u64) -> R
     }
 }
 
-/// Root and we ourselves are trusted, and whoever shares it with a group of ours and with nobody else.
-fn is_trusted(status: &FileStat, user: u32, groups: &[u32]) -> bool {
-    let for_group_only = status.st_mode & OTHERS == 0 && groups.contains(&status.st_gid);
-    status.st_uid == 0 || status.st_uid == user || for_group_only
+/// Root, we ourselves, and the user of the service. A group is not enough: everybody in it could have made the object.
+fn is_trusted(owner: u32, user: u32, service: impl FnOnce() -> Option<u32>) -> bool {
+    owner == 0 || owner == user || service() == Some(owner)
+}
+
+/// The id of [`SERVICE_USER`], if this machine has one. It is looked up once, and only where the owner is another user.
+fn service_user() -> Option<u32> {
+    static FOUND: OnceLock<u32> = OnceLock::new();
+    FOUND.get().copied().or_else(|| {
+        let user = User::from_name(SERVICE_USER).ok()??;
+        Some(*FOUND.get_or_init(|| user.uid.as_raw()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_the_caller_and_the_user_of_the_service_are_trusted_and_no_other() {
+        let service = || Some(998);
+        for (owner, expected) in [(0, true), (1000, true), (998, true), (1001, false), (65534, false)] {
+            assert_eq!(is_trusted(owner, 1000, service), expected, "{owner}");
+        }
+        assert!(!is_trusted(998, 1000, || None), "a machine without that user");
+        assert!(is_trusted(1000, 1000, || panic!("looked up for a segment of the caller's own")));
+    }
 }

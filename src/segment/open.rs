@@ -147,6 +147,7 @@ pub(super) fn attach(layout: &Layout, index: u32, role: Role) -> Result<Segment,
         Err(Errno::ENOENT) => return Err(SegmentError::NotReady { name }),
         other => other.map_err(SegmentError::system("open", &name))?,
     };
+    local::check_maker(file.as_fd(), &name, role)?;
     if let Role::Client { permission } = role {
         local::check_door(file.as_fd(), &name, permission)?;
     }
