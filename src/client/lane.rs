@@ -39,8 +39,9 @@ pub(super) struct Lane<'a> {
     /// What is left of a long payload that is being sent.
     pub(super) tail: &'a [u8],
     pub(super) body: Option<Body>,
-    /// Fail with the first attempt to connect that fails.
-    pub(super) single_attempt: bool,
+    /// Fail with the first attempt that is answered and fails: after a refusal, or the word of a machine that there is no
+    /// server, another attempt would say the same. Silence says nothing: a packet may be lost.
+    pub(super) until_answered: bool,
     /// What the last poll said of the socket.
     pub(super) ready: Cell<PollFlags>,
 }
@@ -55,7 +56,7 @@ impl<'a> Lane<'a> {
             unfinished: 0,
             tail: &[],
             body: None,
-            single_attempt: false,
+            until_answered: false,
             ready: Cell::new(PollFlags::empty()),
         }
     }
@@ -131,7 +132,7 @@ impl<'a> Lane<'a> {
             }
             Phase::Connecting(until) if now < until => {}
             Phase::Connecting(_) => {
-                self.link.reason = Some(NO_ANSWER.into());
+                self.link.unanswered(NO_ANSWER);
                 self.link.try_next(now).map_err(Trouble::Broken)?;
             }
             Phase::Greeting | Phase::Ready => {

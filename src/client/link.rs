@@ -61,6 +61,8 @@ pub(super) struct Link {
     failures: u32,
     /// Attempts to connect since the owner changed.
     pub(super) attempts: u32,
+    /// An address of the server did not answer this attempt to connect.
+    pub(super) is_unanswered: bool,
     /// Why the last connection failed.
     pub(super) reason: Option<String>,
     pub(super) idle_since: Instant,
@@ -82,6 +84,7 @@ impl Link {
             blocked: false,
             failures: 0,
             attempts: 0,
+            is_unanswered: false,
             reason: None,
             idle_since: now,
         }
@@ -99,8 +102,15 @@ impl Link {
     /// Begins a new attempt to connect. Blocks while a host name is looked up.
     pub(super) fn connect(&mut self, address: &str, now: Instant) -> Result<(), String> {
         self.attempts += 1;
+        self.is_unanswered = false;
         self.candidates = connect::resolve(address)?.into_iter();
         self.try_next(now)
+    }
+
+    /// Notes that the address that is being tried does not answer.
+    pub(super) fn unanswered(&mut self, reason: &str) {
+        self.is_unanswered = true;
+        self.reason = Some(reason.to_owned());
     }
 
     /// Tries the server's next address; the reason of the last failure when there is none.
@@ -128,6 +138,7 @@ impl Link {
             return self.try_next(now);
         }
         self.phase = Phase::Greeting;
+        self.is_unanswered = false;
         Ok(())
     }
 

@@ -267,7 +267,8 @@ impl Client {
         Pipeline::new(&self.shared, self.timeout, self.local)
     }
 
-    /// The state and counters of a server. One attempt: a server that is down is an error at once.
+    /// The state and counters of a server. A server that is down is an error at once, if its machine says so; where nothing
+    /// answers, this tries again until the deadline.
     ///
     /// # Errors
     /// [`Error::NoSuchServer`], or what the server met.
@@ -283,8 +284,8 @@ impl Client {
         })
     }
 
-    /// Asks a server for nothing; returns the time of the round trip, without that of connecting. One attempt: a server
-    /// that is down is an error at once.
+    /// Asks a server for nothing; returns the time of the round trip, without that of connecting. Tries as often as
+    /// [`Client::status`].
     ///
     /// # Errors
     /// [`Error::NoSuchServer`], or what the server met.
@@ -344,7 +345,7 @@ impl Client {
     }
 
     fn ask(&self, server: usize, work: Work<'_>) -> Result<Value, Error> {
-        let mut pipeline = Pipeline::single_attempt(&self.shared, self.timeout);
+        let mut pipeline = Pipeline::until_answered(&self.shared, self.timeout);
         pipeline.submit_to(server, work)?;
         pipeline.collect_next().unwrap_or(Ok(Value::Done))
     }

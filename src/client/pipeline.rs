@@ -58,7 +58,7 @@ pub struct Pipeline<'a> {
     timeout: Duration,
     /// One for all that is done here, instead of one for each call.
     deadline: Option<Instant>,
-    single_attempt: bool,
+    until_answered: bool,
     /// Whether servers on this host may be reached through their shared memory.
     local: LocalAccess,
     lanes: Vec<Lane<'a>>,
@@ -89,7 +89,7 @@ impl<'a> Pipeline<'a> {
             shared: Arc::clone(shared),
             timeout,
             deadline: None,
-            single_attempt: false,
+            until_answered: false,
             local,
             lanes: Vec::new(),
             entries: VecDeque::new(),
@@ -101,9 +101,9 @@ impl<'a> Pipeline<'a> {
         Self { deadline: Some(deadline), ..Self::new(shared, timeout, local) }
     }
 
-    /// For one call that says at once when the server cannot be reached.
-    pub(super) fn single_attempt(shared: &Arc<Shared>, timeout: Duration) -> Self {
-        Self { single_attempt: true, ..Self::new(shared, timeout, LocalAccess::Never) }
+    /// For one call that says at once when no server is there.
+    pub(super) fn until_answered(shared: &Arc<Shared>, timeout: Duration) -> Self {
+        Self { until_answered: true, ..Self::new(shared, timeout, LocalAccess::Never) }
     }
 
     /// Submits a read of `length` bytes; its outcome is [`Reply::Data`].
@@ -274,7 +274,7 @@ impl<'a> Pipeline<'a> {
     fn push(&mut self, server: usize, job: Job<'a>, now: Instant) {
         let index = self.lanes.iter().position(|lane| lane.server() == server).unwrap_or_else(|| {
             let mut lane = Lane::new(self.shared.check_out(server, now));
-            lane.single_attempt = self.single_attempt;
+            lane.until_answered = self.until_answered;
             self.lanes.push(lane);
             self.lanes.len() - 1
         });

@@ -51,7 +51,7 @@ impl Lane<'_> {
     }
 
     fn is_last_attempt(&self) -> bool {
-        self.single_attempt && self.link.attempts > 0
+        self.until_answered && self.link.attempts > 0 && !self.link.is_unanswered
     }
 
     /// The deadline has passed: everything unfinished fails.

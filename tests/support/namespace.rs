@@ -1,4 +1,5 @@
-//! Tests that mount file systems, each in a mount namespace of its own. That takes root.
+//! Tests that mount file systems, each in a mount namespace of its own; some have a network of their own, too. That takes
+//! root.
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
@@ -28,6 +29,21 @@ pub fn is_allowed() -> bool {
 /// True inside a namespace. Outside it runs the test of that name again inside one, if that is allowed.
 #[track_caller]
 pub fn entered(test: &str) -> bool {
+    entered_with(&["--mount"], test)
+}
+
+/// The same with a network that has nothing but a loopback interface, and settings of its own.
+#[track_caller]
+pub fn entered_with_network(test: &str) -> bool {
+    let entered = entered_with(&["--mount", "--net"], test);
+    if entered {
+        run(Command::new("ip").args(["link", "set", "lo", "up"]));
+    }
+    entered
+}
+
+#[track_caller]
+fn entered_with(kinds: &[&str], test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -35,7 +51,7 @@ pub fn entered(test: &str) -> bool {
         return false;
     }
     let mut again = Command::new("unshare");
-    again.arg("--mount").arg(std::env::current_exe().unwrap()).args([test, "--exact", "--nocapture"]).env(INSIDE, "1");
+    again.args(kinds).arg(std::env::current_exe().unwrap()).args([test, "--exact", "--nocapture"]).env(INSIDE, "1");
     let output = again.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     println!("{said}{}", String::from_utf8_lossy(&output.stderr));
