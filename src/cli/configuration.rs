@@ -7,11 +7,13 @@ use super::output;
 use super::servers::ask_each;
 use super::session::load;
 use super::table::{self, Align};
-use crate::config::{Config, IdentityError, OperationLogMode, Origin, check_capacity, own_index};
+use crate::config::{Address, Config, IdentityError, OperationLogMode, Origin, check_capacity, own_index};
 use crate::segment;
 use crate::sys::memory_limit;
 use nix::unistd::Group;
 use serde_json::{Value, json};
+use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 
 /// The bits of a file's mode: those that chmod(1) sets, and those that let others read.
@@ -54,7 +56,7 @@ pub(super) fn check(global: &Global) -> Result<(), Failure> {
 fn warnings(config: &Config) -> Vec<String> {
     untrusted(config)
         .into_iter()
-        .chain(unresolved(config))
+        .chain(names(config))
         .chain(log_directory(config))
         .chain(unreadable(config))
         .chain(memory(config))
@@ -72,16 +74,32 @@ fn untrusted(config: &Config) -> Option<String> {
     Some(format!("{first}{others}"))
 }
 
-/// The addresses whose host name this machine cannot resolve.
-fn unresolved(config: &Config) -> Vec<String> {
-    let all: Vec<usize> = (0..config.layout.n()).collect();
-    let errors = ask_each(&all, |index| config.servers[index].address.resolve().err());
-    let warning = |index: usize, error: std::io::Error| {
-        let place = place(config, &format!("server.{index}.address"));
-        let address = &config.servers[index].address;
-        format!("{place}: the host name of server {index} ({address}) cannot be resolved on this machine: {error}")
+/// The addresses whose host name this machine cannot resolve, or knows as one that no other machine can reach.
+fn names(config: &Config) -> Vec<String> {
+    let mut addresses = Vec::new();
+    for (index, server) in config.servers.iter().enumerate() {
+        addresses.push((format!("server.{index}.address"), format!("server {index}"), &server.address));
+        // What is the matter with a name is said once.
+        if let Some(agent) = server.snapshot.as_ref().filter(|agent| agent.host() != server.address.host()) {
+            addresses.push((
+                format!("server.{index}.snapshot"),
+                format!("the snapshot agent of server {index}"),
+                agent,
+            ));
+        }
+    }
+    let all: Vec<usize> = (0..addresses.len()).collect();
+    let found = ask_each(&all, |position| addresses[position].2.resolve());
+    let warning = |((key, who, address), found): ((String, String, &Address), io::Result<Vec<SocketAddr>>)| {
+        let place = place(config, &key);
+        match found {
+            Ok(found) => Some(format!("{place}: {}", address.only_loopback(&found)?)),
+            Err(error) => {
+                Some(format!("{place}: the host name of {who} ({address}) cannot be resolved on this machine: {error}"))
+            }
+        }
     };
-    all.into_iter().zip(errors).filter_map(|(index, error)| error.map(|error| warning(index, error))).collect()
+    addresses.into_iter().zip(found).filter_map(warning).collect()
 }
 
 /// A folder for the operation log that is not there.

@@ -41,6 +41,12 @@ pub enum AddressError {
         "an address with a scope, after \"%\", is not the same on every machine: give one without, as in \"[fd00::1]:7411\""
     )]
     Scope,
+    /// An IPv6 address that is good on one link only, and without a scope for none.
+    #[error(
+        "{0} is a link-local address, which means another machine on each link: give one that is the same on every \
+         machine, as in \"[fd00::1]:7411\" (ip -6 address show scope global), or a host name"
+    )]
+    LinkLocal(Ipv6Addr),
     /// There is no port.
     #[error("the port is missing: write {0:?}")]
     PortMissing(String),
@@ -101,6 +107,24 @@ impl Address {
     }
 }
 
+impl Address {
+    /// What is wrong with a host name that stands for nothing but `found`, if these are loopback addresses: it is this
+    /// machine's own name, perhaps, and other machines cannot reach it.
+    #[must_use]
+    pub fn only_loopback(&self, found: &[SocketAddr]) -> Option<String> {
+        let Host::Name(name) = &self.host else { return None };
+        let ips: Vec<IpAddr> = found.iter().map(|address| address.ip().to_canonical()).collect();
+        if self.is_loopback() || ips.is_empty() || !ips.iter().all(IpAddr::is_loopback) {
+            return None;
+        }
+        let ips = ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" and ");
+        Some(format!(
+            "the host name {name} is {ips} on this machine, which no other machine can reach: correct its line in /etc/hosts, \
+             where Debian writes 127.0.1.1 for a machine's own name, or give an IP address in the map"
+        ))
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
@@ -146,6 +170,11 @@ impl FromStr for Address {
             && (ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST))
         {
             return Err(AddressError::NotOneMachine(ip));
+        }
+        if let Host::Ip(IpAddr::V6(ip)) = host
+            && ip.is_unicast_link_local()
+        {
+            return Err(AddressError::LinkLocal(ip));
         }
         let address = Self { host, port };
         let form = address.to_string();
@@ -213,6 +242,9 @@ mod tests {
             assert_eq!(error(&format!("{host}:1")), AddressError::Host(host.to_owned()).to_string());
         }
         assert_eq!(error("[fe80::1%eth0]:1"), AddressError::Scope.to_string());
+        for host in ["fe80::1", "fe80::f:1", "febf::1"] {
+            assert!(error(&format!("[{host}]:1")).starts_with(&format!("{host} is a link-local address")), "{host}");
+        }
         assert_eq!(error("tcp://node1:7411/"), "an address has no \"://\": write \"node1:7411\"");
         assert_eq!(error(""), AddressError::Empty.to_string());
         for host in ["0.0.0.0", "[::]", "224.0.0.1", "255.255.255.255", "[ff02::1]"] {
@@ -240,6 +272,24 @@ mod tests {
             [("127.0.0.1:1", true), ("127.9.9.9:1", true), ("[::1]:1", true), ("localhost:1", true), ("node1:1", false)]
         {
             assert_eq!(text.parse::<Address>().unwrap().is_loopback(), loopback, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_a_loopback_address_only_is_said_to_be_out_of_reach() {
+        let of = |address: &str, ips: &[&str]| {
+            let found: Vec<SocketAddr> = ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 1)).collect();
+            address.parse::<Address>().unwrap().only_loopback(&found)
+        };
+        let warning = of("node1:1", &["127.0.1.1", "::1"]).unwrap();
+        assert!(warning.starts_with("the host name node1 is 127.0.1.1 and ::1 on this machine"), "{warning}");
+        for (address, ips) in [
+            ("node1:1", &["127.0.1.1", "10.0.0.1"][..]),
+            ("node1:1", &[]),
+            ("localhost:1", &["127.0.0.1"]),
+            ("[::1]:1", &["::1"]),
+        ] {
+            assert_eq!(of(address, ips), None, "{address}");
         }
     }
 

@@ -5,13 +5,14 @@ use super::context::Context;
 use super::threads::Threads;
 use crate::log::Event;
 use crate::protocol::{Code, Refusal};
+use crate::sys::listening::Listeners;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::socket;
 use nix::sys::socket::sockopt::{KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,10 +30,10 @@ const KEEP_ALIVE_PROBES: u32 = 6;
 pub(super) const MAX_TOLD: usize = 1024;
 
 /// Accepts connections until `stop` is written to.
-pub(super) fn accept(context: &Arc<Context>, listener: &TcpListener, threads: &Threads, stop: &EventFd) {
+pub(super) fn accept(context: &Arc<Context>, listeners: &Listeners, threads: &Threads, stop: &EventFd) {
     loop {
-        let mut waits =
-            [PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+        let stopped = PollFd::new(stop.as_fd(), PollFlags::POLLIN);
+        let mut waits: Vec<_> = [stopped].into_iter().chain(listeners.awaited()).collect();
         match poll(&mut waits, PollTimeout::NONE) {
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
@@ -41,10 +42,10 @@ pub(super) fn accept(context: &Arc<Context>, listener: &TcpListener, threads: &T
                 std::process::abort();
             }
         }
-        if waits[1].any().unwrap_or(true) {
+        if waits[0].any().unwrap_or(true) {
             return;
         }
-        match listener.accept() {
+        match listeners.accept() {
             Ok((socket, peer)) => {
                 if let Err(error) = prepare(&socket) {
                     if context.log_gate.opens() {

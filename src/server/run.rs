@@ -10,7 +10,8 @@ use super::{listener, names, patience, start, supervisor};
 use crate::config::{Config, check_capacity, own_index};
 use crate::log::{Destination, Event, OperationLog};
 use crate::segment::{Segment, overhead};
-use crate::sys::{descriptors, file_size, listening};
+use crate::sys::listening::{self, Bound};
+use crate::sys::{descriptors, file_size};
 use ::log::LevelFilter;
 use clap::Parser;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -95,6 +96,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
         return Err(error.into());
     }
     let Some(bound) = bound? else { return Ok(()) };
+    warn_of_addresses(&config, index as usize, &bound);
     let Some(segment) = start::segment(&config, index, arguments.reset, &mut signals)? else { return Ok(()) };
     let operation_log = OperationLog::start(config.log.operations, &config.log.directory, index);
     if !operation_log.is_off() {
@@ -105,21 +107,21 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     let context = Arc::new(Context::new(&config, index, segment, operation_log, most_connections));
     // Before: whoever finds a server that listens finds it decided.
     context.decide_local_access();
-    let listener = listening::listen(bound).map_err(Failure::listen(address))?;
-    let address = listener.local_addr().map_err(Failure::listen(address))?;
+    let listeners = listening::listen(bound).map_err(Failure::listen(address))?;
+    let (listens, probed) = (listeners.shown(), listeners.addresses[0]);
     let threads = Threads::start(&context).map_err(Failure::Threads)?;
     let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|error| Failure::Threads(error.into()))?);
     let accepting = {
         let (context, stop) = (Arc::clone(&context), Arc::clone(&stop));
         std::thread::Builder::new()
             .name("dsm-accept".to_owned())
-            .spawn(move || listener::accept(&context, &listener, &threads, &stop))
+            .spawn(move || listener::accept(&context, &listeners, &threads, &stop))
             .map_err(Failure::Threads)?
     };
-    supervisor::start(Arc::clone(&context), address).map_err(Failure::Threads)?;
+    supervisor::start(Arc::clone(&context), probed).map_err(Failure::Threads)?;
     ::log::info!(
         MESSAGE_ID = Event::Ready.id(), DSM_SERVER = index, DSM_INCARNATION = format!("{:016x}", context.segment.incarnation());
-        "ready: {} bytes as server {index} of {} on {address}, incarnation {:016x}",
+        "ready: {} bytes as server {index} of {} on {listens}, incarnation {:016x}",
         config.layout.k(),
         config.layout.n(),
         context.segment.incarnation()
@@ -143,6 +145,20 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     let _ = accepting.join();
     finish(&context);
     Ok(())
+}
+
+/// Says which of the addresses that other machines may know for the server's name lead nowhere.
+fn warn_of_addresses(config: &Config, index: usize, bound: &Bound) {
+    let address = &config.servers[index].address;
+    if let Some(warning) = address.only_loopback(&bound.addresses) {
+        ::log::warn!(DSM_SERVER = index as u64; "{warning}");
+    }
+    for missing in &bound.missing {
+        ::log::warn!(
+            DSM_SERVER = index as u64;
+            "{address} stands for {missing} too, which this machine does not have: clients that come there find no server"
+        );
+    }
 }
 
 /// Lets requests under way end, and leaves the segment in good order for the next dsmd.

@@ -59,6 +59,14 @@ fn entered_with(kinds: &[&str], test: &str) -> bool {
     false
 }
 
+/// Puts `text` in the place of /etc/hosts, in this namespace.
+#[track_caller]
+pub fn set_hosts(text: &str, folder: &Path) {
+    let file = folder.join("hosts");
+    std::fs::write(&file, text).unwrap();
+    run(Command::new("mount").arg("--bind").arg(&file).arg("/etc/hosts"));
+}
+
 /// An empty file system in memory, unmounted when dropped.
 pub struct Mounted(PathBuf);
 

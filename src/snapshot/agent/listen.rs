@@ -3,12 +3,13 @@
 use super::super::connection::Connection;
 use super::Agent;
 use super::session::Session;
+use crate::sys::listening::Listeners;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use std::collections::HashMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
 
 /// How an agent listens.
 pub(in crate::snapshot) struct Listening {
-    pub(in crate::snapshot) listener: TcpListener,
+    pub(in crate::snapshot) listeners: Listeners,
     /// After so long without a session it ends; the service manager starts it again when it is needed.
     pub(in crate::snapshot) idle: Option<Duration>,
 }
@@ -59,17 +60,17 @@ pub(in crate::snapshot) fn serve(agent: &Arc<Agent>, listening: &Listening, stop
         // Looked at again within a second, for a session may have ended meanwhile.
         let timeout = left.map_or(Duration::from_secs(1), |left| left.min(Duration::from_secs(1)));
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO);
-        let mut waits =
-            [PollFd::new(listening.listener.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+        let stopped = PollFd::new(stop.as_fd(), PollFlags::POLLIN);
+        let mut waits: Vec<_> = [stopped].into_iter().chain(listening.listeners.awaited()).collect();
         match poll(&mut waits, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        if waits[1].any().unwrap_or(true) {
+        if waits[0].any().unwrap_or(true) {
             end(&sessions);
             return Ok(());
         }
-        match listening.listener.accept() {
+        match listening.listeners.accept() {
             Ok((socket, peer)) => {
                 number += 1;
                 if let Err(error) = start(agent, &sessions, number, socket, peer) {

@@ -13,6 +13,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -70,14 +71,16 @@ fn agent(config: Config, index: usize, idle_timeout: Option<Duration>) -> Result
         return Err(AgentError::NoAddress { server: index }.into());
     };
     let failed = |source| Failure::Listen { address: address.clone(), source };
-    let (listener, idle) = match listening::inherited().map_err(failed)? {
-        Some(listener) => {
+    let (listeners, idle) = match listening::inherited().map_err(failed)? {
+        Some(listeners) => {
             // The socket's unit, not mcomp.cfg, has chosen where.
-            let listens = listener.local_addr().map_err(failed)?;
-            if !config.security.trusted_network && !listens.ip().to_canonical().is_loopback() {
-                return Err(Failure::UntrustedSocket(listens));
+            let outside = |listens: &&SocketAddr| !listens.ip().to_canonical().is_loopback();
+            if let Some(listens) = listeners.addresses.iter().find(outside)
+                && !config.security.trusted_network
+            {
+                return Err(Failure::UntrustedSocket(*listens));
             }
-            (listener, Some(idle_timeout.unwrap_or(IDLE)))
+            (listeners, Some(idle_timeout.unwrap_or(IDLE)))
         }
         None => (listening::bind(&address).and_then(listening::listen).map_err(failed)?, idle_timeout),
     };
@@ -92,12 +95,9 @@ fn agent(config: Config, index: usize, idle_timeout: Option<Duration>) -> Result
     watcher.map_err(Failure::System)?;
     // At most MAX_SERVERS.
     let index = u32::try_from(index).unwrap_or(u32::MAX);
-    let listens = listener.local_addr().map_err(failed)?;
-    if !config.servers[index as usize]
-        .snapshot
-        .as_ref()
-        .is_some_and(|own| own.resolve().is_ok_and(|all| all.contains(&listens)))
-    {
+    let listens = listeners.shown();
+    let is_among = |all: Vec<SocketAddr>| listeners.addresses.iter().any(|listens| all.contains(listens));
+    if !config.servers[index as usize].snapshot.as_ref().is_some_and(|own| own.resolve().is_ok_and(is_among)) {
         ::log::warn!(
             DSM_SERVER = index;
             "the service manager listens on {listens}, where nobody looks for this agent: mcomp.cfg says {address}. Correct \
@@ -106,7 +106,7 @@ fn agent(config: Config, index: usize, idle_timeout: Option<Duration>) -> Result
     }
     ::log::info!(DSM_SERVER = index; "ready: the snapshot agent of server {index} on {listens}");
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    let outcome = serve(&Arc::new(Agent { config, index }), &Listening { listener, idle }, &stop);
+    let outcome = serve(&Arc::new(Agent { config, index }), &Listening { listeners, idle }, &stop);
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     outcome.map_err(Failure::System)
 }
