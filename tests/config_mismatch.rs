@@ -10,6 +10,7 @@ use dsm::config::Config;
 use dsm::layout::MAX_LAYOUT_TEXT;
 use dsm::protocol::{Code, HelloRequest, MAX_HELLO, Operation};
 use serde_json::json;
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 use support::messages::Caller;
 use support::wire::{PATIENCE, Wire, encoded};
@@ -92,7 +93,8 @@ fn a_map_that_leads_to_the_wrong_server_is_named_by_the_client() {
 fn many_fields(length: usize) -> String {
     let mut text = String::new();
     while text.len() < length {
-        text += &format!("{:x}\n", text.len());
+        let at = text.len();
+        writeln!(text, "{at:x}").unwrap();
     }
     text.truncate(length);
     text

@@ -11,7 +11,7 @@ mod fake_agent;
 
 use dsm::snapshot::retention::Standing;
 use dsm::snapshot::{Compression, FrameEncoder, Header, HeaderFields};
-use fake_agent::{BROKEN, Behaviour, FakeAgent, Fault, SLOW, STEPS, Step, UNAVAILABLE};
+use fake_agent::{BROKEN, Behaviour, FakeAgent, Fault, SLOW, SPEAKING, STEPS, Step, UNAVAILABLE};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use support::Cluster;
@@ -166,5 +166,36 @@ fn with_allow_partial_there_is_a_file_without_the_server_whose_agent_is_silent_o
     fake.behave(behaviour(Step::Cut, Fault::Close));
     cluster.spawn_master(&["--allow-partial"], &[]).wait().fails(NOT_THERE, &[&format!("server {VICTIM}")]);
     assert_eq!(cluster.snapshots().len(), files.len());
+    succeeds_with_a_real_agent(&cluster, fake);
+}
+
+/// Fails when anything in the text could steer a terminal, or begins a line that the program has not written.
+#[track_caller]
+fn assert_harmless(what: &str, text: &str) {
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{what}: {text:?}");
+    assert!(!text.lines().any(|line| line.starts_with("all is well")), "{what}: {text:?}");
+    assert!(text.len() < 4000, "{what}: {} bytes", text.len());
+}
+
+#[test]
+fn what_a_bad_agent_says_steers_no_terminal_and_floods_no_log() {
+    let cluster = cluster();
+    let behaviour = |step, fault| Behaviour { step, fault, pages: Vec::new() };
+    let fake = FakeAgent::start(&cluster, VICTIM, behaviour(Step::Hello, Fault::Silent));
+    let output = cluster.directory().join("own.dsnap");
+    for step in STEPS {
+        for fault in SPEAKING {
+            fake.behave(behaviour(step, fault));
+            let what = format!("{fault:?} at {step:?}");
+            let run = create(&cluster, &what);
+            assert_ne!(run.code, 0, "{what}");
+            assert_harmless(&what, &run.stderr);
+            assert_harmless(&what, run.text());
+            let run = cluster.spawn_dsmctl_create(&output, &[]).wait();
+            assert_ne!(run.code, 0, "{what}");
+            assert_harmless(&format!("dsmctl: {what}"), &run.stderr);
+            assert_harmless(&format!("dsmctl: {what}"), run.text());
+        }
+    }
     succeeds_with_a_real_agent(&cluster, fake);
 }

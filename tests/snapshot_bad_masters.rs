@@ -227,3 +227,35 @@ fn two_hundred_connections_do_not_end_a_snapshot_that_has_begun_nor_keep_the_nex
     succeeds(&cluster);
     ring.stop();
 }
+
+/// Text that would have the terminal of who reads the log do something, much of it.
+fn evil() -> String {
+    "\x1b]0;owned\x07\x1b[2J\nall is well\u{9b}31m\u{202e}".repeat(2000)
+}
+
+#[test]
+fn what_masters_say_steers_no_terminal_and_floods_no_log() {
+    let cluster = cluster(1, K);
+    let before = cluster.agent(SERVER).stderr().len();
+    let layout = cluster.layout().canonical();
+    for number in 0..100 {
+        let (mut caller, ask) = match number % 5 {
+            0 => (Caller::connect(&cluster, SERVER), json!({"hello": {"layout": evil(), "index": 0}})),
+            1 => {
+                (Caller::connect(&cluster, SERVER), json!({"hello": {"layout": layout.clone() + &evil(), "index": 0}}))
+            }
+            2 => (Caller::greeted(&cluster, SERVER), json!({"claim": {"purpose": "snapshot", "id": evil()}})),
+            3 => (Caller::greeted(&cluster, SERVER), json!({"fetch": {"name": evil(), "address": 0, "length": 1}})),
+            _ => (Caller::greeted(&cluster, SERVER), json!({ evil(): {}})),
+        };
+        let answer = caller.ask(ask);
+        let message = answer["refused"]["message"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        assert!(message.len() < 4096 && !message.contains('\x1b'), "{message:?}");
+    }
+    let log = cluster.agent(SERVER).stderr().split_off(before);
+    // Lines that came within one or two periods of the bound, each with the most that is shown of such a text.
+    assert!(log.len() < 2 * 10 * 1000, "{} bytes:\n{log}", log.len());
+    assert!(log.lines().count() >= 10, "{log}");
+    assert!(log.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{log:?}");
+    assert!(!log.lines().any(|line| line.trim_start().starts_with("all is well")), "{log:?}");
+}

@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_longest_layout_has_the_longest_text() {
-        let address = |index: usize| format!("{index:0>width$}", width = MAX_ADDRESS_TEXT);
+        let address = |index: usize| format!("{index:0>MAX_ADDRESS_TEXT$}");
         let addresses = (0..MAX_SERVERS).map(address).collect();
         let longest = Layout::new(&"n".repeat(MAX_NAME), MAX_MEMORY / MAX_SERVERS as u64, addresses).unwrap();
         assert_eq!(longest.canonical().len(), MAX_LAYOUT_TEXT);
@@ -359,7 +359,9 @@ mod tests {
         for length in [160_000, MAX_LAYOUT_TEXT, MAX_LAYOUT_TEXT + 1, 1 << 20] {
             let mut theirs = String::with_capacity(length);
             while theirs.len() < length {
-                theirs += &format!("{:x}\n", theirs.len());
+                theirs += "f";
+                theirs += &theirs.len().to_string();
+                theirs += "\n";
             }
             theirs.truncate(length);
             for _ in 0..50 {

@@ -5,6 +5,7 @@
 
 mod destination;
 mod event;
+mod gate;
 mod journal;
 mod operations;
 mod syslog;
@@ -13,4 +14,5 @@ mod text;
 
 pub use destination::{Destination, flush, init, set_level};
 pub use event::Event;
+pub(crate) use gate::LogGate;
 pub use operations::{Entry, OperationLog};

@@ -2,12 +2,11 @@
 
 use super::buffer::Budget;
 use super::limits::LiveLimits;
-use super::log_gate::LogGate;
 use super::session::SessionTable;
 use super::statistics::Statistics;
 use crate::config::Config;
 use crate::layout::Layout;
-use crate::log::OperationLog;
+use crate::log::{LogGate, OperationLog};
 use crate::protocol::{Connections, Recovery, Status};
 use crate::segment::{Names, Segment, Shut, WORKERS, overhead};
 use std::collections::HashMap;

@@ -9,7 +9,6 @@ mod detach;
 mod failure;
 mod limits;
 mod listener;
-mod log_gate;
 mod names;
 mod notify;
 mod patience;

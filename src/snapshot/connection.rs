@@ -1,6 +1,7 @@
 //! A connection between a master and an agent, either end of it: messages with deadlines.
 
 use super::wire::{self, Answer, Ask, Message, Reason};
+use crate::printable::{self, printable};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval, TcpUserTimeout};
 use serde::de::DeserializeOwned;
@@ -21,6 +22,7 @@ pub(super) struct Connection {
     reader: BufReader<Deadlined>,
     buffer: Vec<u8>,
     timeout: Duration,
+    longest: usize,
 }
 
 /// A socket whose reads end at an instant.
@@ -45,8 +47,9 @@ impl Read for Deadlined {
 }
 
 impl Connection {
-    /// `timeout` is how long one message may take.
-    pub(super) fn new(socket: TcpStream, timeout: Duration) -> io::Result<Self> {
+    /// `timeout` is how long one message may take, `longest` the most bytes of a control message of the other side:
+    /// [`wire::MAX_ASK`] or [`wire::MAX_ANSWER`].
+    pub(super) fn new(socket: TcpStream, timeout: Duration, longest: usize) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         socket.set_write_timeout(Some(timeout))?;
         setsockopt(&socket, KeepAlive, &true)?;
@@ -55,7 +58,7 @@ impl Connection {
         setsockopt(&socket, TcpKeepCount, &KEEP_ALIVE_PROBES)?;
         setsockopt(&socket, TcpUserTimeout, &u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
         let reader = BufReader::with_capacity(BUFFER, Deadlined { socket, deadline: Instant::now() });
-        Ok(Self { reader, buffer: Vec::new(), timeout })
+        Ok(Self { reader, buffer: Vec::new(), timeout, longest })
     }
 
     /// The socket, to be written to.
@@ -66,7 +69,7 @@ impl Connection {
     /// Receives a message.
     pub(super) fn receive(&mut self, timeout: Duration) -> io::Result<Message<'_>> {
         self.reader.get_mut().deadline = Instant::now() + timeout;
-        wire::receive(&mut self.reader, &mut self.buffer)
+        wire::receive(&mut self.reader, &mut self.buffer, self.longest)
     }
 
     /// Takes the payload of the last message, and leaves another buffer to be filled.
@@ -108,6 +111,9 @@ impl Connection {
 /// Reads the JSON of a control message.
 pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> io::Result<T> {
     serde_json::from_slice(json).map_err(|error| {
+        // It quotes what it has not understood.
+        let error = error.to_string();
+        let error = printable(&error, printable::LOG);
         io::Error::new(io::ErrorKind::InvalidData, format!("it sent a message that is not understood: {error}"))
     })
 }

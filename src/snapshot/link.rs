@@ -1,8 +1,9 @@
 //! A master's end of the connection to one agent.
 
 use super::connection::{Connection, parse};
-use super::wire::{Answer, Ask, Message, Purpose, Reason};
+use super::wire::{Answer, Ask, ClaimId, MAX_ANSWER, Message, Purpose, Reason};
 use crate::config::Config;
+use crate::printable::printable;
 use std::io;
 use std::net::TcpStream;
 use std::ops::Range;
@@ -11,6 +12,9 @@ use std::time::Duration;
 
 /// How long a connection may take to come about: a machine that is off does not answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much of an answer to another question is shown, in bytes: which it is, and the begin of what it says.
+const MAX_SHOWN_ANSWER: usize = 100;
 
 /// Agents that are greeted at the same time; each takes a thread, and one that is off takes seconds.
 const GREETERS: usize = 32;
@@ -142,7 +146,8 @@ impl Link {
                 break;
             }
         }
-        let connection = outcome.and_then(|socket| Connection::new(socket, timeout)).map_err(unreachable)?;
+        let connection =
+            outcome.and_then(|socket| Connection::new(socket, timeout, MAX_ANSWER)).map_err(unreachable)?;
         let mut link = Self { server, address, hostname: String::new(), connection };
         // At most MAX_SERVERS.
         let index = u32::try_from(server).unwrap_or(u32::MAX);
@@ -187,7 +192,7 @@ impl Link {
 
     /// Asks to claim the segment, and returns its incarnation.
     pub(super) fn claim(&mut self, purpose: Purpose, id: &str) -> Result<u64, AgentError> {
-        match self.request(&Ask::Claim { purpose, id: id.to_owned() }, "open its segment")? {
+        match self.request(&Ask::Claim { purpose, id: ClaimId::of_hex(id) }, "open its segment")? {
             Answer::Claimed { incarnation: 0 } => Err(self.garbage("its memory has incarnation 0".to_owned())),
             Answer::Claimed { incarnation } => Ok(incarnation),
             other => Err(self.unexpected(&other)),
@@ -250,7 +255,8 @@ impl Link {
 
     /// The error for an answer to another question.
     pub(super) fn unexpected(&self, answer: &Answer) -> AgentError {
-        self.garbage(format!("it answered {answer:?}"))
+        let answer = format!("{answer:?}");
+        self.garbage(format!("it answered {}", printable(&answer, MAX_SHOWN_ANSWER)))
     }
 
     /// The error for what cannot be.

@@ -15,9 +15,12 @@
 //! *Control* is JSON: an [`Ask`] or an [`Answer`]. A *frame* is one of a snapshot file, see docs/snapshot-format.md.
 //! *Data* is an offset (8 bytes) and the bytes of memory from there on.
 
+use super::FileName;
 use super::format::{FRAME_HEADER, MAX_FRAME};
-use crate::layout::MAX_ATOMIC;
+use crate::layout::{MAX_ATOMIC, MAX_LAYOUT_TEXT};
+use crate::printable::{self, printable};
 use crate::protocol::{Foreign, TELLING};
+use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use zerocopy::little_endian::{U16, U32};
@@ -28,8 +31,15 @@ const VERSION: u8 = 1;
 
 const MAGIC: [u8; 2] = *b"DA";
 
-/// The longest control message, in bytes: a layout of the most servers fits.
-const MAX_CONTROL: usize = 1 << 20;
+/// The longest answer, in bytes: far more than the longest, a list of snapshots, needs.
+pub(super) const MAX_ANSWER: usize = 1 << 20;
+
+/// The longest ask, in bytes: a greeting with the longest layout text, in which JSON takes two bytes for a line break, a
+/// quote or a backslash, and 1 KiB for what is around it.
+pub(super) const MAX_ASK: usize = 2 * MAX_LAYOUT_TEXT + 1024;
+
+/// The longest id of a claim, in bytes. Those of dsm-snapshot and dsmctl have 32 hexadecimal digits.
+const MAX_CLAIM_ID: usize = 64;
 
 /// Bytes before the data in a data message.
 const OFFSET: usize = 8;
@@ -60,6 +70,54 @@ pub(super) enum Purpose {
     Restore,
 }
 
+/// What a claim is called in logs: 1 to [`MAX_CLAIM_ID`] of `a-z`, `0-9` and `-`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct ClaimId(String);
+
+impl ClaimId {
+    /// That of a snapshot, whose id is given as hexadecimal digits.
+    pub(super) fn of_hex(id: &str) -> Self {
+        Self(id.to_owned())
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ClaimId {
+    type Error = String;
+
+    fn try_from(id: String) -> Result<Self, String> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if id.is_empty() || id.len() > MAX_CLAIM_ID || !id.bytes().all(allowed) {
+            let found = printable(&id, MAX_CLAIM_ID);
+            return Err(format!("the id {found:?}, where 1 to {MAX_CLAIM_ID} of a-z, 0-9 and - are allowed"));
+        }
+        Ok(Self(id))
+    }
+}
+
+/// Text for people that the other side has written.
+fn foreign_text<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    let text = String::deserialize(source)?;
+    Ok(printable(&text, printable::LOG).into_owned())
+}
+
+/// The name of a snapshot file that the other side has.
+fn file_name<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    let name = String::deserialize(source)?;
+    if FileName::parse(&name).is_none() {
+        let found = printable(&name, MAX_SHOWN_NAME);
+        return Err(D::Error::custom(format_args!("{found:?} is not the name of a snapshot")));
+    }
+    Ok(name)
+}
+
+/// How much of a name is shown that is none of a snapshot, in bytes: more than any that is.
+pub(super) const MAX_SHOWN_NAME: usize = 64;
+
 /// What a master asks an agent for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -67,7 +125,7 @@ pub(super) enum Ask {
     /// The first one: who is meant, and by which mcomp.cfg. The layout is its canonical text.
     Hello { layout: String, index: u32 },
     /// Opens the segment, and keeps others from freezing it. The id is for logs.
-    Claim { purpose: Purpose, id: String },
+    Claim { purpose: Purpose, id: ClaimId },
     /// Keeps writers out for at most so long.
     Freeze { lease_us: u64 },
     /// Begins a cut, whose copy area has at most so many bytes, and lets the writers go on.
@@ -134,12 +192,14 @@ pub(super) enum Answer {
     },
     Fetched,
     Recovered {
+        #[serde(deserialize_with = "file_name")]
         name: String,
         cut_time: u64,
         incarnation: u64,
     },
     Refused {
         reason: Reason,
+        #[serde(deserialize_with = "foreign_text")]
         message: String,
     },
 }
@@ -147,6 +207,7 @@ pub(super) enum Answer {
 /// A whole snapshot that an agent has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Held {
+    #[serde(deserialize_with = "file_name")]
     pub(super) name: String,
     /// In ns since 1970.
     pub(super) cut_time: u64,
@@ -192,11 +253,11 @@ fn garbage(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
 
-/// Receives one message, whose payload is then all of `buffer`.
+/// Receives one message, whose payload is then all of `buffer`. A control message may have `longest` bytes.
 ///
 /// # Errors
 /// When the stream fails or ends, and [`io::ErrorKind::InvalidData`] for bytes that are no message.
-pub(super) fn receive<'a>(stream: &mut impl Read, buffer: &'a mut Vec<u8>) -> io::Result<Message<'a>> {
+pub(super) fn receive<'a>(stream: &mut impl Read, buffer: &'a mut Vec<u8>, longest: usize) -> io::Result<Message<'a>> {
     let mut head = [0; HEADER];
     // The first bytes alone: what another program says may be shorter than a header.
     stream.read_exact(&mut head[..TELLING])?;
@@ -216,7 +277,7 @@ pub(super) fn receive<'a>(stream: &mut impl Read, buffer: &'a mut Vec<u8>) -> io
     }
     let length = header.length.get() as usize;
     let (least, most) = match header.kind {
-        CONTROL => (0, MAX_CONTROL),
+        CONTROL => (0, longest),
         FRAME => (FRAME_HEADER, FRAME_HEADER + MAX_FRAME as usize),
         DATA => (OFFSET, OFFSET + MAX_DATA),
         kind => return Err(garbage(format!("it sent a message of the unknown kind {kind}"))),
@@ -293,11 +354,11 @@ mod tests {
         send_frame(&mut stream, &[7; 40]).unwrap();
         send_data(&mut stream, 5, b"abc").unwrap();
         let (mut stream, mut buffer) = (&stream[..], Vec::new());
-        let Message::Control(json) = receive(&mut stream, &mut buffer).unwrap() else { panic!() };
+        let Message::Control(json) = receive(&mut stream, &mut buffer, MAX_ASK).unwrap() else { panic!() };
         assert_eq!(serde_json::from_slice::<Ask>(json).unwrap(), ask);
-        assert_eq!(receive(&mut stream, &mut buffer).unwrap(), Message::Frame(&[7; 40]));
-        assert_eq!(receive(&mut stream, &mut buffer).unwrap(), Message::Data { offset: 5, bytes: b"abc" });
-        assert_eq!(receive(&mut stream, &mut buffer).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(receive(&mut stream, &mut buffer, MAX_ASK).unwrap(), Message::Frame(&[7; 40]));
+        assert_eq!(receive(&mut stream, &mut buffer, MAX_ASK).unwrap(), Message::Data { offset: 5, bytes: b"abc" });
+        assert_eq!(receive(&mut stream, &mut buffer, MAX_ASK).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]
@@ -307,20 +368,54 @@ mod tests {
         for place in (0..stream.len()).filter(|place| !(12..16).contains(place)) {
             let mut changed = stream.clone();
             changed[place] ^= 1;
-            assert!(receive(&mut &changed[..], &mut Vec::new()).is_err(), "{place}");
+            assert!(receive(&mut &changed[..], &mut Vec::new(), MAX_ASK).is_err(), "{place}");
         }
+    }
+
+    #[test]
+    fn the_longest_greeting_is_not_too_long() {
+        // Bytes that JSON escapes as two, with as many line breaks as the text has.
+        let hello = Ask::Hello { layout: "\"".repeat(MAX_LAYOUT_TEXT), index: u32::MAX };
+        let mut stream = Vec::new();
+        send_control(&mut stream, &hello).unwrap();
+        assert!(matches!(receive(&mut &stream[..], &mut Vec::new(), MAX_ASK), Ok(Message::Control(_))));
+        let longer = header(CONTROL, MAX_ASK + 1, 0);
+        let error = receive(&mut longer.as_bytes(), &mut Vec::new(), MAX_ASK).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    }
+
+    #[test]
+    fn ids_and_names_of_the_other_side_have_a_syntax_and_its_texts_are_harmless() {
+        let claim =
+            |id: &str| serde_json::from_value::<Ask>(serde_json::json!({"claim": {"purpose": "restore", "id": id}}));
+        for good in ["0123456789abcdef", "a-b", &"a".repeat(64)] {
+            claim(good).unwrap();
+        }
+        for bad in ["", "A", "a b", "a\x1b[2J", "ä", &"a".repeat(65)] {
+            let error = claim(bad).unwrap_err().to_string();
+            assert!(error.len() < 200 && !error.contains('\x1b'), "{error}");
+        }
+        let listed = |name: &str| {
+            let file = serde_json::json!({"name": name, "cut_time": 0, "size": 0});
+            serde_json::from_value::<Answer>(serde_json::json!({"snapshots": {"files": [file]}}))
+        };
+        listed("dsm-20261123T040000Z.dsnap").unwrap();
+        listed("../\x1b]0;").unwrap_err();
+        let refused = serde_json::json!({"refused": {"reason": "failed", "message": "\x1b[31m".repeat(1000)}});
+        let Ok(Answer::Refused { message, .. }) = serde_json::from_value(refused) else { panic!() };
+        assert!(message.len() <= printable::LOG && !message.contains('\x1b'), "{message}");
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_the_receiver_panic_or_take_much_memory(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut buffer = Vec::new();
-            let _ = receive(&mut &bytes[..], &mut buffer);
+            let _ = receive(&mut &bytes[..], &mut buffer, MAX_ANSWER);
             let mut started = header(CONTROL, 1, 0).as_bytes().to_vec();
             started.truncate(4);
             started.extend(bytes);
-            let _ = receive(&mut &started[..], &mut buffer);
-            prop_assert!(buffer.len() <= MAX_CONTROL.max(MAX_DATA + OFFSET).max(MAX_FRAME as usize + FRAME_HEADER));
+            let _ = receive(&mut &started[..], &mut buffer, MAX_ANSWER);
+            prop_assert!(buffer.len() <= MAX_ANSWER.max(MAX_DATA + OFFSET).max(MAX_FRAME as usize + FRAME_HEADER));
         }
     }
 }

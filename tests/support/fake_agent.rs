@@ -53,7 +53,20 @@ pub enum Fault {
     OtherAnswer,
     DataOutOfTurn,
     ShortFrame,
+    /// It refuses with [`EVIL`], many times.
+    EvilRefusal,
+    /// Its answer is not known, and is called [`EVIL`].
+    EvilAnswer,
+    /// It answers what was not asked, with [`EVIL`] as a name.
+    EvilName,
 }
+
+/// What an agent that is none would have an administrator's terminal do: another title, colours, a clean screen, a line of
+/// its own, the C1 form of an escape sequence, and text that is read backwards.
+pub const EVIL: &str = "\x1b]0;owned\x07 \x1b[31m \x1b[2J\r\nall is well\u{7f} \u{9b}31m \u{202e}gpj";
+
+/// What says [`EVIL`].
+pub const SPEAKING: [Fault; 3] = [Fault::EvilRefusal, Fault::EvilAnswer, Fault::EvilName];
 
 /// What takes the master as long as it waits.
 pub const SLOW: [Fault; 4] = [Fault::Silent, Fault::HalfThenSilent, Fault::LongThenSilent, Fault::Trickle];
@@ -144,6 +157,9 @@ impl Behaviour {
             Fault::OtherAnswer => control(json!("written")),
             Fault::DataOutOfTurn => message(DATA, &[0; 16]),
             Fault::ShortFrame => message(FRAME, &[0; FRAME_HEADER - 1]),
+            Fault::EvilRefusal => control(json!({"refused": {"reason": "failed", "message": EVIL.repeat(1000)}})),
+            Fault::EvilAnswer => control(json!({ EVIL.repeat(1000): {}})),
+            Fault::EvilName => control(json!({"recovered": {"name": EVIL, "cut_time": 0, "incarnation": 1}})),
         };
         stream.write_all(&sent)?;
         // Until the master closes.

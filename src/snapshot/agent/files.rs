@@ -2,9 +2,10 @@
 
 use super::super::retention::Standing;
 use super::super::stream::each_part;
-use super::super::wire::{Answer, Held, Reason, send_data};
+use super::super::wire::{Answer, Held, MAX_SHOWN_NAME, Reason, send_data};
 use super::super::{FileName, ReadError, SnapshotFile, list};
 use super::session::{End, Session};
+use crate::printable::printable;
 use std::time::{Duration, Instant};
 
 /// How often whoever waits for a file that is being checked hears that it is: well within the time for one message.
@@ -24,7 +25,9 @@ impl Session<'_> {
     pub(super) fn held(&self) -> Vec<Held> {
         let config = &self.agent.config;
         let listed = list(&config.snapshot.directory, config.layout.name()).unwrap_or_else(|error| {
-            ::log::info!(DSM_SERVER = self.agent.index; "there are no snapshots here: {error}");
+            if self.agent.served.opens() {
+                ::log::info!(DSM_SERVER = self.agent.index; "there are no snapshots here: {error}");
+            }
             Vec::new()
         });
         let good = listed.into_iter().rev().filter(|file| file.standing == Standing::Good);
@@ -47,6 +50,7 @@ impl Session<'_> {
     /// `still` is called now and then meanwhile.
     pub(super) fn open_verified(&self, name: &str, mut still: impl FnMut()) -> Result<SnapshotFile, End> {
         if FileName::parse(name).is_none() {
+            let name = printable(name, MAX_SHOWN_NAME);
             return Err(End::Refused(Reason::NoSnapshot, format!("{name:?} is not the name of a snapshot")));
         }
         let config = &self.agent.config;
@@ -72,7 +76,9 @@ impl Session<'_> {
             return Err(End::Refused(Reason::Protocol, format!("{length} bytes at {address} are no range")));
         };
         each_part::<_, End>(&file, &(address..end), |at, bytes| Ok(send_data(&mut socket, at - address, bytes)?))?;
-        ::log::info!(DSM_SERVER = self.agent.index, DSM_FILE = name; "gave {length} bytes of {name} to {}", self.peer);
+        if self.agent.served.opens() {
+            ::log::info!(DSM_SERVER = self.agent.index, DSM_FILE = name; "gave {length} bytes of {name} to {}", self.peer);
+        }
         Ok(self.connection.answer(&Answer::Fetched)?)
     }
 }

@@ -1,6 +1,7 @@
 //! Accepting masters, a thread for each, and the end: told to stop, or idle for long enough.
 
 use super::super::connection::Connection;
+use super::super::wire::MAX_ASK;
 use super::Agent;
 use super::session::Session;
 use crate::sys::listening::Listeners;
@@ -73,13 +74,17 @@ pub(in crate::snapshot) fn serve(agent: &Arc<Agent>, listening: &Listening, stop
         match listening.listeners.accept() {
             Ok((socket, peer)) => {
                 number += 1;
-                if let Err(error) = start(agent, &sessions, number, socket, peer) {
+                if let Err(error) = start(agent, &sessions, number, socket, peer)
+                    && agent.refused.opens()
+                {
                     ::log::warn!(DSM_SERVER = agent.index, DSM_CLIENT:% = peer; "no session for {peer}: {error}");
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
-                ::log::warn!(DSM_SERVER = agent.index; "accept a connection: {error}");
+                if agent.refused.opens() {
+                    ::log::warn!(DSM_SERVER = agent.index; "accept a connection: {error}");
+                }
                 std::thread::sleep(NO_DESCRIPTOR_PAUSE);
             }
         }
@@ -98,7 +103,7 @@ fn start(
         return Err(io::Error::other("there are as many as an agent has at a time"));
     }
     sessions.lock().insert(number, socket.try_clone()?);
-    let connection = Connection::new(socket, agent.config.snapshot.timeout);
+    let connection = Connection::new(socket, agent.config.snapshot.timeout, MAX_ASK);
     let (agent, own) = (Arc::clone(agent), Arc::clone(sessions));
     let started = connection.and_then(|connection| {
         std::thread::Builder::new().name("dsm-agent".to_owned()).spawn(move || {

@@ -6,6 +6,7 @@ use super::super::stream::each_part;
 use super::super::wire::{Answer, Ask, Held, Reason};
 use super::restore::{check_in_use, zero};
 use super::session::{End, Session};
+use crate::printable::{self, printable};
 use crate::protocol::{Extent, Refusal};
 use crate::segment::Restoration;
 
@@ -39,6 +40,7 @@ impl Session<'_> {
                 }
                 Err(End::Lost(error)) => return Err(End::Lost(error)),
                 Err(End::Refused(_, message)) => {
+                    let message = printable(&message, printable::LOG);
                     ::log::error!(DSM_FILE = file.name.as_str(); "{} cannot be restored: {message}", file.name);
                 }
             }
@@ -99,7 +101,7 @@ impl Session<'_> {
                 Part::Data { bytes: [], .. } => {}
                 Part::Data { offset, bytes } => write(offset, bytes)?,
                 Part::End(Answer::Fetched) => return Ok(()),
-                Part::End(other) => return Err(End::failed(format!("it answered {other:?}"))),
+                Part::End(other) => return Err(End::failed(link.unexpected(&other))),
                 Part::Frame(_) => return Err(End::failed("it sent a frame instead of data")),
             }
         }

@@ -35,7 +35,9 @@ impl Session<'_> {
                 Ask::Written => self.connection.answer(&Answer::Written)?,
                 Ask::Cancel => {
                     let open = restoration.cancel();
-                    ::log::warn!(DSM_SERVER = self.agent.index, DSM_SNAPSHOT = id; "a restore was cancelled by {}", self.peer);
+                    if self.agent.served.opens() {
+                        ::log::warn!(DSM_SERVER = self.agent.index, DSM_SNAPSHOT = id; "a restore was cancelled by {}", self.peer);
+                    }
                     return Ok(self.connection.answer(&Answer::Cancelled { open })?);
                 }
                 Ask::Commit => {

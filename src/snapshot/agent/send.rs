@@ -32,12 +32,14 @@ impl Session<'_> {
         let copied = claim.end_cut(cut).map_err(End::failed)?;
         let bytes = sent?;
         check_in_use(&segment)?;
-        ::log::info!(
-            DSM_SNAPSHOT = id, DSM_SERVER = self.agent.index, DSM_PAUSE_US = micros(pause), DSM_PAGES_COPIED = copied,
-            DSM_STORED_BYTES = bytes;
-            "sent server {} to the master at {}: writers stood still for {} µs, {copied} pages were overwritten meanwhile",
-            self.agent.index, self.peer, micros(pause)
-        );
+        if self.agent.served.opens() {
+            ::log::info!(
+                DSM_SNAPSHOT = id, DSM_SERVER = self.agent.index, DSM_PAUSE_US = micros(pause), DSM_PAGES_COPIED = copied,
+                DSM_STORED_BYTES = bytes;
+                "sent server {} to the master at {}: writers stood still for {} µs, {copied} pages were overwritten meanwhile",
+                self.agent.index, self.peer, micros(pause)
+            );
+        }
         Ok(self.connection.answer(&Answer::Sent { pages_copied: copied })?)
     }
 

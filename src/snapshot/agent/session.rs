@@ -5,6 +5,7 @@ use super::super::link::is_hostname;
 use super::super::phase::{self, Phase};
 use super::super::wire::{Answer, Ask, Purpose, Reason};
 use super::Agent;
+use crate::printable::{self, printable};
 use crate::segment::{Claim, FreezeError, Segment};
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +18,9 @@ const PATIENCE: u32 = 10;
 /// The same while it sends or receives the memory of other servers, which takes as long as there is memory. The bound is
 /// for a master that stands still.
 const LONG_PATIENCE: u32 = 100;
+
+/// How much of an ask that came out of turn is shown, in bytes: which it is, and the begin of what it says.
+const MAX_SHOWN_ASK: usize = 100;
 
 /// Why a session ends before its master ends it.
 pub(super) enum End {
@@ -43,9 +47,8 @@ impl End {
     }
 
     pub(super) fn out_of_turn(ask: &Ask) -> Self {
-        // What a stranger sends may be long.
-        let text: String = format!("{ask:?}").chars().take(100).collect();
-        Self::Refused(Reason::Protocol, format!("out of turn: {text}"))
+        let ask = format!("{ask:?}");
+        Self::Refused(Reason::Protocol, format!("out of turn: {}", printable(&ask, MAX_SHOWN_ASK)))
     }
 }
 
@@ -63,22 +66,31 @@ impl<'a> Session<'a> {
 
     /// Talks until the master is done or gone.
     pub(super) fn run(mut self) {
+        let Err(end) = self.converse() else { return };
+        if self.agent.refused.opens() {
+            self.log(&end);
+        }
+        if let End::Refused(reason, message) = end {
+            // One that is gone need not be told.
+            let _ = self.connection.refuse(reason, &message);
+        }
+    }
+
+    fn log(&self, end: &End) {
         let (server, peer) = (self.agent.index, self.peer);
-        match self.converse() {
-            Ok(()) => {}
-            Err(End::Lost(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+        match end {
+            End::Lost(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 ::log::warn!(
                     DSM_SERVER = server, DSM_CLIENT:% = peer;
                     "the connection with {peer} was lost before the end: what it wanted is abandoned"
                 );
             }
-            Err(End::Lost(error)) => {
+            End::Lost(error) => {
                 ::log::warn!(DSM_SERVER = server, DSM_CLIENT:% = peer; "the connection with {peer} was lost: {error}");
             }
-            Err(End::Refused(reason, message)) => {
+            End::Refused(_, message) => {
+                let message = printable(message, printable::LOG);
                 ::log::warn!(DSM_SERVER = server, DSM_CLIENT:% = peer; "refused {peer}: {message}");
-                // Whoever is gone need not be told.
-                let _ = self.connection.refuse(reason, &message);
             }
         }
     }
@@ -97,7 +109,7 @@ impl<'a> Session<'a> {
                 ask => ask?,
             };
             match ask {
-                Ask::Claim { purpose, id } => return self.claimed(purpose, &id),
+                Ask::Claim { purpose, id } => return self.claimed(purpose, id.as_str()),
                 Ask::Accept => self.accept()?,
                 Ask::Recover => self.recover()?,
                 Ask::Snapshots => self.list()?,

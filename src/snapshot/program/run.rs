@@ -106,7 +106,7 @@ fn agent(config: Config, index: usize, idle_timeout: Option<Duration>) -> Result
     }
     ::log::info!(DSM_SERVER = index; "ready: the snapshot agent of server {index} on {listens}");
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    let outcome = serve(&Arc::new(Agent { config, index }), &Listening { listeners, idle }, &stop);
+    let outcome = serve(&Arc::new(Agent::new(config, index)), &Listening { listeners, idle }, &stop);
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     outcome.map_err(Failure::System)
 }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 const LINES: u32 = 10;
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Lets a few lines through in each period: whoever floods the port does not flood the log.
+/// Lets a few lines through in each period: a peer that floods the port does not flood the log.
 #[derive(Default)]
-pub(super) struct LogGate(Mutex<Option<(Instant, u32)>>);
+pub(crate) struct LogGate(Mutex<Option<(Instant, u32)>>);
 
 impl LogGate {
     /// Whether a line may be written now; then it counts as written.
-    pub(super) fn opens(&self) -> bool {
+    pub(crate) fn opens(&self) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (began, lines) = match *state {
             Some((began, lines)) if began.elapsed() < PERIOD => (began, lines),
