@@ -6,9 +6,11 @@ mod support;
 use dsm::Client;
 use std::io::Read;
 use std::os::unix::net::UnixDatagram;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use support::process::StoppedThread;
 use support::service::Service;
-use support::{Cluster, wait_for};
+use support::wire::Wire;
+use support::{Cluster, namespace, wait_for};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -45,6 +47,54 @@ fn a_server_that_is_full_still_answers_its_watchdog() {
         assert_eq!(clients[0].status(0).unwrap().connections.refused, refused, "its own questions were refused");
     }
     clients.iter().for_each(|client| client.write(0, b"still").unwrap());
+}
+
+#[test]
+fn a_thread_that_hangs_is_noticed_and_one_that_comes_round_again_is_well() {
+    for name in ["dsm-accept", "dsm-shared-1", "dsm-probe"] {
+        let cluster = Cluster::builder().create();
+        let mut service = Service::start(&cluster, "300000");
+        service.hear_until("WATCHDOG=1");
+        let threads = service.threads(name);
+        let &[thread] = threads.as_slice() else { panic!("{name}: {threads:?}") };
+        let stopped = StoppedThread::new(thread);
+        // What was asked before may be answered.
+        wait_for("silence", DEADLINE, || service.hear_within(Duration::from_millis(500)).is_none());
+        let said = service.hear_within(Duration::from_secs(1));
+        assert_eq!(said, None, "{name} was stopped, and systemd was told that all is well");
+        drop(stopped);
+        service.hear_until("WATCHDOG=1");
+        service.signal(nix::sys::signal::Signal::SIGTERM);
+        assert_eq!(service.ends(), Some(0));
+        let mut log = String::new();
+        service.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        let complaint = if name == "dsm-probe" { "a read of the memory" } else { name };
+        assert!(log.contains("the server does not answer itself") && log.contains(complaint), "{log}");
+    }
+}
+
+#[test]
+fn a_server_whose_address_goes_away_answers_its_watchdog_and_local_programs() {
+    if !namespace::entered_with_network("a_server_whose_address_goes_away_answers_its_watchdog_and_local_programs") {
+        return;
+    }
+    let cluster = Cluster::builder().local().create();
+    let service = Service::start(&cluster, "300000");
+    service.hear_until("WATCHDOG=1");
+    support::client(&cluster).write(0, b"by TCP").unwrap();
+    let local = support::local_client(&cluster);
+    local.write(8, b"local").unwrap();
+    namespace::change_loopback("del");
+    assert!(Wire::try_connect(cluster.address(0)).is_err(), "the address is still there");
+    let began = Instant::now();
+    for count in 0..10 {
+        service.hear_until("WATCHDOG=1");
+        local.write(16, &[count]).unwrap();
+    }
+    println!("without an address, ten answers in {:?}", began.elapsed());
+    assert_eq!(local.read(0, 17).unwrap(), *b"by TCP\0\0local\0\0\0\x09");
+    namespace::change_loopback("add");
+    assert_eq!(support::client(&cluster).read(0, 6).unwrap(), *b"by TCP");
 }
 
 #[test]

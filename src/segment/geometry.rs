@@ -19,8 +19,9 @@ pub(super) const FIRST_CLIENT: usize = 4;
 /// Threads, of all participants, that may work on a segment at once. Each has an intent and a slot.
 pub const WORKERS: usize = 96;
 
-/// The first worker of participants beside the server: it keeps one for each of its threads, 32 at most, and some.
-pub(super) const FIRST_WORKER_BESIDE: usize = 40;
+/// The first worker of participants beside the server: it keeps one for each thread with one connection, 32 at most, for
+/// each that connections share, 8 at most, and for its question to itself.
+pub(super) const FIRST_WORKER_BESIDE: usize = 41;
 
 /// The first worker of local clients; some before it stay for snapshot agents.
 pub(super) const FIRST_CLIENT_WORKER: usize = 48;

@@ -10,7 +10,7 @@ use crate::log::{LogGate, OperationLog};
 use crate::protocol::{Connections, Recovery, Status};
 use crate::segment::{Names, Segment, Shut, WORKERS, overhead};
 use std::collections::HashMap;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,8 +38,6 @@ pub(super) struct Context {
     accepted: AtomicU64,
     refused: AtomicU64,
     next_socket: AtomicU64,
-    /// Where the server's own connection to itself comes from.
-    probe: Mutex<Option<SocketAddr>>,
     /// Every open connection, to wake its thread when the server stops.
     sockets: Mutex<HashMap<u64, Arc<TcpStream>>>,
 }
@@ -77,7 +75,6 @@ impl Context {
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             next_socket: AtomicU64::new(0),
-            probe: Mutex::new(None),
             sockets: Mutex::new(HashMap::new()),
         }
     }
@@ -108,23 +105,16 @@ impl Context {
         }
     }
 
-    /// Says where the next connection of the server to itself will come from.
-    pub(super) fn expect_probe(&self, from: SocketAddr) {
-        *self.probe.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
-    }
-
-    /// Counts a new connection in, unless there are as many as the limit allows. The server's own is always let in, and
-    /// not counted as accepted.
-    pub(super) fn admit(self: &Arc<Self>, socket: &Arc<TcpStream>, peer: SocketAddr) -> Option<Place> {
-        let is_probe = *self.probe.lock().unwrap_or_else(PoisonError::into_inner) == Some(peer);
+    /// Counts a new connection in, unless there are as many as the limit allows.
+    pub(super) fn admit(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Option<Place> {
         let mut sockets = self.sockets();
-        if sockets.len() >= self.limits.connections() && !is_probe {
+        if sockets.len() >= self.limits.connections() {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         let number = self.next_socket.fetch_add(1, Ordering::Relaxed);
         sockets.insert(number, Arc::clone(socket));
-        self.accepted.fetch_add(u64::from(!is_probe), Ordering::Relaxed);
+        self.accepted.fetch_add(1, Ordering::Relaxed);
         Some(Place { context: Arc::clone(self), number })
     }
 

@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use super::context::Context;
+use super::pulse::Pulse;
 use super::threads::Threads;
 use crate::log::Event;
 use crate::protocol::{Code, Refusal};
@@ -29,11 +30,16 @@ const KEEP_ALIVE_PROBES: u32 = 6;
 /// Refused connections that are told so at the same time; more are closed without a word.
 pub(super) const MAX_TOLD: usize = 1024;
 
-/// Accepts connections until `stop` is written to.
-pub(super) fn accept(context: &Arc<Context>, listeners: &Listeners, threads: &Threads, stop: &EventFd) {
+/// The thread that accepts connections.
+pub(super) const ACCEPT_THREAD: &str = "dsm-accept";
+
+/// Accepts connections until `stop` is written to; `pulse` is that of this thread.
+pub(super) fn accept(context: &Arc<Context>, listeners: &Listeners, threads: &Threads, stop: &EventFd, pulse: &Pulse) {
     loop {
-        let stopped = PollFd::new(stop.as_fd(), PollFlags::POLLIN);
-        let mut waits: Vec<_> = [stopped].into_iter().chain(listeners.awaited()).collect();
+        pulse.beat();
+        let wait = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
+        let own = [wait(stop.as_fd()), wait(pulse.wake().as_fd())];
+        let mut waits: Vec<_> = own.into_iter().chain(listeners.awaited()).collect();
         match poll(&mut waits, PollTimeout::NONE) {
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
@@ -44,6 +50,9 @@ pub(super) fn accept(context: &Arc<Context>, listeners: &Listeners, threads: &Th
         }
         if waits[0].any().unwrap_or(true) {
             return;
+        }
+        if waits[1].any().unwrap_or(true) {
+            pulse.woken();
         }
         match listeners.accept() {
             Ok((socket, peer)) => {
@@ -79,7 +88,7 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
 
 fn admit(context: &Arc<Context>, threads: &Threads, socket: TcpStream, peer: SocketAddr) {
     let socket = Arc::new(socket);
-    if let Some(place) = context.admit(&socket, peer) {
+    if let Some(place) = context.admit(&socket) {
         threads.serve(Connection::new(context, socket, peer, place));
         return;
     }

@@ -12,6 +12,8 @@ mod listener;
 mod names;
 mod notify;
 mod patience;
+mod probe;
+mod pulse;
 mod reload;
 mod run;
 mod session;

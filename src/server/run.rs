@@ -4,7 +4,9 @@ use super::arguments::{Arguments, answer_usage};
 use super::context::Context;
 use super::detach::{Parent, detach};
 use super::failure::Failure;
+use super::listener::ACCEPT_THREAD;
 use super::notify::{self, notify};
+use super::pulse::Pulse;
 use super::threads::Threads;
 use super::{listener, names, patience, start, supervisor};
 use crate::config::{Config, check_capacity, own_index};
@@ -22,8 +24,8 @@ use signal_hook::iterator::Signals;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Descriptors that a server needs beside its connections: segment, listener, epoll, logs, its own question to itself, and
-/// some for connections that are told that they are too many.
+/// Descriptors that a server needs beside its connections: segment, listener, epoll, logs, and some for connections that are
+/// told that they are too many.
 const OTHER_DESCRIPTORS: u64 = 48;
 
 /// The whole of dsmd.
@@ -108,17 +110,19 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     // Before: whoever finds a server that listens finds it decided.
     context.decide_local_access();
     let listeners = listening::listen(bound).map_err(Failure::listen(address))?;
-    let (listens, probed) = (listeners.shown(), listeners.addresses[0]);
+    let (listens, listening) = (listeners.shown(), listeners.addresses[0]);
     let threads = Threads::start(&context).map_err(Failure::Threads)?;
     let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|error| Failure::Threads(error.into()))?);
+    let pulse = Arc::new(Pulse::new(ACCEPT_THREAD.to_owned()).map_err(Failure::Threads)?);
+    let pulses = threads.pulses().chain([Arc::clone(&pulse)]).collect();
     let accepting = {
         let (context, stop) = (Arc::clone(&context), Arc::clone(&stop));
         std::thread::Builder::new()
-            .name("dsm-accept".to_owned())
-            .spawn(move || listener::accept(&context, &listeners, &threads, &stop))
+            .name(ACCEPT_THREAD.to_owned())
+            .spawn(move || listener::accept(&context, &listeners, &threads, &stop, &pulse))
             .map_err(Failure::Threads)?
     };
-    supervisor::start(Arc::clone(&context), probed).map_err(Failure::Threads)?;
+    supervisor::start(Arc::clone(&context), listening, pulses).map_err(Failure::Threads)?;
     ::log::info!(
         MESSAGE_ID = Event::Ready.id(), DSM_SERVER = index, DSM_INCARNATION = format!("{:016x}", context.segment.incarnation());
         "ready: {} bytes as server {index} of {} on {listens}, incarnation {:016x}",

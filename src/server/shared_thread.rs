@@ -48,7 +48,7 @@ pub(super) struct SharedThread {
 impl SharedThread {
     pub(super) fn new(threads: Threads, inbox: Arc<Inbox>) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&inbox.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        epoll.add(inbox.pulse.wake(), EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
         let worker = threads.context.segment.worker().map_err(io::Error::other)?;
         let executor = Executor::new(&threads.context, worker);
         Ok(Self { threads, inbox, epoll, executor, connections: HashMap::new(), next: 0, awaits_thaw: false })
@@ -70,6 +70,7 @@ impl SharedThread {
                     std::process::abort();
                 }
             };
+            self.inbox.pulse.beat();
             let mut ready = std::mem::take(&mut unfinished);
             for event in &events[..count] {
                 match event.data() {
@@ -79,6 +80,8 @@ impl SharedThread {
             }
             for token in ready {
                 self.drive(token, &mut unfinished);
+                // A long round is none that hangs.
+                self.inbox.pulse.beat();
             }
             if std::mem::take(&mut self.awaits_thaw) {
                 std::thread::sleep(NAP);

@@ -3,17 +3,15 @@
 use super::context::Context;
 use super::names;
 use super::notify::notify;
+use super::probe::{Probe, ProbeError};
+use super::pulse::Pulse;
 use crate::log::Event;
-use crate::protocol::{Code, HEADER, HelloReply, HelloRequest, Opcode, Operation, Request, RequestHeader, split_reply};
 use crate::segment::Names;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
 use sd_notify::NotifyState;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use zerocopy::IntoBytes;
 
 /// How often STATUS is refreshed when there is no watchdog.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
@@ -24,11 +22,30 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 /// How often it is looked whether a dead snapshot agent has left something: how long writers save pages in vain.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether a thread has come round: most have before they are looked at.
+const PULSE_POLL: Duration = Duration::from_millis(1);
+
 /// How often a long start is looked after.
 pub(super) const START_STEP: Duration = Duration::from_secs(1);
 
 /// How much longer a start may take after each step that succeeds.
 const START_EXTENSION: Duration = Duration::from_secs(30);
+
+/// What does not answer.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    /// The way of a request.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// A thread that serves many peers.
+    #[error("thread {name} has not come round within {timeout:?}")]
+    Thread {
+        /// Its name.
+        name: String,
+        /// How long it was waited for.
+        timeout: Duration,
+    },
+}
 
 /// Tells systemd that a long start goes on.
 pub(super) fn allocating(done: u64, total: u64) {
@@ -45,16 +62,16 @@ fn starting(text: &str) {
     notify(&[NotifyState::ExtendTimeoutUsec(extension), NotifyState::Status(text)]);
 }
 
-/// Tells systemd that the server is ready, and starts the thread that keeps telling it that the server answers.
+/// Tells systemd that the server is ready, and starts the thread that keeps telling it that the server answers: its requests,
+/// and the threads with these pulses.
 ///
 /// # Errors
 /// When no thread can be started.
-pub(super) fn start(context: Arc<Context>, address: SocketAddr) -> io::Result<()> {
+pub(super) fn start(context: Arc<Context>, address: SocketAddr, pulses: Vec<Arc<Pulse>>) -> io::Result<()> {
+    let mut probe = Probe::start(&context, address)?;
     notify(&[NotifyState::Ready, NotifyState::Status(&sentence(&context))]);
     let watchdog = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
     let interval = watchdog.map_or(STATUS_INTERVAL, |limit| (limit / 3).clamp(SHORTEST_INTERVAL, STATUS_INTERVAL));
-    let mut session = [0; 16];
-    getrandom::fill(&mut session).map_err(io::Error::other)?;
     std::thread::Builder::new().name("dsm-watchdog".to_owned()).spawn(move || {
         let mut asked = Instant::now();
         let mut known = context.incarnation();
@@ -68,12 +85,14 @@ pub(super) fn start(context: Arc<Context>, address: SocketAddr) -> io::Result<()
             }
             asked = Instant::now();
             context.sessions.touch_attached();
-            match (watchdog, ask(&context, address, session, interval)) {
+            match (watchdog, ask(&mut probe, &pulses, interval)) {
                 (Some(_), Ok(())) => notify(&[NotifyState::Watchdog, NotifyState::Status(&sentence(&context))]),
                 (None, _) => notify(&[NotifyState::Status(&sentence(&context))]),
                 (Some(_), Err(_)) if context.is_stopping() => {}
                 // systemd restarts the service if this goes on.
-                (Some(_), Err(error)) => ::log::warn!("the server does not answer itself on {address}: {error}"),
+                (Some(_), Err(error)) => {
+                    ::log::warn!(DSM_SERVER = context.index; "the server does not answer itself: {error}")
+                }
             }
         }
     })?;
@@ -130,64 +149,19 @@ fn sentence(context: &Context) -> String {
     )
 }
 
-/// A real conversation over the server's own socket: hello, a read of its first bytes, and the right answers. It does not
-/// count against the limit of connections, so that a server that is full is not taken for one that is dead.
-fn ask(context: &Context, address: SocketAddr, session: [u8; 16], timeout: Duration) -> io::Result<()> {
-    let mut socket = connect(context, address, timeout)?;
-    let hello = HelloRequest::new(context.index, session, context.incarnation(), false);
-    let text = context.layout.canonical();
-    let payload = [hello.as_bytes(), text.as_bytes()].concat();
-    let mut request = Vec::new();
-    Request { id: 0, operation: Operation::Hello(&payload) }.append_to(&mut request);
-    socket.write_all(&request)?;
-    let (code, body) = answer(&mut socket)?;
-    if code == Code::MemoryLost as u16 {
-        // A restore has come between the look at the incarnation and hello. It answers, and so it lives.
-        return Ok(());
+/// Asks all that every peer depends on whether it works: the thread that accepts connections, those that share them, and
+/// the way of a request. How long clients of hostile peers wait is not asked: a thread that comes round is no dead one.
+fn ask(probe: &mut Probe, pulses: &[Arc<Pulse>], timeout: Duration) -> Result<(), Unanswered> {
+    let deadline = Instant::now() + timeout;
+    pulses.iter().for_each(|pulse| pulse.ask());
+    probe.ask(timeout)?;
+    for pulse in pulses {
+        while !pulse.is_answered() {
+            if Instant::now() >= deadline {
+                return Err(Unanswered::Thread { name: pulse.name().to_owned(), timeout });
+            }
+            std::thread::sleep(PULSE_POLL);
+        }
     }
-    if code != 0 || body.len() != size_of::<HelloReply>() {
-        return Err(unexpected("hello", code, &body));
-    }
-    let mut read = RequestHeader::new(Opcode::Read, u64::MAX);
-    read.operand = 8.into();
-    socket.write_all(read.as_bytes())?;
-    match answer(&mut socket)? {
-        (0, body) if body.len() == 8 => Ok(()),
-        // It answers, and so it lives, though its memory waits for a restore.
-        (code, _) if [Code::Restoring, Code::MemoryLost].map(|code| code as u16).contains(&code) => Ok(()),
-        (code, body) => Err(unexpected("a read", code, &body)),
-    }
-}
-
-fn unexpected(question: &str, code: u16, body: &[u8]) -> io::Error {
-    let text = if code == 0 { format!("{} bytes", body.len()).into() } else { String::from_utf8_lossy(body) };
-    io::Error::other(format!("the reply to {question} is {text}"))
-}
-
-/// Connects from a port that the context knows before the server can see it.
-fn connect(context: &Context, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let socket = TcpStream::from(socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?);
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address.ip(), 0)))?;
-    // Bounds connecting, too: see socket(7), SO_SNDTIMEO.
-    socket.set_write_timeout(Some(timeout))?;
-    socket.set_read_timeout(Some(timeout))?;
-    socket.set_nodelay(true)?;
-    context.expect_probe(socket.local_addr()?);
-    nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-    Ok(socket)
-}
-
-/// The code and the payload of the next reply.
-fn answer(socket: &mut TcpStream) -> io::Result<(u16, Vec<u8>)> {
-    let mut head = [0; HEADER];
-    socket.read_exact(&mut head)?;
-    let header = match split_reply(&head) {
-        Ok(Some((header, _))) => header,
-        Ok(None) => return Err(io::Error::other("a short header")),
-        Err(refusal) => return Err(io::Error::other(refusal)),
-    };
-    let mut body = vec![0; header.payload.get() as usize];
-    socket.read_exact(&mut body)?;
-    Ok((header.code.get(), body))
+    Ok(())
 }

@@ -3,9 +3,9 @@
 use super::connection::{Connection, Mode, Next, TICK};
 use super::context::Context;
 use super::conversation::Executor;
+use super::pulse::Pulse;
 use super::shared_thread::SharedThread;
 use crate::segment::{SegmentError, Worker};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +24,7 @@ pub(super) struct Threads {
 /// Where a shared thread finds its new connections.
 pub(super) struct Inbox {
     arrivals: Mutex<Vec<Connection>>,
-    pub(super) wake: EventFd,
+    pub(super) pulse: Arc<Pulse>,
     /// Connections that the thread has or will have.
     load: AtomicUsize,
     /// Where the thread ran when it looked last.
@@ -32,10 +32,11 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    fn new() -> io::Result<Self> {
+    /// Of the thread of this name.
+    fn new(name: String) -> io::Result<Self> {
         Ok(Self {
             arrivals: Mutex::new(Vec::new()),
-            wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            pulse: Arc::new(Pulse::new(name)?),
             load: AtomicUsize::new(0),
             processor: AtomicUsize::new(usize::MAX),
         })
@@ -45,14 +46,12 @@ impl Inbox {
     pub(super) fn put(&self, connection: Connection) {
         self.load.fetch_add(1, Ordering::Relaxed);
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-        // It can fail only if the counter is full, and then the thread wakes up too.
-        let _ = self.wake.write(1);
+        self.pulse.wake_up();
     }
 
     /// The connections that have come since; for the thread, once it was woken.
     pub(super) fn take(&self) -> Vec<Connection> {
-        // Resets the counter; empty already is fine.
-        let _ = self.wake.read();
+        self.pulse.woken();
         std::mem::take(&mut *self.arrivals.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -75,14 +74,20 @@ impl Threads {
     /// Starts the shared threads, so that whatever happens later a connection finds a thread.
     pub(super) fn start(context: &Arc<Context>) -> io::Result<Self> {
         let count = std::thread::available_parallelism().map_or(1, usize::from).clamp(2, MAX_SHARED);
-        let shared = (0..count).map(|_| Inbox::new().map(Arc::new)).collect::<io::Result<_>>()?;
+        let inbox = |number| Inbox::new(format!("dsm-shared-{number}")).map(Arc::new);
+        let shared = (0..count).map(inbox).collect::<io::Result<_>>()?;
         let threads = Self { context: Arc::clone(context), shared };
-        for (number, inbox) in threads.shared.iter().enumerate() {
+        for inbox in threads.shared.iter() {
             let thread = SharedThread::new(threads.clone(), Arc::clone(inbox))?;
-            std::thread::Builder::new().name(format!("dsm-shared-{number}")).spawn(move || thread.run())?;
+            std::thread::Builder::new().name(inbox.pulse.name().to_owned()).spawn(move || thread.run())?;
         }
         context.threads.fetch_add(count, Ordering::Relaxed);
         Ok(threads)
+    }
+
+    /// The pulses of the shared threads.
+    pub(super) fn pulses(&self) -> impl Iterator<Item = Arc<Pulse>> {
+        self.shared.iter().map(|inbox| Arc::clone(&inbox.pulse))
     }
 
     /// Serves the connection on a thread of its own, or on a shared one when the bound is reached.

@@ -195,12 +195,7 @@ impl Cluster {
 
     /// The threads of a server that have this name.
     pub fn threads(&self, index: usize, name: &str) -> Vec<Pid> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid(index))).expect("the server runs").flatten();
-        // One that has just ended has no name any more.
-        let name_of = |task: &DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-        let named = tasks.filter(|task| name_of(task).trim() == name);
-        let number = |task: DirEntry| task.file_name().to_str()?.parse().ok();
-        named.filter_map(number).map(Pid::from_raw).collect()
+        threads_of(self.pid(index), name)
     }
 
     /// The process id of server `index`.
@@ -311,6 +306,16 @@ fn free_addresses(servers: usize) -> (Vec<String>, Vec<String>) {
 
 fn is_free(address: &str) -> bool {
     address.to_socket_addrs().is_ok_and(|mut resolved| resolved.any(|address| TcpListener::bind(address).is_ok()))
+}
+
+/// The threads of a process that have this name.
+pub(super) fn threads_of(pid: u32, name: &str) -> Vec<Pid> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the server runs").flatten();
+    // One that has just ended has no name any more.
+    let name_of = |task: &DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    let named = tasks.filter(|task| name_of(task).trim() == name);
+    let number = |task: DirEntry| task.file_name().to_str()?.parse().ok();
+    named.filter_map(number).map(Pid::from_raw).collect()
 }
 
 fn random() -> u32 {

@@ -2,7 +2,9 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
+use super::cluster::threads_of;
 use super::{Cluster, wait_for};
+use nix::unistd::Pid;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -50,6 +52,11 @@ impl Service {
             }
             assert!(Instant::now() < deadline, "{what} does not come");
         }
+    }
+
+    /// Its threads that have this name.
+    pub fn threads(&self, name: &str) -> Vec<Pid> {
+        threads_of(self.child.id(), name)
     }
 
     pub fn signal(&self, signal: nix::sys::signal::Signal) {

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 /// Receives, and batches, of one connection before its thread looks for what else there is to do.
 const TURNS: u32 = 16;
 
-/// How long a connection is served before others on the same thread get their turn; a batch that was begun is ended, which
-/// has a bound of its own.
+/// How long a connection is served before others on the same thread get their turn; a batch that was begun, which is bounded
+/// too, is ended.
 const TURN: Duration = Duration::from_micros(250);
 
 /// How long a refused client has to take the refusal, before the connection is closed under it.
