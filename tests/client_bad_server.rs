@@ -13,7 +13,7 @@ use clients::client_of;
 use dsm::Error;
 use dsm::layout::Layout;
 use dsm::protocol::{Code, Opcode};
-use fake_server::{Fault, servers};
+use fake_server::{Fault, STATUS, servers};
 
 const K: u64 = 4 << 20;
 
@@ -115,6 +115,19 @@ fn a_false_server_does_not_reach_the_terminal_of_dsmctl() {
         }
     }
     servers[0].state().refuse_hello = (0, None);
+    let evil = serde_json::Value::from(EVIL).to_string();
+    let told = |status: String| {
+        servers[0].state().status = status;
+        for line in ["status", "status --json", "status --wide"] {
+            let ended = run(line);
+            assert_harmless(&format!("{line}: {:?}", servers[0].state().status), &ended);
+        }
+    };
+    for text in ["\"0.1.0\"", "\"a:1\"", "\"6f1d2a9c03b7e458\"", "\"in use\"", "\"off\"", "\"read\"", "86400"] {
+        assert!(STATUS.contains(text), "{text}");
+        told(STATUS.replace(text, &evil));
+    }
+    told(STATUS.replace("\"in use\"", &serde_json::Value::from(EVIL.repeat(1000)).to_string()));
     for fault in [Fault::UnknownCode, Fault::Refuse(Code::OutOfRange)] {
         servers[0].fault(0, fault);
         let ended = run(read);

@@ -141,6 +141,14 @@ fn a_hello_with_very_many_wrong_fields_is_refused_at_once() {
         wire.assert_closed();
     }
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    let mut wire = ask("\x1b]0;owned\x07=\x1b[2J\u{9b}31m\u{202e}\nname=x\x1b[31m\r\n");
+    let said = wire.reply().text();
+    let log = cluster.stderr(0);
+    for text in [said, log.clone()] {
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{text:?}");
+    }
+    // Eight refusals, of 512 bytes and what is around them each.
+    assert!(log.len() < 8 * 700 + 1000, "{} bytes of log:\n{log}", log.len());
 }
 
 #[test]
@@ -148,10 +156,12 @@ fn a_greeting_of_an_agent_with_very_many_wrong_fields_is_refused_at_once() {
     let cluster = Cluster::start(1, K);
     cluster.start_agent(0);
     let began = Instant::now();
-    for length in [160_000, MAX_LAYOUT_TEXT, MAX_LAYOUT_TEXT + 1, 500_000] {
+    let cases =
+        [(160_000, "layout"), (MAX_LAYOUT_TEXT, "layout"), (MAX_LAYOUT_TEXT + 1, "layout"), (900_000, "protocol")];
+    for (length, reason) in cases {
         let mut caller = Caller::connect(&cluster, 0);
         let answer = caller.ask(json!({"hello": {"layout": many_fields(length), "index": 0}}));
-        assert_eq!(answer["refused"]["reason"], "layout", "{answer}");
+        assert_eq!(answer["refused"]["reason"], reason, "{answer}");
         assert!(answer["refused"]["message"].as_str().unwrap().len() < 1000, "{answer}");
     }
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());

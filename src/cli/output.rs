@@ -1,6 +1,8 @@
 //! Standard output or a file, with its name in every error; and whether a terminal is at the other end.
 
 use super::failure::Failure;
+use crate::printable::is_printable;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -58,7 +60,24 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 
 /// Prints a value as one line of JSON on standard output.
 pub(super) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
-    print(&format!("{value}\n"))
+    print(&(escaped_json(&value.to_string()) + "\n"))
+}
+
+/// JSON whose strings have no character that could steer a terminal: JSON itself asks only for C0 to be escaped.
+fn escaped_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_printable(character) {
+            escaped.push(character);
+        } else {
+            // Outside of strings there are none.
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        }
+    }
+    escaped
 }
 
 /// Prints a message on standard error. When that fails too, there is nobody left to tell.
@@ -92,5 +111,20 @@ impl Colours {
 
     fn paint(self, code: &str, text: &str) -> String {
         if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn json_means_the_same_and_steers_no_terminal() {
+        let value = json!({ "a\u{202e}": ["\u{1b}[31m\u{7f}\u{9b}2J", "Größe 日本 \u{e0001} \\u001b", 1.5, null] });
+        let text = escaped_json(&value.to_string());
+        assert!(text.chars().all(is_printable), "{text}");
+        assert!(text.contains("Größe 日本 \\udb40\\udc01"), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 }

@@ -25,6 +25,7 @@ pub use pipeline::{Pipeline, Reply};
 
 use crate::config::{Config, LocalAccess};
 use crate::layout::{Layout, Piece};
+use crate::printable::{self, printable};
 use crate::protocol::{AtomicOperation, Status};
 use job::{Job, Value, Work};
 use pool::Shared;
@@ -280,7 +281,8 @@ impl Client {
         serde_json::from_slice(&text).map_err(|error| Error::Protocol {
             server,
             address: self.shared.address(server).to_owned(),
-            message: format!("its status is not understood: {error}"),
+            // It quotes what it has not understood.
+            message: format!("its status is not understood: {}", printable(&error.to_string(), printable::LOG)),
         })
     }
 

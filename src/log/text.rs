@@ -1,6 +1,7 @@
 //! Messages as lines of text, for standard error and syslog. Pure.
 
 use super::Event;
+use crate::printable::is_printable;
 use ::log::kv::{Error, Key, Source, Value, VisitSource};
 use std::fmt::{self, Write};
 
@@ -13,7 +14,7 @@ pub(super) enum LineBreak {
     Escaped,
 }
 
-/// Appends a message and then its fields as ` KEY=value`. Control characters are escaped: what came from a peer can
+/// Appends a message and then its fields as ` KEY=value`. Control and format characters are escaped: what came from a peer can
 /// neither pass for another message nor steer the terminal.
 pub(super) fn append(line: &mut String, message: fmt::Arguments<'_>, fields: &dyn Source, line_break: LineBreak) {
     // Writing to a string succeeds, unless a value's own Display fails: then the line ends there.
@@ -32,8 +33,8 @@ impl Write for Escaping<'_> {
             match character {
                 '\n' if self.line_break == LineBreak::Indented => self.line.push_str("\n    "),
                 '\t' => self.line.push('\t'),
-                control if control.is_control() => self.line.extend(control.escape_default()),
-                other => self.line.push(other),
+                other if is_printable(other) => self.line.push(other),
+                other => self.line.extend(other.escape_default()),
             }
         }
         Ok(())
@@ -85,13 +86,13 @@ mod tests {
 
     #[test]
     fn a_message_cannot_forge_another_one_or_steer_the_terminal() {
-        let evil = "refused\nINFO all is well\x1b[2J";
+        let evil = "refused\nINFO all is well\x1b[2J\u{9b}2J\u{202e}";
         let none: &[(&str, Value<'_>)] = &[("P", Value::from(evil))];
         let line = text(format_args!("{evil}"), &none, LineBreak::Escaped);
         assert_eq!(line.lines().count(), 1, "{line}");
-        assert!(!line.contains('\x1b'), "{line}");
+        assert!(line.chars().all(is_printable), "{line}");
         let line = text(format_args!("{evil}"), &none, LineBreak::Indented);
         assert!(line.lines().skip(1).all(|rest| rest.starts_with("    ")), "{line}");
-        assert!(!line.contains('\x1b'), "{line}");
+        assert!(line.chars().all(|c| c == '\n' || is_printable(c)), "{line}");
     }
 }

@@ -1,29 +1,52 @@
 //! What a server says of itself: the payload of a status reply, a JSON object.
 
-use serde::{Deserialize, Serialize};
+use crate::layout::MAX_ADDRESS_TEXT;
+use crate::printable::printable;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
+
+/// The longest text in a status, in bytes: none has a reason to be longer than an address.
+const MAX_TEXT: usize = MAX_ADDRESS_TEXT;
+
+/// A text that the server has written, safe to show.
+fn text<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    let text = String::deserialize(source)?;
+    Ok(printable(&text, MAX_TEXT).into_owned())
+}
+
+/// Counters with names that the server has given them, safe to show.
+fn counters<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeMap<String, u64>, D::Error> {
+    let counters = BTreeMap::<String, u64>::deserialize(source)?;
+    Ok(counters.into_iter().map(|(name, count)| (printable(&name, MAX_TEXT).into_owned(), count)).collect())
+}
 
 /// The state and counters of one server. Counters start at zero when the process starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of the dsmd that answers.
+    #[serde(deserialize_with = "text")]
     pub version: String,
     /// The system's name.
+    #[serde(deserialize_with = "text")]
     pub name: String,
     /// The server's index.
     pub index: u32,
     /// Its address in the network map.
+    #[serde(deserialize_with = "text")]
     pub address: String,
     /// Process id of dsmd.
     pub pid: u32,
     /// Seconds since dsmd became ready.
     pub uptime_seconds: u64,
     /// Random id of the segment's contents, 16 hexadecimal digits.
+    #[serde(deserialize_with = "text")]
     pub incarnation: String,
     /// Fingerprint of the layout, 32 hexadecimal digits.
+    #[serde(deserialize_with = "text")]
     pub fingerprint: String,
     /// "in use", "waiting for restore" or "being restored"; "in use, removed" when it has lost its name in /dev/shm and ends
     /// with dsmd, "in use, parts removed" when no other process can open it.
+    #[serde(deserialize_with = "text")]
     pub memory: String,
     /// Bytes that the server shares.
     pub k: u64,
@@ -34,6 +57,7 @@ pub struct Status {
     /// Sessions that can be resumed.
     pub sessions: Sessions,
     /// Requests carried out, by operation.
+    #[serde(deserialize_with = "counters")]
     pub operations: BTreeMap<String, u64>,
     /// Bytes and outcomes.
     pub traffic: Traffic,
@@ -130,6 +154,7 @@ pub struct LatencyBucket {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationLogStatus {
     /// "off", "writes" or "all".
+    #[serde(deserialize_with = "text")]
     pub mode: String,
     /// Lines written since the start.
     pub written: u64,
