@@ -5,6 +5,7 @@ mod support;
 
 use dsm::Client;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 use support::process::StoppedThread;
@@ -137,4 +138,39 @@ fn a_service_whose_name_in_shared_memory_is_taken_waits_and_starts_when_it_is_fr
     std::fs::remove_dir(&taken).unwrap();
     assert!(said.contains(taken.to_str().unwrap()), "{said}");
     service.hear_until("READY=1");
+}
+
+/// What dsmd writes to a file that is its standard error, from its start to its end; the environment names the file to it as
+/// the journal's, or not.
+fn log_in_a_file(as_journal: bool) -> String {
+    let cluster = Cluster::builder().create();
+    let path = cluster.directory().join("log");
+    let file = std::fs::File::create(&path).unwrap();
+    let metadata = file.metadata().unwrap();
+    let mut command = cluster.command(0);
+    if as_journal {
+        command.env("JOURNAL_STREAM", format!("{}:{}", metadata.dev(), metadata.ino()));
+    }
+    let mut child = command.stderr(file).spawn().unwrap();
+    wait_for("dsmd listens", DEADLINE, || std::net::TcpStream::connect(cluster.address(0)).is_ok());
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), nix::sys::signal::SIGTERM)
+        .unwrap();
+    assert!(child.wait().unwrap().success());
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn a_log_line_has_a_time_unless_the_journal_adds_it() {
+    let levels = ["ERROR", "WARN", "INFO"];
+    let log = log_in_a_file(false);
+    assert!(log.lines().count() >= 2, "{log}");
+    for line in log.lines().filter(|line| !line.starts_with("    ")) {
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert!(humantime::parse_rfc3339(time).is_ok(), "{line}");
+        assert!(levels.iter().any(|level| rest.starts_with(&format!("{level} "))), "{line}");
+    }
+    // Where a journal is reached by its own protocol, there are no lines.
+    for line in log_in_a_file(true).lines().filter(|line| !line.starts_with("    ")) {
+        assert!(levels.iter().any(|level| line.starts_with(&format!("{level} "))), "{line}");
+    }
 }

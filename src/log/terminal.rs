@@ -4,9 +4,10 @@ use super::text::{self, LineBreak};
 use ::log::{Level, Log, Metadata, Record};
 use std::io::{IsTerminal, Write};
 use std::time::SystemTime;
+use systemd_journal_logger::connected_to_journal;
 
-/// Writes `LEVEL message KEY=value` lines. On a terminal the time stands before them, since nobody else adds it there;
-/// colour appears only on a terminal, and not when `NO_COLOR` is set to anything but the empty string (<https://no-color.org>).
+/// Writes `TIME LEVEL message KEY=value` lines. The time is left out when standard error is connected to the journal, which
+/// adds it, and could not be reached by its own protocol. Colour appears only on a terminal, and not when `NO_COLOR` is set to anything but the empty string (<https://no-color.org>).
 pub(super) struct TerminalLogger {
     time: bool,
     colour: bool,
@@ -16,7 +17,7 @@ impl TerminalLogger {
     pub(super) fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { time: terminal, colour }
+        Self { time: !connected_to_journal(), colour }
     }
 
     fn line(&self, now: SystemTime, record: &Record<'_>) -> String {
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_plain_unless_it_goes_to_a_terminal() {
+    fn a_line_has_a_time_unless_the_journal_adds_it_and_colour_only_on_a_terminal() {
         assert_eq!(line(false, false), "INFO ready DSM_SERVER=1\n");
         assert_eq!(line(true, false), "1970-01-01T00:00:01.500Z INFO ready DSM_SERVER=1\n");
         assert_eq!(line(true, true), "1970-01-01T00:00:01.500Z \x1b[32mINFO\x1b[0m ready DSM_SERVER=1\n");
