@@ -8,8 +8,9 @@ mod support;
 use dsm::layout::PAGE;
 use dsm::protocol::{AtomicOperation, Extent, Word};
 use dsm::segment::crash::{self, Action, Point};
-use dsm::segment::{Mark, Segment, Shut, Start, WORKERS};
+use dsm::segment::{Left, Mark, Segment, Shut, Start, WORKERS};
 use std::io::{BufRead, BufReader};
+use std::net::Ipv6Addr;
 use std::ops::ControlFlow;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -63,10 +64,16 @@ fn victim_process() {
             std::thread::park();
         }
     }
-    if words[1] == "restore" {
+    if words[1] == "restore" || words[1] == "shut" {
         let mut claim = segment.claim().unwrap().unwrap();
         claim.freeze(LEASE).unwrap().shut().unwrap();
-        claim.restoration().unwrap().write(extent(), &new());
+        if words[1] == "shut" {
+            println!("frozen");
+            loop {
+                std::thread::park();
+            }
+        }
+        claim.restoration(Ipv6Addr::LOCALHOST).unwrap().write(extent(), &new());
         println!("frozen");
         loop {
             std::thread::park();
@@ -287,10 +294,10 @@ fn a_cut_whose_process_dies_is_ended_and_its_copy_area_given_back() {
     let copies = || std::fs::metadata(format!("/dev/shm/{}.0.copies", name.0)).unwrap().len();
     worker.fill(Extent::new(0, 3 * PAGE, K).unwrap(), 2, None).unwrap();
     assert_eq!(copies(), 3 * PAGE);
-    assert!(segment.claim().unwrap().is_none() && !segment.end_orphaned_cut().unwrap(), "its process lives");
+    assert!(segment.claim().unwrap().is_none() && segment.tidy().unwrap().is_none(), "its process lives");
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(segment.end_orphaned_cut().unwrap());
+    assert_eq!(segment.tidy().unwrap(), Some(Left::Cut));
     assert_eq!(copies(), 0);
     worker.fill(Extent::new(0, K, K).unwrap(), 3, None).unwrap();
     assert_eq!(copies(), 0);
@@ -314,7 +321,7 @@ fn a_restore_whose_process_dies_leaves_a_memory_that_nobody_reads_until_it_is_do
     assert_eq!(worker.fill(extent(), 1, None), Err(Shut::Restoring));
     let mut claim = segment.claim().unwrap().unwrap();
     assert!(claim.freeze(LEASE).is_err());
-    let mut restoration = claim.restoration().unwrap();
+    let mut restoration = claim.restoration(Ipv6Addr::LOCALHOST).unwrap();
     restoration.zero(all());
     restoration.write(extent(), &new());
     let incarnation = restoration.commit().unwrap();
@@ -323,6 +330,29 @@ fn a_restore_whose_process_dies_leaves_a_memory_that_nobody_reads_until_it_is_do
     assert_eq!(worker.fill(extent(), 1, None), Err(Shut::Replaced));
     let bytes = whole(&segment);
     assert!(bytes[100..100 + new().len()] == new() && bytes[..100] == [0; 100]);
+}
+
+#[test]
+fn a_restore_whose_process_dies_before_it_changes_a_byte_leaves_the_memory_as_it_was() {
+    let name = Name::new("unchanged");
+    let segment = name.serve(K);
+    let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
+    // Once the server finds it, once the next one who claims the segment.
+    for server_finds_it in [true, false] {
+        worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
+        let mut child = holder(&name, "shut");
+        assert_eq!(worker.fill(extent(), 2, None), Err(Shut::Restoring));
+        assert_eq!(segment.tidy().unwrap(), None, "its process lives");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if server_finds_it {
+            assert_eq!(segment.tidy().unwrap(), Some(Left::Shut));
+        } else {
+            drop(attach(&name.0, K).claim().unwrap().unwrap());
+        }
+        assert_eq!((segment.shut(), segment.incarnation()), (None, before));
+        assert!(whole(&segment).iter().all(|byte| *byte == 1));
+    }
 }
 
 #[test]

@@ -5,10 +5,11 @@ mod support;
 
 use dsm::layout::PAGE;
 use dsm::protocol::{AtomicOperation, Extent, Word};
-use dsm::segment::{Claim, CutGone, CutPages, FreezeError, Segment, Shut, Worker};
+use dsm::segment::{Claim, CutGone, CutPages, FreezeError, Left, Segment, Shut, Worker};
+use std::net::Ipv6Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use support::segment::{Name, image};
+use support::segment::{Name, attach, image};
 
 const PAGES: u64 = 256;
 const K: u64 = PAGES * PAGE;
@@ -74,8 +75,8 @@ fn a_copy_area_without_room_abandons_the_cut_and_not_the_writer() {
         assert_eq!(image(segment, cut), Err(CutGone));
         assert_eq!(&live(&mut worker)[..5], &[3; 5]);
         // What its maker would give back, if it did not die now.
-        assert_eq!(segment.end_orphaned_cut().ok(), Some(true));
-        assert_eq!(segment.end_orphaned_cut().ok(), Some(false));
+        assert_eq!(segment.tidy().ok(), Some(Some(Left::Cut)));
+        assert_eq!(segment.tidy().ok(), Some(None));
     });
 }
 
@@ -159,18 +160,67 @@ fn a_restore_that_changed_nothing_can_be_taken_back() {
     with_segment("cancel", |segment, claim| {
         let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
         worker.fill(Extent::new(0, PAGE, K).unwrap(), 1, None).unwrap();
-        assert!(claim.restoration().is_none(), "the segment is open");
+        assert!(claim.restoration(Ipv6Addr::LOCALHOST).is_none(), "the segment is open");
         claim.freeze(LEASE).unwrap().shut().unwrap();
-        let mut restoration = claim.restoration().unwrap();
+        let mut restoration = claim.restoration(Ipv6Addr::LOCALHOST).unwrap();
         restoration.zero(Extent::new(PAGE, K - PAGE, K).unwrap());
         assert_eq!(segment.shut(), Some(Shut::Restoring));
         assert!(restoration.cancel());
         assert_eq!((segment.shut(), segment.incarnation()), (None, before));
         assert_eq!(&live(&mut worker)[..2], &[1; 2]);
         claim.freeze(LEASE).unwrap().shut().unwrap();
-        let mut restoration = claim.restoration().unwrap();
+        let mut restoration = claim.restoration(Ipv6Addr::LOCALHOST).unwrap();
         restoration.zero(Extent::new(0, K, K).unwrap());
         assert!(!restoration.cancel(), "a page has changed");
         assert_eq!(segment.shut(), Some(Shut::Restoring));
+        assert_eq!(segment.restorer(), Some(Ipv6Addr::LOCALHOST));
+        let restoration = claim.restoration(Ipv6Addr::LOCALHOST).unwrap();
+        restoration.commit().unwrap();
+        assert_eq!((segment.shut(), segment.restorer()), (None, None));
     });
+}
+
+#[test]
+fn a_claim_that_ends_before_a_byte_was_changed_opens_the_memory_as_it_was() {
+    let name = Name::new("cut-unchanged");
+    let segment = name.serve(K);
+    let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
+    worker.fill(Extent::new(0, PAGE, K).unwrap(), 1, None).unwrap();
+    let mut claim = segment.claim().unwrap().unwrap();
+    claim.freeze(LEASE).unwrap().shut().unwrap();
+    assert_eq!(worker.fill(Extent::new(0, 1, K).unwrap(), 2, None), Err(Shut::Restoring));
+    drop(claim.restoration(Ipv6Addr::LOCALHOST).unwrap());
+    drop(claim);
+    assert_eq!((segment.shut(), segment.incarnation(), segment.restorer()), (None, before, None));
+    assert_eq!(&live(&mut worker)[..2], &[1; 2]);
+}
+
+#[test]
+fn writers_are_left_alone_for_nine_times_as_long_as_they_were_kept_out() {
+    const KEPT_OUT: Duration = Duration::from_millis(20);
+    let name = Name::new("cut-pause");
+    let segment = name.serve(K);
+    let mut claim = segment.claim().unwrap().unwrap();
+    assert_eq!(claim.pause(), Duration::ZERO);
+    let began = Instant::now();
+    let frozen = claim.freeze(LEASE).unwrap();
+    std::thread::sleep(KEPT_OUT);
+    drop(frozen);
+    let pause = claim.pause();
+    // The time that a busy machine takes is in both.
+    assert!(pause + began.elapsed() >= 10 * KEPT_OUT && pause <= 9 * began.elapsed(), "a pause of {pause:?}");
+    // A memory that is shut and not changed is kept from writers too, and another agent knows it.
+    let began = Instant::now();
+    claim.freeze(LEASE).unwrap().shut().unwrap();
+    std::thread::sleep(KEPT_OUT);
+    drop(claim);
+    let segment = attach(&name.0, K);
+    let mut claim = segment.claim().unwrap().unwrap();
+    let pause = claim.pause();
+    assert!(pause + began.elapsed() >= 10 * KEPT_OUT, "a pause of {pause:?}");
+    // A lease that is over keeps no writer out.
+    let frozen = claim.freeze(Duration::from_millis(1)).unwrap();
+    std::thread::sleep(KEPT_OUT);
+    drop(frozen);
+    assert_eq!(claim.pause(), Duration::ZERO);
 }

@@ -13,7 +13,7 @@ use dsm::snapshot::retention::Standing;
 use dsm::snapshot::{Compression, FrameEncoder, Header, HeaderFields};
 use fake_agent::{BROKEN, Behaviour, FakeAgent, Fault, SLOW, SPEAKING, STEPS, Step, UNAVAILABLE};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use support::Cluster;
 use support::dsmctl::Run;
 use support::messages::{FRAME, control, message};
@@ -63,12 +63,10 @@ fn pages(frames: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-/// Runs a master, which must end in time.
+/// Runs a master, which must end in time, when the writers of the others have had their rest after the one before.
 #[track_caller]
 fn create(cluster: &Cluster, what: &str) -> Run {
-    let began = Instant::now();
-    let run = cluster.create_snapshot(&[]);
-    let took = began.elapsed();
+    let (run, took) = cluster.create_when_rested(&[]);
     println!("{what}: exit code {} after {took:?}: {}", run.code, run.stderr.lines().nth(1).unwrap_or_default());
     assert!(took <= TIMEOUT + SLACK, "{what}: the master took {took:?}");
     run
@@ -154,7 +152,7 @@ fn with_allow_partial_there_is_a_file_without_the_server_whose_agent_is_silent_o
     for (number, step) in [Step::Hello, Step::Claim].into_iter().enumerate() {
         for (more, fault) in [Fault::Silent, Fault::Garbage, Fault::Refuse, Fault::Close].into_iter().enumerate() {
             fake.behave(behaviour(step, fault));
-            let run = cluster.spawn_master(&["--allow-partial"], &[]).wait();
+            let (run, _) = cluster.create_when_rested(&["--allow-partial"]);
             assert_eq!(run.code, 0, "{fault:?} at {step:?}: {}", run.stderr);
             assert!(run.stderr.contains(&format!("server {VICTIM}")), "{}", run.stderr);
             assert_eq!(cluster.snapshots().len(), 4 * number + more + 1);
@@ -164,7 +162,7 @@ fn with_allow_partial_there_is_a_file_without_the_server_whose_agent_is_silent_o
     assert!(files.iter().all(|file| file.standing == Standing::Partial), "{files:?}");
     // Later than that nobody can leave the others alone: they have made their cut with it.
     fake.behave(behaviour(Step::Cut, Fault::Close));
-    cluster.spawn_master(&["--allow-partial"], &[]).wait().fails(NOT_THERE, &[&format!("server {VICTIM}")]);
+    cluster.create_when_rested(&["--allow-partial"]).0.fails(NOT_THERE, &[&format!("server {VICTIM}")]);
     assert_eq!(cluster.snapshots().len(), files.len());
     succeeds_with_a_real_agent(&cluster, fake);
 }

@@ -7,11 +7,13 @@
 mod support;
 
 use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use support::messages::{CONTROL, Caller, DATA, FRAME, control, header, message};
 use support::random::Random;
 use support::ring::{self, Ring};
-use support::{Cluster, client};
+use support::{Cluster, client, wait_for};
 
 const K: u64 = 256 * 1024;
 
@@ -258,4 +260,140 @@ fn what_masters_say_steers_no_terminal_and_floods_no_log() {
     assert!(log.lines().count() >= 10, "{log}");
     assert!(log.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{log:?}");
     assert!(!log.lines().any(|line| line.trim_start().starts_with("all is well")), "{log:?}");
+}
+
+/// Other peers than those of 127.0.0.1, as all programs of a test are.
+const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const ANOTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+
+#[test]
+fn however_often_a_master_freezes_the_writers_are_kept_out_for_a_tenth_of_the_time_at_most() {
+    const LEASE: Duration = Duration::from_millis(100);
+    const FREEZES: u32 = 5;
+    let cluster = Cluster::builder().snapshot("timeout = \"1s\"\nfreeze_timeout = \"100ms\"").start();
+    cluster.start_agents();
+    let (stop, began) = (AtomicBool::new(false), Instant::now());
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let (writer, mut kept_out) = (client(&cluster), Duration::ZERO);
+            while !stop.load(Ordering::SeqCst) {
+                let began = Instant::now();
+                writer.write(0, b"x").unwrap();
+                kept_out += began.elapsed().checked_sub(LEASE / 4).map_or(Duration::ZERO, |_| began.elapsed());
+            }
+            kept_out
+        });
+        for freeze in 0..FREEZES {
+            let mut frozen = Caller::frozen(&cluster, SERVER);
+            if freeze + 1 < FREEZES {
+                assert_eq!(closed(&mut frozen, LEASE).as_deref(), Some("late"));
+            }
+            if freeze == 1 {
+                // Another process does not begin anew.
+                cluster.restart_agent(SERVER);
+            }
+        }
+        let took = began.elapsed();
+        stop.store(true, Ordering::SeqCst);
+        let kept_out = writer.join().unwrap();
+        println!("{FREEZES} freezes in {took:?}, the writer was kept out for {kept_out:?}");
+        assert!(took >= 10 * LEASE * (FREEZES - 1), "{FREEZES} freezes within {took:?}");
+    });
+    succeeds_alone(&cluster);
+}
+
+/// A snapshot, where there is no ring to be checked.
+fn succeeds_alone(cluster: &Cluster) {
+    cluster.snapshot().verify(|_, _| {}).unwrap();
+    cluster.wait_until_copy_areas_are_empty();
+}
+
+/// Ends a restore, and returns the reason that the agent gives.
+type End = fn(&mut Caller) -> Option<&'static str>;
+
+#[test]
+fn a_restore_that_ends_before_it_has_changed_a_byte_leaves_the_memory_in_use_as_it_was() {
+    // So long the memory is shut for a master that does not begin, and ten times as long it has a rest then.
+    let cluster = Cluster::builder().k(K).snapshot("timeout = \"300ms\"").start();
+    cluster.start_agents();
+    client(&cluster).write(0, b"what was there").unwrap();
+    let before = cluster.incarnations();
+    let ends: [(&str, End); 5] = [
+        ("it hangs up", |_| None),
+        ("it says nothing", |_| Some("late")),
+        ("it says that all was written, again and again", |caller| {
+            wait_for("the agent has had enough", TIMEOUT + SLACK, || {
+                caller.ask(json!("written"))["refused"]["reason"] == "late"
+            });
+            None
+        }),
+        ("it commits nothing", |caller| {
+            caller.send(&control(json!("commit")));
+            Some("protocol")
+        }),
+        ("it sends garbage", |caller| {
+            caller.send(b"what would this be in a restore?");
+            Some("protocol")
+        }),
+    ];
+    for (what, end) in ends {
+        let mut caller = Caller::shut(ONE, &cluster, SERVER);
+        if let Some(reason) = end(&mut caller) {
+            assert_eq!(closed(&mut caller, TIMEOUT).as_deref(), Some(reason), "{what}");
+        }
+        drop(caller);
+        // Who comes now does not find it shut, and accepts nothing.
+        wait_for("the claim is given back", SLACK, || {
+            let mut next = Caller::connect_from(ANOTHER, &cluster, SERVER).greet(&cluster, SERVER);
+            let answer = next.ask(json!("accept"));
+            assert!(["inuse", "underway"].map(Value::from).contains(&answer["refused"]["reason"]), "{what}: {answer}");
+            answer["refused"]["reason"] == "inuse"
+        });
+        assert_eq!(client(&cluster).read(0, 14).unwrap(), b"what was there", "{what}");
+        assert_eq!(cluster.incarnations(), before, "{what}");
+    }
+    succeeds_alone(&cluster);
+}
+
+#[test]
+fn a_half_restored_memory_is_given_up_by_who_began_to_restore_it_or_on_its_machine_only() {
+    let cluster = cluster(1, K);
+    let own: Ipv4Addr = cluster.agent_address(SERVER).split(':').next().unwrap().parse().unwrap();
+    let bytes = message(DATA, &[&0_u64.to_le_bytes()[..], b"half of it"].concat());
+    for gives_up in [ONE, own] {
+        let mut caller = Caller::shut(ONE, &cluster, SERVER);
+        caller.send(&bytes);
+        assert_eq!(caller.ask(json!("written")), json!("written"));
+        drop(caller);
+        cluster.waits_for_restore(SERVER);
+        // Neither as zeros, nor as it is.
+        let accept = |from| {
+            let mut answer = Value::Null;
+            wait_for("the claim is given back", SLACK, || {
+                answer = Caller::connect_from(from, &cluster, SERVER).greet(&cluster, SERVER).ask(json!("accept"));
+                answer["refused"]["reason"] != "underway"
+            });
+            answer
+        };
+        let refused = &accept(ANOTHER)["refused"];
+        println!("{refused}");
+        assert_eq!(refused["reason"], "shut");
+        let mut other = Caller::shut(ANOTHER, &cluster, SERVER);
+        assert_eq!(other.ask(json!("commit"))["refused"]["reason"], "protocol");
+        cluster.waits_for_restore(SERVER);
+        assert!(accept(gives_up).get("committed").is_some());
+        assert!(client(&cluster).read(0, K).unwrap().iter().all(|byte| *byte == 0));
+    }
+    // Who sends all of it may open what another has left.
+    let mut caller = Caller::shut(ONE, &cluster, SERVER);
+    caller.send(&bytes);
+    drop(caller);
+    let mut other = Caller::shut(ANOTHER, &cluster, SERVER);
+    other.send(&bytes);
+    assert_eq!(other.ask(json!("commit"))["refused"]["reason"], "protocol", "a part of it");
+    cluster.waits_for_restore(SERVER);
+    let mut other = Caller::shut(ANOTHER, &cluster, SERVER);
+    other.send(&control(json!({"zeros": {"offset": 0, "length": K}})));
+    assert!(other.ask(json!("commit")).get("committed").is_some());
+    assert!(client(&cluster).read(0, K).unwrap().iter().all(|byte| *byte == 0));
 }

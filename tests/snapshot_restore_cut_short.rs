@@ -11,12 +11,15 @@ use nix::unistd::Pid;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use support::random::Random;
-use support::restores::when_free;
+use support::restores::{PATIENCE, when_free};
 use support::snapshots::{PAGE_BYTES, memory};
-use support::{Cluster, client};
+use support::{Cluster, client, wait_for};
 
 /// Bytes of each server: several messages of a restore.
 const K: usize = 1 << 20;
+
+/// The last server: when its agent takes a part of the memory, the others have been sent theirs.
+const LAST: usize = 2;
 
 /// Three servers, their agents, a memory, and a snapshot that shows another one.
 struct Case {
@@ -48,14 +51,14 @@ impl Case {
         self.cluster.restore(&self.file, "")
     }
 
-    /// Starts a restore that stands still in the middle, because the agent of server 1 does.
+    /// Starts a restore that is stalled in the middle, because the last agent is stopped.
     fn half_restored(&self) -> Restorer {
-        self.cluster.restart_agent_with(1, &[("DSM_TEST_STOP_AT", "restoring")]);
+        self.cluster.restart_agent_with(LAST, &[("DSM_TEST_STOP_AT", "restoring")]);
         let mut command = Command::new(env!("CARGO_BIN_EXE_dsmctl"));
         command.arg("--config").arg(self.cluster.config_path()).args(["snapshot", "restore"]).arg(&self.file);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let restorer = Restorer(child);
-        self.cluster.agent(1).wait_until_stopped();
+        self.cluster.agent(LAST).wait_until_stopped();
         restorer
     }
 
@@ -134,11 +137,11 @@ fn a_dsmctl_that_is_killed_leaves_a_memory_that_waits() {
     let case = Case::new("dsmctl");
     case.half_restored().kill();
     case.waits();
-    let agent = case.cluster.agent(1);
+    let agent = case.cluster.agent(LAST);
     // It finds that its master is gone behind what that one has sent.
     let lost = agent.stderr().matches("was lost").count();
     agent.go_on_until("the agent has noticed", || agent.stderr().matches("was lost").count() > lost);
-    case.cluster.restart_agent(1);
+    case.cluster.restart_agent(LAST);
     case.waits_until_it_is_restored();
 }
 
@@ -150,7 +153,7 @@ fn a_dsmd_that_is_killed_in_the_middle_shows_no_half_of_it_and_the_restore_goes_
     case.cluster.restart(1);
     case.waits();
     case.cluster.kill(2);
-    case.cluster.agent(1).go_on_until("the restore ends", || restorer.has_ended());
+    case.cluster.agent(LAST).go_on_until("the restore ends", || restorer.has_ended());
     assert!(restorer.0.wait().unwrap().success());
     case.cluster.start_server(2);
     assert!(case.cluster.read_all() == case.in_snapshot);
@@ -209,6 +212,22 @@ fn an_agent_that_is_down_before_the_first_change_leaves_the_memory_as_it_was() {
     println!("{}", run.stderr);
     run.fails(69, &["nothing was restored", "as it was", "agent of server 2"]);
     case.is_as_it_was(&before);
+}
+
+#[test]
+fn an_agent_that_dies_before_the_first_change_leaves_the_memory_as_it_was() {
+    let case = Case::new("shut");
+    let before = case.cluster.incarnations();
+    case.cluster.restart_agent_with(1, &[("DSM_TEST_DIE_AT", "shut")]);
+    let run = case.restore();
+    println!("{}", run.stderr);
+    run.fails(69, &["cut short", "agent of server 1", "The memory of server 1", "dsmctl status"]);
+    // Its dsmd finds that out within a second or so.
+    wait_for("server 1 is in use", PATIENCE, || case.cluster.probe(1).code == 0);
+    case.is_as_it_was(&before);
+    case.cluster.restart_agent(1);
+    case.restore().prints();
+    assert!(case.cluster.read_all() == case.in_snapshot);
 }
 
 #[test]

@@ -12,7 +12,8 @@ use super::shared::Shared;
 use super::superblock::Field;
 use super::worker::Worker;
 use super::{Segment, SegmentError};
-use crate::sys::{clock, ofd};
+use crate::sys::ofd;
+use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -36,17 +37,25 @@ pub enum FreezeError {
     Segment(#[from] SegmentError),
 }
 
+/// What one who died with the claim had left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// A cut, or pages that were saved for it.
+    Cut,
+    /// A segment that was shut for a restore, with nothing changed.
+    Shut,
+}
+
 /// The right to freeze, cut and restore a segment, until dropped.
 pub struct Claim {
     worker: Worker,
-    /// The segment was open before this claim shut it.
-    was_open: bool,
 }
 
 /// No writer is inside the segment and none gets in, until the cut, the drop, or the end of the time. Readers go on.
 pub struct Frozen<'a> {
     claim: &'a mut Claim,
-    gate: Gate,
+    /// Until when, in ns of `CLOCK_MONOTONIC`.
+    until: u64,
 }
 
 impl Segment {
@@ -63,43 +72,64 @@ impl Segment {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.worker()
-            .map(|worker| Some(Claim { worker, was_open: false }))
-            .inspect_err(|_| self.shared.give_claim_back())
+        let worker = self.worker().inspect_err(|_| self.shared.give_claim_back())?;
+        if self.shared.open_unchanged() {
+            ::log::warn!(
+                "{}: one who died had shut it for a restore and changed nothing: it is open again",
+                self.shared.name
+            );
+        }
+        Ok(Some(Claim { worker }))
     }
 
-    /// Ends a cut whose maker died, and gives back the copy area of one that it did not end to the last. Returns whether there was one. To be called now and then
-    /// by a participant that stays.
+    /// Ends a cut whose maker died, and gives back the copy area of one that it did not end to the last; and opens a segment
+    /// that one who died has shut without changing anything. Returns what there was to do. To be called now and then by a
+    /// participant that stays.
     ///
     /// # Errors
     /// When there is no worker left, the operating system does not lock, or the copy area cannot be emptied.
-    pub fn end_orphaned_cut(&self) -> Result<bool, SegmentError> {
-        let left = || Ok(matches!(self.shared.gate(), Gate::Cut(_)) || !self.shared.copy_area_is_empty()?);
-        if !left()? || !self.shared.take_claim()? {
-            return Ok(false);
+    pub fn tidy(&self) -> Result<Option<Left>, SegmentError> {
+        let left = || match self.shared.gate() {
+            Gate::Unchanged => Ok(Some(Left::Shut)),
+            Gate::Cut(_) => Ok(Some(Left::Cut)),
+            _ => Ok((!self.shared.copy_area_is_empty()?).then_some(Left::Cut)),
+        };
+        if left()?.is_none() || !self.shared.take_claim()? {
+            return Ok(None);
         }
         let worker = self.worker().inspect_err(|_| self.shared.give_claim_back())?;
-        let claim = Claim { worker, was_open: false };
+        let claim = Claim { worker };
         // Looked at again, for the claim may just have been given back in good order.
-        if !left()? {
-            return Ok(false);
+        let found = left()?;
+        match found {
+            Some(Left::Shut) => {
+                self.shared.open_unchanged();
+            }
+            Some(Left::Cut) => {
+                let number = if let Gate::Cut(number) = self.shared.gate() { number } else { 0 };
+                self.shared.end_cut(number, claim.worker.index())?;
+            }
+            None => {}
         }
-        let number = if let Gate::Cut(number) = self.shared.gate() { number } else { 0 };
-        self.shared.end_cut(number, claim.worker.index()).map(|_| true)
+        Ok(found)
     }
 
     /// Why the memory cannot be used, if so.
     #[must_use]
     pub fn shut(&self) -> Option<Shut> {
-        match self.shared.gate() {
-            Gate::Shut(shut) => Some(shut),
-            _ => None,
-        }
+        self.shared.gate().shut()
     }
 }
 
 impl Claim {
-    /// Keeps writers out for at most `lease`, and returns when none is inside. A cut that its maker left is ended first.
+    /// How long writers shall be left alone before the next freeze; zero as a rule.
+    #[must_use]
+    pub fn pause(&self) -> Duration {
+        self.worker.shared.pause()
+    }
+
+    /// Keeps writers out for at most `lease`, and returns when none is inside. A cut that its maker left is ended first. To be
+    /// called when the [`Claim::pause`] is over.
     ///
     /// # Errors
     /// [`FreezeError::Shut`] when there is no memory to freeze.
@@ -108,33 +138,33 @@ impl Claim {
         if let Gate::Cut(number) = shared.gate() {
             shared.end_cut(number, self.worker.index())?;
         }
-        let until = clock::monotonic().saturating_add(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX));
-        let gate = Gate::Frozen(until);
+        if let Some(shut) = shared.gate().shut() {
+            return Err(shut.into());
+        }
+        let until = shared.freezes(lease);
         loop {
             let found = shared.gate();
-            if let Gate::Shut(shut) = found {
+            if let Some(shut) = found.shut() {
                 return Err(shut.into());
             }
-            if shared.change_gate(found, gate) {
+            if shared.change_gate(found, Gate::Frozen(until)) {
                 break;
             }
         }
-        if let Err(held) = shared.wait_for_writers(self.worker.index()) {
-            shared.change_gate(gate, Gate::Open);
-            return Err(held.into());
-        }
-        Ok(Frozen { claim: self, gate })
+        let frozen = Frozen { claim: self, until };
+        // The gate is opened by the drop, if one stands in the way.
+        frozen.claim.worker.shared.wait_for_writers(frozen.claim.worker.index())?;
+        Ok(frozen)
     }
 
-    /// Begins to replace the memory of a segment that is shut. `None` when it is not.
-    pub fn restoration(&mut self) -> Option<Restoration<'_>> {
-        let Gate::Shut(_) = self.worker.shared.gate() else { return None };
+    /// Begins to replace the memory of a segment that is shut, for `restorer`. `None` when it is not.
+    pub fn restoration(&mut self, restorer: Ipv6Addr) -> Option<Restoration<'_>> {
+        self.worker.shared.gate().shut()?;
         // Whoever died while it changed the memory holds its stripes still: what it had committed is carried out now, and
         // not after a page was found to be zeros.
         // One that stands still is waited for, however long: it would go on in the new memory.
         while self.worker.shared.wait_for_writers(self.worker.index()).is_err() {}
-        let was_open = std::mem::take(&mut self.was_open);
-        Some(Restoration::new(&mut self.worker, was_open))
+        Some(Restoration::new(&mut self.worker, restorer))
     }
 
     /// The segment.
@@ -154,6 +184,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        self.worker.shared.open_unchanged();
         self.worker.shared.give_claim_back();
     }
 }
@@ -166,30 +197,32 @@ impl Frozen<'_> {
     /// When the time was over, or the copy area cannot be emptied.
     pub fn cut(self, copy_area: u64) -> Result<Cut, FreezeError> {
         let number = self.claim.worker.shared.prepare_cut(copy_area)?;
-        if self.claim.worker.shared.change_gate(self.gate, Gate::Cut(number)) {
-            Ok(Cut { number })
-        } else {
-            Err(FreezeError::Late)
-        }
+        if self.leads_to(Gate::Cut(number)) { Ok(Cut { number }) } else { Err(FreezeError::Late) }
     }
 
-    /// Shuts the memory, for [`Claim::restoration`]: from now on nobody reads or changes it.
+    /// Shuts the memory, for [`Claim::restoration`]: from now on every read and change is refused. Until something was changed,
+    /// the end of the claim opens it again.
     ///
     /// # Errors
     /// When the time was over.
     pub fn shut(self) -> Result<(), FreezeError> {
-        if !self.claim.worker.shared.change_gate(self.gate, Gate::Shut(Shut::Restoring)) {
-            return Err(FreezeError::Late);
-        }
-        self.claim.was_open = true;
-        Ok(())
+        if self.leads_to(Gate::Unchanged) { Ok(()) } else { Err(FreezeError::Late) }
+    }
+
+    /// Changes the gate; `false` when the time was over.
+    fn leads_to(&self, gate: Gate) -> bool {
+        self.claim.worker.shared.change_gate(Gate::Frozen(self.until), gate)
     }
 }
 
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
         // After a cut, or when the time is over, the gate is another's business.
-        self.claim.worker.shared.change_gate(self.gate, Gate::Open);
+        self.leads_to(Gate::Open);
+        let shared = &self.claim.worker.shared;
+        if shared.gate() != Gate::Unchanged {
+            shared.thawed(self.until);
+        }
     }
 }
 

@@ -9,10 +9,14 @@
 //! 0  open          0
 //! 1  open, a cut   the number of the cut
 //! 2  frozen        until this instant, in ns of CLOCK_MONOTONIC
-//! 3  shut          the number of a `Shut`
+//! 3  shut          1: the memory was lost; 2: it is being restored; 3: it will be, and nothing was changed yet
 //! ```
 //!
 //! Readers look after their copy, and only at whether the gate is shut: they go on through a freeze and a cut.
+//!
+//! A gate that is shut with nothing changed holds the memory of before. Who finds it so with the claim in hand knows that
+//! the restore has ended without a change, and opens it: see [`Shared::open_unchanged`]. Programs that do not know the
+//! number 3 take it for 2.
 
 use super::shared::Shared;
 use super::superblock::Field;
@@ -58,6 +62,8 @@ pub(super) enum Gate {
     /// Frozen until this instant.
     Frozen(u64),
     Shut(Shut),
+    /// Shut for a restore that has changed nothing yet.
+    Unchanged,
 }
 
 impl Gate {
@@ -69,6 +75,7 @@ impl Gate {
             Self::Shut(Shut::Waiting) => 3 << KIND | 1,
             // The others are never states of the gate.
             Self::Shut(Shut::Restoring | Shut::ServerOnly | Shut::Replaced | Shut::Held { .. }) => 3 << KIND | 2,
+            Self::Unchanged => 3 << KIND | 3,
         }
     }
 
@@ -79,7 +86,18 @@ impl Gate {
             (1, number) => Self::Cut(number as u32),
             (2, until) => Self::Frozen(until),
             (_, 1) => Self::Shut(Shut::Waiting),
+            (_, 3) => Self::Unchanged,
             _ => Self::Shut(Shut::Restoring),
+        }
+    }
+
+    /// Why the memory can neither be read nor changed, if so.
+    #[inline]
+    pub(super) fn shut(self) -> Option<Shut> {
+        match self {
+            Self::Shut(shut) => Some(shut),
+            Self::Unchanged => Some(Shut::Restoring),
+            Self::Open | Self::Cut(_) | Self::Frozen(_) => None,
         }
     }
 }
@@ -116,6 +134,7 @@ impl Shared {
             Gate::Cut(number) => Some(number),
             Gate::Frozen(_) => return Err(None),
             Gate::Shut(shut) => return Err(Some(shut)),
+            Gate::Unchanged => return Err(Some(Shut::Restoring)),
         };
         match self.check(incarnation, permission) {
             Ok(()) => Ok(cut),
@@ -127,9 +146,9 @@ impl Shared {
     #[inline]
     pub(super) fn check_reader(&self, incarnation: u64, permission: u64) -> Result<(), Shut> {
         fence(Ordering::Acquire);
-        match self.gate() {
-            Gate::Shut(shut) => Err(shut),
-            _ => self.check(incarnation, permission),
+        match self.gate().shut() {
+            Some(shut) => Err(shut),
+            None => self.check(incarnation, permission),
         }
     }
 
@@ -176,7 +195,8 @@ mod tests {
     #[test]
     fn a_gate_that_was_written_is_read_back() {
         let frozen = Gate::Frozen(clock::monotonic());
-        for gate in [Gate::Open, Gate::Cut(1), Gate::Cut(u32::MAX), frozen, Gate::Shut(Shut::Waiting)] {
+        for gate in [Gate::Open, Gate::Cut(1), Gate::Cut(u32::MAX), frozen, Gate::Shut(Shut::Waiting), Gate::Unchanged]
+        {
             assert_eq!(Gate::decode(gate.encode()), gate);
         }
         assert_eq!(Gate::decode(Gate::Shut(Shut::Restoring).encode()), Gate::Shut(Shut::Restoring));

@@ -18,13 +18,14 @@ mod lock;
 mod names;
 mod open;
 mod participant;
+mod pause;
 mod restoration;
 mod session;
 mod shared;
 mod superblock;
 mod worker;
 
-pub use claim::{Claim, FreezeError, Frozen};
+pub use claim::{Claim, FreezeError, Frozen, Left};
 pub use cut::{CUT_RUN, Cut, CutGone, CutPages, Page};
 pub use error::SegmentError;
 pub use gate::Shut;

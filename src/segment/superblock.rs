@@ -48,6 +48,15 @@ pub(super) enum Field {
     /// One more than the pages of the copy area that its agent has allocated; zero while none allocates ahead of writers.
     /// Part of no format: without it, writers allocate what they need.
     CopiesAllocated = 152,
+    // What agents note about freezes and restores. Part of no format: zeros in a segment that older programs made, or were
+    // the last to freeze or restore.
+    /// When the writers were kept out the last time, in ns of `CLOCK_MONOTONIC`.
+    FrozenAt = 192,
+    /// Until when they shall not be kept out again, by the same clock.
+    NextFreeze = 200,
+    /// The two halves of the address of who began to change the memory of a segment that is being restored.
+    RestorerLow = 208,
+    RestorerHigh = 216,
 }
 
 impl Field {

@@ -6,7 +6,7 @@ use super::notify::notify;
 use super::probe::{Probe, ProbeError};
 use super::pulse::Pulse;
 use crate::log::Event;
-use crate::segment::Names;
+use crate::segment::{Left, Names};
 use sd_notify::NotifyState;
 use std::io;
 use std::net::SocketAddr;
@@ -74,7 +74,7 @@ pub(super) fn start(context: Arc<Context>, address: SocketAddr, pulses: Vec<Arc<
     let interval = watchdog.map_or(STATUS_INTERVAL, |limit| (limit / 3).clamp(SHORTEST_INTERVAL, STATUS_INTERVAL));
     std::thread::Builder::new().name("dsm-watchdog".to_owned()).spawn(move || {
         let mut asked = Instant::now();
-        let mut known = context.incarnation();
+        let mut known = Known { shown: context.incarnation(), in_use: context.segment.incarnation() };
         while !context.is_stopping() {
             std::thread::sleep(interval.min(TIDY_INTERVAL));
             tidy(&context);
@@ -101,31 +101,49 @@ pub(super) fn start(context: Arc<Context>, address: SocketAddr, pulses: Vec<Arc<
 
 /// Ends what a snapshot agent that died has left, so that writers need not save pages for nobody.
 fn tidy(context: &Context) {
-    match context.segment.end_orphaned_cut() {
-        Ok(true) => ::log::warn!(
+    match context.segment.tidy() {
+        Ok(Some(Left::Cut)) => ::log::warn!(
             DSM_SERVER = context.index;
             "a snapshot of {} was abandoned, for its agent has died; the pages saved for it are given back",
             context.segment.name()
         ),
+        Ok(Some(Left::Shut)) => ::log::warn!(
+            DSM_SERVER = context.index;
+            "a restore of {} has ended before it changed anything, for its agent has died: the memory is in use as it was",
+            context.segment.name()
+        ),
         Err(error) if context.log_gate.opens() => ::log::warn!(DSM_SERVER = context.index; "{error}"),
-        Ok(false) | Err(_) => {}
+        Ok(None) | Err(_) => {}
     }
 }
 
+/// What the server's own log knows of its memory.
+struct Known {
+    /// As [`Context::incarnation`] was found the last time.
+    shown: u64,
+    /// The last one that was in use.
+    in_use: u64,
+}
+
 /// Says in the server's own log what an agent has done to its memory.
-fn tell_if_replaced(context: &Context, known: &mut u64) {
+fn tell_if_replaced(context: &Context, known: &mut Known) {
     let found = context.incarnation();
-    if found != *known {
+    if found != known.shown {
         let name = context.segment.name();
         if found == 0 {
             ::log::warn!(DSM_SERVER = context.index; "{name} is being restored: nobody reads or changes it meanwhile");
+        } else if found == known.in_use {
+            ::log::info!(DSM_SERVER = context.index; "{name} is in use again, as it was: its restore has changed nothing");
         } else {
             ::log::info!(
                 MESSAGE_ID = Event::MemoryReplaced.id(), DSM_SERVER = context.index, DSM_INCARNATION = format!("{found:016x}");
                 "{name} is in use, with a memory that was put there: its incarnation is {found:016x}"
             );
         }
-        *known = found;
+        known.shown = found;
+        if found != 0 {
+            known.in_use = found;
+        }
     }
 }
 

@@ -185,6 +185,11 @@ impl Link {
         self.server
     }
 
+    /// The time for one message.
+    pub(super) fn timeout(&self) -> Duration {
+        self.connection.timeout()
+    }
+
     /// What the agent's machine calls itself.
     pub(super) fn hostname(&self) -> &str {
         &self.hostname

@@ -15,6 +15,8 @@ pub(super) enum Phase {
     Written,
     /// Master: the file has its name.
     Renamed,
+    /// Agent: its memory is shut for a restore, and not changed.
+    Shut,
     /// Agent: a part of the memory was replaced.
     Restoring,
     /// Agent: all of it was, and it is to be opened.
@@ -30,6 +32,7 @@ impl Phase {
             Self::Copying => "copying",
             Self::Written => "written",
             Self::Renamed => "renamed",
+            Self::Shut => "shut",
             Self::Restoring => "restoring",
             Self::Opening => "opening",
         }

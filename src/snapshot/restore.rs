@@ -7,7 +7,7 @@ use super::link::{AgentError, Link, RECEIVE};
 use super::stream::each_part;
 use super::wire::{Answer, Ask, Purpose};
 use crate::config::Config;
-use crate::layout::OutsideMemory;
+use crate::layout::{OutsideMemory, PAGE};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -95,8 +95,8 @@ pub enum RestoreError {
     Agent(#[from] AgentError),
     /// Something failed when a part had been replaced.
     #[error(
-        "the restore was cut short: {cause}. The memory of {} may neither be read nor changed now (dsmctl status says \
-         so): restore again, or begin with zeros (dsmctl memory accept-empty)", named(.servers)
+        "the restore was cut short: {cause}. The memory of {} may neither be read nor changed now, where dsmctl status \
+         does not say that it is in use: restore again, or begin with zeros (dsmctl memory accept-empty)", named(.servers)
     )]
     CutShort {
         /// What failed.
@@ -179,7 +179,9 @@ pub fn restore(
     shut(config, &mut links, &parts)?;
     let servers = parts.iter().map(|(server, _)| *server).collect::<Vec<_>>();
     let cut_short = |servers, cause| RestoreError::CutShort { servers, cause };
-    let bytes = fill(config.layout.k(), file, plan, &parts, &mut links, progress)
+    let k = config.layout.k();
+    let bytes = begin(k, file, plan, &parts, &mut links)
+        .and_then(|()| fill(k, file, plan, &parts, &mut links, progress))
         .map_err(|error| cut_short(servers.clone(), error))?;
     let incarnations = open(config, file, plan, &parts, &mut links, &id)?;
     Ok(Restored { incarnations, bytes })
@@ -311,6 +313,39 @@ fn open_again(config: &Config, file: &SnapshotFile, plan: &Plan, part: &(usize, 
         };
         again().inspect_err(|error| ::log::warn!("server {} is not open yet: {error}", part.0)).ok()
     })
+}
+
+/// Writes the first page of every part: an agent opens a memory again that its master does not begin to change in time, and
+/// most of them would wait for others otherwise.
+fn begin(
+    k: u64,
+    file: &SnapshotFile,
+    plan: &Plan,
+    parts: &[(usize, Range<u64>)],
+    links: &mut [Link],
+) -> Result<(), Interruption> {
+    for (link, (server, addresses)) in links.iter().zip(parts) {
+        let end = addresses.end.min(addresses.start + PAGE);
+        let in_snapshot = addresses.start.max(plan.from_snapshot.start)..end.min(plan.from_snapshot.end);
+        // At most a page.
+        #[allow(clippy::cast_possible_truncation)]
+        let mut bytes = vec![0; (end - addresses.start) as usize];
+        each_part::<_, Interruption>(file, &in_snapshot, |address, data| {
+            #[allow(clippy::cast_possible_truncation)]
+            let place = (address - addresses.start) as usize;
+            bytes[place..place + data.len()].copy_from_slice(data);
+            Ok(())
+        })?;
+        link.send_data(addresses.start - *server as u64 * k, &bytes)?;
+        link.ask(&Ask::Written, RECEIVE)?;
+    }
+    for link in links {
+        match link.answer(RECEIVE, link.timeout())? {
+            Answer::Written => {}
+            other => return Err(link.unexpected(&other).into()),
+        }
+    }
+    Ok(())
 }
 
 /// Writes every byte of every part, a few servers at a time. Returns the bytes that came from the snapshot.

@@ -8,13 +8,14 @@ use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Variables for a program's environment, such as `[("DSM_TEST_DIE_AT", "cut")]`.
 pub type Environment<'a> = &'a [(&'a str, &'a str)];
 
-/// How long a segment may be claimed after its claimer died: a server looks every second.
-const FREE_AGAIN: Duration = Duration::from_secs(20);
+/// How long a segment may be claimed after its claimer died: a server looks every second. Writers that were kept out for
+/// half a second have a rest of a few seconds after it.
+pub const FREE_AGAIN: Duration = Duration::from_secs(20);
 
 /// What says that another snapshot is under way.
 pub const UNDER_WAY: i32 = 75;
@@ -32,6 +33,12 @@ pub struct Master(Program);
 pub fn is_late(run: &Run) -> bool {
     let late = ["stood still for longer than allowed", "did not keep its writers out within"];
     run.code == UNAVAILABLE && late.iter().any(|words| run.stderr.contains(words))
+}
+
+/// Whether a master has failed for something that passes: another one is at work, the writers have a rest after a freeze
+/// that lasted too long, or this one does.
+pub fn is_not_now(run: &Run) -> bool {
+    run.code == UNDER_WAY || is_late(run)
 }
 
 impl Cluster {
@@ -103,6 +110,18 @@ impl Cluster {
         self.spawn_master(&[], environment).wait()
     }
 
+    /// Runs a master to its end, when the writers have had their rest after the freezes of those before. Tells how long it
+    /// took.
+    pub fn create_when_rested(&self, arguments: &[&str]) -> (Run, Duration) {
+        let mut ended = None;
+        wait_for("the writers have had their rest", FREE_AGAIN, || {
+            let began = Instant::now();
+            let run = self.spawn_master(arguments, &[]).wait();
+            ended.insert((run, began.elapsed())).0.code != UNDER_WAY
+        });
+        ended.expect("a run")
+    }
+
     /// Takes a snapshot and opens it, trying again while another one is under way, as after one whose agent died, or the
     /// machine is too busy for the freeze.
     ///
@@ -112,7 +131,7 @@ impl Cluster {
         let before = self.snapshots();
         wait_for("no other snapshot is under way", FREE_AGAIN, || {
             let run = self.create_snapshot(&[]);
-            assert!([0, UNDER_WAY].contains(&run.code) || is_late(&run), "exit code {}: {}", run.code, run.stderr);
+            assert!(run.code == 0 || is_not_now(&run), "exit code {}: {}", run.code, run.stderr);
             run.code == 0
         });
         let added: Vec<PathBuf> = self.snapshots().into_iter().filter(|path| !before.contains(path)).collect();

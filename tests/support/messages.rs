@@ -5,9 +5,11 @@
 
 use super::Cluster;
 use super::wire::PATIENCE;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::os::fd::AsRawFd;
 
 pub const CONTROL: u8 = 1;
 pub const FRAME: u8 = 2;
@@ -52,7 +54,19 @@ pub struct Caller(pub TcpStream);
 impl Caller {
     /// Connects and says nothing.
     pub fn connect(cluster: &Cluster, server: usize) -> Self {
-        let stream = TcpStream::connect(cluster.agent_address(server)).unwrap();
+        Self::new(TcpStream::connect(cluster.agent_address(server)).unwrap())
+    }
+
+    /// The same from another address of loopback than all others.
+    pub fn connect_from(source: Ipv4Addr, cluster: &Cluster, server: usize) -> Self {
+        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(source, 0))).unwrap();
+        let agent: SocketAddrV4 = cluster.agent_address(server).parse().unwrap();
+        nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrIn::from(agent)).unwrap();
+        Self::new(TcpStream::from(socket))
+    }
+
+    fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self(stream)
@@ -60,18 +74,27 @@ impl Caller {
 
     /// Is greeted.
     pub fn greeted(cluster: &Cluster, server: usize) -> Self {
-        let mut caller = Self::connect(cluster, server);
-        let answer = caller.ask(json!({"hello": {"layout": cluster.layout().canonical(), "index": server}}));
+        Self::connect(cluster, server).greet(cluster, server)
+    }
+
+    /// The same with what has connected.
+    pub fn greet(mut self, cluster: &Cluster, server: usize) -> Self {
+        let answer = self.ask(json!({"hello": {"layout": cluster.layout().canonical(), "index": server}}));
         assert!(answer.get("welcome").is_some(), "{answer}");
-        caller
+        self
     }
 
     /// Has the claim, waiting until another has given it back.
     pub fn claimed(cluster: &Cluster, server: usize) -> Self {
+        Self::claimed_for("snapshot", || Self::greeted(cluster, server))
+    }
+
+    /// The same for a purpose, with what is greeted.
+    fn claimed_for(purpose: &str, greeted: impl Fn() -> Self) -> Self {
         let mut claimed = None;
         super::wait_for("the claim is free", PATIENCE, || {
-            let mut caller = Self::greeted(cluster, server);
-            let answer = caller.ask(json!({"claim": {"purpose": "snapshot", "id": "test"}}));
+            let mut caller = greeted();
+            let answer = caller.ask(json!({"claim": {"purpose": purpose, "id": "test"}}));
             claimed = answer.get("claimed").map(|_| caller);
             assert!(claimed.is_some() || answer["refused"]["reason"] == "underway", "{answer}");
             claimed.is_some()
@@ -83,6 +106,16 @@ impl Caller {
     pub fn frozen(cluster: &Cluster, server: usize) -> Self {
         let mut caller = Self::claimed(cluster, server);
         assert_eq!(caller.ask(json!({"freeze": {"lease_us": u64::MAX}})), json!({"frozen": {"shut": false}}));
+        caller
+    }
+
+    /// Has shut the memory, to restore it, as one with this address.
+    pub fn shut(source: Ipv4Addr, cluster: &Cluster, server: usize) -> Self {
+        let greeted = || Self::connect_from(source, cluster, server).greet(cluster, server);
+        let mut caller = Self::claimed_for("restore", greeted);
+        let answer = caller.ask(json!({"freeze": {"lease_us": u64::MAX}}));
+        assert!(answer.get("frozen").is_some(), "{answer}");
+        assert_eq!(caller.ask(json!("shut")), json!("shut"));
         caller
     }
 

@@ -20,7 +20,7 @@ impl Session<'_> {
     pub(super) fn recover(&mut self) -> Result<(), End> {
         let mut claim = self.claim()?;
         let segment = claim.segment();
-        let Some(mut restoration) = claim.restoration() else {
+        let Some(mut restoration) = claim.restoration(self.master()) else {
             let message = format!("the memory of server {} is in use: nothing is lost", self.agent.index);
             return Err(End::Refused(Reason::InUse, message));
         };

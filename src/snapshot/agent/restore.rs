@@ -6,22 +6,68 @@ use super::super::wire::{Answer, Ask, Message, Reason};
 use super::session::{End, Session};
 use crate::layout::MAX_ATOMIC;
 use crate::protocol::{Extent, Refusal};
-use crate::segment::{Claim, Restoration, Segment};
+use crate::segment::{Claim, Restoration, Segment, Shut};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// The longest time for which the memory is shut before the master begins to change it: it waits until all servers are,
+/// each of which has the time for one message. After that the memory is opened as it was.
+const LONGEST_UNCHANGED: Duration = Duration::from_secs(60);
+
+/// Whether a part of the memory is enough for it to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The rest is as it was before this restore, or before the one that the same master has begun.
+    Enough,
+    /// The rest was lost.
+    TooLittle,
+}
+
+/// Which bytes a master has sent, that sends them in ascending order.
+#[derive(Default)]
+struct Sent {
+    /// Every byte before this offset was.
+    whole: u64,
+    any: bool,
+}
+
+impl Sent {
+    /// Returns whether these are the first ones.
+    fn add(&mut self, offset: u64, length: u64) -> bool {
+        if offset <= self.whole {
+            self.whole = self.whole.max(offset.saturating_add(length));
+        }
+        length > 0 && !std::mem::replace(&mut self.any, true)
+    }
+}
 
 impl Session<'_> {
     /// Says that the segment is shut, and does to it what the master says, until it is opened. If the master goes away
-    /// before, it stays shut.
-    pub(super) fn restore(&mut self, claim: &mut Claim, id: &str) -> Result<(), End> {
+    /// before, it stays shut, unless nothing was changed.
+    pub(super) fn restore(&mut self, claim: &mut Claim, part: Part, id: &str) -> Result<(), End> {
         let segment = claim.segment();
         let k = segment.k();
-        let mut restoration = claim.restoration().ok_or_else(|| End::failed("the segment is open again"))?;
+        let master = self.master();
+        let mut restoration = claim.restoration(master).ok_or_else(|| End::failed("the segment is open again"))?;
+        phase::reached(Phase::Shut);
         self.connection.answer(&Answer::Shut)?;
-        let patience = self.long_patience();
+        let mut sent = Sent::default();
+        let begins_by = Instant::now() + self.connection.timeout().min(LONGEST_UNCHANGED);
         loop {
             // Others may be before this one.
-            let ask: Ask = match self.connection.receive(patience)? {
+            let timeout =
+                if sent.any { self.long_patience() } else { begins_by.saturating_duration_since(Instant::now()) };
+            let received = self.connection.receive(timeout).map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut if !sent.any => End::Refused(Reason::Late, UNCHANGED.to_owned()),
+                _ => error.into(),
+            });
+            let ask: Ask = match received? {
                 Message::Data { offset, bytes } => {
-                    restoration.write(Extent::new(offset, bytes.len() as u64, k).map_err(outside)?, bytes);
+                    let extent = Extent::new(offset, bytes.len() as u64, k).map_err(outside)?;
+                    if sent.add(offset, bytes.len() as u64) {
+                        restoration.begin();
+                    }
+                    restoration.write(extent, bytes);
                     phase::reached(Phase::Restoring);
                     continue;
                 }
@@ -31,7 +77,13 @@ impl Session<'_> {
                 }
             };
             match ask {
-                Ask::Zeros { offset, length } => zero(&mut restoration, offset, length, k)?,
+                Ask::Zeros { offset, length } => {
+                    check_range(offset, length, k)?;
+                    if sent.add(offset, length) {
+                        restoration.begin();
+                    }
+                    zero(&mut restoration, offset, length, k)?;
+                }
                 Ask::Written => self.connection.answer(&Answer::Written)?,
                 Ask::Cancel => {
                     let open = restoration.cancel();
@@ -41,6 +93,7 @@ impl Session<'_> {
                     return Ok(self.connection.answer(&Answer::Cancelled { open })?);
                 }
                 Ask::Commit => {
+                    check_sent(&sent, part, k)?;
                     phase::reached(Phase::Opening);
                     let incarnation = restoration.commit().map_err(End::failed)?;
                     check_in_use(&segment)?;
@@ -56,12 +109,26 @@ impl Session<'_> {
         }
     }
 
-    /// Opens a segment that waits, as zeros.
+    /// Opens a segment that waits, as zeros. One that another master has begun to restore is that master's, or this
+    /// machine's, to give up.
     pub(super) fn accept(&mut self) -> Result<(), End> {
         let mut claim = self.claim()?;
         let segment = claim.segment();
         let k = segment.k();
-        let Some(mut restoration) = claim.restoration() else {
+        if let (Some(Shut::Restoring), Some(restorer)) = (segment.shut(), segment.restorer())
+            && restorer != self.master()
+            && !self.is_here()
+        {
+            let message = format!(
+                "a restore of the memory of server {} was cut short that {} had begun: restore again, or begin with zeros \
+                 there, or on the machine of server {} (dsmctl memory accept-empty)",
+                self.agent.index,
+                restorer.to_canonical(),
+                self.agent.index
+            );
+            return Err(End::Refused(Reason::Shut, message));
+        }
+        let Some(mut restoration) = claim.restoration(self.master()) else {
             let message = format!("the memory of server {} is in use: there is nothing to accept", self.agent.index);
             return Err(End::Refused(Reason::InUse, message));
         };
@@ -87,14 +154,34 @@ pub(super) fn check_in_use(segment: &Segment) -> Result<(), End> {
 
 /// Sets a range to zeros, in steps that one change may have.
 pub(super) fn zero(restoration: &mut Restoration<'_>, offset: u64, length: u64, k: u64) -> Result<(), End> {
-    if offset.checked_add(length).is_none_or(|end| end > k) {
-        return Err(End::Refused(Reason::Protocol, format!("{length} bytes at {offset} are not in the segment")));
-    }
+    check_range(offset, length, k)?;
     let mut done = 0;
     while done < length {
         let step = (length - done).min(MAX_ATOMIC);
         restoration.zero(Extent::new(offset + done, step, k).map_err(outside)?);
         done += step;
+    }
+    Ok(())
+}
+
+const UNCHANGED: &str = "nothing came that was to be restored: the memory is in use again, as it was";
+
+/// Whether what was sent is enough to open the memory.
+fn check_sent(sent: &Sent, part: Part, k: u64) -> Result<(), End> {
+    let message = match part {
+        _ if !sent.any => "there is nothing to open the memory with: not a byte was sent".to_owned(),
+        Part::TooLittle if sent.whole < k => format!(
+            "the memory is lost or half restored, and {} of its {k} bytes would open it as it is: restore all of it",
+            sent.whole
+        ),
+        Part::TooLittle | Part::Enough => return Ok(()),
+    };
+    Err(End::Refused(Reason::Protocol, message))
+}
+
+fn check_range(offset: u64, length: u64, k: u64) -> Result<(), End> {
+    if offset.checked_add(length).is_none_or(|end| end > k) {
+        return Err(End::Refused(Reason::Protocol, format!("{length} bytes at {offset} are not in the segment")));
     }
     Ok(())
 }

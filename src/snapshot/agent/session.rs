@@ -5,10 +5,11 @@ use super::super::link::is_hostname;
 use super::super::phase::{self, Phase};
 use super::super::wire::{Answer, Ask, Purpose, Reason};
 use super::Agent;
+use super::restore::Part;
 use crate::printable::{self, printable};
 use crate::segment::{Claim, FreezeError, Segment};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// How many times the time for one message a master may be busy with others, whose agents do not answer, before it asks
@@ -21,6 +22,9 @@ const LONG_PATIENCE: u32 = 100;
 
 /// How much of an ask that came out of turn is shown, in bytes: which it is, and the begin of what it says.
 const MAX_SHOWN_ASK: usize = 100;
+/// A master that has to wait for a claim, because the writers have a rest after a freeze, waits for one part of the time
+/// for one message at most: it must have the answer before it takes the agent for silent.
+const REST_SHARE: u32 = 2;
 
 /// Why a session ends before its master ends it.
 pub(super) enum End {
@@ -161,21 +165,51 @@ impl<'a> Session<'a> {
         })
     }
 
+    /// Who the master is, as a segment notes it.
+    pub(super) fn master(&self) -> Ipv6Addr {
+        as_ipv6(self.peer.ip())
+    }
+
+    /// Whether the master is on this machine.
+    pub(super) fn is_here(&self) -> bool {
+        self.connection.socket().local_addr().is_ok_and(|own| as_ipv6(own.ip()) == self.master())
+    }
+
+    /// Leaves the writers their rest after the last freeze.
+    fn rest(&self, claim: &Claim) -> Result<(), End> {
+        let pause = claim.pause();
+        if pause > self.connection.timeout() / REST_SHARE {
+            let message = format!(
+                "the writers of server {} were kept out a moment ago, and are left alone for nine times as long: try again \
+                 in {} s",
+                self.agent.index,
+                pause.as_secs() + 1
+            );
+            return Err(End::Refused(Reason::UnderWay, message));
+        }
+        std::thread::sleep(pause);
+        Ok(())
+    }
+
     fn claimed(&mut self, purpose: Purpose, id: &str) -> Result<(), End> {
         let mut claim = self.claim()?;
         let segment = claim.segment();
-        if purpose == Purpose::Snapshot
-            && let Some(shut) = segment.shut()
-        {
+        match segment.shut() {
+            None => self.rest(&claim)?,
             // Before the freeze, where it would cost the snapshot of the other servers too.
-            let message = format!(
-                "{shut}. Restore a snapshot (dsmctl snapshot restore), or begin with zeros (dsmctl memory accept-empty)"
-            );
-            return Err(End::Refused(Reason::Shut, message));
+            Some(shut) if purpose == Purpose::Snapshot => {
+                let message = format!(
+                    "{shut}. Restore a snapshot (dsmctl snapshot restore), or begin with zeros (dsmctl memory accept-empty)"
+                );
+                return Err(End::Refused(Reason::Shut, message));
+            }
+            Some(_) => {}
         }
         self.connection.answer(&Answer::Claimed { incarnation: segment.incarnation() })?;
+        // For all that comes before the freeze: what is asked again and again does not prolong it.
+        let deadline = Instant::now() + self.connection.timeout() * PATIENCE;
         loop {
-            match self.next_ask()? {
+            match self.connection.control(deadline.saturating_duration_since(Instant::now()))? {
                 Ask::Activity => self.connection.answer(&Answer::Activity { number: segment.activity() })?,
                 Ask::Freeze { lease_us } => {
                     // Whatever a master asks for: writers stand still for no longer than this machine's mcomp.cfg allows.
@@ -195,7 +229,11 @@ impl<'a> Session<'a> {
         if purpose == Purpose::Restore && claim.segment().shut().is_some() {
             self.connection.answer(&Answer::Frozen { shut: true })?;
             return match self.next_ask()? {
-                Ask::Shut => self.restore(claim, id),
+                Ask::Shut => {
+                    let part =
+                        if claim.segment().restorer() == Some(self.master()) { Part::Enough } else { Part::TooLittle };
+                    self.restore(claim, part, id)
+                }
                 other => Err(End::out_of_turn(&other)),
             };
         }
@@ -212,7 +250,7 @@ impl<'a> Session<'a> {
             }
             Ok(Ask::Shut) if purpose == Purpose::Restore => {
                 frozen.shut().map_err(|error| refusal(&error))?;
-                self.restore(claim, id)
+                self.restore(claim, Part::Enough, id)
             }
             Ok(other) => Err(End::out_of_turn(&other)),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(refusal(&FreezeError::Late)),
@@ -242,6 +280,14 @@ fn refusal(error: &FreezeError) -> End {
         FreezeError::Segment(_) => Reason::Failed,
     };
     End::Refused(reason, error.to_string())
+}
+
+/// An address in the one form in which addresses are compared.
+fn as_ipv6(address: IpAddr) -> Ipv6Addr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
 }
 
 /// What this machine calls itself; empty when that cannot stand in a snapshot.
