@@ -10,8 +10,12 @@ use dsm::layout::{Layout, PAGE};
 use dsm::protocol::Code;
 use dsm::snapshot::{Compression, Destination, FileName, Header, HeaderFields, SnapshotFile, SnapshotWriter};
 use nix::sys::signal::Signal;
-use std::net::TcpStream;
+use serde_json::json;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use support::messages::{control, receive};
 use support::random::Random;
 use support::restores::PATIENCE;
 use support::snapshots::{PAGE_BYTES, damage, memory};
@@ -216,6 +220,39 @@ fn restore_leaves_out_a_newer_snapshot_of_a_memory_that_was_too_small_to_have_th
     SnapshotWriter::create(destination, header, Compression::None).unwrap().finish().unwrap();
     lose(&cluster, 1);
     check(&cluster, &bytes, &bytes);
+}
+
+#[test]
+fn restore_leaves_out_a_snapshot_of_the_future_here_and_elsewhere() {
+    let cluster = cluster("restore");
+    cluster.dsmctl("memory accept-empty").prints();
+    let own = own_directory(&cluster, 1);
+    let (bytes, _) = snapshot_of_another(&cluster, &mut Random::new("future"));
+    // Both are sound, by all that can be checked.
+    let tomorrow = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(24 * 60 * 60);
+    let tomorrow = u64::try_from(tomorrow.as_nanos()).unwrap();
+    let header = Header::new(HeaderFields::new(cluster.layout().clone(), tomorrow, &[1; 3], Some(0)).unwrap()).unwrap();
+    support::snapshots::write(&own, &header, &vec![b'h'; 3 * K], Compression::None);
+    let liar = own_directory(&cluster, 2);
+    support::snapshots::write(&liar, &header, &vec![b'e'; 3 * K], Compression::None);
+    cluster.kill_agent(2);
+    let name = FileName::new(tomorrow).to_string();
+    let held = json!({"snapshots": {"files": [{"name": name, "cut_time": tomorrow, "size": 3 * K}]}});
+    let listener = TcpListener::bind(cluster.agent_address(2)).unwrap();
+    let lies = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        for answer in [json!({"welcome": {"hostname": "liar"}}), held] {
+            receive(&mut stream).unwrap();
+            stream.write_all(&control(answer)).unwrap();
+        }
+        // It is asked for nothing else; if it is, there is the connection of before, and one more.
+        receive(&mut stream).is_err()
+    });
+    lose(&cluster, 1);
+    check(&cluster, &bytes, &bytes);
+    assert!(lies.join().unwrap());
+    let said = cluster.agent(1).stderr();
+    assert!(said.lines().any(|line| line.contains(&name) && line.contains("in the future")), "{said}");
 }
 
 #[test]

@@ -397,3 +397,66 @@ fn a_half_restored_memory_is_given_up_by_who_began_to_restore_it_or_on_its_machi
     assert!(other.ask(json!("commit")).get("committed").is_some());
     assert!(client(&cluster).read(0, K).unwrap().iter().all(|byte| *byte == 0));
 }
+
+#[test]
+fn a_crowd_of_one_peer_keeps_no_other_from_an_agent_and_takes_no_place_without_a_word() {
+    /// More than an agent has sessions.
+    const CROWD: usize = 40;
+    let cluster = Cluster::builder().k(K).start();
+    cluster.start_agents();
+    let mut silent = Caller::connect_from(ANOTHER, &cluster, SERVER);
+    let began = Instant::now();
+    // Each is let in, and an earlier one has to leave for the later ones.
+    let greeted = |_| Caller::connect_from(ONE, &cluster, SERVER).greet(&cluster, SERVER);
+    let mut crowd: Vec<Caller> = (0..CROWD).map(greeted).collect();
+    succeeds_alone(&cluster);
+    assert!(crowd[0].answer().is_none(), "the first of a crowd of one peer makes room for the last");
+    assert!(crowd[CROWD - 1].ask(json!("snapshots")).get("snapshots").is_some());
+    // By default a message may take 30 s, but it does not take so long to say who one is.
+    closed(&mut silent, Duration::from_secs(5));
+    println!("the silent one was closed after {:?}", began.elapsed());
+}
+
+#[test]
+fn a_snapshot_that_many_fetch_is_checked_once() {
+    const FETCHERS: usize = 32;
+    const BYTES: usize = 8 << 20;
+    let cluster = Cluster::builder().k(BYTES as u64).start();
+    cluster.start_agents();
+    let mut random = Random::new("snapshot_bad_masters");
+    let noise: Vec<u8> = (0..BYTES / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+    cluster.write_all(&noise);
+    let path = cluster.snapshot().path().to_owned();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    // Its time of change is taken for what it is when it is some seconds old.
+    let is_old = || path.metadata().unwrap().modified().unwrap().elapsed().is_ok_and(|age| age.as_secs() > 3);
+    wait_for("the file is old enough", SLACK, is_old);
+    let read = || {
+        let counters = std::fs::read_to_string(format!("/proc/{}/io", cluster.agent(SERVER).pid())).unwrap();
+        counters.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<usize>().ok()).unwrap()
+    };
+    let before = read();
+    // Each has another address, for none has so many connections.
+    let ask = json!({"fetch": {"name": name, "address": 0, "length": 4096}});
+    let callers = (0..FETCHERS).map(|number| {
+        let from = Ipv4Addr::new(127, 0, 1, u8::try_from(number + 1).unwrap());
+        let mut caller = Caller::connect_from(from, &cluster, SERVER).greet(&cluster, SERVER);
+        caller.send(&control(ask.clone()));
+        caller
+    });
+    for mut caller in callers.collect::<Vec<_>>() {
+        let mut page = Vec::new();
+        while let (DATA, payload) = support::messages::receive(&mut caller.0).unwrap() {
+            page.extend_from_slice(&payload[8..]);
+        }
+        assert!(page == noise[..4096], "another memory");
+    }
+    let read = read() - before;
+    println!("{FETCHERS} have fetched a page of {BYTES} bytes, and the agent has read {read} bytes");
+    // For each of them the beginning, the index and a frame, and all of it once.
+    assert!(read < FETCHERS / 4 * BYTES, "{read} bytes");
+    // One that has changed since is checked again.
+    support::snapshots::damage(&path, BYTES as u64 / 2);
+    let mut caller = Caller::greeted(&cluster, SERVER);
+    assert_eq!(caller.ask(ask)["refused"]["reason"], "nosnapshot");
+}

@@ -6,13 +6,25 @@ use super::super::wire::{Answer, Held, MAX_SHOWN_NAME, Reason, send_data};
 use super::super::{FileName, ReadError, SnapshotFile, list};
 use super::session::{End, Session};
 use crate::printable::printable;
-use std::time::{Duration, Instant};
+use std::convert::Infallible;
+use std::io;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How often whoever waits for a file that is being checked hears that it is: well within the time for one message.
+/// How often a peer that waits for a file that is being checked hears that it is: well within the time for one message.
 const STILL: Duration = Duration::from_secs(2);
 
-/// The most snapshots that are named: the newest ones.
-const MOST: usize = 64;
+/// The most snapshots that an agent names: the newest ones.
+pub(super) const MOST: usize = 64;
+
+/// How far the clocks of machines may be apart, as in Kerberos. A snapshot of a later time than that after now is not offered,
+/// nor taken from others: it would be the newest one for as long as that, whatever it holds.
+const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// Whether a cut at `cut_time` ns since 1970 can have been made by now.
+pub(super) fn is_past(cut_time: u64) -> bool {
+    let latest = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_add(CLOCK_SKEW);
+    u128::from(cut_time) <= latest.as_nanos()
+}
 
 impl From<ReadError> for End {
     fn from(error: ReadError) -> Self {
@@ -23,6 +35,7 @@ impl From<ReadError> for End {
 impl Session<'_> {
     /// The whole snapshots of this system in the directory, the newest first.
     pub(super) fn held(&self) -> Vec<Held> {
+        let Ok(_turn) = self.agent.looks.take(STILL, || Ok::<_, Infallible>(()));
         let config = &self.agent.config;
         let listed = list(&config.snapshot.directory, config.layout.name()).unwrap_or_else(|error| {
             if self.agent.served.opens() {
@@ -30,15 +43,16 @@ impl Session<'_> {
             }
             Vec::new()
         });
-        let good = listed.into_iter().rev().filter(|file| file.standing == Standing::Good);
+        let good = listed.into_iter().filter(|file| file.standing == Standing::Good);
         let mut held: Vec<Held> = good
             .filter_map(|file| {
                 let header = file.header?;
                 Some(Held { cut_time: header.cut_time(), size: header.layout().size(), name: file.name })
             })
-            .take(MOST)
+            .filter(|file| is_past(file.cut_time))
             .collect();
         held.sort_by_key(|file| std::cmp::Reverse(file.cut_time));
+        held.truncate(MOST);
         held
     }
 
@@ -46,32 +60,48 @@ impl Session<'_> {
         Ok(self.connection.answer(&Answer::Snapshots { files: self.held() })?)
     }
 
-    /// Opens a snapshot of the directory and checks every byte of it.
-    /// `still` is called now and then meanwhile.
-    pub(super) fn open_verified(&self, name: &str, mut still: impl FnMut()) -> Result<SnapshotFile, End> {
+    /// Opens a snapshot of the directory that is sound in every byte, as it was found once or is now. While that takes,
+    /// `still` is called now and then; an error of it ends the wait for others, not what others can use later.
+    pub(super) fn open_verified(
+        &self,
+        name: &str,
+        mut still: impl FnMut() -> io::Result<()>,
+    ) -> Result<SnapshotFile, End> {
         if FileName::parse(name).is_none() {
             let name = printable(name, MAX_SHOWN_NAME);
             return Err(End::Refused(Reason::NoSnapshot, format!("{name:?} is not the name of a snapshot")));
         }
         let config = &self.agent.config;
+        let turn = self.agent.looks.take(STILL, &mut still)?;
         let file = SnapshotFile::open(&config.snapshot.directory.join(name))?;
+        drop(turn);
         if file.header().layout().name() != config.layout.name() {
             return Err(End::Refused(Reason::NoSnapshot, format!("{name} is of another system")));
         }
-        let mut said = Instant::now();
-        file.verify(|_, _| {
-            if said.elapsed() >= STILL {
-                still();
-                said = Instant::now();
-            }
-        })?;
+        let recall = |file| match self.agent.verified.recall(file)? {
+            Some(Err(message)) => Err(End::Refused(Reason::NoSnapshot, message)),
+            known => Ok(known.is_some()),
+        };
+        if recall(&file)? {
+            return Ok(file);
+        }
+        let _turn = self.agent.checks.take(STILL, &mut still)?;
+        // Those before may have checked the same one.
+        if !recall(&file)? {
+            let mut said = Instant::now();
+            self.agent.verified.verify(&file, |_, _| {
+                if said.elapsed() >= STILL {
+                    let _ = still();
+                    said = Instant::now();
+                }
+            })?;
+        }
         Ok(file)
     }
 
     pub(super) fn fetch(&mut self, name: &str, address: u64, length: u64) -> Result<(), End> {
         let mut socket = self.connection.socket();
-        // Whoever is gone is found out by what is sent after this.
-        let file = self.open_verified(name, || drop(send_data(&mut socket, 0, &[])))?;
+        let file = self.open_verified(name, || send_data(&mut socket, 0, &[]))?;
         let Some(end) = address.checked_add(length) else {
             return Err(End::Refused(Reason::Protocol, format!("{length} bytes at {address} are no range")));
         };

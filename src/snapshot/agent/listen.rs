@@ -1,22 +1,19 @@
 //! Accepting masters, a thread for each, and the end: told to stop, or idle for long enough.
 
 use super::super::connection::Connection;
-use super::super::wire::MAX_ASK;
+use super::super::wire::{MAX_ASK, Reason};
 use super::Agent;
+use super::seats::{Seat, Seats};
 use super::session::Session;
 use crate::sys::listening::Listeners;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use std::collections::HashMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// The most masters at a time: one has the claim, others are told so, or fetch a snapshot.
-const MAX_SESSIONS: usize = 32;
 
 /// How often an agent looks whether its sessions are gone, when it is to end.
 const POLL: Duration = Duration::from_millis(20);
@@ -34,23 +31,12 @@ pub(in crate::snapshot) struct Listening {
     pub(in crate::snapshot) idle: Option<Duration>,
 }
 
-/// The sockets of the sessions, by number.
-#[derive(Default)]
-struct Sessions(Mutex<HashMap<u64, TcpStream>>);
-
-impl Sessions {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, TcpStream>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Serves masters until `stop` is written to, or nobody has come for a while.
 pub(in crate::snapshot) fn serve(agent: &Arc<Agent>, listening: &Listening, stop: &EventFd) -> io::Result<()> {
-    let sessions = Arc::new(Sessions::default());
-    let mut number = 0;
+    let seats = Arc::new(Seats::default());
     let mut idle_since = Instant::now();
     loop {
-        if !sessions.lock().is_empty() {
+        if !seats.is_empty() {
             idle_since = Instant::now();
         }
         let left = listening.idle.map(|idle| idle.saturating_sub(idle_since.elapsed()));
@@ -68,13 +54,12 @@ pub(in crate::snapshot) fn serve(agent: &Arc<Agent>, listening: &Listening, stop
             Err(error) => return Err(error.into()),
         }
         if waits[0].any().unwrap_or(true) {
-            end(&sessions);
+            end(&seats);
             return Ok(());
         }
         match listening.listeners.accept() {
             Ok((socket, peer)) => {
-                number += 1;
-                if let Err(error) = start(agent, &sessions, number, socket, peer)
+                if let Err(error) = start(agent, &seats, socket, peer)
                     && agent.refused.opens()
                 {
                     ::log::warn!(DSM_SERVER = agent.index, DSM_CLIENT:% = peer; "no session for {peer}: {error}");
@@ -91,42 +76,27 @@ pub(in crate::snapshot) fn serve(agent: &Arc<Agent>, listening: &Listening, stop
     }
 }
 
-fn start(
-    agent: &Arc<Agent>,
-    sessions: &Arc<Sessions>,
-    number: u64,
-    socket: TcpStream,
-    peer: SocketAddr,
-) -> io::Result<()> {
+fn start(agent: &Arc<Agent>, seats: &Arc<Seats>, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
     socket.set_nonblocking(false)?;
-    if sessions.lock().len() >= MAX_SESSIONS {
-        return Err(io::Error::other("there are as many as an agent has at a time"));
-    }
-    sessions.lock().insert(number, socket.try_clone()?);
-    let connection = Connection::new(socket, agent.config.snapshot.timeout, MAX_ASK);
-    let (agent, own) = (Arc::clone(agent), Arc::clone(sessions));
-    let started = connection.and_then(|connection| {
-        std::thread::Builder::new().name("dsm-agent".to_owned()).spawn(move || {
-            Session::new(&agent, connection, peer).run();
-            own.lock().remove(&number);
-        })
-    });
-    started.map(drop).inspect_err(|_| drop(sessions.lock().remove(&number)))
+    let other = socket.try_clone()?;
+    let connection = Connection::new(socket, agent.config.snapshot.timeout, MAX_ASK)?;
+    let Some(seat) = Seat::take(seats, other, peer.ip()) else {
+        let message =
+            format!("the snapshot agent of server {} has as many masters as it takes: try again", agent.index);
+        // Nothing else was written to it: it does not block.
+        let _ = connection.refuse(Reason::UnderWay, &message);
+        return Err(io::Error::other(message));
+    };
+    let agent = Arc::clone(agent);
+    let session = move || Session::new(&agent, connection, peer, &seat).run();
+    std::thread::Builder::new().name("dsm-agent".to_owned()).spawn(session).map(drop)
 }
 
 /// Ends the sessions as if their masters had gone, and waits for them to give back what they hold.
-fn end(sessions: &Sessions) {
+fn end(seats: &Seats) {
     let deadline = Instant::now() + STOP;
-    loop {
-        let open = sessions.lock();
-        if open.is_empty() || Instant::now() >= deadline {
-            return;
-        }
-        for socket in open.values() {
-            // Gone already: as well.
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-        drop(open);
+    while !seats.is_empty() && Instant::now() < deadline {
+        seats.end_all();
         std::thread::sleep(POLL);
     }
 }

@@ -4,13 +4,16 @@ mod files;
 mod listen;
 mod recover;
 mod restore;
+mod seats;
 mod send;
 mod session;
+mod verified;
 
 pub(super) use listen::{Listening, serve};
 
 use crate::config::Config;
 use crate::log::LogGate;
+use verified::{Turn, Verified};
 
 /// What every session of an agent needs.
 pub(super) struct Agent {
@@ -21,10 +24,18 @@ pub(super) struct Agent {
     /// does not hide the second.
     pub(super) refused: LogGate,
     pub(super) served: LogGate,
+    /// The snapshots that were checked for masters and servers.
+    verified: Verified,
+    /// For checking all of a file.
+    checks: Turn,
+    /// For what is shorter: to list the directory, and to open a file, which reads its index.
+    looks: Turn,
 }
 
 impl Agent {
     pub(super) fn new(config: Config, index: u32) -> Self {
-        Self { config, index, refused: LogGate::default(), served: LogGate::default() }
+        let (refused, served) = (LogGate::default(), LogGate::default());
+        let (checks, looks) = (Turn::default(), Turn::default());
+        Self { config, index, refused, served, verified: Verified::default(), checks, looks }
     }
 }

@@ -1,14 +1,17 @@
 //! Restoring the own part of the newest whole snapshot, wherever it is, into a memory that was lost.
 
+use super::super::FileName;
 use super::super::link::{Link, Part};
 use super::super::phase::{self, Phase};
 use super::super::stream::each_part;
 use super::super::wire::{Answer, Ask, Held, Reason};
+use super::files::{MOST, is_past};
 use super::restore::{check_in_use, zero};
 use super::session::{End, Session};
 use crate::printable::{self, printable};
 use crate::protocol::{Extent, Refusal};
 use crate::segment::Restoration;
+use std::time::{Duration, Instant};
 
 /// A snapshot, and whose agent has it; none for this one.
 struct Candidate {
@@ -63,7 +66,8 @@ impl Session<'_> {
             });
             match listed {
                 Ok((server, Some(Answer::Snapshots { files }))) => {
-                    candidates.extend(files.into_iter().map(|file| Candidate { file, holder: Some(server) }));
+                    let sound = files.into_iter().filter(|file| can_be(file, server)).take(MOST);
+                    candidates.extend(sound.map(|file| Candidate { file, holder: Some(server) }));
                 }
                 Ok((_, None)) => {}
                 Ok((server, Some(_))) => ::log::warn!("the agent of server {server} does not list its snapshots"),
@@ -89,13 +93,14 @@ impl Session<'_> {
             Ok(())
         };
         let Some(server) = holder else {
-            let file = self.open_verified(&file.name, || {})?;
+            let file = self.open_verified(&file.name, || Ok(()))?;
             return each_part::<_, End>(&file, &(base..base + k), |address, bytes| write(address - base, bytes));
         };
         let mut link = Link::open(config, server).map_err(End::failed)?;
         let fetch = Ask::Fetch { name: file.name.clone(), address: base, length: k };
         link.ask(&fetch, FETCH).map_err(End::failed)?;
-        loop {
+        let deadline = Instant::now() + LONGEST_FETCH;
+        while Instant::now() < deadline {
             match link.next(FETCH).map_err(End::failed)? {
                 // Nothing, to say that the holder is still checking the file.
                 Part::Data { bytes: [], .. } => {}
@@ -105,7 +110,32 @@ impl Session<'_> {
                 Part::Frame(_) => return Err(End::failed("it sent a frame instead of data")),
             }
         }
+        Err(End::failed(format!(
+            "the agent of server {server} has not sent all of it in {} s",
+            LONGEST_FETCH.as_secs()
+        )))
     }
 }
 
 const FETCH: &str = "give its snapshot";
+
+/// How long all of a fetch may take, most of it for the holder to check the file: as long as the server waits that has asked
+/// for its memory.
+const LONGEST_FETCH: Duration = Duration::from_secs(3600);
+
+/// Whether there can be a snapshot as another agent has named it.
+fn can_be(file: &Held, holder: usize) -> bool {
+    if FileName::parse(&file.name).is_none() {
+        ::log::warn!("the agent of server {holder} names a snapshot as none is called: it is left out");
+        return false;
+    }
+    if !is_past(file.cut_time) {
+        ::log::warn!(
+            DSM_FILE = file.name.as_str();
+            "{} of the agent of server {holder} is left out, for its time is in the future: one of the two clocks is wrong",
+            file.name
+        );
+        return false;
+    }
+    true
+}

@@ -6,6 +6,7 @@ use super::super::phase::{self, Phase};
 use super::super::wire::{Answer, Ask, Purpose, Reason};
 use super::Agent;
 use super::restore::Part;
+use super::seats::Seat;
 use crate::printable::{self, printable};
 use crate::segment::{Claim, FreezeError, Segment};
 use std::io;
@@ -22,6 +23,13 @@ const LONG_PATIENCE: u32 = 100;
 
 /// How much of an ask that came out of turn is shown, in bytes: which it is, and the begin of what it says.
 const MAX_SHOWN_ASK: usize = 100;
+/// How long a peer has that has connected, to say who it is: it knows that already.
+const FIRST_REQUEST: Duration = Duration::from_secs(5);
+
+/// How long a master that was greeted may be busy with others at most, while it holds nothing here: it greets all agents, some
+/// of which do not answer, before it asks the first one for anything.
+const IDLE: Duration = Duration::from_secs(120);
+
 /// A master that has to wait for a claim, because the writers have a rest after a freeze, waits for one part of the time
 /// for one message at most: it must have the answer before it takes the agent for silent.
 const REST_SHARE: u32 = 2;
@@ -61,11 +69,12 @@ pub(super) struct Session<'a> {
     pub(super) agent: &'a Agent,
     pub(super) connection: Connection,
     pub(super) peer: SocketAddr,
+    seat: &'a Seat,
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(agent: &'a Agent, connection: Connection, peer: SocketAddr) -> Self {
-        Self { agent, connection, peer }
+    pub(super) fn new(agent: &'a Agent, connection: Connection, peer: SocketAddr, seat: &'a Seat) -> Self {
+        Self { agent, connection, peer, seat }
     }
 
     /// Talks until the master is done or gone.
@@ -100,7 +109,7 @@ impl<'a> Session<'a> {
     }
 
     fn converse(&mut self) -> Result<(), End> {
-        match self.connection.control(self.connection.timeout()) {
+        match self.connection.control(self.connection.timeout().min(FIRST_REQUEST)) {
             Ok(Ask::Hello { layout, index }) => self.greet(&layout, index)?,
             Ok(ask) => return Err(End::out_of_turn(&ask)),
             // Somebody has looked whether the port is open.
@@ -108,7 +117,10 @@ impl<'a> Session<'a> {
             Err(error) => return Err(error.into()),
         }
         loop {
-            let ask = match self.next_ask() {
+            self.seat.is_idle(true);
+            let ask = self.next_ask();
+            self.seat.is_idle(false);
+            let ask = match ask {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 ask => ask?,
             };
@@ -125,7 +137,7 @@ impl<'a> Session<'a> {
 
     /// Waits for the next ask of a master that was greeted, with nothing held that others would miss.
     fn next_ask(&mut self) -> io::Result<Ask> {
-        self.connection.control(self.connection.timeout() * PATIENCE)
+        self.connection.control((self.connection.timeout() * PATIENCE).min(IDLE))
     }
 
     /// How long a master may be busy with other servers.
@@ -228,7 +240,7 @@ impl<'a> Session<'a> {
         // With the claim, nobody else opens it.
         if purpose == Purpose::Restore && claim.segment().shut().is_some() {
             self.connection.answer(&Answer::Frozen { shut: true })?;
-            return match self.next_ask()? {
+            return match self.connection.control(self.connection.timeout() * PATIENCE)? {
                 Ask::Shut => {
                     let part =
                         if claim.segment().restorer() == Some(self.master()) { Part::Enough } else { Part::TooLittle };
