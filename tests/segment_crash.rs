@@ -8,8 +8,8 @@ mod support;
 use dsm::layout::PAGE;
 use dsm::protocol::{AtomicOperation, Extent, Word};
 use dsm::segment::crash::{self, Action, Point};
-use dsm::segment::{Left, Mark, Segment, Shut, Start, WORKERS};
-use std::io::{BufRead, BufReader};
+use dsm::segment::{Left, Mark, Segment, Shut, Start, WORKERS, Worker};
+use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv6Addr;
 use std::ops::ControlFlow;
 use std::process::{Child, Command, Stdio};
@@ -34,6 +34,7 @@ fn victim(name: &Name, task: &str, point: Point, action: Action) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "victim_process", "--nocapture"])
         .env("VICTIM", format!("{} {task} {} {}", name.0, point as u8, u8::from(action == Action::Stall)))
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -79,6 +80,9 @@ fn victim_process() {
             std::thread::park();
         }
     }
+    if words[1] == "pause" {
+        pauses(&mut worker, point);
+    }
     crash::arm(point, if words[3] == "1" { Action::Stall } else { Action::Die });
     match words[1] {
         "write" | "serve" => worker.write(extent(), &new(), Some(MARK)).unwrap(),
@@ -86,6 +90,25 @@ fn victim_process() {
         "copy" => worker.copy(Extent::new(40 * PAGE, LENGTH, K).unwrap(), extent(), Some(MARK)).unwrap(),
         other => panic!("{other}"),
     }
+}
+
+/// For each line of standard input, the number of a page, pauses in a change of it until the line after.
+fn pauses(worker: &mut Worker, point: Point) -> ! {
+    let mut lines = std::io::stdin().lines();
+    while let Some(Ok(page)) = lines.next() {
+        crash::arm(point, Action::Pause);
+        std::thread::scope(|scope| {
+            scope.spawn(|| worker.fill(page_extent(page.parse().unwrap()), 1, None).unwrap());
+            lines.next();
+            crash::resume();
+        });
+        println!("resumed");
+    }
+    std::process::exit(0);
+}
+
+fn page_extent(page: u64) -> Extent {
+    Extent::new(page * PAGE, PAGE, K).unwrap()
 }
 
 fn extent() -> Extent {
@@ -193,6 +216,43 @@ fn a_stalled_participant_that_is_then_killed_holds_nobody_up() {
         others.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(segment.repairs().0, 1, "{point:?}");
     }
+}
+
+#[test]
+fn a_stall_is_a_second_in_one_critical_section_and_is_waited_for_once() {
+    let name = Name::new("pause");
+    let segment = name.serve(K);
+    let mut child = victim(&name, "pause", Point::Committed, Action::Pause);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let say = |word: &str| writeln!(child.stdin.as_ref().unwrap(), "{word}").unwrap();
+    let mut worker = segment.worker().unwrap();
+
+    say("0");
+    assert!(lines.any(|line| line.ends_with("paused")));
+    let pid = u64::from(child.id());
+    let began = Instant::now();
+    assert_eq!(worker.fill(page_extent(0), 2, None), Err(Shut::Held { pid }));
+    assert!(began.elapsed() >= Duration::from_secs(1), "refused after {:?}", began.elapsed());
+    // Threads of a server have others to serve: none waits for a second for what is known to last.
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(worker.fill(page_extent(0), 2, None), Err(Shut::Held { pid }));
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "each waited again: {:?}", began.elapsed());
+
+    say("resume");
+    assert!(lines.any(|line| line.ends_with("resumed")));
+    // It has made progress since: whatever holds it up now has only begun.
+    say("1");
+    assert!(lines.any(|line| line.ends_with("paused")));
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| worker.fill(page_extent(1), 2, None));
+        std::thread::sleep(Duration::from_millis(100));
+        say("resume");
+        assert_eq!(waiter.join().unwrap(), Ok(()), "refused for a stall that was over");
+    });
+    drop(child.stdin.take());
+    child.wait().unwrap();
 }
 
 #[test]

@@ -51,6 +51,28 @@ fn a_cut_shows_the_memory_as_it_was_whatever_is_changed_afterwards() {
 }
 
 #[test]
+fn a_change_that_waits_for_a_long_freeze_has_not_stalled_for_those_that_wait_for_it() {
+    with_segment("long-freeze", |segment, claim| {
+        let frozen = claim.freeze(2 * LEASE).unwrap();
+        std::thread::scope(|scope| {
+            // Longer than a slot of one's own, and more of them than there are large ones: the last wait for the others.
+            let writers: Vec<_> = (0..6)
+                .map(|writer| {
+                    scope.spawn(move || {
+                        let extent = Extent::new(writer * 32 * PAGE, 30 * PAGE, K).unwrap();
+                        segment.worker().unwrap().write(extent, &vec![1; extent.length()], None)
+                    })
+                })
+                .collect();
+            // Longer than what counts as a stall.
+            std::thread::sleep(Duration::from_millis(1500));
+            drop(frozen);
+            writers.into_iter().for_each(|writer| assert_eq!(writer.join().unwrap(), Ok(())));
+        });
+    });
+}
+
+#[test]
 fn a_page_is_not_saved_once_the_cut_has_read_it() {
     with_segment("read", |segment, claim| {
         let mut worker = segment.worker().unwrap();

@@ -240,11 +240,11 @@ impl Shared {
     /// Waits once for each stripe: then every writer that has not seen the gate as it is now has left.
     ///
     /// # Errors
-    /// [`Shut::Held`] when one of them stands still.
+    /// [`Shut::Held`] when one of them has stalled.
     pub(super) fn wait_for_writers(&self, worker: usize) -> Result<(), Shut> {
         for stripe in 0..STRIPES {
             self.lock(LARGE_SLOTS + stripe, worker)?;
-            self.unlock(LARGE_SLOTS + stripe);
+            self.unlock(LARGE_SLOTS + stripe, worker);
         }
         Ok(())
     }

@@ -41,7 +41,8 @@ impl Point {
 #[cfg(debug_assertions)]
 mod armed {
     use super::Point;
-    use std::sync::atomic::{AtomicU8, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+    use std::time::Duration;
 
     /// What happens at the armed place.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,24 +51,42 @@ mod armed {
         Die,
         /// Print "stalled" to standard output, then stand still for ever.
         Stall,
+        /// Print "paused" to standard output, then wait for [`resume`].
+        Pause,
     }
 
     static ARMED: AtomicU8 = AtomicU8::new(0);
-    static STALLS: AtomicU8 = AtomicU8::new(0);
+    static ACTION: AtomicU8 = AtomicU8::new(0);
+    static RESUMED: AtomicBool = AtomicBool::new(false);
 
     /// From now on, the first thread of this process that reaches `point` does `action`.
     pub fn arm(point: Point, action: Action) {
-        STALLS.store(u8::from(action == Action::Stall), Ordering::SeqCst);
+        RESUMED.store(false, Ordering::SeqCst);
+        ACTION.store(action as u8, Ordering::SeqCst);
         ARMED.store(point as u8, Ordering::SeqCst);
+    }
+
+    /// Ends a pause; nothing is armed any more.
+    pub fn resume() {
+        ARMED.store(0, Ordering::SeqCst);
+        RESUMED.store(true, Ordering::SeqCst);
     }
 
     pub(in crate::segment) fn reached(point: Point) {
         if ARMED.load(Ordering::Relaxed) != point as u8 {
             return;
         }
-        if STALLS.load(Ordering::SeqCst) == 0 {
+        let action = ACTION.load(Ordering::SeqCst);
+        if action == Action::Die as u8 {
             // Nothing to do about an error: the test sees that the process did not die.
             let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+        }
+        if action == Action::Pause as u8 {
+            println!("paused");
+            while !RESUMED.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            return;
         }
         println!("stalled");
         loop {
@@ -79,7 +98,7 @@ mod armed {
 #[cfg(debug_assertions)]
 pub(super) use armed::reached;
 #[cfg(debug_assertions)]
-pub use armed::{Action, arm};
+pub use armed::{Action, arm, resume};
 
 #[cfg(not(debug_assertions))]
 #[inline]

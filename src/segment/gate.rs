@@ -45,7 +45,7 @@ pub enum Shut {
     /// It has another incarnation than the worker expected.
     #[error("its memory was replaced by that of a snapshot")]
     Replaced,
-    /// A process that is alive has held the pages for a second and does not go on: it was stopped, most likely.
+    /// A process that is alive has held the pages for a second without progress: it was stopped, most likely.
     #[error("process {pid} holds its pages and does not go on")]
     Held {
         /// Its number; zero when it is not known.
@@ -170,9 +170,10 @@ impl Shared {
         matches!(self.gate(), Gate::Frozen(until) if clock::monotonic() < until)
     }
 
-    /// Waits until the gate is not frozen any more, or its time is over. The caller holds no stripe.
+    /// Has `worker` wait until the gate is not frozen any more, or its time is over. It holds no stripe, but perhaps a large
+    /// slot.
     #[cold]
-    pub(super) fn wait_while_frozen(&self) {
+    pub(super) fn wait_while_frozen(&self, worker: usize) {
         while let gate @ Gate::Frozen(until) = self.gate() {
             if clock::monotonic() >= until {
                 if self.change_gate(gate, Gate::Open) {
@@ -184,6 +185,7 @@ impl Shared {
                 return;
             }
             std::thread::sleep(NAP);
+            self.count_progress(worker);
         }
     }
 }

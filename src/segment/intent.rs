@@ -53,6 +53,11 @@ impl LocalCounter {
     pub(super) const CHANGES: [Self; 4] = [Self::Writes, Self::Fills, Self::Copies, Self::Atomics];
 }
 
+/// The last word of an intent's second line: how often the worker gave back a lock for which others waited, or looked again
+/// for one itself. By this the others know whether it runs. Part of no format: a participant of a version that does
+/// not count is waited for as if it made no progress, until it gives back what is waited for.
+const PROGRESS: usize = 120;
+
 /// Where the new bytes come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
@@ -159,6 +164,10 @@ impl Shared {
     #[inline]
     pub(super) fn local_counter(&self, worker: usize, counter: LocalCounter) -> &AtomicU64 {
         self.mapping.word(Geometry::intent(worker) + counter as usize)
+    }
+
+    pub(super) fn progress(&self, worker: usize) -> &AtomicU64 {
+        self.mapping.word(Geometry::intent(worker) + PROGRESS)
     }
 
     /// Carries out a committed intent of `worker`: bytes, versions, session. Not the end of the intent itself.

@@ -6,7 +6,7 @@
 //! gives the lock back and finds that bit. A post that is lost with its receiver costs others one [`NAP`], never more.
 
 use super::gate::Shut;
-use super::geometry::Geometry;
+use super::geometry::{Geometry, WORKERS};
 use super::shared::Shared;
 use crate::sys::semaphore::Wait;
 use std::sync::atomic::Ordering;
@@ -21,9 +21,13 @@ const SPINS: u32 = 100;
 /// The longest sleep before a contender looks whether the owner is still alive.
 const NAP: Duration = Duration::from_millis(20);
 
-/// How long an owner is waited for that is alive and gives nothing back: longer than one takes that only gets little of
-/// the processors. Whoever waits for one that was stopped must not stand still as long as it does.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long an owner is waited for that is alive and makes no progress: longer than one takes that only gets little of the
+/// processors. A waiter for one that was stopped must not wait as long as that lasts.
+const STALL: Duration = Duration::from_secs(1);
+
+/// Looks at an owner in that time, at least: a waiter that did not run either, because its machine was paused or all
+/// processors were busy, has not seen a stall.
+const LOOKS: u32 = 10;
 
 /// The word's value for a lock owned by `worker`.
 fn owned_by(worker: usize) -> u64 {
@@ -34,6 +38,33 @@ fn owned_by(worker: usize) -> u64 {
 fn owner(word: u64) -> Option<usize> {
     // Values that no worker wrote are possible only if memory was overwritten; they name no worker either.
     usize::try_from(word & !CONTENDED).ok()?.checked_sub(1)
+}
+
+/// A critical section that a waiter has found a lock in: by which worker, and what that had counted as its progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Section {
+    worker: usize,
+    progress: u64,
+}
+
+/// What a waiter has seen of the owner that it waits for.
+#[derive(Debug, Default)]
+struct Watch(Option<(Section, Instant, u32)>);
+
+impl Watch {
+    /// Notes that `section` has the lock now. `true` when it has had it for so long that its worker has stalled.
+    fn look(&mut self, section: Section, now: Instant) -> bool {
+        match &mut self.0 {
+            Some((same, since, looks)) if *same == section => {
+                *looks += 1;
+                *looks >= LOOKS && now.saturating_duration_since(*since) >= STALL
+            }
+            watched => {
+                *watched = Some((section, now, 0));
+                false
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -47,7 +78,7 @@ impl Shared {
     /// Takes the lock, sleeping while somebody alive has it, and repairing whoever died with it.
     ///
     /// # Errors
-    /// [`Shut::Held`] when its owner is alive and does not go on.
+    /// [`Shut::Held`] when its owner is alive and makes no progress.
     #[inline]
     pub(super) fn lock(&self, lock: usize, worker: usize) -> Result<(), Shut> {
         if self.try_lock(lock, worker) { Ok(()) } else { self.lock_contended(lock, worker) }
@@ -62,8 +93,7 @@ impl Shared {
             }
             std::hint::spin_loop();
         }
-        // Who has had it since when, without giving it back.
-        let mut held = (None, Instant::now());
+        let mut watch = Watch::default();
         loop {
             let found = word.load(Ordering::Relaxed);
             if found == 0 {
@@ -74,34 +104,73 @@ impl Shared {
                 }
                 continue;
             }
-            let contended = found | CONTENDED;
-            if found != contended
-                && word.compare_exchange(found, contended, Ordering::Relaxed, Ordering::Relaxed).is_err()
-            {
+            if found & CONTENDED == 0 {
+                if word.compare_exchange(found, found | CONTENDED, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+                    continue;
+                }
+                // Only giving it back takes the bit away: this is another critical section than the one before.
+                watch = Watch::default();
+            }
+            let posted = self.semaphores[lock].wait(NAP) == Wait::Posted;
+            // A waiter runs: one that wants what it holds waits for the owner at the end of the chain.
+            self.count_progress(worker);
+            if posted {
+                // It was given back, perhaps by an owner of a version that does not count its progress.
+                watch = Watch::default();
+                owner(found).into_iter().for_each(|owner| self.forget_stall(owner));
                 continue;
             }
-            if self.semaphores[lock].wait(NAP) == Wait::Posted {
-                held = (None, Instant::now());
-                self.idler.store(0, Ordering::Relaxed);
-            } else if let Some(owner) = owner(word.load(Ordering::Relaxed)) {
-                self.repair_if_dead(owner);
-                // Others of this process have waited for it already.
-                let is_known = self.idler.load(Ordering::Relaxed) == owned_by(owner);
-                if held.0 != Some(owner) {
-                    held = (Some(owner), Instant::now());
-                } else if is_known || held.1.elapsed() >= PATIENCE {
-                    self.idler.store(owned_by(owner), Ordering::Relaxed);
-                    return Err(Shut::Held { pid: self.pid_of(owner) });
-                }
+            let now = word.load(Ordering::Relaxed);
+            let Some(owner) = owner(now).filter(|_| now & CONTENDED != 0) else { continue };
+            self.repair_if_dead(owner);
+            let Some(section) = self.section_of(owner) else { continue };
+            if self.is_known_stall(section) || watch.look(section, Instant::now()) {
+                self.remember_stall(section);
+                return Err(Shut::Held { pid: self.pid_of(owner) });
             }
         }
     }
 
-    /// Gives back a lock that the caller owns.
+    /// Gives back a lock that `worker` owns.
     #[inline]
-    pub(super) fn unlock(&self, lock: usize) {
+    pub(super) fn unlock(&self, lock: usize, worker: usize) {
         if self.mapping.word(Geometry::lock(lock)).swap(0, Ordering::Release) & CONTENDED != 0 {
-            self.semaphores[lock].post_once();
+            self.wake(lock, worker);
+        }
+    }
+
+    #[cold]
+    fn wake(&self, lock: usize, worker: usize) {
+        // Before it can own this lock again: its next critical section is another one for all that wait.
+        self.count_progress(worker);
+        self.semaphores[lock].post_once();
+    }
+
+    /// The critical section that a worker is in, if it is in one; `None` when there is no such worker.
+    fn section_of(&self, worker: usize) -> Option<Section> {
+        (worker < WORKERS).then(|| Section { worker, progress: self.progress(worker).load(Ordering::Relaxed) })
+    }
+
+    /// Notes that `worker`, a thread of the caller or a dead one, runs. Only one thread does so at a time.
+    #[cold]
+    pub(super) fn count_progress(&self, worker: usize) {
+        let progress = self.progress(worker);
+        progress.store(progress.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    }
+
+    /// Whether a thread of this process has waited for this very section in vain. Without this each request for such a page
+    /// would take a thread of the server for a second, and there are more connections than threads.
+    fn is_known_stall(&self, section: Section) -> bool {
+        self.stalls[section.worker].load(Ordering::Relaxed) == section.progress.wrapping_add(1)
+    }
+
+    fn remember_stall(&self, section: Section) {
+        self.stalls[section.worker].store(section.progress.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    fn forget_stall(&self, worker: usize) {
+        if let Some(stall) = self.stalls.get(worker) {
+            stall.store(0, Ordering::Relaxed);
         }
     }
 
@@ -116,6 +185,42 @@ impl Shared {
                 owned += 1;
             }
         }
+        // Another thread may become this worker.
+        self.count_progress(worker);
         owned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: Duration = Duration::from_millis(25);
+
+    #[test]
+    fn an_owner_has_stalled_after_a_second_in_one_section() {
+        let (mut watch, began) = (Watch::default(), Instant::now());
+        let section = Section { worker: 3, progress: 7 };
+        let first = (0..).find(|step| watch.look(section, began + *step * STEP));
+        assert_eq!(first, Some(40));
+    }
+
+    #[test]
+    fn an_owner_that_makes_progress_never_stalls() {
+        let (mut watch, began) = (Watch::default(), Instant::now());
+        for step in 0..400 {
+            let section = Section { worker: 3, progress: u64::from(step / 39) };
+            assert!(!watch.look(section, began + step * STEP), "in step {step}");
+        }
+    }
+
+    #[test]
+    fn a_waiter_that_did_not_run_has_seen_no_stall() {
+        let (mut watch, began) = (Watch::default(), Instant::now());
+        let section = Section { worker: 3, progress: 7 };
+        assert!(!watch.look(section, began));
+        let after_a_pause = began + 60 * STALL;
+        assert!((1..LOOKS).all(|_| !watch.look(section, after_a_pause)));
+        assert!(watch.look(section, after_a_pause));
     }
 }

@@ -1,7 +1,7 @@
 //! Making, re-opening and attaching to a segment's shared-memory object and semaphores.
 
 use super::gate::{Gate, Shut};
-use super::geometry::{Geometry, LOCKS, overhead};
+use super::geometry::{Geometry, LOCKS, WORKERS, overhead};
 use super::kept_names::release_names;
 use super::participant::{self, Role, SERVER};
 use super::shared::Shared;
@@ -389,7 +389,7 @@ fn assemble(
         participant,
         role,
         repairing: Mutex::new(()),
-        idler: AtomicU64::new(0),
+        stalls: [const { AtomicU64::new(0) }; WORKERS],
     };
     shared.enter();
     Ok(Segment { shared: Arc::new(shared) })

@@ -1,6 +1,6 @@
 //! What all workers of one participant have in common.
 
-use super::geometry::Geometry;
+use super::geometry::{Geometry, WORKERS};
 use super::participant::Role;
 use crate::sys::mapping::Mapping;
 use crate::sys::own_file::OwnFile;
@@ -26,8 +26,9 @@ pub(super) struct Shared {
     pub(super) role: Role,
     /// Held by the thread of this process that repairs.
     pub(super) repairing: Mutex<()>,
-    /// As in a lock's word, a worker that threads of this process have waited for in vain; zero for none.
-    pub(super) idler: AtomicU64,
+    /// For each worker, one more than the progress that it had counted when threads of this process last waited for it in
+    /// vain; zero for none.
+    pub(super) stalls: [AtomicU64; WORKERS],
 }
 
 impl Shared {

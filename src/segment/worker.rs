@@ -369,7 +369,7 @@ impl Worker {
                 Ok(cut) => return Ok((held, cut)),
                 Err(None) => {
                     self.unlock(Held { large_slot: None, ..held });
-                    self.shared.wait_while_frozen();
+                    self.shared.wait_while_frozen(self.index);
                 }
                 Err(Some(shut)) => {
                     self.unlock(held);
@@ -398,11 +398,11 @@ impl Worker {
     fn unlock(&self, held: Held) {
         crash::reached(Point::Done);
         for stripe in bits(held.stripes) {
-            self.shared.unlock(LARGE_SLOTS + stripe);
+            self.shared.unlock(LARGE_SLOTS + stripe, self.index);
             crash::reached(Point::HalfUnlocked);
         }
         if let Some(index) = held.large_slot {
-            self.shared.unlock(index);
+            self.shared.unlock(index, self.index);
         }
     }
 
