@@ -95,7 +95,7 @@ fn a_mistake_is_named_with_its_line_and_column() {
         ("k =", "connections = 1\nk =", format!("1:1: unknown key \"connections\" at the top of the file, before the first [table]: it belongs in [limits]; {top}")),
         ("", "[security]\nname = \"a\"", "8:1: unknown key \"name\" in [security]: it belongs at the top of the file, before the first [table]; known there: trusted_network".into()),
         ("", "[limit]", format!("7:2: unknown key \"limit\" at the top of the file, before the first [table]: did you mean limits? {top}")),
-        ("", "[log.disk]", "7:6: unknown key \"disk\" in [log]: known there: level, operations, directory".into()),
+        ("", "[log.disk]", "7:6: unknown key \"disk\" in [log]: known there: level, operations, directory, max_size".into()),
         ("k =", &format!("{long} = 1\nk ="), format!("1:1: unknown key \"{}…\" at the top of the file, before the first [table]: {top}", &long[..80])),
         // tables that are none
         ("k =", "limits = 5\nk =", "1:10: limits is 5: allowed is a table, [limits]".into()),

@@ -90,6 +90,8 @@ pub struct LogSettings {
     pub operations: OperationLogMode,
     /// Where the operation log is; absolute.
     pub directory: PathBuf,
+    /// The most bytes of its file; there are at most two.
+    pub max_size: u64,
 }
 
 /// Which operations the operation log holds.

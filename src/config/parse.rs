@@ -35,6 +35,12 @@ const CLIENT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Dur
 /// The buffer memory, in bytes: several of the longest requests, up to more than any machine needs.
 const BUFFER_MEMORY: RangeInclusive<u64> = (8 << 20)..=(1 << 40);
 
+/// The sizes that the file of the operation log may have: more than is written at once, and less than large disks.
+const LOG_SIZES: RangeInclusive<u64> = (1 << 20)..=(1 << 40);
+
+/// Little beside a disk, and the last half minute of the busiest server.
+const DEFAULT_LOG_SIZE: u64 = 1 << 30;
+
 /// How long writers may be kept waiting for a cut: a network round trip takes a part of a millisecond, or much more from
 /// one site to another; nobody wants a memory that stands still for longer than the most.
 const FREEZE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(10);
@@ -220,8 +226,9 @@ fn read_log(mut log: Section<'_, '_>) -> LogSettings {
     let level = log.choice("level", LevelFilter::Info, &LEVELS);
     let operations = log.choice("operations", OperationLogMode::Off, &MODES);
     let directory = read_directory(&mut log, "/var/log/dsm");
+    let max_size = log.size("max_size", DEFAULT_LOG_SIZE, LOG_SIZES);
     log.finish();
-    LogSettings { level, operations, directory }
+    LogSettings { level, operations, directory, max_size }
 }
 
 fn read_directory(section: &mut Section<'_, '_>, default: &str) -> PathBuf {

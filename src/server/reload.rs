@@ -28,7 +28,8 @@ pub(super) fn reload(context: &Context, running: &Config, log_level: Option<Leve
                     // Not after the log is on: it would miss something.
                     context.segment.refuse_local();
                 }
-                context.operation_log.reconfigure(config.log.operations, &config.log.directory);
+                let log = &config.log;
+                context.operation_log.reconfigure(log.operations, &log.directory, log.max_size);
                 context.decide_local_access();
                 ::log::info!("reloaded {}: log level, operation log and limits", config.path.display());
             } else {

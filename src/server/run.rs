@@ -100,7 +100,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     let Some(bound) = bound? else { return Ok(()) };
     warn_of_addresses(&config, index as usize, &bound);
     let Some(segment) = start::segment(&config, index, arguments.reset, &mut signals)? else { return Ok(()) };
-    let operation_log = OperationLog::start(config.log.operations, &config.log.directory, index);
+    let operation_log = OperationLog::start(config.log.operations, &config.log.directory, config.log.max_size, index);
     if !operation_log.is_off() {
         // A server that was killed may have let them in.
         segment.refuse_local();

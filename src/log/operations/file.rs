@@ -1,19 +1,37 @@
 //! The file of the operation log.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How often opening is tried again while it fails.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What the name of the file before ends in. `logrotate(8)` looks for names that end in `.log`, and leaves it alone.
+const BEFORE: &str = ".old";
+
 /// A file that lines are appended to, opened again after an error.
 pub(super) struct LogFile {
     path: PathBuf,
+    max_size: u64,
     file: Option<File>,
+    /// Bytes in the file, as far as this process knows; of what is no regular file, none.
+    size: u64,
     retry_at: Instant,
+}
+
+/// Whether lines can be appended to the file without its becoming too large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// They can.
+    Enough,
+    /// They can, for the file is a new one; what was in it has another name.
+    NewFile {
+        /// There was a file of that name, which is gone.
+        discarded: bool,
+    },
 }
 
 /// Lines could not be written.
@@ -26,9 +44,14 @@ pub(super) struct Shortfall {
 
 impl LogFile {
     /// The log of server `index` in `directory`; opened with [`LogFile::open`].
-    pub(super) fn new(directory: &Path, index: u32) -> Self {
+    pub(super) fn new(directory: &Path, index: u32, max_size: u64) -> Self {
         let path = directory.join(format!("operations-{index}.log"));
-        Self { path, file: None, retry_at: Instant::now() }
+        Self { path, max_size, file: None, size: 0, retry_at: Instant::now() }
+    }
+
+    /// Where what was in the file before is.
+    pub(super) fn before(&self) -> PathBuf {
+        before(&self.path)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -45,8 +68,54 @@ impl LogFile {
             return Ok(());
         }
         self.retry_at = Instant::now() + RETRY;
-        self.file = Some(open(&self.path)?);
+        self.open_now()
+    }
+
+    fn open_now(&mut self) -> io::Result<()> {
+        let file = open(&self.path)?;
+        let status = file.metadata()?;
+        self.size = if status.is_file() { status.len() } else { 0 };
+        self.file = Some(file);
         Ok(())
+    }
+
+    /// Sees to it that `bytes` more do not make the file larger than allowed: otherwise it gets the name of the file before,
+    /// in place of that one, in one step, and a new file is begun. After an error the file is closed.
+    pub(super) fn make_room(&mut self, bytes: usize) -> io::Result<Room> {
+        let bytes = bytes as u64;
+        let Some(file) = self.file.as_ref().filter(|_| self.size.saturating_add(bytes) > self.max_size) else {
+            return Ok(Room::Enough);
+        };
+        let status = file.metadata()?;
+        // Others may have made it shorter, or it may be no file at all.
+        self.size = if status.is_file() { status.len() } else { 0 };
+        if self.size == 0 || self.size.saturating_add(bytes) <= self.max_size {
+            return Ok(Room::Enough);
+        }
+        self.file = None;
+        let discarded = self.move_away(&status).map_err(|error| {
+            io::Error::new(error.kind(), format!("it has reached log.max_size, and cannot be renamed: {error}"))
+        })?;
+        self.open_now()?;
+        Ok(Room::NewFile { discarded })
+    }
+
+    /// Gives the file with this status the name of the one before, unless its own name is another's by now. Whether there
+    /// was one before.
+    fn move_away(&self, status: &Metadata) -> io::Result<bool> {
+        // The name may be a link to the file.
+        let path = match self.path.canonicalize() {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            path => path?,
+        };
+        let named = path.metadata()?;
+        if (named.dev(), named.ino()) != (status.dev(), status.ino()) {
+            return Ok(false);
+        }
+        let before = before(&path);
+        let discarded = before.exists();
+        std::fs::rename(&path, &before)?;
+        Ok(discarded)
     }
 
     /// Appends whole lines. After an error the file is closed; it may end in half a line, which the next
@@ -61,6 +130,7 @@ impl LogFile {
                 Ok(0) => ErrorKind::WriteZero.into(),
                 Ok(count) => {
                     rest = &rest[count..];
+                    self.size += count as u64;
                     continue;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -72,6 +142,12 @@ impl LogFile {
         }
         Ok(())
     }
+}
+
+fn before(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(BEFORE);
+    name.into()
 }
 
 /// Opens for appending, and ends a line that a full disk or a killed dsmd left half written.
@@ -99,7 +175,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("operations-3.log");
         std::fs::write(&path, "whole\nhal").unwrap();
-        let mut log = LogFile::new(folder.path(), 3);
+        let mut log = LogFile::new(folder.path(), 3, u64::MAX);
         log.open().unwrap();
         assert!(log.append("new\n").is_ok());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\nhal\nnew\n");
@@ -108,7 +184,7 @@ mod tests {
     #[test]
     fn a_new_file_is_not_for_everybody() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = LogFile::new(folder.path(), 0);
+        let mut log = LogFile::new(folder.path(), 0, u64::MAX);
         log.open().unwrap();
         let mode = std::fs::metadata(log.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777 & !0o640, 0, "{mode:o}");

@@ -82,12 +82,13 @@ enum Turn {
 }
 
 impl OperationLog {
-    /// Starts the operation log of server `index` in the file `operations-INDEX.log` of `directory`.
+    /// Starts the operation log of server `index` in the file `operations-INDEX.log` of `directory`. Before that has more
+    /// than `max_size` bytes it becomes `operations-INDEX.log.old`, in place of what had that name.
     ///
     /// It does not fail: an operation log that cannot be written says so at level warning, and counts the lines that
     /// are lost. Call it after the process was detached, since a fork takes no threads along.
     #[must_use]
-    pub fn start(mode: OperationLogMode, directory: &Path, index: u32) -> Self {
+    pub fn start(mode: OperationLogMode, directory: &Path, max_size: u64, index: u32) -> Self {
         let log = Self {
             shared: Arc::new(Shared {
                 index,
@@ -101,7 +102,7 @@ impl OperationLog {
                 done: Condvar::new(),
             }),
         };
-        log.reconfigure(mode, directory);
+        log.reconfigure(mode, directory, max_size);
         log
     }
 
@@ -134,10 +135,10 @@ impl OperationLog {
         }
     }
 
-    /// Takes over another mode or directory, and opens the file again in any case, for `logrotate(8)`. Lines recorded
+    /// Takes over another mode, directory or size, and opens the file again in any case, for `logrotate(8)`. Lines recorded
     /// before this call go to the old file, those after it to the new one. Waits for the thread to turn to it, at most
     /// a second: a disk that hangs does not keep the caller.
-    pub fn reconfigure(&self, mode: OperationLogMode, directory: &Path) {
+    pub fn reconfigure(&self, mode: OperationLogMode, directory: &Path, max_size: u64) {
         let shared = &self.shared;
         let wanted = match mode {
             OperationLogMode::Off => OFF,
@@ -154,7 +155,8 @@ impl OperationLog {
             ::log::warn!(DSM_SERVER = shared.index; "operation log: it stays off, its thread cannot be started: {error}");
             return;
         }
-        orders.turn = Some(if wanted == OFF { Turn::Off } else { Turn::To(LogFile::new(directory, shared.index)) });
+        orders.turn =
+            Some(if wanted == OFF { Turn::Off } else { Turn::To(LogFile::new(directory, shared.index, max_size)) });
         orders.turned = false;
         shared.mode.store(wanted, Ordering::Relaxed);
         if shared.queue.get().is_some() {

@@ -1,7 +1,7 @@
 //! The thread that writes the operation log.
 
 use super::super::Event;
-use super::file::{LogFile, Shortfall};
+use super::file::{LogFile, Room, Shortfall};
 use super::{Entry, Message, Orders, QUEUE, Shared, Turn};
 use std::io;
 use std::path::PathBuf;
@@ -22,6 +22,9 @@ const GATHER: Duration = Duration::from_millis(20);
 /// Bytes of lines that are written at once.
 const BATCH: usize = 256 << 10;
 
+/// The shortest time between two messages that older lines were discarded: in a flood that is so every few seconds.
+const TELL_INTERVAL: Duration = Duration::from_secs(600);
+
 /// The queue must not have been full for this long before the disk counts as keeping up again.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -33,6 +36,8 @@ pub(super) struct Writer {
     lines: u64,
     /// While the file cannot be written: lines lost to that before it began.
     failing_since: Option<u64>,
+    /// When it was last said that older lines were discarded.
+    told_discarded: Option<Instant>,
     overflow: Overflow,
 }
 
@@ -49,7 +54,7 @@ impl Writer {
     pub(super) fn new(shared: Arc<Shared>, queue: Receiver<Message>) -> Self {
         let overflow = Overflow { seen: 0, rose: Instant::now(), since: None };
         let text = String::with_capacity(BATCH + 256);
-        Self { shared, queue, file: None, text, lines: 0, failing_since: None, overflow }
+        Self { shared, queue, file: None, text, lines: 0, failing_since: None, told_discarded: None, overflow }
     }
 
     pub(super) fn run(mut self) {
@@ -146,12 +151,16 @@ impl Writer {
     fn write(&mut self) {
         let lines = std::mem::take(&mut self.lines);
         let Some(file) = self.file.as_mut().filter(|_| lines > 0) else { return };
-        let outcome = file.append(&self.text);
+        let room = file.make_room(self.text.len()).map_err(|error| Shortfall { written: 0, error });
+        let outcome = room.and_then(|room| file.append(&self.text).map(|()| room));
         self.text.clear();
         match outcome {
-            Ok(()) => {
+            Ok(room) => {
                 self.shared.written.fetch_add(lines, Ordering::Relaxed);
                 self.recover();
+                if room == (Room::NewFile { discarded: true }) {
+                    self.tell_discarded();
+                }
             }
             Err(Shortfall { written, error }) => {
                 self.shared.written.fetch_add(written, Ordering::Relaxed);
@@ -202,6 +211,22 @@ impl Writer {
             DSM_FILE:% = path.display(), DSM_LOST = lost;
             "operation log {}: {why}; {lost} lines were lost",
             path.display()
+        );
+    }
+
+    /// Says that lines of before are gone, now and then.
+    fn tell_discarded(&mut self) {
+        if self.told_discarded.is_some_and(|told| told.elapsed() < TELL_INTERVAL) {
+            return;
+        }
+        self.told_discarded = Some(Instant::now());
+        let Some(file) = &self.file else { return };
+        ::log::warn!(
+            MESSAGE_ID = Event::OperationLogLosing.id(), DSM_SERVER = self.shared.index,
+            DSM_FILE:% = file.path().display();
+            "operation log {}: it has reached log.max_size again; what was in it is now in {}, and the lines that were there \
+             before are gone. Raise log.max_size, or record fewer operations, to keep more",
+            file.path().display(), file.before().display()
         );
     }
 
