@@ -138,3 +138,48 @@ fn a_broken_file_is_refused_by_line_and_service_goes_on() {
     client.write(0, b"good").unwrap();
     assert_eq!(client.read(0, 4).unwrap(), b"good");
 }
+
+/// Runs `dsmd --reload` for server 0; the exit code, and what it said.
+fn ask_for_reload(cluster: &Cluster, pid: u32) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dsmd"));
+    // As in the environment of a unit.
+    command.env("DSM_CONFIG", cluster.directory().join("not-read")).args(["--reload", &pid.to_string()]);
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn who_asks_for_a_reload_is_told_whether_the_file_was_taken_over() {
+    let cluster = Cluster::builder().k(K).config("[limits]\nconnections = 100\n").start();
+    let (text, pid) = (config_text(&cluster), cluster.pid(0));
+    let limit = || client(&cluster).status(0).unwrap().connections.limit;
+    for round in 0..3 {
+        for broken in [
+            format!("{text}\nthis is no TOML"),
+            text.replace("k = 1048576", "k = 2097152"),
+            text.replace(cluster.name(), "other-name"),
+            text.replace("n = 1", "n = 2") + "\n[[server]]\naddress = \"192.0.2.1:9\"\n",
+        ] {
+            let before = cluster.stderr(0).len();
+            std::fs::write(cluster.config_path(), &broken).unwrap();
+            let (code, said) = ask_for_reload(&cluster, pid);
+            assert!(code == Some(78) && said.contains("refused"), "{code:?}: {said}");
+            // The reason is there already.
+            assert!(cluster.stderr(0)[before..].contains("reload refused"), "{}", cluster.stderr(0));
+            assert_eq!(limit(), 100 - round);
+        }
+        std::fs::write(
+            cluster.config_path(),
+            text.replace("connections = 100", &format!("connections = {}", 99 - round)),
+        )
+        .unwrap();
+        assert_eq!(ask_for_reload(&cluster, pid), (Some(0), String::new()));
+        assert_eq!(limit(), 99 - round, "it was done when the command ended");
+    }
+    cluster.stop(0);
+    let (code, said) = ask_for_reload(&cluster, pid);
+    assert!(code == Some(69) && said.contains("no dsmd"), "{code:?}: {said}");
+    // A process that is no dsmd gets no signal, which would end it.
+    let (code, said) = ask_for_reload(&cluster, std::process::id());
+    assert!(code == Some(69) && said.contains("no dsmd"), "{code:?}: {said}");
+}

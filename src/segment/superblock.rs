@@ -48,6 +48,9 @@ pub(super) enum Field {
     /// One more than the pages of the copy area that its agent has allocated; zero while none allocates ahead of writers.
     /// Part of no format: without it, writers allocate what they need.
     CopiesAllocated = 152,
+    /// How often the server has taken its configuration over again, and how often it has refused to. Part of no format.
+    ReloadsDone = 160,
+    ReloadsRefused = 168,
     // What agents note about freezes and restores. Part of no format: zeros in a segment that older programs made, or were
     // the last to freeze or restore.
     /// When the writers were kept out the last time, in ns of `CLOCK_MONOTONIC`.

@@ -29,6 +29,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", requires = "daemonize")]
     pub(super) pid_file: Option<PathBuf>,
 
+    /// Have the dsmd with this process id read its configuration again, and fail if it refuses that
+    #[arg(long, value_name = "PID", conflicts_with_all = ["index", "reset", "daemonize", "pid_file", "log_level"])]
+    pub(super) reload: Option<u32>,
+
     /// The least important messages to log: off, error, warn, info, debug or trace [default: log.level of the configuration]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     pub(super) log_level: Option<LevelFilter>,

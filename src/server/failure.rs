@@ -20,6 +20,18 @@ pub(super) enum Failure {
     Segment(#[from] SegmentError),
     #[error("listen on {address}: {source}{}", way_out(.source))]
     Listen { address: String, source: io::Error },
+    #[error(
+        "there is no dsmd with pid {pid} that serves memory which this user may open: see systemctl status dsmd, or run as its user"
+    )]
+    NoServer { pid: u32 },
+    #[error(
+        "dsmd (pid {pid}) refused the new configuration and keeps the old one: its log says why, as does dsmctl config check"
+    )]
+    ReloadRefused { pid: u32 },
+    #[error("dsmd (pid {pid}) was told to read its configuration again, and does not say that it has: see its log")]
+    NoAnswer { pid: u32 },
+    #[error("tell dsmd (pid {pid}) to read its configuration again: {source}")]
+    Reload { pid: u32, source: io::Error },
     #[error("start threads: {0}")]
     Threads(io::Error),
     #[error("detach with the pid file {pid_file}: {reason}", pid_file = .pid_file.display())]
@@ -48,7 +60,10 @@ impl Failure {
                 _ => 74,
             },
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
-            Self::Listen { .. } => 69,
+            Self::Reload { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
+            Self::Listen { .. } | Self::NoServer { .. } | Self::NoAnswer { .. } => 69,
+            Self::ReloadRefused { .. } => 78,
+            Self::Reload { .. } => 74,
             Self::Threads(_) => 70,
             Self::Daemonize { .. } => 77,
         }

@@ -8,7 +8,7 @@ use super::listener::ACCEPT_THREAD;
 use super::notify::{self, notify};
 use super::pulse::Pulse;
 use super::threads::Threads;
-use super::{listener, names, patience, start, supervisor};
+use super::{listener, names, patience, reload, start, supervisor};
 use crate::config::{Config, check_capacity, own_index};
 use crate::log::{Destination, Event, OperationLog};
 use crate::segment::{Segment, overhead};
@@ -36,6 +36,15 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return ExitCode::from(answer_usage("dsmd", &error)),
     };
+    if let Some(pid) = arguments.reload {
+        return match reload::ask(pid) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                eprintln!("dsmd: {failure}");
+                ExitCode::from(failure.exit_code())
+            }
+        };
+    }
     let mut parent = None;
     let code = match run(&arguments, &mut parent) {
         Ok(()) => 0,
@@ -136,7 +145,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     }
     for signal in signals.forever() {
         if signal == SIGHUP {
-            super::reload::reload(&context, &config, arguments.log_level);
+            reload::reload(&context, &config, arguments.log_level);
         } else {
             break;
         }
