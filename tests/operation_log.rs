@@ -277,7 +277,7 @@ fn a_flood_leaves_two_files_of_the_allowed_size_with_the_last_lines_in_order() {
         "{said:?}"
     );
 
-    // Another start goes on with the files that it finds.
+    // Another start appends to the files that it finds.
     let log = OperationLog::start(OperationLogMode::Writes, folder.path(), MOST, 8);
     record_all(&log, 0..LINES / 10);
     log.stop(PATIENCE);

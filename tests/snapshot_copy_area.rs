@@ -125,7 +125,7 @@ fn a_copy_area_with_room_for_the_write_load_holds_the_pages_and_is_given_back() 
     assert!(cluster.export(&cluster.snapshots()[0]) == memory, "the snapshot shows what was written after its cut");
 }
 
-/// What a local writer of a process of its own has in its environment: the most bytes of a file of its.
+/// In the environment of a process that writes locally: the most bytes that a file of it may have.
 const FILE_LIMIT: &str = "DSM_TEST_FILE_LIMIT";
 
 /// Not a test by itself: the body of the processes of [`overwrites_locally`].
@@ -152,7 +152,7 @@ fn overwrites_locally(cluster: &Cluster, mut command: Command, file_limit: &str)
     assert!(output.status.success() && said.contains("1 passed"), "the writer died: {}", output.status);
 }
 
-/// Begins a snapshot of `cluster`, whose master stands still once the cut was made.
+/// Begins a snapshot of `cluster`, whose master is stopped once the cut was made.
 fn begin_snapshot(cluster: &Cluster) -> support::agents::Master {
     let master = cluster.spawn_master(&[], &[("DSM_TEST_STOP_AT", "cut")]);
     master.wait_until_stopped();

@@ -130,7 +130,7 @@ fn unreadable(config: &Config) -> Option<String> {
     ))
 }
 
-/// A k that is more than the memory that a process here may use. A server of this machine may have a limit of its own, and
+/// A k that is more than the memory that a process here may use. A server of this machine may have another limit, and
 /// its segment may be there already.
 fn memory(config: &Config) -> Option<String> {
     let k = config.layout.k();

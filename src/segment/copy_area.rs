@@ -4,8 +4,8 @@
 //! not a SIGBUS, and giving the area back under a late reader makes its read short and nothing worse.
 //!
 //! Its memory is that of the agent that takes the snapshot, in the sense of cgroups: the agent allocates ahead of the
-//! writers. A program that uses the memory locally saves pages only where that was done, since it may have a small limit
-//! of memory of its own, and would be killed at it; a server, whose memory it is, also beyond.
+//! writers. A program that uses the memory locally saves pages only where that was done, since its own limit of
+//! memory may be small, and the kernel would kill it there; a server, whose memory it is, also beyond.
 
 use super::cut::{Cut, Page};
 use super::gate::Gate;

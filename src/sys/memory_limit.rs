@@ -38,7 +38,7 @@ fn of_groups(groups: &str, mount: &Path, swap: u64) -> Vec<MemoryLimit> {
         let (Some(controllers), Some(own)) = (fields.next(), fields.next()) else { continue };
         let own = Path::new(own.trim_start_matches('/'));
         if controllers.is_empty() {
-            // Where both versions are mounted, version 2 has a folder of its own, and no limits of memory.
+            // Where both versions are mounted, version 2 has another folder, and no limits of memory.
             limits.extend(own.ancestors().filter_map(|group| unified(&mount.join(group), swap)));
         } else if controllers.split(',').any(|controller| controller == "memory") {
             let mount = mount.join("memory");

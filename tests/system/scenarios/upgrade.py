@@ -78,7 +78,7 @@ def an_upgrade_keeps_an_unchanged_configuration(lab):
     service.expect_state(machine, "dsmd", "active")
     expect(memory.servers(machine)[0]["k"] == k, f"the upgrade changed k, which was {k}")
     kept.expect("after the upgrade of an unchanged mcomp.cfg")
-    lab.step("after a purge a new installation has the mcomp.cfg of its own package")
+    lab.step("after a purge a new installation has the mcomp.cfg of its package")
     machine.run("apt-get purge --yes dsmd dsmctl && test ! -e /etc/mcomp.cfg")
     lab.install(machine)
     machine.run("cmp /etc/mcomp.cfg /usr/share/dsmctl/mcomp.cfg && dsmctl ping")
