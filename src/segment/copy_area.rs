@@ -100,7 +100,7 @@ impl Shared {
         }
         let place = offset(slot).ok_or(NoRoom::Full)?;
         if let Role::Client { .. } = self.role {
-            self.check_allowance(place)?;
+            check_allowance(place)?;
             self.wait_for_allocation(slot, number)?;
         }
         match pwrite(&self.copy_area, bytes, place) {
@@ -109,13 +109,6 @@ impl Shared {
             Ok(_) => Err(NoRoom::System(Errno::ENOSPC)),
             Err(error) => Err(NoRoom::System(error)),
         }
-    }
-
-    /// Refuses what the kernel would answer with SIGXFSZ, which a program that uses the library may not expect.
-    fn check_allowance(&self, place: i64) -> Result<(), NoRoom> {
-        let limit = file_size::limit();
-        let end = place.unsigned_abs() + page_size() as u64;
-        if end > limit { Err(NoRoom::FileLimit(limit)) } else { Ok(()) }
     }
 
     /// Waits until the memory of the page is there, if an agent allocates it.
@@ -166,6 +159,13 @@ impl Shared {
         Field::CopiesAllocated.of(&self.mapping).store(0, Ordering::Release);
         nix::unistd::ftruncate(&self.copy_area, 0).map_err(SegmentError::system("empty the copy area of", &self.name))
     }
+}
+
+/// Refuses what the kernel would answer with SIGXFSZ, which a program that uses the library may not expect.
+fn check_allowance(place: i64) -> Result<(), NoRoom> {
+    let limit = file_size::limit();
+    let end = place.unsigned_abs() + page_size() as u64;
+    if end > limit { Err(NoRoom::FileLimit(limit)) } else { Ok(()) }
 }
 
 /// Where a page begins; `None` beyond what a file can have.

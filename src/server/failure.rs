@@ -50,7 +50,7 @@ impl Failure {
             Self::Identity(IdentityError::Range { .. }) => 64,
             // The address may come yet.
             Self::Identity(IdentityError::None { .. }) => 69,
-            Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) => 78,
+            Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) | Self::ReloadRefused { .. } => 78,
             Self::Segment(error) => match error {
                 // Another has the name, and may give it back: the unit tries again.
                 SegmentError::InUse { .. } | SegmentError::NotOurs { .. } | SegmentError::NotAnObject { .. } => 69,
@@ -62,7 +62,6 @@ impl Failure {
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::Reload { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::Listen { .. } | Self::NoServer { .. } | Self::NoAnswer { .. } => 69,
-            Self::ReloadRefused { .. } => 78,
             Self::Reload { .. } => 74,
             Self::Threads(_) => 70,
             Self::Daemonize { .. } => 77,

@@ -5,7 +5,8 @@ from harness.outcome import expect, wait_until
 
 ADDRESS = "10.0.0.77"
 
-CONFIG = f'k = "64MiB"\nn = 1\n[[server]]\naddress = "{ADDRESS}:7411"\n[security]\ntrusted_network = true\n'
+# With the k of the package, whose memory is there already.
+CONFIG = f'k = "32MiB"\nn = 1\n[[server]]\naddress = "{ADDRESS}:7411"\n[security]\ntrusted_network = true\n'
 
 # Who says which server it is must only listen.
 INDEX = "[Service]\nExecStart=\nExecStart=/usr/sbin/dsmd --index 0\n"

@@ -93,7 +93,8 @@ def start(lab):
         machine.write("/etc/mcomp.cfg", CONFIG)
     service.drop_in(one, "dsm-snapshot.service", PARTIAL)
     cluster.listen(one)
-    one.run("systemctl restart dsmd")
+    # The memory of the older package may have another k.
+    one.run("systemctl stop dsmd && rm -f /dev/shm/dsm.* /dev/shm/sem.dsm.* && systemctl start dsmd")
     two.run("systemctl disable --now dsmd && systemctl enable --now dsmd@1 dsmd@2")
     one.run("dsmctl ping")
     return {one: ["dsmd"], two: ["dsmd@1", "dsmd@2"]}
