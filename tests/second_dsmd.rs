@@ -1,8 +1,13 @@
 //! A segment has one dsmd: a second one is refused and told who has it.
 
+// The lint spares #[test] functions, not what they call.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
-use support::{Cluster, client};
+use std::process::Command;
+use support::program::Program;
+use support::{Cluster, client, namespace};
 
 /// `EX_UNAVAILABLE` of sysexits(3).
 const UNAVAILABLE: i32 = 69;
@@ -25,6 +30,39 @@ fn a_second_dsmd_is_refused_naming_the_pid_of_the_first() {
     // The first one's death makes room at once, without anybody tidying up.
     cluster.restart(0);
     assert_eq!(client(&cluster).read(0, 4).unwrap(), b"mine");
+}
+
+#[test]
+fn a_dsmd_of_another_pid_namespace_is_named_without_a_pid_that_is_another_process_here() {
+    if !namespace::is_allowed() {
+        return;
+    }
+    let cluster = Cluster::builder().create();
+    let dsmd = cluster.command(0);
+    let mut contained = Command::new("unshare");
+    // There it has pid 1.
+    contained.args(["--pid", "--fork", "--kill-child"]).arg(dsmd.get_program()).args(dsmd.get_args());
+    let first = Program::new("a dsmd in a container".to_owned(), cluster.directory().join("stderr.contained"));
+    first.spawn(&mut contained);
+    first.wait_until_ready(cluster.address(0));
+    let refused = |mut command: Command| {
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        println!("{}: {said}", output.status);
+        assert_eq!(output.status.code(), Some(UNAVAILABLE), "{said}");
+        said
+    };
+    let said = refused(cluster.command(0));
+    assert!(said.contains("another pid namespace") && !said.contains("pid 1"), "{said}");
+    first.kill();
+    client(&cluster).ping(0).unwrap_err();
+
+    // And the other way round.
+    cluster.start_server(0);
+    let mut contained = Command::new("unshare");
+    contained.args(["--pid", "--fork", "--kill-child"]).arg(dsmd.get_program()).args(dsmd.get_args());
+    let said = refused(contained);
+    assert!(said.contains("another pid namespace") && !said.contains(&format!("pid {}", cluster.pid(0))), "{said}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::geometry::{PARTICIPANTS, WORKERS};
 use super::names::{Kind, Owner};
+use super::process::Process;
 use crate::sys::file_size;
 use nix::errno::Errno;
 use std::path::{Path, PathBuf};
@@ -109,13 +110,14 @@ pub enum SegmentError {
     },
     /// Another dsmd serves the segment.
     #[error(
-        "another dsmd (pid {pid}) serves {name}: stop it first, or give this one another --index or another name in mcomp.cfg"
+        "another dsmd ({process}) serves {name}: stop that one first, or give this one another --index or another name in \
+         mcomp.cfg"
     )]
     InUse {
         /// The object's name.
         name: String,
         /// The process that has it.
-        pid: u64,
+        process: Process,
     },
     /// What lies under the name is not a segment that fits.
     #[error(

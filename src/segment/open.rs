@@ -4,6 +4,7 @@ use super::gate::{Gate, Shut};
 use super::geometry::{Geometry, LOCKS, WORKERS, overhead};
 use super::kept_names::release_names;
 use super::participant::{self, Role, SERVER};
+use super::process::Process;
 use super::shared::Shared;
 use super::superblock::{self, Field, Identity, State, Verdict};
 use super::{Segment, SegmentError, local, names};
@@ -125,7 +126,8 @@ impl Segment {
         let name = names::object(layout, index);
         let file = shm_open(name.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
         let taken = ofd::is_locked_elsewhere(&file, participant::byte(SERVER)).ok()?;
-        taken.then(|| SegmentError::InUse { pid: server_pid(file.as_fd()), name })
+        check_own(file.as_fd(), &names::path(&name)).ok()?;
+        taken.then(|| SegmentError::InUse { process: Process::of_file(&file, SERVER), name })
     }
 
     /// Opens the segment of server `index` of `layout` as another participant beside its server.
@@ -171,13 +173,13 @@ fn open_as_server(name: &str) -> Result<OwnFile, SegmentError> {
         // Before it is locked: whose byte a stranger's file has locked does not matter.
         check_own(file.as_fd(), &path)?;
         if !participant::claim_server(file.as_fd()).map_err(SegmentError::system("lock", name))? {
-            return Err(SegmentError::InUse { name: name.to_owned(), pid: server_pid(file.as_fd()) });
+            return Err(SegmentError::InUse { name: name.to_owned(), process: Process::of_file(&file, SERVER) });
         }
         if fstat(&file).map_err(SegmentError::system("look at", name))?.st_nlink > 0 {
             return Ok(file);
         }
     }
-    Err(SegmentError::InUse { name: name.to_owned(), pid: 0 })
+    Err(SegmentError::InUse { name: name.to_owned(), process: Process::Unknown })
 }
 
 /// Refuses what is no object of this user: anybody may make files in /dev/shm, and what a stranger has laid out is not to be
@@ -186,15 +188,6 @@ fn check_own(file: BorrowedFd<'_>, path: &Path) -> Result<(), SegmentError> {
     let status = fstat(file).map_err(SegmentError::system("look at", &path.to_string_lossy()))?;
     names::check_kind(&status, path)?;
     if status.st_uid == geteuid().as_raw() { Ok(()) } else { Err(names::not_ours(path.to_owned(), status.st_uid)) }
-}
-
-/// The pid that the server of the object recorded; for people.
-fn server_pid(file: BorrowedFd<'_>) -> u64 {
-    let mut bytes = [0; 8];
-    // Inside the first two pages.
-    #[allow(clippy::cast_possible_wrap)]
-    let read = nix::sys::uio::pread(file, &mut bytes, Geometry::participant(SERVER) as i64);
-    if read == Ok(bytes.len()) { u64::from_le_bytes(bytes) } else { 0 }
 }
 
 fn size_of(file: BorrowedFd<'_>, name: &str) -> Result<u64, SegmentError> {

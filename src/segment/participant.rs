@@ -7,6 +7,7 @@ use super::SegmentError;
 use super::crash::{self, Point};
 use super::geometry::{FIRST_CLIENT, FIRST_CLIENT_WORKER, FIRST_WORKER_BESIDE, Geometry, PARTICIPANTS, WORKERS};
 use super::intent::{Intent, IntentField};
+use super::process::Process;
 use super::shared::Shared;
 use super::superblock::Field;
 use crate::log::Event;
@@ -101,9 +102,7 @@ impl Shared {
     /// place's byte.
     pub(super) fn enter(&self) {
         self.repair(self.participant);
-        self.mapping
-            .word(Geometry::participant(self.participant))
-            .store(u64::from(std::process::id()), Ordering::Relaxed);
+        Process::record(&self.mapping, self.participant);
     }
 
     /// Leaves the table in good order, so that nobody takes this participant for a dead one.
@@ -132,10 +131,9 @@ impl Shared {
             .count()
     }
 
-    /// The pid of the process of `worker`; zero when it has just gone.
+    /// The pid of the process of `worker`; zero when it has just gone, or is none that means anything here.
     pub(super) fn pid_of(&self, worker: usize) -> u64 {
-        self.participant_of(worker)
-            .map_or(0, |index| self.mapping.word(Geometry::participant(index)).load(Ordering::Relaxed))
+        self.participant_of(worker).map_or(0, |index| Process::of(&self.mapping, index).pid())
     }
 
     /// Whose `worker` is; `None` for one without an owner, which has just been repaired, or given its last lock back.
@@ -202,6 +200,7 @@ impl Shared {
             locks += self.unlock_all_of(worker);
             owner.store(0, Ordering::Release);
         }
+        let process = Process::of(&self.mapping, index);
         let pid = self.mapping.word(Geometry::participant(index)).swap(0, Ordering::Relaxed);
         if pid != 0 {
             Field::Repaired.of(&self.mapping).fetch_add(1, Ordering::Relaxed);
@@ -209,12 +208,12 @@ impl Shared {
             let name = &self.name;
             if index != SERVER && locks == 0 && redone == 0 {
                 // A program that ended between two requests, as programs do.
-                ::log::debug!("participant {index} (pid {pid}) of {name} has ended without leaving it");
+                ::log::debug!("participant {index} ({process}) of {name} has ended without leaving it");
                 return;
             }
             ::log::warn!(
                 MESSAGE_ID = Event::Repaired.id(), DSM_REDONE_WRITES = redone;
-                "repaired participant {index} (pid {pid}) of {name}, which died: {redone} committed writes redone"
+                "repaired participant {index} ({process}) of {name}, which died: {redone} committed writes redone"
             );
         }
     }
