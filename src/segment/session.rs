@@ -18,7 +18,8 @@ enum Field {
     /// 1 when the entry is in use.
     Used = 16,
     LastExecuted = 24,
-    /// When the session was last opened, in nanoseconds since 1970: the order in which entries are given up.
+    /// When the session was last used, in nanoseconds since 1970, but never before one that was used earlier: the order in
+    /// which entries are given up after a restart. While a server runs it keeps the order itself.
     Opened = 32,
 }
 
@@ -54,7 +55,7 @@ pub struct SessionEntry {
     pub index: usize,
     /// The random id that the client chose.
     pub id: [u8; 16],
-    /// When it was last opened, in nanoseconds since 1970.
+    /// When it was last used, in nanoseconds since 1970; later than any that was used before it.
     pub opened: u64,
 }
 
@@ -88,7 +89,7 @@ impl Segment {
         store(Field::Used, 1);
     }
 
-    /// Notes that entry `index` was opened again, at `now` nanoseconds since 1970.
+    /// Notes that entry `index` was used again, at `now` nanoseconds since 1970, which is not before any that was noted.
     pub fn touch_session(&self, index: usize, now: u64) {
         self.shared.session_word(index, Field::Opened).store(now, Ordering::Release);
     }

@@ -69,13 +69,16 @@ struct Entry {
     last_use: u64,
 }
 
-#[derive(Default)]
 struct Table {
     by_id: HashMap<[u8; 16], usize>,
     /// By index into the segment's table.
     entries: Vec<Option<Entry>>,
+    /// Counts what was asked of the table: the order of use in this process.
     clock: u64,
     evicted: u64,
+    /// The latest time that was noted in the segment: the order of use over restarts.
+    noted: u64,
+    wall: fn() -> u64,
 }
 
 /// All sessions of the segment.
@@ -87,12 +90,27 @@ pub(super) struct SessionTable {
 impl SessionTable {
     /// Reads what the segment remembers.
     pub(super) fn new(segment: Segment) -> Self {
+        Self::with_clock(segment, now)
+    }
+
+    fn with_clock(segment: Segment, wall: fn() -> u64) -> Self {
         let mut known: Vec<_> = segment.sessions().collect();
         known.sort_by_key(|entry| entry.opened);
-        let mut table = Table { entries: (0..SESSIONS).map(|_| None).collect(), ..Table::default() };
+        let entries = (0..SESSIONS).map(|_| None).collect();
+        let mut table = Table { by_id: HashMap::new(), entries, clock: 0, evicted: 0, noted: 0, wall };
+        let started = wall();
         for entry in known {
             table.clock += 1;
             table.insert(entry.index, entry.id);
+            table.noted = if entry.opened > started {
+                // The clock was ahead when it was used. It keeps its place in the order, and what is used from now on comes
+                // after it.
+                let opened = started.max(table.noted.saturating_add(1));
+                segment.touch_session(entry.index, opened);
+                opened
+            } else {
+                entry.opened
+            };
         }
         Self { segment, table: Mutex::new(table) }
     }
@@ -106,7 +124,7 @@ impl SessionTable {
         let mut table = self.lock();
         table.clock += 1;
         let resumed = table.by_id.contains_key(&id);
-        let now = now();
+        let now = table.note();
         let known = table.by_id.get(&id).copied();
         let index = if let Some(index) = known {
             index
@@ -149,7 +167,7 @@ impl SessionTable {
     pub(super) fn touch_attached(&self) {
         let mut table = self.lock();
         table.clock += 1;
-        let (clock, now) = (table.clock, now());
+        let (clock, now) = (table.clock, table.note());
         for (index, entry) in table.entries.iter_mut().enumerate() {
             if let Some(entry) = entry.as_mut().filter(|entry| entry.attached > 0) {
                 entry.last_use = clock;
@@ -175,6 +193,12 @@ fn now() -> u64 {
 }
 
 impl Table {
+    /// The time to be noted for what is used now: never before one that was noted, for the clock may have been set back.
+    fn note(&mut self) -> u64 {
+        self.noted = (self.wall)().max(self.noted.saturating_add(1));
+        self.noted
+    }
+
     fn insert(&mut self, index: usize, id: [u8; 16]) {
         let slot = Arc::new(Slot { index, newest: Mutex::new(0) });
         self.by_id.insert(id, index);
@@ -202,6 +226,7 @@ mod tests {
     use super::*;
     use crate::layout::{Layout, PAGE};
     use crate::segment::Start;
+    use std::cell::Cell;
     use std::ops::ControlFlow;
 
     fn id(number: usize) -> [u8; 16] {
@@ -259,6 +284,60 @@ mod tests {
             table.detach(&attached[17].attachment);
             assert!(table.attach(id(SESSIONS)).is_some());
             assert!(table.attach(id(17)).is_none(), "it gave way, and all others are in use");
+        });
+    }
+
+    const DAY: u64 = 24 * 3600 * 1_000_000_000;
+
+    /// The clock of the tests that set it; each has a thread of its own.
+    fn wall() -> u64 {
+        WALL.get()
+    }
+
+    thread_local! {
+        static WALL: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// Fails unless, of a full table, the session `number` is the first that is given up.
+    fn assert_first_given_up(table: &SessionTable, number: usize) {
+        assert_eq!(table.status().used, SESSIONS as u64);
+        attach(table, 1_000_000);
+        let known = table.lock().by_id.contains_key(&id(number));
+        assert!(!known, "it was kept over one that was used later");
+    }
+
+    #[test]
+    fn sessions_are_given_up_in_the_order_of_use_though_the_clock_was_ahead_for_a_while() {
+        with_segment("clock-ahead", |segment| {
+            let today = now();
+            let table = SessionTable::with_clock(segment.clone(), wall);
+            let used = |number| table.detach(&attach(&table, number).attachment);
+            WALL.set(today + DAY);
+            used(0);
+            // Set right.
+            WALL.set(today);
+            (1..SESSIONS).for_each(used);
+            WALL.set(today + 1_000_000_000);
+            assert_first_given_up(&SessionTable::with_clock(segment, wall), 0);
+        });
+    }
+
+    #[test]
+    fn times_in_the_future_that_an_older_dsmd_left_do_not_outlast_the_start() {
+        with_segment("clock-future", |segment| {
+            let today = now();
+            WALL.set(today);
+            for (number, opened) in [(0, today + DAY), (1, u64::MAX), (2, today - DAY)] {
+                segment.begin_session(number, id(number), opened);
+            }
+            drop(SessionTable::with_clock(segment.clone(), wall));
+            let opened: Vec<u64> = segment.sessions().map(|entry| entry.opened).collect();
+            assert_eq!(opened, [today, today + 1, today - DAY]);
+            // Those that are used now come after them, also when the next start asks.
+            let table = SessionTable::with_clock(segment.clone(), wall);
+            (2..SESSIONS).for_each(|number| table.detach(&attach(&table, number).attachment));
+            drop(table);
+            assert_first_given_up(&SessionTable::with_clock(segment, wall), 0);
         });
     }
 
