@@ -190,11 +190,19 @@ pub(super) fn make_semaphore(name: &str, lock: usize) -> Result<(), SegmentError
 /// [`SegmentError::NotAnObject`] leaves to its owner. Whether that succeeds does not matter to the caller, who has an error
 /// already.
 pub(super) fn remove_others(name: &str) {
-    let semaphores = (0..LOCKS).map(|lock| semaphore_path(name, lock));
-    for path in semaphores.chain([path(&copy_area(name)), semaphore_in_the_making(name)]) {
-        if lstat(&path).is_ok_and(|status| is_regular(&status)) {
-            let _ = unlink(&path);
-        }
+    remove_semaphores(name);
+    remove(&path(&copy_area(name)));
+}
+
+/// The same for the semaphores; what cannot be removed is found when they are made.
+pub(super) fn remove_semaphores(name: &str) {
+    (0..LOCKS).for_each(|lock| remove(&semaphore_path(name, lock)));
+    remove(&semaphore_in_the_making(name));
+}
+
+fn remove(path: &Path) {
+    if lstat(path).is_ok_and(|status| is_regular(&status)) {
+        let _ = unlink(path);
     }
 }
 

@@ -242,7 +242,7 @@ fn make(
     let free = free_room();
     // Another reference to the open file: the server's byte stays locked until what failed is tidied up.
     let _locked = file.duplicate().map_err(SegmentError::system("keep", &name))?;
-    let made = make_others(&name).and_then(|()| {
+    let made = begin(&file, &name, identity.k).and_then(|()| {
         allocate(&file, &name, &geometry, progress)?;
         superblock::write(&map(&file, &geometry, &name)?, identity, random_incarnation()?);
         assemble(name.clone(), file, geometry, SERVER, Role::Server)
@@ -272,9 +272,13 @@ fn make(
     }
 }
 
-/// Makes what belongs to an object, before it gets its memory: that another user has one of the names is known at once, however
-/// large the memory is.
-fn make_others(name: &str) -> Result<(), SegmentError> {
+/// Looks whether there is room, and makes what belongs to an object, before it gets its memory: that another user has one of
+/// the names is known at once, however large the memory is.
+fn begin(file: &OwnFile, name: &str, k: u64) -> Result<(), SegmentError> {
+    // What was left here does not count as taken.
+    nix::unistd::ftruncate(file, 0).map_err(SegmentError::system("empty", name))?;
+    names::remove_semaphores(name);
+    check_room(name, k)?;
     open_copy_area(name, geteuid().as_raw(), true)?;
     (0..LOCKS).try_for_each(|lock| names::make_semaphore(name, lock))
 }
@@ -286,8 +290,6 @@ fn allocate(
     geometry: &Geometry,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<(), SegmentError> {
-    nix::unistd::ftruncate(file, 0).map_err(SegmentError::system("empty", name))?;
-    check_room(name, geometry.k as u64)?;
     let head = superblock::unfinished_head();
     // So few bytes are written wholly or not at all.
     nix::sys::uio::pwrite(file, &head, 0).map_err(SegmentError::system("begin", name))?;
