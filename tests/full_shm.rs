@@ -182,3 +182,41 @@ fn a_segment_starts_in_the_least_memory_that_is_said_to_be_needed() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+/// Runs dsmd by this line of sh, where "$@" is its command line, in a mount namespace; its output.
+fn run_by(cluster: &Cluster, line: &str) -> Output {
+    let dsmd = cluster.command(0);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "timeout", "20", "sh", "-c", line, "sh"]).arg(dsmd.get_program()).args(dsmd.get_args());
+    command.env_remove("NOTIFY_SOCKET").output().unwrap()
+}
+
+#[test]
+fn an_address_space_that_is_too_small_says_what_is_needed_and_where_to_allow_it() {
+    let cluster = Cluster::builder().k(128 * MIB).create();
+    if !namespace::is_allowed() {
+        return;
+    }
+    // In KiB: enough for the program itself.
+    let output = run_by(&cluster, "ulimit -v 130000 && \"$@\"");
+    let said = String::from_utf8_lossy(&output.stderr);
+    println!("{}: {said}", output.status);
+    assert_eq!(output.status.code(), Some(IO_ERROR), "{said}");
+    for word in ["no memory for", cluster.name(), "k and", "ulimit -v"] {
+        assert!(said.contains(word), "{said:?} does not say {word:?}");
+    }
+    assert!(cluster.leftovers().is_empty(), "{:?}", cluster.leftovers());
+}
+
+#[test]
+fn a_dev_shm_that_cannot_be_written_says_how_to_mount_it() {
+    let cluster = Cluster::builder().k(MIB).create();
+    if !namespace::is_allowed() {
+        return;
+    }
+    let output = run_by(&cluster, "mount -t tmpfs -o ro tmpfs /dev/shm && \"$@\"");
+    let said = String::from_utf8_lossy(&output.stderr);
+    println!("{}: {said}", output.status);
+    assert_eq!(output.status.code(), Some(IO_ERROR), "{said}");
+    assert!(said.contains("remount,rw /dev/shm"), "{said}");
+}

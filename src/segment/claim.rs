@@ -228,7 +228,8 @@ impl Drop for Frozen<'_> {
 
 impl Shared {
     fn take_claim(&self) -> Result<bool, SegmentError> {
-        ofd::try_lock(self.copy_area.as_fd(), CLAIM).map_err(SegmentError::system("lock the copy area of", &self.name))
+        ofd::try_lock(self.copy_area.as_fd(), CLAIM)
+            .map_err(SegmentError::lock(&format!("the copy area of {}", self.name)))
     }
 
     fn give_claim_back(&self) {

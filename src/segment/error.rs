@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum SegmentError {
     /// A system call failed.
-    #[error("{action} {name}: {source}")]
+    #[error("{action} {name}: {source}{}", advice(*.source))]
     System {
         /// What was tried.
         action: &'static str,
@@ -47,6 +47,31 @@ pub enum SegmentError {
         overhead: u64,
         /// Bytes that are free.
         free: u64,
+    },
+    /// The kernel refuses the memory, though /dev/shm has room.
+    #[error(
+        "the kernel has no memory for {name}: it needs {needed} bytes (k and {overhead} bytes of tables). Make k smaller, or \
+         allow more: MemoryMax= of the unit, the memory of the container, ulimit -v, or the machine's own (free -h; where \
+         vm.overcommit_memory is 2, CommitLimit of /proc/meminfo)"
+    )]
+    NoMemory {
+        /// The object's name.
+        name: String,
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes of that beyond k.
+        overhead: u64,
+    },
+    /// Processes cannot tell which of them live.
+    #[error(
+        "lock {name}: {source}. This needs open-file-description locks (F_OFD_SETLK of fcntl(2), Linux 3.15), by which processes \
+         know which of them live: run it where kernel, file system and sandbox have them (gVisor, for one, does not)"
+    )]
+    NoLocks {
+        /// The object's name.
+        name: String,
+        /// What the kernel said.
+        source: Errno,
     },
     /// The process would be killed while it allocates.
     #[error(
@@ -158,6 +183,29 @@ impl SegmentError {
     pub(super) fn system(action: &'static str, name: &str) -> impl FnOnce(Errno) -> Self {
         move |source| Self::System { action, name: name.to_owned(), source }
     }
+
+    /// The error of a lock of `name` that could be neither had nor refused.
+    pub(super) fn lock(name: &str) -> impl FnOnce(Errno) -> Self {
+        move |source| match source {
+            // How a kernel answers to a command that it does not know.
+            Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP => Self::NoLocks { name: name.to_owned(), source },
+            source => Self::system("lock", name)(source),
+        }
+    }
+
+    /// The same error, where it says that there is no room for a new segment of `k` bytes and `overhead` bytes of tables,
+    /// with what would be enough. `free` is what /dev/shm had before.
+    pub(super) fn of_making(self, k: u64, overhead: u64, free: u64) -> Self {
+        let needed = k + overhead;
+        match self {
+            Self::System { source: Errno::ENOSPC, name, .. } => Self::NoRoom { name, needed, overhead, free },
+            Self::System { source: Errno::ENOMEM, name, .. } => Self::NoMemory { name, needed, overhead },
+            Self::System { source: Errno::EFBIG, name, .. } => {
+                Self::FileLimit { name, needed, overhead, limit: file_size::limit() }
+            }
+            other => other,
+        }
+    }
 }
 
 /// What can be done about a file of another user: only a segment holds what may be needed.
@@ -172,4 +220,67 @@ fn way_out(path: &Path) -> String {
          {shown} {shown}.copies {}/sem.{name}.*)",
         path.parent().unwrap_or(path).display()
     )
+}
+
+/// What can be done about a system call that failed; goes after the error.
+fn advice(error: Errno) -> &'static str {
+    match error {
+        Errno::EACCES | Errno::EPERM => {
+            ". See who may write there (ls -ld /dev/shm), and what the sandbox of the unit or container allows"
+        }
+        Errno::EROFS => ". Mount /dev/shm for writing: mount -o remount,rw /dev/shm",
+        Errno::EMFILE => ". Raise the limit of open files: LimitNOFILE= of the unit, or ulimit -n",
+        Errno::ENFILE => ". The machine has as many open files as it allows: raise fs.file-max, see sysctl(8)",
+        Errno::ENOMEM => {
+            ". Allow more memory: MemoryMax= of the unit, the memory of the container, ulimit -v, or the machine's own (free -h)"
+        }
+        Errno::ENOSPC => {
+            ". Make room in /dev/shm (df -h -i /dev/shm), or mount it larger: mount -o remount,size=SIZE /dev/shm"
+        }
+        Errno::ENOSYS | Errno::EOPNOTSUPP => {
+            ". The kernel, or the sandbox that this runs in, does not have that system call: run it on Linux itself"
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_segment_without_room_says_how_much_it_needs_and_where_to_allow_it() {
+        let said =
+            |errno| SegmentError::system("allocate", "/dsm.0")(errno).of_making(1 << 20, 1 << 10, 77).to_string();
+        for (errno, words) in [
+            (Errno::ENOSPC, &["/dev/shm has no room for /dsm.0", "77 are free", "remount,size="][..]),
+            (Errno::ENOMEM, &["no memory for /dsm.0", "MemoryMax=", "container", "ulimit -v", "CommitLimit"]),
+            (Errno::EFBIG, &["/dsm.0 needs"]),
+        ] {
+            let said = said(errno);
+            assert!(
+                said.contains("1049600 bytes (k and 1024 bytes of tables)") && said.contains("ake k smaller"),
+                "{said}"
+            );
+            words.iter().for_each(|word| assert!(said.contains(word), "{said}"));
+        }
+        assert_eq!(said(Errno::EIO), "allocate /dsm.0: EIO: I/O error");
+    }
+
+    #[test]
+    fn a_kernel_without_open_file_description_locks_is_said_to_be_one() {
+        for errno in [Errno::EINVAL, Errno::ENOSYS] {
+            let said = SegmentError::lock("/dsm.0")(errno).to_string();
+            assert!(said.contains("open-file-description locks") && said.contains("gVisor"), "{said}");
+        }
+        assert!(SegmentError::lock("/dsm.0")(Errno::EMFILE).to_string().contains("LimitNOFILE="));
+    }
+
+    #[test]
+    fn what_can_fail_when_a_segment_is_opened_has_a_way_out() {
+        use Errno as E;
+        for errno in [E::EACCES, E::EPERM, E::EROFS, E::EMFILE, E::ENFILE, E::ENOMEM, E::ENOSPC, E::ENOSYS] {
+            assert!(!advice(errno).is_empty(), "{errno}");
+        }
+    }
 }

@@ -9,7 +9,6 @@ use super::shared::Shared;
 use super::superblock::{self, Field, Identity, State, Verdict};
 use super::{Segment, SegmentError, local, names};
 use crate::layout::Layout;
-use crate::sys::file_size;
 use crate::sys::mapping::Mapping;
 use crate::sys::memory_limit;
 use crate::sys::ofd;
@@ -172,7 +171,8 @@ fn open_as_server(name: &str) -> Result<OwnFile, SegmentError> {
         let file = OwnFile::open(|| shm_open(name, flags, names::MODE)).map_err(names::failed("open", &path))?;
         // Before it is locked: whose byte a stranger's file has locked does not matter.
         check_own(file.as_fd(), &path)?;
-        if !participant::claim_server(file.as_fd()).map_err(SegmentError::system("lock", name))? {
+        let claimed = participant::claim_server(file.as_fd()).map_err(SegmentError::lock(name));
+        if !claimed.inspect_err(|_| remove_if_empty(&file, name))? {
             return Err(SegmentError::InUse { name: name.to_owned(), process: Process::of_file(&file, SERVER) });
         }
         if fstat(&file).map_err(SegmentError::system("look at", name))?.st_nlink > 0 {
@@ -180,6 +180,14 @@ fn open_as_server(name: &str) -> Result<OwnFile, SegmentError> {
         }
     }
     Err(SegmentError::InUse { name: name.to_owned(), process: Process::Unknown })
+}
+
+/// Removes an object that has just been made, and that no server can lock.
+fn remove_if_empty(file: &OwnFile, name: &str) {
+    if size_of(file.as_fd(), name).is_ok_and(|size| size == 0) {
+        // The error that matters is that of the lock.
+        let _ = shm_unlink(name);
+    }
 }
 
 /// Refuses what is no object of this user: anybody may make files in /dev/shm, and what a stranger has laid out is not to be
@@ -257,17 +265,7 @@ fn make(
             // The error that matters is the first one, so those of tidying up are dropped.
             let _ = shm_unlink(name.as_str());
             names::remove_others(&name);
-            let overhead = overhead(identity.k);
-            let needed = identity.k + overhead;
-            Err(match error {
-                SegmentError::System { source: Errno::ENOSPC, .. } => {
-                    SegmentError::NoRoom { name, needed, overhead, free: free.unwrap_or(0) }
-                }
-                SegmentError::System { source: Errno::EFBIG, .. } => {
-                    SegmentError::FileLimit { name, needed, overhead, limit: file_size::limit() }
-                }
-                other => other,
-            })
+            Err(error.of_making(identity.k, overhead(identity.k), free.unwrap_or(0)))
         }
     }
 }

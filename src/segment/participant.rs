@@ -90,7 +90,7 @@ pub(super) fn claim_server(file: BorrowedFd<'_>) -> nix::Result<bool> {
 /// Takes the first free byte of those for the role, which is not the server's.
 pub(super) fn claim_other(file: BorrowedFd<'_>, name: &str, role: Role) -> Result<usize, SegmentError> {
     for index in role.places() {
-        if ofd::try_lock(file, byte(index)).map_err(SegmentError::system("lock", name))? {
+        if ofd::try_lock(file, byte(index)).map_err(SegmentError::lock(name))? {
             return Ok(index);
         }
     }
