@@ -217,7 +217,7 @@ fn way_out(path: &Path) -> String {
     }
     format!(
         "only that user's dsmd can serve its memory; if the memory is not needed, that user or root can remove it (rm -f \
-         {shown} {shown}.copies {}/sem.{name}.*)",
+         {shown} {shown}.* {}/sem.{name}.*)",
         path.parent().unwrap_or(path).display()
     )
 }
