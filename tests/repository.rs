@@ -177,10 +177,10 @@ const WARNING_LINES: usize = 6;
 fn a_documented_command_that_removes_memory_is_said_to_delete_it() {
     let documents = |path: &String| {
         ["README.md", "etc/mcomp.cfg"].contains(&path.as_str())
-            || ["docs/", "man/"].iter().any(|folder| path.starts_with(folder))
+            || ["docs/", "man/"].iter().any(|folder| path.starts_with(folder)) && !path.contains(".svg")
     };
     let mut found = 0;
-    for path in files().into_iter().filter(documents).filter(|path| !path.ends_with(".svg")) {
+    for path in files().into_iter().filter(documents) {
         let text = read(&path);
         let lines: Vec<&str> = text.lines().collect();
         for (number, line) in lines.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! `dsmctl completions`: what a shell needs to complete the command lines of the programs. clap_complete writes it from their
+//! `dsmctl completions`: what a shell needs to complete the command lines of the programs. `clap_complete` writes it from their
 //! descriptions; here stands what its scripts leave to be wished for.
 
 use super::failure::Failure;
