@@ -3,6 +3,9 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/skip.rs"]
+mod skip;
+
 use dsm::config::Config;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -39,11 +42,28 @@ fn the_tour_needs_nothing_that_an_installed_dsmd_has_taken() {
 }
 
 #[test]
+fn what_make_test_needs_is_what_the_readme_installs() {
+    let installed =
+        README.lines().find_map(|line| line.strip_prefix("$ sudo apt-get install ")).expect("a line of apt-get");
+    let installed: Vec<&str> = installed.split(' ').collect();
+    let scripts = [include_str!("run"), include_str!("package"), include_str!("../packaging/build-deb")];
+    // Such as `have zstd || echo zstd`, and what `make deb` needs beside debhelper and build-essential, which depend on it.
+    let wanted = scripts.iter().flat_map(|script| script.lines()).filter_map(|line| line.split_once("|| echo "));
+    let wanted: Vec<&str> = wanted.map(|(_, package)| package.trim()).collect();
+    assert!(wanted.len() > 8, "{wanted:?}");
+    for package in wanted.into_iter().filter(|package| !["make", "dpkg-dev"].contains(package)) {
+        assert!(installed.contains(&package), "README.md does not install {package}: {installed:?}");
+    }
+    let lintian = include_str!("package").contains("command -v lintian");
+    assert!(lintian && installed.contains(&"lintian"));
+}
+
+#[test]
 fn whoever_follows_the_tour_sees_what_it_shows() {
     let room = nix::sys::statvfs::statvfs("/dev/shm").unwrap();
     let free = room.blocks_available() * room.fragment_size();
     if free < SHARED_MEMORY {
-        println!("SKIPPED: /dev/shm has {free} bytes free; the tour needs {SHARED_MEMORY}");
+        skip::skip(format!("/dev/shm has {free} bytes free; the tour needs {SHARED_MEMORY}"));
         return;
     }
     let name = format!("dsmtest-{}-readme", std::process::id());

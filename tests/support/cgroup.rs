@@ -26,14 +26,14 @@ impl MemoryGroup {
             (PathBuf::from("/sys/fs/cgroup").join(name), "memory.max")
         };
         if let Err(error) = std::fs::create_dir(&folder) {
-            println!("SKIPPED: no control group {} here: {error}", folder.display());
+            super::skip::skip(format_args!("no control group {} here: {error}", folder.display()));
             return None;
         }
         let group = Self(folder);
         match std::fs::write(group.0.join(file), limit.to_string()) {
             Ok(()) => Some(group),
             Err(error) => {
-                println!("SKIPPED: {file} cannot be set here: {error}");
+                super::skip::skip(format_args!("{file} cannot be set here: {error}"));
                 None
             }
         }

@@ -17,6 +17,7 @@ pub mod restores;
 pub mod ring;
 pub mod segment;
 pub mod service;
+pub mod skip;
 pub mod snapshots;
 pub mod stranger;
 pub mod wire;

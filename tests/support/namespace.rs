@@ -3,6 +3,7 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
+use super::skip::skip;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,11 +17,11 @@ pub fn is_allowed() -> bool {
     match Command::new("unshare").args(try_it).output() {
         Ok(output) if output.status.success() => true,
         Ok(output) => {
-            println!("SKIPPED: no mount namespace here: {}", String::from_utf8_lossy(&output.stderr).trim());
+            skip(format!("no mount namespace here: {}", String::from_utf8_lossy(&output.stderr).trim()));
             false
         }
         Err(error) => {
-            println!("SKIPPED: unshare(1) cannot be run: {error}");
+            skip(format!("unshare(1) cannot be run: {error}"));
             false
         }
     }

@@ -14,7 +14,7 @@ pub const STRANGER: u32 = 65533;
 pub fn is_possible() -> bool {
     let is_root = nix::unistd::geteuid().is_root();
     if !is_root {
-        println!("SKIPPED: only root can be somebody else");
+        super::skip::skip("only root can become another user");
     }
     is_root
 }
