@@ -23,9 +23,10 @@ def listen(machine):
 
 
 def configure(machine, text):
+    """Gives a machine that was just installed its mcomp.cfg. Its memory is empty, and of the packaged k: it is deleted."""
     machine.write("/etc/mcomp.cfg", text)
     listen(machine)
-    machine.run("dsmctl config check && systemctl restart dsmd")
+    machine.run("dsmctl config check && systemctl stop dsmd && rm -f /dev/shm/dsm.* /dev/shm/sem.dsm.* && systemctl start dsmd")
 
 
 def start(lab, count=3, more=""):
