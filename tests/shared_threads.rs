@@ -10,10 +10,13 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use support::process::status_field;
+use support::program::Program;
 use support::wire::{Wire, encoded};
 use support::{Cluster, wait_for};
 
@@ -25,6 +28,40 @@ const LEASE: Duration = Duration::from_secs(10);
 
 fn cluster() -> Cluster {
     Cluster::builder().k(K).config("[limits]\nthreads = 2\n").start()
+}
+
+/// The stack of each thread of a server here, and the memory that it may still map: enough for all but a stack.
+const STACK: u64 = 64 << 20;
+const SHORT: u64 = 16 << 20;
+
+/// How often in a row a server's memory must be the same until it is taken to stay so.
+const SETTLED: u32 = 20;
+
+#[test]
+fn a_connection_that_no_thread_can_be_had_for_is_served_all_the_same() {
+    let cluster = Cluster::builder().k(K).config("[limits]\nthreads = 8\n").create();
+    let server = Program::new("server 0".to_owned(), cluster.directory().join("stderr.short"));
+    server.spawn(cluster.command(0).env("RUST_MIN_STACK", STACK.to_string()));
+    server.wait_until_ready(cluster.address(0));
+    wait_for("the server has said that it is ready", DEADLINE, || server.stderr().contains("ready: "));
+    // Its threads map memory as they begin, and after one that has ended.
+    let (mut mapped, mut same) = (0, 0);
+    wait_for("the server maps no more memory", DEADLINE, || {
+        let now = status_field(server.pid(), "VmSize");
+        same = if now == mapped { same + 1 } else { 0 };
+        mapped = now;
+        same == SETTLED
+    });
+    let pid = server.pid().to_string();
+    let limited = Command::new("prlimit").args(["--pid", &pid, &format!("--as={}", mapped + SHORT)]).status().unwrap();
+    assert!(limited.success());
+    // One may get the stack of a thread that has ended.
+    let mut wires: Vec<Wire> = (0..4).map(|_| Wire::greeted(cluster.layout(), 0)).collect();
+    for wire in &mut wires {
+        assert_eq!(wire.ask(1, Operation::Ping(b"served")).text(), "served");
+    }
+    let said = server.stderr();
+    assert!(said.contains("no thread for a connection: ") && said.contains("It shares one"), "{said}");
 }
 
 /// Threads of the server that have one connection.

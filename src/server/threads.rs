@@ -97,11 +97,12 @@ impl Threads {
         }
         match self.context.segment.worker() {
             Ok(worker) => self.dedicate(connection, worker),
-            Err(error @ SegmentError::TooManyWorkers { .. }) => {
-                ::log::debug!("{error}: the connection shares a thread");
+            Err(error) => {
+                if !matches!(error, SegmentError::TooManyWorkers { .. }) {
+                    ::log::error!("{error}: a connection shares a thread");
+                }
                 self.share(connection);
             }
-            Err(error) => ::log::error!("{error}"),
         }
     }
 
@@ -137,7 +138,12 @@ impl Threads {
     fn dedicate(&self, connection: Connection, worker: Worker) {
         let threads = self.clone();
         self.context.threads.fetch_add(1, Ordering::Relaxed);
+        // Here it can be taken back when there is no thread to be had: a client whose connection is dropped is told nothing.
+        let handed_over = Arc::new(Mutex::new(Some(connection)));
+        let taken_over = Arc::clone(&handed_over);
+        let take = |place: &Mutex<Option<Connection>>| place.lock().unwrap_or_else(PoisonError::into_inner).take();
         let thread = std::thread::Builder::new().name("dsm-connection".to_owned()).spawn(move || {
+            let Some(connection) = take(&taken_over) else { return };
             let executor = Executor::new(&threads.context, worker);
             let left = serve_alone(connection, executor, &threads);
             threads.context.threads.fetch_sub(1, Ordering::Relaxed);
@@ -147,7 +153,12 @@ impl Threads {
         });
         if let Err(error) = thread {
             self.context.threads.fetch_sub(1, Ordering::Relaxed);
-            ::log::error!("no thread for a connection: {error}; it was closed");
+            if self.context.log_gate.opens() {
+                ::log::warn!(
+                    "no thread for a connection: {error}. It shares one; see the limits on processes and memory (TasksMax=, ulimit)"
+                );
+            }
+            take(&handed_over).into_iter().for_each(|connection| self.share(connection));
         }
     }
 }
