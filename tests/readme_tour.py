@@ -33,7 +33,7 @@ TOUR_SECONDS = 900
 # What differs from run to run, and what stands for it.
 VARYING = [
     # A log line may have a time before its level.
-    (r"^\S+ (?=(ERROR|WARN|INFO) )", ""),
+    (r"^(\S+ ){1,2}(?=(ERROR|WARN|INFO) )", ""),
     (r"dsm-\d{8}T\d{6}Z", "dsm-TIME"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
     (r"\b[0-9a-f]{16}\b", "INCARNATION"),
