@@ -7,7 +7,7 @@ use crate::sys::incoming;
 use nix::errno::Errno;
 use nix::sched::sched_getcpu;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +21,10 @@ const WAKE: u64 = u64::MAX;
 /// How long the thread sleeps, when the memory stands still for a snapshot, before it serves those again who wait for that.
 const NAP: Duration = Duration::from_micros(50);
 
+/// How long those are served that have had a turn and are not finished, before it is looked who else has something to do: a
+/// peer that asks for little waits so long, and one turn more, and not for the turns of all that ask for much.
+const SLICE: Duration = Duration::from_millis(1);
+
 /// Turns of a connection between two looks where it comes in.
 const TURNS_IN_PLACE: u32 = 64;
 
@@ -31,6 +35,8 @@ struct Guest {
     waits_for: Next,
     /// Turns before the next look where it comes in.
     turns: u32,
+    /// It is among those that have had a turn and are not finished.
+    is_unfinished: bool,
 }
 
 /// See the module.
@@ -41,6 +47,8 @@ pub(super) struct SharedThread {
     executor: Executor,
     connections: HashMap<u64, Guest>,
     next: u64,
+    /// Those that have had a turn and are not finished, in the order of their turns.
+    unfinished: VecDeque<u64>,
     /// A connection waits for the end of a freeze.
     awaits_thaw: bool,
 }
@@ -51,16 +59,24 @@ impl SharedThread {
         epoll.add(inbox.pulse.wake(), EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
         let worker = threads.context.segment.worker().map_err(io::Error::other)?;
         let executor = Executor::new(&threads.context, worker);
-        Ok(Self { threads, inbox, epoll, executor, connections: HashMap::new(), next: 0, awaits_thaw: false })
+        Ok(Self {
+            threads,
+            inbox,
+            epoll,
+            executor,
+            connections: HashMap::new(),
+            next: 0,
+            unfinished: VecDeque::new(),
+            awaits_thaw: false,
+        })
     }
 
     /// Runs until the process ends.
     pub(super) fn run(mut self) {
         let mut events = [EpollEvent::empty(); EVENTS];
-        let mut unfinished: Vec<u64> = Vec::new();
         let mut last_tick = Instant::now();
         loop {
-            let timeout = if unfinished.is_empty() { TICK } else { Duration::ZERO };
+            let timeout = if self.unfinished.is_empty() { TICK } else { Duration::ZERO };
             let timeout = EpollTimeout::try_from(timeout).unwrap_or(EpollTimeout::ZERO);
             let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
@@ -71,17 +87,14 @@ impl SharedThread {
                 }
             };
             self.inbox.pulse.beat();
-            let mut ready = std::mem::take(&mut unfinished);
             for event in &events[..count] {
                 match event.data() {
-                    WAKE => self.arrive(&mut ready),
-                    token => ready.push(token),
+                    WAKE => self.arrive(),
+                    token => self.drive(token, false),
                 }
             }
-            for token in ready {
-                self.drive(token, &mut unfinished);
-                // A long round is none that hangs.
-                self.inbox.pulse.beat();
+            if !self.unfinished.is_empty() {
+                self.drive_unfinished();
             }
             if std::mem::take(&mut self.awaits_thaw) {
                 std::thread::sleep(NAP);
@@ -90,21 +103,35 @@ impl SharedThread {
             }
             if last_tick.elapsed() >= TICK {
                 last_tick = Instant::now();
-                self.expire(last_tick, &mut unfinished);
+                self.expire(last_tick);
                 self.spread();
             }
         }
     }
 
+    /// Gives those that are not finished another turn, each one at most, until it is time to look for others.
+    fn drive_unfinished(&mut self) {
+        let began = Instant::now();
+        for _ in 0..self.unfinished.len() {
+            let Some(token) = self.unfinished.pop_front() else { return };
+            self.drive(token, true);
+            if began.elapsed() >= SLICE {
+                return;
+            }
+        }
+    }
+
     /// Takes the new connections in; they may have sent something already.
-    fn arrive(&mut self, ready: &mut Vec<u64>) {
+    fn arrive(&mut self) {
         for connection in self.inbox.take() {
             let token = self.next;
             self.next += 1;
             match self.epoll.add(connection.socket(), EpollEvent::new(EpollFlags::EPOLLIN, token)) {
                 Ok(()) => {
-                    self.connections.insert(token, Guest { connection, waits_for: Next::Read, turns: TURNS_IN_PLACE });
-                    ready.push(token);
+                    let guest =
+                        Guest { connection, waits_for: Next::Read, turns: TURNS_IN_PLACE, is_unfinished: false };
+                    self.connections.insert(token, guest);
+                    self.drive(token, false);
                 }
                 Err(error) => {
                     ::log::error!("watch a connection: {error}; it was closed");
@@ -114,14 +141,22 @@ impl SharedThread {
         }
     }
 
-    fn drive(&mut self, token: u64, unfinished: &mut Vec<u64>) {
+    /// Gives the connection a turn: the one that is due to an unfinished one, or one because something has come.
+    fn drive(&mut self, token: u64, is_due: bool) {
         let Some(guest) = self.connections.get_mut(&token) else { return };
+        // Its turn comes, though something may have come from it too.
+        if guest.is_unfinished && !is_due {
+            return;
+        }
         let next = guest.connection.drive(&mut self.executor, Mode::Shared);
+        // A long round is none that hangs.
+        self.inbox.pulse.beat();
+        guest.is_unfinished = matches!(next, Next::Again | Next::Thaw);
         match next {
-            Next::Again => unfinished.push(token),
+            Next::Again => self.unfinished.push_back(token),
             Next::Thaw => {
                 self.awaits_thaw = true;
-                unfinished.push(token);
+                self.unfinished.push_back(token);
             }
             Next::Close => self.close(token),
             Next::Read if guest.waits_for == Next::Read => {
@@ -143,7 +178,9 @@ impl SharedThread {
         }
     }
 
-    fn expire(&mut self, now: Instant, unfinished: &mut Vec<u64>) {
+    fn expire(&mut self, now: Instant) {
+        self.executor.spare_input.shrink_if_idle();
+        self.executor.spare_output.shrink_if_idle();
         let executor = &self.executor;
         let expired: Vec<(u64, Next)> = self
             .connections
@@ -153,7 +190,7 @@ impl SharedThread {
         for (token, next) in expired {
             match next {
                 Next::Close => self.close(token),
-                _ => unfinished.push(token),
+                _ => self.drive(token, false),
             }
         }
     }
@@ -163,7 +200,8 @@ impl SharedThread {
         if self.threads.is_crowded() {
             return;
         }
-        let idle = |guest: &mut Guest| guest.waits_for == Next::Read && guest.connection.is_served();
+        let idle =
+            |guest: &mut Guest| guest.waits_for == Next::Read && !guest.is_unfinished && guest.connection.is_served();
         for (_, guest) in self.connections.extract_if(|_, guest| idle(guest)) {
             self.threads.serve(release(guest, &self.epoll, &self.inbox));
         }
