@@ -104,3 +104,42 @@ fn a_snapshot_agent_opens_no_segment_that_everybody_may_open() {
     give(&cluster.leftovers(), STRANGER, own, 0o660);
     attached().unwrap();
 }
+
+#[test]
+fn a_user_outside_the_group_is_told_which_group_may_read_the_snapshots_and_open_the_memory() {
+    if !stranger::is_possible() {
+        return;
+    }
+    let cluster = Cluster::start(1, K);
+    // Where the stranger can see that there is a folder, and no more.
+    let directory = cluster.snapshot_directory();
+    std::fs::set_permissions(cluster.directory(), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o750)).unwrap();
+    let (_folder, mut list) = stranger::command(env!("CARGO_BIN_EXE_dsmctl"), &cluster, "--clear-groups");
+    let output = list.args(["snapshot", "list"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(77), "{said}");
+    assert!(said.contains("become a member of its group") && !said.contains("run this there"), "{said}");
+
+    let (_folder, mut agent) = stranger::command(env!("CARGO_BIN_EXE_dsm-snapshot"), &cluster, "--clear-groups");
+    let agent = agent.args(["agent", "--index", "0"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut agent = Killed(agent);
+    let is_up = || std::net::TcpStream::connect(cluster.agent_address(0)).is_ok();
+    support::wait_for("the stranger's agent listens", support::wire::PATIENCE, || {
+        assert!(agent.0.try_wait().unwrap().is_none(), "the stranger's agent has ended");
+        is_up()
+    });
+    let run = cluster.create_snapshot(&[]);
+    let group = format!("(gid {})", nix::unistd::getegid());
+    run.fails(69, &["can be opened by user", "the members of", &group, &format!("(uid {STRANGER})")]);
+}
+
+/// A process that is killed at the end.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

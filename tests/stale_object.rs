@@ -38,7 +38,10 @@ fn assert_refused(cluster: &Cluster, words: &[&str]) {
     for word in words {
         assert!(said.contains(word), "{said:?} does not say {word:?}");
     }
-    assert!(said.contains("--reset"), "{said:?} does not say the way out");
+    let remove = format!("rm -f {0} {0}.* /dev/shm/sem.{1}.0.*", object(cluster).display(), cluster.name());
+    for way_out in ["take a snapshot", &remove, "as root or as the user whose it is", "--reset, as that user only"] {
+        assert!(said.contains(way_out), "{said:?} does not say the way out");
+    }
     assert!(std::fs::read(object(cluster)).unwrap() == before, "the object was modified");
     assert_eq!(cluster.leftovers(), names, "files came or went");
 }

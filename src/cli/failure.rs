@@ -74,7 +74,7 @@ pub(super) enum Failure {
     #[error("{bad} of {asked} files did not pass: the reason of each stands above")]
     Snapshots { bad: usize, asked: usize, code: u8 },
     /// The snapshots cannot be listed.
-    #[error("{0}. Snapshots are on the machine that wrote them: run this there, or name their folder with --directory")]
+    #[error("{error}. {advice}", error = .0, advice = where_snapshots_are(.0.kind()))]
     SnapshotDirectory(#[from] DirectoryError),
     /// The name is that of no file, neither here nor where snapshots are.
     #[error("there is no file {name} here, {elsewhere}")]
@@ -134,6 +134,17 @@ fn way_out(error: &ReadError) -> &'static str {
         ReadError::Frame { .. } => ". Its other addresses can be read, with --range",
         ReadError::Missing { .. } => ". Give a --range without them",
         _ => "",
+    }
+}
+
+/// What can be done about a snapshot directory that cannot be read.
+fn where_snapshots_are(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::PermissionDenied => {
+            "This user may not read it: use sudo, or become a member of its group, which ls -ld shows (that of the package is \
+             dsm), and log in anew"
+        }
+        _ => "Snapshots are on the machine that wrote them: run this there, or name their folder with --directory",
     }
 }
 

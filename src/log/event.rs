@@ -29,6 +29,8 @@ pub enum Event {
     OperationLogLosing,
     /// A new mcomp.cfg was not taken over.
     ReloadRefused,
+    /// What lies under a segment's name is none that fits mcomp.cfg, or this release.
+    SegmentMismatch,
 }
 
 impl Event {
@@ -52,6 +54,7 @@ impl Event {
             Self::LimitReached => "f0f61ac62a97429fbf941853177907f8",
             Self::OperationLogLosing => "a6a74377e2b44600a9e5d2397b4cabcc",
             Self::ReloadRefused => "a42ec8c87f8b4f1f9cab6969ea615684",
+            Self::SegmentMismatch => "67889572537a4905b241a1901cf1c87f",
         }
     }
 }
@@ -77,6 +80,7 @@ mod tests {
             Event::LimitReached,
             Event::OperationLogLosing,
             Event::ReloadRefused,
+            Event::SegmentMismatch,
         ];
         let catalog = include_str!("../../packaging/systemd/dsm.catalog");
         let explained: Vec<&str> = catalog.lines().filter_map(|line| line.strip_prefix("-- ")).collect();

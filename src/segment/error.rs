@@ -1,7 +1,7 @@
 //! Why a segment cannot be opened.
 
 use super::geometry::{PARTICIPANTS, WORKERS};
-use super::names::{Kind, Owner};
+use super::names::{Group, Kind, Owner};
 use super::process::Process;
 use crate::sys::file_size;
 use nix::errno::Errno;
@@ -146,8 +146,11 @@ pub enum SegmentError {
     },
     /// What lies under the name is not a segment that fits.
     #[error(
-        "{name} does not fit: {field} is {found}, expected {expected}. It was left as it is; \
-         start dsmd with --reset to throw it away and begin with empty memory"
+        "{name} does not fit: {field} is {found}, expected {expected}. It was left as it is. To save what it holds, serve it with \
+         the mcomp.cfg, or the release, that it was made with, and take a snapshot. To delete it and begin with empty memory: \
+         rm -f /dev/shm{name} /dev/shm{name}.* /dev/shm/sem.{}.*, as root or as the user whose it is, or dsmd --reset, as that \
+         user only",
+        .name.trim_start_matches('/')
     )]
     Mismatch {
         /// The object's name.
@@ -158,6 +161,21 @@ pub enum SegmentError {
         found: String,
         /// What was expected.
         expected: String,
+    },
+    /// The process is of a user who may not open the segment.
+    #[error(
+        "/dev/shm{name} can be opened by {owner} and by the members of {group}, and this process runs as {own}: run it as one \
+         of those"
+    )]
+    NoAccess {
+        /// The object's name.
+        name: String,
+        /// Whose it is.
+        owner: Owner,
+        /// Its group.
+        group: Group,
+        /// The user of this process.
+        own: Owner,
     },
     /// There is no segment, or it is not ready.
     #[error("{name} is not ready: start dsmd on this machine first; the journal of one that runs says why")]

@@ -13,7 +13,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, open, renameat};
 use nix::libc::{S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
 use nix::sys::stat::{FileStat, Mode, fchmod, lstat};
 use nix::sys::uio::pwrite;
-use nix::unistd::{Uid, User, geteuid, unlink};
+use nix::unistd::{Gid, Uid, User, geteuid, unlink};
 use std::ffi::CString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -76,6 +76,20 @@ impl fmt::Display for Owner {
     }
 }
 
+/// The group of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group(pub u32);
+
+impl fmt::Display for Group {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(id) = *self;
+        match nix::unistd::Group::from_gid(Gid::from_raw(id)) {
+            Ok(Some(group)) => write!(formatter, "group {} (gid {id})", group.name),
+            _ => write!(formatter, "a group without a name (gid {id})"),
+        }
+    }
+}
+
 /// Whether this process sees every user as itself, and not some of them as [`OVERFLOW_USER`].
 fn has_all_users() -> bool {
     std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().nth(2) == Some(ALL_USERS))
@@ -127,6 +141,17 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) ->
             }
         }
         SegmentError::system(action, &path.to_string_lossy())(error)
+    }
+}
+
+/// The error for a segment that cannot be opened beside its server: that it is open to others only, if that is why.
+pub(super) fn not_opened(name: &str) -> impl FnOnce(Errno) -> SegmentError {
+    move |error| match lstat(&path(name)) {
+        Ok(status) if error == Errno::EACCES && status.st_mode & MODE.bits() == MODE.bits() => {
+            let (owner, group) = (Owner(status.st_uid), Group(status.st_gid));
+            SegmentError::NoAccess { name: name.to_owned(), owner, group, own: Owner(geteuid().as_raw()) }
+        }
+        _ => SegmentError::system("open", name)(error),
     }
 }
 

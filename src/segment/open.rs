@@ -146,7 +146,7 @@ pub(super) fn attach(layout: &Layout, index: u32, role: Role) -> Result<Segment,
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
     let file = match OwnFile::open(|| shm_open(name.as_str(), flags, Mode::empty())) {
         Err(Errno::ENOENT) => return Err(SegmentError::NotReady { name }),
-        other => other.map_err(SegmentError::system("open", &name))?,
+        other => other.map_err(names::not_opened(&name))?,
     };
     local::check_maker(file.as_fd(), &name, role)?;
     if let Role::Client { permission } = role {

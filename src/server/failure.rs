@@ -1,6 +1,7 @@
 //! Why dsmd ends, and the exit code that says so, after `sysexits(3)`.
 
 use crate::config::{ConfigError, IdentityError, UntrustedAddress};
+use crate::log::Event;
 use crate::segment::SegmentError;
 use crate::sys::listening::way_out;
 use nix::errno::Errno;
@@ -42,6 +43,11 @@ impl Failure {
     pub(super) fn listen(address: &str) -> impl FnOnce(io::Error) -> Self + use<> {
         let address = address.to_owned();
         move |source| Self::Listen { address, source }
+    }
+
+    /// What the journal's catalog explains it under, if it does.
+    pub(super) fn event(&self) -> Option<Event> {
+        matches!(self, Self::Segment(SegmentError::Mismatch { .. })).then_some(Event::SegmentMismatch)
     }
 
     /// The number in dsmd(8), EXIT STATUS.

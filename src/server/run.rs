@@ -52,7 +52,10 @@ pub fn main() -> ExitCode {
             if ::log::max_level() == ::log::LevelFilter::Off {
                 eprintln!("dsmd: {failure}");
             } else {
-                ::log::error!("{failure}");
+                match failure.event() {
+                    Some(event) => ::log::error!(MESSAGE_ID = event.id(); "{failure}"),
+                    None => ::log::error!("{failure}"),
+                }
             }
             notify(&[NotifyState::Status(&failure.to_string())]);
             if let Some(parent) = &mut parent {

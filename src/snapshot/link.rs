@@ -5,7 +5,7 @@ use super::wire::{Answer, Ask, ClaimId, MAX_ANSWER, Message, Purpose, Reason};
 use crate::config::Config;
 use crate::printable::printable;
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub enum AgentError {
     /// Nobody answers there.
     #[error(
         "the snapshot agent of server {server} ({address}) cannot be reached: {source}. Check that it runs there \
-         (systemctl status dsm-snapshot-agent.socket) and that the network leads to it"
+         (systemctl status dsm-snapshot-agent.socket{}) and that the network leads to it", listens(.address)
     )]
     Unreachable {
         /// The server's index.
@@ -107,6 +107,15 @@ pub enum AgentError {
         /// Why.
         message: String,
     },
+}
+
+/// Where an agent listens until it is told otherwise, if that is not where it is looked for.
+fn listens(address: &str) -> &'static str {
+    if address.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback()) {
+        return "";
+    }
+    ", which also says where it listens: 127.0.0.1:7412 as packaged, so that only its own machine reaches it; how to change \
+     that stands in step 5 of the packaged mcomp.cfg"
 }
 
 impl AgentError {
@@ -304,5 +313,27 @@ fn failed(server: usize, address: &str, error: io::Error, task: &'static str, ti
             AgentError::Lost { server, address, task, source }
         }
         _ => AgentError::Lost { server, address, task, source: error },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_other_machines_cannot_reach_is_said_to_listen_where_the_package_lets_it() {
+        let said = |address: &str| {
+            let source = io::ErrorKind::ConnectionRefused.into();
+            AgentError::Unreachable { server: 1, address: address.to_owned(), source }.to_string()
+        };
+        for other in ["10.0.0.2:7412", "[2001:db8::1]:7412", "host.example:7412"] {
+            assert!(said(other).contains("127.0.0.1:7412 as packaged"), "{}", said(other));
+        }
+        for own in ["127.0.0.1:7512", "[::1]:7412"] {
+            assert!(!said(own).contains("as packaged"), "{}", said(own));
+        }
+        let config = include_str!("../../etc/mcomp.cfg");
+        let step = config.lines().find(|line| line.starts_with("#   5. ")).unwrap_or_default();
+        assert!(step.contains("agent listen where the others reach it"), "{step}");
     }
 }
