@@ -102,6 +102,7 @@ impl<'t> Section<'_, 't> {
     ) -> Option<usize> {
         let allowed = format!("a whole number from {} to {}", range.start(), range.end());
         self.value(name, &allowed, otherwise, usize::to_string, |value| {
+            check_number(value, "a number, without quotes", &allowed)?;
             integer(value)
                 .and_then(|number| usize::try_from(number).ok())
                 .filter(|number| range.contains(number))
@@ -126,7 +127,7 @@ impl<'t> Section<'_, 't> {
             &allowed,
             otherwise,
             |bytes| format_size(*bytes),
-            |value| size(value).and_then(|bytes| if range.contains(&bytes) { Ok(bytes) } else { Err(None) }),
+            |value| size(value, &allowed).and_then(|bytes| if range.contains(&bytes) { Ok(bytes) } else { Err(None) }),
         );
         read.unwrap_or(default)
     }
@@ -136,7 +137,7 @@ impl<'t> Section<'_, 't> {
         let allowed = format!("a size from {} to {}", format_size(*range.start()), format_size(*range.end()));
         let within = |bytes| if range.contains(&bytes) { Ok(bytes) } else { Err(None) };
         let show = |bytes: &u64| format_size(*bytes);
-        self.value(name, &allowed, Otherwise::Unset, show, |value| size(value).and_then(within))
+        self.value(name, &allowed, Otherwise::Unset, show, |value| size(value, &allowed).and_then(within))
     }
 
     /// A level of compression, or "none".
@@ -149,8 +150,8 @@ impl<'t> Section<'_, 't> {
         };
         let read = self.value(name, &allowed, Otherwise::Default(default), show, |value| match value.as_str() {
             Some(word) if word.eq_ignore_ascii_case("none") => Ok(Compression::None),
-            Some(_) => Err(None),
-            None => {
+            _ => {
+                check_number(value, "a number without quotes, or \"none\"", &allowed)?;
                 let level = integer(value).and_then(|number| Level::new(i32::try_from(number).ok()?));
                 level.map(Compression::Zstd).ok_or(None)
             }
@@ -160,7 +161,7 @@ impl<'t> Section<'_, 't> {
 
     /// A size in bytes that must be given; the caller checks its range.
     pub(super) fn required_size(&mut self, name: &'static str, allowed: &str) -> Option<u64> {
-        self.value(name, allowed, Otherwise::Missing, |bytes| format_size(*bytes), size)
+        self.value(name, allowed, Otherwise::Missing, |bytes| format_size(*bytes), |value| size(value, allowed))
     }
 
     /// A length of time.
@@ -173,7 +174,7 @@ impl<'t> Section<'_, 't> {
         let show = |duration: &Duration| humantime::format_duration(*duration).to_string();
         let allowed = format!("a duration from {} to {}, such as \"5s\"", show(range.start()), show(range.end()));
         let read = self.value(name, &allowed, Otherwise::Default(default), show, |value| {
-            let duration = value.as_str().and_then(parse_duration);
+            let duration = parse_duration(text(value, &allowed)?);
             duration.filter(|duration| range.contains(duration)).ok_or(None)
         });
         read.unwrap_or(default)
@@ -185,10 +186,10 @@ impl<'t> Section<'_, 't> {
         let show = |value: &T| {
             choices.iter().find(|(_, other)| other == value).map_or(String::new(), |(word, _)| (*word).to_owned())
         };
-        let read = self.value(name, &words.join(", "), Otherwise::Default(default), show, |value| {
-            let word = value.as_str();
-            let is_meant = |other: &str| word.is_some_and(|word| word.eq_ignore_ascii_case(other));
-            choices.iter().find(|(other, _)| is_meant(other)).map(|(_, value)| *value).ok_or(None)
+        let allowed = words.join(", ");
+        let read = self.value(name, &allowed, Otherwise::Default(default), show, |value| {
+            let word = text(value, &allowed)?;
+            choices.iter().find(|(other, _)| word.eq_ignore_ascii_case(other)).map(|(_, value)| *value).ok_or(None)
         });
         read.unwrap_or(default)
     }
@@ -203,7 +204,7 @@ impl<'t> Section<'_, 't> {
         convert: impl FnOnce(&str) -> Result<T, Option<String>>,
     ) -> T {
         let otherwise = Otherwise::Default(default.clone());
-        self.value(name, allowed, otherwise, show, |value| convert(value.as_str().ok_or(None)?)).unwrap_or(default)
+        self.value(name, allowed, otherwise, show, |value| convert(text(value, allowed)?)).unwrap_or(default)
     }
 
     /// A text that may be left out.
@@ -213,7 +214,7 @@ impl<'t> Section<'_, 't> {
         allowed: &str,
         convert: impl FnOnce(&str) -> Result<T, Option<String>>,
     ) -> Option<T> {
-        self.value(name, allowed, Otherwise::Unset, T::to_string, |value| convert(value.as_str().ok_or(None)?))
+        self.value(name, allowed, Otherwise::Unset, T::to_string, |value| convert(text(value, allowed)?))
     }
 
     /// A text that must be given.
@@ -223,7 +224,7 @@ impl<'t> Section<'_, 't> {
         allowed: &str,
         convert: impl FnOnce(&str) -> Result<T, Option<String>>,
     ) -> Option<T> {
-        self.value(name, allowed, Otherwise::Missing, T::to_string, |value| convert(value.as_str().ok_or(None)?))
+        self.value(name, allowed, Otherwise::Missing, T::to_string, |value| convert(text(value, allowed)?))
     }
 
     fn value<T>(
@@ -306,10 +307,30 @@ fn integer(value: &DeValue<'_>) -> Option<u64> {
     u64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
-fn size(value: &DeValue<'_>) -> Result<u64, Option<String>> {
+/// The text of a value. The error says that it must be one: that a value is of another type is not seen when it is printed.
+fn text<'v>(value: &'v DeValue<'_>, allowed: &str) -> Result<&'v str, Option<String>> {
+    value.as_str().ok_or_else(|| Some(of_type("a text, in quotes", allowed)))
+}
+
+/// An error, which says what form the value must have, for what is no number.
+fn check_number(value: &DeValue<'_>, form: &str, allowed: &str) -> Result<(), Option<String>> {
+    match value {
+        DeValue::Integer(_) | DeValue::Float(_) => Ok(()),
+        _ => Err(Some(of_type(form, allowed))),
+    }
+}
+
+fn of_type(form: &str, allowed: &str) -> String {
+    format!("write {form}; allowed is {allowed}")
+}
+
+fn size(value: &DeValue<'_>, allowed: &str) -> Result<u64, Option<String>> {
     match value.as_str() {
         Some(text) => parse_size(text).map_err(|error| Some(error.to_string())),
-        None => integer(value).ok_or(None),
+        None => {
+            check_number(value, "a number, or a text such as \"64MiB\"", allowed)?;
+            integer(value).ok_or(None)
+        }
     }
 }
 
