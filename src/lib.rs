@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+mod help;
 pub mod layout;
 pub mod log;
 mod printable;

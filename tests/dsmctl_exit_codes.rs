@@ -91,6 +91,16 @@ fn a_bad_command_line_is_64_and_help_is_0() {
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{line}");
         assert!(run.stdout.contains("dsmctl"), "{line}");
     }
+    for (help, option) in [
+        ("help", "--help"),
+        ("help read", "read --help"),
+        ("help snapshot", "snapshot --help"),
+        ("help snapshot create", "snapshot create --help"),
+    ] {
+        let (run, same) = (folder.dsmctl(help), folder.dsmctl(option));
+        assert_eq!((run.code, run.stderr.as_str(), run.stdout), (0, "", same.stdout), "{help}");
+    }
+    folder.dsmctl("help nonsense").fails(64, "nonsense");
 }
 
 #[test]

@@ -75,6 +75,9 @@ fn the_program_ends_as_the_man_page_says() {
     let seen = [
         (0, vec!["--help"]),
         (0, vec!["create", "--help"]),
+        (0, vec!["help"]),
+        (0, vec!["help", "create"]),
+        (64, vec!["help", "nonsense"]),
         (64, vec![]),
         (64, vec!["--index", "1", "create"]),
         (69, vec!["create"]),

@@ -29,3 +29,14 @@ fn every_option_stands_in_the_synopsis() {
     let missing: Vec<_> = offered().difference(&synopsis).cloned().collect();
     assert!(missing.is_empty(), "not in the synopsis of dsmd(8): {missing:?}");
 }
+
+#[test]
+fn dsmd_help_is_dsmd_with_the_option() {
+    let run = |word: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dsmd"));
+        let output = command.arg(word).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{word}: {output:?}");
+        output.stdout
+    };
+    assert_eq!(run("help"), run("--help"));
+}

@@ -55,3 +55,33 @@ fn the_packaged_memory_fits_the_shared_memory_of_a_container_and_leaves_a_quarte
     let k = parse(PACKAGED).layout.k();
     assert!(k + dsm::segment::overhead(k) <= (64 << 20) / 4 * 3, "{k}");
 }
+
+/// The text files of a folder.
+fn texts(folder: &str) -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let read = |entry: std::fs::DirEntry| {
+        Some((entry.path().display().to_string(), std::fs::read_to_string(entry.path()).ok()?))
+    };
+    std::fs::read_dir(folder).expect("the folder").flatten().filter_map(read).collect()
+}
+
+#[test]
+fn every_document_that_a_man_page_or_the_packaged_file_names_is_in_that_package() {
+    const INSTALLED: &str = "/usr/share/doc/";
+    let mut named = 0;
+    for (file, text) in texts("man").into_iter().chain(texts("etc")) {
+        for rest in text.split(INSTALLED).skip(1) {
+            let path = rest.split_whitespace().next().unwrap_or_default().trim_end_matches('.');
+            let (package, document) = path.split_once('/').unwrap_or_else(|| panic!("{file} names {path}"));
+            let list = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("packaging/debian/{package}.docs"));
+            let list = std::fs::read_to_string(&list).unwrap_or_else(|error| panic!("{}: {error}", list.display()));
+            let is_in = list.lines().any(|line| line.ends_with(&format!("/{document}")));
+            assert!(is_in, "{file} names {INSTALLED}{path}, which is not in the package");
+            named += 1;
+        }
+    }
+    assert!(named >= 3, "{named} documents are named");
+    // Who writes a client has no need of dsmd on that machine.
+    let of_client = include_str!("../packaging/debian/dsmctl.docs");
+    assert!(of_client.lines().any(|line| line == "docs/protocol.md"), "{of_client}");
+}

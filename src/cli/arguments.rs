@@ -10,6 +10,7 @@ use super::negative;
 use super::number;
 use super::snapshot::Snapshot;
 use super::value::ValueType;
+use crate::help;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use std::ffi::OsString;
@@ -33,7 +34,7 @@ pub(super) struct Arguments {
 impl Arguments {
     /// Parses a command line, which begins with the program's name.
     pub(super) fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        Self::try_parse_from(negative::mark(line))
+        Self::try_parse_from(negative::mark(help::with_option::<Self>(line)))
     }
 }
 

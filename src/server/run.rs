@@ -10,6 +10,7 @@ use super::pulse::Pulse;
 use super::threads::Threads;
 use super::{listener, names, patience, reload, start, supervisor};
 use crate::config::{Config, check_capacity, own_index};
+use crate::help;
 use crate::log::{Destination, Event, OperationLog};
 use crate::segment::{Segment, overhead};
 use crate::sys::listening::{self, Bound};
@@ -32,7 +33,7 @@ const OTHER_DESCRIPTORS: u64 = 48;
 #[must_use]
 pub fn main() -> ExitCode {
     file_size::ignore_signal();
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse_from(help::with_option::<Arguments>(std::env::args_os())) {
         Ok(arguments) => arguments,
         Err(error) => return ExitCode::from(answer_usage("dsmd", &error)),
     };

@@ -5,6 +5,7 @@ use super::super::{AgentError, CreateOptions, Created, create};
 use super::arguments::{Arguments, Command};
 use super::failure::Failure;
 use crate::config::{Config, own_index};
+use crate::help;
 use crate::log::{Destination, Event};
 use crate::sys::{file_size, listening};
 use ::log::LevelFilter;
@@ -26,7 +27,7 @@ const IDLE: Duration = Duration::from_secs(30);
 #[must_use]
 pub fn main() -> ExitCode {
     file_size::ignore_signal();
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse_from(help::with_option::<Arguments>(std::env::args_os())) {
         Ok(arguments) => arguments,
         Err(error) => return ExitCode::from(crate::server::answer_usage("dsm-snapshot", &error)),
     };
