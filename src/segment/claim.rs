@@ -18,8 +18,8 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How long a claim is tried for: whoever tidies up after a dead one holds it for a moment.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a claim is tried for as a rule: a server that tidies up after a dead one holds it for a moment.
+pub const CLAIM_TIME: Duration = Duration::from_secs(1);
 
 /// Why a segment cannot be frozen or cut.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,15 @@ impl Segment {
     /// # Errors
     /// When there is no worker left, and when the operating system does not lock.
     pub fn claim(&self) -> Result<Option<Claim>, SegmentError> {
-        let deadline = Instant::now() + PATIENCE;
+        self.claim_within(CLAIM_TIME)
+    }
+
+    /// The same, tried for as long.
+    ///
+    /// # Errors
+    /// As [`Segment::claim`].
+    pub fn claim_within(&self, time: Duration) -> Result<Option<Claim>, SegmentError> {
+        let deadline = Instant::now() + time;
         while !self.shared.take_claim()? {
             if Instant::now() >= deadline {
                 return Ok(None);

@@ -27,7 +27,7 @@ mod shared;
 mod superblock;
 mod worker;
 
-pub use claim::{Claim, FreezeError, Frozen, Left};
+pub use claim::{CLAIM_TIME, Claim, FreezeError, Frozen, Left};
 pub use cut::{CUT_RUN, Cut, CutGone, CutPages, Page};
 pub use error::SegmentError;
 pub use gate::Shut;

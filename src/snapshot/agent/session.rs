@@ -8,7 +8,7 @@ use super::Agent;
 use super::restore::Part;
 use super::seats::Seat;
 use crate::printable::{self, printable};
-use crate::segment::{Claim, FreezeError, Segment};
+use crate::segment::{CLAIM_TIME, Claim, FreezeError, Segment};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -30,8 +30,9 @@ const FIRST_REQUEST: Duration = Duration::from_secs(5);
 /// of which do not answer, before it asks the first one for anything.
 const IDLE: Duration = Duration::from_secs(120);
 
-/// A master that has to wait for a claim, because the writers have a rest after a freeze, waits for one part of the time
-/// for one message at most: it must have the answer before it takes the agent for silent.
+/// A master that has to wait for a claim, because another one has it, or the writers have a rest after a freeze, waits for
+/// these parts of the time for one message at most: it must have the answer before it takes the agent for silent.
+const CLAIM_SHARE: u32 = 4;
 const REST_SHARE: u32 = 2;
 
 /// Why a session ends before its master ends it.
@@ -166,7 +167,8 @@ impl<'a> Session<'a> {
     pub(super) fn claim(&self) -> Result<Claim, End> {
         let segment = Segment::attach(&self.agent.config.layout, self.agent.index)
             .map_err(|error| End::Refused(Reason::NoSegment, error.to_string()))?;
-        let claim = segment.claim().map_err(End::failed)?;
+        let time = CLAIM_TIME.min(self.connection.timeout() / CLAIM_SHARE);
+        let claim = segment.claim_within(time).map_err(End::failed)?;
         claim.ok_or_else(|| {
             let message = format!(
                 "a snapshot or a restore of server {} is under way: try again later. If it stands still, end the \
