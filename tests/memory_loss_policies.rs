@@ -86,6 +86,31 @@ fn empty_begins_with_zeros_and_a_warning() {
 }
 
 #[test]
+fn the_last_snapshot_of_a_memory_that_was_lost_is_not_thrown_away_for_those_of_its_zeros() {
+    let cluster = Cluster::builder().servers(2).k(K as u64).snapshot("keep = 2").start();
+    cluster.start_agents();
+    let mut random = Random::new("zeros");
+    let bytes = memory(&mut random, 2 * K / PAGE_BYTES);
+    cluster.write_all(&bytes);
+    cluster.snapshot();
+    let last = cluster.snapshot().path().to_owned();
+    lose(&cluster, 1);
+    let runs: Vec<_> = (0..4).map(|_| cluster.create_snapshot(&[])).collect();
+    let name = last.file_name().unwrap().to_str().unwrap();
+    // Two of the zeros, and that one.
+    assert_eq!(cluster.snapshots().len(), 3);
+    assert!(!runs[0].stderr.contains("keep_lost"), "it is one of the newest still");
+    for run in &runs[1..] {
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let told = |line: &str| line.starts_with("WARN") && line.contains(name) && line.contains("keep_lost");
+        assert!(run.stderr.lines().any(told), "{}", run.stderr);
+    }
+    println!("{}", runs[3].stderr);
+    cluster.restore(&last, "").prints();
+    assert!(cluster.read_all() == bytes);
+}
+
+#[test]
 fn wait_refuses_every_request_until_somebody_decides() {
     let cluster = cluster("wait");
     // A memory that never was has also to be accepted.

@@ -11,7 +11,7 @@ use std::path::Path;
 use support::snapshots::{CUT_TIME, PAGE_BYTES, fields, names, write, zstd};
 
 const SECOND: u64 = 1_000_000_000;
-const KEEP: Keep = Keep { newest: 2, daily: 0, weekly: 0 };
+const KEEP: Keep = Keep { newest: 2, daily: 0, weekly: 0, lost: 30 };
 
 /// Writes a snapshot of the second `second` after the usual one; its name.
 fn snapshot(directory: &Path, second: u64, incarnations: &[u64]) -> String {
@@ -56,6 +56,24 @@ fn old_snapshots_go_and_what_is_not_ours_stays() {
     left.extend([good[3].clone(), good[4].clone(), partial, damaged]);
     left.sort();
     assert_eq!(names(path), left);
+}
+
+#[test]
+fn the_last_snapshot_of_a_memory_that_was_lost_outlives_those_of_the_one_after_it() {
+    const DAY: u64 = 24 * 60 * 60;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let of = |seconds: std::ops::Range<u64>, incarnations: &[u64]| -> Vec<String> {
+        seconds.map(|second| snapshot(path, second, incarnations)).collect()
+    };
+    let (before, after) = (of(0..3, &[1, 2]), of(3..7, &[1, 9]));
+    let deleted = apply_retention(path, "test", KEEP, u64::MAX).unwrap();
+    assert_eq!(deleted, [&before[..2], &after[..2]].concat());
+    assert_eq!(names(path), [&before[2..], &after[2..]].concat());
+    // Until its days are over.
+    let later = of(30 * DAY + 2..30 * DAY + 4, &[1, 9]);
+    assert_eq!(apply_retention(path, "test", KEEP, u64::MAX).unwrap(), [&before[2..], &after[2..]].concat());
+    assert_eq!(names(path), later);
 }
 
 #[test]

@@ -45,7 +45,7 @@ const DEFAULT_LOG_SIZE: u64 = 1 << 30;
 /// one site to another; nobody wants a memory that stands still for longer than the most.
 const FREEZE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(10);
 
-/// The most snapshots that are kept by one rule: each is looked at whenever one is added.
+/// The most snapshots that are kept by one rule, each of which is looked at whenever one is added, and the most days.
 const MAX_KEPT: usize = 10_000;
 
 /// The characters of a public key in base64: 32 bytes at least, as Ed25519 has; the most is any key's.
@@ -271,6 +271,7 @@ fn read_snapshot(mut snapshot: Section<'_, '_>, k: u64) -> SnapshotSettings {
         newest: snapshot.integer("keep", 24, 1..=MAX_KEPT),
         daily: snapshot.integer("keep_daily", 0, 0..=MAX_KEPT),
         weekly: snapshot.integer("keep_weekly", 0, 0..=MAX_KEPT),
+        lost: snapshot.integer("keep_lost", 30, 0..=MAX_KEPT),
     };
     let compression = snapshot.compression("compression", Level::LOWEST);
     let copy_area = snapshot.optional_size("copy_area", 0..=MAX_MEMORY).unwrap_or(k);

@@ -3,10 +3,14 @@
 use super::name::{FileName, PARTIAL_SUFFIX};
 use super::partial::{Stale, remove_stale};
 use super::reader::SnapshotFile;
-use super::retention::{Candidate, Keep, Standing, to_delete};
-use super::{Header, ReadError};
+use super::retention::{Candidate, Decision, Keep, Standing, decide};
+use super::{Header, ReadError, ServerInfo};
 use std::io::{Error, ErrorKind};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+
+/// The most files that a message names.
+const NAMED: usize = 5;
 
 /// A file of the directory whose name is that of a snapshot.
 #[derive(Debug)]
@@ -99,13 +103,17 @@ pub fn apply_retention(directory: &Path, system: &str, keep: Keep, newest: u64) 
     let candidates: Vec<Candidate> = list(directory, system)?
         .into_iter()
         .filter_map(|listed| {
-            let time = listed.header.as_ref()?.cut_time();
-            Some(Candidate { name: listed.name, time, standing: listed.standing })
+            let header = listed.header.as_ref()?;
+            let incarnation = |server: &ServerInfo| server.incarnation.map_or(0, NonZeroU64::get);
+            let incarnations = header.servers().iter().map(incarnation).collect();
+            Some(Candidate { time: header.cut_time(), name: listed.name, standing: listed.standing, incarnations })
         })
         .filter(|candidate| candidate.time <= newest)
         .collect();
+    let decision = decide(&candidates, keep);
+    tell_spared(&decision, keep);
     let (mut deleted, mut failed) = (Vec::new(), None);
-    for name in to_delete(&candidates, keep) {
+    for name in decision.deleted {
         let path = directory.join(name);
         match std::fs::remove_file(&path) {
             Ok(()) => deleted.push(name.to_owned()),
@@ -115,6 +123,21 @@ pub fn apply_retention(directory: &Path, system: &str, keep: Keep, newest: u64) 
         }
     }
     failed.map_or(Ok(deleted), Err)
+}
+
+/// Says which files would have gone, so that somebody can see to them before their time is over.
+fn tell_spared(decision: &Decision<'_>, keep: Keep) {
+    let spared = &decision.spared;
+    if spared.is_empty() {
+        return;
+    }
+    let more = if spared.len() > NAMED { format!(" and {} more", spared.len() - NAMED) } else { String::new() };
+    ::log::warn!(
+        "the memory of a server was lost or replaced since {}{more} showed it: kept beyond snapshot.keep until {} days after \
+         its cut, as snapshot.keep_lost says. Restore it, copy it elsewhere, or delete it if it is not needed",
+        spared.iter().take(NAMED).copied().collect::<Vec<_>>().join(", "),
+        keep.lost
+    );
 }
 
 /// Removes what dead processes left of snapshots that they were writing, and returns the names. What a living one writes
