@@ -12,6 +12,8 @@ use dsm::segment::{Left, Mark, Segment, Shut, Start, WORKERS, Worker};
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv6Addr;
 use std::ops::ControlFlow;
+use std::os::unix::process::ExitStatusExt;
+use std::panic::AssertUnwindSafe;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::segment::{Name, attach, image, layout, serve};
@@ -33,7 +35,7 @@ const MARK: Mark = Mark { session: 7, sequence: 42 };
 fn victim(name: &Name, task: &str, point: Point, action: Action) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "victim_process", "--nocapture"])
-        .env("VICTIM", format!("{} {task} {} {}", name.0, point as u8, u8::from(action == Action::Stall)))
+        .env("VICTIM", format!("{} {task} {} {action:?}", name.0, point as u8))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -83,12 +85,21 @@ fn victim_process() {
     if words[1] == "pause" {
         pauses(&mut worker, point);
     }
-    crash::arm(point, if words[3] == "1" { Action::Stall } else { Action::Die });
-    match words[1] {
+    let action =
+        [Action::Die, Action::Stall, Action::Panic].into_iter().find(|of| format!("{of:?}") == words[3]).unwrap();
+    crash::arm(point, action);
+    let task = move || match words[1] {
         "write" | "serve" => worker.write(extent(), &new(), Some(MARK)).unwrap(),
         "add" => drop(worker.atomic(Word::new(8, K).unwrap(), AtomicOperation::Add(1), Some(MARK)).unwrap()),
         "copy" => worker.copy(Extent::new(40 * PAGE, LENGTH, K).unwrap(), extent(), Some(MARK)).unwrap(),
         other => panic!("{other}"),
+    };
+    // As a program that survives its panics: it has given its worker back when it goes to sleep.
+    if std::panic::catch_unwind(AssertUnwindSafe(task)).is_err() {
+        println!("survived");
+        loop {
+            std::thread::park();
+        }
     }
 }
 
@@ -180,6 +191,33 @@ fn a_participant_killed_anywhere_leaves_a_whole_write_or_none() {
     }
     println!("absent {}, whole {}", outcomes[0], outcomes[1]);
     assert!(outcomes.iter().all(|count| *count > 0));
+}
+
+#[test]
+fn a_panic_inside_a_change_ends_the_process_and_leaves_a_whole_write_or_none() {
+    let action = Action::Panic;
+    let assert_aborted = |mut child: Child, point| {
+        let survived =
+            BufReader::new(child.stdout.take().unwrap()).lines().any(|line| line.unwrap().ends_with("survived"));
+        let _ = child.kill();
+        assert!(!survived && child.wait().unwrap().signal() == Some(libc::SIGABRT), "{point:?}: it lives on");
+    };
+    for point in Point::ALL.into_iter().filter(|point| *point != Point::Redone) {
+        let name = Name::new(&format!("panic{}", point as u8));
+        let segment = name.serve(K);
+        assert_aborted(victim(&name, "write", point, action), point);
+        goes_on(&segment, point);
+        let found = &whole(&segment)[100..100 + new().len()];
+        assert!(found == new() || found.iter().all(|byte| *byte == 0), "{point:?}: half a write");
+    }
+    // And a repairer, which holds the byte of the dead.
+    let name = Name::new("panic-repairer");
+    drop(name.serve(K));
+    assert!(!victim(&name, "serve", Point::Committed, Action::Die).wait().unwrap().success());
+    assert_aborted(victim(&name, "write", Point::Redone, action), Point::Redone);
+    let observer = attach(&name.0, K);
+    goes_on(&observer, Point::Redone);
+    assert_eq!(whole(&observer)[100..100 + new().len()], new());
 }
 
 #[test]

@@ -53,17 +53,27 @@ mod armed {
         Stall,
         /// Print "paused" to standard output, then wait for [`resume`].
         Pause,
+        /// Panic, as a logger of the program may that is called there.
+        Panic,
     }
 
     static ARMED: AtomicU8 = AtomicU8::new(0);
     static ACTION: AtomicU8 = AtomicU8::new(0);
+    static PAUSED: AtomicBool = AtomicBool::new(false);
     static RESUMED: AtomicBool = AtomicBool::new(false);
 
     /// From now on, the first thread of this process that reaches `point` does `action`.
     pub fn arm(point: Point, action: Action) {
+        PAUSED.store(false, Ordering::SeqCst);
         RESUMED.store(false, Ordering::SeqCst);
         ACTION.store(action as u8, Ordering::SeqCst);
         ARMED.store(point as u8, Ordering::SeqCst);
+    }
+
+    /// Whether a thread waits for [`resume`].
+    #[must_use]
+    pub fn is_paused() -> bool {
+        PAUSED.load(Ordering::SeqCst)
     }
 
     /// Ends a pause; nothing is armed any more.
@@ -83,11 +93,13 @@ mod armed {
         }
         if action == Action::Pause as u8 {
             println!("paused");
+            PAUSED.store(true, Ordering::SeqCst);
             while !RESUMED.load(Ordering::SeqCst) {
                 std::thread::sleep(Duration::from_millis(1));
             }
             return;
         }
+        assert_ne!(action, Action::Panic as u8, "armed");
         println!("stalled");
         loop {
             std::thread::park();
@@ -98,7 +110,7 @@ mod armed {
 #[cfg(debug_assertions)]
 pub(super) use armed::reached;
 #[cfg(debug_assertions)]
-pub use armed::{Action, arm, resume};
+pub use armed::{Action, arm, is_paused, resume};
 
 #[cfg(not(debug_assertions))]
 #[inline]

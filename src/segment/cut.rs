@@ -16,6 +16,7 @@ use super::geometry::page_size;
 use super::shared::Shared;
 use super::superblock::Field;
 use super::{Segment, SegmentError};
+use crate::sys::cancellation::Uncancelled;
 use nix::sys::uio::pread;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -120,6 +121,7 @@ impl Shared {
 
     #[cold]
     fn save_page(&self, page: usize, number: u32) {
+        let _uncancelled = Uncancelled::begin();
         let word = self.cut_word(page);
         let found = word.load(Ordering::Acquire);
         if found >> 32 == u64::from(number) {

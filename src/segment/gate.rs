@@ -20,6 +20,7 @@
 
 use super::shared::Shared;
 use super::superblock::Field;
+use crate::sys::cancellation::Uncancelled;
 use crate::sys::clock;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
@@ -46,7 +47,7 @@ pub enum Shut {
     #[error("its memory was replaced by that of a snapshot")]
     Replaced,
     /// A process that is alive has held the pages for a second without progress: it was stopped, most likely.
-    #[error("process {pid} holds its pages and does not go on")]
+    #[error("{} holds its pages and makes no progress", match pid { 0 => "an unknown process".into(), pid => format!("process {pid}") })]
     Held {
         /// Its number; zero when it is not known.
         pid: u64,
@@ -174,6 +175,7 @@ impl Shared {
     /// slot.
     #[cold]
     pub(super) fn wait_while_frozen(&self, worker: usize) {
+        let _uncancelled = Uncancelled::begin();
         while let gate @ Gate::Frozen(until) = self.gate() {
             if clock::monotonic() >= until {
                 if self.change_gate(gate, Gate::Open) {

@@ -8,6 +8,7 @@
 use super::gate::Shut;
 use super::geometry::{Geometry, WORKERS};
 use super::shared::Shared;
+use crate::sys::cancellation::Uncancelled;
 use crate::sys::semaphore::Wait;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -35,7 +36,7 @@ fn owned_by(worker: usize) -> u64 {
 }
 
 /// Which worker a word's value names; `None` when the lock is free.
-fn owner(word: u64) -> Option<usize> {
+pub(super) fn owner(word: u64) -> Option<usize> {
     // Values that no worker wrote are possible only if memory was overwritten; they name no worker either.
     usize::try_from(word & !CONTENDED).ok()?.checked_sub(1)
 }
@@ -86,6 +87,7 @@ impl Shared {
 
     #[cold]
     fn lock_contended(&self, lock: usize, worker: usize) -> Result<(), Shut> {
+        let _uncancelled = Uncancelled::begin();
         let word = self.mapping.word(Geometry::lock(lock));
         for _ in 0..SPINS {
             if word.load(Ordering::Relaxed) == 0 && self.try_lock(lock, worker) {
@@ -121,9 +123,16 @@ impl Shared {
                 continue;
             }
             let now = word.load(Ordering::Relaxed);
-            let Some(owner) = owner(now).filter(|_| now & CONTENDED != 0) else { continue };
+            if now & CONTENDED == 0 {
+                continue;
+            }
+            let Some(owner) = owner(now).filter(|owner| *owner < WORKERS && *owner != worker) else {
+                // No worker that has written this thinks that it holds the lock: it names none, or the one that waits here.
+                let _ = word.compare_exchange(now, 0, Ordering::Relaxed, Ordering::Relaxed);
+                continue;
+            };
             self.repair_if_dead(owner);
-            let Some(section) = self.section_of(owner) else { continue };
+            let section = self.section_of(owner);
             if self.is_known_stall(section) || watch.look(section, Instant::now()) {
                 self.remember_stall(section);
                 return Err(Shut::Held { pid: self.pid_of(owner) });
@@ -146,9 +155,9 @@ impl Shared {
         self.semaphores[lock].post_once();
     }
 
-    /// The critical section that a worker is in, if it is in one; `None` when there is no such worker.
-    fn section_of(&self, worker: usize) -> Option<Section> {
-        (worker < WORKERS).then(|| Section { worker, progress: self.progress(worker).load(Ordering::Relaxed) })
+    /// The critical section that a worker is in, if it is in one.
+    fn section_of(&self, worker: usize) -> Section {
+        Section { worker, progress: self.progress(worker).load(Ordering::Relaxed) }
     }
 
     /// Notes that `worker`, a thread of the caller or a dead one, runs. Only one thread does so at a time.

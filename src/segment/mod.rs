@@ -7,6 +7,7 @@
 mod claim;
 mod copy_area;
 pub mod crash;
+mod critical;
 mod cut;
 mod error;
 mod gate;
@@ -17,6 +18,7 @@ mod local;
 mod lock;
 mod names;
 mod open;
+mod orphan;
 mod participant;
 mod pause;
 mod process;
@@ -133,7 +135,10 @@ impl Segment {
             numbers.find(free)
         });
         match found {
-            Some(index) => Ok(Worker::new(Arc::clone(&self.shared), index)),
+            Some(index) => {
+                self.shared.repair_adopted(index);
+                Ok(Worker::new(Arc::clone(&self.shared), index))
+            }
             None => Err(SegmentError::TooManyWorkers { name: self.shared.name.clone() }),
         }
     }

@@ -112,6 +112,7 @@ impl Segment {
             }
             superblock::write_fingerprint(mapping, identity.fingerprint);
             segment.shared.repair_all_dead();
+            segment.shared.repair_all_orphans();
             return Ok(Opened { segment, found: Found::Segment { layout_changed } });
         }
         let gate = if start == Start::ServeOrWait { Gate::Shut(Shut::Waiting) } else { Gate::Open };

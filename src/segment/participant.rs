@@ -5,12 +5,14 @@
 
 use super::SegmentError;
 use super::crash::{self, Point};
+use super::critical::Critical;
 use super::geometry::{FIRST_CLIENT, FIRST_CLIENT_WORKER, FIRST_WORKER_BESIDE, Geometry, PARTICIPANTS, WORKERS};
 use super::intent::{Intent, IntentField};
 use super::process::Process;
 use super::shared::Shared;
 use super::superblock::Field;
 use crate::log::Event;
+use crate::sys::cancellation::Uncancelled;
 use crate::sys::ofd;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -145,11 +147,12 @@ impl Shared {
         usize::try_from(owner).ok()?.checked_sub(1).filter(|index| *index < PARTICIPANTS)
     }
 
-    /// Repairs the participant of `worker` if it is dead.
+    /// Repairs the participant of `worker` if it is dead, and the worker alone if it has none.
     #[cold]
     pub(super) fn repair_if_dead(&self, worker: usize) {
-        if let Some(index) = self.participant_of(worker) {
-            self.repair_participant_if_dead(index);
+        match self.participant_of(worker) {
+            Some(index) => self.repair_participant_if_dead(index),
+            None => self.repair_if_orphaned(worker),
         }
     }
 
@@ -161,7 +164,10 @@ impl Shared {
         let _one_at_a_time = self.repairing.lock().unwrap_or_else(PoisonError::into_inner);
         // Another repairer may have been faster, or a new participant may have the place: then there is nothing to do.
         if matches!(ofd::try_lock(self.file.as_fd(), byte(index)), Ok(true)) {
+            let critical = Critical::begin();
+            let _uncancelled = Uncancelled::begin();
             self.repair(index);
+            critical.end();
             if let Err(error) = ofd::unlock(self.file.as_fd(), byte(index)) {
                 ::log::error!("unlock the byte of participant {index} of {}: {error}", self.name);
             }
@@ -183,21 +189,9 @@ impl Shared {
             if owner.load(Ordering::Acquire) != index as u64 + 1 {
                 continue;
             }
-            if let Some(intent) = Intent::load_committed(self, worker) {
-                match intent {
-                    Ok(intent) => {
-                        self.apply(worker, &intent);
-                        redone += 1;
-                    }
-                    Err(what) => ::log::error!(
-                        "a dead worker of {} left an intent that is not sound ({what}): dropped",
-                        self.name
-                    ),
-                }
-                self.intent_word(worker, IntentField::Kind).store(0, Ordering::Release);
-                crash::reached(Point::Redone);
-            }
-            locks += self.unlock_all_of(worker);
+            let of_worker = self.repair_worker(worker);
+            redone += of_worker.0;
+            locks += of_worker.1;
             owner.store(0, Ordering::Release);
         }
         let process = Process::of(&self.mapping, index);
@@ -216,5 +210,24 @@ impl Shared {
                 "repaired participant {index} ({process}) of {name}, which died: {redone} committed writes redone"
             );
         }
+    }
+    /// Finishes what `worker` had committed, and gives back its locks. Returns how many changes were redone, and how many
+    /// locks there were. The caller owns the worker, or holds the byte of its participant.
+    pub(super) fn repair_worker(&self, worker: usize) -> (u64, usize) {
+        let mut redone = 0;
+        if let Some(intent) = Intent::load_committed(self, worker) {
+            match intent {
+                Ok(intent) => {
+                    self.apply(worker, &intent);
+                    redone = 1;
+                }
+                Err(what) => {
+                    ::log::error!("a dead worker of {} left an intent that is not sound ({what}): dropped", self.name)
+                }
+            }
+            self.intent_word(worker, IntentField::Kind).store(0, Ordering::Release);
+            crash::reached(Point::Redone);
+        }
+        (redone, self.unlock_all_of(worker))
     }
 }

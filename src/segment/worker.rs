@@ -42,10 +42,18 @@ pub struct Worker {
     pub(super) restoring: bool,
 }
 
-/// Locks that are held.
-struct Held {
+/// Locks that are held. Dropping it with any ends the process, see [`super::critical`].
+pub(super) struct Held {
     stripes: u64,
     large_slot: Option<usize>,
+}
+
+impl Held {
+    const NOTHING: Self = Self { stripes: 0, large_slot: None };
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.stripes == 0 && self.large_slot.is_none()
+    }
 }
 
 impl Worker {
@@ -117,7 +125,7 @@ impl Worker {
             }
             std::hint::spin_loop();
         }
-        let held = self.lock(stripes(&pages), None)?;
+        let held = self.lock(stripes(&pages), Held::NOTHING)?;
         self.shared.mapping.copy_out(self.shared.geometry.data + offset, buffer);
         self.unlock(held);
         self.check_read(buffer.len())
@@ -137,10 +145,10 @@ impl Worker {
             return self.write_in_place(extent, data, mark);
         }
         let (offset, _) = self.place(extent);
-        let large_slot = self.large_slot_for(data.len())?;
-        let (source, slot) = self.source(large_slot);
+        let held = self.large_slot_for(data.len())?;
+        let (source, slot) = self.source(held.large_slot);
         self.shared.mapping.copy_in(slot, data);
-        self.write_from_slot(&Intent { source, offset, length: data.len(), mark, result: 0 }, large_slot)
+        self.write_from_slot(&Intent { source, offset, length: data.len(), mark, result: 0 }, held)
     }
 
     /// Receives what has come on `socket`: into `head` until that is full, then into this worker's slot, to the bytes of this
@@ -169,14 +177,15 @@ impl Worker {
     pub(crate) fn write_received(&mut self, extent: Extent, mark: Option<Mark>) -> Result<(), Shut> {
         assert!(extent.length() <= SLOT, "more than the slot");
         let (offset, _) = self.place(extent);
-        self.write_from_slot(&Intent { source: Source::Slot, offset, length: extent.length(), mark, result: 0 }, None)
+        let write = Intent { source: Source::Slot, offset, length: extent.length(), mark, result: 0 };
+        self.write_from_slot(&write, Held::NOTHING)
     }
 
-    /// Carries out the write of what is in a slot.
+    /// Carries out the write of what is in a slot, which is held if it is a large one.
     #[inline]
-    fn write_from_slot(&mut self, write: &Intent, large_slot: Option<usize>) -> Result<(), Shut> {
+    fn write_from_slot(&mut self, write: &Intent, held: Held) -> Result<(), Shut> {
         let pages = pages(write.offset, write.length);
-        let (held, cut) = self.enter(stripes(&pages), large_slot)?;
+        let (held, cut) = self.enter(stripes(&pages), held)?;
         self.count(LocalCounter::Writes, write.length);
         self.shared.save_for_cut(&pages, cut);
         self.carry_out(write);
@@ -189,7 +198,7 @@ impl Worker {
     /// `Shared::apply`, which is not shared with it so that this leaves no trace in other builds.
     fn write_in_place(&mut self, extent: Extent, data: &[u8], mark: Option<Mark>) -> Result<(), Shut> {
         let (offset, pages) = self.place(extent);
-        let (held, cut) = self.enter(stripes(&pages), None)?;
+        let (held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
         self.count(LocalCounter::Writes, data.len());
         self.shared.save_for_cut(&pages, cut);
         let versions = || pages.clone().map(|page| self.shared.page_version(page));
@@ -211,7 +220,7 @@ impl Worker {
     /// [`Shut`]
     pub fn fill(&mut self, extent: Extent, byte: u8, mark: Option<Mark>) -> Result<(), Shut> {
         let (offset, pages) = self.place(extent);
-        let (held, cut) = self.enter(stripes(&pages), None)?;
+        let (held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
         self.count(LocalCounter::Fills, extent.length());
         self.shared.save_for_cut(&pages, cut);
         self.carry_out(&Intent { source: Source::Byte(byte), offset, length: extent.length(), mark, result: 0 });
@@ -226,7 +235,7 @@ impl Worker {
     #[inline]
     pub fn atomic(&mut self, word: Word, operation: AtomicOperation, mark: Option<Mark>) -> Result<u64, Shut> {
         let (offset, pages) = self.place(word.extent());
-        let (held, cut) = self.enter(stripes(&pages), None)?;
+        let (held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
         self.count(LocalCounter::Atomics, 8);
         let mut bytes = [0; 8];
         self.shared.mapping.copy_out(self.shared.geometry.data + offset, &mut bytes);
@@ -255,9 +264,9 @@ impl Worker {
         assert_eq!(from.length(), to.length(), "the two extents");
         let ((from_offset, from_pages), (offset, pages)) = (self.place(from), self.place(to));
         let length = to.length();
-        let large_slot = self.large_slot_for(length)?;
-        let (source, slot) = self.source(large_slot);
-        let (held, cut) = self.enter(stripes(&from_pages) | stripes(&pages), large_slot)?;
+        let held = self.large_slot_for(length)?;
+        let (source, slot) = self.source(held.large_slot);
+        let (held, cut) = self.enter(stripes(&from_pages) | stripes(&pages), held)?;
         self.count(LocalCounter::Copies, length);
         self.shared.mapping.copy_within(self.shared.geometry.data + from_offset, slot, length);
         self.shared.save_for_cut(&pages, cut);
@@ -334,17 +343,16 @@ impl Worker {
 
     /// Takes a large slot when `length` needs one. Large slots come before stripes in the order of locks.
     #[inline]
-    fn large_slot_for(&self, length: usize) -> Result<Option<usize>, Shut> {
+    fn large_slot_for(&self, length: usize) -> Result<Held, Shut> {
         if length <= SLOT {
-            return Ok(None);
+            return Ok(Held::NOTHING);
         }
         let free = (0..LARGE_SLOTS).find(|index| self.shared.try_lock(*index, self.index));
+        let index = free.unwrap_or(self.index % LARGE_SLOTS);
         if free.is_none() {
-            let index = self.index % LARGE_SLOTS;
             self.shared.lock(index, self.index)?;
-            return Ok(Some(index));
         }
-        Ok(free)
+        Ok(Held { stripes: 0, large_slot: Some(index) })
     }
 
     /// Where a payload lands, as a source and as an offset into the mapping.
@@ -356,19 +364,20 @@ impl Worker {
         }
     }
 
-    /// Takes the stripes for a change, once the gate lets it pass. Returns for which cut pages must be saved. After a
-    /// refusal nothing is held.
+    /// Takes the stripes for a change beside the large slot that may be held, once the gate lets it pass. Returns for which
+    /// cut pages must be saved. After a refusal nothing is held.
     #[inline]
-    fn enter(&self, stripes: u64, large_slot: Option<usize>) -> Result<(Held, Option<u32>), Shut> {
+    fn enter(&self, stripes: u64, mut held: Held) -> Result<(Held, Option<u32>), Shut> {
         loop {
-            let held = self.lock(stripes, large_slot)?;
+            held = self.lock(stripes, held)?;
             if self.restoring {
                 return Ok((held, None));
             }
             match self.shared.pass(self.incarnation, self.permission) {
                 Ok(cut) => return Ok((held, cut)),
                 Err(None) => {
-                    self.unlock(Held { large_slot: None, ..held });
+                    self.unlock_stripes(&held);
+                    held.stripes = 0;
                     self.shared.wait_while_frozen(self.index);
                 }
                 Err(Some(shut)) => {
@@ -379,30 +388,36 @@ impl Worker {
         }
     }
 
-    /// Takes the stripes of the mask in ascending order, the order of everybody. After an error nothing is held.
+    /// Takes the stripes of the mask in ascending order, the order of all workers, beside what is held. After an error
+    /// nothing is held.
     #[inline]
-    fn lock(&self, stripes: u64, large_slot: Option<usize>) -> Result<Held, Shut> {
+    fn lock(&self, stripes: u64, mut held: Held) -> Result<Held, Shut> {
         for stripe in bits(stripes) {
-            if let Err(held) = self.shared.lock(LARGE_SLOTS + stripe, self.index) {
-                self.unlock(Held { stripes: stripes & ((1 << stripe) - 1), large_slot });
-                return Err(held);
+            if let Err(shut) = self.shared.lock(LARGE_SLOTS + stripe, self.index) {
+                self.unlock(held);
+                return Err(shut);
             }
+            held.stripes |= 1 << stripe;
         }
         crash::reached(Point::Locked);
-        Ok(Held { stripes, large_slot })
+        Ok(held)
     }
 
     #[inline]
-    // By value: what was given back is not held any more.
-    #[allow(clippy::needless_pass_by_value)]
     fn unlock(&self, held: Held) {
+        self.unlock_stripes(&held);
+        if let Some(index) = held.large_slot {
+            self.shared.unlock(index, self.index);
+        }
+        std::mem::forget(held);
+    }
+
+    #[inline]
+    fn unlock_stripes(&self, held: &Held) {
         crash::reached(Point::Done);
         for stripe in bits(held.stripes) {
             self.shared.unlock(LARGE_SLOTS + stripe, self.index);
             crash::reached(Point::HalfUnlocked);
-        }
-        if let Some(index) = held.large_slot {
-            self.shared.unlock(index, self.index);
         }
     }
 

@@ -315,11 +315,12 @@ impl Conversation {
                      again (dsmctl snapshot restore)"
                 ),
             ),
+            Shut::Held { pid: 0 } => Refusal::new(Code::Busy, format!("server {index}: {shut}")),
             Shut::Held { pid } => Refusal::new(
                 Code::Busy,
                 format!(
-                    "process {pid} on the host of server {index} holds these pages and does not go on: if it was stopped, let it \
-                     go on (kill -CONT {pid}) or end it"
+                    "process {pid} on the host of server {index} holds these pages and makes no progress: if it was stopped, \
+                     continue it (kill -CONT {pid}) or end it"
                 ),
             ),
             // Whoever said hello while there was no memory knew none.

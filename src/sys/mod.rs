@@ -1,6 +1,7 @@
 //! System calls that no crate wraps safely. With `segment/`, the only home of `unsafe`.
 #![allow(unsafe_code)]
 
+pub(crate) mod cancellation;
 pub(crate) mod clock;
 pub(crate) mod descriptors;
 pub(crate) mod file_size;

@@ -6,6 +6,7 @@
 //! ([`super::mapping`]). A child that a process makes in another way, to call
 //! `execve(2)` at once as `posix_spawn(3)` does, keeps them until then: they are all close-on-exec.
 
+use super::cancellation::Uncancelled;
 use nix::errno::Errno;
 use nix::libc;
 use std::mem::ManuallyDrop;
@@ -106,13 +107,16 @@ pub(super) fn without_fork<T>(body: impl FnOnce() -> nix::Result<T>) -> nix::Res
     body()
 }
 
-/// Forks of other threads wait, until dropped.
-struct NoFork;
+/// Forks of other threads wait, until dropped. The thread is not cancelled as long: no fork would ever end.
+struct NoFork {
+    _uncancelled: Uncancelled,
+}
 
 impl NoFork {
     fn begin() -> Self {
+        let _uncancelled = Uncancelled::begin();
         enter();
-        Self
+        Self { _uncancelled }
     }
 }
 
