@@ -116,7 +116,7 @@ impl Segment {
             return Ok(Opened { segment, found: Found::Segment { layout_changed } });
         }
         let gate = if start == Start::ServeOrWait { Gate::Shut(Shut::Waiting) } else { Gate::Open };
-        let segment = make(name, file, geometry, &identity, gate, progress)?;
+        let segment = make(&name, file, geometry, &identity, gate, progress)?;
         Ok(Opened { segment, found })
     }
 
@@ -239,7 +239,7 @@ fn retire(file: &OwnFile, name: &str, identity: &Identity, geometry: &Geometry) 
 
 /// Makes a new segment in an object that holds nothing of value. What fails leaves no name behind.
 fn make(
-    name: String,
+    name: &str,
     file: OwnFile,
     geometry: Geometry,
     identity: &Identity,
@@ -247,14 +247,14 @@ fn make(
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Segment, SegmentError> {
     // Those of a server that was killed, whose objects were removed since: their memory may be needed for these.
-    release_names(&name);
+    release_names(name);
     let free = free_room();
     // Another reference to the open file: the server's byte stays locked until what failed is tidied up.
-    let _locked = file.duplicate().map_err(SegmentError::system("keep", &name))?;
-    let made = begin(&file, &name, identity.k).and_then(|()| {
-        allocate(&file, &name, &geometry, progress)?;
-        superblock::write(&map(&file, &geometry, &name)?, identity, random_incarnation()?);
-        assemble(name.clone(), file, geometry, SERVER, Role::Server)
+    let _locked = file.duplicate().map_err(SegmentError::system("keep", name))?;
+    let made = begin(&file, name, identity.k).and_then(|()| {
+        allocate(&file, name, &geometry, progress)?;
+        superblock::write(&map(&file, &geometry, name)?, identity, random_incarnation()?);
+        assemble(name.to_owned(), file, geometry, SERVER, Role::Server)
     });
     match made {
         Ok(segment) => {
@@ -264,8 +264,8 @@ fn make(
         }
         Err(error) => {
             // The error that matters is the first one, so those of tidying up are dropped.
-            let _ = shm_unlink(name.as_str());
-            names::remove_others(&name);
+            let _ = shm_unlink(name);
+            names::remove_others(name);
             Err(error.of_making(identity.k, overhead(identity.k), free.unwrap_or(0)))
         }
     }
