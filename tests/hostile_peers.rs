@@ -6,14 +6,15 @@
 mod support;
 
 use dsm::layout::MAX_ATOMIC;
-use dsm::protocol::{Extent, Operation};
+use dsm::protocol::{Code, Extent, MAX_HELLO, Opcode, Operation, RequestHeader};
 use std::io::Write;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use support::Cluster;
 use support::service::Service;
 use support::wire::{Wire, encoded};
+use support::{Cluster, wait_for};
+use zerocopy::IntoBytes;
 
 const K: u64 = 4 << 20;
 
@@ -22,6 +23,9 @@ const WATCHDOG_MICROSECONDS: &str = "300000";
 
 /// The longest wait of another peer and of the watchdog. On an idle machine it is a few milliseconds; a hang is longer.
 const LONGEST: Duration = Duration::from_secs(5);
+
+/// Less than `limits.request_timeout`, after which each of them is closed.
+const BEFORE_A_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The longest attack; those that are not refused would take minutes.
 const ATTACK: Duration = Duration::from_secs(60);
@@ -34,7 +38,12 @@ struct Target {
 
 impl Target {
     fn new(limits: &str) -> Self {
-        let cluster = Cluster::builder().k(K).config(&format!("[limits]\nthreads = 2\n{limits}\n")).create();
+        Self::with_threads(2, limits)
+    }
+
+    fn with_threads(threads: usize, limits: &str) -> Self {
+        let limits = format!("[limits]\nthreads = {threads}\n{limits}\n");
+        let cluster = Cluster::builder().k(K).config(&limits).create();
         let service = Service::start(&cluster, WATCHDOG_MICROSECONDS);
         service.hear_until("READY=1");
         Self { cluster, service }
@@ -124,4 +133,132 @@ fn long_copies_inside_the_window_hold_up_neither_another_peer_nor_the_watchdog()
     let target = Target::new("");
     let wires = (0..24).map(|_| target.greeted()).collect();
     target.serves_during("24 peers with 64 copies of 1 MiB each", || flood(wires, &long_copies(64)));
+}
+
+/// A header that says that 1 MiB of data follow.
+fn claim(opcode: Opcode, payload: u32) -> Vec<u8> {
+    let mut header = RequestHeader::new(opcode, u64::from(opcode != Opcode::Hello));
+    header.payload = payload.into();
+    header.as_bytes().to_vec()
+}
+
+/// Another peer writes and reads the longest requests, on ten connections. `Err` says why one was refused.
+fn longest_requests(target: &Target) -> Result<(), String> {
+    let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
+    for round in 0..10 {
+        let mut wire = target.greeted();
+        let data = vec![round; extent.length()];
+        let written = wire.ask(1, Operation::Write(extent, &data));
+        if written.code().is_some() {
+            return Err(format!("write {round}: {}", written.text()));
+        }
+        let read = wire.ask(2, Operation::Read(extent));
+        if read.code().is_some() {
+            return Err(format!("read {round}: {}", read.text()));
+        }
+        assert!(read.payload == data, "round {round}: other bytes came back");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_connection_that_claims_a_long_hello_and_sends_none_takes_no_memory() {
+    let target = Target::new("buffer_memory = \"64MiB\"");
+    let longest = u32::try_from(MAX_HELLO).unwrap();
+    let connect = |_| {
+        let mut wire = Wire::connect(target.cluster.address(0));
+        wire.send(&claim(Opcode::Hello, longest));
+        wire
+    };
+    let wires: Vec<Wire> = (0..300).map(connect).collect();
+    target.serves_during("300 peers that claim the longest hello", || longest_requests(&target).unwrap());
+    drop(wires);
+}
+
+#[test]
+fn what_no_hello_can_be_is_refused_by_its_header() {
+    let target = Target::new("");
+    for (opcode, code) in [(Opcode::Hello, Code::BadFrame), (Opcode::Write, Code::HelloExpected)] {
+        let mut wire = Wire::connect(target.cluster.address(0));
+        wire.send(&claim(opcode, 1 << 20));
+        wire.reply().assert_refused(code, &[]);
+        wire.assert_closed();
+    }
+}
+
+#[test]
+fn a_request_that_claims_data_and_sends_none_takes_no_memory() {
+    let target = Target::new("");
+    let greeted = |_| {
+        let mut wire = target.greeted();
+        wire.send(&claim(Opcode::Write, 1 << 20));
+        wire
+    };
+    let wires: Vec<Wire> = (0..300).map(greeted).collect();
+    target.serves_during("300 peers that claim a write of 1 MiB", || longest_requests(&target).unwrap());
+    drop(wires);
+}
+
+/// While the hostile take what they can, there may be none left for a moment; it is taken back long before any timeout.
+fn gets_what_the_stalled_hold(target: &Target) {
+    let began = Instant::now();
+    wait_for("ten longest requests of another peer", BEFORE_A_TIMEOUT, || longest_requests(target).is_ok());
+    println!("another peer was served after {:?}", began.elapsed());
+}
+
+/// So many peers ask for 64 MiB each, and take nothing.
+fn greedy(target: &Target, peers: usize) -> Vec<Wire> {
+    let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
+    let reads: Vec<u8> = (1..=64).flat_map(|id| encoded(id, Operation::Read(extent))).collect();
+    let mut wires: Vec<Wire> = (0..peers).map(|_| target.greeted()).collect();
+    wires.iter_mut().for_each(|wire| wire.send(&reads));
+    wires
+}
+
+fn says_why(target: Target) {
+    let log = target.service.log();
+    let why = "others needed the memory of its buffers (limits.buffer_memory)";
+    assert!(log.contains(why), "{log}");
+    // The gate lets ten lines through in ten seconds.
+    assert!(log.lines().count() < 60, "{log}");
+}
+
+#[test]
+fn peers_that_take_no_replies_lose_their_buffers_to_those_that_do() {
+    let target = Target::new("");
+    let wires = greedy(&target, 400);
+    let mut healthy = target.greeted();
+    let short = Extent::new(0, 64 << 10, K).unwrap();
+    target.serves_during("400 peers that ask for 64 MiB each and take nothing", || {
+        for id in 1..=2000 {
+            let reply = healthy.ask(id, Operation::Read(short));
+            assert_eq!(reply.code(), None, "read {id} of a healthy peer: {}", reply.text());
+        }
+    });
+    drop(wires);
+}
+
+#[test]
+fn on_threads_of_their_own_peers_that_take_no_replies_lose_their_buffers_too() {
+    let target = Target::with_threads(32, "buffer_memory = \"8MiB\"");
+    let wires = greedy(&target, 16);
+    target.serves_during("16 peers with a thread each that take nothing", || gets_what_the_stalled_hold(&target));
+    drop(wires);
+    says_why(target);
+}
+
+#[test]
+fn peers_that_do_not_end_their_requests_lose_their_buffers_to_those_that_do() {
+    let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
+    let write = encoded(1, Operation::Write(extent, &vec![0xee; extent.length()]));
+    for threads in [2, 32] {
+        let target = Target::with_threads(threads, "buffer_memory = \"8MiB\"");
+        let mut wires: Vec<Wire> = (0..24).map(|_| target.greeted()).collect();
+        // Those that find no memory are refused in the middle.
+        wires.iter_mut().for_each(|wire| drop(wire.try_send(&write[..write.len() - 1])));
+        let name = format!("24 peers that send all but a byte, {threads} threads");
+        target.serves_during(&name, || gets_what_the_stalled_hold(&target));
+        drop(wires);
+        says_why(target);
+    }
 }

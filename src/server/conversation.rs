@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use zerocopy::IntoBytes;
 
+const HELLO_FIRST: &str = "the first request must be hello";
+
 /// A thread that executes requests.
 pub(super) struct Executor {
     pub(super) context: Arc<Context>,
@@ -27,7 +29,7 @@ pub(super) struct Executor {
 
 impl Executor {
     pub(super) fn new(context: &Arc<Context>, worker: Worker) -> Self {
-        let buffer = || Buffer::new(Arc::clone(&context.budget));
+        let buffer = || Buffer::spare(Arc::clone(&context.budget));
         Self { context: Arc::clone(context), worker, spare_input: buffer(), spare_output: buffer() }
     }
 
@@ -102,6 +104,17 @@ impl Conversation {
         self.window_end = 0;
     }
 
+    /// Checks the header of a request that has not come whole, before it takes memory: before hello, only a hello may.
+    pub(super) fn check_begun(&self, header: &RequestHeader) -> Result<(), Refusal> {
+        if self.is_open() {
+            return Ok(());
+        }
+        if header.opcode != Opcode::Hello as u8 {
+            return Err(Refusal::new(Code::HelloExpected, HELLO_FIRST));
+        }
+        HelloRequest::check_length(header.payload.get() as usize)
+    }
+
     /// Executes one request and appends its reply, or its refusal, to `output`.
     #[inline]
     pub(super) fn answer(
@@ -137,7 +150,7 @@ impl Conversation {
     ) -> Result<(), Refusal> {
         let opcode = Opcode::from_number(header.opcode);
         if self.is_open() == (opcode == Some(Opcode::Hello)) {
-            let message = if self.is_open() { "hello came twice" } else { "the first request must be hello" };
+            let message = if self.is_open() { "hello came twice" } else { HELLO_FIRST };
             return Err(Refusal::new(Code::HelloExpected, message));
         }
         let id = header.id.get();

@@ -7,6 +7,7 @@ mod context;
 mod conversation;
 mod detach;
 mod failure;
+mod holders;
 mod limits;
 mod listener;
 mod names;

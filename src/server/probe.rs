@@ -84,7 +84,7 @@ fn ask(executor: &mut Executor, address: SocketAddr, session: [u8; 16]) -> Resul
     let context = Arc::clone(&executor.context);
     let mut conversation = Conversation::new(Arc::clone(&context), address);
     let mut put = |id, operation: Operation<'_>| {
-        let mut output = Buffer::new(Arc::clone(&context.budget));
+        let mut output = Buffer::spare(Arc::clone(&context.budget));
         let (header, payload) = Request { id, operation }.encode();
         conversation.answer(executor, &header, Payload::Held(payload.as_ref()), &mut output);
         let code = split_reply(output.as_slice())?.map_or(0, |(header, _)| header.code.get());

@@ -91,7 +91,7 @@ pub(super) fn start(context: Arc<Context>, address: SocketAddr, pulses: Vec<Arc<
                 (Some(_), Err(_)) if context.is_stopping() => {}
                 // systemd restarts the service if this goes on.
                 (Some(_), Err(error)) => {
-                    ::log::warn!(DSM_SERVER = context.index; "the server does not answer itself: {error}")
+                    ::log::warn!(DSM_SERVER = context.index; "the server does not answer itself: {error}");
                 }
             }
         }

@@ -5,6 +5,7 @@
 use super::cluster::threads_of;
 use super::{Cluster, wait_for};
 use nix::unistd::Pid;
+use std::io::Read;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -62,6 +63,14 @@ impl Service {
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
         nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Kills it, and returns all that it has written to standard error.
+    pub fn log(mut self) -> String {
+        let _ = self.child.kill();
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        log
     }
 
     pub fn ends(&mut self) -> Option<i32> {

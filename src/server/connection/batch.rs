@@ -1,7 +1,7 @@
 //! The requests that have come together: executed one after the other, and answered together.
 
 use super::landing::Landing;
-use super::{Connection, Mode, Phase};
+use super::{Connection, Mode};
 use crate::layout::MAX_ATOMIC;
 use crate::protocol::{HEADER, Opcode, RequestHeader, split_request};
 use crate::server::buffer::{BASE, OutOfMemory};
@@ -58,6 +58,10 @@ impl Connection {
                 _ => (HEADER + length, rest.get(..length).map(Payload::Held)),
             };
             let Some(payload) = payload else {
+                if let Err(refusal) = self.conversation.check_begun(&header) {
+                    self.refuse(executor, &refusal);
+                    return Batch::Done;
+                }
                 self.expect_bytes(executor, frame);
                 return Batch::Done;
             };
@@ -72,7 +76,7 @@ impl Connection {
                 if mode == Mode::Blocking && self.input.is_empty() { Landing::after(&header) } else { Landing::No };
             self.answered += 1;
             if after == After::End {
-                self.phase = Phase::Ending;
+                self.end();
                 return Batch::Done;
             }
         }
@@ -94,10 +98,10 @@ impl Connection {
         AHEAD
     }
 
-    /// Makes room for a frame of which a part may be there, and sees to it that it is whole in time.
+    /// Makes room for more of a frame of which a part may be there, and sees to it that it is whole in time.
     fn expect_bytes(&mut self, executor: &Executor, frame: usize) {
-        let missing = if self.input.is_empty() { BASE } else { frame - self.input.len() };
-        if self.input.reserve(missing).is_err() {
+        let room = if self.input.is_empty() { self.input.reserve(BASE) } else { self.input.expect(frame) };
+        if room.is_err() {
             self.refuse(executor, &busy(OutOfMemory));
             return;
         }
@@ -105,8 +109,9 @@ impl Connection {
             None if !self.input.is_empty() => {
                 self.input_deadline = Some(Instant::now() + executor.context.limits.request_timeout());
             }
-            // A client that sends a byte now and then never lets the receive run into its own time limit.
-            Some(deadline) if Instant::now() >= deadline => self.refuse_as_too_slow(executor),
+            // A client that sends a byte now and then never lets the receive run into its own time limit. Before something is
+            // received, the rest may be there.
+            Some(deadline) if self.has_received && Instant::now() >= deadline => self.refuse_as_too_slow(executor),
             _ => {}
         }
     }

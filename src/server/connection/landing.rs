@@ -56,10 +56,13 @@ fn long_write(header: &RequestHeader) -> Option<usize> {
 impl Connection {
     /// Receives, first the header if it has not come yet, then to these bytes of the slot, then what comes after that request.
     pub(super) fn land(&mut self, executor: &mut Executor, slot: &Range<usize>, flags: MsgFlags) -> nix::Result<usize> {
+        let is_late = self.begin_receive(flags);
         let head = HEADER - self.input.len();
         let (header, rest) = self.input.room().split_at_mut(head);
         let room = head + slot.len() + rest.len();
-        let count = executor.worker.receive(&*self.socket, header, slot, rest, flags)?;
+        let count = executor.worker.receive(&*self.socket, header, slot, rest, flags);
+        self.end_receive(executor, is_late)?;
+        let count = count?;
         let landed = count.saturating_sub(head).min(slot.len());
         self.input.commit(count - landed);
         self.received(count, room);
@@ -81,7 +84,10 @@ impl Connection {
     /// The connection gets another thread: what has come goes with it.
     pub(in crate::server) fn leave(&mut self, executor: &Executor) {
         let landed = if let Landing::Begun(missing) = &self.landing { missing.start } else { 0 };
-        self.take_back(executor, landed);
+        // Else its buffers are empty, and the other thread finds it closed.
+        if self.regain(executor).is_ok() {
+            self.take_back(executor, landed);
+        }
     }
 
     /// Moves what has landed to where it belongs in the input, behind the header.

@@ -2,6 +2,7 @@
 //! block, and a thread that many connections share, whose calls do not.
 
 mod batch;
+mod holding;
 mod landing;
 mod polling;
 mod receive;
@@ -9,10 +10,13 @@ mod receive;
 use super::buffer::Buffer;
 use super::context::{Context, Place};
 use super::conversation::{Conversation, Executor, refuse, superseded};
+use super::holders::is_ready;
 use crate::protocol::{Code, Opcode, Refusal, RequestHeader, split_request};
 use batch::Batch;
+use holding::Holding;
 use landing::Landing;
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, send};
 use polling::Polling;
 use std::net::{SocketAddr, TcpStream};
@@ -89,9 +93,12 @@ pub(super) struct Connection {
     input_deadline: Option<Instant>,
     /// When it must have taken what is sent to it.
     output_deadline: Option<Instant>,
+    holding: Holding,
     polling: Polling,
     /// The last receive took all that had come.
     drained: bool,
+    /// Something has come in this turn.
+    has_received: bool,
     /// Requests answered in `output`, and since when the oldest of them is known.
     answered: u64,
     batch_began: Instant,
@@ -115,17 +122,21 @@ impl Connection {
     }
 
     fn with(context: &Arc<Context>, socket: Arc<TcpStream>, peer: SocketAddr, place: Option<Place>) -> Self {
+        let address = peer.ip().to_canonical();
+        let buffer = || Buffer::new(Arc::clone(&context.budget), address);
         Self {
             conversation: Conversation::new(Arc::clone(context), peer),
             socket,
-            input: Buffer::new(Arc::clone(&context.budget)),
+            input: buffer(),
             landing: Landing::default(),
-            output: Buffer::new(Arc::clone(&context.budget)),
+            output: buffer(),
             phase: Phase::Open,
             input_deadline: None,
             output_deadline: None,
+            holding: Holding::new(&context.budget, address),
             polling: Polling::default(),
             drained: false,
+            has_received: false,
             answered: 0,
             batch_began: Instant::now(),
             place,
@@ -144,11 +155,16 @@ impl Connection {
 
     /// Serves the client until it has to wait, or the turn is over.
     pub(super) fn drive(&mut self, executor: &mut Executor, mode: Mode) -> Next {
+        if self.regain(executor).is_err() {
+            return Next::Close;
+        }
+        self.has_received = false;
         self.input.borrow(&mut executor.spare_input);
         self.output.borrow(&mut executor.spare_output);
         let next = self.serve(executor, mode);
         self.input.give_back(&mut executor.spare_input);
         self.output.give_back(&mut executor.spare_output);
+        self.hold(next);
         next
     }
 
@@ -173,8 +189,9 @@ impl Connection {
                 Batch::Full => continue,
                 Batch::Frozen => return Next::Thaw,
             }
-            // A receive that left room took all there was; epoll tells when there is more, and saves a call.
-            if mode == Mode::Shared && std::mem::take(&mut self.drained) || is_over() {
+            // A receive that left room took all there was; epoll tells when there is more, and saves a call. At least one is made:
+            // a turn in which nothing but room is made for it would be followed by another such turn.
+            if mode == Mode::Shared && std::mem::take(&mut self.drained) || self.has_received && is_over() {
                 self.shrink_if_idle();
                 return Next::Read;
             }
@@ -200,21 +217,30 @@ impl Connection {
     /// drive it again or to close it.
     pub(super) fn expire(&mut self, executor: &Executor, now: Instant) -> Option<Next> {
         let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
-        if passed(self.output_deadline) && self.expect_output_taken(executor).is_err() {
+        // Where the client has done its part, its thread has yet to come round to it, and looks at the deadline again.
+        let is_untaken = passed(self.output_deadline)
+            && (self.phase == Phase::Discarding || !is_ready(&self.socket, PollFlags::POLLOUT));
+        let is_late =
+            self.phase == Phase::Open && passed(self.input_deadline) && !is_ready(&self.socket, PollFlags::POLLIN);
+        if is_untaken && self.expect_output_taken(executor).is_err() {
             return Some(Next::Close);
         }
-        if self.phase == Phase::Open && passed(self.input_deadline) {
-            self.refuse_as_too_slow(executor);
-            return Some(Next::Again);
-        }
-        // A client that lost its connection without a word comes back on another, and leaves this one to nobody.
-        if self.phase == Phase::Open && self.conversation.is_superseded() {
-            self.refuse(executor, &superseded());
+        // A client that lost its connection without a word comes back on another, and leaves this one behind.
+        let is_superseded = self.phase == Phase::Open && self.conversation.is_superseded();
+        if is_late || is_superseded {
+            if self.regain(executor).is_err() {
+                return Some(Next::Close);
+            }
+            if is_late {
+                self.refuse_as_too_slow(executor);
+            } else {
+                self.refuse(executor, &superseded());
+            }
             return Some(Next::Again);
         }
         // The budget may have become short since the connection fell silent.
-        self.shrink_if_idle();
-        None
+        let next = if self.output.is_empty() { Next::Read } else { Next::Write };
+        self.fit(executor, next).is_err().then_some(Next::Close)
     }
 
     fn refuse_as_too_slow(&mut self, executor: &Executor) {
@@ -251,18 +277,26 @@ impl Connection {
             _ => RequestHeader::new(Opcode::Hello, 0),
         };
         refuse(&mut self.output, &header, refusal);
-        self.phase = Phase::Ending;
+        self.end();
         self.output_deadline = Some(Instant::now() + LINGER);
+    }
+
+    /// No more requests are read: those that have come need no memory any more.
+    fn end(&mut self) {
+        self.phase = Phase::Ending;
+        self.input.clear();
+        self.landing = Landing::No;
     }
 
     /// Sends all replies. `Err` says what to wait for when not all could be sent.
     fn flush(&mut self, executor: &Executor, mode: Mode) -> Result<(), Next> {
         while !self.output.is_empty() {
-            match send(self.socket.as_raw_fd(), self.output.as_slice(), mode.flags()) {
+            match self.send(executor, mode)? {
                 Ok(sent) if sent == self.output.len() => self.output.consume(sent),
                 // A blocking send returns what went out within a tick: a slow reader must not keep this loop for ever.
                 Ok(sent) => {
                     self.output.consume(sent);
+                    self.holding.moved(sent);
                     self.expect_output_taken(executor)?;
                 }
                 Err(Errno::EINTR) => {}
@@ -279,6 +313,20 @@ impl Connection {
             self.output_deadline = None;
         }
         Ok(())
+    }
+
+    /// Sends what it can. While a client is waited for that is late already, its buffers may go to others.
+    #[inline]
+    fn send(&mut self, executor: &Executor, mode: Mode) -> Result<nix::Result<usize>, Next> {
+        let is_late = mode == Mode::Blocking && self.output_deadline.is_some();
+        if is_late {
+            self.wait(PollFlags::POLLOUT);
+        }
+        let sent = send(self.socket.as_raw_fd(), self.output.as_slice(), mode.flags());
+        if is_late {
+            self.regain(executor)?;
+        }
+        Ok(sent)
     }
 
     /// The client has not taken all that was sent to it: it has until the deadline, which begins now if none runs.

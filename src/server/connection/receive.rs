@@ -3,6 +3,7 @@
 use super::{Connection, LINGER, Mode, Next, Phase, TURNS, polling};
 use crate::server::conversation::Executor;
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, recv};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
@@ -42,17 +43,38 @@ impl Connection {
         if let Some(slot) = self.landing.room() {
             return self.land(executor, &slot, flags);
         }
+        let is_late = self.begin_receive(flags);
         let room = self.input.room();
         let size = room.len();
-        let count = recv(self.socket.as_raw_fd(), room, flags)?;
+        let count = recv(self.socket.as_raw_fd(), room, flags);
+        self.end_receive(executor, is_late)?;
+        let count = count?;
         self.input.commit(count);
         self.received(count, size);
         Ok(count)
     }
 
+    /// A receive that may wait begins. While a client is waited for that is late already, its buffers may go to others.
+    #[inline]
+    pub(super) fn begin_receive(&mut self, flags: MsgFlags) -> bool {
+        let is_late = !flags.contains(MsgFlags::MSG_DONTWAIT) && self.holding.is_late();
+        if is_late {
+            self.wait(PollFlags::POLLIN);
+        }
+        is_late
+    }
+
+    /// It has ended. An error when the buffers were lost.
+    #[inline]
+    pub(super) fn end_receive(&mut self, executor: &Executor, is_late: bool) -> nix::Result<()> {
+        if is_late && self.regain(executor).is_err() { Err(Errno::ECONNRESET) } else { Ok(()) }
+    }
+
     /// So much was received, into so much room.
     pub(super) fn received(&mut self, count: usize, room: usize) {
         self.drained = count < room;
+        self.has_received = true;
+        self.holding.moved(count);
         if !self.drained {
             self.input.widen();
         }

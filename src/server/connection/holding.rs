@@ -1,0 +1,124 @@
+//! What a connection keeps of the buffer memory while its peer is waited for, and may lose.
+
+use super::{Connection, Next};
+use crate::server::buffer::Budget;
+use crate::server::conversation::Executor;
+use crate::server::holders::{Holder, PROGRESS, STALLED};
+use nix::poll::PollFlags;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// See the module.
+pub(super) struct Holding {
+    budget: Arc<Budget>,
+    /// Names the connection to the budget.
+    number: u64,
+    peer: IpAddr,
+    /// The budget knows of it, and may give its memory to others.
+    is_known: bool,
+    /// It has kept memory from one wait for the peer to the next since.
+    since: Option<Instant>,
+    /// Bytes that have come or gone since then.
+    moved: usize,
+}
+
+impl Holding {
+    pub(super) fn new(budget: &Arc<Budget>, peer: IpAddr) -> Self {
+        Self { budget: Arc::clone(budget), number: budget.number(), peer, is_known: false, since: None, moved: 0 }
+    }
+
+    /// The peer has sent or taken so much.
+    #[inline]
+    pub(super) fn moved(&mut self, bytes: usize) {
+        self.moved += bytes;
+    }
+
+    /// Whether the peer has been waited for so long that it should not keep its memory through another wait.
+    #[inline]
+    pub(super) fn is_late(&self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() >= STALLED)
+    }
+}
+
+impl Connection {
+    /// The thread turns to others until what is `next` happens: what the buffers keep may go to others too. Nothing is done
+    /// with the buffers before [`Connection::regain`].
+    #[inline]
+    pub(super) fn hold(&mut self, next: Next) {
+        // It is not the peer that is waited for if there is work, or the memory is frozen.
+        if self.input.budgeted() + self.output.budgeted() == 0 || !matches!(next, Next::Read | Next::Write) {
+            self.holding.since = None;
+        }
+        if self.input.budgeted() + self.output.budgeted() > 0 {
+            self.input.fit();
+            self.output.fit();
+            self.wait(if next == Next::Write { PollFlags::POLLOUT } else { PollFlags::POLLIN });
+        }
+    }
+
+    /// As [`Connection::hold`], with the buffers as they are: the thread itself waits for the peer.
+    pub(super) fn wait(&mut self, awaits: PollFlags) {
+        let holding = &mut self.holding;
+        let now = Instant::now();
+        if holding.moved >= PROGRESS {
+            holding.since = None;
+        }
+        if holding.since.is_none() {
+            holding.moved = 0;
+        }
+        let since = *holding.since.get_or_insert(now);
+        let bytes = (self.input.budgeted() + self.output.budgeted()) as u64;
+        if bytes > 0 {
+            let holder = Holder { bytes, peer: holding.peer, since, awaits, socket: Arc::clone(&self.socket) };
+            holding.budget.hold(holding.number, holder);
+            holding.is_known = true;
+        }
+    }
+
+    /// The buffers are needed again. `Err` when they were lost: then the connection is to be closed.
+    #[inline]
+    pub(super) fn regain(&mut self, executor: &Executor) -> Result<(), Next> {
+        if !self.holding.is_known || self.regain_grown() {
+            return Ok(());
+        }
+        if executor.context.log_gate.opens() {
+            let (peer, since) = (self.conversation.peer(), self.holding.since);
+            ::log::info!(
+                DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer;
+                "closed {peer}: it has not taken its replies, or not sent the rest of a request, for {} ms, and others needed \
+                 the memory of its buffers (limits.buffer_memory)",
+                since.map_or(0, |since| since.elapsed().as_millis())
+            );
+        }
+        Err(Next::Close)
+    }
+
+    /// Whether the buffers are still there; else they are empty now.
+    fn regain_grown(&mut self) -> bool {
+        self.holding.is_known = false;
+        let is_there = self.holding.budget.release(self.holding.number);
+        if !is_there {
+            self.input.forfeit();
+            self.output.forfeit();
+        }
+        is_there
+    }
+
+    /// To be called now and then while the thread waits for `next`: the budget may have become short since.
+    pub(super) fn fit(&mut self, executor: &Executor, next: Next) -> Result<(), Next> {
+        if self.holding.is_known && self.holding.budget.is_short() {
+            self.regain(executor)?;
+            self.hold(next);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.holding.is_known {
+            self.regain_grown();
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Connections that hold buffer memory while the server waits for their peers: for the rest of a request, or until replies are
+//! taken. When memory is short, the one that has waited for longest without progress loses its memory, and is closed.
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::collections::HashMap;
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Without progress for so long, a holder is stalled: its memory may go to others. Long for a peer in the same network, which
+/// takes 1 MiB in some milliseconds, and short for those that need the memory.
+pub(super) const STALLED: Duration = Duration::from_millis(250);
+
+/// Bytes sent or received that are progress. Fewer are none: a peer that takes its replies byte by byte is stalled.
+pub(super) const PROGRESS: usize = 64 << 10;
+
+/// A connection that holds memory.
+pub(super) struct Holder {
+    /// Bytes of the budget.
+    pub(super) bytes: u64,
+    pub(super) peer: IpAddr,
+    /// When the wait began, or there was progress last.
+    pub(super) since: Instant,
+    /// What its thread waits for: bytes from the peer, or room for bytes to it.
+    pub(super) awaits: PollFlags,
+    pub(super) socket: Arc<TcpStream>,
+}
+
+/// Whether the peer has done its part, and only the thread has not come round to it: a server with much to do must not take
+/// its own delay for that of its peers.
+pub(super) fn is_ready(socket: &TcpStream, awaits: PollFlags) -> bool {
+    let mut wait = [PollFd::new(socket.as_fd(), awaits)];
+    poll(&mut wait, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+}
+
+/// All of them, by numbers that the budget gave to connections.
+#[derive(Default)]
+pub(super) struct Holders {
+    by_number: HashMap<u64, Holder>,
+    /// The sums of the addresses that hold any.
+    by_peer: HashMap<IpAddr, u64>,
+}
+
+impl Holders {
+    /// The connection of this number, which holds nothing so far, waits.
+    pub(super) fn insert(&mut self, number: u64, holder: Holder) {
+        *self.by_peer.entry(holder.peer).or_default() += holder.bytes;
+        self.by_number.insert(number, holder);
+    }
+
+    /// It is served again, or ends. `None` when it has lost its memory.
+    pub(super) fn remove(&mut self, number: u64) -> Option<Holder> {
+        let holder = self.by_number.remove(&number)?;
+        if let Some(sum) = self.by_peer.get_mut(&holder.peer) {
+            *sum -= holder.bytes;
+            if *sum == 0 {
+                self.by_peer.remove(&holder.peer);
+            }
+        }
+        Some(holder)
+    }
+
+    /// Bytes that connections of this address hold together.
+    pub(super) fn of_peer(&self, peer: IpAddr) -> u64 {
+        self.by_peer.get(&peer).copied().unwrap_or(0)
+    }
+
+    /// Takes the memory of the one that has been stalled for longest, among those of one address or among all, and has its
+    /// thread find its connection closed. Returns the bytes; `None` when none is stalled.
+    pub(super) fn evict(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<u64> {
+        loop {
+            let stalled = |holder: &Holder| {
+                peer.is_none_or(|peer| holder.peer == peer) && now.saturating_duration_since(holder.since) >= STALLED
+            };
+            let stalled = self.by_number.iter_mut().filter(|(_, holder)| stalled(holder));
+            let (&number, holder) = stalled.min_by_key(|(_, holder)| holder.since)?;
+            if is_ready(&holder.socket, holder.awaits) {
+                // So that it is looked at once.
+                holder.since = now;
+                continue;
+            }
+            let holder = self.remove(number)?;
+            // Gone already: then its thread knows.
+            let _ = holder.socket.shutdown(Shutdown::Both);
+            return Some(holder.bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    #[test]
+    fn the_longest_stalled_of_an_address_or_of_all_loses_its_memory_and_one_with_progress_does_not() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut peers = Vec::new();
+        let mut socket = || {
+            peers.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+            Arc::new(listener.accept().unwrap().0)
+        };
+        let now = Instant::now();
+        let (one, other) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let mut holders = Holders::default();
+        let mut hold = |number, bytes, peer, age: Duration| {
+            let since = now.checked_sub(age).unwrap();
+            holders.insert(number, Holder { bytes, peer, since, awaits: PollFlags::POLLIN, socket: socket() });
+        };
+        hold(1, 10, one, STALLED * 2);
+        hold(2, 20, one, STALLED);
+        hold(3, 30, other, STALLED * 4);
+        hold(4, 40, other, STALLED / 2);
+        hold(5, 50, one, STALLED * 8);
+        assert_eq!((holders.of_peer(one), holders.of_peer(other)), (80, 70));
+        peers[4].write_all(b"the rest").unwrap();
+        assert_eq!(holders.evict(Some(one), now), Some(10));
+        assert_eq!(holders.evict(None, now), Some(30));
+        assert_eq!(holders.evict(None, now), Some(20));
+        assert_eq!(holders.evict(None, now), None, "one has only begun to wait, and to the other something has come");
+        assert!(holders.remove(3).is_none(), "it has lost its memory");
+        assert_eq!(peers[2].read(&mut [0; 1]).unwrap(), 0, "its connection is closed");
+        assert_eq!([4, 5].map(|number| holders.remove(number).map(|holder| holder.bytes)), [Some(40), Some(50)]);
+        assert_eq!((holders.of_peer(one), holders.of_peer(other)), (0, 0));
+    }
+}
