@@ -1,5 +1,5 @@
 //! Packets that are lost, as when many clients come at once, are no server that is down: clients try again until their
-//! deadline. Each case has a network of its own, whose queues of connections are short. That takes root.
+//! deadline. Each case has a network namespace, in which queues of connections are short. That takes root.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]

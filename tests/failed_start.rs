@@ -87,7 +87,7 @@ fn an_index_outside_the_map_is_a_mistake_of_the_command_line() {
 
 #[test]
 fn a_dsmd_that_is_killed_while_it_starts_leaves_no_name_but_those_that_are_documented() {
-    // A /dev/shm of its own: any program may make semaphores in the machine's.
+    // In a /dev/shm that no other program has: any program may make semaphores in the machine's.
     if !namespace::entered("a_dsmd_that_is_killed_while_it_starts_leaves_no_name_but_those_that_are_documented") {
         return;
     }

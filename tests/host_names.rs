@@ -1,5 +1,5 @@
 //! A server whose address is a host name is reached by every address of that name, or says which of them lead nowhere.
-//! Each case has an /etc/hosts of its own. That takes root.
+//! Each case puts another file in the place of /etc/hosts. That takes root.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]

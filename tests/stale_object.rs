@@ -10,7 +10,7 @@ use dsm::Client;
 
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::path::PathBuf;
-use support::stranger::{self, STRANGER};
+use support::other_user::{self, OTHER_USER};
 use support::{Cluster, client};
 
 const K: u64 = 1 << 20;
@@ -155,7 +155,7 @@ fn assert_unavailable(cluster: &Cluster, mut command: std::process::Command, pat
 
 #[test]
 fn a_name_that_another_user_has_is_refused_naming_the_file_its_owner_and_the_way_out() {
-    if !stranger::is_possible() {
+    if !other_user::is_possible() {
         return;
     }
     let cluster = Cluster::builder().k(K).create();
@@ -164,9 +164,9 @@ fn a_name_that_another_user_has_is_refused_naming_the_file_its_owner_and_the_way
         std::fs::write(&path, [0; 32]).unwrap();
         for mode in [0o600, 0o666] {
             std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-            let (_folder, command) = stranger::command(env!("CARGO_BIN_EXE_dsmd"), &cluster, "--clear-groups");
+            let (_folder, command) = other_user::command(env!("CARGO_BIN_EXE_dsmd"), &cluster, "--clear-groups");
             let way_out = format!("{}", path.display());
-            let words = ["user root (uid 0)", &format!("uid {STRANGER}"), "rm ", &way_out];
+            let words = ["user root (uid 0)", &format!("uid {OTHER_USER}"), "rm ", &way_out];
             assert_unavailable(&cluster, command, &path, &words);
         }
         std::fs::remove_file(&path).unwrap();
@@ -196,19 +196,19 @@ fn what_is_no_file_is_refused_saying_what_it_is_and_left_alone() {
 
 #[test]
 fn a_semaphore_that_another_user_has_laid_beside_a_segment_is_not_used() {
-    if !stranger::is_possible() {
+    if !other_user::is_possible() {
         return;
     }
     let cluster = used();
     let path = PathBuf::from("/dev/shm").join(&names(&cluster)[2]);
     // Opened, it could be cut short by its owner at any time: a SIGBUS for dsmd.
-    chown(&path, Some(STRANGER), None).unwrap();
+    chown(&path, Some(OTHER_USER), None).unwrap();
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
     cluster.spawn_server(0);
     let status = cluster.wait(0);
     let said = cluster.stderr(0);
     assert_eq!(status.code(), Some(UNAVAILABLE), "{said}");
-    assert!(said.contains(path.to_str().unwrap()) && said.contains(&format!("uid {STRANGER}")), "{said}");
+    assert!(said.contains(path.to_str().unwrap()) && said.contains(&format!("uid {OTHER_USER}")), "{said}");
     std::fs::remove_file(&path).unwrap();
     cluster.start_server(0);
     assert_eq!(client(&cluster).read(0, 21).unwrap(), b"what was there before");

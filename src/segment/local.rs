@@ -93,7 +93,7 @@ pub fn generation() -> u64 {
     own_file::generation()
 }
 
-/// Looks at who made an object, before it is mapped and anybody hears of a new participant: any user may make files in
+/// Looks at who made an object, before it is mapped and others hear of a new participant: any user may make files in
 /// /dev/shm, under any name, and could have laid out this one to read what this process writes, or to shorten it, which
 /// would be a SIGBUS here.
 ///
@@ -105,14 +105,14 @@ pub(super) fn check_maker(file: BorrowedFd<'_>, name: &str, role: Role) -> Resul
     let is_enough = match role {
         Role::Client { .. } => is_trusted,
         // In the user namespace of its unit an agent cannot tell one user from another. But what it may open there, though
-        // everybody may not, is of its own groups.
+        // everybody may not, belongs to one of its groups.
         Role::Server | Role::Beside => is_trusted || status.st_mode & OTHERS == 0,
     };
     if is_enough { Ok(()) } else { Err(names::not_ours(names::path(name), status.st_uid)) }
 }
 
-/// Looks whether an object is served and open to clients, before anybody hears of a new participant. What changes meanwhile
-/// is found by the looks that follow.
+/// Looks whether an object is served and open to clients, before others hear of a new participant. What changes after
+/// that is found by the looks that follow.
 pub(super) fn check_door(file: BorrowedFd<'_>, name: &str, permission: u64) -> Result<(), SegmentError> {
     let failed = || SegmentError::system("look at", name);
     let mut word = [0; 8];

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// What the kernel shows in place of a user that a user namespace does not have, see `user_namespaces(7)`.
 const OVERFLOW_USER: u32 = 65534;
 
-/// Users in the first user namespace, in which every user has a name of its own: the third number of its map.
+/// Users in the first user namespace, in which each user has another number: the third number of its map.
 const ALL_USERS: &str = "4294967295";
 
 /// The mode of everything here: for the owner and its group.

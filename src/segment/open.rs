@@ -170,7 +170,7 @@ fn open_as_server(name: &str) -> Result<OwnFile, SegmentError> {
     for _ in 0..8 {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC;
         let file = OwnFile::open(|| shm_open(name, flags, names::MODE)).map_err(names::failed("open", &path))?;
-        // Before it is locked: whose byte a stranger's file has locked does not matter.
+        // Before it is locked: who has locked a byte of another user's file does not matter.
         check_own(file.as_fd(), &path)?;
         let claimed = participant::claim_server(file.as_fd()).map_err(SegmentError::lock(name));
         if !claimed.inspect_err(|_| remove_if_empty(&file, name))? {
@@ -191,8 +191,8 @@ fn remove_if_empty(file: &OwnFile, name: &str) {
     }
 }
 
-/// Refuses what is no object of this user: anybody may make files in /dev/shm, and what a stranger has laid out is not to be
-/// trusted with the memory.
+/// Refuses what is no object of this user: any user may make files in /dev/shm, and what another one has laid out is not to
+/// be trusted with the memory.
 fn check_own(file: BorrowedFd<'_>, path: &Path) -> Result<(), SegmentError> {
     let status = fstat(file).map_err(SegmentError::system("look at", &path.to_string_lossy()))?;
     names::check_kind(&status, path)?;
@@ -347,7 +347,7 @@ fn open_copy_area(name: &str, owner: u32, create: bool) -> Result<OwnFile, Segme
         .map_err(names::failed("open the copy area", &path))?;
     let status = fstat(&file).map_err(SegmentError::system("look at", &name))?;
     names::check_kind(&status, &path)?;
-    // What a stranger has laid out would be told every page that is overwritten during a snapshot.
+    // What another user has laid out would be told every page that is overwritten during a snapshot.
     if status.st_uid != owner {
         return Err(names::not_ours(path, status.st_uid));
     }

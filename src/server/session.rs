@@ -289,7 +289,7 @@ mod tests {
 
     const DAY: u64 = 24 * 3600 * 1_000_000_000;
 
-    /// The clock of the tests that set it; each has a thread of its own.
+    /// The clock of the tests that set it; each runs in another thread.
     fn wall() -> u64 {
         WALL.get()
     }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 /// Connections that may wait to be accepted; the kernel takes less if net.core.somaxconn says so.
 const BACKLOG: i32 = 4096;
 
-/// Sockets that have an address; nobody can connect to them yet.
+/// Sockets that have an address; no client can connect to them yet.
 pub(crate) struct Bound {
     sockets: Vec<OwnedFd>,
     /// Where they are.
@@ -101,7 +101,7 @@ impl Listeners {
         self.addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" and ")
     }
 
-    /// What poll(2) is to be asked: whether somebody waits.
+    /// What poll(2) is to be asked: whether a client waits.
     pub(crate) fn awaited(&self) -> impl Iterator<Item = PollFd<'_>> {
         self.sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
     }

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod dsmctl;
 pub mod messages;
 pub mod namespace;
+pub mod other_user;
 pub mod process;
 pub mod program;
 pub mod random;
@@ -19,7 +20,6 @@ pub mod segment;
 pub mod service;
 pub mod skip;
 pub mod snapshots;
-pub mod stranger;
 pub mod wire;
 
 pub use clients::client_of;

@@ -1,5 +1,4 @@
-//! Tests that mount file systems, each in a mount namespace of its own; some have a network of their own, too. That takes
-//! root.
+//! Tests that mount file systems, each in a mount namespace; some are in a network namespace, too. That takes root.
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
@@ -33,7 +32,7 @@ pub fn entered(test: &str) -> bool {
     entered_with(&["--mount"], test)
 }
 
-/// The same with a network that has nothing but a loopback interface, and settings of its own.
+/// The same with a network that has nothing but a loopback interface.
 #[track_caller]
 pub fn entered_with_network(test: &str) -> bool {
     let entered = entered_with(&["--mount", "--net"], test);

@@ -1,4 +1,4 @@
-//! A user who has nothing here. It takes root to be one.
+//! Programs of a user who has nothing here. That takes root.
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// The user, and the group of the same number.
-pub const STRANGER: u32 = 65533;
+pub const OTHER_USER: u32 = 65533;
 
 /// Whether other users can be tried here. If not, that is printed.
 pub fn is_possible() -> bool {
@@ -19,8 +19,8 @@ pub fn is_possible() -> bool {
     is_root
 }
 
-/// The command line of `program` as the stranger, with these arguments of setpriv(1) for the groups. It has the cluster's
-/// mcomp.cfg; a copy of it and of the program are in the folder, for those of a test are its user's only.
+/// The command line of `program` as the other user, with these arguments of setpriv(1) for the groups. It has the cluster's
+/// mcomp.cfg; a copy of it and of the program are in the folder, for those of a test are for its user only.
 pub fn command(program: &str, cluster: &Cluster, groups: &str) -> (tempfile::TempDir, Command) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
@@ -30,7 +30,7 @@ pub fn command(program: &str, cluster: &Cluster, groups: &str) -> (tempfile::Tem
     std::fs::copy(cluster.config_path(), &config).unwrap();
     std::fs::set_permissions(&config, PermissionsExt::from_mode(0o644)).unwrap();
     let mut command = Command::new("setpriv");
-    command.args([&format!("--reuid={STRANGER}"), &format!("--regid={STRANGER}"), groups]).arg(&copy);
+    command.args([&format!("--reuid={OTHER_USER}"), &format!("--regid={OTHER_USER}"), groups]).arg(&copy);
     command.env("DSM_CONFIG", &config).env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
     (folder, command)
 }
