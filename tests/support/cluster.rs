@@ -284,7 +284,8 @@ impl Drop for Cluster {
         // Whoever lives could make anew what is removed.
         self.servers.iter().chain(&self.agents).for_each(Program::kill);
         for path in self.leftovers() {
-            let _ = std::fs::remove_file(path);
+            // Some tests lay a folder under a name.
+            let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
         }
     }
 }
