@@ -18,7 +18,7 @@ const SHARED_MEMORY: u64 = 320 << 20;
 /// The mcomp.cfg of the tour.
 fn tour() -> Config {
     let (_, rest) = README.split_once("$ cat > tour.cfg <<END\n").expect("the tour writes its mcomp.cfg");
-    let (text, _) = rest.split_once("\nEND\n").expect("END is on a line of its own");
+    let (text, _) = rest.split_once("\nEND\n").expect("END is alone on a line");
     let text = text.replace("$PWD", "/tmp/tour");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tour.cfg");
@@ -59,7 +59,7 @@ fn what_make_test_needs_is_what_the_readme_installs() {
 }
 
 #[test]
-fn whoever_follows_the_tour_sees_what_it_shows() {
+fn a_reader_who_follows_the_tour_sees_what_it_shows() {
     let room = nix::sys::statvfs::statvfs("/dev/shm").unwrap();
     let free = room.blocks_available() * room.fragment_size();
     if free < SHARED_MEMORY {

@@ -24,7 +24,7 @@ NAME, HOST, FOLDER = "tour", "127.0.0.1", "/tmp/tour"
 # Where a command's output begins. No program prints this byte.
 MARK = "\x1e"
 
-# How long the servers, or agents, that a command starts may take to be ready: a person looks at the screen before going on.
+# How long the servers, or agents, that a command starts may take to be ready: a person looks at the screen before the next one.
 READY_SECONDS = 60
 
 # How long the whole tour may take on a busy machine; a minute is the rule, most of it for programs that are not optimised.
@@ -128,7 +128,7 @@ def end(shell):
 
 def main():
     programs, name, host, folder = sys.argv[1:]
-    # What is built already, and is not to be built once more.
+    # The programs are built already.
     stand_in = f"cargo() {{ PATH={programs}:$PATH; }}\n"
     expected = tour()
     own = script([command for command, _ in expected])

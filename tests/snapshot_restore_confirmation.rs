@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use support::Cluster;
 use support::skip::skip;
 
-/// script(1), which runs a command on a terminal of its own.
+/// script(1), which makes a terminal and runs a command on it.
 fn script(line: &str) -> Command {
     let mut command = Command::new("script");
     command.args(["--quiet", "--return", "--command", line, "/dev/null"]).env("NO_COLOR", "1");

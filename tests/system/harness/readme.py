@@ -29,7 +29,7 @@ def follower():
 
 
 def install(lab, machine):
-    """Installs the packages with the lines of README.md, and goes on with what it has tried then."""
+    """Installs the packages with the lines of README.md, and then types what it has tried next."""
     readme = follower()
     for file in labs.packages(lab.debs):
         machine.copy(file, f"{CHECKOUT}/target/deb")
