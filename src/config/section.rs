@@ -325,13 +325,11 @@ fn of_type(form: &str, allowed: &str) -> String {
 }
 
 fn size(value: &DeValue<'_>, allowed: &str) -> Result<u64, Option<String>> {
-    match value.as_str() {
-        Some(text) => parse_size(text).map_err(|error| Some(error.to_string())),
-        None => {
-            check_number(value, "a number, or a text such as \"64MiB\"", allowed)?;
-            integer(value).ok_or(None)
-        }
+    if let Some(text) = value.as_str() {
+        return parse_size(text).map_err(|error| Some(error.to_string()));
     }
+    check_number(value, "a number, or a text such as \"64MiB\"", allowed)?;
+    integer(value).ok_or(None)
 }
 
 fn describe(value: &DeValue<'_>) -> String {
