@@ -87,13 +87,22 @@ fn what_a_dead_process_left_goes_and_what_a_living_one_writes_stays() {
     std::fs::write(path.join("dsm-20200102T000000Z.dsnap.partial"), "").unwrap();
     std::fs::write(path.join("dsm-20200103T000000Z.dsnap.partial"), "a letter").unwrap();
     std::fs::write(path.join("letter.partial"), "").unwrap();
+    // As of `create --output`, also when it died with its header alone; and as of `export`.
+    std::fs::write(path.join("first.partial"), header.encode()).unwrap();
+    std::fs::write(path.join(".memory.12.partial"), header.encode()).unwrap();
+    let other = SnapshotWriter::create(Destination::File(path.join("second")), header.clone(), zstd()).unwrap();
+    let begun = std::fs::read(path.join("second.partial")).unwrap();
+    assert!(begun == header.encode(), "it is known for what it is from the beginning");
+    std::fs::create_dir(path.join("folder.partial")).unwrap();
     let mut removed = remove_stale_partials(path).unwrap();
     removed.sort();
-    assert_eq!(removed, ["dsm-20200101T000000Z.dsnap.partial", "dsm-20200102T000000Z.dsnap.partial"]);
-    let kept = ["dsm-20200103T000000Z.dsnap.partial", "dsm-20261123T040000Z.dsnap.partial", "letter.partial"];
-    assert_eq!(names(path), kept);
+    let dead = ["dsm-20200101T000000Z.dsnap.partial", "dsm-20200102T000000Z.dsnap.partial", "first.partial"];
+    assert_eq!(removed, dead);
+    let kept = ["dsm-20200103T000000Z.dsnap.partial", "dsm-20261123T040000Z.dsnap.partial", "folder.partial"];
+    assert_eq!(names(path), [&[".memory.12.partial"], &kept[..], &["letter.partial", "second.partial"]].concat());
     living.finish().unwrap();
-    assert_eq!(names(path)[1], "dsm-20261123T040000Z.dsnap");
+    other.finish().unwrap();
+    assert!(names(path).contains(&"dsm-20261123T040000Z.dsnap".to_owned()) && path.join("second").exists());
 }
 
 #[test]

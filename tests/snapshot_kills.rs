@@ -138,6 +138,22 @@ fn a_master_killed_at_any_phase_leaves_a_whole_file_or_none_and_the_next_one_cle
 }
 
 #[test]
+fn what_a_killed_create_left_beside_its_output_goes_with_the_next_one_in_that_directory() {
+    let cluster = Cluster::start(1, K);
+    cluster.start_agents();
+    support::client(&cluster).write(0, b"not only zeros").unwrap();
+    let elsewhere = cluster.directory().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let killed = cluster.spawn_dsmctl_create(&elsewhere.join("first.dsnap"), &[(DIE_AT, "copying")]).wait();
+    assert_eq!(killed.code, -(Signal::SIGKILL as i32), "{}", killed.stderr);
+    assert_eq!(support::snapshots::names(&elsewhere), ["first.dsnap.partial"]);
+    wait_for("the agent has given its claim back", TIDY, || {
+        cluster.spawn_dsmctl_create(&elsewhere.join("second.dsnap"), &[]).wait().code == 0
+    });
+    assert_eq!(support::snapshots::names(&elsewhere), ["second.dsnap"]);
+}
+
+#[test]
 fn an_agent_killed_at_any_phase_is_named_and_its_cut_is_ended_by_the_server() {
     let scene = Scene::new();
     for (victim, phase) in PHASES_OF_AN_AGENT.into_iter().enumerate() {

@@ -160,10 +160,13 @@ pub fn create(config: &Config, options: &Options, progress: &mut dyn FnMut(u64, 
         Some(file) => Destination::File(file.clone()),
         None => Destination::Directory(config.snapshot.directory.clone()),
     };
-    if let Destination::Directory(directory) = &destination {
-        for name in remove_stale_partials(directory)? {
-            ::log::warn!("removed {name}, which a snapshot that was cut short has left");
-        }
+    let removed = remove_stale_partials(destination.folder()).or_else(|error| match destination {
+        Destination::Directory(_) => Err(error),
+        // It may be one where files are only put; if there is none, that is said in a moment.
+        Destination::File(_) => Ok(Vec::new()),
+    })?;
+    for name in removed {
+        ::log::warn!("removed {name}, which a snapshot that was cut short has left");
     }
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|error| CreateError::System(format!("no random id: {error}")))?;

@@ -125,7 +125,7 @@ pub fn apply_retention(directory: &Path, system: &str, keep: Keep, newest: u64) 
     failed.map_or(Ok(deleted), Err)
 }
 
-/// Says which files would have gone, so that somebody can see to them before their time is over.
+/// Says which files would have gone, so that an administrator can see to them before their time is over.
 fn tell_spared(decision: &Decision<'_>, keep: Keep) {
     let spared = &decision.spared;
     if spared.is_empty() {
@@ -140,18 +140,23 @@ fn tell_spared(decision: &Decision<'_>, keep: Keep) {
     );
 }
 
-/// Removes what dead processes left of snapshots that they were writing, and returns the names. What a living one writes
-/// stays, and so does everything that does not look like ours.
+/// Removes what dead processes left of snapshots that they were writing, under whatever name, and returns the names. What a
+/// living one writes stays, and so does everything that does not look like ours.
 ///
 /// # Errors
 /// When the directory cannot be read. A file that cannot be deleted, for it is another user's, is left with a warning.
 pub fn remove_stale_partials(directory: &Path) -> Result<Vec<String>, DirectoryError> {
-    let is_partial = |name: &String| name.strip_suffix(PARTIAL_SUFFIX).and_then(FileName::parse).is_some();
     let mut removed = Vec::new();
-    for name in names(directory)?.into_iter().filter(is_partial) {
+    for name in names(directory)? {
+        // Hidden ones are exports that are being written, and begin with whatever the memory begins with.
+        let Some(whole) = name.strip_suffix(PARTIAL_SUFFIX).filter(|name| !name.starts_with('.')) else { continue };
+        // Other programs call files so too, and an empty one tells nothing of itself.
+        let is_ours = FileName::parse(whole).is_some();
         let path = directory.join(&name);
-        match remove_stale(&path) {
+        match remove_stale(&path, is_ours) {
             Ok(Stale::Removed) => removed.push(name),
+            // Another user's, which may be anything.
+            Err(error) if !is_ours && error.kind() == ErrorKind::PermissionDenied => {}
             Ok(Stale::Alive | Stale::Foreign) => {}
             Err(error) => ::log::warn!("cannot remove {}, which may be left of a snapshot: {error}", path.display()),
         }

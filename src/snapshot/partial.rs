@@ -60,7 +60,7 @@ impl Partial {
                         return Ok(Self { path, file, written: 0, begun: 0, published: false });
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => match remove_stale(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => match remove_stale(&path, true) {
                     Ok(Stale::Removed) => {}
                     Ok(Stale::Alive) => return Err(WriteError::UnderWay(path)),
                     Ok(Stale::Foreign) => return Err(WriteError::Exists(path)),
@@ -139,13 +139,31 @@ fn rename_without_overwriting(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the file at `path` if it is the beginning of a snapshot whose writer is dead.
-pub(super) fn remove_stale(path: &Path) -> io::Result<Stale> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+/// Opens a file to lock it. For writing, too, where that is allowed: NFS locks no other one exclusively.
+fn open_to_lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+    match options.clone().write(true).open(path) {
+        // Of another user, in a directory of ours: other file systems lock it so.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => options.open(path),
+        opened => opened,
+    }
+}
+
+/// Removes the file at `path` if it is the beginning of a snapshot whose writer is dead. `empty` says whether an empty one
+/// is one: by its name.
+pub(super) fn remove_stale(path: &Path, empty: bool) -> io::Result<Stale> {
+    let file = match open_to_lock(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Stale::Removed),
-        Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => return Ok(Stale::Foreign),
+        // A link, a directory, or a pipe that nothing reads.
+        Err(error)
+            if [Errno::ELOOP, Errno::EISDIR, Errno::ENXIO]
+                .map(|errno| Some(errno as i32))
+                .contains(&error.raw_os_error()) =>
+        {
+            return Ok(Stale::Foreign);
+        }
         Err(error) => return Err(error),
     };
     if !file.metadata()?.is_file() {
@@ -158,7 +176,7 @@ pub(super) fn remove_stale(path: &Path) -> io::Result<Stale> {
     };
     let mut beginning = Vec::new();
     (&*file).take(MAGIC.len() as u64).read_to_end(&mut beginning)?;
-    if !MAGIC.starts_with(&beginning) {
+    if !MAGIC.starts_with(&beginning) || beginning.is_empty() && !empty {
         return Ok(Stale::Foreign);
     }
     // Since the lock was taken, the name may have passed to the file of a living writer.
@@ -167,4 +185,20 @@ pub(super) fn remove_stale(path: &Path) -> io::Result<Stale> {
         std::fs::remove_file(path)?;
     }
     Ok(Stale::Removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::fcntl::{FcntlArg, fcntl};
+
+    /// `flock(2)` of a file on NFS is a lock for writing, and the answer EBADF for one that is open for reading only.
+    #[test]
+    fn a_file_is_open_for_writing_when_it_is_locked() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("first.dsnap.partial");
+        std::fs::write(&path, MAGIC).unwrap();
+        let flags = OFlag::from_bits_retain(fcntl(open_to_lock(&path).unwrap(), FcntlArg::F_GETFL).unwrap());
+        assert_eq!(flags & OFlag::O_ACCMODE, OFlag::O_RDWR);
+    }
 }

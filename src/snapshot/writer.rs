@@ -81,6 +81,8 @@ impl SnapshotWriter {
         let mut output =
             Output { header, file, hasher: blake3::Hasher::new(), offset: 0, extents, raw_bytes: 0, broken: false };
         output.write(&bytes)?;
+        // At once: by it a partial file is known for what it is, should this process die.
+        output.flush()?;
         Ok(Self { destination, name, compression, encoder: None, decoder, output })
     }
 
@@ -182,6 +184,14 @@ impl Destination {
         }
     }
 
+    /// Where the file will be, and what an earlier one has left.
+    pub(super) fn folder(&self) -> &Path {
+        match self {
+            Self::Directory(directory) => directory,
+            Self::File(path) => path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+        }
+    }
+
     /// The name to try when `name` is taken.
     fn after(&self, name: FileName) -> Option<FileName> {
         match self {
@@ -241,6 +251,11 @@ impl Output {
         rest[..hash.as_bytes().len()].copy_from_slice(hash.as_bytes());
         self.write(rest)?;
         Ok(count)
+    }
+
+    fn flush(&mut self) -> Result<(), WriteError> {
+        let flushed = self.file.flush();
+        flushed.map_err(|source| WriteError::system("cannot write", self.file.get_ref().path())(source))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
