@@ -3,7 +3,7 @@
 import json
 
 from . import service
-from .outcome import expect
+from .outcome import expect, wait_until
 
 DIRECTORY = "/var/lib/dsm-snapshot"
 
@@ -36,6 +36,20 @@ def said(machine, arguments):
     It looks for that only when it reads a message, by when the process may have ended.
     """
     return service.messages(machine, f"--identifier=dsm-snapshot {arguments}")
+
+
+def expect_retry(machine):
+    """Waits until a run has failed that systemd will try again."""
+    def waits():
+        return service.show(machine, "dsm-snapshot", "ActiveState", "SubState")
+
+    wanted = {"ActiveState": "activating", "SubState": "auto-restart"}
+    wait_until(f"dsm-snapshot of {machine.name} to wait for its next try", lambda: waits() == wanted)
+
+
+def give_up(machine):
+    """Ends the tries."""
+    machine.run("systemctl stop dsm-snapshot; systemctl reset-failed dsm-snapshot", status=None)
 
 
 def expect_other_master(machine, *words):
