@@ -107,7 +107,7 @@ fn a_snapshot_agent_opens_no_segment_that_everybody_may_open() {
 
 #[test]
 fn a_user_outside_the_group_is_told_which_group_may_read_the_snapshots_and_open_the_memory() {
-    if !stranger::is_possible() {
+    if !other_user::is_possible() {
         return;
     }
     let cluster = Cluster::start(1, K);
@@ -115,13 +115,13 @@ fn a_user_outside_the_group_is_told_which_group_may_read_the_snapshots_and_open_
     let directory = cluster.snapshot_directory();
     std::fs::set_permissions(cluster.directory(), PermissionsExt::from_mode(0o755)).unwrap();
     std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o750)).unwrap();
-    let (_folder, mut list) = stranger::command(env!("CARGO_BIN_EXE_dsmctl"), &cluster, "--clear-groups");
+    let (_folder, mut list) = other_user::command(env!("CARGO_BIN_EXE_dsmctl"), &cluster, "--clear-groups");
     let output = list.args(["snapshot", "list"]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(77), "{said}");
     assert!(said.contains("become a member of its group") && !said.contains("run this there"), "{said}");
 
-    let (_folder, mut agent) = stranger::command(env!("CARGO_BIN_EXE_dsm-snapshot"), &cluster, "--clear-groups");
+    let (_folder, mut agent) = other_user::command(env!("CARGO_BIN_EXE_dsm-snapshot"), &cluster, "--clear-groups");
     let agent = agent.args(["agent", "--index", "0"]).stderr(std::process::Stdio::null()).spawn().unwrap();
     let mut agent = Killed(agent);
     let is_up = || std::net::TcpStream::connect(cluster.agent_address(0)).is_ok();

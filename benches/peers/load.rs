@@ -4,6 +4,10 @@
 //! prints one line of JSON: how many were answered, how long they took, and what it cost the server. `idle` opens
 //! connections and leaves them alone. All but a server's protocol is the same for every server.
 
+// Which own_file.rs needs.
+#[allow(unsafe_code, dead_code)]
+#[path = "../../src/sys/cancellation.rs"]
+mod cancellation;
 mod dsm;
 // Shared with dsmctl bench, which needs more of it.
 #[allow(dead_code)]

@@ -4,6 +4,10 @@
 //! TCP, `allocate` does what a start of dsmd cannot do without.
 
 mod allocate;
+// Which own_file.rs needs.
+#[allow(unsafe_code, dead_code)]
+#[path = "../../src/sys/cancellation.rs"]
+mod cancellation;
 mod contents;
 mod local;
 // What is mapped as dsm maps it, and copied as dsm copies it.
