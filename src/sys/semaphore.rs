@@ -49,7 +49,7 @@ unsafe impl Sync for Semaphore {}
 pub(crate) enum Wait {
     /// A post was taken.
     Posted,
-    /// The time passed, or a signal came.
+    /// The time passed.
     TimedOut,
 }
 
@@ -80,8 +80,14 @@ impl Semaphore {
     /// Takes one, or waits for one at most `timeout`.
     pub(crate) fn wait(&self, timeout: Duration) -> Wait {
         let deadline = monotonic_after(timeout);
-        // SAFETY: the semaphore is open as long as `self`; `deadline` outlives the call.
-        let result = unsafe { sem_clockwait(self.0.as_ptr(), libc::CLOCK_MONOTONIC, &raw const deadline) };
+        let result = loop {
+            // SAFETY: the semaphore is open as long as `self`; `deadline` outlives the call.
+            let result = unsafe { sem_clockwait(self.0.as_ptr(), libc::CLOCK_MONOTONIC, &raw const deadline) };
+            // A signal does not make the time pass, as that of a profiler does a thousand times a second.
+            if result == 0 || Errno::last() != Errno::EINTR {
+                break result;
+            }
+        };
         fence(Ordering::SeqCst);
         if result == 0 { Wait::Posted } else { Wait::TimedOut }
     }
@@ -101,4 +107,47 @@ fn monotonic_after(timeout: Duration) -> libc::timespec {
     #[allow(clippy::cast_possible_wrap)]
     let seconds = now.tv_sec + timeout.as_secs() as i64 + nanoseconds / 1_000_000_000;
     libc::timespec { tv_sec: seconds, tv_nsec: nanoseconds % 1_000_000_000 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    use std::ffi::CString;
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    extern "C" fn ignore(_signal: libc::c_int) {}
+
+    #[test]
+    fn a_signal_does_not_end_a_wait() {
+        const TIMEOUT: Duration = Duration::from_millis(200);
+        let action = SigAction::new(SigHandler::Handler(ignore), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing; nothing else in this process cares for the signal, which is ignored as a rule.
+        unsafe { sigaction(Signal::SIGURG, &action) }.unwrap();
+        let name = CString::new(format!("/dsmtest-{}-signal", std::process::id())).unwrap();
+        // SAFETY: `name` is a C string, and the arguments are those that O_CREAT asks for.
+        let made = unsafe { libc::sem_open(name.as_ptr(), libc::O_CREAT, 0o600, 0) };
+        let semaphore = Semaphore(NonNull::new(made).unwrap());
+        // SAFETY: `name` is a C string.
+        unsafe { libc::sem_unlink(name.as_ptr()) };
+        let (sender, waiter) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let wait = scope.spawn(|| {
+                // SAFETY: tells a number.
+                sender.send(unsafe { libc::pthread_self() }).unwrap();
+                let began = Instant::now();
+                let wait = semaphore.wait(TIMEOUT);
+                (wait, began.elapsed())
+            });
+            let thread = waiter.recv().unwrap();
+            while !wait.is_finished() {
+                // SAFETY: the thread is joined below, so its number stays its own.
+                assert_eq!(unsafe { libc::pthread_kill(thread, libc::SIGURG) }, 0);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let (wait, waited) = wait.join().unwrap();
+            assert!(wait == Wait::TimedOut && waited >= TIMEOUT, "{wait:?} after {waited:?}");
+        });
+    }
 }
