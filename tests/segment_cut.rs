@@ -6,8 +6,11 @@ mod support;
 use dsm::layout::PAGE;
 use dsm::protocol::{AtomicOperation, Extent, Word};
 use dsm::segment::{Claim, CutGone, CutPages, FreezeError, Left, Segment, Shut, Worker};
+use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv6Addr;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use support::segment::{Name, attach, image};
 
@@ -16,6 +19,9 @@ const K: u64 = PAGES * PAGE;
 
 /// How long a freeze may last on a machine that is busy with other tests.
 const LEASE: Duration = Duration::from_secs(5);
+
+/// How long something is waited for that takes no time, on such a machine.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn with_segment(what: &str, body: impl FnOnce(&Segment, &mut Claim)) {
     let name = Name::new(&format!("cut-{what}"));
@@ -70,6 +76,72 @@ fn a_change_that_waits_for_a_long_freeze_has_not_stalled_for_those_that_wait_for
             writers.into_iter().for_each(|writer| assert_eq!(writer.join().unwrap(), Ok(())));
         });
     });
+}
+
+/// Not a test by itself: a program that changes a page for each line of its input.
+#[test]
+fn writing_process() {
+    let Ok(name) = std::env::var("WRITING") else { return };
+    let segment = attach(&name, K);
+    let mut worker = segment.worker().unwrap();
+    for _ in std::io::stdin().lines() {
+        worker.fill(Extent::new(0, PAGE, K).unwrap(), 1, None).unwrap();
+        println!("written");
+    }
+}
+
+/// Runs `body` with a way to have a page written by a process whose monotonic clock is `ahead` seconds ahead.
+fn beside_a_writer(name: &str, ahead: &str, body: impl FnOnce(&mut dyn FnMut(), &mpsc::Receiver<String>)) {
+    let mut child = Command::new("unshare")
+        .args(["--time", "--monotonic", ahead, "--fork", "--kill-child"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "writing_process", "--nocapture"])
+        .env("WRITING", name)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+    let (sender, written) = mpsc::channel();
+    std::thread::spawn(move || {
+        let lines = output.lines().map_while(Result::ok);
+        lines.filter(|line| line.ends_with("written")).all(|line| sender.send(line).is_ok())
+    });
+    let mut write = || writeln!(input).unwrap();
+    // It is there, and has attached.
+    write();
+    written.recv_timeout(PATIENCE).unwrap();
+    body(&mut write, &written);
+    drop(input);
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_writer_of_another_time_namespace_knows_when_a_freeze_ends() {
+    if !Command::new("unshare").args(["--time", "--fork", "true"]).status().is_ok_and(|status| status.success()) {
+        println!("SKIPPED: no time namespace here");
+        return;
+    }
+    let name = Name::new("cut-time-namespace");
+    let segment = name.serve(K);
+    let mut claim = segment.claim().unwrap().unwrap();
+    beside_a_writer(&name.0, "86400", |write, written| {
+        let frozen = claim.freeze(LEASE).unwrap();
+        write();
+        // It finds the gate frozen, and a day more on its clock.
+        assert!(written.recv_timeout(Duration::from_millis(200)).is_err(), "it did not wait");
+        frozen.cut(K).unwrap();
+        written.recv_timeout(PATIENCE).unwrap();
+    });
+    // No clock may begin before the machine did.
+    if std::fs::read_to_string("/proc/uptime").unwrap().split('.').next().unwrap().parse::<u64>().unwrap() > 60 {
+        beside_a_writer(&name.0, "-30", |write, written| {
+            // As one that dies: nobody ends it.
+            std::mem::forget(claim.freeze(Duration::from_millis(300)).unwrap());
+            write();
+            written.recv_timeout(PATIENCE).unwrap();
+        });
+    }
 }
 
 #[test]

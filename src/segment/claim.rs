@@ -54,7 +54,7 @@ pub struct Claim {
 /// No writer is inside the segment and none gets in, until the cut, the drop, or the end of the time. Readers go on.
 pub struct Frozen<'a> {
     claim: &'a mut Claim,
-    /// Until when, in ns of `CLOCK_MONOTONIC`.
+    /// Until when, in ns of the machine's clock.
     until: u64,
 }
 

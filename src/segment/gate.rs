@@ -8,7 +8,7 @@
 //! bits 62 and 63   the rest
 //! 0  open          0
 //! 1  open, a cut   the number of the cut
-//! 2  frozen        until this instant, in ns of CLOCK_MONOTONIC
+//! 2  frozen        until this instant, in ns of the machine's clock
 //! 3  shut          1: the memory was lost; 2: it is being restored; 3: it will be, and nothing was changed yet
 //! ```
 //!
@@ -21,12 +21,15 @@
 use super::shared::Shared;
 use super::superblock::Field;
 use crate::sys::cancellation::Uncancelled;
-use crate::sys::clock;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 /// How long a writer sleeps before it looks again at a gate that is frozen. A freeze is a few network round trips.
 const NAP: Duration = Duration::from_micros(50);
+
+/// Longer than any freeze: mcomp.cfg allows 10 seconds. One that seems to last longer was made by a clock with another
+/// beginning, that of a time namespace of a process without /proc perhaps, and is over like one of the past.
+const LONGEST_FREEZE: Duration = Duration::from_secs(60);
 
 const KIND: u32 = 62;
 const REST: u64 = (1 << KIND) - 1;
@@ -103,6 +106,11 @@ impl Gate {
     }
 }
 
+/// Whether a freeze until then is over.
+fn is_over(until: u64, now: u64) -> bool {
+    until.checked_sub(now).is_none_or(|left| left == 0 || u128::from(left) > LONGEST_FREEZE.as_nanos())
+}
+
 impl Shared {
     #[inline]
     fn gate_word(&self) -> &AtomicU64 {
@@ -168,7 +176,7 @@ impl Shared {
 
     /// Whether writers must wait now.
     pub(super) fn is_frozen(&self) -> bool {
-        matches!(self.gate(), Gate::Frozen(until) if clock::monotonic() < until)
+        matches!(self.gate(), Gate::Frozen(until) if !is_over(until, self.clock.now()))
     }
 
     /// Has `worker` wait until the gate is not frozen any more, or its time is over. It holds no stripe, but perhaps a large
@@ -177,7 +185,7 @@ impl Shared {
     pub(super) fn wait_while_frozen(&self, worker: usize) {
         let _uncancelled = Uncancelled::begin();
         while let gate @ Gate::Frozen(until) = self.gate() {
-            if clock::monotonic() >= until {
+            if is_over(until, self.clock.now()) {
                 if self.change_gate(gate, Gate::Open) {
                     ::log::error!(
                         "{}: whoever froze it for a snapshot did not go on in time: writers go on, the snapshot fails",
@@ -195,14 +203,21 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::clock::MachineClock;
 
     #[test]
     fn a_gate_that_was_written_is_read_back() {
-        let frozen = Gate::Frozen(clock::monotonic());
+        let frozen = Gate::Frozen(MachineClock::of_process().now());
         for gate in [Gate::Open, Gate::Cut(1), Gate::Cut(u32::MAX), frozen, Gate::Shut(Shut::Waiting), Gate::Unchanged]
         {
             assert_eq!(Gate::decode(gate.encode()), gate);
         }
         assert_eq!(Gate::decode(Gate::Shut(Shut::Restoring).encode()), Gate::Shut(Shut::Restoring));
+    }
+    #[test]
+    fn a_freeze_ends_in_time_and_one_that_cannot_be_at_once() {
+        let longest = u64::try_from(LONGEST_FREEZE.as_nanos()).unwrap();
+        assert!(!is_over(1_001, 1_000) && !is_over(1_000 + longest, 1_000));
+        assert!(is_over(1_000, 1_000) && is_over(999, 1_000) && is_over(1_001 + longest, 1_000));
     }
 }

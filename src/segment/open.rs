@@ -9,6 +9,7 @@ use super::shared::Shared;
 use super::superblock::{self, Field, Identity, State, Verdict};
 use super::{Segment, SegmentError, local, names};
 use crate::layout::Layout;
+use crate::sys::clock::MachineClock;
 use crate::sys::mapping::Mapping;
 use crate::sys::memory_limit;
 use crate::sys::ofd;
@@ -382,6 +383,7 @@ fn assemble(
         semaphores,
         participant,
         role,
+        clock: MachineClock::of_process(),
         repairing: Mutex::new(()),
         stalls: [const { AtomicU64::new(0) }; WORKERS],
     };

@@ -6,7 +6,6 @@
 
 use super::shared::Shared;
 use super::superblock::Field;
-use crate::sys::clock;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -20,9 +19,9 @@ const LONGEST: Duration = Duration::from_secs(10 * 60);
 
 impl Shared {
     /// Notes that writers are kept out from now on, for at most `lease`. Returns until when that is, in ns of
-    /// `CLOCK_MONOTONIC`.
+    /// [`crate::sys::clock::MachineClock`].
     pub(super) fn freezes(&self, lease: Duration) -> u64 {
-        let now = clock::monotonic();
+        let now = self.clock.now();
         let lease = nanoseconds(lease);
         Field::FrozenAt.of(&self.mapping).store(now, Ordering::Relaxed);
         self.rest(now, lease);
@@ -31,8 +30,8 @@ impl Shared {
 
     /// Notes that they are not kept out any more: since `until`, if that is over.
     pub(super) fn thawed(&self, until: u64) {
-        let now = clock::monotonic();
-        // Not later than now: it may be by the clock of another time namespace.
+        let now = self.clock.now();
+        // Not later than now: an agent of an older version wrote it by the clock of its time namespace.
         let frozen = Field::FrozenAt.of(&self.mapping).load(Ordering::Relaxed).min(now);
         self.rest(frozen, now.min(until).saturating_sub(frozen));
     }
@@ -40,7 +39,7 @@ impl Shared {
     /// How long writers shall be left alone from now on.
     pub(super) fn pause(&self) -> Duration {
         let next = Field::NextFreeze.of(&self.mapping).load(Ordering::Relaxed);
-        Duration::from_nanos(next.saturating_sub(clock::monotonic())).min(LONGEST)
+        Duration::from_nanos(next.saturating_sub(self.clock.now())).min(LONGEST)
     }
 
     /// The next freeze comes `SHARE` times as long as this one lasted after it has begun.

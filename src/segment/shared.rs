@@ -2,6 +2,7 @@
 
 use super::geometry::{Geometry, WORKERS};
 use super::participant::Role;
+use crate::sys::clock::MachineClock;
 use crate::sys::mapping::Mapping;
 use crate::sys::own_file::OwnFile;
 use crate::sys::semaphore::Semaphore;
@@ -24,6 +25,8 @@ pub(super) struct Shared {
     pub(super) participant: usize,
     /// What this participant is there for.
     pub(super) role: Role,
+    /// By which a freeze ends.
+    pub(super) clock: MachineClock,
     /// Held by the thread of this process that repairs.
     pub(super) repairing: Mutex<()>,
     /// For each worker, one more than the progress that it had counted when threads of this process last waited for it in

@@ -2,12 +2,38 @@
 
 use nix::libc;
 
-/// Nanoseconds of `CLOCK_MONOTONIC`, the same for every process of this machine, see `clock_gettime(2)`.
-pub(crate) fn monotonic() -> u64 {
-    nanoseconds(timespec())
+/// A clock that shows the same to every process of this machine: `CLOCK_MONOTONIC`, less what a time namespace has added to it,
+/// see `time_namespaces(7)`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MachineClock {
+    /// Nanoseconds that `CLOCK_MONOTONIC` is ahead in the namespace of this process.
+    ahead: i64,
 }
 
-/// The same to a few milliseconds, for a few nanoseconds of work and no system call.
+impl MachineClock {
+    /// That of this process. Where /proc is not there to say it, the process counts as one of the initial namespace.
+    pub(crate) fn of_process() -> Self {
+        let namespace = |name| std::fs::read_link(format!("/proc/self/ns/{name}")).ok();
+        // The file has the offsets for children, which are others after unshare(2).
+        let is_own = namespace("time") == namespace("time_for_children");
+        let offsets = if is_own { std::fs::read_to_string("/proc/self/timens_offsets").ok() } else { None };
+        Self { ahead: offsets.as_deref().and_then(ahead).unwrap_or(0) }
+    }
+
+    /// Nanoseconds since some instant at which no process ran yet.
+    pub(crate) fn now(self) -> u64 {
+        nanoseconds(timespec()).saturating_add_signed(self.ahead.saturating_neg())
+    }
+}
+
+/// The monotonic clock's line of a `timens_offsets`, in nanoseconds.
+fn ahead(offsets: &str) -> Option<i64> {
+    let mut words = offsets.lines().find_map(|line| line.strip_prefix("monotonic"))?.split_whitespace();
+    let (seconds, nanoseconds): (i64, i64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
+}
+
+/// `CLOCK_MONOTONIC` to a few milliseconds, in nanoseconds, for a few of them and no system call.
 #[inline]
 pub(crate) fn coarse() -> u64 {
     nanoseconds(read(libc::CLOCK_MONOTONIC_COARSE))
@@ -32,4 +58,20 @@ fn read(clock: libc::clockid_t) -> libc::timespec {
     // SAFETY: `now` outlives the call; both clocks exist on every Linux.
     unsafe { libc::clock_gettime(clock, &raw mut now) };
     now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offset_of_a_time_namespace_is_read() {
+        assert_eq!(
+            ahead("monotonic           86400         5\nboottime            1         2\n"),
+            Some(86_400_000_000_005)
+        );
+        assert_eq!(ahead("monotonic  -2 500000000\nboottime 0 0\n"), Some(-1_500_000_000));
+        assert_eq!(ahead("boottime 0 0\n"), None);
+        assert_eq!(ahead("monotonic 99999999999999999 0\n"), None);
+    }
 }
