@@ -131,7 +131,7 @@ fn a_user_outside_the_group_is_told_which_group_may_read_the_snapshots_and_open_
     });
     let run = cluster.create_snapshot(&[]);
     let group = format!("(gid {})", nix::unistd::getegid());
-    run.fails(69, &["can be opened by user", "the members of", &group, &format!("(uid {STRANGER})")]);
+    run.fails(69, &["can be opened by user", "the members of", &group, &format!("(uid {OTHER_USER})")]);
 }
 
 /// A process that is killed at the end.

@@ -307,6 +307,27 @@ fn a_repairer_that_is_killed_is_followed_by_another() {
 }
 
 #[test]
+fn a_repairer_that_was_stopped_is_named_and_a_server_starts_once_it_is_gone() {
+    let name = Name::new("stopped-repairer");
+    drop(name.serve(K));
+    assert!(!victim(&name, "serve", Point::Committed, Action::Die).wait().unwrap().success());
+    let mut repairer = victim(&name, "write", Point::Redone, Action::Stall);
+    let mut lines = BufReader::new(repairer.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("stalled")), "it repaired nothing");
+    let other = attach(&name.0, K);
+    let pid = u64::from(repairer.id());
+    assert_eq!(other.worker().unwrap().fill(page_extent(1), 1, None), Err(Shut::Held { pid }));
+    let start = || Segment::serve(&layout(&name.0, K), 0, Start::Serve, &mut |_, _| ControlFlow::Continue(()));
+    let error = start().err().unwrap().to_string();
+    assert!(error.contains(&format!("(pid {pid}) that repairs")), "{error}");
+    repairer.kill().unwrap();
+    repairer.wait().unwrap();
+    let segment = start().unwrap().segment;
+    assert_eq!(whole(&segment)[100..100 + new().len()], new());
+    goes_on(&segment, Point::Redone);
+}
+
+#[test]
 fn a_second_server_is_refused_and_named() {
     let name = Name::new("second");
     let _first = name.serve(K);

@@ -144,6 +144,17 @@ pub enum SegmentError {
         /// The process that has it.
         process: Process,
     },
+    /// A process that found the server dead and repairs what it left makes no progress.
+    #[error(
+        "a process ({process}) that repairs {name} after the death of its dsmd makes no progress: if it was stopped, continue \
+         it (kill -CONT) or end it, then start dsmd again"
+    )]
+    UnderRepair {
+        /// The object's name.
+        name: String,
+        /// The process that repairs it.
+        process: Process,
+    },
     /// What lies under the name is not a segment that fits.
     #[error(
         "{name} does not fit: {field} is {found}, expected {expected}. It was left as it is. To save what it holds, serve it with \

@@ -121,14 +121,14 @@ impl Segment {
         Ok(Opened { segment, found })
     }
 
-    /// [`SegmentError::InUse`] when a dsmd serves the segment of server `index` of `layout`.
+    /// [`SegmentError::InUse`] or [`SegmentError::UnderRepair`] when a dsmd serves the segment of server `index` of `layout`.
     #[must_use]
     pub fn in_use(layout: &Layout, index: u32) -> Option<SegmentError> {
         let name = names::object(layout, index);
         let file = shm_open(name.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
-        let taken = ofd::is_locked_elsewhere(&file, participant::byte(SERVER)).ok()?;
+        let is_taken = ofd::is_locked_elsewhere(&file, participant::byte(SERVER)).ok()?;
         check_own(file.as_fd(), &names::path(&name)).ok()?;
-        taken.then(|| SegmentError::InUse { process: Process::of_file(&file, SERVER), name })
+        is_taken.then(|| taken(&file, name))
     }
 
     /// Opens the segment of server `index` of `layout` as another participant beside its server.
@@ -175,7 +175,7 @@ fn open_as_server(name: &str) -> Result<OwnFile, SegmentError> {
         check_own(file.as_fd(), &path)?;
         let claimed = participant::claim_server(file.as_fd()).map_err(SegmentError::lock(name));
         if !claimed.inspect_err(|_| remove_if_empty(&file, name))? {
-            return Err(SegmentError::InUse { name: name.to_owned(), process: Process::of_file(&file, SERVER) });
+            return Err(taken(&file, name.to_owned()));
         }
         if fstat(&file).map_err(SegmentError::system("look at", name))?.st_nlink > 0 {
             return Ok(file);
@@ -189,6 +189,14 @@ fn remove_if_empty(file: &OwnFile, name: &str) {
     if size_of(file.as_fd(), name).is_ok_and(|size| size == 0) {
         // The error that matters is that of the lock.
         let _ = shm_unlink(name);
+    }
+}
+
+/// Why the server's byte is not to be had.
+fn taken(file: impl AsFd, name: String) -> SegmentError {
+    match Process::repairer_of_file(&file, SERVER) {
+        Some(process) => SegmentError::UnderRepair { name, process },
+        None => SegmentError::InUse { process: Process::of_file(file, SERVER), name },
     }
 }
 

@@ -69,6 +69,9 @@ impl Role {
 /// How long a starting server waits for its byte: a repairer holds it for a moment, another server for good.
 const SERVER_BYTE_WAIT: Duration = Duration::from_millis(500);
 
+/// The same where a repairer is known to hold it, which may get little of the processors.
+const REPAIR_WAIT: Duration = Duration::from_secs(5);
+
 /// The byte of the object that stands for participant `index`.
 pub(super) fn byte(index: usize) -> i64 {
     // Inside the first two pages.
@@ -79,9 +82,10 @@ pub(super) fn byte(index: usize) -> i64 {
 
 /// Takes the server's byte. `false` when another process has it.
 pub(super) fn claim_server(file: BorrowedFd<'_>) -> nix::Result<bool> {
-    let deadline = Instant::now() + SERVER_BYTE_WAIT;
+    let began = Instant::now();
     while !ofd::try_lock(file, byte(SERVER))? {
-        if Instant::now() >= deadline {
+        let is_repaired = Process::repairer_of_file(file, SERVER).is_some();
+        if began.elapsed() >= if is_repaired { REPAIR_WAIT } else { SERVER_BYTE_WAIT } {
             return Ok(false);
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -133,9 +137,9 @@ impl Shared {
             .count()
     }
 
-    /// The pid of the process of `worker`; zero when it has just gone, or is none that means anything here.
+    /// The pid of the process of `worker`, or of the one that repairs it; zero when it has just gone, or is none that means anything here.
     pub(super) fn pid_of(&self, worker: usize) -> u64 {
-        self.participant_of(worker).map_or(0, |index| Process::of(&self.mapping, index).pid())
+        self.participant_of(worker).map_or(0, |index| Process::acting_for(&self.mapping, index).pid())
     }
 
     /// Whose `worker` is; `None` for one without an owner, which has just been repaired, or given its last lock back.
@@ -183,6 +187,7 @@ impl Shared {
     /// Finishes what a dead participant had committed, drops what it had not, and gives back its locks. The caller
     /// holds the participant's byte. Can be killed at any instruction: the next repairer does it again.
     fn repair(&self, index: usize) {
+        Process::record_repairer(&self.mapping, index);
         let (mut redone, mut locks) = (0, 0);
         for worker in 0..WORKERS {
             let owner = self.intent_word(worker, IntentField::Owner);
@@ -196,6 +201,7 @@ impl Shared {
         }
         let process = Process::of(&self.mapping, index);
         let pid = self.mapping.word(Geometry::participant(index)).swap(0, Ordering::Relaxed);
+        Process::forget_repairer(&self.mapping, index);
         if pid != 0 {
             Field::Repaired.of(&self.mapping).fetch_add(1, Ordering::Relaxed);
             Field::RedoneWrites.of(&self.mapping).fetch_add(redone, Ordering::Relaxed);

@@ -16,6 +16,12 @@ use std::sync::atomic::Ordering;
 /// Where the namespace stands, from the participant's pid on.
 const NAMESPACE: usize = 8;
 
+/// Where the same two words stand of who repairs a participant that died, and holds its byte as long; part of no format either.
+const REPAIRER: usize = 16;
+
+/// Both pairs.
+const RECORD: usize = 32;
+
 /// A process that has a segment open, as far as this process can tell which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Process {
@@ -41,27 +47,62 @@ impl Process {
 
     /// That of participant `index` of the segment in a file.
     pub(super) fn of_file(file: impl AsFd, index: usize) -> Self {
-        let mut bytes = [0; 16];
+        Self::read(file, index, 0)
+    }
+
+    /// That which repairs participant `index` of the segment in a file, if one does.
+    pub(super) fn repairer_of_file(file: impl AsFd, index: usize) -> Option<Self> {
+        Some(Self::read(file, index, REPAIRER)).filter(|process| *process != Self::Unknown)
+    }
+
+    fn read(file: impl AsFd, index: usize, pair: usize) -> Self {
+        let mut bytes = [0; RECORD];
         // Inside the first two pages.
         #[allow(clippy::cast_possible_wrap)]
         let offset = Geometry::participant(index) as i64;
         if pread(file, &mut bytes, offset) != Ok(bytes.len()) {
             return Self::Unknown;
         }
-        let word = |at: usize| bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        let word = |at: usize| bytes[pair + at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
         Self::new(word(0), word(NAMESPACE), own_namespace())
     }
 
     /// That of participant `index`.
     pub(super) fn of(mapping: &Mapping, index: usize) -> Self {
-        let word = |at| mapping.word(Geometry::participant(index) + at).load(Ordering::Relaxed);
+        Self::load(mapping, Geometry::participant(index))
+    }
+
+    /// That which acts for participant `index`: itself, or who repairs it.
+    pub(super) fn acting_for(mapping: &Mapping, index: usize) -> Self {
+        match Self::load(mapping, Geometry::participant(index) + REPAIRER) {
+            Self::Unknown => Self::of(mapping, index),
+            repairer => repairer,
+        }
+    }
+
+    fn load(mapping: &Mapping, pair: usize) -> Self {
+        let word = |at| mapping.word(pair + at).load(Ordering::Relaxed);
         Self::new(word(0), word(NAMESPACE), own_namespace())
     }
 
     /// Records this process as participant `index`.
     pub(super) fn record(mapping: &Mapping, index: usize) {
-        mapping.word(Geometry::participant(index) + NAMESPACE).store(own_namespace(), Ordering::Relaxed);
-        mapping.word(Geometry::participant(index)).store(u64::from(std::process::id()), Ordering::Release);
+        Self::store(mapping, Geometry::participant(index));
+    }
+
+    /// Records this process as the one that repairs participant `index`. One that dies as that is followed by another.
+    pub(super) fn record_repairer(mapping: &Mapping, index: usize) {
+        Self::store(mapping, Geometry::participant(index) + REPAIRER);
+    }
+
+    /// Notes that participant `index` is repaired.
+    pub(super) fn forget_repairer(mapping: &Mapping, index: usize) {
+        mapping.word(Geometry::participant(index) + REPAIRER).store(0, Ordering::Release);
+    }
+
+    fn store(mapping: &Mapping, pair: usize) {
+        mapping.word(pair + NAMESPACE).store(own_namespace(), Ordering::Relaxed);
+        mapping.word(pair).store(u64::from(std::process::id()), Ordering::Release);
     }
 
     /// Its pid; zero when there is none that means anything here.

@@ -59,7 +59,10 @@ impl Failure {
             Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) | Self::ReloadRefused { .. } => 78,
             Self::Segment(error) => match error {
                 // Another has the name, and may give it back: the unit tries again.
-                SegmentError::InUse { .. } | SegmentError::NotOurs { .. } | SegmentError::NotAnObject { .. } => 69,
+                SegmentError::InUse { .. }
+                | SegmentError::UnderRepair { .. }
+                | SegmentError::NotOurs { .. }
+                | SegmentError::NotAnObject { .. } => 69,
                 // A limit of memory is the same a second later, as a k that is too large.
                 SegmentError::Mismatch { .. } | SegmentError::TooLarge { .. } | SegmentError::MemoryLimit { .. } => 78,
                 SegmentError::System { source: Errno::EACCES | Errno::EPERM, .. } => 77,
