@@ -209,3 +209,16 @@ fn a_memory_that_grows_to_more_machines_loses_nothing() {
         assert!(!steps.contains("rm ") && !steps.contains("--reset"), "a step deletes memory: {steps}");
     }
 }
+
+/// The architectures of Debian that `src/sys/` compiles for: Linux, 64 bits, little-endian, and Rust has its standard library.
+const ARCHITECTURES: [&str; 6] = ["amd64", "arm64", "loong64", "mips64el", "ppc64el", "riscv64"];
+
+#[test]
+fn the_packages_are_built_where_the_programs_compile() {
+    let control = read("packaging/debian/control");
+    let fields: Vec<_> = control.lines().filter_map(|line| line.strip_prefix("Architecture: ")).collect();
+    assert_eq!(fields.len(), 2, "dsmd and dsmctl");
+    for field in fields {
+        assert_eq!(field.split(' ').collect::<Vec<_>>(), ARCHITECTURES);
+    }
+}
