@@ -5,6 +5,7 @@
 
 mod support;
 
+use nix::sys::signal::Signal;
 use std::process::Command;
 use support::program::Program;
 use support::{Cluster, client, namespace};
@@ -72,4 +73,27 @@ fn two_systems_on_one_machine_do_not_meet() {
     client(&other).write(0, b"two").unwrap();
     assert_eq!(client(&one).read(0, 3).unwrap(), b"one");
     assert_eq!(client(&other).read(0, 3).unwrap(), b"two");
+}
+
+#[test]
+fn a_second_dsmd_is_refused_also_while_the_memory_of_the_first_has_lost_its_name() {
+    let cluster = Cluster::start(1, 1 << 20);
+    client(&cluster).write(0, b"mine").unwrap();
+    let object = format!("/dev/shm/{}.0", cluster.name());
+    // It cannot give the name back.
+    cluster.signal(0, Signal::SIGSTOP);
+    std::fs::remove_file(&object).unwrap();
+    // With another address, it does not find out by that.
+    let text = std::fs::read_to_string(cluster.config_path()).unwrap();
+    let other = cluster.directory().join("mcomp.0.cfg");
+    let address = cluster.address(0).replace(":7411", ":7412");
+    std::fs::write(&other, text.replace(cluster.address(0), &address)).unwrap();
+    let output = cluster.command(0).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(UNAVAILABLE), "{said}");
+    assert!(said.contains(&cluster.pid(0).to_string()), "{said}");
+    assert!(!std::path::Path::new(&object).exists(), "it made another one");
+    cluster.signal(0, Signal::SIGCONT);
+    support::wait_for("the name is given back", support::wire::PATIENCE, || std::path::Path::new(&object).exists());
+    assert_eq!(client(&cluster).read(0, 4).unwrap(), b"mine");
 }

@@ -115,7 +115,17 @@ fn look_after(name: &str, object: Option<(dev_t, ino_t)>) -> Name {
 }
 
 fn kept(name: &str) -> PathBuf {
-    path(&format!("{name}{KEPT}"))
+    path(&kept_name(name))
+}
+
+/// The second name of an object, with its slash.
+pub(super) fn kept_name(name: &str) -> String {
+    format!("{name}{KEPT}")
+}
+
+/// Whether the object that is open has this name.
+pub(super) fn is_named(file: impl AsFd, name: &str) -> bool {
+    identity_of(&path(name)).is_ok_and(|found| found.is_some() && found == identity(file))
 }
 
 fn identity(file: impl AsFd) -> Option<(dev_t, ino_t)> {

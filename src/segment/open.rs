@@ -2,7 +2,7 @@
 
 use super::gate::{Gate, Shut};
 use super::geometry::{Geometry, LOCKS, WORKERS, overhead};
-use super::kept_names::release_names;
+use super::kept_names::{is_named, kept_name, release_names};
 use super::participant::{self, Role, SERVER};
 use super::process::Process;
 use super::shared::Shared;
@@ -84,6 +84,7 @@ impl Segment {
         let name = names::object(layout, index);
         let identity = Identity::new(layout, index);
         let geometry = Geometry::new(layout.k()).ok_or(SegmentError::TooLarge { k: layout.k() })?;
+        check_second_name(&name)?;
         let mut reset_done = false;
         // Judged again after a retirement: another dsmd may have made a segment in between.
         let (file, found) = loop {
@@ -190,6 +191,23 @@ fn remove_if_empty(file: &OwnFile, name: &str) {
         // The error that matters is that of the lock.
         let _ = shm_unlink(name);
     }
+}
+
+/// Refuses to make a segment beside one that is served and has lost its first name, which its server gives back within
+/// a second.
+fn check_second_name(name: &str) -> Result<(), SegmentError> {
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    // Without a second name, or without the right to it, there is nothing to wait for.
+    let Ok(kept) = shm_open(kept_name(name).as_str(), flags, Mode::empty()) else { return Ok(()) };
+    // Any user may make a file of that name, and lock it.
+    let is_own = fstat(&kept).is_ok_and(|status| status.st_uid == geteuid().as_raw());
+    if !is_own
+        || is_named(&kept, name)
+        || participant::claim_server(kept.as_fd()).map_err(SegmentError::system("lock", name))?
+    {
+        return Ok(());
+    }
+    Err(taken(kept, name.to_owned()))
 }
 
 /// Why the server's byte is not to be had.
