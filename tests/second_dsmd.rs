@@ -88,7 +88,11 @@ fn a_second_dsmd_is_refused_also_while_the_memory_of_the_first_has_lost_its_name
     let other = cluster.directory().join("mcomp.0.cfg");
     let address = cluster.address(0).replace(":7411", ":7412");
     std::fs::write(&other, text.replace(cluster.address(0), &address)).unwrap();
-    let output = cluster.command(0).output().unwrap();
+    let second = cluster.command(0);
+    // One that is not refused would serve until it is stopped.
+    let mut bounded = std::process::Command::new("timeout");
+    bounded.arg("20").arg(second.get_program()).args(second.get_args()).env_remove("NOTIFY_SOCKET");
+    let output = bounded.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(UNAVAILABLE), "{said}");
     assert!(said.contains(&cluster.pid(0).to_string()), "{said}");

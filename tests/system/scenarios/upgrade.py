@@ -35,7 +35,6 @@ PARTIAL = "[Service]\nExecStart=\nExecStart=/usr/sbin/dsm-snapshot create --allo
 
 
 def scenario(lab):
-    an_upgrade_keeps_an_unchanged_configuration(lab)
     units = start(lab)
     one, two = units
     kept = memory.Kept(one)
@@ -63,6 +62,8 @@ def scenario(lab):
     lab.step("a purge ends running instances, and leaves nothing where there are no snapshots")
     purge(two)
     two.run(f"test -e {SNAPSHOTS}", status=1)
+    # Last: the addresses of the others are those of the first machines that boot.
+    an_upgrade_keeps_an_unchanged_configuration(lab)
 
 
 def an_upgrade_keeps_an_unchanged_configuration(lab):
