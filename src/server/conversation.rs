@@ -128,8 +128,25 @@ impl Conversation {
             .filter(|opcode| executor.context.operation_log.wants(*opcode))
             .map(|opcode| (opcode, Instant::now()));
         let outcome = self.try_answer(executor, header, payload, output);
+        if logged.is_none() && outcome.is_ok() {
+            return After::GoOn;
+        }
+        self.conclude(executor, header, payload.length(), logged, outcome, output)
+    }
+
+    /// Ends a request that is logged or refused: apart, so that the way of most requests stays short.
+    #[cold]
+    fn conclude(
+        &self,
+        executor: &Executor,
+        header: &RequestHeader,
+        payload: usize,
+        logged: Option<(Opcode, Instant)>,
+        outcome: Result<(), Refusal>,
+        output: &mut Buffer,
+    ) -> After {
         if let Some((opcode, started)) = logged {
-            self.log(executor, header, payload.length(), opcode, started, outcome.as_ref().err());
+            self.log(executor, header, payload, opcode, started, outcome.as_ref().err());
         }
         match outcome {
             Ok(()) => After::GoOn,
@@ -155,12 +172,11 @@ impl Conversation {
         }
         let id = header.id.get();
         if self.is_open() {
-            if id <= self.last_id {
-                let message = format!("request id {id} came after {}: ids must increase", self.last_id);
-                return Err(Refusal::new(Code::BadSequence, message));
+            if id <= self.last_id || id > self.window_end && self.window_end > 0 {
+                return Err(self.bad_id(id));
             }
-            if id > self.window_end {
-                self.check_window(id)?;
+            if self.window_end == 0 {
+                self.window_end = id.saturating_add(WINDOW - 1);
             }
             self.last_id = id;
         }
@@ -180,18 +196,17 @@ impl Conversation {
         Ok(())
     }
 
-    /// The id is the first of what has come, or does not fit the window that the first one opened.
-    #[inline]
-    fn check_window(&mut self, id: u64) -> Result<(), Refusal> {
-        if self.window_end > 0 {
-            let message = format!(
+    #[cold]
+    fn bad_id(&self, id: u64) -> Refusal {
+        let message = if id <= self.last_id {
+            format!("request id {id} came after {}: ids must increase", self.last_id)
+        } else {
+            format!(
                 "request id {id} came before the reply to {}: the ids of requests without a reply span at most {WINDOW}",
                 self.window_end - (WINDOW - 1)
-            );
-            return Err(Refusal::new(Code::BadSequence, message));
-        }
-        self.window_end = id.saturating_add(WINDOW - 1);
-        Ok(())
+            )
+        };
+        Refusal::new(Code::BadSequence, message)
     }
 
     #[inline]

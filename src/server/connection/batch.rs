@@ -34,7 +34,8 @@ impl Connection {
     /// Executes the complete requests in the buffer.
     pub(super) fn execute_batch(&mut self, executor: &mut Executor, mode: Mode) -> Batch {
         let (mut announced, mut work) = (0, 0);
-        while work < BATCH {
+        // What was read is counted as the replies that hold it.
+        while work + self.output.len() < BATCH {
             if announced == 0 {
                 announced = self.announce(executor);
             }
@@ -58,17 +59,13 @@ impl Connection {
                 _ => (HEADER + length, rest.get(..length).map(Payload::Held)),
             };
             let Some(payload) = payload else {
-                if let Err(refusal) = self.conversation.check_begun(&header) {
-                    self.refuse(executor, &refusal);
-                    return Batch::Done;
-                }
-                self.expect_bytes(executor, frame);
+                self.expect_rest(executor, &header, frame);
                 return Batch::Done;
             };
             if mode == Mode::Shared && executor.worker.is_frozen() && mutates(&header) {
                 return Batch::Frozen;
             }
-            work += work_of(&header);
+            work += REQUEST + length + work_beside(&header);
             let after = self.conversation.answer(executor, &header, payload, &mut self.output);
             self.input.consume(frame);
             self.input_deadline = None;
@@ -98,6 +95,15 @@ impl Connection {
         AHEAD
     }
 
+    /// As [`Connection::expect_bytes`], of a frame whose header has come.
+    #[cold]
+    fn expect_rest(&mut self, executor: &Executor, header: &RequestHeader, frame: usize) {
+        match self.conversation.check_begun(header) {
+            Ok(()) => self.expect_bytes(executor, frame),
+            Err(refusal) => self.refuse(executor, &refusal),
+        }
+    }
+
     /// Makes room for more of a frame of which a part may be there, and sees to it that it is whole in time.
     fn expect_bytes(&mut self, executor: &Executor, frame: usize) {
         let room = if self.input.is_empty() { self.input.reserve(BASE) } else { self.input.expect(frame) };
@@ -117,20 +123,20 @@ impl Connection {
     }
 }
 
-/// What a request costs the others on this thread, as far as its header says; nothing of it is believed yet.
+/// What a request costs the others on this thread beside its data and its reply, as far as its header says; nothing of it is
+/// believed yet.
 #[inline]
-fn work_of(header: &RequestHeader) -> usize {
-    const READ: u8 = Opcode::Read as u8;
+fn work_beside(header: &RequestHeader) -> usize {
     const FILL: u8 = Opcode::Fill as u8;
     const COPY: u8 = Opcode::Copy as u8;
     const STATUS: u8 = Opcode::Status as u8;
     match header.opcode {
         // At most MAX_ATOMIC, which fits: what is longer is refused.
         #[allow(clippy::cast_possible_truncation)]
-        READ | FILL | COPY => REQUEST + header.operand.get().min(MAX_ATOMIC) as usize,
+        FILL | COPY => header.operand.get().min(MAX_ATOMIC) as usize,
         // All counters of all threads are added up, and written as text.
         STATUS => BATCH,
-        _ => REQUEST + header.payload.get() as usize,
+        _ => 0,
     }
 }
 

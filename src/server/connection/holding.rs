@@ -46,15 +46,22 @@ impl Connection {
     /// with the buffers before [`Connection::regain`].
     #[inline]
     pub(super) fn hold(&mut self, next: Next) {
+        if self.input.budgeted() + self.output.budgeted() == 0 {
+            self.holding.since = None;
+        } else {
+            self.hold_grown(next);
+        }
+    }
+
+    #[cold]
+    fn hold_grown(&mut self, next: Next) {
         // It is not the peer that is waited for if there is work, or the memory is frozen.
-        if self.input.budgeted() + self.output.budgeted() == 0 || !matches!(next, Next::Read | Next::Write) {
+        if !matches!(next, Next::Read | Next::Write) {
             self.holding.since = None;
         }
-        if self.input.budgeted() + self.output.budgeted() > 0 {
-            self.input.fit();
-            self.output.fit();
-            self.wait(if next == Next::Write { PollFlags::POLLOUT } else { PollFlags::POLLIN });
-        }
+        self.input.fit();
+        self.output.fit();
+        self.wait(if next == Next::Write { PollFlags::POLLOUT } else { PollFlags::POLLIN });
     }
 
     /// As [`Connection::hold`], with the buffers as they are: the thread itself waits for the peer.
@@ -79,7 +86,12 @@ impl Connection {
     /// The buffers are needed again. `Err` when they were lost: then the connection is to be closed.
     #[inline]
     pub(super) fn regain(&mut self, executor: &Executor) -> Result<(), Next> {
-        if !self.holding.is_known || self.regain_grown() {
+        if self.holding.is_known { self.regain_or_close(executor) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn regain_or_close(&mut self, executor: &Executor) -> Result<(), Next> {
+        if self.regain_grown() {
             return Ok(());
         }
         if executor.context.log_gate.opens() {
