@@ -1,5 +1,5 @@
-//! Foreign text made harmless: what a peer, a file or another user chose neither steers a terminal, nor passes for a line
-//! of its own, nor fills a log.
+//! Foreign text made harmless: what a peer, a file or another user chose neither steers a terminal, nor looks like a
+//! line of the program's, nor fills a log.
 //!
 //! Every edge where such text enters calls [`printable`], with a bound that suits the place. What has passed an edge is
 //! shown as it is.

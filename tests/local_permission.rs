@@ -111,7 +111,7 @@ fn a_user_outside_the_group_is_told_which_group_may_read_the_snapshots_and_open_
         return;
     }
     let cluster = Cluster::start(1, K);
-    // Where the stranger can see that there is a folder, and no more.
+    // Where the other user can see that there is a folder, and no more.
     let directory = cluster.snapshot_directory();
     std::fs::set_permissions(cluster.directory(), PermissionsExt::from_mode(0o755)).unwrap();
     std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o750)).unwrap();
@@ -125,8 +125,8 @@ fn a_user_outside_the_group_is_told_which_group_may_read_the_snapshots_and_open_
     let agent = agent.args(["agent", "--index", "0"]).stderr(std::process::Stdio::null()).spawn().unwrap();
     let mut agent = Killed(agent);
     let is_up = || std::net::TcpStream::connect(cluster.agent_address(0)).is_ok();
-    support::wait_for("the stranger's agent listens", support::wire::PATIENCE, || {
-        assert!(agent.0.try_wait().unwrap().is_none(), "the stranger's agent has ended");
+    support::wait_for("the other user's agent listens", support::wire::PATIENCE, || {
+        assert!(agent.0.try_wait().unwrap().is_none(), "the other user's agent has ended");
         is_up()
     });
     let run = cluster.create_snapshot(&[]);

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 /// The lines of the longest layout text: name, k, n, and one for each server.
 const MAX_LINES: usize = MAX_SERVERS + 3;
 
-/// The most differences that are named: whoever corrects these has found the right file.
+/// The most differences that are named: with these, a reader knows which file is the wrong one.
 const MAX_NAMED: usize = 20;
 
 /// The most bytes of a value, and of a field's name, that are shown. With these, and addresses of usual length, all of

@@ -61,8 +61,8 @@ pub enum Fault {
     EvilName,
 }
 
-/// What an agent that is none would have an administrator's terminal do: another title, colours, a clean screen, a line of
-/// its own, the C1 form of an escape sequence, and text that is read backwards.
+/// What an agent that is none would have an administrator's terminal do: another title, colours, a clean screen, a line that
+/// looks like the program's, the C1 form of an escape sequence, and text that is read backwards.
 pub const EVIL: &str = "\x1b]0;owned\x07 \x1b[31m \x1b[2J\r\nall is well\u{7f} \u{9b}31m \u{202e}gpj";
 
 /// What says [`EVIL`].
