@@ -228,7 +228,7 @@ impl Shared {
                     redone = 1;
                 }
                 Err(what) => {
-                    ::log::error!("a dead worker of {} left an intent that is not sound ({what}): dropped", self.name)
+                    ::log::error!("a dead worker of {} left an intent that is not sound ({what}): dropped", self.name);
                 }
             }
             self.intent_word(worker, IntentField::Kind).store(0, Ordering::Release);

@@ -114,9 +114,9 @@ struct NoFork {
 
 impl NoFork {
     fn begin() -> Self {
-        let _uncancelled = Uncancelled::begin();
+        let no_fork = Self { _uncancelled: Uncancelled::begin() };
         enter();
-        Self { _uncancelled }
+        no_fork
     }
 }
 
