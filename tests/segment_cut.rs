@@ -136,7 +136,7 @@ fn a_writer_of_another_time_namespace_knows_when_a_freeze_ends() {
     // No clock may begin before the machine did.
     if std::fs::read_to_string("/proc/uptime").unwrap().split('.').next().unwrap().parse::<u64>().unwrap() > 60 {
         beside_a_writer(&name.0, "-30", |write, written| {
-            // As one that dies: nobody ends it.
+            // As one that dies: its time ends it.
             std::mem::forget(claim.freeze(Duration::from_millis(300)).unwrap());
             write();
             written.recv_timeout(PATIENCE).unwrap();

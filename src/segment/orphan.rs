@@ -22,7 +22,7 @@ impl Shared {
         if worker >= WORKERS || !self.left_something(worker) {
             return;
         }
-        // As its owner: nobody else becomes this worker, so every lock in its name is one that was left; and if this
+        // As its owner: no other thread becomes this worker, so every lock in its name is one that was left; and if this
         // process dies, it is repaired with the process.
         let word = self.intent_word(worker, IntentField::Owner);
         if word.compare_exchange(0, self.participant as u64 + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_lock_that_names_no_worker_is_free() {
-        let system = System::new("nobody");
+        let system = System::new("no-worker");
         let segment = system.serve();
         for word in [WORKERS as u64 + 1, 1 << 63, u64::MAX] {
             segment.shared.mapping.word(Geometry::lock(LARGE_SLOTS)).store(word, Ordering::Relaxed);

@@ -36,7 +36,8 @@ impl Drop for Uncancelled {
     }
 }
 
-#[cfg(all(test, debug_assertions))]
+#[cfg(debug_assertions)]
+#[cfg(test)]
 mod tests {
     use crate::layout::{Layout, PAGE};
     use crate::protocol::Extent;

@@ -131,23 +131,23 @@ mod tests {
         let semaphore = Semaphore(NonNull::new(made).unwrap());
         // SAFETY: `name` is a C string.
         unsafe { libc::sem_unlink(name.as_ptr()) };
-        let (sender, waiter) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         std::thread::scope(|scope| {
-            let wait = scope.spawn(|| {
+            let waiter = scope.spawn(|| {
                 // SAFETY: tells a number.
                 sender.send(unsafe { libc::pthread_self() }).unwrap();
                 let began = Instant::now();
                 let wait = semaphore.wait(TIMEOUT);
                 (wait, began.elapsed())
             });
-            let thread = waiter.recv().unwrap();
-            while !wait.is_finished() {
+            let thread = receiver.recv().unwrap();
+            while !waiter.is_finished() {
                 // SAFETY: the thread is joined below, so its number stays its own.
                 assert_eq!(unsafe { libc::pthread_kill(thread, libc::SIGURG) }, 0);
                 std::thread::sleep(Duration::from_millis(1));
             }
-            let (wait, waited) = wait.join().unwrap();
-            assert!(wait == Wait::TimedOut && waited >= TIMEOUT, "{wait:?} after {waited:?}");
+            let (wait, elapsed) = waiter.join().unwrap();
+            assert!(wait == Wait::TimedOut && elapsed >= TIMEOUT, "{wait:?} after {elapsed:?}");
         });
     }
 }
