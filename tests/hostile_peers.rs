@@ -215,6 +215,14 @@ fn greedy(target: &Target, peers: usize) -> Vec<Wire> {
     wires
 }
 
+/// Whether the server has closed the connection and sent no refusal.
+fn is_closed_without_a_word(wire: &Wire) -> bool {
+    wire.stream().set_nonblocking(true).unwrap();
+    let found = wire.stream().peek(&mut [0]);
+    wire.stream().set_nonblocking(false).unwrap();
+    matches!(found, Ok(0))
+}
+
 fn says_why(target: Target) {
     let log = target.service.log();
     let why = "others needed the memory of its buffers (limits.buffer_memory)";
@@ -253,10 +261,16 @@ fn peers_that_do_not_end_their_requests_lose_their_buffers_to_those_that_do() {
     let write = encoded(1, Operation::Write(extent, &vec![0xee; extent.length()]));
     for threads in [2, 32] {
         let target = Target::with_threads(threads, "buffer_memory = \"8MiB\"");
-        let mut wires: Vec<Wire> = (0..24).map(|_| target.greeted()).collect();
-        // Those that find no memory are refused in the middle.
-        wires.iter_mut().for_each(|wire| drop(wire.try_send(&write[..write.len() - 1])));
-        let name = format!("24 peers that send all but a byte, {threads} threads");
+        let mut wires: Vec<Wire> = Vec::new();
+        // They come until there is no memory left, and the first of them has been waited for long enough.
+        wait_for("a stalled peer is closed", BEFORE_A_TIMEOUT, || {
+            let mut wire = target.greeted();
+            // One that finds no memory is refused in the middle.
+            let _ = wire.try_send(&write[..write.len() - 1]);
+            wires.push(wire);
+            wires.iter().any(is_closed_without_a_word)
+        });
+        let name = format!("{} peers that send all but a byte, {threads} threads", wires.len());
         target.serves_during(&name, || gets_what_the_stalled_hold(&target));
         drop(wires);
         says_why(target);

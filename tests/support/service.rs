@@ -65,9 +65,9 @@ impl Service {
         nix::sys::signal::kill(pid, signal).unwrap();
     }
 
-    /// Kills it, and returns all that it has written to standard error.
+    /// Stops it, so that every thread has come round, and returns all that it has written to standard error.
     pub fn log(mut self) -> String {
-        let _ = self.child.kill();
+        self.signal(nix::sys::signal::Signal::SIGTERM);
         let mut log = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         log
