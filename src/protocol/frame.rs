@@ -190,11 +190,14 @@ const _: () = assert!(size_of::<RequestHeader>() == HEADER && size_of::<ReplyHea
 ///
 /// # Errors
 /// [`Code::BadFrame`] when the framing cannot be trusted.
+#[inline]
 pub fn split_request(bytes: &[u8]) -> Result<Option<(RequestHeader, &[u8])>, Refusal> {
     let Ok((header, rest)) = RequestHeader::read_from_prefix(bytes) else {
         return if bytes.len() < TELLING { Ok(None) } else { check_begun(bytes, REQUEST_MAGIC) };
     };
-    check_frame(bytes, header.magic, REQUEST_MAGIC, header.payload.get())?;
+    if header.magic != REQUEST_MAGIC || header.payload.get() > MAX_PAYLOAD {
+        return Err(bad_frame(bytes, header.magic, REQUEST_MAGIC, header.payload.get()));
+    }
     Ok(Some((header, rest)))
 }
 
@@ -206,7 +209,9 @@ pub fn split_reply(bytes: &[u8]) -> Result<Option<(ReplyHeader, &[u8])>, Refusal
     let Ok((header, rest)) = ReplyHeader::read_from_prefix(bytes) else {
         return if bytes.len() < TELLING { Ok(None) } else { check_begun(bytes, REPLY_MAGIC) };
     };
-    check_frame(bytes, header.magic, REPLY_MAGIC, header.payload.get())?;
+    if header.magic != REPLY_MAGIC || header.payload.get() > MAX_PAYLOAD {
+        return Err(bad_frame(bytes, header.magic, REPLY_MAGIC, header.payload.get()));
+    }
     Ok(Some((header, rest)))
 }
 
@@ -233,13 +238,12 @@ fn not_ours(bytes: &[u8], found: [u8; 2], expected: [u8; 2]) -> Refusal {
     Refusal::new(Code::BadFrame, message)
 }
 
-fn check_frame(bytes: &[u8], found: [u8; 2], expected: [u8; 2], payload: u32) -> Result<(), Refusal> {
+/// Why a header cannot be trusted whose magic is not the expected one, or whose payload is too long.
+#[cold]
+fn bad_frame(bytes: &[u8], found: [u8; 2], expected: [u8; 2], payload: u32) -> Refusal {
     if found != expected {
-        return Err(not_ours(bytes, found, expected));
+        return not_ours(bytes, found, expected);
     }
-    if payload > MAX_PAYLOAD {
-        let message = format!("the frame claims a payload of {payload} bytes; the longest is {MAX_PAYLOAD}");
-        return Err(Refusal::new(Code::BadFrame, message));
-    }
-    Ok(())
+    let message = format!("the frame claims a payload of {payload} bytes; the longest is {MAX_PAYLOAD}");
+    Refusal::new(Code::BadFrame, message)
 }
