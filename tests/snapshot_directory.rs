@@ -122,3 +122,21 @@ fn a_file_from_when_a_clock_was_ahead_pushes_no_new_one_out() {
     assert_eq!(apply_retention(path, "test", KEEP, CUT_TIME + 3 * SECOND).unwrap(), now[..2]);
     assert_eq!(names(path), [&now[2..], &ahead].concat());
 }
+
+#[test]
+fn snapshots_of_one_second_are_listed_by_their_instant_whatever_their_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let at = |nanoseconds| {
+        let mut fields = fields(4, &[1]);
+        fields.cut_time += nanoseconds;
+        write(path, &Header::new(fields).unwrap(), &[1; 4 * PAGE_BYTES], zstd())
+    };
+    let deleted = at(100);
+    let second = at(200);
+    std::fs::remove_file(&deleted).unwrap();
+    let last = at(300);
+    assert_eq!(last, deleted, "its name is given again");
+    let listed: Vec<_> = list(path, "test").unwrap().into_iter().map(|file| file.path).collect();
+    assert_eq!(listed, [second, last]);
+}

@@ -70,7 +70,13 @@ fn list_where(directory: &Path, is_ours: impl Fn(&Header) -> bool) -> Result<Vec
     let mut named: Vec<(FileName, String)> =
         names(directory)?.into_iter().filter_map(|name| Some((FileName::parse(&name)?, name))).collect();
     named.sort();
-    Ok(named.into_iter().map(|(_, name)| look_at(directory, name, &is_ours)).collect())
+    let mut listed: Vec<Listed> = named.into_iter().map(|(_, name)| look_at(directory, name, &is_ours)).collect();
+    // Names are to the second, and one that was deleted is given again. Without a header there is only the name.
+    let cut_time = |listed: &Listed| listed.header.as_ref().map(Header::cut_time);
+    for run in listed.chunk_by_mut(|one, next| cut_time(one).is_some() && cut_time(next).is_some()) {
+        run.sort_by_key(cut_time);
+    }
+    Ok(listed)
 }
 
 fn look_at(directory: &Path, name: String, is_ours: impl Fn(&Header) -> bool) -> Listed {
