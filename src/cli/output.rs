@@ -1,7 +1,7 @@
 //! Standard output or a file, with its name in every error; and whether a terminal is at the other end.
 
 use super::failure::Failure;
-use crate::printable::is_printable;
+use crate::printable::{is_printable, printable};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -80,9 +80,15 @@ fn escaped_json(json: &str) -> String {
     escaped
 }
 
-/// Prints a message on standard error. When that fails too, there is nobody left to tell.
+/// Prints a message on standard error, whose lines steer no terminal: names of files in it may be another user's choice. When
+/// that fails too, there is no one left to tell.
 pub(super) fn complain(message: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "dsmctl: {message}");
+    let _ = writeln!(io::stderr(), "dsmctl: {}", harmless(&message.to_string()));
+}
+
+/// The text with all but its line breaks escaped that is not printable.
+fn harmless(text: &str) -> String {
+    text.split('\n').map(|line| printable(line, usize::MAX)).collect::<Vec<_>>().join("\n")
 }
 
 /// Colours for states, or none.
@@ -126,5 +132,13 @@ mod tests {
         assert!(text.chars().all(is_printable), "{text}");
         assert!(text.contains("Größe 日本 \\udb40\\udc01"), "{text}");
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn a_message_keeps_its_lines_and_steers_no_terminal() {
+        assert_eq!(
+            harmless("dsm-\u{1b}[31m.dsnap: no such file\n  as said"),
+            "dsm-\\u{1b}[31m.dsnap: no such file\n  as said"
+        );
     }
 }
