@@ -1,7 +1,7 @@
 //! The master's run: one cut of all servers, one file.
 
 use super::error::{WriteError, way_out};
-use super::link::{AgentError, Link};
+use super::link::{AgentError, FREEZE, Link};
 use super::phase::{self, Phase};
 use super::transfer::transfer;
 use super::wire::{Answer, Ask, Purpose};
@@ -234,7 +234,6 @@ fn claim(config: &Config, options: &Options, links: &mut Vec<Link>, id: &str) ->
 
 /// Freezes all, then cuts all. Returns when, and how long each server's writers stood still.
 fn cut(config: &Config, links: &mut [Link]) -> Result<(u64, Vec<(usize, u64)>), CreateError> {
-    const FREEZE: &str = "keep its writers out";
     const CUT: &str = "make the cut";
     let lease = config.snapshot.freeze_timeout;
     let lease_us = u64::try_from(lease.as_micros()).unwrap_or(u64::MAX);

@@ -47,9 +47,8 @@ pub enum AgentError {
     },
     /// It did not answer in time.
     #[error(
-        "the snapshot agent of server {server} ({address}) did not {task} within {}: see that its machine is up and that \
-         the network leads to it, or raise snapshot.timeout in mcomp.cfg",
-        humantime::format_duration(*.timeout)
+        "the snapshot agent of server {server} ({address}) did not {task} within {}: {}",
+        humantime::format_duration(*.timeout), after_silence(.task)
     )]
     Silent {
         /// The server's index.
@@ -107,6 +106,19 @@ pub enum AgentError {
         /// Why.
         message: String,
     },
+}
+
+/// What a master asks an agent for that keeps the writers of its server out.
+pub(super) const FREEZE: &str = "keep its writers out";
+
+/// What to do about an agent that has not done this in time.
+fn after_silence(task: &str) -> &'static str {
+    if task == FREEZE {
+        "see that no process was stopped there in the middle of a write (the error of dsmctl write names it), that its machine \
+         is up and that the network leads to it, or raise snapshot.freeze_timeout in mcomp.cfg"
+    } else {
+        "see that its machine is up and that the network leads to it, or raise snapshot.timeout in mcomp.cfg"
+    }
 }
 
 /// Where an agent listens until it is told otherwise, if that is not where it is looked for.

@@ -3,7 +3,7 @@
 use super::SnapshotFile;
 use super::create::hex;
 use super::error::ReadError;
-use super::link::{AgentError, Link, RECEIVE};
+use super::link::{AgentError, FREEZE, Link, RECEIVE};
 use super::stream::each_part;
 use super::wire::{Answer, Ask, Purpose};
 use crate::config::Config;
@@ -210,7 +210,6 @@ fn watch(links: &mut [Link]) -> Result<(), RestoreError> {
 
 /// Freezes all and then shuts all; when one fails, those that were shut are opened again.
 fn shut(config: &Config, links: &mut [Link], parts: &[(usize, Range<u64>)]) -> Result<(), RestoreError> {
-    const FREEZE: &str = "keep its writers out";
     const SHUT: &str = "shut its memory";
     let lease = config.snapshot.freeze_timeout;
     let lease_us = u64::try_from(lease.as_micros()).unwrap_or(u64::MAX);
