@@ -1,0 +1,232 @@
+//! The repository keeps its own rules.
+
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The longest source file, in lines.
+const MAX_LINES: usize = 500;
+
+/// The longest program: it only calls the library.
+const MAX_PROGRAM_LINES: usize = 10;
+
+/// The only folders of code that may do what the compiler cannot check.
+const MAY_BE_UNSAFE: [&str; 2] = ["src/segment/", "src/sys/"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file of the repository, as a path from its root. What is built or downloaded is not part of it.
+fn files() -> Vec<String> {
+    let mut folders = vec![root().to_owned()];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let (path, kind) = entry.map(|entry| (entry.path(), entry.file_type().unwrap())).unwrap();
+            let skipped = ["target", ".git", "corpus", "artifacts", "__pycache__"];
+            if kind.is_dir() && !skipped.iter().any(|name| path.ends_with(name)) {
+                folders.push(path);
+            } else if kind.is_file() {
+                found.push(path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn rust_files(folder: &str) -> Vec<String> {
+    let rust = |path: &String| Path::new(path).extension().is_some_and(|extension| extension == "rs");
+    files().into_iter().filter(|path| path.starts_with(folder) && rust(path)).collect()
+}
+
+/// The line without its comment. Good enough here: no line has the words looked for after `//` inside a text.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or_default()
+}
+
+/// Whether `word` stands in `text`, not as a part of a longer word and not as a text.
+fn has_word(text: &str, word: &str) -> bool {
+    let is_part = |character: char| character.is_alphanumeric() || character == '_' || character == '"';
+    text.split(|character| !is_part(character)).any(|found| found == word)
+}
+
+#[test]
+fn unsafe_code_stands_only_where_it_may() {
+    for path in rust_files("") {
+        if MAY_BE_UNSAFE.iter().any(|folder| path.starts_with(folder)) {
+            continue;
+        }
+        for (number, line) in read(&path).lines().enumerate() {
+            assert!(!has_word(code(line), "unsafe"), "{path}:{}: {line}", number + 1);
+        }
+    }
+}
+
+#[test]
+fn every_source_file_fits_in_the_head() {
+    for path in rust_files("src/") {
+        let lines = read(&path).lines().count();
+        assert!(lines <= MAX_LINES, "{path} has {lines} lines, more than {MAX_LINES}: it holds more than one concept");
+    }
+}
+
+#[test]
+fn the_programs_only_call_the_library() {
+    let programs = rust_files("src/bin/");
+    assert!(!programs.is_empty());
+    for path in programs {
+        let lines = read(&path).lines().count();
+        assert!(lines <= MAX_PROGRAM_LINES, "{path} has {lines} lines, more than {MAX_PROGRAM_LINES}");
+    }
+}
+
+#[test]
+fn the_root_of_the_library_only_names_its_modules() {
+    let names = |line: &str| {
+        let statement = line.strip_prefix("pub ").unwrap_or(line);
+        ["mod ", "use "].iter().any(|word| statement.starts_with(word)) && statement.ends_with(';')
+    };
+    for line in read("src/lib.rs").lines().map(|line| code(line).trim()) {
+        assert!(line.is_empty() || line.starts_with('#') || names(line), "src/lib.rs: {line}");
+    }
+}
+
+#[test]
+fn every_source_file_says_what_it_is_for() {
+    for path in rust_files("src/").into_iter().chain(rust_files("tests/")) {
+        assert!(read(&path).starts_with("//!"), "{path} does not begin with a comment that says what it is for");
+    }
+}
+
+#[test]
+fn nothing_is_left_to_do_in_a_comment() {
+    let words = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
+    for path in files().iter().filter(|path| *path != "LICENSE" && *path != "Cargo.lock") {
+        // What is not text has no comments.
+        let Ok(text) = std::fs::read_to_string(root().join(path)) else { continue };
+        for (number, line) in text.lines().enumerate() {
+            let left = words.iter().find(|word| has_word(line, word));
+            assert!(left.is_none(), "{path}:{}: {line}", number + 1);
+        }
+    }
+}
+
+/// The names in a table of Cargo.toml and of what it finds in this repository.
+fn dependencies(table: &str) -> BTreeSet<String> {
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let (own, others): (Vec<_>, Vec<_>) =
+        manifest[table].as_table().unwrap().iter().partition(|(_, source)| source.get("path").is_some());
+    let mut names: BTreeSet<String> = others.into_iter().map(|(name, _)| name.clone()).collect();
+    for (_, source) in own {
+        let manifest: toml::Table = read(&format!("{}/Cargo.toml", source["path"].as_str().unwrap())).parse().unwrap();
+        let table = manifest["dependencies"].as_table().unwrap();
+        names.extend(table.iter().filter(|(_, source)| source.get("path").is_none()).map(|(name, _)| name.clone()));
+    }
+    names
+}
+
+#[test]
+fn every_dependency_is_used() {
+    for (table, folder) in [("dependencies", "src/"), ("dev-dependencies", "")] {
+        let code: String = rust_files(folder).iter().map(|path| read(path)).collect();
+        for name in dependencies(table) {
+            assert!(has_word(&code, &name.replace('-', "_")), "{name} stands in Cargo.toml and is used nowhere");
+        }
+    }
+}
+
+#[test]
+fn every_dependency_has_its_reason_in_contributing() {
+    let used: BTreeSet<String> =
+        dependencies("dependencies").union(&dependencies("dev-dependencies")).cloned().collect();
+    let text = read("CONTRIBUTING.md");
+    let section = text.split("\n## ").find(|section| section.starts_with("Dependencies")).expect("a section of them");
+    let explained: BTreeSet<String> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name.to_owned()))
+        .collect();
+    assert_eq!(used, explained, "Cargo.toml and the table in CONTRIBUTING.md differ");
+}
+
+#[test]
+fn the_oldest_compiler_is_the_same_everywhere() {
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let version = manifest["package"]["rust-version"].as_str().unwrap().to_owned();
+    for path in ["README.md", "CONTRIBUTING.md"] {
+        assert!(read(path).contains(&format!("Rust {version}")), "{path} does not say Rust {version}");
+    }
+}
+
+#[test]
+fn every_link_to_a_file_leads_to_one() {
+    let markdown = |path: &&String| Path::new(path).extension().is_some_and(|extension| extension == "md");
+    for path in files().iter().filter(markdown) {
+        let folder = root().join(path).parent().map(PathBuf::from).unwrap();
+        for target in read(path).split("](").skip(1).filter_map(|rest| rest.split(')').next().map(str::to_owned)) {
+            let file = target.split('#').next().unwrap_or_default();
+            let elsewhere = file.is_empty() || file.contains("://");
+            assert!(elsewhere || folder.join(file).exists(), "{path} links to {target}, which is not there");
+        }
+    }
+}
+
+/// Lines before a command in which its reader is told what it deletes.
+const WARNING_LINES: usize = 6;
+
+#[test]
+fn a_documented_command_that_removes_memory_is_said_to_delete_it() {
+    let documents = |path: &String| {
+        ["README.md", "etc/mcomp.cfg"].contains(&path.as_str())
+            || ["docs/", "man/"].iter().any(|folder| path.starts_with(folder)) && !path.contains(".svg")
+    };
+    let mut found = 0;
+    for path in files().into_iter().filter(documents) {
+        let text = read(&path);
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            if !(line.contains("rm -") || line.contains("rm /")) || !line.contains("/dev/shm/") {
+                continue;
+            }
+            found += 1;
+            let before = &lines[number.saturating_sub(WARNING_LINES)..=number];
+            let told = before.iter().any(|line| line.contains("delete"));
+            assert!(told, "{path}:{}: a reader is not told what this deletes: {line}", number + 1);
+        }
+    }
+    assert!(found > 3, "only {found} such commands were found");
+}
+
+#[test]
+fn a_memory_that_grows_to_more_machines_loses_nothing() {
+    let readme = read("README.md");
+    let (_, steps) = readme.split_once("## On several machines\n").unwrap();
+    let (steps, _) = steps.split_once("\n### ").unwrap();
+    let config = read("etc/mcomp.cfg");
+    let (_, comments) = config.split_once("# To grow to N machines:\n").unwrap();
+    let (comments, _) = comments.split_once("\n# The memory then has").unwrap();
+    for steps in [steps, comments] {
+        assert!(steps.contains("systemctl restart dsmd"), "{steps}");
+        assert!(!steps.contains("rm ") && !steps.contains("--reset"), "a step deletes memory: {steps}");
+    }
+}
+
+/// The architectures of Debian that `src/sys/` compiles for: Linux, 64 bits, little-endian, and Rust has its standard library.
+const ARCHITECTURES: [&str; 6] = ["amd64", "arm64", "loong64", "mips64el", "ppc64el", "riscv64"];
+
+#[test]
+fn the_packages_are_built_where_the_programs_compile() {
+    let control = read("packaging/debian/control");
+    let fields: Vec<_> = control.lines().filter_map(|line| line.strip_prefix("Architecture: ")).collect();
+    assert_eq!(fields.len(), 2, "dsmd and dsmctl");
+    for field in fields {
+        assert_eq!(field.split(' ').collect::<Vec<_>>(), ARCHITECTURES);
+    }
+}

@@ -1,0 +1,10 @@
+//! Clients as most tests want them.
+
+use dsm::Client;
+use dsm::config::LocalAccess;
+use dsm::layout::Layout;
+
+/// A client of the memory with this layout that goes over TCP, on the servers' own host too.
+pub fn client_of(layout: Layout) -> Client {
+    Client::with_layout(layout).with_local(LocalAccess::Never)
+}
