@@ -16,13 +16,11 @@ use dsm::protocol::{Opcode, RequestHeader};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use support::counts::count_of;
 use zerocopy::IntoBytes;
 
-/// Cases of each test, unless the environment says otherwise.
-const CASES: u32 = 20_000;
-
 fn cases() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
+    let cases = count_of("PROPTEST_CASES", 20_000, 200_000);
     // Nothing is written into the source tree.
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }

@@ -5,12 +5,10 @@ use dsm::layout::PAGE;
 use dsm::protocol::{AtomicOperation, Extent, Word};
 use dsm::segment::Segment;
 use std::sync::atomic::{AtomicBool, Ordering};
+use support::counts::count;
 use support::segment::Name;
 
 const K: u64 = 64 * PAGE;
-
-/// Writes of each writer. Some tens of thousands of races are needed to see a reader that does not look twice.
-const ROUNDS: u32 = 60_000;
 
 fn with_segment(what: &str, body: impl FnOnce(&Segment)) {
     body(&Name::new(what).serve(K));
@@ -19,6 +17,8 @@ fn with_segment(what: &str, body: impl FnOnce(&Segment)) {
 #[test]
 fn no_reader_sees_half_of_a_write_however_many_pages_it_spans() {
     with_segment("torn", |segment| {
+        // Some tens of thousands of races are needed to see a reader that does not look twice.
+        let rounds: u32 = count(60_000, 600_000);
         let done = AtomicBool::new(false);
         let reads = std::thread::scope(|scope| {
             let writers: Vec<_> = (0..2_u8)
@@ -26,7 +26,7 @@ fn no_reader_sees_half_of_a_write_however_many_pages_it_spans() {
                     scope.spawn(move || {
                         let mut worker = segment.worker().unwrap();
                         let extent = Extent::new(3 * PAGE - 40, 5 * PAGE + 77, K).unwrap();
-                        for round in 0..ROUNDS {
+                        for round in 0..rounds {
                             let byte = u8::try_from(round % 100).unwrap() * 2 + writer;
                             if round % 3 == 0 {
                                 worker.fill(extent, byte, None).unwrap();
@@ -58,7 +58,7 @@ fn no_reader_sees_half_of_a_write_however_many_pages_it_spans() {
             done.store(true, Ordering::Relaxed);
             readers.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>()
         });
-        println!("{reads} reads beside {} writes", 2 * ROUNDS);
+        println!("{reads} reads beside {} writes", 2 * rounds);
         assert!(reads > 0);
     });
 }

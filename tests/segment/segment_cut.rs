@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+use support::counts::count;
 use support::own_process;
 use support::segment::{Name, attach, image};
 
@@ -178,7 +179,7 @@ fn a_copy_area_without_room_abandons_the_cut_and_not_the_writer() {
 #[test]
 fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
     const WRITERS: u64 = 3;
-    const CUTS: u64 = 100;
+    let cuts: u64 = count(100, 1000);
     with_segment("ring", |segment, claim| {
         let stop = AtomicBool::new(false);
         let place = |writer: u64, step: u64| Word::new((200 - step * 90 + writer) * PAGE + 8 * writer, K).unwrap();
@@ -206,7 +207,7 @@ fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
                 };
                 at(0) >= at(1) && at(1) >= at(2) && at(0) - at(2) <= 1
             };
-            for number in 0..CUTS {
+            for number in 0..cuts {
                 let cut = claim.freeze(LEASE).unwrap().cut(K).unwrap();
                 let image = image(segment, cut).unwrap();
                 claim.end_cut(cut).unwrap();
@@ -223,7 +224,7 @@ fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
                 }
             }
             stop.store(true, Ordering::Relaxed);
-            println!("{CUTS} cuts in order; {torn_live_reads} of {} reads without a cut were not", WRITERS * CUTS);
+            println!("{cuts} cuts in order; {torn_live_reads} of {} reads without a cut were not", WRITERS * cuts);
             assert!(torn_live_reads > 0, "the test cannot see what a cut is for");
         });
     });

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
+use support::counts::count;
 use support::{Cluster, client, namespace, wait_for};
 
 fn text(output: &Output) -> String {
@@ -99,7 +100,7 @@ fn a_dsmd_that_is_killed_while_it_starts_leaves_no_name_but_those_that_are_docum
         let entries = std::fs::read_dir("/dev/shm").unwrap().flatten();
         entries.map(|entry| entry.file_name().into_string().unwrap()).collect::<Vec<_>>()
     };
-    for round in 0..40 {
+    for round in 0..count(40, 400) {
         let mut child = cluster.command(0).spawn().unwrap();
         // It is seen while it makes them, and killed in another moment of that each time.
         let mut most = 0;

@@ -1,4 +1,4 @@
-//! dsmd is killed at random moments under load, 200 times (`DSM_TEST_KILLS` sets another number). Eight writers lose
+//! dsmd is killed at random moments under load, a hundred times (`DSM_TEST_KILLS` sets another number). Eight writers lose
 //! nothing, readers see no half write, a counter counts each add once, and nobody waits over a second after a restart.
 //!
 //! Each writer also keeps a pipeline of adds and small writes under way, so that a kill finds requests that were
@@ -8,6 +8,7 @@ use dsm::{Client, Reply};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::block::{self, Label};
+use support::counts::count_of;
 use support::random::Random;
 use support::{Cluster, client};
 
@@ -165,7 +166,7 @@ fn wait_for_every_writer(shared: &Shared) {
 
 #[test]
 fn a_killed_dsmd_loses_no_write_shows_no_half_write_and_counts_each_add_once() {
-    let kills: u64 = std::env::var("DSM_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
+    let kills: u64 = count_of("DSM_TEST_KILLS", 100, 2000);
     let _alone = support::one_at_a_time();
     let mut random = Random::new("kill_dsmd_under_load");
     let cluster = Cluster::start(1, 2 * 1024 * 1024);

@@ -5,6 +5,7 @@
 
 use dsm::protocol::{Code, Extent, Operation, Request};
 use std::time::Duration;
+use support::counts::count;
 use support::random::Random;
 use support::wire::{PATIENCE, Wire, encoded};
 use support::{Cluster, client, wait_for};
@@ -14,9 +15,6 @@ const K: u64 = 1 << 20;
 /// The longest data that lands, and the shortest.
 const SLOT: u64 = 64 << 10;
 const LONG: u64 = 16 << 10;
-
-/// Some of them meet a write that is half done.
-const KILLS: u32 = 200;
 
 /// Two threads for connections; a third connection makes all of them share.
 fn cluster() -> Cluster {
@@ -119,9 +117,9 @@ fn length(random: &mut Random) -> u64 {
 fn requests(writer: &mut Writer, random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     // Mostly one, and often as long as the one before.
-    let count = if random.index(3) == 0 { random.within(1, 6) } else { 1 };
+    let number = if random.index(3) == 0 { random.within(1, 6) } else { 1 };
     let common = length(random);
-    for _ in 0..count {
+    for _ in 0..number {
         let length = if random.index(2) == 0 { common } else { length(random) };
         let offset = random.within(0, K - length + 1);
         bytes.extend(if random.index(4) == 0 { writer.read(offset, length) } else { writer.write(offset, length) });
@@ -134,7 +132,7 @@ fn in_pieces_and_among_other_requests_each_write_is_what_was_sent() {
     let cluster = cluster();
     let mut random = Random::new("long_writes");
     let mut writer = Writer::new(&cluster);
-    for round in 0..1500 {
+    for round in 0..count(1500, 15_000) {
         let bytes = requests(&mut writer, &mut random);
         if random.index(3) == 0 {
             send_in_pieces(&mut writer.wire, &bytes, &mut random);
@@ -238,8 +236,9 @@ fn write_until_killed(mut wire: Wire, last: u64) -> u64 {
 fn a_write_that_dsmd_was_killed_in_is_whole_or_absent_and_those_before_it_are_there() {
     let cluster = cluster();
     let mut random = Random::new("long_writes kill");
-    let mut acknowledged = 0;
-    for kills in 1..=KILLS {
+    let (mut acknowledged, most) = (0, count(100, 2000));
+    // Some of them meet a write that is half done.
+    for kills in 1..=most {
         let (wire, last) = (Wire::greeted(cluster.layout(), 0), acknowledged);
         let writer = std::thread::spawn(move || write_until_killed(wire, last));
         std::thread::sleep(Duration::from_micros(random.within(2_000, 12_000)));
@@ -255,7 +254,7 @@ fn a_write_that_dsmd_was_killed_in_is_whole_or_absent_and_those_before_it_are_th
         assert_eq!(u64::from(begin), acknowledged % 256, "after kill {kills} an acknowledged write is lost");
     }
     let redone = client(&cluster).status(0).unwrap().recovery.redone_writes;
-    println!("{acknowledged} writes, {KILLS} kills; {redone} of them met a write that was decided, and it was redone");
+    println!("{acknowledged} writes, {most} kills; {redone} of them met a write that was decided, and it was redone");
 }
 
 #[test]
@@ -263,7 +262,7 @@ fn requests_behind_a_write_that_has_landed_are_not_lost() {
     let cluster = cluster();
     let mut writer = Writer::new(&cluster);
     let mut random = Random::new("long_writes behind");
-    for _ in 0..500 {
+    for _ in 0..count(500, 5000) {
         let long = writer.write(0, SLOT);
         writer.ask(&long);
         // As long as expected, longer, shorter; and something behind it, in the same send.

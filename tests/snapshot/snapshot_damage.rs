@@ -7,11 +7,9 @@ use dsm::snapshot::{ReadError, SnapshotFile, Summary};
 use std::collections::BTreeMap;
 use std::path::Path;
 use support::Cluster;
+use support::counts::count;
 use support::random::Random;
 use support::snapshots::{PAGE_BYTES, header, memory, write, zstd};
-
-/// Places that are changed.
-const FLIPS: usize = 1000;
 
 fn verify(bytes: &[u8]) -> Result<Summary, ReadError> {
     SnapshotFile::from_source(Path::new("damaged"), bytes)?.verify(|_, _| {})
@@ -36,19 +34,19 @@ fn part(error: &ReadError) -> &'static str {
 }
 
 #[test]
-fn each_of_1000_flipped_bits_is_found() {
+fn each_of_a_thousand_flipped_bits_is_found() {
     let mut random = Random::new("flips");
     let sound = sound_file(&mut random);
     verify(&sound).unwrap();
-    let mut found = BTreeMap::new();
-    for _ in 0..FLIPS {
+    let (mut found, flips) = (BTreeMap::new(), count(1000, 10_000));
+    for _ in 0..flips {
         let (at, bit) = (random.index(sound.len()), random.index(8));
         let mut bytes = sound.clone();
         bytes[at] ^= 1 << bit;
         let error = verify(&bytes).expect_err(&format!("bit {bit} of byte {at} of {} flipped, unseen", sound.len()));
         *found.entry(part(&error)).or_insert(0) += 1;
     }
-    println!("{FLIPS} flipped bits of {} bytes, all found: {found:?}", sound.len());
+    println!("{flips} flipped bits of {} bytes, all found: {found:?}", sound.len());
 }
 
 #[test]

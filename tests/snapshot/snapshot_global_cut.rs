@@ -8,6 +8,7 @@
 use dsm::Client;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
+use support::counts::{count, count_of};
 use support::random::Random;
 use support::{Cluster, client, local_client, ring};
 
@@ -28,9 +29,6 @@ const PAGE: u64 = 4096;
 
 /// Without the gate, an order that is broken must show within so many snapshots.
 const WITHOUT_GATE: usize = 300;
-
-/// Snapshots under the load of local clients.
-const LOCAL: usize = 50;
 
 fn account(server: usize, number: u64) -> u64 {
     assert!(BANK + (ACCOUNTS + MOVERS as u64) * PAGE <= K && number < ACCOUNTS);
@@ -135,14 +133,14 @@ impl Drop for StopAtEnd<'_> {
 
 #[test]
 fn every_snapshot_under_load_is_one_instant_of_all_servers() {
-    let most = std::env::var("DSM_TEST_SNAPSHOTS").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
+    let most = count_of("DSM_TEST_SNAPSHOTS", 50, 1000);
     let (taken, wrong) = take_snapshots(&[], client, most);
     assert!(wrong.is_empty(), "snapshot {taken}: {wrong:?}");
 }
 
 #[test]
 fn every_snapshot_under_the_load_of_local_clients_is_one_instant_too() {
-    let (taken, wrong) = take_snapshots(&[], local_client, LOCAL);
+    let (taken, wrong) = take_snapshots(&[], local_client, count(25, 500));
     assert!(wrong.is_empty(), "snapshot {taken}: {wrong:?}");
 }
 

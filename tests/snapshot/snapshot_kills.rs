@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 use support::agents::{Environment, FREE_AGAIN, Master, UNAVAILABLE, is_late, is_not_now};
+use support::counts::count;
 use support::dsmctl::Run;
 use support::process::state;
 use support::random::Random;
@@ -34,8 +35,7 @@ const STOP_AT: &str = "DSM_TEST_STOP_AT";
 /// How long a server has to find that an agent has died: it looks every second.
 const TIDY: Duration = Duration::from_secs(10);
 
-/// Kills at random moments, and about how long a run takes, in microseconds.
-const RANDOM_KILLS: usize = 30;
+/// About how long a run takes, in microseconds.
 const LONGEST_RUN: u64 = 80_000;
 
 /// Servers and agents under load.
@@ -193,8 +193,8 @@ fn an_agent_and_its_dsmd_killed_together_leave_no_cut_behind() {
 fn whoever_is_killed_at_whatever_moment_there_is_a_whole_file_or_none() {
     let scene = Scene::new();
     let mut random = Random::new("snapshot_kills");
-    let (mut files, mut failures) = (0, 0);
-    for kill in 0..RANDOM_KILLS {
+    let (mut files, mut failures, kills) = (0, 0, count(30, 300));
+    for kill in 0..kills {
         let (who, victim) = (["master", "agent", "dsmd"][kill % 3], random.index(SERVERS));
         let moment = Duration::from_micros(random.within(0, LONGEST_RUN));
         let (new, _) = scene.survive(&format!("{who} {victim} killed after {moment:?}"), |cluster| {
@@ -215,7 +215,7 @@ fn whoever_is_killed_at_whatever_moment_there_is_a_whole_file_or_none() {
         });
         files += new.len();
     }
-    println!("{RANDOM_KILLS} kills at random moments: {files} whole files, {failures} runs that failed, nothing else");
+    println!("{kills} kills at random moments: {files} whole files, {failures} runs that failed, nothing else");
     scene.end();
 }
 

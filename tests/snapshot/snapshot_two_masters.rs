@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 use support::agents::{Environment, Master, UNDER_WAY};
+use support::counts::count;
 use support::random::Random;
 use support::ring::{self, Ring};
 use support::{Cluster, wait_for};
@@ -14,13 +15,15 @@ use support::{Cluster, wait_for};
 const SERVERS: usize = 3;
 const K: u64 = 256 * 1024;
 
-/// Pairs of masters that are started together.
-const PAIRS: usize = 20;
-
 /// The most that one begins after the other, in microseconds: less than a run takes.
 const APART: u64 = 20_000;
 
 const STOP_AT_CUT: Environment<'static> = &[("DSM_TEST_STOP_AT", "cut")];
+
+/// How many pairs of masters are started together.
+fn pairs() -> usize {
+    count(20, 200)
+}
 
 fn cluster() -> Cluster {
     // The time of a freeze is another test's business.
@@ -58,8 +61,8 @@ fn of_two_masters_that_start_together_one_at_least_has_a_snapshot_and_no_file_is
     let ring = Ring::start(&cluster);
     let mut random = Random::new("snapshot_two_masters");
     let output = cluster.directory().join("output.dsnap");
-    let (mut both, mut files) = (0, 0);
-    for pair in 0..PAIRS {
+    let (mut both, mut files, pairs) = (0, 0, pairs());
+    for pair in 0..pairs {
         let first = cluster.spawn_master(&[], &[]);
         std::thread::sleep(Duration::from_micros(random.within(0, APART)));
         // Alternately two in different directories, and two in the same one.
@@ -71,7 +74,7 @@ fn of_two_masters_that_start_together_one_at_least_has_a_snapshot_and_no_file_is
         assert_eq!(take_output(&output), ended[1] && to_output);
         assert_eq!(cluster.snapshots().len(), files, "a file for each that succeeded");
     }
-    println!("{PAIRS} pairs: in {both} both had a snapshot, in {} one said that another is under way", PAIRS - both);
+    println!("{pairs} pairs: in {both} both had a snapshot, in {} one said that another is under way", pairs - both);
     cluster.snapshots().iter().for_each(|path| ring::check_snapshot(path));
     assert!(cluster.partials().is_empty());
     cluster.wait_until_copy_areas_are_empty();
@@ -138,8 +141,8 @@ fn masters_on_both_sides_of_a_split_network_end_cleanly() {
     std::fs::write(&split, text).expect("another configuration");
 
     let mut random = Random::new("snapshot_two_masters");
-    let (mut here, mut there) = (0, 0);
-    for pair in 0..PAIRS {
+    let (mut here, mut there, pairs) = (0, 0, pairs());
+    for pair in 0..pairs {
         let mut other = Command::new(env!("CARGO_BIN_EXE_dsm-snapshot"));
         other.arg("--config").arg(&split).args(["--index", "1", "create", "--allow-partial"]);
         let mut spawn = |first: bool| {
@@ -157,7 +160,7 @@ fn masters_on_both_sides_of_a_split_network_end_cleanly() {
         there += usize::from(ended[1]);
     }
     let others = dsm::snapshot::list(&directory, cluster.name()).expect("the other directory");
-    println!("{PAIRS} pairs: {here} snapshots of all servers, {there} without server 0, no other file");
+    println!("{pairs} pairs: {here} snapshots of all servers, {there} without server 0, no other file");
     assert_eq!((cluster.snapshots().len(), others.len()), (here, there));
     cluster.snapshots().iter().for_each(|path| ring::check_snapshot(path));
     for other in others {

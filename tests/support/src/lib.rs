@@ -8,6 +8,7 @@ pub mod block;
 pub mod cgroup;
 pub mod clients;
 pub mod cluster;
+pub mod counts;
 pub mod dsmctl;
 pub mod examples;
 pub mod fake_agent;
