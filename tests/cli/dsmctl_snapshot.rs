@@ -3,7 +3,7 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm::snapshot::Header;
+use dsm_snapshot::Header;
 use serde_json::{Value, json};
 use support::random::Random;
 use support::snapshots::{Folder, PAGE_BYTES, damage, fields, header, memory, write, zstd};

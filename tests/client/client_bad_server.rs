@@ -1,9 +1,9 @@
 //! Nothing from a server is believed before it is checked.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
-use dsm::Error;
-use dsm::layout::Layout;
-use dsm::protocol::{Code, Opcode};
+use dsm_client::Error;
+use dsm_core::layout::Layout;
+use dsm_core::protocol::{Code, Opcode};
 use support::clients::client_of;
 use support::dsmctl;
 use support::fake_server::{Fault, STATUS, servers};

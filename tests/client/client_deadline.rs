@@ -1,9 +1,9 @@
 //! A call ends by its deadline, and its error says which server, what went wrong, and whether anything may have happened.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
-use dsm::Error;
-use dsm::layout::Layout;
-use dsm::protocol::Opcode;
+use dsm_client::Error;
+use dsm_core::layout::Layout;
+use dsm_core::protocol::Opcode;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 use support::clients::client_of;

@@ -1,8 +1,8 @@
 //! A request takes effect once, whatever becomes of the connection.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
-use dsm::protocol::{Code, Opcode};
-use dsm::{Error, Reply};
+use dsm_client::{Error, Reply};
+use dsm_core::protocol::{Code, Opcode};
 use std::time::{Duration, Instant};
 use support::clients::client_of;
 use support::fake_server::{Fault, servers};

@@ -1,7 +1,7 @@
 //! Memory that was lost says so, until somebody accepts it.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
-use dsm::Error;
+use dsm_client::Error;
 use support::clients::client_of;
 use support::fake_server::{Fault, servers};
 

@@ -1,9 +1,9 @@
 //! Ranges over several servers, and pipelines: the memory is one, whoever holds it.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
-use dsm::layout::MAX_ATOMIC;
-use dsm::protocol::Opcode;
-use dsm::{Error, Reply};
+use dsm_client::{Error, Reply};
+use dsm_core::layout::MAX_ATOMIC;
+use dsm_core::protocol::Opcode;
 use support::clients::client_of;
 use support::fake_server::servers;
 

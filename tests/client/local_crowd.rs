@@ -4,9 +4,9 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm::client::DataPath;
-use dsm::config::Config;
-use dsm::{Client, Error};
+use dsm_client::DataPath;
+use dsm_client::{Client, Error};
+use dsm_config::Config;
 use std::process::{Child, Stdio};
 use support::{Cluster, client, local_client, own_process, wait_for};
 

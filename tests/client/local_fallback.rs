@@ -4,9 +4,9 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm::client::DataPath;
-use dsm::layout::Layout;
-use dsm::{Client, Error};
+use dsm_client::DataPath;
+use dsm_client::{Client, Error};
+use dsm_core::layout::Layout;
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 use support::program::Program;

@@ -4,10 +4,10 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm::Client;
-use dsm::client::DataPath;
-use dsm::config::{Config, LocalAccess};
-use dsm::segment::Segment;
+use dsm_client::Client;
+use dsm_client::DataPath;
+use dsm_config::{Config, LocalAccess};
+use dsm_core::segment::Segment;
 use support::restores::PATIENCE;
 use support::{Cluster, client, own_process, wait_for};
 

@@ -4,8 +4,8 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm::client::DataPath;
-use dsm::segment::Segment;
+use dsm_client::DataPath;
+use dsm_core::segment::Segment;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 use support::restores::PATIENCE;

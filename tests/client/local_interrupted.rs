@@ -4,7 +4,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm::segment::Segment;
+use dsm_core::segment::Segment;
 use support::{Cluster, local_client};
 
 const MIB: u64 = 1 << 20;

@@ -3,7 +3,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm::client::DataPath;
+use dsm_client::DataPath;
 use nix::sys::signal::Signal;
 use std::path::Path;
 use support::wire::PATIENCE;

@@ -1,6 +1,6 @@
 //! mcomp.cfg(5) documents every key that the parser knows, with its range and default, and no other.
 
-use dsm::config::{Config, Key, keys};
+use dsm_config::{Config, Key, keys};
 use std::collections::BTreeMap;
 use std::path::Path;
 use support::skip;

@@ -3,7 +3,7 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm::config::Config;
+use dsm_config::Config;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::skip;

@@ -1,7 +1,7 @@
 //! What dsmd tells systemd over `NOTIFY_SOCKET`, played by a socket of this test.
 #![allow(clippy::unwrap_used)]
 
-use dsm::Client;
+use dsm_client::Client;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;

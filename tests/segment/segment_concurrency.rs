@@ -1,9 +1,9 @@
 //! Readers and writers of many threads meet on the same pages; nobody sees half of a write.
 #![allow(clippy::unwrap_used)]
 
-use dsm::layout::PAGE;
-use dsm::protocol::{AtomicOperation, Extent, Word};
-use dsm::segment::Segment;
+use dsm_core::layout::PAGE;
+use dsm_core::protocol::{AtomicOperation, Extent, Word};
+use dsm_core::segment::Segment;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::counts::count;
 use support::segment::Name;

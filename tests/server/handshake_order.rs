@@ -1,6 +1,6 @@
 //! Hello comes first, and once; request ids increase.
 
-use dsm::protocol::{Code, Extent, Operation};
+use dsm_core::protocol::{Code, Extent, Operation};
 use support::wire::{Wire, hello};
 use support::{Cluster, client};
 

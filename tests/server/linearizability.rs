@@ -1,8 +1,8 @@
 //! Many clients read, write and change a few overlapping cells on three servers, which are killed and restarted all the
 //! while; a checker then looks for an order of each server's operations that explains every result.
 
-use dsm::protocol::AtomicOperation;
-use dsm::{Client, Error, Reply};
+use dsm_client::{Client, Error, Reply};
+use dsm_core::protocol::AtomicOperation;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

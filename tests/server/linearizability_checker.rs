@@ -1,6 +1,6 @@
 //! The checker of histories is itself checked: on histories known to be right and wrong, and against brute force.
 
-use dsm::protocol::AtomicOperation;
+use dsm_core::protocol::AtomicOperation;
 use proptest::prelude::*;
 use support::linearizability::{Action, Event, Verdict, apply, check};
 

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use dsm::protocol::{Code, Extent, Operation, Request};
+use dsm_core::protocol::{Code, Extent, Operation, Request};
 use std::time::Duration;
 use support::counts::count;
 use support::random::Random;

@@ -3,7 +3,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm::protocol::{Code, Extent, Opcode, Operation, RequestHeader, WINDOW};
+use dsm_core::protocol::{Code, Extent, Opcode, Operation, RequestHeader, WINDOW};
 use serde_json::json;
 use std::io::Write;
 use std::net::{Shutdown, TcpListener};

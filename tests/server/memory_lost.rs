@@ -3,7 +3,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm::Error;
+use dsm_client::Error;
 use nix::sys::signal::Signal;
 use std::path::Path;
 use std::process::Command;

@@ -4,8 +4,8 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm::layout::Layout;
-use dsm::protocol::{
+use dsm_core::layout::Layout;
+use dsm_core::protocol::{
     AtomicOperation as Atomic, Code, Extent, HEADER, HelloReply, HelloRequest, MAX_HELLO, Opcode, Operation, Refusal,
     ReplyHeader, Request, RequestHeader, Status, VERSION, Word, split_reply, split_request,
 };

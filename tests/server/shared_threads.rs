@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use dsm::protocol::{Extent, Operation};
-use dsm::segment::Segment;
+use dsm_core::protocol::{Extent, Operation};
+use dsm_core::segment::Segment;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use std::collections::{BTreeSet, HashMap};

@@ -1,8 +1,8 @@
 //! A client that takes its replies drop by drop is cut in time, whether it has a thread of its own or shares one.
 #![allow(clippy::unwrap_used)]
 
-use dsm::layout::MAX_ATOMIC;
-use dsm::protocol::{Extent, Operation};
+use dsm_core::layout::MAX_ATOMIC;
+use dsm_core::protocol::{Extent, Operation};
 use std::io::Read;
 use std::time::{Duration, Instant};
 use support::Cluster;

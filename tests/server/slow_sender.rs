@@ -3,7 +3,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm::protocol::{Code, Extent, Operation};
+use dsm_core::protocol::{Code, Extent, Operation};
 use std::time::{Duration, Instant};
 use support::wire::{PATIENCE, Wire, encoded, hello};
 use support::{Cluster, client};

@@ -4,7 +4,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm::Client;
+use dsm_client::Client;
 
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm::protocol::{Code, Operation};
+use dsm_core::protocol::{Code, Operation};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use support::wire::{Wire, hello};
 use support::{Cluster, client, own_process};

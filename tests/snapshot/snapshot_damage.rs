@@ -3,7 +3,7 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm::snapshot::{ReadError, SnapshotFile, Summary};
+use dsm_snapshot::{ReadError, SnapshotFile, Summary};
 use std::collections::BTreeMap;
 use std::path::Path;
 use support::Cluster;

@@ -6,7 +6,7 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm::snapshot::SnapshotFile;
+use dsm_snapshot::SnapshotFile;
 use std::path::PathBuf;
 use support::Cluster;
 use support::dsmctl::Run;

@@ -3,7 +3,7 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm::snapshot::SnapshotFile;
+use dsm_snapshot::SnapshotFile;
 use std::path::Path;
 use std::process::Command;
 use support::Cluster;

@@ -3,8 +3,8 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm::Error;
-use dsm::protocol::Code;
+use dsm_client::Error;
+use dsm_core::protocol::Code;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::random::Random;

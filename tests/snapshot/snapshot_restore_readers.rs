@@ -4,8 +4,8 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm::protocol::Code;
-use dsm::{Client, Error, Reply};
+use dsm_client::{Client, Error, Reply};
+use dsm_core::protocol::Code;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::random::Random;
 use support::restores::PATIENCE;

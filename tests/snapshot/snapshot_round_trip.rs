@@ -3,9 +3,9 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm::snapshot::{
-    Compression, Destination, FrameBuffer, FrameEncoder, FrameHeader, Header, ReadError, SnapshotFile, SnapshotWriter,
-    WriteError,
+use dsm_config::Compression;
+use dsm_snapshot::{
+    Destination, FrameBuffer, FrameEncoder, FrameHeader, Header, ReadError, SnapshotFile, SnapshotWriter, WriteError,
 };
 use proptest::prelude::*;
 use std::path::Path;

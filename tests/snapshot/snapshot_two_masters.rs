@@ -1,7 +1,7 @@
 //! Two masters at once: both end cleanly, one has the snapshot, and the other says that one is under way.
 
-use dsm::snapshot::SnapshotFile;
-use dsm::snapshot::retention::Standing;
+use dsm_snapshot::SnapshotFile;
+use dsm_snapshot::retention::Standing;
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use std::process::Command;
@@ -159,7 +159,7 @@ fn masters_on_both_sides_of_a_split_network_end_cleanly() {
         here += usize::from(ended[0]);
         there += usize::from(ended[1]);
     }
-    let others = dsm::snapshot::list(&directory, cluster.name()).expect("the other directory");
+    let others = dsm_snapshot::list(&directory, cluster.name()).expect("the other directory");
     println!("{pairs} pairs: {here} snapshots of all servers, {there} without server 0, no other file");
     assert_eq!((cluster.snapshots().len(), others.len()), (here, there));
     cluster.snapshots().iter().for_each(|path| ring::check_snapshot(path));

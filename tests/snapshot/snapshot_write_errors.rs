@@ -6,7 +6,8 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm::snapshot::{Compression, Destination, SnapshotFile, SnapshotWriter, WriteError};
+use dsm_config::Compression;
+use dsm_snapshot::{Destination, SnapshotFile, SnapshotWriter, WriteError};
 use std::path::{Path, PathBuf};
 use support::namespace::{Mounted, entered};
 use support::random::Random;

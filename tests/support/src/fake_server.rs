@@ -1,8 +1,8 @@
 //! A server that runs inside the test, keeps to the protocol, and misbehaves when told to.
 #![allow(clippy::cast_possible_truncation)] // the numbers of tests are small
 
-use dsm::layout::Layout;
-use dsm::protocol::{
+use dsm_core::layout::Layout;
+use dsm_core::protocol::{
     Code, HEADER, HelloReply, HelloRequest, Opcode, Operation, Refusal, ReplyHeader, Request, WINDOW, split_request,
 };
 use std::collections::HashMap;
@@ -337,7 +337,7 @@ impl State {
             return (session.results[&request.id], Vec::new());
         }
         *self.executed.entry(opcode).or_default() += 1;
-        let range = |extent: dsm::protocol::Extent| extent.offset() as usize..extent.end() as usize;
+        let range = |extent: dsm_core::protocol::Extent| extent.offset() as usize..extent.end() as usize;
         let (mut value, mut data) = (0, Vec::new());
         match request.operation {
             Operation::Read(extent) => data = memory[range(extent)].to_vec(),

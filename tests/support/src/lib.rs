@@ -54,11 +54,11 @@ pub fn one_at_a_time() -> MutexGuard<'static, ()> {
 }
 
 /// A client of its own for the memory of `cluster`, over TCP.
-pub fn client(cluster: &Cluster) -> dsm::Client {
+pub fn client(cluster: &Cluster) -> dsm_client::Client {
     client_of(cluster.layout().clone())
 }
 
 /// A client of its own for the memory of `cluster`, which uses the servers' shared memory where it may.
-pub fn local_client(cluster: &Cluster) -> dsm::Client {
-    dsm::Client::with_layout(cluster.layout().clone())
+pub fn local_client(cluster: &Cluster) -> dsm_client::Client {
+    dsm_client::Client::with_layout(cluster.layout().clone())
 }

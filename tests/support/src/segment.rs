@@ -1,7 +1,7 @@
 //! Segments without a server around them.
 
-use dsm::layout::Layout;
-use dsm::segment::{CUT_RUN, Cut, CutGone, CutPages, Segment, Start};
+use dsm_core::layout::Layout;
+use dsm_core::segment::{CUT_RUN, Cut, CutGone, CutPages, Segment, Start};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
 
