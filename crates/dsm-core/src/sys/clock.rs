@@ -41,6 +41,11 @@ pub fn coarse() -> u64 {
     nanoseconds(read(libc::CLOCK_MONOTONIC_COARSE))
 }
 
+/// The same exactly.
+pub fn now() -> u64 {
+    nanoseconds(timespec())
+}
+
 /// The same as the kernel has it.
 pub(super) fn timespec() -> libc::timespec {
     read(libc::CLOCK_MONOTONIC)
