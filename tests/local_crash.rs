@@ -217,7 +217,7 @@ fn a_local_call_for_the_pages_of_a_stopped_process_ends_by_its_deadline_and_has_
     late("fill", timeout, pid, || unavailable(client.fill(ADDRESS, 1, 9)));
     late("copy", timeout, pid, || unavailable(client.copy(ADDRESS + 1, ADDRESS, 1)));
     // From a large slot, after pages that are free.
-    late("long write", timeout, pid, || unavailable(client.write(0, &[9; LENGTH])));
+    late("long write", timeout, pid, || unavailable(client.write(0, &vec![9; LENGTH])));
     late("pipeline", timeout, pid, || {
         let mut pipeline = client.pipeline();
         let submitted = pipeline.write(ADDRESS, b"x");

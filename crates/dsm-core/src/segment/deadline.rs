@@ -41,7 +41,6 @@ impl Deadline {
     }
 
     /// The same by the clock of the standard library; not for [`Deadline::NEVER`].
-    #[must_use] 
     #[must_use]
     pub fn instant(self) -> Instant {
         Instant::now() + self.left()

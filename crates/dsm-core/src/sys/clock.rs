@@ -42,6 +42,7 @@ pub fn coarse() -> u64 {
 }
 
 /// The same exactly.
+#[must_use]
 pub fn now() -> u64 {
     nanoseconds(timespec())
 }
