@@ -1,4 +1,4 @@
-//! What a program that uses the memory is promised: over TCP, and in the shared memory of its own host.
+//! What a program that uses the memory is promised: over TCP, and in the shared memory of a server on the same host.
 
 mod client_bad_server;
 mod client_deadline;

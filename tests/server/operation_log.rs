@@ -38,7 +38,7 @@ fn addresses(path: &Path) -> Vec<u64> {
     text.lines().filter(|line| !line.is_empty()).map(address).collect()
 }
 
-/// Keeps the warnings of this process that are about a server, with its index. Every test here has an index of its own.
+/// Keeps the warnings of this process that are about a server, with its index. Each test here has another index.
 struct Kept;
 
 static WARNINGS: Mutex<Vec<(u64, String)>> = Mutex::new(Vec::new());

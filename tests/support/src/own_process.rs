@@ -1,7 +1,7 @@
 //! The binary of a test, run again for one of its tests alone.
 //!
 //! The tests of a target share a process. One that is killed, that changes what all of a process share (limits, signals,
-//! crash points), or that is another user's or another namespace's, runs in a process of its own instead.
+//! crash points), or that belongs to another user or namespace, runs in a separate process.
 
 use std::process::Command;
 
@@ -22,7 +22,7 @@ pub fn command(module: &str, test: &str) -> Command {
     command
 }
 
-/// True in a process of the test's own. Elsewhere it runs the test in one, and fails as it does.
+/// True in a separate process. Elsewhere it starts one for the test, and fails if the test fails there.
 #[track_caller]
 pub fn entered(module: &str, test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
@@ -32,11 +32,11 @@ pub fn entered(module: &str, test: &str) -> bool {
     false
 }
 
-/// Runs a test in the process of a [`command`], and fails as it does.
+/// Runs a test in the process of a [`command`], and fails if the test fails there.
 #[track_caller]
 pub fn passes(command: &mut Command, test: &str) {
     let output = command.output().unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
     let said = String::from_utf8_lossy(&output.stdout);
     println!("{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "{test} failed in a process of its own");
+    assert!(output.status.success() && said.contains("1 passed"), "{test} failed in a separate process");
 }
