@@ -332,3 +332,38 @@ fn the_packages_are_built_where_the_programs_compile() {
         assert_eq!(field.split(' ').collect::<Vec<_>>(), ARCHITECTURES);
     }
 }
+
+/// The words in backquotes of a document.
+fn quoted(text: &str) -> Vec<&str> {
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
+}
+
+#[test]
+fn every_source_file_and_function_that_a_document_names_is_there() {
+    let sources = rust_files("");
+    let code: String = sources.iter().map(|path| read(path)).collect();
+    let mut named = [0, 0];
+    for path in ["docs/design.md", "docs/agent-protocol.md", "docs/threat-model.md", "CONTRIBUTING.md"] {
+        for word in quoted(&read(path)) {
+            // As `segment/gate.rs`: folders may be moved as a whole.
+            let is_source = Path::new(word).extension().is_some_and(|extension| extension == "rs");
+            // Capitals stand for a name that is to be put in.
+            let is_pattern = |character: char| "* ".contains(character) || character.is_ascii_uppercase();
+            if is_source && !word.contains(is_pattern) {
+                named[0] += 1;
+                let is_there = |source: &String| source == word || source.ends_with(&format!("/{word}"));
+                assert!(sources.iter().any(is_there), "{path} names {word}, which is not there");
+            }
+            // As `Shared::apply`.
+            if let Some((owner, function)) = word.split_once("::")
+                && owner.starts_with(|first: char| first.is_ascii_uppercase())
+                && function.chars().all(|character| character.is_ascii_lowercase() || character == '_')
+            {
+                named[1] += 1;
+                assert!(code.contains(&format!("fn {function}(")), "{path} names {word}, which is not there");
+                assert!(has_word(&code, owner), "{path} names {word}, and there is no {owner}");
+            }
+        }
+    }
+    assert!(named[0] > 50 && named[1] > 20, "{named:?} files and functions were found");
+}

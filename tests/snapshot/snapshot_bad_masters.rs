@@ -471,3 +471,138 @@ fn a_snapshot_that_many_fetch_is_checked_once() {
     let mut caller = Caller::greeted(&cluster, SERVER);
     assert_eq!(caller.ask(ask)["refused"]["reason"], "nosnapshot");
 }
+
+/// docs/agent-protocol.md.
+fn document() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/agent-protocol.md")).unwrap()
+}
+
+/// The examples of the document: the kind and the name of each, and its bytes as far as they are shown.
+fn examples() -> Vec<(String, Vec<u8>)> {
+    let bytes = |line: &str| {
+        if line.starts_with(['{', '"']) {
+            return line.as_bytes().to_vec();
+        }
+        let shown = line.split('#').next().unwrap_or_default();
+        shown.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+    };
+    let block = |rest: &str| {
+        let (title, rest) = rest.split_once('\n').unwrap();
+        let lines = rest.lines().take_while(|line| *line != "```").filter(|line| *line != "...");
+        (title.to_owned(), lines.flat_map(bytes).collect())
+    };
+    document().split("```hex ").skip(1).map(block).collect()
+}
+
+/// The JSON without what differs from run to run: numbers, and texts that are fields.
+fn shape(value: &Value) -> Value {
+    let fields = |fields: &serde_json::Map<String, Value>| {
+        let shape_of =
+            |(name, value): (&String, &Value)| (name.clone(), if value.is_string() { json!("") } else { shape(value) });
+        Value::Object(fields.iter().map(shape_of).collect())
+    };
+    match value {
+        Value::Object(found) => fields(found),
+        Value::Number(_) => json!(0),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn an_agent_takes_and_answers_every_message_that_the_document_shows() {
+    let cluster = Cluster::builder().k(65536).snapshot("freeze_timeout = \"10s\"").start();
+    cluster.start_agents();
+    client(&cluster).write(0, b"hello, memory").unwrap();
+    let examples = examples();
+    let example = |title: &str| {
+        let (_, bytes) = examples.iter().find(|(found, _)| found == title).unwrap_or_else(|| panic!("no {title}"));
+        bytes
+    };
+    let json_of = |title: &str| {
+        let bytes = example(title);
+        assert_eq!(*bytes, message(CONTROL, &bytes[16..]), "{title} is no message");
+        serde_json::from_slice::<Value>(&bytes[16..]).unwrap()
+    };
+
+    // The layout has the address of this cluster's server.
+    let hello = json!({"hello": {"layout": cluster.layout().canonical(), "index": 0}});
+    assert_eq!(shape(&json_of("request hello")), shape(&hello));
+    let mut caller = Caller::connect(&cluster, SERVER);
+    assert_eq!(shape(&caller.ask(hello)), shape(&json_of("response hello")));
+    for name in ["claim", "activity", "freeze", "cut"] {
+        json_of(&format!("request {name}"));
+        caller.send(example(&format!("request {name}")));
+        assert_eq!(shape(&caller.answer().unwrap()), shape(&json_of(&format!("response {name}"))), "{name}");
+    }
+    json_of("request send");
+    caller.send(example("request send"));
+    let (kind, frame) = support::messages::receive(&mut caller.0).unwrap();
+    let shown = example("response send");
+    assert_eq!((kind, &header(FRAME, u32::try_from(frame.len()).unwrap(), 0)[..]), (FRAME, &shown[..16]));
+    assert_eq!(frame[..shown.len() - 16], shown[16..]);
+    assert!(frame[shown.len() - 16..].iter().all(|byte| *byte == 0));
+    assert_eq!(caller.answer().unwrap(), json_of("response sent"));
+
+    let mut caller = Caller::greeted(&cluster, SERVER);
+    json_of("request commit");
+    caller.send(example("request commit"));
+    assert_eq!(caller.answer().unwrap(), json_of("response commit"));
+    let data = example("data");
+    assert_eq!(*data, message(DATA, &data[16..]));
+    assert_eq!(data[16..], [&5_u64.to_le_bytes()[..], b"abc"].concat());
+
+    // The longest request, as the agent names it.
+    let mut caller = Caller::connect(&cluster, SERVER);
+    caller.send(&header(CONTROL, u32::MAX, 0));
+    let (_, refusal) = caller.refusal().unwrap();
+    assert!(refusal.contains("where 0 to 560148 are allowed"), "{refusal}");
+}
+
+/// The requests in the table of the document, with some value of the right type in each field.
+fn requests() -> Vec<(String, Value)> {
+    let text = document();
+    let (_, section) = text.split_once("\n## 3. ").unwrap();
+    let rows = section.lines().take_while(|line| !line.starts_with("## ")).filter(|line| line.starts_with("| `"));
+    let request = |row: &str| {
+        let mut cells = row.trim_matches('|').split('|').map(str::trim);
+        let (name, fields) = (cells.next().unwrap().trim_matches('`'), cells.next().unwrap());
+        let field = |field: &str| {
+            let (name, kind) = field.trim_start_matches('`').split_once("` (").unwrap();
+            let value = match kind {
+                "u64" | "u32" | "i32" => json!(1),
+                "text" => json!("x"),
+                choice => json!(choice.split('"').nth(1).unwrap()),
+            };
+            (name.to_owned(), value)
+        };
+        let fields: serde_json::Map<_, _> =
+            fields.split("), ").filter(|text| !text.is_empty()).map(|text| field(text.trim_end_matches(')'))).collect();
+        (name.to_owned(), if fields.is_empty() { json!(name) } else { json!({ name: fields }) })
+    };
+    rows.map(request).collect()
+}
+
+#[test]
+fn an_agent_knows_every_request_of_the_document_with_its_fields() {
+    let cluster = cluster(1, K);
+    let requests = requests();
+    assert_eq!(requests.len(), 15, "{requests:?}");
+    for (name, request) in requests {
+        let answer = Caller::connect(&cluster, SERVER).ask(request.clone());
+        let message = answer["refused"]["message"].as_str().unwrap_or_else(|| panic!("{request}: {answer}"));
+        let expected = if name == "hello" { "mcomp.cfg differs" } else { "out of turn" };
+        assert!(message.starts_with(expected), "{request}: {message}");
+        let Value::Object(object) = request else { continue };
+        let fields = object[&name].as_object().unwrap();
+        for field in fields.keys() {
+            let rest: serde_json::Map<_, _> = fields
+                .iter()
+                .filter(|(other, _)| *other != field)
+                .map(|(other, value)| (other.clone(), value.clone()))
+                .collect();
+            let answer = Caller::connect(&cluster, SERVER).ask(json!({ name.as_str(): rest }));
+            let message = answer["refused"]["message"].as_str().unwrap();
+            assert!(message.contains(&format!("missing field `{field}`")), "{name} without {field}: {message}");
+        }
+    }
+}
