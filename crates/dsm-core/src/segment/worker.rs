@@ -1,6 +1,7 @@
 //! Workers: threads that read and write a segment. Everything that happens to the data happens here.
 
 use super::crash::{self, Point};
+use super::critical::Held;
 use super::deadline::Deadline;
 use super::gate::Shut;
 use super::geometry::{Geometry, LARGE_SLOTS, LINE, SLOT, STRIPES, page_size};
@@ -43,20 +44,6 @@ pub struct Worker {
     deadline: Deadline,
     /// It replaces the memory: the gate is shut by its owner, and not for it.
     pub(super) restoring: bool,
-}
-
-/// Locks that are held. Dropping it with any ends the process, see [`super::critical`].
-pub(super) struct Held {
-    stripes: u64,
-    large_slot: Option<usize>,
-}
-
-impl Held {
-    const NOTHING: Self = Self { stripes: 0, large_slot: None };
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.stripes == 0 && self.large_slot.is_none()
-    }
 }
 
 impl Worker {
@@ -198,7 +185,7 @@ impl Worker {
     /// As [`Worker::write`].
     ///
     /// # Panics
-    /// When the extent is longer than the slot.
+    /// When it is longer than the slot.
     pub fn write_received(&mut self, extent: Extent, mark: Option<Mark>) -> Result<(), Shut> {
         assert!(extent.length() <= SLOT, "more than the slot");
         let (offset, _) = self.place(extent);
