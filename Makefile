@@ -24,7 +24,7 @@ test: ## Run everything that must pass: format, lints, man pages, all tests
 	@tests/run
 
 bench: ## Measure dsmd beside Redis, memcached and nbdkit, and beyond that: benches/peers, benches/system
-	$(CARGO) build --release --locked --bins --example peers-load --example system-load
+	$(CARGO) build --release --locked -p dsm-service -p dsm-benches --bins
 	@benches/peers/run.py
 	@benches/system/run.py
 
@@ -32,11 +32,11 @@ bench-quick: ## The same in less than three minutes, which shows only that it ru
 	@BENCH_QUICK=1 $(MAKE) --no-print-directory bench
 
 bench-snapshot: ## Measure snapshots beside Redis and dd (BENCH_QUICK=1: in less than two minutes)
-	$(CARGO) build --release --locked --bins --example snapshot-load
+	$(CARGO) build --release --locked -p dsm-service -p dsm-benches --bins
 	@benches/snapshot/run.py
 
 build: ## Build the programs, optimised
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked -p dsm-service --bins
 
 # As root there is often no cargo: then what was built before is installed.
 install: ## Install to DESTDIR (nothing) and PREFIX (/usr/local), building first
@@ -72,7 +72,7 @@ fmt: ## Format the code
 	$(CARGO) fmt
 
 lint: ## Run the lints, as tests do
-	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 clean: ## Remove what was built
 	$(CARGO) clean

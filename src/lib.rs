@@ -1,16 +1,8 @@
-//! Distributed shared memory: N machines share k bytes of RAM each as one linear, byte-addressed memory.
+//! The programs: `dsmd`, `dsm-snapshot` and `dsmctl`, which only call this library.
 
+pub mod agent;
 pub mod cli;
-pub mod client;
-pub mod config;
+mod command_line;
 mod help;
-pub mod layout;
-pub mod log;
-mod printable;
-pub mod protocol;
-pub mod segment;
+pub mod logging;
 pub mod server;
-pub mod snapshot;
-mod sys;
-
-pub use client::{Client, Error, Pipeline, Reply};

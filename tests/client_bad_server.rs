@@ -10,9 +10,9 @@ mod dsmctl;
 mod fake_server;
 
 use clients::client_of;
-use dsm::Error;
-use dsm::layout::Layout;
-use dsm::protocol::{Code, Opcode};
+use dsm_client::Error;
+use dsm_core::layout::Layout;
+use dsm_core::protocol::{Code, Opcode};
 use fake_server::{Fault, STATUS, servers};
 
 const K: u64 = 4 << 20;

@@ -7,9 +7,9 @@ mod clients;
 mod fake_server;
 
 use clients::client_of;
-use dsm::Error;
-use dsm::layout::Layout;
-use dsm::protocol::Opcode;
+use dsm_client::Error;
+use dsm_core::layout::Layout;
+use dsm_core::protocol::Opcode;
 use fake_server::{Fault, servers};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};

@@ -7,8 +7,8 @@ mod clients;
 mod fake_server;
 
 use clients::client_of;
-use dsm::protocol::{Code, Opcode};
-use dsm::{Error, Reply};
+use dsm_client::{Error, Reply};
+use dsm_core::protocol::{Code, Opcode};
 use fake_server::{Fault, servers};
 use std::time::{Duration, Instant};
 

@@ -7,7 +7,7 @@ mod clients;
 mod fake_server;
 
 use clients::client_of;
-use dsm::Error;
+use dsm_client::Error;
 use fake_server::{Fault, servers};
 
 const K: u64 = 1 << 16;

@@ -7,9 +7,9 @@ mod clients;
 mod fake_server;
 
 use clients::client_of;
-use dsm::layout::MAX_ATOMIC;
-use dsm::protocol::Opcode;
-use dsm::{Error, Reply};
+use dsm_client::{Error, Reply};
+use dsm_core::layout::MAX_ATOMIC;
+use dsm_core::protocol::Opcode;
 use fake_server::servers;
 
 const K: u64 = 3 << 20;

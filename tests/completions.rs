@@ -91,7 +91,7 @@ fn zsh_offers_options_with_two_values_in_the_form_that_is_accepted() {
 
 #[test]
 fn every_shell_gets_every_option_of_every_program() {
-    let commands = [dsm::cli::command(), dsm::server::command(), dsm::snapshot::command()];
+    let commands = [dsm_service::cli::command(), dsm_service::server::command(), dsm_service::agent::command()];
     for (program, mut command) in PROGRAMS.into_iter().zip(commands) {
         command.build();
         for shell in ["bash", "fish", "zsh", "elvish", "powershell"] {

@@ -5,10 +5,10 @@
 
 mod support;
 
-use dsm::Error;
-use dsm::config::Config;
-use dsm::layout::MAX_LAYOUT_TEXT;
-use dsm::protocol::{Code, HelloRequest, MAX_HELLO, Operation};
+use dsm_client::Error;
+use dsm_config::Config;
+use dsm_core::layout::MAX_LAYOUT_TEXT;
+use dsm_core::protocol::{Code, HelloRequest, MAX_HELLO, Operation};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};

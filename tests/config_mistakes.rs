@@ -1,7 +1,7 @@
 //! Every mistake in mcomp.cfg is one line that names file, line and column, what was found, and what is allowed.
 
-use dsm::config::{Config, ConfigError, MAX_FILE, MAX_MISTAKES, OnMemoryLoss, Origin};
-use dsm::snapshot::Compression;
+use dsm_config::Compression;
+use dsm_config::{Config, ConfigError, MAX_FILE, MAX_MISTAKES, OnMemoryLoss, Origin};
 use std::io::Write;
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! No text makes the configuration's parser panic, and what it accepts is sound.
 
-use dsm::config::{Config, Mistake};
+use dsm_config::{Config, Mistake};
 use proptest::prelude::*;
 use std::path::Path;
 
@@ -43,7 +43,7 @@ fn check(text: &str) {
             }
         }
         Err(error) => {
-            let dsm::config::ConfigError::Invalid { ref mistakes, .. } = error else { panic!("{error}") };
+            let dsm_config::ConfigError::Invalid { ref mistakes, .. } = error else { panic!("{error}") };
             assert!(!mistakes.is_empty());
             assert_eq!(error.to_string().lines().count(), mistakes.len(), "{error}");
             let lines = text.split('\n').count();

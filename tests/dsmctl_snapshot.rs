@@ -5,7 +5,7 @@
 
 mod support;
 
-use dsm::snapshot::Header;
+use dsm_snapshot::Header;
 use serde_json::{Value, json};
 use support::random::Random;
 use support::snapshots::{Folder, PAGE_BYTES, damage, fields, header, memory, write, zstd};

@@ -5,8 +5,8 @@
 
 mod support;
 
-use dsm::layout::PAGE;
-use dsm::snapshot::{Header, HeaderFields};
+use dsm_core::layout::PAGE;
+use dsm_snapshot::{Header, HeaderFields};
 use serde_json::json;
 use support::random::Random;
 use support::snapshots::{CUT_TIME, Folder, PAGE_BYTES, damage, header, memory};

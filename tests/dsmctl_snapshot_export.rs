@@ -5,7 +5,8 @@
 
 mod support;
 
-use dsm::snapshot::{Compression, Destination, SnapshotWriter};
+use dsm_config::Compression;
+use dsm_snapshot::{Destination, SnapshotWriter};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use support::random::Random;
 use support::snapshots::{Folder, PAGE_BYTES, damage, header, memory, names};

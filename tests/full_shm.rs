@@ -167,7 +167,7 @@ fn a_limit_of_memory_below_the_segment_is_a_clear_error_and_nothing_is_left_behi
 #[test]
 fn a_segment_starts_in_the_least_memory_that_is_said_to_be_needed() {
     let cluster = Cluster::builder().k(64 * MIB).create();
-    let needed = 64 * MIB + dsm::segment::overhead(64 * MIB) + dsm::segment::OWN_MEMORY;
+    let needed = 64 * MIB + dsm_core::segment::overhead(64 * MIB) + dsm_core::segment::OWN_MEMORY;
     let Some(group) = MemoryGroup::new(needed.next_multiple_of(4096)) else { return };
     assert_eq!(check_in(&group, &cluster), "");
     let dsmd = cluster.command(0);

@@ -2,19 +2,11 @@
 //!
 //! The count of cases is bounded; `PROPTEST_CASES` changes it.
 
-#[path = "../fuzz/targets/config.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod config;
-#[path = "../fuzz/targets/protocol.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod protocol;
-#[path = "../fuzz/targets/snapshot.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod snapshot;
 #[path = "support/mod.rs"]
 mod support;
 
-use dsm::protocol::{Opcode, RequestHeader};
+use dsm_core::protocol::{Opcode, RequestHeader};
+use dsm_fuzz::{config, protocol, snapshot};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -69,7 +69,7 @@ fn a_client_that_sent_half_a_request_does_not_hold_up_the_end() {
     let cluster = Cluster::builder().k(1 << 20).config("[limits]\nshutdown_timeout = \"2s\"\n").start();
     let mut wires: Vec<_> = (0..20).map(|_| support::wire::Wire::greeted(cluster.layout(), 0)).collect();
     for wire in &mut wires {
-        wire.send(&dsm::protocol::RequestHeader::new(dsm::protocol::Opcode::Write, 1).as_bytes()[..20]);
+        wire.send(&dsm_core::protocol::RequestHeader::new(dsm_core::protocol::Opcode::Write, 1).as_bytes()[..20]);
     }
     let began = Instant::now();
     let status = cluster.stop(0);

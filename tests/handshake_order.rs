@@ -2,7 +2,7 @@
 
 mod support;
 
-use dsm::protocol::{Code, Extent, Operation};
+use dsm_core::protocol::{Code, Extent, Operation};
 use support::wire::{Wire, hello};
 use support::{Cluster, client};
 

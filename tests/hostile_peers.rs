@@ -5,8 +5,8 @@
 
 mod support;
 
-use dsm::layout::MAX_ATOMIC;
-use dsm::protocol::{Code, Extent, MAX_HELLO, Opcode, Operation, RequestHeader};
+use dsm_core::layout::MAX_ATOMIC;
+use dsm_core::protocol::{Code, Extent, MAX_HELLO, Opcode, Operation, RequestHeader};
 use std::io::Write;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};

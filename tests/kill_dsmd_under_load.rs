@@ -6,7 +6,7 @@
 
 mod support;
 
-use dsm::{Client, Reply};
+use dsm_client::{Client, Reply};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::block::{self, Label};
@@ -51,7 +51,7 @@ impl Shared {
     }
 
     /// Makes a call and notes how long it took.
-    fn timed<T>(&self, call: impl FnOnce() -> Result<T, dsm::Error>) -> T {
+    fn timed<T>(&self, call: impl FnOnce() -> Result<T, dsm_client::Error>) -> T {
         let start = self.now();
         let result = call();
         let end = self.now();
@@ -62,7 +62,7 @@ impl Shared {
     }
 
     /// Has `PIPELINED` requests under way at once. Returns what they found.
-    fn pipelined<'a>(&self, client: &Client, submit: impl FnOnce(&mut dsm::Pipeline<'a>)) -> Vec<Reply> {
+    fn pipelined<'a>(&self, client: &Client, submit: impl FnOnce(&mut dsm_client::Pipeline<'a>)) -> Vec<Reply> {
         self.timed(|| {
             let mut pipeline = client.pipeline();
             submit(&mut pipeline);

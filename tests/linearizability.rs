@@ -5,8 +5,8 @@
 mod linearizability;
 mod support;
 
-use dsm::protocol::AtomicOperation;
-use dsm::{Client, Error, Reply};
+use dsm_client::{Client, Error, Reply};
+use dsm_core::protocol::AtomicOperation;
 use linearizability::{Action, Event, Verdict, check};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -3,7 +3,7 @@
 #[path = "support/linearizability.rs"]
 mod linearizability;
 
-use dsm::protocol::AtomicOperation;
+use dsm_core::protocol::AtomicOperation;
 use linearizability::{Action, Event, Verdict, apply, check};
 use proptest::prelude::*;
 

@@ -6,9 +6,9 @@
 
 mod support;
 
-use dsm::Client;
-use dsm::client::DataPath;
-use dsm::segment::crash::{self, Action, Point};
+use dsm_client::Client;
+use dsm_client::DataPath;
+use dsm_core::segment::crash::{self, Action, Point};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
@@ -41,7 +41,7 @@ fn victim_process() {
     let Ok(words) = std::env::var("VICTIM") else { return };
     let (point, stalls) = words.split_once(' ').unwrap();
     let point = Point::ALL.into_iter().find(|of| (*of as u8).to_string() == point).unwrap();
-    let client = Client::new(&dsm::config::Config::load(&dsm::config::Config::find(None)).unwrap());
+    let client = Client::new(&dsm_config::Config::load(&dsm_config::Config::find(None)).unwrap());
     assert_eq!(client.data_path(0).unwrap(), DataPath::Local);
     crash::arm(point, if stalls == "1" { Action::Stall } else { Action::Die });
     client.write(ADDRESS, &vec![2; LENGTH]).unwrap();
@@ -167,7 +167,7 @@ fn a_local_client_that_ends_without_a_word_is_no_matter_of_note() {
 #[test]
 fn silent_process() {
     if std::env::var_os("SILENT").is_some() {
-        let client = Client::new(&dsm::config::Config::load(&dsm::config::Config::find(None)).unwrap());
+        let client = Client::new(&dsm_config::Config::load(&dsm_config::Config::find(None)).unwrap());
         client.write(0, &[7]).unwrap();
         std::process::exit(0);
     }

@@ -6,9 +6,9 @@
 
 mod support;
 
-use dsm::client::DataPath;
-use dsm::config::Config;
-use dsm::{Client, Error};
+use dsm_client::DataPath;
+use dsm_client::{Client, Error};
+use dsm_config::Config;
 use std::process::{Child, Command, Stdio};
 use support::{Cluster, client, local_client, wait_for};
 

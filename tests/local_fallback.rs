@@ -6,9 +6,9 @@
 
 mod support;
 
-use dsm::client::DataPath;
-use dsm::layout::Layout;
-use dsm::{Client, Error};
+use dsm_client::DataPath;
+use dsm_client::{Client, Error};
+use dsm_core::layout::Layout;
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 use support::program::Program;

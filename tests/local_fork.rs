@@ -6,10 +6,10 @@
 
 mod support;
 
-use dsm::Client;
-use dsm::client::DataPath;
-use dsm::config::{Config, LocalAccess};
-use dsm::segment::Segment;
+use dsm_client::Client;
+use dsm_client::DataPath;
+use dsm_config::{Config, LocalAccess};
+use dsm_core::segment::Segment;
 use std::process::Command;
 use support::restores::PATIENCE;
 use support::{Cluster, client, wait_for};

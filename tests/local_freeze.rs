@@ -6,8 +6,8 @@
 
 mod support;
 
-use dsm::client::DataPath;
-use dsm::segment::Segment;
+use dsm_client::DataPath;
+use dsm_core::segment::Segment;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 use support::restores::PATIENCE;

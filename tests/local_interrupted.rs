@@ -6,7 +6,7 @@
 
 mod support;
 
-use dsm::segment::Segment;
+use dsm_core::segment::Segment;
 use support::{Cluster, local_client};
 
 const MIB: u64 = 1 << 20;

@@ -8,11 +8,11 @@
 mod linearizability;
 mod support;
 
-use dsm::client::DataPath;
-use dsm::protocol::{AtomicOperation, Word};
-use dsm::segment::crash::{self, Point};
-use dsm::segment::{Segment, Worker};
-use dsm::{Client, Error};
+use dsm_client::DataPath;
+use dsm_client::{Client, Error};
+use dsm_core::protocol::{AtomicOperation, Word};
+use dsm_core::segment::crash::{self, Point};
+use dsm_core::segment::{Segment, Worker};
 use linearizability::{Action, Event, Verdict, check};
 use nix::sys::signal::{Signal, raise};
 use nix::time::{ClockId, clock_gettime};
@@ -185,7 +185,7 @@ fn local_process() {
     let Ok(words) = std::env::var("LOCAL_PROCESS") else { return };
     let words: Vec<u64> = words.split(' ').map(|word| word.parse().unwrap()).collect();
     let [id, seed, life] = words[..] else { panic!("{words:?}") };
-    let config = dsm::config::Config::load(&dsm::config::Config::find(None)).unwrap();
+    let config = dsm_config::Config::load(&dsm_config::Config::find(None)).unwrap();
     let client = Client::new(&config);
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(life));

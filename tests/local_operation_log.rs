@@ -5,7 +5,7 @@
 
 mod support;
 
-use dsm::client::DataPath;
+use dsm_client::DataPath;
 use nix::sys::signal::Signal;
 use std::path::Path;
 use support::wire::PATIENCE;

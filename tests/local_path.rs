@@ -5,11 +5,11 @@
 
 mod support;
 
-use dsm::client::DataPath;
-use dsm::config::LocalAccess;
-use dsm::layout::MAX_ATOMIC;
-use dsm::protocol::{LocalTraffic, Status};
-use dsm::{Client, Reply};
+use dsm_client::DataPath;
+use dsm_client::{Client, Reply};
+use dsm_config::LocalAccess;
+use dsm_core::layout::MAX_ATOMIC;
+use dsm_core::protocol::{LocalTraffic, Status};
 use support::random::Random;
 use support::{Cluster, client, local_client};
 

@@ -5,7 +5,7 @@
 
 mod support;
 
-use dsm::client::DataPath;
+use dsm_client::DataPath;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use support::other_user::{self, OTHER_USER};
@@ -95,7 +95,8 @@ fn a_snapshot_agent_opens_no_segment_that_everybody_may_open() {
         return;
     }
     let cluster = Cluster::start(1, K);
-    let attached = || dsm::segment::Segment::attach(cluster.layout(), 0).map(drop).map_err(|error| error.to_string());
+    let attached =
+        || dsm_core::segment::Segment::attach(cluster.layout(), 0).map(drop).map_err(|error| error.to_string());
     let own = nix::unistd::getegid().as_raw();
     give(&cluster.leftovers(), OTHER_USER, own, 0o666);
     let error = attached().unwrap_err();

@@ -5,7 +5,7 @@
 
 mod support;
 
-use dsm::protocol::{Code, Extent, Operation, Request};
+use dsm_core::protocol::{Code, Extent, Operation, Request};
 use std::time::Duration;
 use support::random::Random;
 use support::wire::{PATIENCE, Wire, encoded};

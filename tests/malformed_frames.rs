@@ -5,7 +5,7 @@
 
 mod support;
 
-use dsm::protocol::{Code, Extent, Opcode, Operation, RequestHeader, WINDOW};
+use dsm_core::protocol::{Code, Extent, Opcode, Operation, RequestHeader, WINDOW};
 use serde_json::json;
 use std::io::Write;
 use std::net::{Shutdown, TcpListener};

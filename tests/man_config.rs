@@ -3,7 +3,7 @@
 #[path = "support/skip.rs"]
 mod skip;
 
-use dsm::config::{Config, Key, keys};
+use dsm_config::{Config, Key, keys};
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -12,7 +12,7 @@ const TIMER: &str = include_str!("../packaging/systemd/dsm-snapshot.timer");
 
 /// The long options of dsm-snapshot and of its commands, `help` and `version` among them.
 fn offered() -> BTreeSet<String> {
-    let mut command = dsm::snapshot::command();
+    let mut command = dsm_service::agent::command();
     command.build();
     let all = command.get_arguments().chain(command.get_subcommands().flat_map(clap::Command::get_arguments));
     all.filter_map(|argument| argument.get_long()).map(str::to_owned).collect()
@@ -45,7 +45,7 @@ fn every_option_has_an_entry_in_the_man_page_and_every_entry_is_an_option() {
 fn every_command_stands_in_the_synopsis_with_its_options() {
     let synopsis = section("SYNOPSIS").join("\n");
     let calls: Vec<&str> = synopsis.split(".Nm dsm-snapshot\n").skip(1).collect();
-    for command in dsm::snapshot::command().get_subcommands() {
+    for command in dsm_service::agent::command().get_subcommands() {
         let name = format!(".Cm {}\n", command.get_name());
         let call = calls.iter().find(|call| format!("{call}\n").contains(&name)).unwrap();
         let own: BTreeSet<String> =

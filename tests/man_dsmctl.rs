@@ -63,7 +63,7 @@ fn each_command(command: &Command, words: &str, check: &mut impl FnMut(&str, &Co
 }
 
 fn command() -> Command {
-    let mut command = dsm::cli::command();
+    let mut command = dsm_service::cli::command();
     // Adds what clap supplies: help, version, and global options below.
     command.build();
     command

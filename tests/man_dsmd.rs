@@ -6,7 +6,7 @@ const PAGE: &str = include_str!("../man/dsmd.8");
 
 /// The long options of dsmd, `help` and `version` among them.
 fn offered() -> BTreeSet<String> {
-    let mut command = dsm::server::command();
+    let mut command = dsm_service::server::command();
     command.build();
     command.get_arguments().filter_map(|argument| argument.get_long()).map(str::to_owned).collect()
 }

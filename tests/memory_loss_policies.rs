@@ -5,10 +5,11 @@
 
 mod support;
 
-use dsm::Error;
-use dsm::layout::{Layout, PAGE};
-use dsm::protocol::Code;
-use dsm::snapshot::{Compression, Destination, FileName, Header, HeaderFields, SnapshotFile, SnapshotWriter};
+use dsm_client::Error;
+use dsm_config::Compression;
+use dsm_core::layout::{Layout, PAGE};
+use dsm_core::protocol::Code;
+use dsm_snapshot::{Destination, FileName, Header, HeaderFields, SnapshotFile, SnapshotWriter};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::io::Write;

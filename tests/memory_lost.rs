@@ -5,7 +5,7 @@
 
 mod support;
 
-use dsm::Error;
+use dsm_client::Error;
 use nix::sys::signal::Signal;
 use std::path::Path;
 use std::process::Command;

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests, which the lint's exception for tests does not cover
 
-use dsm::config::OperationLogMode;
-use dsm::log::{Entry, OperationLog};
-use dsm::protocol::{Code, Opcode};
+use dsm_config::OperationLogMode;
+use dsm_core::protocol::{Code, Opcode};
+use dsm_service::server::operation_log::{Entry, OperationLog};
 use log::kv::Key;
 use std::fs;
 use std::io::Read;

@@ -5,7 +5,7 @@
 
 mod support;
 
-use dsm::Client;
+use dsm_client::Client;
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 use support::wire::PATIENCE;
@@ -96,10 +96,10 @@ fn a_refused_operation_has_a_line_with_its_outcome() {
     let (cluster, directory) = logging("all");
     let _client = start(&cluster);
     let mut wire = support::wire::Wire::greeted(cluster.layout(), 1);
-    let mut header = dsm::protocol::RequestHeader::new(dsm::protocol::Opcode::FetchAdd, 1);
+    let mut header = dsm_core::protocol::RequestHeader::new(dsm_core::protocol::Opcode::FetchAdd, 1);
     header.offset = 4.into();
     wire.send(zerocopy::IntoBytes::as_bytes(&header));
-    wire.reply().assert_refused(dsm::protocol::Code::Unaligned, &["4"]);
+    wire.reply().assert_refused(dsm_core::protocol::Code::Unaligned, &["4"]);
     let fields = wait_for_line(&directory, &["fetch-add", &hexadecimal(K + 4)]);
     println!("{}", fields.join(" "));
     assert_eq!(fields[5].to_lowercase(), "unaligned", "{fields:?}");

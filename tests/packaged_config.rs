@@ -1,6 +1,6 @@
 //! The packaged etc/mcomp.cfg works as it is, and documents every key with the default that holds.
 
-use dsm::config::{Config, Origin, keys};
+use dsm_config::{Config, Origin, keys};
 use std::path::Path;
 
 const PACKAGED: &str = include_str!("../etc/mcomp.cfg");
@@ -32,7 +32,7 @@ fn every_default_in_the_packaged_file_is_the_one_that_holds_without_it() {
     let (packaged, all) = (parse(PACKAGED).settings(), parse(&uncommented()).settings());
     for key in keys() {
         let Some(default) = key.default else { continue };
-        let find = |settings: &[dsm::config::Setting]| settings.iter().find(|setting| setting.key == key.name).cloned();
+        let find = |settings: &[dsm_config::Setting]| settings.iter().find(|setting| setting.key == key.name).cloned();
         let (packaged, documented) = (find(&packaged).unwrap(), find(&all).unwrap());
         assert_eq!(packaged.origin, Origin::Default, "{} is set in the packaged file", key.name);
         assert!(matches!(documented.origin, Origin::Line(_)), "{} is not in the packaged file", key.name);
@@ -53,7 +53,7 @@ fn the_example_of_three_machines_in_the_packaged_file_is_good() {
 #[test]
 fn the_packaged_memory_fits_the_shared_memory_of_a_container_and_leaves_a_quarter_for_snapshots() {
     let k = parse(PACKAGED).layout.k();
-    assert!(k + dsm::segment::overhead(k) <= (64 << 20) / 4 * 3, "{k}");
+    assert!(k + dsm_core::segment::overhead(k) <= (64 << 20) / 4 * 3, "{k}");
 }
 
 /// The text files of a folder.

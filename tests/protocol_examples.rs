@@ -8,8 +8,8 @@
 #[allow(dead_code, unreachable_pub)]
 mod examples;
 
-use dsm::layout::Layout;
-use dsm::protocol::{
+use dsm_core::layout::Layout;
+use dsm_core::protocol::{
     AtomicOperation as Atomic, Code, Extent, HEADER, HelloReply, HelloRequest, MAX_HELLO, Opcode, Operation, Refusal,
     ReplyHeader, Request, RequestHeader, Status, VERSION, Word, split_reply, split_request,
 };

@@ -5,7 +5,7 @@
 mod examples;
 mod support;
 
-use dsm::protocol::HEADER;
+use dsm_core::protocol::HEADER;
 use examples::{Example, Token};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -51,7 +51,7 @@ fn receive(stream: &mut TcpStream, example: &Example) -> Vec<u8> {
         let length = u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes"));
         let mut rest = vec![0; length as usize];
         stream.read_exact(&mut rest).expect("the whole payload");
-        let status: dsm::protocol::Status = serde_json::from_slice(&rest).expect("a status");
+        let status: dsm_core::protocol::Status = serde_json::from_slice(&rest).expect("a status");
         assert_eq!((status.index, status.k), (0, K));
     }
     bytes

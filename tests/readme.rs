@@ -6,7 +6,7 @@
 #[path = "support/skip.rs"]
 mod skip;
 
-use dsm::config::Config;
+use dsm_config::Config;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 

@@ -41,21 +41,21 @@ fn limits_change_and_connections_stay() {
     wait_for("the new limit", PATIENCE, || limit() == 55);
     let mut silent = Wire::connect(cluster.address(0));
     let began = Instant::now();
-    silent.reply().assert_refused(dsm::protocol::Code::TooSlow, &["limits.hello_timeout"]);
+    silent.reply().assert_refused(dsm_core::protocol::Code::TooSlow, &["limits.hello_timeout"]);
     assert!(began.elapsed() < Duration::from_secs(4), "the old timeout still holds");
 
     assert_eq!(client.read(0, 6).unwrap(), b"before");
-    assert_eq!(wire.ask(1, dsm::protocol::Operation::Ping(b"still the same connection")).code(), None);
+    assert_eq!(wire.ask(1, dsm_core::protocol::Operation::Ping(b"still the same connection")).code(), None);
     // The silent one is new.
     assert!(client.status(0).unwrap().connections.accepted <= accepted + 1, "clients had to connect again");
 }
 
 /// Says hello with another k; returns when it was refused.
 fn provoke_warning(cluster: &Cluster) {
-    let layout = dsm::layout::Layout::new(cluster.name(), 2 * K, cluster.layout().addresses().to_vec()).unwrap();
+    let layout = dsm_core::layout::Layout::new(cluster.name(), 2 * K, cluster.layout().addresses().to_vec()).unwrap();
     let mut wire = Wire::connect(cluster.address(0));
     wire.send(&support::wire::hello(&layout, 0));
-    wire.reply().assert_refused(dsm::protocol::Code::LayoutDiffers, &["k:"]);
+    wire.reply().assert_refused(dsm_core::protocol::Code::LayoutDiffers, &["k:"]);
 }
 
 #[test]

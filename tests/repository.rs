@@ -13,7 +13,10 @@ const MAX_LINES: usize = 500;
 const MAX_PROGRAM_LINES: usize = 10;
 
 /// The only folders of code that may do what the compiler cannot check.
-const MAY_BE_UNSAFE: [&str; 2] = ["src/segment/", "src/sys/"];
+const MAY_BE_UNSAFE: [&str; 1] = ["crates/dsm-core/src/sys/"];
+
+/// The folders of the sources of programs and libraries.
+const SOURCES: [&str; 2] = ["src/", "crates/"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -40,6 +43,10 @@ fn files() -> Vec<String> {
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn source_files() -> Vec<String> {
+    SOURCES.iter().flat_map(|folder| rust_files(folder)).collect()
 }
 
 fn rust_files(folder: &str) -> Vec<String> {
@@ -72,7 +79,7 @@ fn unsafe_code_stands_only_where_it_may() {
 
 #[test]
 fn every_source_file_fits_in_the_head() {
-    for path in rust_files("src/") {
+    for path in source_files() {
         let lines = read(&path).lines().count();
         assert!(lines <= MAX_LINES, "{path} has {lines} lines, more than {MAX_LINES}: it holds more than one concept");
     }
@@ -89,7 +96,7 @@ fn the_programs_only_call_the_library() {
 }
 
 #[test]
-fn the_root_of_the_library_only_names_its_modules() {
+fn the_root_of_the_programs_only_names_its_modules() {
     let names = |line: &str| {
         let statement = line.strip_prefix("pub ").unwrap_or(line);
         ["mod ", "use "].iter().any(|word| statement.starts_with(word)) && statement.ends_with(';')
@@ -101,7 +108,7 @@ fn the_root_of_the_library_only_names_its_modules() {
 
 #[test]
 fn every_source_file_says_what_it_is_for() {
-    for path in rust_files("src/").into_iter().chain(rust_files("tests/")) {
+    for path in source_files().into_iter().chain(rust_files("tests/")).chain(rust_files("benches/")) {
         assert!(read(&path).starts_with("//!"), "{path} does not begin with a comment that says what it is for");
     }
 }
@@ -119,39 +126,115 @@ fn nothing_is_left_to_do_in_a_comment() {
     }
 }
 
-/// The names in a table of Cargo.toml.
-fn dependencies(table: &str) -> BTreeSet<String> {
-    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
-    manifest[table].as_table().unwrap().keys().cloned().collect()
+/// The packages of the workspace, as their folders from the root, and the folders with their code.
+const PACKAGES: [(&str, &[&str]); 7] = [
+    ("", &["src/", "tests/", "examples/"]),
+    ("crates/dsm-core/", &["crates/dsm-core/"]),
+    ("crates/dsm-config/", &["crates/dsm-config/"]),
+    ("crates/dsm-client/", &["crates/dsm-client/"]),
+    ("crates/dsm-snapshot/", &["crates/dsm-snapshot/"]),
+    ("benches/", &["benches/"]),
+    ("fuzz/", &["fuzz/"]),
+];
+
+fn manifest(folder: &str) -> toml::Table {
+    read(&format!("{folder}Cargo.toml")).parse().unwrap()
+}
+
+/// The names in a table of a package's Cargo.toml.
+fn dependencies(folder: &str) -> BTreeSet<String> {
+    let manifest = manifest(folder);
+    let names = |table: &str| manifest.get(table).and_then(toml::Value::as_table).map(|table| table.keys().cloned());
+    ["dependencies", "dev-dependencies"].into_iter().filter_map(names).flatten().collect()
+}
+
+#[test]
+fn every_package_of_the_workspace_is_looked_at() {
+    let manifests = files().into_iter().filter(|path| path == "Cargo.toml" || path.ends_with("/Cargo.toml"));
+    let folders: BTreeSet<String> = manifests.map(|path| path.replace("Cargo.toml", "")).collect();
+    assert_eq!(folders, PACKAGES.iter().map(|(folder, _)| (*folder).to_owned()).collect());
 }
 
 #[test]
 fn every_dependency_is_used() {
-    for (table, folder) in [("dependencies", "src/"), ("dev-dependencies", "")] {
-        let code: String = rust_files(folder).iter().map(|path| read(path)).collect();
-        for name in dependencies(table) {
-            assert!(has_word(&code, &name.replace('-', "_")), "{name} stands in Cargo.toml and is used nowhere");
+    for (folder, sources) in PACKAGES {
+        let code: String = sources.iter().flat_map(|folder| rust_files(folder)).map(|path| read(&path)).collect();
+        for name in dependencies(folder) {
+            assert!(
+                has_word(&code, &name.replace('-', "_")),
+                "{name} stands in {folder}Cargo.toml and is used nowhere"
+            );
         }
     }
 }
 
 #[test]
 fn every_dependency_has_its_reason_in_contributing() {
-    let used: BTreeSet<String> =
-        dependencies("dependencies").union(&dependencies("dev-dependencies")).cloned().collect();
+    let all: BTreeSet<String> = PACKAGES.iter().flat_map(|(folder, _)| dependencies(folder)).collect();
+    let used: BTreeSet<String> = all.into_iter().filter(|name| !name.starts_with("dsm-")).collect();
     let text = read("CONTRIBUTING.md");
     let section = text.split("\n## ").find(|section| section.starts_with("Dependencies")).expect("a section of them");
     let explained: BTreeSet<String> = section
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name.to_owned()))
         .collect();
-    assert_eq!(used, explained, "Cargo.toml and the table in CONTRIBUTING.md differ");
+    assert_eq!(used, explained, "the manifests and the table in CONTRIBUTING.md differ");
+}
+
+/// The crates of this workspace that a package depends on, but for its tests.
+fn arrows(folder: &str) -> BTreeSet<String> {
+    let names = manifest(folder)["dependencies"].as_table().unwrap().keys().cloned().collect::<Vec<_>>();
+    names.into_iter().filter(|name| name.starts_with("dsm-")).collect()
+}
+
+#[test]
+fn the_libraries_depend_on_each_other_one_way() {
+    for (name, may) in [
+        ("dsm-core", &[] as &[&str]),
+        ("dsm-config", &["dsm-core"]),
+        ("dsm-client", &["dsm-config", "dsm-core"]),
+        ("dsm-snapshot", &["dsm-config", "dsm-core"]),
+    ] {
+        assert_eq!(arrows(&format!("crates/{name}/")), may.iter().map(|name| (*name).to_owned()).collect(), "{name}");
+    }
+}
+
+/// The most crates of others that a program gets which links the client library, with mcomp.cfg and without.
+const MAX_FOREIGN_CRATES: [(usize, &[&str]); 2] = [(36, &[]), (26, &["--no-default-features"])];
+
+#[test]
+fn the_client_library_brings_few_crates_of_others() {
+    for (most, features) in MAX_FOREIGN_CRATES {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = std::process::Command::new(cargo);
+        command.args([
+            "tree",
+            "--locked",
+            "--offline",
+            "--package",
+            "dsm-client",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+        ]);
+        let tree = command.args(features).current_dir(root()).output().unwrap();
+        assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+        let tree = String::from_utf8(tree.stdout).unwrap();
+        let names = tree.lines().filter_map(|line| line.split(' ').next()).filter(|name| !name.is_empty());
+        let foreign: BTreeSet<&str> = names.filter(|name| !name.starts_with("dsm-")).collect();
+        assert!(foreign.contains("libc"), "{tree}");
+        assert!(foreign.len() <= most, "{} crates of others, more than {most}: {foreign:?}", foreign.len());
+        for unwanted in ["cc", "clap", "zstd-sys", "indicatif", "syslog", "daemonize", "sd-notify"] {
+            assert!(!foreign.contains(unwanted), "{unwanted} with {features:?}");
+        }
+    }
 }
 
 #[test]
 fn the_oldest_compiler_is_the_same_everywhere() {
-    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
-    let version = manifest["package"]["rust-version"].as_str().unwrap().to_owned();
+    let manifest = manifest("");
+    let version = manifest["workspace"]["package"]["rust-version"].as_str().unwrap().to_owned();
     for path in ["README.md", "CONTRIBUTING.md"] {
         assert!(read(path).contains(&format!("Rust {version}")), "{path} does not say Rust {version}");
     }
@@ -210,7 +293,7 @@ fn a_memory_that_grows_to_more_machines_loses_nothing() {
     }
 }
 
-/// The architectures of Debian that `src/sys/` compiles for: Linux, 64 bits, little-endian, and Rust has its standard library.
+/// The architectures of Debian that `crates/dsm-core/src/sys/` compiles for: Linux, 64 bits, little-endian, and Rust has its standard library.
 const ARCHITECTURES: [&str; 6] = ["amd64", "arm64", "loong64", "mips64el", "ppc64el", "riscv64"];
 
 #[test]

@@ -3,9 +3,9 @@
 
 mod support;
 
-use dsm::layout::PAGE;
-use dsm::protocol::{AtomicOperation, Extent, Word};
-use dsm::segment::Segment;
+use dsm_core::layout::PAGE;
+use dsm_core::protocol::{AtomicOperation, Extent, Word};
+use dsm_core::segment::Segment;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::segment::Name;
 

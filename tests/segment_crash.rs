@@ -5,10 +5,10 @@
 
 mod support;
 
-use dsm::layout::PAGE;
-use dsm::protocol::{AtomicOperation, Extent, Word};
-use dsm::segment::crash::{self, Action, Point};
-use dsm::segment::{Left, Mark, Segment, Shut, Start, WORKERS, Worker};
+use dsm_core::layout::PAGE;
+use dsm_core::protocol::{AtomicOperation, Extent, Word};
+use dsm_core::segment::crash::{self, Action, Point};
+use dsm_core::segment::{Left, Mark, Segment, Shut, Start, WORKERS, Worker};
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv6Addr;
 use std::ops::ControlFlow;

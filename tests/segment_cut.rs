@@ -3,9 +3,9 @@
 
 mod support;
 
-use dsm::layout::PAGE;
-use dsm::protocol::{AtomicOperation, Extent, Word};
-use dsm::segment::{Claim, CutGone, CutPages, FreezeError, Left, Segment, Shut, Worker};
+use dsm_core::layout::PAGE;
+use dsm_core::protocol::{AtomicOperation, Extent, Word};
+use dsm_core::segment::{Claim, CutGone, CutPages, FreezeError, Left, Segment, Shut, Worker};
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv6Addr;
 use std::process::{Command, Stdio};

@@ -4,8 +4,8 @@
 
 mod support;
 
-use dsm::protocol::{Extent, Operation};
-use dsm::segment::Segment;
+use dsm_core::protocol::{Extent, Operation};
+use dsm_core::segment::Segment;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use std::collections::{BTreeSet, HashMap};

@@ -3,8 +3,8 @@
 
 mod support;
 
-use dsm::layout::MAX_ATOMIC;
-use dsm::protocol::{Extent, Operation};
+use dsm_core::layout::MAX_ATOMIC;
+use dsm_core::protocol::{Extent, Operation};
 use std::io::Read;
 use std::time::{Duration, Instant};
 use support::Cluster;

@@ -5,7 +5,7 @@
 
 mod support;
 
-use dsm::protocol::{Code, Extent, Operation};
+use dsm_core::protocol::{Code, Extent, Operation};
 use std::time::{Duration, Instant};
 use support::wire::{PATIENCE, Wire, encoded, hello};
 use support::{Cluster, client};

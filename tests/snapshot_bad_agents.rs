@@ -9,8 +9,9 @@ mod support;
 #[path = "support/fake_agent.rs"]
 mod fake_agent;
 
-use dsm::snapshot::retention::Standing;
-use dsm::snapshot::{Compression, FrameEncoder, Header, HeaderFields};
+use dsm_config::Compression;
+use dsm_snapshot::retention::Standing;
+use dsm_snapshot::{FrameEncoder, Header, HeaderFields};
 use fake_agent::{BROKEN, Behaviour, FakeAgent, Fault, SLOW, SPEAKING, STEPS, Step, UNAVAILABLE};
 use serde_json::json;
 use std::time::Duration;
@@ -122,7 +123,7 @@ fn pages_that_cannot_be_make_no_file() {
         frame
     };
     // Byte by byte: the frame's header, and the first of its pages.
-    let damaged = (0..=dsm::snapshot::FRAME_HEADER).map(|byte| (format!("byte {byte} is another"), changed(byte)));
+    let damaged = (0..=dsm_snapshot::FRAME_HEADER).map(|byte| (format!("byte {byte} is another"), changed(byte)));
     let mut cases: Vec<_> = damaged.map(|(what, frame)| (what, pages(&[&first, &frame, &third]))).collect();
     cases.extend([
         ("a frame of another server".to_owned(), pages(&[&first, &other])),
@@ -158,7 +159,7 @@ fn with_allow_partial_there_is_a_file_without_the_server_whose_agent_is_silent_o
             assert_eq!(cluster.snapshots().len(), 4 * number + more + 1);
         }
     }
-    let files = dsm::snapshot::list(&cluster.snapshot_directory(), cluster.name()).unwrap();
+    let files = dsm_snapshot::list(&cluster.snapshot_directory(), cluster.name()).unwrap();
     assert!(files.iter().all(|file| file.standing == Standing::Partial), "{files:?}");
     // Later than that nobody can leave the others alone: they have made their cut with it.
     fake.behave(behaviour(Step::Cut, Fault::Close));

@@ -6,8 +6,8 @@
 
 mod support;
 
-use dsm::Client;
-use dsm::client::DataPath;
+use dsm_client::Client;
+use dsm_client::DataPath;
 use nix::sys::resource::{Resource, setrlimit};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ fn is_abandoned_under_load(cluster: &Cluster) {
                         }
                         done.store(round, Ordering::Relaxed);
                     }
-                    Ok::<_, dsm::Error>(())
+                    Ok::<_, dsm_client::Error>(())
                 })
             })
             .collect();
@@ -135,7 +135,7 @@ fn local_writer_process() {
     if let Ok(limit) = limit.parse() {
         setrlimit(Resource::RLIMIT_FSIZE, limit, limit).unwrap();
     }
-    let client = Client::new(&dsm::config::Config::load(&dsm::config::Config::find(None)).unwrap());
+    let client = Client::new(&dsm_config::Config::load(&dsm_config::Config::find(None)).unwrap());
     assert_eq!(client.data_path(0).unwrap(), DataPath::Local);
     for address in (0..client.size()).step_by(1 << 20) {
         client.fill(address, 1 << 20, 2).unwrap();

@@ -5,7 +5,7 @@
 
 mod support;
 
-use dsm::snapshot::{ReadError, SnapshotFile, Summary};
+use dsm_snapshot::{ReadError, SnapshotFile, Summary};
 use std::collections::BTreeMap;
 use std::path::Path;
 use support::Cluster;

@@ -5,8 +5,9 @@
 
 mod support;
 
-use dsm::snapshot::retention::{Keep, Standing};
-use dsm::snapshot::{Destination, Header, SnapshotWriter, apply_retention, list, remove_stale_partials};
+use dsm_config::Keep;
+use dsm_snapshot::retention::Standing;
+use dsm_snapshot::{Destination, Header, SnapshotWriter, apply_retention, list, remove_stale_partials};
 use std::path::Path;
 use support::snapshots::{CUT_TIME, PAGE_BYTES, fields, names, write, zstd};
 

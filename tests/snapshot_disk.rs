@@ -8,7 +8,7 @@
 
 mod support;
 
-use dsm::snapshot::SnapshotFile;
+use dsm_snapshot::SnapshotFile;
 use std::path::PathBuf;
 use support::Cluster;
 use support::dsmctl::Run;

@@ -7,7 +7,7 @@
 
 mod support;
 
-use dsm::Client;
+use dsm_client::Client;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;

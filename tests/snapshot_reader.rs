@@ -5,7 +5,7 @@
 
 mod support;
 
-use dsm::snapshot::SnapshotFile;
+use dsm_snapshot::SnapshotFile;
 use std::path::Path;
 use std::process::Command;
 use support::Cluster;

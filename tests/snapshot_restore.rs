@@ -5,8 +5,8 @@
 
 mod support;
 
-use dsm::Error;
-use dsm::protocol::Code;
+use dsm_client::Error;
+use dsm_core::protocol::Code;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::random::Random;

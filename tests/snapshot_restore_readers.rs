@@ -6,8 +6,8 @@
 
 mod support;
 
-use dsm::protocol::Code;
-use dsm::{Client, Error, Reply};
+use dsm_client::{Client, Error, Reply};
+use dsm_core::protocol::Code;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::random::Random;
 use support::restores::PATIENCE;

@@ -5,9 +5,9 @@
 
 mod support;
 
-use dsm::snapshot::{
-    Compression, Destination, FrameBuffer, FrameEncoder, FrameHeader, Header, ReadError, SnapshotFile, SnapshotWriter,
-    WriteError,
+use dsm_config::Compression;
+use dsm_snapshot::{
+    Destination, FrameBuffer, FrameEncoder, FrameHeader, Header, ReadError, SnapshotFile, SnapshotWriter, WriteError,
 };
 use proptest::prelude::*;
 use std::path::Path;

@@ -2,8 +2,8 @@
 
 mod support;
 
-use dsm::snapshot::SnapshotFile;
-use dsm::snapshot::retention::Standing;
+use dsm_snapshot::SnapshotFile;
+use dsm_snapshot::retention::Standing;
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use std::process::Command;
@@ -158,7 +158,7 @@ fn masters_on_both_sides_of_a_split_network_end_cleanly() {
         here += usize::from(ended[0]);
         there += usize::from(ended[1]);
     }
-    let others = dsm::snapshot::list(&directory, cluster.name()).expect("the other directory");
+    let others = dsm_snapshot::list(&directory, cluster.name()).expect("the other directory");
     println!("{PAIRS} pairs: {here} snapshots of all servers, {there} without server 0, no other file");
     assert_eq!((cluster.snapshots().len(), others.len()), (here, there));
     cluster.snapshots().iter().for_each(|path| ring::check_snapshot(path));

@@ -8,7 +8,8 @@
 
 mod support;
 
-use dsm::snapshot::{Compression, Destination, SnapshotFile, SnapshotWriter, WriteError};
+use dsm_config::Compression;
+use dsm_snapshot::{Destination, SnapshotFile, SnapshotWriter, WriteError};
 use std::path::{Path, PathBuf};
 use support::namespace::{Mounted, entered};
 use support::random::Random;

@@ -6,7 +6,7 @@
 
 mod support;
 
-use dsm::Client;
+use dsm_client::Client;
 
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::path::PathBuf;

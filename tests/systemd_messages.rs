@@ -3,7 +3,7 @@
 
 mod support;
 
-use dsm::Client;
+use dsm_client::Client;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;

@@ -5,7 +5,7 @@
 
 mod support;
 
-use dsm::protocol::{Code, Operation};
+use dsm_core::protocol::{Code, Operation};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use support::wire::{Wire, hello};
 use support::{Cluster, client};

@@ -3,8 +3,8 @@
 
 use crate::output::Output;
 use crate::protocol::{Protocol, Reply, Target, unexpected};
-use dsm::config::Config;
-use dsm::protocol::{HEADER, HelloReply, HelloRequest, Opcode, Operation, Request, RequestHeader, split_reply};
+use dsm_config::Config;
+use dsm_core::protocol::{HEADER, HelloReply, HelloRequest, Opcode, Operation, Request, RequestHeader, split_reply};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use zerocopy::{FromBytes, IntoBytes};

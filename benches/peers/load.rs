@@ -4,35 +4,14 @@
 //! prints one line of JSON: how many were answered, how long they took, and what it cost the server. `idle` opens
 //! connections and leaves them alone. All but a server's protocol is the same for every server.
 
-// Which own_file.rs needs.
-#[allow(unsafe_code, dead_code)]
-#[path = "../../src/sys/cancellation.rs"]
-mod cancellation;
 mod dsm;
-// Shared with dsmctl bench, which needs more of it.
-#[allow(dead_code)]
-#[path = "../../src/cli/bench/histogram.rs"]
-mod histogram;
 mod input;
 mod lane;
-// The copies that dsmd makes, so that only what is around them differs.
-#[allow(unsafe_code, dead_code)]
-#[path = "../../src/sys/mapping.rs"]
-mod mapping;
 mod memcached;
 mod nbd;
 mod output;
-// Which the one above needs.
-#[allow(unsafe_code, dead_code)]
-#[path = "../../src/sys/own_file.rs"]
-mod own_file;
-mod pattern;
 mod plan;
 mod protocol;
-// Shared with dsmctl bench, which needs more of it.
-#[allow(dead_code)]
-#[path = "../../src/cli/bench/random.rs"]
-mod random;
 mod raw;
 mod redis;
 mod run;
@@ -40,7 +19,7 @@ mod serve;
 mod server_process;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pattern::{MAX_SIZE, Pattern};
+use dsm_benches::pattern::{MAX_SIZE, Pattern};
 use plan::{Mix, Shape};
 use protocol::{Protocol, Target};
 use run::{Load, Measured};

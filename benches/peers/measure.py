@@ -21,7 +21,7 @@ class Bench:
 
     def __init__(self, stage, programs, options, peers, say):
         self.stage, self.options, self.say = stage, options, say
-        self.load = programs / "examples" / "peers-load"
+        self.load = programs / "peers-load"
         self.processors = processors.own()
         self.backends = {}
         for label, make in self._makers(programs, peers):

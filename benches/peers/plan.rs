@@ -1,7 +1,7 @@
 //! What is asked for: where, how much, and whether to read or to write.
 
-use crate::pattern::Pattern;
-use crate::random::Random;
+use dsm_benches::pattern::Pattern;
+use dsm_service::cli::random::Random;
 use std::ops::Range;
 
 /// What requests do.

@@ -89,4 +89,4 @@ def measure(target):
 
 
 if __name__ == "__main__":
-    sys.exit(command.run("peers", "bench", ("dsmd", "examples/peers-load"), measure))
+    sys.exit(command.run("peers", "bench", ("dsmd", "peers-load"), measure))

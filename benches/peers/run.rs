@@ -1,11 +1,11 @@
 //! The load itself: a thread or several, each with its connections.
 
-use crate::histogram::Histogram;
 use crate::lane::{Lane, Watch};
-use crate::pattern::Pattern;
 use crate::plan::{Mix, Plan, Shape};
 use crate::protocol::{Protocol, TIMEOUT, Target};
 use crate::server_process::ServerProcess;
+use dsm_benches::pattern::Pattern;
+use dsm_service::cli::histogram::Histogram;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::MsgFlags;

@@ -1,9 +1,9 @@
 //! The raw servers: what a server costs that only moves bytes. No locks, no checks but of bounds, no promises.
 
 use crate::input::Input;
-use crate::mapping::Mapping;
-use crate::pattern::MAX_SIZE;
 use crate::raw::{HEADER, Header, READ, WRITE};
+use dsm_benches::pattern::MAX_SIZE;
+use dsm_core::sys::mapping::Mapping;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::MsgFlags;

@@ -1,4 +1,4 @@
-"""The load, as a process of its own: the example snapshot-load of this crate."""
+"""The load, as a process of its own: the program snapshot-load of this package."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ class Load:
     """Writers on a system, until the `with` ends."""
 
     def __init__(self, stage, programs, system, rate=None):
-        command = [programs / "examples" / "snapshot-load", "write", *system.load_arguments]
+        command = [programs / "snapshot-load", "write", *system.load_arguments]
         if rate:
             command += ["--rate", str(rate)]
         self.stage = stage
@@ -42,4 +42,4 @@ class Load:
 
 def fill(stage, programs, system):
     """Random bytes everywhere."""
-    stage.run([programs / "examples" / "snapshot-load", "fill", *system.load_arguments])
+    stage.run([programs / "snapshot-load", "fill", *system.load_arguments])

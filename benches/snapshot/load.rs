@@ -7,15 +7,11 @@
 //!
 //! Times are in nanoseconds of `CLOCK_MONOTONIC`, so that they compare with those of other programs.
 
-// Shared with dsmctl bench, which needs more of it.
-#[allow(dead_code)]
-#[path = "../../src/cli/bench/random.rs"]
-mod random;
 mod target;
 mod writer;
 
 use clap::{Args, Parser, Subcommand};
-use dsm::config::Config;
+use dsm_config::Config;
 use serde_json::{Value, json};
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;

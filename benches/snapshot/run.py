@@ -114,4 +114,4 @@ def measure(target):
 
 
 if __name__ == "__main__":
-    sys.exit(command.run("snapshot", "bench-snapshot", ("dsmd", "examples/snapshot-load"), measure))
+    sys.exit(command.run("snapshot", "bench-snapshot", ("dsmd", "snapshot-load"), measure))

@@ -1,9 +1,9 @@
 //! Where the load goes: a dsm memory through its client, or a Redis server through its own protocol. Both are one range
 //! of bytes here.
 
-use dsm::Client;
-use dsm::config::LocalAccess;
-use dsm::layout::Layout;
+use dsm_client::Client;
+use dsm_client::LocalAccess;
+use dsm_core::layout::Layout;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;

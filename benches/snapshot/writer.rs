@@ -1,7 +1,7 @@
 //! The writers: a thread each, one request after the other, each request timed.
 
-use crate::random::Random;
 use crate::target::{Connection, Target, UNIT};
+use dsm_service::cli::random::Random;
 use nix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

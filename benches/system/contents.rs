@@ -1,7 +1,7 @@
 //! What a memory holds while it is measured.
 
-use crate::pattern::{MAX_SIZE, Pattern};
-use dsm::Client;
+use dsm_benches::pattern::{MAX_SIZE, Pattern};
+use dsm_client::Client;
 
 /// Writes the pattern everywhere, and finds it again: everything was touched once.
 pub(crate) fn fill(client: &Client, pattern: &Pattern) -> Result<(), String> {

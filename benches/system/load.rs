@@ -4,26 +4,8 @@
 //! TCP, `allocate` does what a start of dsmd cannot do without.
 
 mod allocate;
-// Which own_file.rs needs.
-#[allow(unsafe_code, dead_code)]
-#[path = "../../src/sys/cancellation.rs"]
-mod cancellation;
 mod contents;
 mod local;
-// What is mapped as dsm maps it, and copied as dsm copies it.
-#[allow(unsafe_code, dead_code)]
-#[path = "../../src/sys/mapping.rs"]
-mod mapping;
-// Which the one above needs.
-#[allow(unsafe_code, dead_code)]
-#[path = "../../src/sys/own_file.rs"]
-mod own_file;
-#[path = "../peers/pattern.rs"]
-mod pattern;
-// Shared with dsmctl bench, which needs more of it.
-#[allow(dead_code)]
-#[path = "../../src/cli/bench/random.rs"]
-mod random;
 mod servers;
 
 use clap::{Parser, Subcommand};

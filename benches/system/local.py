@@ -22,7 +22,7 @@ def measure(target, options, say):
         # One thread has one processor; and over TCP it is the steadiest when the server has the same.
         first = {processors.own()[0]}
         processors.pin(server.pid, first)
-        load = [programs / "examples" / "system-load", "local", "--config", config]
+        load = [programs / "system-load", "local", "--config", config]
         load += ["--object", SHARED_MEMORY / f"{stage.name}.chain", "--rounds", rounds, "--seconds", seconds]
         say(f"local: {rounds} rounds")
         return json.loads(processors.run(stage, load, first))["rounds"]

@@ -2,12 +2,12 @@
 //! needs for as many bytes of memory that is mapped in the same way.
 
 use crate::contents;
-use crate::mapping::Mapping;
-use crate::pattern::{MAX_SIZE, Pattern};
-use crate::random::Random;
-use dsm::Client;
-use dsm::client::DataPath;
-use dsm::config::{Config, LocalAccess};
+use dsm_benches::pattern::{MAX_SIZE, Pattern};
+use dsm_client::Client;
+use dsm_client::DataPath;
+use dsm_config::{Config, LocalAccess};
+use dsm_core::sys::mapping::Mapping;
+use dsm_service::cli::random::Random;
 use nix::fcntl::posix_fallocate;
 use serde_json::{Map, Value, json};
 use std::hint::black_box;

@@ -11,7 +11,7 @@ from options import Options
 from program import ROOT
 from stage import Stage
 
-# The switches of src/segment/worker.rs; each only changes the cells of its own.
+# The switches of crates/dsm-core/src/segment/worker.rs; each only changes the cells of its own.
 WITHOUT = ("crash-safety", "optimistic-reads")
 
 WRITES = ("w8 c8 d16", "w4k c1 d16")

@@ -93,4 +93,4 @@ def measure(target):
 
 
 if __name__ == "__main__":
-    sys.exit(command.run("system", "bench", ("dsmd", "examples/peers-load", "examples/system-load"), measure))
+    sys.exit(command.run("system", "bench", ("dsmd", "peers-load", "system-load"), measure))

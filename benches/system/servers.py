@@ -38,7 +38,7 @@ def measure(target, options, say):
     programs, everywhere = target / "release", processors.own()
     rounds, reads = (options.rounds or 2, 1) if options.quick else (options.rounds or 9, READS)
     with Stage(target) as stage:
-        load = [programs / "examples" / "system-load", "servers", "--rounds", rounds, "--reads", reads]
+        load = [programs / "system-load", "servers", "--rounds", rounds, "--reads", reads]
         servers, port = [], FIRST_PORT
         for number in SERVERS:
             say(f"servers: starting {number}")

@@ -1,9 +1,9 @@
 //! One call that reads a whole memory, which has one server or several.
 
 use crate::contents;
-use crate::pattern::Pattern;
-use dsm::Client;
-use dsm::config::{Config, LocalAccess};
+use dsm_benches::pattern::Pattern;
+use dsm_client::Client;
+use dsm_config::{Config, LocalAccess};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::time::Instant;

@@ -77,7 +77,7 @@ class Starts:
 
     def __init__(self, stage, listener, programs, k):
         self.stage, self.listener, self.k = stage, listener, k
-        self.load = programs / "examples" / "system-load"
+        self.load = programs / "system-load"
         config = stage.folder / "mcomp.cfg"
         configure(config, stage.name, k, [{"address": f"{stage.host}:{FIRST_PORT}"}], {})
         self.dsmd = command(programs / "dsmd", config)

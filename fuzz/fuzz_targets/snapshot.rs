@@ -1,6 +1,4 @@
+//! The target of this name, for cargo fuzz.
 #![no_main]
 
-#[path = "../targets/snapshot.rs"]
-mod target;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| target::run(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| dsm_fuzz::snapshot::run(bytes));

@@ -1,7 +1,7 @@
 //! Any text whatever stands in mcomp.cfg. It is understood, or there is an error that names the file; nothing panics.
 
-use dsm::config::Config;
-use dsm::layout::Layout;
+use dsm_config::Config;
+use dsm_core::layout::Layout;
 use std::path::Path;
 
 /// Where the error message says that the text came from.

@@ -1,8 +1,8 @@
 //! Any bytes whatever come from the network. Nothing panics, nothing passes an end, and what is understood is encoded
 //! to the same bytes again.
 
-use dsm::layout::{Layout, MAX_ATOMIC};
-use dsm::protocol::{
+use dsm_core::layout::{Layout, MAX_ATOMIC};
+use dsm_core::protocol::{
     Code, Extent, HEADER, HelloReply, HelloRequest, Operation, Refusal, Request, split_reply, split_request,
 };
 use zerocopy::FromBytes;

@@ -1,7 +1,7 @@
 //! Any bytes whatever lie in a snapshot file. Nothing panics, memory stays bounded, and a file that is sound can be read
 //! from end to end.
 
-use dsm::snapshot::{Frame, FrameBuffer, Header, SnapshotFile};
+use dsm_snapshot::{Frame, FrameBuffer, Header, SnapshotFile};
 use std::path::Path;
 
 /// Bytes that are read at once where a file says that there is memory.

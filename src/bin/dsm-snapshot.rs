@@ -1,5 +1,5 @@
-//! dsm-snapshot: see [`dsm::snapshot`].
+//! The snapshot agent, and the master; see dsm-snapshot(8).
 
 fn main() -> std::process::ExitCode {
-    dsm::snapshot::main()
+    dsm_service::agent::main()
 }

@@ -1,5 +1,5 @@
-//! dsmctl: see `dsm::cli`.
+//! The command line over the whole memory; see dsmctl(1).
 
 fn main() -> std::process::ExitCode {
-    dsm::cli::main()
+    dsm_service::cli::main()
 }

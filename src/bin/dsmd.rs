@@ -1,5 +1,5 @@
 //! The server of a segment; see dsmd(8).
 
 fn main() -> std::process::ExitCode {
-    dsm::server::main()
+    dsm_service::server::main()
 }

@@ -23,7 +23,7 @@ impl Program {
         match self {
             Self::Dsmctl => super::command(),
             Self::Dsmd => crate::server::command(),
-            Self::DsmSnapshot => crate::snapshot::command(),
+            Self::DsmSnapshot => crate::agent::command(),
         }
     }
 }

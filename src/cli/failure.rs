@@ -1,12 +1,11 @@
 //! Why a command failed, and the exit code that says so. This is the only place that chooses one; dsmctl(1) lists them.
 
 use super::servers::State;
-use crate::client;
-use crate::config::ConfigError;
-use crate::layout::OutsideMemory;
-use crate::protocol::Code;
-use crate::snapshot::{AgentError, CreateError, DirectoryError, Interruption, ReadError, RestoreError};
-use crate::sys::file_size;
+use dsm_config::ConfigError;
+use dsm_core::layout::OutsideMemory;
+use dsm_core::protocol::Code;
+use dsm_core::sys::file_size;
+use dsm_snapshot::{AgentError, CreateError, DirectoryError, ReadError, RestoreError};
 use std::{fmt, io};
 
 /// Exit codes, as sysexits(3) names them.
@@ -56,7 +55,7 @@ pub(super) enum Failure {
     OutputClosed,
     /// The servers could not do it.
     #[error(transparent)]
-    Memory(#[from] client::Error),
+    Memory(#[from] dsm_client::Error),
     /// A server's shared memory is closed to this process, and nothing else will do.
     #[error(
         "the shared memory of server {server} ({address}) is not open to this process: dsmd must run on this machine, with \
@@ -190,7 +189,7 @@ impl Failure {
 
     /// The failure of a command that asked `asked` servers, of which those with `errors` gave no answer; none if there
     /// are none. Its exit code is the greatest of those that the errors have each by itself.
-    pub(super) fn of_servers<'e>(asked: usize, errors: impl Iterator<Item = &'e client::Error>) -> Option<Self> {
+    pub(super) fn of_servers<'e>(asked: usize, errors: impl Iterator<Item = &'e dsm_client::Error>) -> Option<Self> {
         let (mut down, mut refused, mut code) = (0, 0, 0);
         for error in errors {
             match State::of(error) {
@@ -223,43 +222,13 @@ impl Failure {
             Self::NotLocal { .. } => exit::UNAVAILABLE,
             Self::Partly { cause, .. } => cause.code(),
             Self::Servers { code, .. } | Self::Snapshots { code, .. } | Self::Requests { code, .. } => *code,
-            Self::Snapshot(error) => code_of_snapshot(error),
+            Self::Snapshot(error) => error.exit_code(),
             Self::SnapshotDirectory(error) => code_of_reading(error.kind()),
             Self::Create(error) => error.exit_code(),
             Self::Agent(error) => error.exit_code(),
-            Self::Restore(error) => code_of_restore(error),
+            Self::Restore(error) => error.exit_code(),
             Self::Declined => exit::MISMATCH,
         }
-    }
-}
-
-fn code_of_restore(error: &RestoreError) -> u8 {
-    match error {
-        RestoreError::TooLarge { .. }
-        | RestoreError::Partial(_)
-        | RestoreError::Outside(_)
-        | RestoreError::NotWhole { .. } => exit::DATA,
-        RestoreError::Read(error) | RestoreError::CutShort { cause: Interruption::Read(error), .. } => {
-            code_of_snapshot(error)
-        }
-        RestoreError::Busy(_) => exit::TEMPORARY,
-        RestoreError::Agent(error) | RestoreError::CutShort { cause: Interruption::Agent(error), .. } => {
-            error.exit_code()
-        }
-    }
-}
-
-fn code_of_snapshot(error: &ReadError) -> u8 {
-    match error {
-        ReadError::System { source, .. } => code_of_reading(source.kind()),
-        ReadError::NotAFile(_) => exit::NO_INPUT,
-        ReadError::Header { .. }
-        | ReadError::Footer { .. }
-        | ReadError::Index { .. }
-        | ReadError::Frame { .. }
-        | ReadError::Hash { .. }
-        | ReadError::Outside(_)
-        | ReadError::Missing { .. } => exit::DATA,
     }
 }
 
@@ -272,8 +241,8 @@ fn code_of_reading(kind: io::ErrorKind) -> u8 {
     }
 }
 
-pub(super) fn code_of_memory(error: &client::Error) -> u8 {
-    use client::Error as E;
+pub(super) fn code_of_memory(error: &dsm_client::Error) -> u8 {
+    use dsm_client::Error as E;
     match error {
         E::OutsideMemory(_) | E::Unaligned { .. } => exit::DATA,
         E::Unavailable { .. } => exit::UNAVAILABLE,
@@ -283,7 +252,8 @@ pub(super) fn code_of_memory(error: &client::Error) -> u8 {
         E::Refused { refusal, .. } => code_of_refusal(refusal.code),
         E::Protocol { .. } => exit::PROTOCOL,
         E::NoSuchServer { .. } => exit::USAGE,
-        E::NoRoom { .. } => exit::SOFTWARE,
+        // No room, or a kind of error that this program does not know yet.
+        _ => exit::SOFTWARE,
     }
 }
 
@@ -309,7 +279,7 @@ fn code_of_refusal(code: Code) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Refusal;
+    use dsm_core::protocol::Refusal;
 
     #[test]
     fn the_man_page_lists_the_exit_codes() {
@@ -336,7 +306,7 @@ mod tests {
     fn a_transfer_that_ends_early_keeps_its_code_and_says_how_far_it_came() {
         let down = || {
             let (address, reason) = ("[::1]:7411".to_owned(), "connection refused".to_owned());
-            Failure::Memory(client::Error::Unavailable { server: 1, address, reason })
+            Failure::Memory(dsm_client::Error::Unavailable { server: 1, address, reason })
         };
         let partly = down().after("written", 8, Some(16));
         assert_eq!(partly.code(), exit::UNAVAILABLE);
@@ -349,9 +319,9 @@ mod tests {
     #[test]
     fn of_servers_that_fail_differently_the_greatest_code_counts() {
         let address = || "[::1]:7411".to_owned();
-        let down = client::Error::Unavailable { server: 0, address: address(), reason: "late".to_owned() };
-        let other = client::Error::LayoutDiffers { server: 1, address: address(), message: "k".to_owned() };
-        let code = |errors: &[&client::Error]| {
+        let down = dsm_client::Error::Unavailable { server: 0, address: address(), reason: "late".to_owned() };
+        let other = dsm_client::Error::LayoutDiffers { server: 1, address: address(), message: "k".to_owned() };
+        let code = |errors: &[&dsm_client::Error]| {
             Failure::of_servers(3, errors.iter().copied()).map(|failure| (failure.code(), failure.to_string()))
         };
         assert_eq!(code(&[]), None);
@@ -364,7 +334,7 @@ mod tests {
     fn every_refusal_has_a_code_of_its_kind() {
         for code in Code::ALL {
             let (address, refusal) = ("[::1]:7411".to_owned(), Refusal::new(code, "no"));
-            let failure = Failure::Memory(client::Error::Refused { server: 0, address, refusal });
+            let failure = Failure::Memory(dsm_client::Error::Refused { server: 0, address, refusal });
             assert!((exit::DATA..=exit::CONFIGURATION).contains(&failure.code()), "{code:?}");
         }
         let denied = Failure::input_output("file", io::ErrorKind::PermissionDenied.into());

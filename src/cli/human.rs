@@ -1,7 +1,7 @@
 //! Amounts as people read them: three or four digits and a unit.
 
-pub(super) use crate::config::approximate_size as bytes;
-use crate::layout::Layout;
+pub(super) use dsm_config::approximate_size as bytes;
+use dsm_core::layout::Layout;
 use std::time::Duration;
 
 /// A number of bytes, in words.

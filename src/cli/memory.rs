@@ -3,7 +3,7 @@
 use super::arguments::{AcceptEmpty, Global};
 use super::failure::Failure;
 use super::{output, session};
-use crate::snapshot::{self, AgentError};
+use dsm_snapshot::AgentError;
 use serde_json::{Value, json};
 
 pub(super) fn accept_empty(accept: &AcceptEmpty, global: &Global) -> Result<(), Failure> {
@@ -12,7 +12,7 @@ pub(super) fn accept_empty(accept: &AcceptEmpty, global: &Global) -> Result<(), 
     if let Some(server) = accept.server.filter(|server| *server >= n) {
         return Err(Failure::Usage(format!("there is no server {server}: the last one is {}", n - 1)));
     }
-    let mut answers = snapshot::accept_empty(&config, accept.server);
+    let mut answers = dsm_snapshot::accept_empty(&config, accept.server);
     if answers.iter().any(|(_, answer)| !matches!(answer, Err(AgentError::InUse { .. }))) {
         // Those that have their memory were not meant.
         answers.retain(|(_, answer)| !matches!(answer, Err(AgentError::InUse { .. })));

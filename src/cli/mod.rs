@@ -1,4 +1,4 @@
-//! dsmctl: the command line over [`crate::Client`].
+//! dsmctl: the command line over [`dsm_client::Client`].
 //!
 //! One file for each command, and one for each thing that several need. `failure` alone chooses exit codes.
 
@@ -28,9 +28,13 @@ mod table;
 mod value;
 mod write;
 
-use crate::sys::file_size;
+// For the tests and benchmarks of this repository.
+#[doc(hidden)]
+pub use bench::{histogram, random};
+
 use arguments::{Arguments, Command, Configuration, Memory};
 use clap::CommandFactory;
+use dsm_core::sys::file_size;
 use failure::{Failure, exit};
 use session::Session;
 use std::io::{self, Write};

@@ -1,7 +1,7 @@
 //! Numbers as they are typed on the command line: addresses and lengths, words, bytes, durations.
 
 use super::negative::unmark_text;
-use crate::config::{SizeError, parse_duration, parse_size};
+use dsm_config::{SizeError, parse_duration, parse_size};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Standard output or a file, with its name in every error; and whether a terminal is at the other end.
 
 use super::failure::Failure;
-use crate::printable::{is_printable, printable};
+use dsm_core::printable::{is_printable, printable};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};

@@ -7,7 +7,7 @@ use super::output::{self, Colours};
 use super::servers::{State, ask_each, reason};
 use super::session::Session;
 use super::table::{self, Align};
-use crate::client::{DataPath, Error};
+use dsm_client::{DataPath, Error};
 use serde_json::{Value, json};
 use std::time::Duration;
 

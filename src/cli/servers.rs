@@ -1,6 +1,6 @@
 //! Asking many servers at the same time.
 
-use crate::client::Error;
+use dsm_client::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 

@@ -2,9 +2,9 @@
 
 use super::arguments::Global;
 use super::failure::Failure;
-use crate::client::Client;
-use crate::config::Config;
-use crate::layout::Layout;
+use dsm_client::Client;
+use dsm_config::Config;
+use dsm_core::layout::Layout;
 use std::time::Duration;
 
 /// Bytes that one step of a transfer carries, and so about what dsmctl holds at a time. A multiple of eight.

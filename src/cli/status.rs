@@ -7,9 +7,9 @@ use super::output::{self, Colours};
 use super::servers::{State, ask_each, reason};
 use super::session::Session;
 use super::table::{self, Align};
-use crate::client::Error;
-use crate::protocol::{LatencyBucket, LocalTraffic, Status};
-use crate::sys::terminal;
+use dsm_client::Error;
+use dsm_core::protocol::{LatencyBucket, LocalTraffic, Status};
+use dsm_core::sys::terminal;
 use serde_json::{Value, json};
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! The command line of dsmd.
 
-use crate::layout::MAX_SERVERS;
-use ::log::LevelFilter;
+use crate::command_line::{index, level};
 use clap::{CommandFactory, Parser};
+use log::LevelFilter;
 use std::path::PathBuf;
 
 /// Serves this machine's share of a distributed shared memory.
@@ -38,29 +38,8 @@ pub(super) struct Arguments {
     pub(super) log_level: Option<LevelFilter>,
 }
 
-/// Reads a server's index.
-pub(crate) fn index(text: &str) -> Result<usize, String> {
-    let index = text.parse().ok().filter(|index| *index < MAX_SERVERS);
-    index.ok_or_else(|| format!("allowed is a whole number from 0 to {}", MAX_SERVERS - 1))
-}
-
-/// Reads a level of log messages.
-pub(crate) fn level(text: &str) -> Result<LevelFilter, String> {
-    text.parse().map_err(|_| "allowed is off, error, warn, info, debug or trace".to_owned())
-}
-
 /// The command line as clap knows it, for completions and for the tests of the man page.
 #[must_use]
 pub fn command() -> clap::Command {
     Arguments::command()
-}
-
-/// Says what clap has to say, and returns the exit code. Help and version are errors too, to clap.
-pub(crate) fn answer_usage(program: &str, error: &clap::Error) -> u8 {
-    let text = error.render().to_string();
-    match text.strip_prefix("error: ") {
-        Some(message) => eprint!("{program}: {message}"),
-        None => print!("{text}"),
-    }
-    if error.use_stderr() { 64 } else { 0 }
 }

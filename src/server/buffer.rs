@@ -304,7 +304,7 @@ impl Drop for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Limits;
+    use dsm_config::Limits;
     use nix::poll::PollFlags;
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;

@@ -2,13 +2,14 @@
 
 use super::buffer::Budget;
 use super::limits::LiveLimits;
+use super::operation_log::OperationLog;
 use super::session::SessionTable;
 use super::statistics::Statistics;
-use crate::config::Config;
-use crate::layout::Layout;
-use crate::log::{LogGate, OperationLog};
-use crate::protocol::{Connections, Recovery, Status};
-use crate::segment::{Names, Segment, Shut, WORKERS, overhead};
+use crate::logging::LogGate;
+use dsm_config::Config;
+use dsm_core::layout::Layout;
+use dsm_core::protocol::{Connections, Recovery, Status};
+use dsm_core::segment::{Names, Segment, Shut, WORKERS, overhead};
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -2,15 +2,16 @@
 
 use super::buffer::{Buffer, OutOfMemory};
 use super::context::Context;
+use super::operation_log::Entry;
 use super::session::Attachment;
 use super::statistics::Counters;
-use crate::log::{Entry, Event};
-use crate::printable::{self, printable};
-use crate::protocol::{
+use crate::logging::Event;
+use dsm_core::printable::{self, printable};
+use dsm_core::protocol::{
     Code, Extent, HEADER, HelloReply, HelloRequest, MAX_PAYLOAD, MAX_REFUSAL_TEXT, Opcode, Operation, Refusal,
     ReplyHeader, Request, RequestHeader, WINDOW,
 };
-use crate::segment::{Mark, Shut, Worker};
+use dsm_core::segment::{Mark, Shut, Worker};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -372,18 +373,18 @@ impl Conversation {
         let (server, peer) = (self.context.index, self.peer);
         let text = printable(&refusal.message, printable::LOG);
         if refusal.code == Code::LayoutDiffers {
-            ::log::warn!(
+            log::warn!(
                 MESSAGE_ID = Event::LayoutMismatch.id(), DSM_SERVER = server, DSM_CLIENT:% = peer;
                 "refused {peer}: {text}"
             );
         } else {
-            ::log::warn!(DSM_SERVER = server, DSM_CLIENT:% = peer; "refused {peer}: {text}");
+            log::warn!(DSM_SERVER = server, DSM_CLIENT:% = peer; "refused {peer}: {text}");
         }
     }
 
     #[cold]
     fn log_refused_request(&self, header: &RequestHeader, refusal: &Refusal) {
-        ::log::debug!(
+        log::debug!(
             DSM_SERVER = self.context.index, DSM_CLIENT:% = self.peer,
             DSM_OPERATION = Opcode::from_number(header.opcode).map_or("unknown", Opcode::name),
             DSM_ADDRESS = self.context.base().saturating_add(header.offset.get());

@@ -1,9 +1,9 @@
 //! Why dsmd ends, and the exit code that says so, after `sysexits(3)`.
 
-use crate::config::{ConfigError, IdentityError, UntrustedAddress};
-use crate::log::Event;
-use crate::segment::SegmentError;
-use crate::sys::listening::way_out;
+use crate::logging::Event;
+use dsm_config::{ConfigError, IdentityError, UntrustedAddress};
+use dsm_core::segment::SegmentError;
+use dsm_core::sys::listening::way_out;
 use nix::errno::Errno;
 use std::io;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! The limits in force: those of mcomp.cfg, which SIGHUP can change under running connections.
 
-use crate::config::Limits;
+use dsm_config::Limits;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 

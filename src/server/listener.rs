@@ -4,9 +4,9 @@ use super::connection::Connection;
 use super::context::Context;
 use super::pulse::Pulse;
 use super::threads::Threads;
-use crate::log::Event;
-use crate::protocol::{Code, Refusal};
-use crate::sys::listening::Listeners;
+use crate::logging::Event;
+use dsm_core::protocol::{Code, Refusal};
+use dsm_core::sys::listening::Listeners;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
@@ -44,7 +44,7 @@ pub(super) fn accept(context: &Arc<Context>, listeners: &Listeners, threads: &Th
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
             Err(error) => {
-                ::log::error!("wait for connections: {error}; the process ends");
+                log::error!("wait for connections: {error}; the process ends");
                 std::process::abort();
             }
         }
@@ -58,7 +58,7 @@ pub(super) fn accept(context: &Arc<Context>, listeners: &Listeners, threads: &Th
             Ok((socket, peer)) => {
                 if let Err(error) = prepare(&socket) {
                     if context.log_gate.opens() {
-                        ::log::info!("{peer} was gone before it was served: {error}");
+                        log::info!("{peer} was gone before it was served: {error}");
                     }
                     continue;
                 }
@@ -67,7 +67,7 @@ pub(super) fn accept(context: &Arc<Context>, listeners: &Listeners, threads: &Th
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
                 if context.log_gate.opens() {
-                    ::log::warn!(DSM_SERVER = context.index; "accept a connection: {error}");
+                    log::warn!(DSM_SERVER = context.index; "accept a connection: {error}");
                 }
                 std::thread::sleep(NO_DESCRIPTOR_PAUSE);
             }
@@ -101,7 +101,7 @@ fn admit(context: &Arc<Context>, threads: &Threads, socket: TcpStream, peer: Soc
         ),
     );
     if context.log_gate.opens() {
-        ::log::warn!(
+        log::warn!(
             MESSAGE_ID = Event::LimitReached.id(), DSM_SERVER = context.index, DSM_CLIENT:% = peer;
             "refused {peer}: {refusal}"
         );

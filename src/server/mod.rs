@@ -12,6 +12,7 @@ mod limits;
 mod listener;
 mod names;
 mod notify;
+pub mod operation_log;
 mod patience;
 mod probe;
 mod pulse;
@@ -25,5 +26,4 @@ mod supervisor;
 mod threads;
 
 pub use arguments::command;
-pub(crate) use arguments::{answer_usage, index, level};
 pub use run::main;

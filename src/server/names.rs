@@ -1,13 +1,13 @@
 //! The names of the memory in /dev/shm while it is served: they are looked after, and what is said of them is true.
 
 use super::context::Context;
-use crate::log::Event;
-use crate::segment::{Names, Segment};
+use crate::logging::Event;
+use dsm_core::segment::{Names, Segment};
 
 /// Gives the memory the second names that [`look_after`] needs.
 pub(super) fn begin(segment: &Segment, index: u32) {
     if let Err(error) = segment.keep_names() {
-        ::log::warn!(
+        log::warn!(
             DSM_SERVER = index;
             "{} gets no second name in /dev/shm: {error}. The memory is served all the same, but cannot be saved if a \
              program removes its name",
@@ -23,18 +23,18 @@ pub(super) fn look_after(context: &Context) {
     let name = context.segment.name();
     match found {
         Names::Whole => {}
-        Names::GivenBack => ::log::warn!(
+        Names::GivenBack => log::warn!(
             MESSAGE_ID = Event::NameRemoved.id(), DSM_SERVER = context.index;
             "{name} was removed from /dev/shm by another program while it is served, and was given its name back: nothing is \
              lost"
         ),
         _ if found == before => {}
-        Names::PartsRemoved => ::log::error!(
+        Names::PartsRemoved => log::error!(
             MESSAGE_ID = Event::NameRemoved.id(), DSM_SERVER = context.index;
             "the copy area or a semaphore of {name} was removed from /dev/shm by another program: the memory is kept, but \
              other processes cannot open it, so that snapshots fail and new local programs use TCP. Restart dsmd"
         ),
-        Names::Removed => ::log::error!(
+        Names::Removed => log::error!(
             MESSAGE_ID = Event::NameRemoved.id(), DSM_SERVER = context.index;
             "{name} was removed from /dev/shm by another program: clients reach the memory over TCP, but it ENDS WITH THIS \
              DSMD. Save it before dsmd stops: dsmctl read {} {} > FILE",
@@ -49,12 +49,12 @@ pub(super) fn end(context: &Context) {
     look_after(context);
     let name = context.segment.name();
     if context.names() == Names::Removed {
-        ::log::error!(
+        log::error!(
             MESSAGE_ID = Event::NameRemoved.id(), DSM_SERVER = context.index;
             "stopped; {name} was removed from /dev/shm while it was served, and its memory is gone"
         );
     } else {
-        ::log::info!("stopped; {name} is kept");
+        log::info!("stopped; {name} is kept");
     }
     context.segment.release_names();
 }

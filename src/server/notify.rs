@@ -28,7 +28,7 @@ pub(super) fn notify(states: &[NotifyState<'_>]) {
     }
     let text = states.iter().map(|state| format!("{state}\n")).collect();
     if sender().try_send(Message::States(text)).is_err() {
-        ::log::debug!("a message to systemd was dropped, for it does not take the ones before");
+        log::debug!("a message to systemd was dropped, for it does not take the ones before");
     }
 }
 
@@ -46,7 +46,7 @@ fn sender() -> &'static SyncSender<Message> {
     SENDER.get_or_init(|| {
         let (sender, receiver) = sync_channel(QUEUE);
         if let Err(error) = std::thread::Builder::new().name("dsm-notify".to_owned()).spawn(move || send(&receiver)) {
-            ::log::warn!("no thread for messages to systemd: {error}");
+            log::warn!("no thread for messages to systemd: {error}");
         }
         sender
     })
@@ -60,7 +60,7 @@ fn send(receiver: &Receiver<Message>) {
                 if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&text)])
                     && !std::mem::replace(&mut warned, true)
                 {
-                    ::log::warn!("systemd cannot be told what dsmd does, by NOTIFY_SOCKET: {error}");
+                    log::warn!("systemd cannot be told what dsmd does, by NOTIFY_SOCKET: {error}");
                 }
             }
             Message::Flush(done) => {

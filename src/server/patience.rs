@@ -3,8 +3,8 @@
 
 use super::failure::Failure;
 use super::notify::notify;
-use crate::config::IdentityError;
-use crate::segment::SegmentError;
+use dsm_config::IdentityError;
+use dsm_core::segment::SegmentError;
 use sd_notify::NotifyState;
 use std::fmt::Display;
 use std::io::ErrorKind;
@@ -30,7 +30,7 @@ pub(super) fn in_time<T, E: Display>(
         match attempt() {
             Err(error) if managed && late(&error) && Instant::now() < deadline => {
                 if !std::mem::replace(&mut told, true) {
-                    ::log::warn!("{error}. That may change: trying again for {}", humantime::format_duration(LONGEST));
+                    log::warn!("{error}. That may change: trying again for {}", humantime::format_duration(LONGEST));
                     notify(&[NotifyState::Status(&format!("waiting: {error}"))]);
                 }
             }

@@ -5,7 +5,7 @@
 use super::buffer::Buffer;
 use super::context::Context;
 use super::conversation::{Conversation, Executor, Payload};
-use crate::protocol::{Code, Extent, HEADER, HelloReply, HelloRequest, Operation, Refusal, Request, split_reply};
+use dsm_core::protocol::{Code, Extent, HEADER, HelloReply, HelloRequest, Operation, Refusal, Request, split_reply};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -3,10 +3,10 @@
 use super::context::Context;
 use super::failure::Failure;
 use super::notify::notify;
-use crate::config::{Config, OperationLogMode};
-use crate::log::Event;
-use crate::segment::OfServer;
-use ::log::LevelFilter;
+use crate::logging::Event;
+use dsm_config::{Config, OperationLogMode};
+use dsm_core::segment::OfServer;
+use log::LevelFilter;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sd_notify::NotifyState;
@@ -27,7 +27,7 @@ pub(super) fn reload(context: &Context, running: &Config, log_level: Option<Leve
     });
     let is_done = take_over(context, running, log_level);
     // After what is logged: who waits for this number may look for the reason.
-    crate::log::flush();
+    crate::logging::flush();
     context.segment.count_reload(is_done);
     notify(&[NotifyState::Ready]);
 }
@@ -36,7 +36,7 @@ pub(super) fn reload(context: &Context, running: &Config, log_level: Option<Leve
 fn take_over(context: &Context, running: &Config, log_level: Option<LevelFilter>) -> bool {
     match Config::load(&running.path) {
         Err(error) => {
-            ::log::error!(
+            log::error!(
                 MESSAGE_ID = Event::ReloadRefused.id(), DSM_SERVER = context.index;
                 "reload refused, the old configuration stays: {error}"
             );
@@ -45,7 +45,7 @@ fn take_over(context: &Context, running: &Config, log_level: Option<LevelFilter>
         Ok(config) => {
             let differences = context.layout.differences(&config.layout.canonical());
             if differences.is_empty() {
-                crate::log::set_level(log_level.unwrap_or(config.log.level));
+                crate::logging::set_level(log_level.unwrap_or(config.log.level));
                 context.limits.set(&config.limits);
                 if config.log.operations != OperationLogMode::Off {
                     // Not after the log is on: it would miss something.
@@ -54,10 +54,10 @@ fn take_over(context: &Context, running: &Config, log_level: Option<LevelFilter>
                 let log = &config.log;
                 context.operation_log.reconfigure(log.operations, &log.directory, log.max_size);
                 context.decide_local_access();
-                ::log::info!("reloaded {}: log level, operation log and limits", config.path.display());
+                log::info!("reloaded {}: log level, operation log and limits", config.path.display());
                 true
             } else {
-                ::log::error!(
+                log::error!(
                     MESSAGE_ID = Event::ReloadRefused.id(), DSM_SERVER = context.index;
                     "reload refused, the old configuration stays: the layout in {} differs from the one that is served \
                      (ours): {}. Restart dsmd on every machine to change it",

@@ -1,22 +1,24 @@
 //! The life of a dsmd: start, signals, stop.
 
-use super::arguments::{Arguments, answer_usage};
+use super::arguments::Arguments;
 use super::context::Context;
 use super::detach::{Parent, detach};
 use super::failure::Failure;
 use super::listener::ACCEPT_THREAD;
 use super::notify::{self, notify};
+use super::operation_log::OperationLog;
 use super::pulse::Pulse;
 use super::threads::Threads;
 use super::{listener, names, patience, reload, start, supervisor};
-use crate::config::{Config, check_capacity, own_index};
+use crate::command_line::answer_usage;
 use crate::help;
-use crate::log::{Destination, Event, OperationLog};
-use crate::segment::{Segment, overhead};
-use crate::sys::listening::{self, Bound};
-use crate::sys::{descriptors, file_size};
-use ::log::LevelFilter;
+use crate::logging::{Destination, Event};
 use clap::Parser;
+use dsm_config::{Config, check_capacity, own_index};
+use dsm_core::segment::{Segment, overhead};
+use dsm_core::sys::listening::{self, Bound};
+use dsm_core::sys::{descriptors, file_size};
+use log::LevelFilter;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::{Mode, umask};
 use sd_notify::NotifyState;
@@ -50,12 +52,12 @@ pub fn main() -> ExitCode {
     let code = match run(&arguments, &mut parent) {
         Ok(()) => 0,
         Err(failure) => {
-            if ::log::max_level() == ::log::LevelFilter::Off {
+            if log::max_level() == log::LevelFilter::Off {
                 eprintln!("dsmd: {failure}");
             } else {
                 match failure.event() {
-                    Some(event) => ::log::error!(MESSAGE_ID = event.id(); "{failure}"),
-                    None => ::log::error!("{failure}"),
+                    Some(event) => log::error!(MESSAGE_ID = event.id(); "{failure}"),
+                    None => log::error!("{failure}"),
                 }
             }
             notify(&[NotifyState::Status(&failure.to_string())]);
@@ -66,7 +68,7 @@ pub fn main() -> ExitCode {
         }
     };
     notify::flush();
-    crate::log::flush();
+    crate::logging::flush();
     drop(parent);
     ExitCode::from(code)
 }
@@ -77,7 +79,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     let destination = Destination::choose(arguments.daemonize);
     if destination == Destination::Journal {
         // A wrong mcomp.cfg is an error there, too. Elsewhere it goes to standard error.
-        crate::log::init(destination, arguments.log_level.unwrap_or(LevelFilter::Info));
+        crate::logging::init(destination, arguments.log_level.unwrap_or(LevelFilter::Info));
     }
     let config = Config::load(&std::path::absolute(&path).unwrap_or(path))?;
     let index = patience::in_time(|| own_index(&config, arguments.index), patience::identity_is_late, || false)?;
@@ -88,7 +90,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     // At most MAX_SERVERS.
     let index = u32::try_from(index).unwrap_or(u32::MAX);
     // Before standard error is gone: it is where a missing syslog is reported.
-    crate::log::init(destination, arguments.log_level.unwrap_or(config.log.level));
+    crate::logging::init(destination, arguments.log_level.unwrap_or(config.log.level));
     if let Some(pid_file) = &arguments.pid_file {
         *parent = Some(detach(pid_file)?);
     }
@@ -136,7 +138,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
             .map_err(Failure::Threads)?
     };
     supervisor::start(Arc::clone(&context), listening, pulses).map_err(Failure::Threads)?;
-    ::log::info!(
+    log::info!(
         MESSAGE_ID = Event::Ready.id(), DSM_SERVER = index, DSM_INCARNATION = format!("{:016x}", context.segment.incarnation());
         "ready: {} bytes as server {index} of {} on {listens}, incarnation {:016x}",
         config.layout.k(),
@@ -155,7 +157,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
         }
     }
     notify(&[NotifyState::Stopping, NotifyState::Status("finishing requests under way")]);
-    ::log::info!("stopping: no new connections, requests under way are finished");
+    log::info!("stopping: no new connections, requests under way are finished");
     context.segment.refuse_local();
     // The counter cannot be full; and if the thread is gone already, all the better.
     let _ = stop.write(1);
@@ -168,10 +170,10 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
 fn warn_of_addresses(config: &Config, index: usize, bound: &Bound) {
     let address = &config.servers[index].address;
     if let Some(warning) = address.only_loopback(&bound.addresses) {
-        ::log::warn!(DSM_SERVER = index as u64; "{warning}");
+        log::warn!(DSM_SERVER = index as u64; "{warning}");
     }
     for missing in &bound.missing {
-        ::log::warn!(
+        log::warn!(
             DSM_SERVER = index as u64;
             "{address} stands for {missing} too, which this machine does not have: clients that come there find no server"
         );
@@ -184,7 +186,7 @@ fn finish(context: &Context) {
     if left == 0 {
         context.segment.leave();
     } else {
-        ::log::warn!("{left} connections did not end within limits.shutdown_timeout; their clients will resend");
+        log::warn!("{left} connections did not end within limits.shutdown_timeout; their clients will resend");
     }
     context.operation_log.stop(context.limits.shutdown_timeout());
     names::end(context);
@@ -199,7 +201,7 @@ fn raise_descriptor_limit(connections: usize) -> usize {
         return connections.max(usize::try_from(files - OTHER_DESCRIPTORS).unwrap_or(usize::MAX));
     }
     let possible = usize::try_from(files.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(connections).max(1);
-    ::log::warn!(
+    log::warn!(
         "limits.connections is {connections}, but {files} open files leave room for {possible} connections, and so many \
          it will be: raise LimitNOFILE= of the unit, or ulimit -n"
     );

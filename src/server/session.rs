@@ -1,8 +1,8 @@
 //! Which connection speaks for which session, and what the session has executed.
 
-use crate::config::MAX_CONNECTIONS;
-use crate::protocol::Sessions;
-use crate::segment::{Mark, SESSIONS, Segment};
+use dsm_config::MAX_CONNECTIONS;
+use dsm_core::protocol::Sessions;
+use dsm_core::segment::{Mark, SESSIONS, Segment};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -224,8 +224,8 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::{Layout, PAGE};
-    use crate::segment::Start;
+    use dsm_core::layout::{Layout, PAGE};
+    use dsm_core::segment::Start;
     use std::cell::Cell;
     use std::ops::ControlFlow;
 

@@ -3,7 +3,7 @@
 use super::connection::{Connection, Mode, Next, TICK};
 use super::conversation::Executor;
 use super::threads::{Inbox, Threads};
-use crate::sys::incoming;
+use dsm_core::sys::incoming;
 use nix::errno::Errno;
 use nix::sched::sched_getcpu;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -82,7 +82,7 @@ impl SharedThread {
                 Ok(count) => count,
                 Err(Errno::EINTR) => 0,
                 Err(error) => {
-                    ::log::error!("epoll: {error}; the process ends");
+                    log::error!("epoll: {error}; the process ends");
                     std::process::abort();
                 }
             };
@@ -134,7 +134,7 @@ impl SharedThread {
                     self.drive(token, false);
                 }
                 Err(error) => {
-                    ::log::error!("watch a connection: {error}; it was closed");
+                    log::error!("watch a connection: {error}; it was closed");
                     self.inbox.gone();
                 }
             }
@@ -171,7 +171,7 @@ impl SharedThread {
                 let flags = if next == Next::Read { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLOUT };
                 guest.waits_for = next;
                 if let Err(error) = self.epoll.modify(guest.connection.socket(), &mut EpollEvent::new(flags, token)) {
-                    ::log::error!("watch a connection: {error}; it was closed");
+                    log::error!("watch a connection: {error}; it was closed");
                     self.close(token);
                 }
             }

@@ -2,9 +2,9 @@
 
 use super::failure::Failure;
 use super::{patience, supervisor};
-use crate::config::{Config, OnMemoryLoss};
-use crate::log::Event;
-use crate::segment::{Found, Opened, Segment, SegmentError, Shut, Start};
+use crate::logging::Event;
+use dsm_config::{Config, OnMemoryLoss};
+use dsm_core::segment::{Found, Opened, Segment, SegmentError, Shut, Start};
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 use std::cell::RefCell;
@@ -20,20 +20,20 @@ pub(super) fn segment(
 ) -> Result<Option<Segment>, Failure> {
     let segment = match open(config, index, reset, signals) {
         Err(Failure::Segment(error @ SegmentError::Interrupted { .. })) => {
-            ::log::info!(DSM_SERVER = index; "stopped: {error}");
+            log::info!(DSM_SERVER = index; "stopped: {error}");
             return Ok(None);
         }
         segment => segment?,
     };
     let Some(segment) = segment else {
-        ::log::info!(DSM_SERVER = index; "stopped before the memory was opened");
+        log::info!(DSM_SERVER = index; "stopped before the memory was opened");
         return Ok(None);
     };
     if config.recovery.on_memory_loss == OnMemoryLoss::Restore
         && segment.shut() == Some(Shut::Waiting)
         && restore(config, index, signals)?.is_break()
     {
-        ::log::info!(DSM_SERVER = index; "stopped before the memory was restored; it still waits");
+        log::info!(DSM_SERVER = index; "stopped before the memory was restored; it still waits");
         return Ok(None);
     }
     Ok(Some(segment))
@@ -61,24 +61,24 @@ fn open(config: &Config, index: u32, reset: bool, signals: &mut Signals) -> Resu
     let name = segment.name();
     match found {
         Found::Segment { layout_changed: false } => {
-            ::log::info!(DSM_SERVER = index; "{name} was re-opened with its memory");
+            log::info!(DSM_SERVER = index; "{name} was re-opened with its memory");
         }
-        Found::Segment { layout_changed: true } => ::log::warn!(
+        Found::Segment { layout_changed: true } => log::warn!(
             DSM_SERVER = index;
             "{name} was re-opened with its memory; the rest of the layout has changed since it was last served: make sure \
              that every machine has the same mcomp.cfg"
         ),
-        Found::Nothing | Found::Unfinished if segment.shut().is_some() => ::log::warn!(
+        Found::Nothing | Found::Unfinished if segment.shut().is_some() => log::warn!(
             MESSAGE_ID = Event::MemoryWaits.id(), DSM_SERVER = index;
             "{name} was not there: if it held data before, that was lost with a reboot. It waits for a restore, as \
              recovery.on_memory_loss in mcomp.cfg says"
         ),
-        Found::Nothing | Found::Unfinished => ::log::warn!(
+        Found::Nothing | Found::Unfinished => log::warn!(
             MESSAGE_ID = Event::MemoryLost.id(), DSM_SERVER = index;
             "{name} was not there: its memory begins as zeros. If it held data before, that was lost with a reboot"
         ),
         Found::Reset => {
-            ::log::warn!(DSM_SERVER = index; "{name} was thrown away as asked: its memory begins as zeros");
+            log::warn!(DSM_SERVER = index; "{name} was thrown away as asked: its memory begins as zeros");
         }
     }
     Ok(Some(segment))
@@ -90,20 +90,20 @@ fn restore(config: &Config, index: u32, signals: &mut Signals) -> Result<Control
     let own = config.clone();
     std::thread::Builder::new()
         .name("dsm-recovery".to_owned())
-        .spawn(move || done.send(crate::snapshot::recover(&own, index as usize)))
+        .spawn(move || done.send(dsm_snapshot::recover(&own, index as usize)))
         .map_err(Failure::Threads)?;
     loop {
         supervisor::restoring();
         match wait.recv_timeout(supervisor::START_STEP) {
             Ok(Ok((name, _))) => {
-                ::log::warn!(
+                log::warn!(
                     MESSAGE_ID = Event::Recovery.id(), DSM_SERVER = index, DSM_FILE = name.as_str();
                     "the memory is again as it was in {name}"
                 );
                 return Ok(ControlFlow::Continue(()));
             }
             Ok(Err(error)) => {
-                ::log::error!(
+                log::error!(
                     MESSAGE_ID = Event::Recovery.id(), DSM_SERVER = index;
                     "the memory was not restored, and waits: {error}"
                 );

@@ -1,6 +1,6 @@
 //! Counters: each thread writes a block of its own, a status request adds them up.
 
-use crate::protocol::{LatencyBucket, Opcode, Traffic};
+use dsm_core::protocol::{LatencyBucket, Opcode, Traffic};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

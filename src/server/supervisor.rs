@@ -5,8 +5,8 @@ use super::names;
 use super::notify::notify;
 use super::probe::{Probe, ProbeError};
 use super::pulse::Pulse;
-use crate::log::Event;
-use crate::segment::{Left, Names};
+use crate::logging::Event;
+use dsm_core::segment::{Left, Names};
 use sd_notify::NotifyState;
 use std::io;
 use std::net::SocketAddr;
@@ -91,7 +91,7 @@ pub(super) fn start(context: Arc<Context>, address: SocketAddr, pulses: Vec<Arc<
                 (Some(_), Err(_)) if context.is_stopping() => {}
                 // systemd restarts the service if this goes on.
                 (Some(_), Err(error)) => {
-                    ::log::warn!(DSM_SERVER = context.index; "the server does not answer itself: {error}");
+                    log::warn!(DSM_SERVER = context.index; "the server does not answer itself: {error}");
                 }
             }
         }
@@ -102,17 +102,17 @@ pub(super) fn start(context: Arc<Context>, address: SocketAddr, pulses: Vec<Arc<
 /// Ends what a snapshot agent that died has left, so that writers need not save pages for nobody.
 fn tidy(context: &Context) {
     match context.segment.tidy() {
-        Ok(Some(Left::Cut)) => ::log::warn!(
+        Ok(Some(Left::Cut)) => log::warn!(
             DSM_SERVER = context.index;
             "a snapshot of {} was abandoned, for its agent has died; the pages saved for it are given back",
             context.segment.name()
         ),
-        Ok(Some(Left::Shut)) => ::log::warn!(
+        Ok(Some(Left::Shut)) => log::warn!(
             DSM_SERVER = context.index;
             "a restore of {} has ended before it changed anything, for its agent has died: the memory is in use as it was",
             context.segment.name()
         ),
-        Err(error) if context.log_gate.opens() => ::log::warn!(DSM_SERVER = context.index; "{error}"),
+        Err(error) if context.log_gate.opens() => log::warn!(DSM_SERVER = context.index; "{error}"),
         Ok(None) | Err(_) => {}
     }
 }
@@ -131,11 +131,11 @@ fn tell_if_replaced(context: &Context, known: &mut Known) {
     if found != known.shown {
         let name = context.segment.name();
         if found == 0 {
-            ::log::warn!(DSM_SERVER = context.index; "{name} is being restored: nobody reads or changes it meanwhile");
+            log::warn!(DSM_SERVER = context.index; "{name} is being restored: nobody reads or changes it meanwhile");
         } else if found == known.in_use {
-            ::log::info!(DSM_SERVER = context.index; "{name} is in use again, as it was: its restore has changed nothing");
+            log::info!(DSM_SERVER = context.index; "{name} is in use again, as it was: its restore has changed nothing");
         } else {
-            ::log::info!(
+            log::info!(
                 MESSAGE_ID = Event::MemoryReplaced.id(), DSM_SERVER = context.index, DSM_INCARNATION = format!("{found:016x}");
                 "{name} is in use, with a memory that was put there: its incarnation is {found:016x}"
             );

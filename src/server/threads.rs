@@ -5,7 +5,7 @@ use super::context::Context;
 use super::conversation::Executor;
 use super::pulse::Pulse;
 use super::shared_thread::SharedThread;
-use crate::segment::{SegmentError, Worker};
+use dsm_core::segment::{SegmentError, Worker};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -99,7 +99,7 @@ impl Threads {
             Ok(worker) => self.dedicate(connection, worker),
             Err(error) => {
                 if !matches!(error, SegmentError::TooManyWorkers { .. }) {
-                    ::log::error!("{error}: a connection shares a thread");
+                    log::error!("{error}: a connection shares a thread");
                 }
                 self.share(connection);
             }
@@ -154,7 +154,7 @@ impl Threads {
         if let Err(error) = thread {
             self.context.threads.fetch_sub(1, Ordering::Relaxed);
             if self.context.log_gate.opens() {
-                ::log::warn!(
+                log::warn!(
                     "no thread for a connection: {error}. It shares one; see the limits on processes and memory (TasksMax=, ulimit)"
                 );
             }
@@ -168,7 +168,7 @@ impl Threads {
 fn serve_alone(mut connection: Connection, mut executor: Executor, threads: &Threads) -> Option<Connection> {
     let socket = connection.socket();
     if let Err(error) = socket.set_read_timeout(Some(TICK)).and_then(|()| socket.set_write_timeout(Some(TICK))) {
-        ::log::error!("set a time limit on a connection: {error}; it was closed");
+        log::error!("set a time limit on a connection: {error}; it was closed");
         return None;
     }
     while connection.drive(&mut executor, Mode::Blocking) != Next::Close {

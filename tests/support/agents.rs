@@ -1,9 +1,9 @@
-//! Snapshot agents and masters of a [`Cluster`], with whatever environment a test wants: see `src/snapshot/phase.rs`.
+//! Snapshot agents and masters of a [`Cluster`], with whatever environment a test wants: see `crates/dsm-snapshot/src/phase.rs`.
 
 use super::dsmctl::Run;
 use super::program::Program;
 use super::{Cluster, wait_for};
-use dsm::snapshot::SnapshotFile;
+use dsm_snapshot::SnapshotFile;
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -155,7 +155,7 @@ impl Cluster {
 
     /// The files that are there under the name of a snapshot, the oldest first.
     pub fn snapshots(&self) -> Vec<PathBuf> {
-        let listed = dsm::snapshot::list(&self.snapshot_directory(), self.name()).expect("the snapshot directory");
+        let listed = dsm_snapshot::list(&self.snapshot_directory(), self.name()).expect("the snapshot directory");
         listed.into_iter().map(|file| self.snapshot_directory().join(file.name)).collect()
     }
 

@@ -1,8 +1,8 @@
 //! Servers of one memory, as processes of their own on loopback.
 
 use super::program::Program;
-use dsm::config::Config;
-use dsm::layout::Layout;
+use dsm_config::Config;
+use dsm_core::layout::Layout;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::fmt::Write as _;

@@ -4,7 +4,7 @@
 
 use crate::support::Cluster;
 use crate::support::messages::{CONTROL, DATA, FRAME, control, header, message, receive};
-use dsm::snapshot::{FRAME_HEADER, MAX_FRAME};
+use dsm_snapshot::{FRAME_HEADER, MAX_FRAME};
 use serde_json::json;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};

@@ -2,8 +2,8 @@
 // Each test binary uses its own part of this; memories are small.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
-use dsm::layout::Layout;
-use dsm::protocol::{
+use dsm_core::layout::Layout;
+use dsm_core::protocol::{
     Code, HEADER, HelloReply, HelloRequest, Opcode, Operation, Refusal, ReplyHeader, Request, WINDOW, split_request,
 };
 use std::collections::HashMap;
@@ -338,7 +338,7 @@ impl State {
             return (session.results[&request.id], Vec::new());
         }
         *self.executed.entry(opcode).or_default() += 1;
-        let range = |extent: dsm::protocol::Extent| extent.offset() as usize..extent.end() as usize;
+        let range = |extent: dsm_core::protocol::Extent| extent.offset() as usize..extent.end() as usize;
         let (mut value, mut data) = (0, Vec::new());
         match request.operation {
             Operation::Read(extent) => data = memory[range(extent)].to_vec(),

@@ -7,7 +7,7 @@
 //! A cell holds one `u64`. Operations may span adjacent cells, so the history is split by connected groups of cells,
 //! and each group is searched alone (linearizability is local).
 
-use dsm::protocol::AtomicOperation;
+use dsm_core::protocol::AtomicOperation;
 use std::collections::HashSet;
 
 /// What a client did, and what it learned.

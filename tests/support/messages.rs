@@ -1,4 +1,4 @@
-//! What a master and an agent say to each other, made by hand from what `src/snapshot/wire.rs` says, so that a test can
+//! What a master and an agent say to each other, made by hand from what `crates/dsm-snapshot/src/agent_protocol/wire.rs` says, so that a test can
 //! say it wrongly.
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]

@@ -40,11 +40,11 @@ pub fn wait_for(what: &str, deadline: Duration, mut condition: impl FnMut() -> b
 }
 
 /// A client of its own for the memory of `cluster`, over TCP.
-pub fn client(cluster: &Cluster) -> dsm::Client {
+pub fn client(cluster: &Cluster) -> dsm_client::Client {
     client_of(cluster.layout().clone())
 }
 
 /// A client of its own for the memory of `cluster`, which uses the servers' shared memory where it may.
-pub fn local_client(cluster: &Cluster) -> dsm::Client {
-    dsm::Client::with_layout(cluster.layout().clone())
+pub fn local_client(cluster: &Cluster) -> dsm_client::Client {
+    dsm_client::Client::with_layout(cluster.layout().clone())
 }

@@ -1,9 +1,6 @@
 //! Random numbers that a failed run can repeat: `DSM_TEST_SEED` sets the seed, and every test prints the one it used.
 
-// The generator of dsmctl bench, which needs more of it.
-#[allow(dead_code)]
-#[path = "../../src/cli/bench/random.rs"]
-mod generator;
+use dsm_service::cli::random as generator;
 
 /// Good enough to choose moments and lengths.
 #[derive(Debug, Clone)]

@@ -5,8 +5,8 @@
 use super::block::{self, Label, SHORTEST};
 use super::random::Random;
 use super::{Cluster, client};
-use dsm::Client;
-use dsm::snapshot::SnapshotFile;
+use dsm_client::Client;
+use dsm_snapshot::SnapshotFile;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

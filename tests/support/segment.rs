@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use dsm::layout::Layout;
-use dsm::segment::{CUT_RUN, Cut, CutGone, CutPages, Segment, Start};
+use dsm_core::layout::Layout;
+use dsm_core::segment::{CUT_RUN, Cut, CutGone, CutPages, Segment, Start};
 use std::ops::ControlFlow;
 
 /// A system's name of its own, whose objects in shared memory go with it.

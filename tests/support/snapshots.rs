@@ -4,10 +4,9 @@
 
 use super::dsmctl::Run;
 use super::random::Random;
-use dsm::layout::{Layout, PAGE};
-use dsm::snapshot::{
-    Compression, Destination, FRAME_HEADER, Header, HeaderFields, Level, SnapshotFile, SnapshotWriter,
-};
+use dsm_config::{Compression, Level};
+use dsm_core::layout::{Layout, PAGE};
+use dsm_snapshot::{Destination, FRAME_HEADER, Header, HeaderFields, SnapshotFile, SnapshotWriter};
 use std::path::{Path, PathBuf};
 
 /// A cut time: 2026-11-23 04:00:00 UTC.

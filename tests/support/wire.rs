@@ -1,7 +1,7 @@
 //! A client that keeps to no rules: raw bytes over TCP, for tests of what a server does with them.
 
-use dsm::layout::Layout;
-use dsm::protocol::{Code, HEADER, HelloReply, HelloRequest, Operation, ReplyHeader, Request, split_reply};
+use dsm_core::layout::Layout;
+use dsm_core::protocol::{Code, HEADER, HelloReply, HelloRequest, Operation, ReplyHeader, Request, split_reply};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;

@@ -4,7 +4,7 @@ use super::plan::{Kind, Plan};
 use super::random::Random;
 use super::tally::Tally;
 use super::tasks::{Task, Tasks};
-use crate::client::{Client, Error};
+use dsm_client::{Client, Error};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -10,36 +10,49 @@ const EXACT: usize = 2 * FINENESS;
 const BUCKETS: usize = EXACT + (u64::BITS - EXACT.ilog2()) as usize * FINENESS;
 
 /// See the module.
-pub(crate) struct Histogram(Vec<u64>);
+pub struct Histogram(Vec<u64>);
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Histogram {
-    pub(crate) fn new() -> Self {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
         Self(vec![0; BUCKETS])
     }
 
+    /// Counts a request that took so long.
     #[inline]
-    pub(crate) fn add(&mut self, nanoseconds: u64) {
+    pub fn add(&mut self, nanoseconds: u64) {
         self.0[bucket(nanoseconds)] += 1;
     }
 
-    pub(crate) fn merge(&mut self, other: &Self) {
+    /// Adds what the other has counted.
+    pub fn merge(&mut self, other: &Self) {
         self.0.iter_mut().zip(&other.0).for_each(|(ours, theirs)| *ours += theirs);
     }
 
-    pub(crate) fn count(&self) -> u64 {
+    /// How many were counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
         self.0.iter().sum()
     }
 
     /// The buckets that are not empty, in ascending order: the first number of nanoseconds that falls into it, the first
     /// that falls into the next one, and how many did.
-    pub(crate) fn buckets(&self) -> impl Iterator<Item = (u64, u64, u64)> {
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64, u64)> {
         let bounds = |index| (least(index), if index + 1 < BUCKETS { least(index + 1) } else { u64::MAX });
         let filled = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
         filled.map(move |(index, count)| (bounds(index).0, bounds(index).1, *count))
     }
 
     /// Nanoseconds that all but one in `one_in` requests stayed within; `None` when there was no request.
-    pub(crate) fn all_but(&self, one_in: u64) -> Option<u64> {
+    #[must_use]
+    pub fn all_but(&self, one_in: u64) -> Option<u64> {
         let mut slower = self.count() / one_in;
         for (index, count) in self.0.iter().enumerate().rev() {
             if *count > slower {

@@ -5,12 +5,12 @@
 
 mod arguments;
 mod connection;
-mod histogram;
+pub mod histogram;
 mod json;
 mod load;
 mod picture;
 mod plan;
-mod random;
+pub mod random;
 mod report;
 mod tally;
 mod tasks;

@@ -3,8 +3,8 @@
 use super::arguments::Bench;
 use crate::cli::failure::Failure;
 use crate::cli::human;
-use crate::layout::{Layout, MAX_ATOMIC};
-use crate::segment::CLIENT_WORKERS;
+use dsm_core::layout::{Layout, MAX_ATOMIC};
+use dsm_core::segment::CLIENT_WORKERS;
 use std::time::Duration;
 
 /// The most connections: each takes a thread.

@@ -2,15 +2,20 @@
 
 /// `SplitMix64` (Steele, Lea, Flood, OOPSLA 2014).
 #[derive(Debug, Clone)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    pub(crate) fn new(stream: u64) -> Self {
+    /// The numbers of a stream; other streams have other numbers.
+    #[must_use]
+    pub fn new(stream: u64) -> Self {
         // Streams begin far from each other.
         Self(stream.wrapping_mul(0xd1b5_4a32_d192_ed03))
     }
 
-    pub(crate) fn next(&mut self) -> u64 {
+    /// The next number.
+    // An endless stream of numbers is clearer without the options of an iterator.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,11 +26,12 @@ impl Random {
     /// A number below `bound`, which is not zero. By multiplication, whose bias nobody sees below 2^32 (Lemire, TOMACS 2019).
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // The high half of the product is below the bound.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
-    pub(crate) fn fill(&mut self, data: &mut [u8]) {
+    /// Fills `data` with random bytes.
+    pub fn fill(&mut self, data: &mut [u8]) {
         for word in data.chunks_mut(8) {
             let bytes = self.next().to_le_bytes();
             word.copy_from_slice(&bytes[..word.len()]);

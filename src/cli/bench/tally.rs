@@ -3,7 +3,7 @@
 use super::histogram::Histogram;
 use super::plan::Kind;
 use crate::cli::failure::code_of_memory;
-use crate::client::Error;
+use dsm_client::Error;
 use std::time::{Duration, Instant};
 
 /// The requests of one kind that succeeded.
@@ -86,6 +86,7 @@ fn name(error: &Error) -> &'static str {
         Error::LayoutDiffers { .. } => "layout-differs",
         Error::Refused { refusal, .. } => refusal.code.name(),
         Error::Protocol { .. } => "protocol",
+        _ => "other",
     }
 }
 

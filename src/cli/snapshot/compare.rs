@@ -1,6 +1,6 @@
 //! Which bytes of two memories differ: exact ranges, found page by page. Pure.
 
-use crate::layout::PAGE;
+use dsm_core::layout::PAGE;
 use std::ops::Range;
 
 /// The ranges that differ. They come in ascending order, and those that touch are one.

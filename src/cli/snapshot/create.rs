@@ -5,7 +5,7 @@ use crate::cli::arguments::Global;
 use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
 use crate::cli::{human, output, session};
-use crate::snapshot::{self, CreateOptions, Created, ServerPart};
+use dsm_snapshot::{CreateOptions, Created, ServerPart};
 use serde_json::json;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ pub(super) fn run(create: &Create, global: &Global) -> Result<(), Failure> {
     let config = session::load(global)?;
     let options = CreateOptions { own: None, allow_partial: create.allow_partial, output: create.output.clone() };
     let mut progress = Progress::new(Some(config.layout.size()));
-    let created = snapshot::create(&config, &options, &mut |done, _| progress.reach(done))?;
+    let created = dsm_snapshot::create(&config, &options, &mut |done, _| progress.reach(done))?;
     drop(progress);
     // Without an own server, whoever asks is the master.
     let Created::Written { id, cut_time, file, servers, duration, deleted } = created else { return Ok(()) };

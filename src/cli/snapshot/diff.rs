@@ -9,9 +9,9 @@ use crate::cli::failure::Failure;
 use crate::cli::human;
 use crate::cli::output;
 use crate::cli::session::Session;
-use crate::client::Client;
-use crate::layout::{Layout, MAX_ATOMIC};
-use crate::snapshot::SnapshotFile;
+use dsm_client::Client;
+use dsm_core::layout::{Layout, MAX_ATOMIC};
+use dsm_snapshot::SnapshotFile;
 use std::ops::Range;
 
 /// Bytes that are compared at a time: as much of the live memory as one server reads in one step.

@@ -7,7 +7,7 @@ use crate::cli::arguments::Global;
 use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::progress::Progress;
-use crate::snapshot::{FrameBuffer, SnapshotFile};
+use dsm_snapshot::{FrameBuffer, SnapshotFile};
 use serde_json::json;
 use std::io::{self, IsTerminal};
 use std::ops::Range;

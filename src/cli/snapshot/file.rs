@@ -3,7 +3,7 @@
 use crate::cli::arguments::Global;
 use crate::cli::failure::Failure;
 use crate::cli::session;
-use crate::snapshot::{Header, ServerInfo, SnapshotFile};
+use dsm_snapshot::{Header, ServerInfo, SnapshotFile};
 use std::io::ErrorKind;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};

@@ -8,8 +8,8 @@ use crate::cli::human;
 use crate::cli::output::{self, Colours};
 use crate::cli::session;
 use crate::cli::table::{self, Align};
-use crate::snapshot::retention::Standing;
-use crate::snapshot::{Header, Listed, ReadError, list, list_all};
+use dsm_snapshot::retention::Standing;
+use dsm_snapshot::{Header, Listed, ReadError, list, list_all};
 use serde_json::{Value, json};
 
 const COLUMNS: [(&str, Align); 6] = [

@@ -6,8 +6,8 @@ use crate::cli::arguments::Global;
 use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
 use crate::cli::{human, output, session};
-use crate::config::Config;
-use crate::snapshot::{self, Plan, RestoreError, RestoreOptions, SnapshotFile};
+use dsm_config::Config;
+use dsm_snapshot::{Plan, RestoreError, RestoreOptions, SnapshotFile};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
 
@@ -27,7 +27,7 @@ pub(super) fn run(restore: &Restore, global: &Global) -> Result<(), Failure> {
     }
     let mut progress = Progress::new(Some(plan.addresses.end - plan.addresses.start));
     let options = RestoreOptions { force: restore.force };
-    let restored = snapshot::restore(&config, &snapshot, &plan, options, &mut |done, _| progress.reach(done))?;
+    let restored = dsm_snapshot::restore(&config, &snapshot, &plan, options, &mut |done, _| progress.reach(done))?;
     drop(progress);
     let (address, length) = (plan.addresses.start, plan.addresses.end - plan.addresses.start);
     if global.json {

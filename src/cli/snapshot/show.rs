@@ -7,7 +7,7 @@ use crate::cli::failure::Failure;
 use crate::cli::human;
 use crate::cli::output::{self, Colours};
 use crate::cli::table::{self, Align};
-use crate::snapshot::{Header, SnapshotFile};
+use dsm_snapshot::{Header, SnapshotFile};
 use serde_json::{Value, json};
 use std::path::Path;
 

@@ -2,7 +2,7 @@
 
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::snapshot::ZEROS;
+use dsm_snapshot::ZEROS;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};

@@ -7,7 +7,7 @@ use crate::cli::failure::Failure;
 use crate::cli::human;
 use crate::cli::output;
 use crate::cli::progress::Progress;
-use crate::snapshot::{ReadError, SnapshotFile, Summary};
+use dsm_snapshot::{ReadError, SnapshotFile, Summary};
 use serde_json::{Value, json};
 use std::path::Path;
 

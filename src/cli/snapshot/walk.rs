@@ -1,7 +1,7 @@
 //! The bytes of a snapshot in ascending order, with a look ahead over what is zeros.
 
 use crate::cli::failure::Failure;
-use crate::snapshot::{Extent, Extents, FrameBuffer, SnapshotFile};
+use dsm_snapshot::{Extent, Extents, FrameBuffer, SnapshotFile};
 use std::iter::Peekable;
 use std::ops::Range;
 

@@ -2,10 +2,10 @@
 
 use super::landing::Landing;
 use super::{Connection, Mode};
-use crate::layout::MAX_ATOMIC;
-use crate::protocol::{HEADER, Opcode, RequestHeader, split_request};
 use crate::server::buffer::{BASE, OutOfMemory};
 use crate::server::conversation::{After, Executor, Payload, busy};
+use dsm_core::layout::MAX_ATOMIC;
+use dsm_core::protocol::{HEADER, Opcode, RequestHeader, split_request};
 use std::time::Instant;
 
 /// Replies are sent, and the clock is looked at, when this much work was done, though more requests wait: bytes that requests

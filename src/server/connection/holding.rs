@@ -96,7 +96,7 @@ impl Connection {
         }
         if executor.context.log_gate.opens() {
             let (peer, since) = (self.conversation.peer(), self.holding.since);
-            ::log::info!(
+            log::info!(
                 DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer;
                 "closed {peer}: it has not taken its replies, or not sent the rest of a request, for {} ms, and others needed \
                  the memory of its buffers (limits.buffer_memory)",

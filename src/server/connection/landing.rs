@@ -5,9 +5,9 @@
 //! Where data begins is not known before its header has come, so it is the next write after a long one that lands.
 
 use super::Connection;
-use crate::protocol::{HEADER, Opcode, RequestHeader, split_request};
-use crate::segment::SLOT;
 use crate::server::conversation::{Executor, busy};
+use dsm_core::protocol::{HEADER, Opcode, RequestHeader, split_request};
+use dsm_core::segment::SLOT;
 use nix::sys::socket::MsgFlags;
 use std::ops::Range;
 

@@ -11,8 +11,8 @@ use super::buffer::Buffer;
 use super::context::{Context, Place};
 use super::conversation::{Conversation, Executor, refuse, superseded};
 use super::holders::is_ready;
-use crate::protocol::{Code, Opcode, Refusal, RequestHeader, split_request};
 use batch::Batch;
+use dsm_core::protocol::{Code, Opcode, Refusal, RequestHeader, split_request};
 use holding::Holding;
 use landing::Landing;
 use nix::errno::Errno;
@@ -252,7 +252,7 @@ impl Connection {
         let refusal = Refusal::new(Code::TooSlow, message);
         if executor.context.log_gate.opens() {
             let peer = self.conversation.peer();
-            ::log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: {refusal}");
+            log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: {refusal}");
         }
         self.refuse(executor, &refusal);
     }
@@ -261,7 +261,7 @@ impl Connection {
     fn log_no_frame(&self, executor: &Executor, refusal: &Refusal) {
         if executor.context.log_gate.opens() {
             let peer = self.conversation.peer();
-            ::log::warn!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
+            log::warn!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
         }
     }
 
@@ -338,7 +338,7 @@ impl Connection {
         }
         if self.phase == Phase::Open && executor.context.log_gate.opens() {
             let peer = self.conversation.peer();
-            ::log::info!(
+            log::info!(
                 DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer;
                 "closed {peer}: it did not take its replies within limits.request_timeout"
             );

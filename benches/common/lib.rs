@@ -1,0 +1,3 @@
+//! What several loads of the benchmarks have in common.
+
+pub mod pattern;

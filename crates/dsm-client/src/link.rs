@@ -1,0 +1,242 @@
+//! One connection slot to one server: a socket that comes and goes, under one session. One owner at a time.
+
+use super::buffer::Input;
+use super::connect;
+use super::session::Session;
+use dsm_core::protocol::{HEADER, Operation, Payload, Request};
+use nix::sys::socket::{MsgFlags, sendmsg};
+use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+use zerocopy::IntoBytes;
+
+/// A payload up to this many bytes is copied next to its header; a longer one goes from the caller's memory.
+const COPIED_PAYLOAD: usize = 2 << 10;
+
+/// Bytes of headers and short payloads that one send gathers.
+const BATCH: usize = 16 << 10;
+
+/// How long an attempt to connect may go without an answer; it doubles with every failure up to the longest. A server
+/// that is just ending can swallow the first packet of a connection, and the kernel sends it again only after a second:
+/// a new attempt finds the server that comes after it sooner.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(200);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The pause after the first failed attempt; it doubles up to the longest.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// How far the connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// There is none; not to be tried before this instant.
+    Down(Instant),
+    /// It is being opened; to be given up at this instant.
+    Connecting(Instant),
+    /// Hello is on its way.
+    Greeting,
+    /// Requests can be sent.
+    Ready,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) server: usize,
+    pub(super) session: Session,
+    pub(super) phase: Phase,
+    pub(super) input: Input,
+    stream: Option<TcpStream>,
+    /// Addresses of the server that this attempt has not tried.
+    candidates: std::vec::IntoIter<SocketAddr>,
+    output: Vec<u8>,
+    written: usize,
+    /// Bytes of this connection's stream that were encoded, and that the kernel took.
+    encoded_bytes: u64,
+    pub(super) sent_bytes: u64,
+    /// The kernel takes no more until the socket is writable.
+    pub(super) blocked: bool,
+    /// Connections that failed since the last reply.
+    failures: u32,
+    /// Attempts to connect since the owner changed.
+    pub(super) attempts: u32,
+    /// An address of the server did not answer this attempt to connect.
+    pub(super) is_unanswered: bool,
+    /// Why the last connection failed.
+    pub(super) reason: Option<String>,
+    pub(super) idle_since: Instant,
+}
+
+impl Link {
+    pub(super) fn new(server: usize, now: Instant) -> Self {
+        Self {
+            server,
+            session: Session::default(),
+            phase: Phase::Down(now),
+            input: Input::new(),
+            stream: None,
+            candidates: Vec::new().into_iter(),
+            output: Vec::new(),
+            written: 0,
+            encoded_bytes: 0,
+            sent_bytes: 0,
+            blocked: false,
+            failures: 0,
+            attempts: 0,
+            is_unanswered: false,
+            reason: None,
+            idle_since: now,
+        }
+    }
+
+    pub(super) fn stream(&self) -> Option<&TcpStream> {
+        self.stream.as_ref()
+    }
+
+    /// Whether it can be kept for the next owner.
+    pub(super) fn is_clean(&self) -> bool {
+        self.phase == Phase::Ready && self.session.is_idle() && self.input.is_empty() && self.is_flushed()
+    }
+
+    /// Begins a new attempt to connect. Blocks while a host name is looked up.
+    pub(super) fn connect(&mut self, address: &str, now: Instant) -> Result<(), String> {
+        self.attempts += 1;
+        self.is_unanswered = false;
+        self.candidates = connect::resolve(address)?.into_iter();
+        self.try_next(now)
+    }
+
+    /// Notes that the address that is being tried does not answer.
+    pub(super) fn unanswered(&mut self, reason: &str) {
+        self.is_unanswered = true;
+        self.reason = Some(reason.to_owned());
+    }
+
+    /// Tries the server's next address; the reason of the last failure when there is none.
+    pub(super) fn try_next(&mut self, now: Instant) -> Result<(), String> {
+        self.stream = None;
+        for candidate in self.candidates.by_ref() {
+            let patience = SHORTEST_PATIENCE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PATIENCE);
+            match connect::begin(candidate) {
+                Ok(stream) => {
+                    self.stream = Some(stream);
+                    self.phase = Phase::Connecting(now + patience);
+                    return Ok(());
+                }
+                Err(error) => self.reason = Some(error.to_string()),
+            }
+        }
+        Err(self.reason.clone().unwrap_or_else(|| "no attempt to connect succeeded".into()))
+    }
+
+    /// The socket that was connecting is writable, or failed.
+    pub(super) fn finish_connecting(&mut self, now: Instant) -> Result<(), String> {
+        let finished = self.stream.as_ref().map_or(Err(io::ErrorKind::NotConnected.into()), connect::finish);
+        if let Err(error) = finished {
+            self.reason = Some(error.to_string());
+            return self.try_next(now);
+        }
+        self.phase = Phase::Greeting;
+        self.is_unanswered = false;
+        Ok(())
+    }
+
+    /// Closes the connection; what has no reply is to be sent again. The first break after a reply is followed up at
+    /// once, others after a pause that grows and is not the same for all, so that clients do not come in step.
+    pub(super) fn disconnect(&mut self, reason: String, now: Instant) {
+        self.close();
+        let pause = match self.failures {
+            0 => Duration::ZERO,
+            failures => SHORTEST_PAUSE.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_PAUSE),
+        };
+        let mut random = [0; 1];
+        // Without random numbers, no jitter.
+        let _ = getrandom::fill(&mut random);
+        self.phase = Phase::Down(now + pause / 2 + pause * u32::from(random[0]) / 512);
+        self.failures = self.failures.saturating_add(1);
+        self.reason = Some(reason);
+    }
+
+    fn close(&mut self) {
+        self.session.disconnected(self.sent_bytes);
+        self.stream = None;
+        self.input.clear();
+        self.output.clear();
+        (self.written, self.encoded_bytes, self.sent_bytes, self.blocked) = (0, 0, 0, false);
+    }
+
+    /// A reply came: the server is well.
+    pub(super) fn succeeded(&mut self) {
+        self.failures = 0;
+        self.reason = None;
+    }
+
+    /// Whether the server has closed the connection of an idle link, or sent what nobody asked for.
+    pub(super) fn is_stale(&self) -> bool {
+        let peeked = self.stream.as_ref().map(|stream| stream.peek(&mut [0]));
+        !matches!(peeked, Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    pub(super) fn is_flushed(&self) -> bool {
+        self.written == self.output.len()
+    }
+
+    pub(super) fn batch_is_full(&self) -> bool {
+        self.output.len() >= BATCH
+    }
+
+    /// Puts a request's frame behind the others. A long payload is returned: it is to be sent next.
+    pub(super) fn encode<'a>(&mut self, id: u64, operation: Operation<'a>) -> &'a [u8] {
+        let (header, payload) = Request { id, operation }.encode();
+        self.output.extend_from_slice(header.as_bytes());
+        let start = self.encoded_bytes;
+        self.encoded_bytes += (HEADER + payload.as_ref().len()) as u64;
+        let is_hello = matches!(operation, Operation::Hello(_));
+        if !is_hello {
+            self.session.encoded(start, self.encoded_bytes);
+        }
+        match payload {
+            Payload::Bytes(bytes) if bytes.len() > COPIED_PAYLOAD && !is_hello => return bytes,
+            payload => self.output.extend_from_slice(payload.as_ref()),
+        }
+        &[]
+    }
+
+    /// Sends what was encoded, then `tail`; returns how many bytes of the tail were taken.
+    pub(super) fn write(&mut self, tail: &[u8]) -> io::Result<usize> {
+        let stream = self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let head = &self.output[self.written..];
+        let parts = [IoSlice::new(head), IoSlice::new(tail)];
+        // Not a vectored write of std's: that one raises SIGPIPE in a process that has not turned it off.
+        let sent = sendmsg::<()>(stream.as_raw_fd(), &parts, &[], MsgFlags::MSG_NOSIGNAL, None)?;
+        self.sent_bytes += sent as u64;
+        let of_head = sent.min(head.len());
+        self.written += of_head;
+        if self.is_flushed() {
+            self.output.clear();
+            self.written = 0;
+        }
+        Ok(sent - of_head)
+    }
+
+    /// Receives into `target` first and into the buffer what is left; returns the bytes for the target, and whether there
+    /// may be more.
+    pub(super) fn read(&mut self, target: &mut [u8]) -> io::Result<(usize, bool)> {
+        let mut stream = self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let space = self.input.space();
+        let room = target.len() + space.len();
+        let direct = target.len();
+        let count = if target.is_empty() {
+            stream.read(space)?
+        } else {
+            stream.read_vectored(&mut [IoSliceMut::new(target), IoSliceMut::new(space)])?
+        };
+        if count == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"));
+        }
+        let of_target = count.min(direct);
+        self.input.received(count - of_target);
+        Ok((of_target, count == room))
+    }
+}

@@ -1,0 +1,286 @@
+//! The way to a server's memory that is not the network: its shared memory, when the server is on this host and lets this
+//! process in. What finds it closed goes by TCP, without a word; there the server says why, if there is a why.
+
+use super::job::{Job, Work};
+use super::pool::Shared;
+use dsm_core::protocol::Operation;
+use dsm_core::segment::{Segment, Shut, Worker};
+use dsm_core::sys::clock;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long nothing is tried after the shared memory of a server was found closed, or without a free worker.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Workers that a client keeps for each server while nobody uses them. More threads may call at the same time, as long as
+/// the segment has workers; but those of others are not to be hoarded.
+const MAX_IDLE: usize = 4;
+
+/// How often it is looked, in ns, whether the segment still has its name and a server: what nobody can say in a segment whose
+/// server was killed, and which was then removed by hand, or never served again.
+const LOOK_INTERVAL: u64 = 100_000_000;
+
+/// How long a segment is used without a server, in ns. One that was killed is back sooner; and one that is not may have
+/// been replaced by one on another machine.
+const LONGEST_ABSENCE: u64 = 30_000_000_000;
+
+/// The way that requests to a server take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DataPath {
+    /// Through the server's shared memory on this host.
+    Local,
+    /// Over a connection to the server.
+    Tcp,
+}
+
+impl DataPath {
+    /// As `dsmctl ping` calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// What a client has of one server's shared memory.
+#[derive(Default)]
+pub(super) struct Local(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    attachment: Option<Attachment>,
+    /// Not to be tried before this instant.
+    pause: Option<Instant>,
+    /// Attachments so far.
+    count: u64,
+}
+
+struct Attachment {
+    segment: Segment,
+    incarnation: u64,
+    /// Workers that nobody uses.
+    idle: Vec<Worker>,
+    /// When it was last looked after, and when a server was last seen, by the coarse clock.
+    looked: u64,
+    served: u64,
+}
+
+/// A worker, for one call.
+struct Visit<'l> {
+    local: &'l Local,
+    /// Always there until the drop.
+    worker: Option<Worker>,
+    /// Which attachment it is of.
+    number: u64,
+}
+
+/// Carries out the requests of `job` in shared memory, one after the other, if there is that way. Those that are left have
+/// not happened and are to go by TCP.
+pub(super) fn execute(shared: &Shared, server: usize, job: &mut Job<'_>) {
+    if !matches!(job.work(), Work::Status(_) | Work::Ping(..))
+        && let Some(mut visit) = shared.visit(server)
+        && let Some(worker) = &mut visit.worker
+    {
+        let k = shared.layout.k();
+        while let Some((position, length)) = job.peek() {
+            match step(worker, job, position, length, k) {
+                Some(Ok(value)) => job.done_at_once(value),
+                Some(Err(_)) => return visit.end(),
+                None => return,
+            }
+        }
+    }
+}
+
+/// Carries out the next request of `job`; `None` when it is none for here.
+#[inline]
+fn step(worker: &mut Worker, job: &mut Job<'_>, position: u64, length: u64, k: u64) -> Option<Result<u64, Shut>> {
+    Some(match job.operation(position, length, k).ok()? {
+        Operation::Read(extent) => worker.read(extent, job.sink(position, extent.length())).map(|()| 0),
+        Operation::Hello(_) | Operation::Status | Operation::Ping(_) => return None,
+        change => worker.change(&change, None),
+    })
+}
+
+impl Shared {
+    /// Whether requests to the server go through its shared memory now.
+    pub(super) fn is_local(&self, server: usize) -> bool {
+        self.visit(server).is_some()
+    }
+
+    #[inline]
+    fn visit(&self, server: usize) -> Option<Visit<'_>> {
+        let local = self.local(server)?;
+        let mut state = local.state();
+        if state.attachment.is_none() {
+            self.attach(server, &mut state)?;
+        }
+        let number = state.count;
+        let State { attachment: Some(attachment), pause, .. } = &mut *state else { return None };
+        let now = clock::coarse();
+        if now.wrapping_sub(attachment.looked) > LOOK_INTERVAL {
+            attachment.looked = now;
+            if !attachment.is_in_use(now) {
+                state.attachment = None;
+                return None;
+            }
+        }
+        let worker = match attachment.idle.pop() {
+            Some(worker) => worker,
+            None => attachment.hire(pause)?,
+        };
+        Some(Visit { local, worker: Some(worker), number })
+    }
+
+    #[cold]
+    fn attach(&self, server: usize, state: &mut State) -> Option<()> {
+        if !is_over(&mut state.pause) {
+            return None;
+        }
+        let attached = u32::try_from(server).ok().and_then(|index| Segment::attach_as_client(&self.layout, index).ok());
+        // A memory that this client does not know is the business of TCP, which says that the other was lost.
+        let Some((segment, incarnation)) = attached.filter(|(_, found)| self.meet(server, *found).is_ok()) else {
+            state.pause = Some(Instant::now() + PAUSE);
+            return None;
+        };
+        state.count += 1;
+        let now = clock::coarse();
+        let idle = Vec::with_capacity(MAX_IDLE);
+        state.attachment = Some(Attachment { segment, incarnation, idle, looked: now, served: now });
+        Some(())
+    }
+}
+
+/// Whether the time is over; then it is forgotten.
+fn is_over(pause: &mut Option<Instant>) -> bool {
+    if pause.is_none_or(|until| Instant::now() >= until) {
+        *pause = None;
+    }
+    pause.is_none()
+}
+
+impl Attachment {
+    /// Whether the segment is what its server serves, or did not long ago.
+    #[cold]
+    fn is_in_use(&mut self, now: u64) -> bool {
+        if self.segment.is_served() {
+            self.served = now;
+        }
+        !self.segment.is_removed() && now.wrapping_sub(self.served) < LONGEST_ABSENCE
+    }
+
+    /// One more worker, if there is one.
+    #[cold]
+    fn hire(&self, pause: &mut Option<Instant>) -> Option<Worker> {
+        if !is_over(pause) {
+            return None;
+        }
+        let Ok(mut worker) = self.segment.worker() else {
+            *pause = Some(Instant::now() + PAUSE);
+            return None;
+        };
+        worker.expect(self.incarnation);
+        Some(worker)
+    }
+}
+
+impl Local {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whatever its last user died of: an attachment is there or not, and its workers are whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the attachment; the next request makes another one, if it can.
+    pub(super) fn forget(&self) {
+        let mut state = self.state();
+        (state.attachment, state.pause) = (None, None);
+    }
+}
+
+impl Visit<'_> {
+    /// Ends the attachment, which was found closed.
+    #[cold]
+    fn end(self) {
+        let mut state = self.local.state();
+        if state.count == self.number {
+            (state.attachment, state.pause) = (None, Some(Instant::now() + PAUSE));
+        }
+    }
+}
+
+impl Drop for Visit<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let mut state = self.local.state();
+        if state.count == self.number
+            && let Some(attachment) = &mut state.attachment
+            && attachment.idle.len() < MAX_IDLE
+        {
+            attachment.idle.extend(self.worker.take());
+        }
+    }
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Local").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dsm_core::layout::Layout;
+    use dsm_core::segment::Start;
+    use std::ops::ControlFlow;
+
+    /// Its shared memory, removed at the end.
+    struct System(Layout);
+
+    impl System {
+        fn serve(&self) -> Segment {
+            Segment::serve(&self.0, 0, Start::Serve, &mut |_, _| ControlFlow::Continue(())).unwrap().segment
+        }
+    }
+
+    impl Drop for System {
+        fn drop(&mut self) {
+            let of_system = |name: &str| name.trim_start_matches("sem.").starts_with(&format!("{}.", self.0.name()));
+            for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
+                if of_system(&entry.file_name().to_string_lossy()) {
+                    std::fs::remove_file(entry.path()).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_segment_that_is_served_no_longer_is_given_up_after_a_while() {
+        let name = format!("dsmtest-{}-absence", std::process::id());
+        let system = System(Layout::new(&name, 1 << 20, vec!["127.0.0.1:1".into()]).unwrap());
+        let server = system.serve();
+        server.admit_local(system.0.fingerprint());
+        let shared = Shared::new(system.0.clone());
+        assert!(shared.is_local(0));
+        let is_in_use = |later| {
+            let mut state = shared.local(0).unwrap().state();
+            state.attachment.as_mut().unwrap().is_in_use(clock::coarse() + later)
+        };
+        assert!(is_in_use(LONGEST_ABSENCE) && is_in_use(2 * LONGEST_ABSENCE), "it is served");
+        drop(server);
+        shared.local(0).unwrap().forget();
+        assert!(!shared.is_local(0), "nobody begins without a server");
+        let server = system.serve();
+        shared.local(0).unwrap().forget();
+        assert!(shared.is_local(0));
+        drop(server);
+        assert!(is_in_use(LONGEST_ABSENCE / 2));
+        assert!(!is_in_use(LONGEST_ABSENCE + 1));
+        let server = system.serve();
+        assert!(is_in_use(LONGEST_ABSENCE + 1), "it is back");
+        drop(server);
+    }
+}

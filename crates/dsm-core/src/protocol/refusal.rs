@@ -1,0 +1,140 @@
+//! The numbered errors of the wire.
+
+use crate::printable::printable_bytes;
+use std::fmt;
+
+/// The longest text of a refusal, in bytes.
+pub const MAX_REFUSAL_TEXT: usize = 4096;
+
+/// Why a server refuses; the number in a reply header's `code`. Zero is success.
+///
+/// A refusal that is a pure function of the request and the layout leaves the connection open. Every other one closes
+/// it, so that no later request of the session can overtake the refused one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Code {
+    /// The frame's magic is wrong, or its payload is longer than any request's: framing is lost.
+    BadFrame = 1,
+    /// The protocol version is not spoken here.
+    Version = 2,
+    /// The two sides' mcomp.cfg differ.
+    LayoutDiffers = 3,
+    /// The server has another index than the client wants.
+    WrongServer = 4,
+    /// The segment is not the one that the client knew: its contents were lost.
+    MemoryLost = 5,
+    /// A request came before hello, or a second hello.
+    HelloExpected = 6,
+    /// The opcode is not known.
+    UnknownOpcode = 7,
+    /// The range is not inside the segment.
+    OutOfRange = 8,
+    /// An atomic's offset is not a multiple of eight.
+    Unaligned = 9,
+    /// The length is over `MAX_ATOMIC`.
+    TooLong = 10,
+    /// A field that must be zero is not, or the payload's length does not fit the opcode.
+    BadRequest = 11,
+    /// Request ids did not increase.
+    BadSequence = 12,
+    /// The server has as many connections as `limits.connections` allows.
+    TooManyConnections = 13,
+    /// The server is stopping; another will take its place.
+    Stopping = 14,
+    /// The session was taken over by a newer connection.
+    Superseded = 15,
+    /// A request was begun and not finished within `limits.request_timeout`, or hello within `limits.hello_timeout`.
+    TooSlow = 16,
+    /// The server's buffer memory, `limits.buffer_memory`, is in use.
+    Busy = 17,
+    /// The server met an error of its own.
+    Internal = 18,
+    /// The memory waits for a restore, or is being restored: it can neither be read nor changed.
+    Restoring = 19,
+}
+
+impl Code {
+    /// Every code, in the order of the numbers.
+    pub const ALL: [Self; 19] = [
+        Self::BadFrame,
+        Self::Version,
+        Self::LayoutDiffers,
+        Self::WrongServer,
+        Self::MemoryLost,
+        Self::HelloExpected,
+        Self::UnknownOpcode,
+        Self::OutOfRange,
+        Self::Unaligned,
+        Self::TooLong,
+        Self::BadRequest,
+        Self::BadSequence,
+        Self::TooManyConnections,
+        Self::Stopping,
+        Self::Superseded,
+        Self::TooSlow,
+        Self::Busy,
+        Self::Internal,
+        Self::Restoring,
+    ];
+
+    /// The code with this number.
+    #[must_use]
+    pub fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| *code as u16 == number)
+    }
+
+    /// The name in logs and documents.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadFrame => "bad-frame",
+            Self::Version => "version",
+            Self::LayoutDiffers => "layout-differs",
+            Self::WrongServer => "wrong-server",
+            Self::MemoryLost => "memory-lost",
+            Self::HelloExpected => "hello-expected",
+            Self::UnknownOpcode => "unknown-opcode",
+            Self::OutOfRange => "out-of-range",
+            Self::Unaligned => "unaligned",
+            Self::TooLong => "too-long",
+            Self::BadRequest => "bad-request",
+            Self::BadSequence => "bad-sequence",
+            Self::TooManyConnections => "too-many-connections",
+            Self::Stopping => "stopping",
+            Self::Superseded => "superseded",
+            Self::TooSlow => "too-slow",
+            Self::Busy => "busy",
+            Self::Internal => "internal",
+            Self::Restoring => "restoring",
+        }
+    }
+
+    /// Whether the server closes the connection after this refusal.
+    #[must_use]
+    pub fn closes(self) -> bool {
+        !matches!(self, Self::UnknownOpcode | Self::OutOfRange | Self::Unaligned | Self::TooLong | Self::BadRequest)
+    }
+}
+
+/// A refusal with its text for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The number on the wire.
+    pub code: Code,
+    /// What was found, what is allowed, and the way out.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal with a message.
+    pub fn new(code: Code, message: impl fmt::Display) -> Self {
+        Self { code, message: message.to_string() }
+    }
+
+    /// The refusal that a server has sent, with a text that is safe to show.
+    #[must_use]
+    pub fn received(code: Code, text: &[u8]) -> Self {
+        Self { code, message: printable_bytes(text, MAX_REFUSAL_TEXT) }
+    }
+}

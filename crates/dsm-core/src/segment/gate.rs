@@ -1,0 +1,223 @@
+//! The gate: one word that says whether writers may go in, and for which cut they save pages.
+//!
+//! Whoever changes the memory looks at the gate while it holds its stripes. So whoever shuts the gate and then waits
+//! once for each stripe knows that no writer is inside, and holds no lock itself: a freeze that its maker does not end,
+//! dead or standing still, is ended by the first writer that finds its time over.
+//!
+//! ```text
+//! bits 62 and 63   the rest
+//! 0  open          0
+//! 1  open, a cut   the number of the cut
+//! 2  frozen        until this instant, in ns of the machine's clock
+//! 3  shut          1: the memory was lost; 2: it is being restored; 3: it will be, and nothing was changed yet
+//! ```
+//!
+//! Readers look after their copy, and only at whether the gate is shut: they go on through a freeze and a cut.
+//!
+//! A gate that is shut with nothing changed holds the memory of before. Who finds it so with the claim in hand knows that
+//! the restore has ended without a change, and opens it: see [`Shared::open_unchanged`]. Programs that do not know the
+//! number 3 take it for 2.
+
+use super::shared::Shared;
+use super::superblock::Field;
+use crate::sys::cancellation::Uncancelled;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::Duration;
+
+/// How long a writer sleeps before it looks again at a gate that is frozen. A freeze is a few network round trips.
+const NAP: Duration = Duration::from_micros(50);
+
+/// Longer than any freeze: mcomp.cfg allows 10 seconds. One that seems to last longer was made by a clock with another
+/// beginning, that of a time namespace of a process without /proc perhaps, and is over like one of the past.
+const LONGEST_FREEZE: Duration = Duration::from_secs(60);
+
+const KIND: u32 = 62;
+const REST: u64 = (1 << KIND) - 1;
+
+/// Why the memory can neither be read nor changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Shut {
+    /// It was lost, and whether it may begin as zeros or shall be restored was not decided yet.
+    #[error("waiting for restore: its memory was lost, and mcomp.cfg says to wait")]
+    Waiting,
+    /// It is being restored, or a restore was cut short.
+    #[error("waiting for restore: a snapshot is being put back into its memory")]
+    Restoring,
+    /// Its server does not let local clients work on it, or not those of this layout.
+    #[error("its server does not let local clients work on it")]
+    ServerOnly,
+    /// It has another incarnation than the worker expected.
+    #[error("its memory was replaced by that of a snapshot")]
+    Replaced,
+    /// A process that is alive has held the pages for a second without progress: it was stopped, most likely.
+    #[error("{} holds its pages and makes no progress", match pid { 0 => "an unknown process".into(), pid => format!("process {pid}") })]
+    Held {
+        /// Its number; zero when it is not known.
+        pid: u64,
+    },
+}
+
+/// What the gate's word says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    Open,
+    /// Open; the number is that of the cut, in 32 bits.
+    Cut(u32),
+    /// Frozen until this instant.
+    Frozen(u64),
+    Shut(Shut),
+    /// Shut for a restore that has changed nothing yet.
+    Unchanged,
+}
+
+impl Gate {
+    pub(super) fn encode(self) -> u64 {
+        match self {
+            Self::Open => 0,
+            Self::Cut(number) => 1 << KIND | u64::from(number),
+            Self::Frozen(until) => 2 << KIND | until & REST,
+            Self::Shut(Shut::Waiting) => 3 << KIND | 1,
+            // The others are never states of the gate.
+            Self::Shut(Shut::Restoring | Shut::ServerOnly | Shut::Replaced | Shut::Held { .. }) => 3 << KIND | 2,
+            Self::Unchanged => 3 << KIND | 3,
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // a cut's number has 32 bits
+    pub(super) fn decode(word: u64) -> Self {
+        match (word >> KIND, word & REST) {
+            (0, _) => Self::Open,
+            (1, number) => Self::Cut(number as u32),
+            (2, until) => Self::Frozen(until),
+            (_, 1) => Self::Shut(Shut::Waiting),
+            (_, 3) => Self::Unchanged,
+            _ => Self::Shut(Shut::Restoring),
+        }
+    }
+
+    /// Why the memory can neither be read nor changed, if so.
+    #[inline]
+    pub(super) fn shut(self) -> Option<Shut> {
+        match self {
+            Self::Shut(shut) => Some(shut),
+            Self::Unchanged => Some(Shut::Restoring),
+            Self::Open | Self::Cut(_) | Self::Frozen(_) => None,
+        }
+    }
+}
+
+/// Whether a freeze until then is over.
+fn is_over(until: u64, now: u64) -> bool {
+    until.checked_sub(now).is_none_or(|left| left == 0 || u128::from(left) > LONGEST_FREEZE.as_nanos())
+}
+
+impl Shared {
+    #[inline]
+    fn gate_word(&self) -> &AtomicU64 {
+        Field::Gate.of(&self.mapping)
+    }
+
+    #[inline]
+    pub(super) fn gate(&self) -> Gate {
+        Gate::decode(self.gate_word().load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_gate(&self, gate: Gate) {
+        self.gate_word().store(gate.encode(), Ordering::Release);
+    }
+
+    /// Changes the gate from one state to another; `false` when it is in neither any more.
+    pub(super) fn change_gate(&self, from: Gate, to: Gate) -> bool {
+        self.gate_word().compare_exchange(from.encode(), to.encode(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// What a writer finds that holds its stripes: the cut for which it must save pages, if there is one. `permission` is
+    /// what a local client's worker needs, zero for others.
+    ///
+    /// # Errors
+    /// `Err(None)` when it must let its stripes go and wait; `Err(Some(_))` when it may not change the memory.
+    #[inline]
+    pub(super) fn pass(&self, incarnation: u64, permission: u64) -> Result<Option<u32>, Option<Shut>> {
+        let cut = match self.gate() {
+            Gate::Open => None,
+            Gate::Cut(number) => Some(number),
+            Gate::Frozen(_) => return Err(None),
+            Gate::Shut(shut) => return Err(Some(shut)),
+            Gate::Unchanged => return Err(Some(Shut::Restoring)),
+        };
+        match self.check(incarnation, permission) {
+            Ok(()) => Ok(cut),
+            Err(shut) => Err(Some(shut)),
+        }
+    }
+
+    /// Whether what a reader has copied is of the memory that it meant. To be asked after the copy.
+    #[inline]
+    pub(super) fn check_reader(&self, incarnation: u64, permission: u64) -> Result<(), Shut> {
+        fence(Ordering::Acquire);
+        match self.gate().shut() {
+            Some(shut) => Err(shut),
+            None => self.check(incarnation, permission),
+        }
+    }
+
+    #[inline]
+    fn check(&self, incarnation: u64, permission: u64) -> Result<(), Shut> {
+        if permission != 0 && Field::LocalAccess.of(&self.mapping).load(Ordering::Acquire) != permission {
+            return Err(Shut::ServerOnly);
+        }
+        if self.incarnation() == incarnation { Ok(()) } else { Err(Shut::Replaced) }
+    }
+
+    #[inline]
+    pub(super) fn incarnation(&self) -> u64 {
+        Field::Incarnation.of(&self.mapping).load(Ordering::Acquire)
+    }
+
+    /// Whether writers must wait now.
+    pub(super) fn is_frozen(&self) -> bool {
+        matches!(self.gate(), Gate::Frozen(until) if !is_over(until, self.clock.now()))
+    }
+
+    /// Has `worker` wait until the gate is not frozen any more, or its time is over. It holds no stripe, but perhaps a large
+    /// slot.
+    #[cold]
+    pub(super) fn wait_while_frozen(&self, worker: usize) {
+        let _uncancelled = Uncancelled::begin();
+        while let gate @ Gate::Frozen(until) = self.gate() {
+            if is_over(until, self.clock.now()) {
+                if self.change_gate(gate, Gate::Open) {
+                    log::error!(
+                        "{}: whoever froze it for a snapshot did not go on in time: writers go on, the snapshot fails",
+                        self.name
+                    );
+                }
+                return;
+            }
+            std::thread::sleep(NAP);
+            self.count_progress(worker);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::clock::MachineClock;
+
+    #[test]
+    fn a_gate_that_was_written_is_read_back() {
+        let frozen = Gate::Frozen(MachineClock::of_process().now());
+        for gate in [Gate::Open, Gate::Cut(1), Gate::Cut(u32::MAX), frozen, Gate::Shut(Shut::Waiting), Gate::Unchanged]
+        {
+            assert_eq!(Gate::decode(gate.encode()), gate);
+        }
+        assert_eq!(Gate::decode(Gate::Shut(Shut::Restoring).encode()), Gate::Shut(Shut::Restoring));
+    }
+    #[test]
+    fn a_freeze_ends_in_time_and_one_that_cannot_be_at_once() {
+        let longest = u64::try_from(LONGEST_FREEZE.as_nanos()).unwrap();
+        assert!(!is_over(1_001, 1_000) && !is_over(1_000 + longest, 1_000));
+        assert!(is_over(1_000, 1_000) && is_over(999, 1_000) && is_over(1_001 + longest, 1_000));
+    }
+}

@@ -1,0 +1,170 @@
+//! Where everything lies inside a segment's shared-memory object. Pure arithmetic.
+//!
+//! ```text
+//! superblock | participants | locks | intents | slots | large slots | sessions | page table | (align) data: k bytes
+//! ```
+
+use crate::layout::{MAX_ATOMIC, PAGE};
+use crate::protocol::WINDOW;
+
+/// Bytes of a cache line: records that different processes write stand on lines of their own.
+pub(super) const LINE: usize = 64;
+
+/// Processes that may have a segment mapped at once. Each entry takes a cache line.
+pub(super) const PARTICIPANTS: usize = 64;
+
+/// The first participant that a local client may be: those before it stay for the server and snapshot agents.
+pub(super) const FIRST_CLIENT: usize = 4;
+
+/// Threads, of all participants, that may work on a segment at once. Each has an intent and a slot.
+pub const WORKERS: usize = 96;
+
+/// The first worker of participants beside the server: it keeps one for each thread with one connection, 32 at most, for
+/// each that connections share, 8 at most, and for its question to itself.
+pub(super) const FIRST_WORKER_BESIDE: usize = 41;
+
+/// The first worker of local clients; some before it stay for snapshot agents.
+pub(super) const FIRST_CLIENT_WORKER: usize = 48;
+
+/// Workers that all local clients of a segment have together.
+pub const CLIENT_WORKERS: usize = WORKERS - FIRST_CLIENT_WORKER;
+
+/// Payloads up to this many bytes land in the worker's own slot.
+pub const SLOT: usize = 64 << 10;
+
+/// Slots for longer payloads, shared by all workers. Four keep both cores of a small machine busy.
+pub(super) const LARGE_SLOTS: usize = 4;
+
+/// Bytes of a large slot.
+#[allow(clippy::cast_possible_truncation)] // 1 MiB
+pub(super) const LARGE_SLOT: usize = MAX_ATOMIC as usize;
+
+/// Page p is guarded by stripe p mod `STRIPES`; a mask of stripes fits one u64.
+pub(super) const STRIPES: usize = 64;
+
+/// Locks: first those of the large slots, then the stripes. Whoever takes several takes them in this order.
+pub(super) const LOCKS: usize = LARGE_SLOTS + STRIPES;
+
+/// Sessions that the segment remembers: more than a server can have connections, so that there is always one to give up
+/// that nobody uses.
+pub const SESSIONS: usize = 4160;
+
+/// Bytes of a session: a line of state, then the results of the last `WINDOW` requests.
+#[allow(clippy::cast_possible_truncation)] // 64
+pub(super) const SESSION: usize = LINE + WINDOW as usize * 8;
+
+/// Bytes of a page's entry in the page table: its version, and its place in the latest cut.
+pub(super) const PAGE_ENTRY: usize = 16;
+
+/// Bytes of an intent: two lines.
+pub(super) const INTENT: usize = 2 * LINE;
+
+const HEAD: usize = 4096;
+pub(super) const PARTICIPANT_TABLE: usize = HEAD;
+pub(super) const LOCK_TABLE: usize = PARTICIPANT_TABLE + PARTICIPANTS * LINE;
+pub(super) const INTENT_TABLE: usize = LOCK_TABLE + 2 * HEAD;
+pub(super) const SLOT_TABLE: usize = INTENT_TABLE + WORKERS * INTENT;
+pub(super) const LARGE_SLOT_TABLE: usize = SLOT_TABLE + WORKERS * SLOT;
+pub(super) const SESSION_TABLE: usize = LARGE_SLOT_TABLE + LARGE_SLOTS * LARGE_SLOT;
+pub(super) const PAGE_TABLE: usize = SESSION_TABLE + SESSIONS * SESSION;
+
+/// The data begins at a multiple of this, so that the kernel can map it with huge pages.
+const DATA_ALIGNMENT: usize = 2 << 20;
+
+const _: () = assert!(LOCKS * LINE <= 2 * HEAD && STRIPES == 64 && PAGE_TABLE.is_multiple_of(LINE));
+
+/// The part of the geometry that depends on k. The constants above hold for every segment of this format version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Geometry {
+    /// Bytes shared.
+    pub(super) k: usize,
+    /// First byte of the data.
+    pub(super) data: usize,
+    /// Bytes of the whole object.
+    pub(super) total: usize,
+}
+
+impl Geometry {
+    /// `None` when the object would not fit the address space of this machine.
+    pub(super) fn new(k: u64) -> Option<Self> {
+        let k = usize::try_from(k).ok()?;
+        let pages = k / page_size();
+        let data = PAGE_TABLE.checked_add(pages.checked_mul(PAGE_ENTRY)?)?.checked_next_multiple_of(DATA_ALIGNMENT)?;
+        let total = data.checked_add(k)?;
+        i64::try_from(total).ok()?;
+        Some(Self { k, data, total })
+    }
+
+    pub(super) fn participant(index: usize) -> usize {
+        assert!(index < PARTICIPANTS);
+        PARTICIPANT_TABLE + index * LINE
+    }
+
+    pub(super) fn lock(index: usize) -> usize {
+        assert!(index < LOCKS);
+        LOCK_TABLE + index * LINE
+    }
+
+    pub(super) fn intent(worker: usize) -> usize {
+        assert!(worker < WORKERS);
+        INTENT_TABLE + worker * INTENT
+    }
+
+    pub(super) fn slot(worker: usize) -> usize {
+        assert!(worker < WORKERS);
+        SLOT_TABLE + worker * SLOT
+    }
+
+    pub(super) fn large_slot(index: usize) -> usize {
+        assert!(index < LARGE_SLOTS);
+        LARGE_SLOT_TABLE + index * LARGE_SLOT
+    }
+
+    pub(super) fn session(index: usize) -> usize {
+        assert!(index < SESSIONS);
+        SESSION_TABLE + index * SESSION
+    }
+
+    pub(super) fn page_version(self, page: usize) -> usize {
+        assert!(page < self.k / page_size());
+        PAGE_TABLE + page * PAGE_ENTRY
+    }
+
+    pub(super) fn page_cut(self, page: usize) -> usize {
+        self.page_version(page) + 8
+    }
+}
+
+/// [`PAGE`] as a usize.
+#[allow(clippy::cast_possible_truncation)] // 4096
+pub(super) const fn page_size() -> usize {
+    PAGE as usize
+}
+
+/// Bytes of shared memory that a segment of `k` bytes takes beyond k, its semaphores (a page each) included.
+/// At most 16 MiB or 5 % of k, whichever is larger.
+#[must_use]
+pub fn overhead(k: u64) -> u64 {
+    Geometry::new(k).map_or(0, |geometry| geometry.data as u64 + LOCKS as u64 * PAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_overhead_stays_under_sixteen_mebibytes_or_a_twentieth() {
+        for shift in 12..44 {
+            for k in (8..16).map(|eighths| ((1_u64 << shift) / 8 * eighths).next_multiple_of(PAGE)) {
+                let allowed = (k / 20).max(16 << 20);
+                assert!(overhead(k) <= allowed, "k = {k}: {} is over {allowed}", overhead(k));
+            }
+        }
+    }
+
+    #[test]
+    fn a_k_beyond_the_address_space_has_no_geometry() {
+        assert_eq!(Geometry::new(u64::MAX - 4095), None);
+        assert_eq!(Geometry::new(1 << 63), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! The segment: the k bytes that one server shares, as an object in POSIX shared memory that several processes use.
+//!
+//! Writers take the stripes of the pages they touch, commit an [`intent`], carry it out and give the stripes back.
+//! Readers take nothing: they check the pages' versions before and after the copy. Any participant may be killed at
+//! any instruction; the others find out by the kernel's file locks and finish or drop what it was doing.
+
+mod claim;
+mod copy_area;
+pub mod crash;
+mod critical;
+mod cut;
+mod error;
+mod gate;
+mod geometry;
+mod intent;
+mod kept_names;
+mod local;
+mod lock;
+mod names;
+mod open;
+mod orphan;
+mod participant;
+mod pause;
+mod process;
+mod reloads;
+mod repair_report;
+mod restoration;
+mod session;
+mod shared;
+mod superblock;
+mod worker;
+
+pub use claim::{CLAIM_TIME, Claim, FreezeError, Frozen, Left};
+pub use cut::{CUT_RUN, Cut, CutGone, CutPages, Page};
+pub use error::SegmentError;
+pub use gate::Shut;
+pub use geometry::SLOT;
+pub use geometry::{CLIENT_WORKERS, SESSIONS, WORKERS, overhead};
+pub use intent::Mark;
+pub use kept_names::Names;
+pub use local::generation;
+pub use names::{Kind, Owner};
+pub use open::{Found, OWN_MEMORY, Opened, Start};
+pub use process::Process;
+pub use reloads::{OfServer, Reloads};
+pub use repair_report::{RepairReport, report_repairs_to};
+pub use restoration::Restoration;
+pub use session::SessionEntry;
+pub use worker::Worker;
+
+/// Where the operating system keeps shared-memory objects and semaphores, see `shm_overview(7)`.
+pub const SHARED_MEMORY_DIRECTORY: &str = crate::sys::semaphore::DIRECTORY;
+
+use intent::{IntentField, LocalCounter};
+use shared::Shared;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use superblock::Field;
+
+/// A segment that this process participates in. Clones share the participation.
+#[derive(Clone)]
+pub struct Segment {
+    shared: Arc<Shared>,
+}
+
+impl Segment {
+    /// The random id of the contents; never zero.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.shared.incarnation()
+    }
+
+    /// Bytes shared.
+    #[must_use]
+    pub fn k(&self) -> u64 {
+        self.shared.geometry.k as u64
+    }
+
+    /// The object's name, as `shm_open(3)` takes it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Dead participants that were repaired since the segment was made, and committed writes of theirs that were redone.
+    #[must_use]
+    pub fn repairs(&self) -> (u64, u64) {
+        let word = |field: Field| field.of(&self.shared.mapping).load(Ordering::Relaxed);
+        (word(Field::Repaired), word(Field::RedoneWrites))
+    }
+
+    /// Participants that are alive now, this process among them.
+    #[must_use]
+    pub fn participants(&self) -> usize {
+        self.shared.participants_alive()
+    }
+
+    /// Whether the segment is still the one that its name stands for, and in use.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        superblock::is_ready(&self.shared.mapping)
+    }
+
+    /// A number that changes when somebody changes the memory: a hash of what all workers have done last, and of how much
+    /// local clients have done. Two changes by one worker that are alike, of no session and of no local client look like one.
+    #[must_use]
+    pub fn activity(&self) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        for worker in 0..WORKERS {
+            for field in IntentField::RECORD {
+                hasher.update(&self.shared.intent_word(worker, field).load(Ordering::Relaxed).to_le_bytes());
+            }
+            for counter in LocalCounter::CHANGES {
+                hasher.update(&self.shared.local_counter(worker, counter).load(Ordering::Relaxed).to_le_bytes());
+            }
+        }
+        hasher.finalize().as_bytes().first_chunk().map_or(0, |number| u64::from_le_bytes(*number))
+    }
+
+    /// Says that this process ends in good order, so that nobody takes it for a dead one. None of its workers may be
+    /// at work any more; they are given back when the process has ended. Dropping the last clone does the same.
+    pub fn leave(&self) {
+        self.shared.leave();
+    }
+
+    /// Makes the calling thread, or whoever gets the result, a worker.
+    ///
+    /// # Errors
+    /// [`SegmentError::TooManyWorkers`].
+    pub fn worker(&self) -> Result<Worker, SegmentError> {
+        let owner = self.shared.participant as u64 + 1;
+        let free = |index: &usize| {
+            let word = self.shared.intent_word(*index, IntentField::Owner);
+            word.compare_exchange(0, owner, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        };
+        let mut numbers = self.shared.role.workers();
+        let found = numbers.clone().find(free).or_else(|| {
+            // Those of a participant that died idle are free as soon as somebody looks.
+            self.shared.repair_all_dead();
+            numbers.find(free)
+        });
+        match found {
+            Some(index) => {
+                self.shared.repair_adopted(index);
+                Ok(Worker::new(Arc::clone(&self.shared), index))
+            }
+            None => Err(SegmentError::TooManyWorkers { name: self.shared.name.clone() }),
+        }
+    }
+}

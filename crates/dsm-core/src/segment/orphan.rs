@@ -1,0 +1,157 @@
+//! Workers without an owner that left locks and perhaps a committed change behind.
+//!
+//! This version leaves none ([`super::critical`]). Programs with an older one did when a thread was unwound out of a change:
+//! its worker was given back with everything that it held, and no death of a process told of it.
+
+use super::critical::Critical;
+use super::geometry::{Geometry, WORKERS};
+use super::intent::IntentField;
+use super::lock::owner;
+use super::shared::Shared;
+use std::sync::atomic::Ordering;
+
+impl Shared {
+    /// Repairs every worker without an owner.
+    pub(super) fn repair_all_orphans(&self) {
+        (0..WORKERS).for_each(|worker| self.repair_if_orphaned(worker));
+    }
+
+    /// Repairs `worker` if it has no owner.
+    #[cold]
+    pub(super) fn repair_if_orphaned(&self, worker: usize) {
+        if worker >= WORKERS || !self.left_something(worker) {
+            return;
+        }
+        // As its owner: no other thread becomes this worker, so every lock in its name is one that was left; and if this
+        // process dies, it is repaired with the process.
+        let word = self.intent_word(worker, IntentField::Owner);
+        if word.compare_exchange(0, self.participant as u64 + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            let critical = Critical::begin();
+            self.repair_adopted(worker);
+            word.store(0, Ordering::Release);
+            critical.end();
+        }
+    }
+
+    /// Repairs `worker`, of which the caller has just become the owner, if the one before left something.
+    pub(super) fn repair_adopted(&self, worker: usize) {
+        if self.left_something(worker) {
+            let (redone, locks) = self.repair_worker(worker);
+            log::warn!(
+                "repaired worker {worker} of {}, whose thread was unwound out of a change: {locks} locks given back, {redone} \
+                 committed writes redone",
+                self.name
+            );
+        }
+    }
+
+    fn left_something(&self, worker: usize) -> bool {
+        self.intent_word(worker, IntentField::Kind).load(Ordering::Acquire) != 0
+            || (0..self.semaphores.len())
+                .any(|lock| owner(self.mapping.word(Geometry::lock(lock)).load(Ordering::Acquire)) == Some(worker))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::geometry::LARGE_SLOTS;
+    use super::super::intent::{Intent, Source};
+    use super::super::{Segment, Shut, Start, Worker};
+    use super::*;
+    use crate::layout::{Layout, PAGE};
+    use crate::protocol::Extent;
+    use std::ops::ControlFlow;
+
+    const K: u64 = 8 * PAGE;
+
+    struct System(Layout);
+
+    impl System {
+        fn new(what: &str) -> Self {
+            let name = format!("dsmtest-{}-orphan-{what}", std::process::id());
+            Self(Layout::new(&name, K, vec!["127.0.0.1:1".into()]).unwrap())
+        }
+
+        fn serve(&self) -> Segment {
+            Segment::serve(&self.0, 0, Start::Serve, &mut |_, _| ControlFlow::Continue(())).unwrap().segment
+        }
+    }
+
+    impl Drop for System {
+        fn drop(&mut self) {
+            for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
+                if entry.file_name().to_string_lossy().contains(&format!("{}.", self.0.name())) {
+                    std::fs::remove_file(entry.path()).unwrap();
+                }
+            }
+        }
+    }
+
+    fn first_page() -> Extent {
+        Extent::new(0, PAGE, K).unwrap()
+    }
+
+    /// What an older version left of a worker that was unwound after its commit, in the middle of its bytes.
+    fn leave_behind(segment: &Segment, worker: usize) {
+        let shared = &segment.shared;
+        assert!(shared.try_lock(LARGE_SLOTS, worker));
+        let length = first_page().length();
+        Intent { source: Source::Byte(7), offset: 0, length, mark: None, result: 0 }.commit(shared, worker);
+        shared.page_version(0).fetch_or(1, Ordering::Relaxed);
+        shared.mapping.fill(shared.geometry.data, length / 2, 7);
+        assert_eq!(shared.intent_word(worker, IntentField::Owner).load(Ordering::Relaxed), 0);
+    }
+
+    fn assert_whole(worker: &mut Worker) {
+        let mut found = vec![0; first_page().length()];
+        worker.read(first_page(), &mut found).unwrap();
+        assert!(found.iter().all(|byte| *byte == 7), "half a write: {}, {}", found[0], found[found.len() - 1]);
+        worker.fill(first_page(), 1, None).unwrap();
+    }
+
+    #[test]
+    fn a_lock_without_an_owner_is_repaired_by_who_waits_for_it() {
+        let system = System::new("waiter");
+        let segment = system.serve();
+        leave_behind(&segment, 60);
+        assert_whole(&mut segment.worker().unwrap());
+    }
+
+    #[test]
+    fn a_lock_without_an_owner_is_repaired_by_a_server_that_starts() {
+        let system = System::new("start");
+        let segment = system.serve();
+        leave_behind(&segment, 60);
+        drop(segment);
+        let segment = system.serve();
+        assert!(segment.shared.try_lock(LARGE_SLOTS, 1), "the lock is taken still");
+        segment.shared.unlock(LARGE_SLOTS, 1);
+        assert_whole(&mut segment.worker().unwrap());
+    }
+
+    #[test]
+    fn a_lock_without_an_owner_is_repaired_by_who_becomes_its_worker() {
+        let system = System::new("successor");
+        let segment = system.serve();
+        leave_behind(&segment, 0);
+        let mut worker = segment.worker().unwrap();
+        assert_eq!(worker.index(), 0);
+        assert_whole(&mut worker);
+    }
+
+    #[test]
+    fn a_lock_that_names_no_worker_is_free() {
+        let system = System::new("no-worker");
+        let segment = system.serve();
+        for word in [WORKERS as u64 + 1, 1 << 63, u64::MAX] {
+            segment.shared.mapping.word(Geometry::lock(LARGE_SLOTS)).store(word, Ordering::Relaxed);
+            segment.worker().unwrap().fill(first_page(), 1, None).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_process_that_is_not_known_is_not_said_to_have_number_zero() {
+        assert!(!Shut::Held { pid: 0 }.to_string().contains('0'));
+        assert!(Shut::Held { pid: 12 }.to_string().contains("process 12 "));
+    }
+}

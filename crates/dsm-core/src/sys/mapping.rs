@@ -1,0 +1,156 @@
+//! A shared mapping that other processes write at any moment.
+//!
+//! No `&[u8]` or `&mut [u8]` is ever formed over it: words are reached as atomics, bytes by copies through raw pointers, or
+//! by the kernel. A copy may race with a writer elsewhere and then yields a mixture; whoever copies must find that out by
+//! other means (page versions) and throw the bytes away, or hold the stripes.
+
+use super::own_file::{generation, without_fork};
+use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
+use nix::sys::socket::MsgFlags;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+/// A file mapped shared, readable and writable, until dropped.
+///
+/// A child made by `fork(2)` does not have it: a mapping keeps the open file alive and with it its locks, as a descriptor
+/// does (see [`super::own_file`]). It must not touch what its parent mapped.
+pub struct Mapping {
+    base: NonNull<u8>,
+    length: NonZeroUsize,
+    generation: u64,
+}
+
+// SAFETY: the mapping is reached only through atomics and raw copies with checked bounds, from any thread, and is
+// unmapped once, by the owner.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; no method needs exclusive access.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the first `length` bytes of `file`, which must have that many: a shorter file would fault on access.
+    pub fn new(file: impl AsFd, length: NonZeroUsize) -> nix::Result<Self> {
+        // A child forked between the two calls would have the mapping, and keep the locks of a parent that is killed.
+        without_fork(|| {
+            let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+            // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that Rust knows of.
+            let base = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, file, 0) }?;
+            let mapping = Self { base: base.cast(), length, generation: generation() };
+            // SAFETY: the range is the mapping just made; the advice concerns children only.
+            unsafe { madvise(base, length.get(), MmapAdvise::MADV_DONTFORK) }?;
+            Ok(mapping)
+        })
+    }
+
+    /// Bytes mapped.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length.get()
+    }
+
+    /// The word at `offset`, as an atomic.
+    ///
+    /// # Panics
+    /// When the offset is not aligned or not inside: a mistake of this program, never of a peer.
+    #[inline]
+    #[must_use]
+    pub fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset < self.length() && self.length() - offset >= 8, "word at {offset}");
+        // SAFETY: in bounds and aligned (the base is page-aligned) by the assertion; valid as long as `self`; every
+        // process reaches these words as atomics, or by copies of bytes that hold data only.
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast()) }
+    }
+
+    /// Copies `data` to `offset`.
+    #[inline]
+    pub fn copy_in(&self, offset: usize, data: &[u8]) {
+        self.check(offset, data.len());
+        // SAFETY: in bounds by the check; `data` is private memory, so the two cannot overlap.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), self.base.as_ptr().add(offset), data.len()) }
+    }
+
+    /// Copies from `offset` into `buffer`.
+    #[inline]
+    pub fn copy_out(&self, offset: usize, buffer: &mut [u8]) {
+        self.check(offset, buffer.len());
+        // SAFETY: in bounds by the check; `buffer` is private memory, so the two cannot overlap.
+        unsafe { std::ptr::copy_nonoverlapping(self.base.as_ptr().add(offset), buffer.as_mut_ptr(), buffer.len()) }
+    }
+
+    /// Receives what has come on `socket`: into `head` until that is full, then to these bytes of the mapping, then into
+    /// `tail`. Returns how many bytes came.
+    pub fn receive(
+        &self,
+        socket: impl AsFd,
+        head: &mut [u8],
+        range: Range<usize>,
+        tail: &mut [u8],
+        flags: MsgFlags,
+    ) -> nix::Result<usize> {
+        self.check(range.start, range.len());
+        // SAFETY: in bounds by the check.
+        let there = unsafe { self.base.as_ptr().add(range.start) };
+        let part = |base: *mut u8, length| libc::iovec { iov_base: base.cast(), iov_len: length };
+        let mut parts =
+            [part(head.as_mut_ptr(), head.len()), part(there, range.len()), part(tail.as_mut_ptr(), tail.len())];
+        // SAFETY: numbers and pointers, for which zeros mean that nothing is there.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = parts.as_mut_ptr();
+        message.msg_iovlen = parts.len();
+        // SAFETY: `message` and `parts` live through the call. The parts are `head` and `tail`, borrowed for it, and bytes of
+        // the mapping, which the kernel writes as another process might.
+        let count = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags.bits()) };
+        // Not negative once it is no error.
+        Errno::result(count).map(isize::unsigned_abs)
+    }
+
+    /// Copies `length` bytes inside the mapping; the two ranges may overlap.
+    #[inline]
+    pub fn copy_within(&self, from: usize, to: usize, length: usize) {
+        self.check(from, length);
+        self.check(to, length);
+        // SAFETY: both in bounds by the checks; `copy` allows overlap.
+        unsafe { std::ptr::copy(self.base.as_ptr().add(from), self.base.as_ptr().add(to), length) }
+    }
+
+    /// Sets `length` bytes at `offset`.
+    #[inline]
+    pub fn fill(&self, offset: usize, length: usize, byte: u8) {
+        self.check(offset, length);
+        // SAFETY: in bounds by the check.
+        unsafe { self.base.as_ptr().add(offset).write_bytes(byte, length) }
+    }
+
+    /// Has the processor fetch the cache line at `offset`, if that is inside: whoever reads it soon need not wait then.
+    #[inline]
+    pub fn prefetch(&self, offset: usize) {
+        if offset < self.length() {
+            // SAFETY: in bounds; a prefetch reads nothing that the program could see.
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().add(offset).cast());
+            }
+        }
+    }
+
+    #[inline]
+    fn check(&self, offset: usize, length: usize) {
+        assert!(offset <= self.length() && length <= self.length() - offset, "{length} bytes at {offset}");
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.generation != generation() {
+            // Whatever is there in this process is something else.
+            return;
+        }
+        // SAFETY: this is the mapping that `new` made; no reference outlives `self`.
+        let result = unsafe { munmap(self.base.cast(), self.length.get()) };
+        debug_assert!(result.is_ok(), "munmap: {result:?}");
+    }
+}
