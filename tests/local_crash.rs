@@ -6,19 +6,27 @@
 
 mod support;
 
-use dsm_client::Client;
 use dsm_client::DataPath;
+use dsm_client::{Client, Error};
 use dsm_core::segment::crash::{self, Action, Point};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{Cluster, client, local_client};
+use support::{Cluster, client, dsmctl, local_client, process, wait_for};
 
 const K: u64 = 64 * 4096;
 
 /// What the promise allows the others to wait.
 const GO_ON: Duration = Duration::from_secs(1);
+
+/// What a call may take beyond its deadline.
+const LATE: Duration = Duration::from_millis(500);
+
+/// How long something is waited for that takes no time, on a machine that is busy with other tests.
+const BUSY_MACHINE: Duration = Duration::from_secs(20);
 
 /// Over many pages, not aligned, in a large slot.
 const ADDRESS: u64 = 100;
@@ -143,6 +151,109 @@ fn who_wants_the_pages_of_one_that_stands_still_is_told_so_in_time_and_all_other
     let began = Instant::now();
     meet_all(&client(&cluster));
     assert!(began.elapsed() < GO_ON, "the others waited {:?}", began.elapsed());
+}
+
+/// A local client that SIGSTOP has stopped in the middle of its write, and that is killed at the end.
+struct Stopped(Child);
+
+impl Stopped {
+    fn start(cluster: &Cluster) -> Self {
+        let mut child = victim(cluster, Point::HalfCopied, Action::Stall);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let stopped = Self(child);
+        assert!(lines.any(|line| line.unwrap().ends_with("stalled")));
+        kill(Pid::from_raw(i32::try_from(stopped.0.id()).unwrap()), Signal::SIGSTOP).unwrap();
+        wait_for("it is stopped", BUSY_MACHINE, || process::state(stopped.0.id()) == 'T');
+        stopped
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a call that must fail at its deadline, and not much after, and say whose pages it wanted.
+fn late(what: &str, timeout: Duration, pid: u32, call: impl FnOnce() -> String) {
+    let began = Instant::now();
+    let error = call();
+    let took = began.elapsed();
+    println!("{what}, {timeout:?}: {took:?}: {error}");
+    assert!((timeout..timeout + LATE).contains(&took), "{what}, {timeout:?}: {took:?}: {error}");
+    assert!(error.contains(&format!("process {pid} ")), "{what}: {error}");
+}
+
+#[test]
+fn a_local_call_for_the_pages_of_a_stopped_process_ends_by_its_deadline_and_has_changed_nothing() {
+    let cluster = Cluster::builder().k(K).local().start();
+    let local = local_client(&cluster);
+    local.fill(0, K, 1).unwrap();
+    let mut stopped = Stopped::start(&cluster);
+    let pid = stopped.0.id();
+    let unavailable = |outcome: Result<(), Error>| {
+        let error = outcome.unwrap_err();
+        assert!(
+            matches!(error, Error::Unavailable { server: 0, .. }),
+            "it is known to have changed nothing: {error:?}"
+        );
+        error.to_string()
+    };
+    let start = ADDRESS.next_multiple_of(8);
+    for timeout in [100, 500, 2000].map(Duration::from_millis) {
+        let client = &local.clone().with_timeout(timeout);
+        late("write", timeout, pid, || unavailable(client.write(ADDRESS, b"x")));
+        late("read", timeout, pid, || unavailable(client.read(ADDRESS, 1).map(drop)));
+        late("add", timeout, pid, || unavailable(client.fetch_add(start, 1).map(drop)));
+    }
+    let timeout = Duration::from_millis(100);
+    let client = &local.clone().with_timeout(timeout);
+    late("fill", timeout, pid, || unavailable(client.fill(ADDRESS, 1, 9)));
+    late("copy", timeout, pid, || unavailable(client.copy(ADDRESS + 1, ADDRESS, 1)));
+    // From a large slot, after pages that are free.
+    late("long write", timeout, pid, || unavailable(client.write(0, &vec![9; LENGTH])));
+    late("pipeline", timeout, pid, || {
+        let mut pipeline = client.pipeline();
+        let submitted = pipeline.write(ADDRESS, b"x");
+        unavailable(submitted.and_then(|()| pipeline.next().unwrap()).map(drop))
+    });
+    for line in ["write 104 x", "read 104 1"] {
+        let line = format!("--timeout 100ms {line}");
+        late(&line, timeout, pid, || {
+            let run = dsmctl::run(cluster.directory(), &cluster.config_path(), &line, b"");
+            run.fails(69, &[]);
+            run.stderr
+        });
+    }
+    assert_eq!(local.data_path(0).unwrap(), DataPath::Local, "other pages are as near as before");
+    stopped.kill();
+    let mut expected = vec![1; usize::try_from(K).unwrap()];
+    let range = usize::try_from(ADDRESS).unwrap()..usize::try_from(ADDRESS).unwrap() + LENGTH;
+    expected[range].fill(2);
+    assert!(local.read(0, K).unwrap() == expected, "a change took effect that was said to have none");
+}
+
+#[test]
+fn a_local_change_takes_effect_when_the_stopped_process_ends_before_its_deadline() {
+    let cluster = Cluster::builder().k(K).local().start();
+    let local = local_client(&cluster);
+    local.fill(0, K, 1).unwrap();
+    let mut stopped = Stopped::start(&cluster);
+    std::thread::scope(|scope| {
+        let change = scope.spawn(|| local.clone().with_timeout(BUSY_MACHINE).write(ADDRESS, b"x"));
+        // Longer than what counts as a stall.
+        std::thread::sleep(Duration::from_millis(1500));
+        assert!(!change.is_finished());
+        stopped.kill();
+        change.join().unwrap().unwrap();
+    });
+    assert_eq!(local.read(ADDRESS, 2).unwrap(), [b'x', 2], "behind the write of the process that ended");
 }
 
 #[test]

@@ -344,7 +344,8 @@ impl Conversation {
                      again (dsmctl snapshot restore)"
                 ),
             ),
-            Shut::Held { pid: 0 } => Refusal::new(Code::Busy, format!("server {index}: {shut}")),
+            // The second is for workers with a deadline, which a server's have not.
+            Shut::Held { pid: 0 } | Shut::Late(_) => Refusal::new(Code::Busy, format!("server {index}: {shut}")),
             Shut::Held { pid } => Refusal::new(
                 Code::Busy,
                 format!(

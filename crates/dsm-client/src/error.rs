@@ -33,7 +33,8 @@ pub enum Error {
         /// Bytes asked for.
         length: u64,
     },
-    /// The server did not answer before the deadline. The request changed nothing.
+    /// The server did not answer before the deadline, or its memory on this host was held by others. The request changed
+    /// nothing.
     #[error(
         "server {server} ({address}) is not available: {reason}. Check that dsmd runs there and that the network leads to it"
     )]

@@ -34,6 +34,7 @@ use dsm_core::layout::{Layout, Piece};
 use dsm_core::printable::{self, printable};
 use dsm_core::protocol::AtomicOperation;
 use job::{Job, Value, Work};
+use local::Limit;
 use pool::Shared;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,9 +55,9 @@ const LARGE: u64 = 16 << 20;
 /// indivisible step. A longer one, or one over several servers, is a set of such steps, carried out in parallel.
 ///
 /// What is on a server of this host is read and changed in its shared memory, where this process may open that (see
-/// [`LocalAccess`] and [`Client::data_path`]); with the same promises, and without a system call as a rule. The deadline does
-/// not bound such a step: it waits for those who are at work on the same pages, for the cut of a snapshot, and for the
-/// repair of what somebody left who died.
+/// [`LocalAccess`] and [`Client::data_path`]); with the same promises, and without a system call as a rule. It waits for
+/// those that are at work on the same pages, and for the cut of a snapshot. At the deadline the error is
+/// [`Error::Unavailable`]: what is refused there has changed nothing.
 ///
 /// Anything else goes over the network. Each call has a deadline, and until then does all it can: it connects again, with pauses that grow, when a server
 /// restarts, and sends again what had no reply. Each change still takes effect once. When that cannot be told any more, the
@@ -160,7 +161,7 @@ impl Client {
     /// As [`Client::read`].
     pub fn read_into(&self, address: u64, buffer: &mut [u8]) -> Result<(), Error> {
         if let Some(piece) = self.only_piece(address, buffer.len() as u64)? {
-            return self.part(piece, Work::ReadInto(buffer), None).map(drop);
+            return self.part(piece, Work::ReadInto(buffer), self.limit()).map(drop);
         }
         self.call(self.deadline(), |pipeline| pipeline.read_into(address, buffer)).map(drop)
     }
@@ -171,7 +172,7 @@ impl Client {
     /// [`Error::OutsideMemory`], or what a server met; see [`Error`].
     pub fn write(&self, address: u64, data: &[u8]) -> Result<(), Error> {
         if let Some(piece) = self.only_piece(address, data.len() as u64)? {
-            return self.part(piece, Work::Write(data), None).map(drop);
+            return self.part(piece, Work::Write(data), self.limit()).map(drop);
         }
         self.call(self.deadline(), |pipeline| pipeline.write(address, data)).map(drop)
     }
@@ -182,7 +183,7 @@ impl Client {
     /// As [`Client::write`].
     pub fn fill(&self, address: u64, length: u64, byte: u8) -> Result<(), Error> {
         if let Some(piece) = self.only_piece(address, length)? {
-            return self.part(piece, Work::Fill(byte), None).map(drop);
+            return self.part(piece, Work::Fill(byte), self.limit()).map(drop);
         }
         self.call(self.deadline(), |pipeline| pipeline.fill(address, length, byte)).map(drop)
     }
@@ -199,7 +200,7 @@ impl Client {
         if from == to {
             return Ok(());
         }
-        let deadline = self.deadline();
+        let limit = self.limit().fixed();
         let backward = copy::is_backward(from, to, length);
         let mut carried = Vec::new();
         for step in copy::steps(layout, from, to, length) {
@@ -207,14 +208,14 @@ impl Client {
                 let (_, from) = layout.locate(step.from)?;
                 let (server, offset) = layout.locate(step.to)?;
                 let piece = Piece { server, offset, address: step.to, length: step.length };
-                self.part(piece, Work::Copy { from, backward }, Some(deadline))?;
+                self.part(piece, Work::Copy { from, backward }, limit)?;
                 continue;
             }
             // A step that is carried is short.
             #[allow(clippy::cast_possible_truncation)]
             carried.resize(step.length as usize, 0);
-            self.call(deadline, |pipeline| pipeline.read_into(step.from, &mut carried))?;
-            self.call(deadline, |pipeline| pipeline.write(step.to, &carried))?;
+            self.call(limit.instant(), |pipeline| pipeline.read_into(step.from, &mut carried))?;
+            self.call(limit.instant(), |pipeline| pipeline.write(step.to, &carried))?;
         }
         Ok(())
     }
@@ -317,7 +318,7 @@ impl Client {
         }
         self.shared.layout.pieces(address, 8).map(drop)?;
         let (server, offset) = self.shared.layout.locate(address)?;
-        match self.part(Piece { server, offset, address, length: 8 }, Work::Atomic(operation), None)? {
+        match self.part(Piece { server, offset, address, length: 8 }, Work::Atomic(operation), self.limit())? {
             Value::Old(old) => Ok(old),
             value => unreachable!("an atomic succeeded with {value:?}"),
         }
@@ -339,18 +340,16 @@ impl Client {
         Ok(first.filter(|piece| piece.length == length))
     }
 
-    /// Work inside one server: at once if its shared memory is open, else by TCP, and then until the deadline, or for as
-    /// long as this client waits.
-    fn part<'a>(&self, piece: Piece, work: Work<'a>, deadline: Option<Instant>) -> Result<Value, Error> {
+    /// Work inside one server: at once if its shared memory is open, else by TCP.
+    fn part<'a>(&self, piece: Piece, work: Work<'a>, mut limit: Limit) -> Result<Value, Error> {
         let mut job = Job::new(work, piece.offset, piece.length);
         if self.local == LocalAccess::Auto {
-            local::execute(&self.shared, piece.server, &mut job);
-            if job.is_finished() {
-                return job.outcome();
+            match local::execute(&self.shared, piece.server, &mut job, limit) {
+                Some(left) => limit = left,
+                None => return job.outcome(),
             }
         }
-        let deadline = deadline.unwrap_or_else(|| self.deadline());
-        self.call(deadline, |pipeline: &mut Pipeline<'a>| pipeline.submit_job(piece.server, job))
+        self.call(limit.instant(), |pipeline: &mut Pipeline<'a>| pipeline.submit_job(piece.server, job))
     }
 
     fn ask(&self, server: usize, work: Work<'_>) -> Result<Value, Error> {
@@ -370,7 +369,11 @@ impl Client {
         pipeline.collect_next().unwrap_or(Ok(Value::Done))
     }
 
+    fn limit(&self) -> Limit {
+        Limit::Timeout(self.timeout)
+    }
+
     fn deadline(&self) -> Instant {
-        Instant::now() + self.timeout
+        self.limit().instant()
     }
 }

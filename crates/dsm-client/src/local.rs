@@ -1,10 +1,12 @@
 //! The way to a server's memory that is not the network: its shared memory, when the server is on this host and lets this
-//! process in. What finds it closed goes by TCP, without a word; there the server says why, if there is a why.
+//! process in. What finds it closed goes by TCP, without a word; there the server says why, if there is a why. What has to
+//! wait for others waits here until its deadline, and is then known to have changed nothing.
 
+use super::Error;
 use super::job::{Job, Work};
 use super::pool::Shared;
 use dsm_core::protocol::Operation;
-use dsm_core::segment::{Segment, Shut, Worker};
+use dsm_core::segment::{Awaited, Deadline, Segment, Shut, Worker};
 use dsm_core::sys::clock;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,6 +26,43 @@ const LOOK_INTERVAL: u64 = 100_000_000;
 /// How long a segment is used without a server, in ns. One that was killed is back sooner; and one that is not may have
 /// been replaced by one on another machine.
 const LONGEST_ABSENCE: u64 = 30_000_000_000;
+
+/// The pause after an attempt that found the pages held by a process that makes no progress; it doubles up to the longest.
+/// In it nothing is held, which others may want.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// When a call must end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Limit {
+    /// So long after its beginning, which is now. Here the clock is read anyway.
+    Timeout(Duration),
+    /// At this instant.
+    At(Deadline),
+}
+
+impl Limit {
+    /// The same for several parts of one call, of which the first begins now.
+    pub(super) fn fixed(self) -> Self {
+        Self::At(self.deadline(clock::coarse()))
+    }
+
+    /// As the network has it.
+    pub(super) fn instant(self) -> Instant {
+        match self {
+            Self::Timeout(timeout) => Instant::now() + timeout,
+            Self::At(deadline) => deadline.instant(),
+        }
+    }
+
+    #[inline]
+    fn deadline(self, now: u64) -> Deadline {
+        match self {
+            Self::Timeout(timeout) => Deadline::after(now, timeout),
+            Self::At(deadline) => deadline,
+        }
+    }
+}
 
 /// The way that requests to a server take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,24 +114,68 @@ struct Visit<'l> {
     worker: Option<Worker>,
     /// Which attachment it is of.
     number: u64,
+    /// When it began, by the coarse clock.
+    now: u64,
 }
 
-/// Carries out the requests of `job` in shared memory, one after the other, if there is that way. Those that are left have
-/// not happened and are to go by TCP.
-pub(super) fn execute(shared: &Shared, server: usize, job: &mut Job<'_>) {
-    if !matches!(job.work(), Work::Status(_) | Work::Ping(..))
-        && let Some(mut visit) = shared.visit(server)
-        && let Some(worker) = &mut visit.worker
-    {
-        let k = shared.layout.k();
-        while let Some((position, length)) = job.peek() {
-            match step(worker, job, position, length, k) {
-                Some(Ok(value)) => job.done_at_once(value),
-                Some(Err(_)) => return visit.end(),
-                None => return,
+/// Carries out the requests of `job` in shared memory, one after the other, if there is that way, until the limit. `None` when
+/// the job is finished. Else those that are left have not happened and are to go by TCP, until the limit that is returned.
+pub(super) fn execute(shared: &Shared, server: usize, job: &mut Job<'_>, mut limit: Limit) -> Option<Limit> {
+    if matches!(job.work(), Work::Status(_) | Work::Ping(..)) {
+        return Some(limit);
+    }
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        let Some(mut visit) = shared.visit(server) else { return Some(limit) };
+        let Some(worker) = &mut visit.worker else { return Some(limit) };
+        let deadline = limit.deadline(visit.now);
+        worker.wait_until(deadline);
+        match steps(worker, job, deadline, shared.layout.k()) {
+            None if job.is_finished() => return None,
+            None => return Some(Limit::At(deadline)),
+            Some(Shut::Held { .. }) if !deadline.has_passed() => {
+                limit = Limit::At(deadline);
+                drop(visit);
+                std::thread::sleep(pause.min(deadline.left()));
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Some(Shut::Held { pid }) => return late(shared, server, job, Shut::Late(Awaited::Pages { pid })),
+            Some(late_for @ Shut::Late(_)) => return late(shared, server, job, late_for),
+            Some(_) => {
+                visit.end();
+                return Some(Limit::At(deadline));
             }
         }
     }
+}
+
+/// Carries out what is left of `job` until something is refused, which it returns, or is none for here.
+#[inline]
+fn steps(worker: &mut Worker, job: &mut Job<'_>, deadline: Deadline, k: u64) -> Option<Shut> {
+    while let Some((position, length)) = job.peek() {
+        match step(worker, job, position, length, k)? {
+            Ok(value) => job.done_at_once(value),
+            Err(shut) => return Some(shut),
+        }
+        if !job.is_finished() && deadline.has_passed() {
+            return Some(Shut::Late(Awaited::Parts));
+        }
+    }
+    None
+}
+
+/// Fails what is left of `job`: the deadline has passed.
+#[cold]
+fn late(shared: &Shared, server: usize, job: &mut Job<'_>, shut: Shut) -> Option<Limit> {
+    let hint = match shut {
+        Shut::Late(Awaited::Pages { pid }) if pid != 0 => {
+            format!(": if it was stopped, continue it (kill -CONT {pid}) or end it")
+        }
+        _ => String::new(),
+    };
+    let (address, reason) = (shared.address(server).to_owned(), format!("{shut}{hint}"));
+    job.fail(Error::Unavailable { server, address, reason });
+    None
 }
 
 /// Carries out the next request of `job`; `None` when it is none for here.
@@ -132,7 +215,7 @@ impl Shared {
             Some(worker) => worker,
             None => attachment.hire(pause)?,
         };
-        Some(Visit { local, worker: Some(worker), number })
+        Some(Visit { local, worker: Some(worker), number, now })
     }
 
     #[cold]

@@ -3,7 +3,7 @@
 use super::Error;
 use super::job::{Job, Value, Work};
 use super::lane::Lane;
-use super::local;
+use super::local::{self, Limit};
 use super::pool::Shared;
 use super::pump::pump;
 use dsm_core::LocalAccess;
@@ -224,8 +224,9 @@ impl<'a> Pipeline<'a> {
             0 => 0..0,
             _ => self.shared.layout.locate(address)?.0..self.shared.layout.locate(address + length - 1)?.0 + 1,
         };
-        self.make_room(servers.clone())?;
         let now = Instant::now();
+        let deadline = self.deadline.unwrap_or(now + self.timeout);
+        let now = self.make_room(servers.clone(), now, deadline)?;
         let mut at_once = Vec::new();
         for piece in pieces {
             let job = Job::new(work(piece), piece.offset, piece.length);
@@ -237,9 +238,12 @@ impl<'a> Pipeline<'a> {
         }
         // While the other servers are at work.
         let mut done = Vec::new();
+        let mut limit = Limit::Timeout(deadline.saturating_duration_since(now));
+        if at_once.len() > 1 {
+            limit = limit.fixed();
+        }
         for (server, mut job) in at_once {
-            local::execute(&self.shared, server, &mut job);
-            if job.is_finished() {
+            if local::execute(&self.shared, server, &mut job, limit).is_none() {
                 done.push((server, job.outcome()));
             } else {
                 self.push(server, job, now);
@@ -265,8 +269,9 @@ impl<'a> Pipeline<'a> {
 
     /// Submits what is left of a job, to go by TCP.
     pub(super) fn submit_job(&mut self, server: usize, job: Job<'a>) -> Result<(), Error> {
-        self.make_room(server..server + 1)?;
-        self.push(server, job, Instant::now());
+        let now = Instant::now();
+        let now = self.make_room(server..server + 1, now, self.deadline.unwrap_or(now + self.timeout))?;
+        self.push(server, job, now);
         self.entries.push_back(Entry { servers: server..server + 1, reads: false, done: Vec::new() });
         Ok(())
     }
@@ -283,16 +288,15 @@ impl<'a> Pipeline<'a> {
         lane.nudge(now);
     }
 
-    /// Waits while one of the servers has too much to do for this pipeline.
-    fn make_room(&mut self, servers: Range<usize>) -> Result<(), Error> {
+    /// Waits while one of the servers has too much to do for this pipeline. Returns what was `now` before and may be later.
+    fn make_room(&mut self, servers: Range<usize>, now: Instant, deadline: Instant) -> Result<Instant, Error> {
         let concerned = |lane: &&Lane<'_>| servers.contains(&lane.server());
         if !self.lanes.iter().filter(concerned).any(Lane::is_full) {
-            return Ok(());
+            return Ok(now);
         }
         let relieved = |lanes: &[Lane<'_>]| lanes.iter().filter(concerned).all(Lane::is_relieved);
-        let deadline = self.deadline();
         if pump(&mut self.lanes, deadline, relieved).is_ok() {
-            return Ok(());
+            return Ok(Instant::now());
         }
         let (timeout, now) = (self.timeout, Instant::now());
         let mut error = None;
@@ -300,7 +304,7 @@ impl<'a> Pipeline<'a> {
             lane.give_up(timeout, now);
             error.get_or_insert_with(|| lane.unavailable(format!("it made no room within {timeout:?}")));
         }
-        error.map_or(Ok(()), Err)
+        error.map_or(Ok(now), Err)
     }
 
     fn deadline(&self) -> Instant {

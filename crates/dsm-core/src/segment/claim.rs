@@ -5,6 +5,7 @@
 
 use super::copy_area::CLAIM;
 use super::cut::Cut;
+use super::deadline::Deadline;
 use super::gate::{Gate, Shut};
 use super::geometry::{LARGE_SLOTS, STRIPES, page_size};
 use super::restoration::Restoration;
@@ -252,7 +253,7 @@ impl Shared {
     /// [`Shut::Held`] when one of them has stalled.
     pub(super) fn wait_for_writers(&self, worker: usize) -> Result<(), Shut> {
         for stripe in 0..STRIPES {
-            self.lock(LARGE_SLOTS + stripe, worker)?;
+            self.lock(LARGE_SLOTS + stripe, worker, Deadline::NEVER)?;
             self.unlock(LARGE_SLOTS + stripe, worker);
         }
         Ok(())

@@ -8,6 +8,7 @@
 //! memory may be small, and the kernel would kill it there; a server, whose memory it is, also beyond.
 
 use super::cut::{Cut, Page};
+use super::deadline::Deadline;
 use super::gate::Gate;
 use super::geometry::page_size;
 use super::participant::Role;
@@ -56,6 +57,9 @@ pub(super) enum NoRoom {
     /// Nothing was allocated in time.
     #[error("the snapshot agent has allocated nothing for {} ms", ALLOCATION_WAIT.as_millis())]
     NotAllocated,
+    /// The writer's deadline passed before that. It is refused, and the cut stays.
+    #[error("the writer's deadline passed before the snapshot agent had allocated anything")]
+    Late,
     /// The file may not become so large.
     #[error("the limit of file sizes of this process is {0} bytes, see ulimit -f")]
     FileLimit(u64),
@@ -93,16 +97,12 @@ impl Segment {
 
 impl Shared {
     /// Appends a page for the cut `number` and returns its place.
-    pub(super) fn copy_aside(&self, bytes: &Page, number: u32) -> Result<u64, NoRoom> {
-        let slot = Field::CopiesTaken.of(&self.mapping).fetch_add(1, Ordering::Relaxed);
-        if slot >= Field::CopiesLimit.of(&self.mapping).load(Ordering::Relaxed).min(MOST) {
-            return Err(NoRoom::Full);
-        }
-        let place = offset(slot).ok_or(NoRoom::Full)?;
-        if let Role::Client { .. } = self.role {
-            check_allowance(place)?;
-            self.wait_for_allocation(slot, number)?;
-        }
+    pub(super) fn copy_aside(&self, bytes: &Page, number: u32, deadline: Deadline) -> Result<u64, NoRoom> {
+        let slot = match self.role {
+            Role::Client { .. } => self.take_allocated(number, deadline)?,
+            Role::Server | Role::Beside => Field::CopiesTaken.of(&self.mapping).fetch_add(1, Ordering::Relaxed),
+        };
+        let place = self.place_of_copy(slot)?;
         match pwrite(&self.copy_area, bytes, place) {
             Ok(written) if written == bytes.len() => Ok(slot),
             // Cut short by the end of the room, or by the limit of file sizes of a program.
@@ -111,23 +111,36 @@ impl Shared {
         }
     }
 
-    /// Waits until the memory of the page is there, if an agent allocates it.
-    fn wait_for_allocation(&self, slot: u64, number: u32) -> Result<(), NoRoom> {
-        let is_ready = || {
+    /// Where the page is in the file, if the cut may have so many.
+    fn place_of_copy(&self, slot: u64) -> Result<i64, NoRoom> {
+        let limit = Field::CopiesLimit.of(&self.mapping).load(Ordering::Relaxed).min(MOST);
+        offset(slot).filter(|_| slot < limit).ok_or(NoRoom::Full)
+    }
+
+    /// Takes a page once its memory is there, if an agent allocates it. Not before: each writer that stops waiting would leave a
+    /// hole, and the area would be used up sooner.
+    fn take_allocated(&self, number: u32, deadline: Deadline) -> Result<u64, NoRoom> {
+        let taken = Field::CopiesTaken.of(&self.mapping);
+        let mut until = None;
+        loop {
+            let slot = taken.load(Ordering::Relaxed);
+            check_allowance(self.place_of_copy(slot)?)?;
             let allocated = Field::CopiesAllocated.of(&self.mapping).load(Ordering::Acquire);
-            allocated == 0 || slot < allocated - 1
-        };
-        if is_ready() {
-            return Ok(());
-        }
-        let deadline = Instant::now() + ALLOCATION_WAIT;
-        while !is_ready() {
-            if Instant::now() >= deadline || self.gate() != Gate::Cut(number) {
+            if allocated == 0 || slot < allocated - 1 {
+                if taken.compare_exchange(slot, slot + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                    return Ok(slot);
+                }
+                continue;
+            }
+            let now = Instant::now();
+            if now >= *until.get_or_insert(now + ALLOCATION_WAIT) || self.gate() != Gate::Cut(number) {
                 return Err(NoRoom::NotAllocated);
+            }
+            if deadline.has_passed() {
+                return Err(NoRoom::Late);
             }
             std::thread::sleep(NAP);
         }
-        Ok(())
     }
 
     /// Reads a page and gives its memory back; `false` when it is not there.

@@ -11,7 +11,9 @@
 //!
 //! A copy that finds no room in the copy area abandons the cut; writers go on.
 
-use super::gate::Gate;
+use super::copy_area::NoRoom;
+use super::deadline::Deadline;
+use super::gate::{Awaited, Gate, Shut};
 use super::geometry::page_size;
 use super::shared::Shared;
 use super::superblock::Field;
@@ -112,31 +114,39 @@ impl Shared {
     }
 
     /// Saves what the caller, who holds the pages' stripes, is about to change and the cut still needs.
+    ///
+    /// # Errors
+    /// [`Shut::Late`] when the deadline passes before. Then no page may be changed; the cut stays, and so do copies.
     #[inline]
-    pub(super) fn save_for_cut(&self, pages: &Range<usize>, cut: Option<u32>) {
-        if let Some(number) = cut {
-            pages.clone().for_each(|page| self.save_page(page, number));
+    pub(super) fn save_for_cut(&self, pages: &Range<usize>, cut: Option<u32>, deadline: Deadline) -> Result<(), Shut> {
+        match cut {
+            Some(number) => pages.clone().try_for_each(|page| self.save_page(page, number, deadline)),
+            None => Ok(()),
         }
     }
 
     #[cold]
-    fn save_page(&self, page: usize, number: u32) {
+    fn save_page(&self, page: usize, number: u32, deadline: Deadline) -> Result<(), Shut> {
         let _uncancelled = Uncancelled::begin();
         let word = self.cut_word(page);
         let found = word.load(Ordering::Acquire);
         if found >> 32 == u64::from(number) {
-            return;
+            return Ok(());
         }
         let mut bytes: Page = [0; page_size()];
         self.mapping.copy_out(self.geometry.data + page * page_size(), &mut bytes);
-        let place =
-            if bytes == ZERO_PAGE { Ok(ZEROS) } else { self.copy_aside(&bytes, number).map(|slot| slot + FIRST_SLOT) };
+        let place = if bytes == ZERO_PAGE {
+            Ok(ZEROS)
+        } else {
+            self.copy_aside(&bytes, number, deadline).map(|slot| slot + FIRST_SLOT)
+        };
         match place {
             // A reader that was faster has read the page where it stands: then the copy is not needed.
             Ok(place) => {
                 let _ =
                     word.compare_exchange(found, u64::from(number) << 32 | place, Ordering::AcqRel, Ordering::Relaxed);
             }
+            Err(NoRoom::Late) => return Err(Shut::Late(Awaited::CopyArea)),
             Err(cause) => {
                 if self.change_gate(Gate::Cut(number), Gate::Open) {
                     log::error!(
@@ -147,6 +157,7 @@ impl Shared {
                 }
             }
         }
+        Ok(())
     }
 
     /// Copies pages as they stand. Through the file, not the mapping: the tables of a process that reads all of a large

@@ -18,6 +18,7 @@
 //! the restore has ended without a change, and opens it: see [`Shared::open_unchanged`]. Programs that do not know the
 //! number 3 take it for 2.
 
+use super::deadline::Deadline;
 use super::shared::Shared;
 use super::superblock::Field;
 use crate::sys::cancellation::Uncancelled;
@@ -50,11 +51,38 @@ pub enum Shut {
     #[error("its memory was replaced by that of a snapshot")]
     Replaced,
     /// A process that is alive has held the pages for a second without progress: it was stopped, most likely.
-    #[error("{} holds its pages and makes no progress", match pid { 0 => "an unknown process".into(), pid => format!("process {pid}") })]
+    #[error("{} holds its pages and makes no progress", process(*pid))]
     Held {
         /// Its number; zero when it is not known.
         pid: u64,
     },
+    /// The worker's deadline passed before it could begin.
+    #[error("{0} until the deadline")]
+    Late(Awaited),
+}
+
+/// What a worker waited for when its deadline passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Awaited {
+    /// The pages, or the room to put them aside, of which other changes have hold.
+    #[error("{} held its pages", process(*pid))]
+    Pages {
+        /// The process that had them last; zero when it is not known.
+        pid: u64,
+    },
+    /// The end of a freeze.
+    #[error("a snapshot kept changes out")]
+    Freeze,
+    /// Room in the copy area for what the pages held at the cut.
+    #[error("the agent made no room for what a snapshot still needs of its pages")]
+    CopyArea,
+    /// The end of the parts before it, of a long request.
+    #[error("the earlier parts of the request took the time")]
+    Parts,
+}
+
+fn process(pid: u64) -> String {
+    if pid == 0 { "an unknown process".into() } else { format!("process {pid}") }
 }
 
 /// What the gate's word says.
@@ -78,7 +106,9 @@ impl Gate {
             Self::Frozen(until) => 2 << KIND | until & REST,
             Self::Shut(Shut::Waiting) => 3 << KIND | 1,
             // The others are never states of the gate.
-            Self::Shut(Shut::Restoring | Shut::ServerOnly | Shut::Replaced | Shut::Held { .. }) => 3 << KIND | 2,
+            Self::Shut(Shut::Restoring | Shut::ServerOnly | Shut::Replaced | Shut::Held { .. } | Shut::Late(_)) => {
+                3 << KIND | 2
+            }
             Self::Unchanged => 3 << KIND | 3,
         }
     }
@@ -181,8 +211,11 @@ impl Shared {
 
     /// Has `worker` wait until the gate is not frozen any more, or its time is over. It holds no stripe, but perhaps a large
     /// slot.
+    ///
+    /// # Errors
+    /// [`Shut::Late`] when the deadline passes before.
     #[cold]
-    pub(super) fn wait_while_frozen(&self, worker: usize) {
+    pub(super) fn wait_while_frozen(&self, worker: usize, deadline: Deadline) -> Result<(), Shut> {
         let _uncancelled = Uncancelled::begin();
         while let gate @ Gate::Frozen(until) = self.gate() {
             if is_over(until, self.clock.now()) {
@@ -192,11 +225,15 @@ impl Shared {
                         self.name
                     );
                 }
-                return;
+                break;
+            }
+            if deadline.has_passed() {
+                return Err(Shut::Late(Awaited::Freeze));
             }
             std::thread::sleep(NAP);
             self.count_progress(worker);
         }
+        Ok(())
     }
 }
 

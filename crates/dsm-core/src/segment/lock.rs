@@ -5,7 +5,8 @@
 //! the owner unknown. The semaphore only carries sleep: a contender sets the word's high bit, the owner posts when it
 //! gives the lock back and finds that bit. A post that is lost with its receiver costs others one [`NAP`], never more.
 
-use super::gate::Shut;
+use super::deadline::Deadline;
+use super::gate::{Awaited, Shut};
 use super::geometry::{Geometry, WORKERS};
 use super::shared::Shared;
 use crate::sys::cancellation::Uncancelled;
@@ -79,14 +80,14 @@ impl Shared {
     /// Takes the lock, sleeping while somebody alive has it, and repairing whoever died with it.
     ///
     /// # Errors
-    /// [`Shut::Held`] when its owner is alive and makes no progress.
+    /// [`Shut::Held`] when its owner is alive and makes no progress, [`Shut::Late`] when the deadline passes before.
     #[inline]
-    pub(super) fn lock(&self, lock: usize, worker: usize) -> Result<(), Shut> {
-        if self.try_lock(lock, worker) { Ok(()) } else { self.lock_contended(lock, worker) }
+    pub(super) fn lock(&self, lock: usize, worker: usize, deadline: Deadline) -> Result<(), Shut> {
+        if self.try_lock(lock, worker) { Ok(()) } else { self.lock_contended(lock, worker, deadline) }
     }
 
     #[cold]
-    fn lock_contended(&self, lock: usize, worker: usize) -> Result<(), Shut> {
+    fn lock_contended(&self, lock: usize, worker: usize, deadline: Deadline) -> Result<(), Shut> {
         let _uncancelled = Uncancelled::begin();
         let word = self.mapping.word(Geometry::lock(lock));
         for _ in 0..SPINS {
@@ -96,6 +97,7 @@ impl Shared {
             std::hint::spin_loop();
         }
         let mut watch = Watch::default();
+        let (mut left, mut last_wait) = (deadline.left(), None);
         loop {
             let found = word.load(Ordering::Relaxed);
             if found == 0 {
@@ -106,6 +108,16 @@ impl Shared {
                 }
                 continue;
             }
+            // Not before an owner that has died was looked for, however short the time is.
+            if let Some(wait) = last_wait
+                && left.is_zero()
+            {
+                if wait == Wait::Posted {
+                    // Meant for one that waits.
+                    self.semaphores[lock].post_once();
+                }
+                return Err(Shut::Late(Awaited::Pages { pid: owner(found).map_or(0, |owner| self.pid_of(owner)) }));
+            }
             if found & CONTENDED == 0 {
                 if word.compare_exchange(found, found | CONTENDED, Ordering::Relaxed, Ordering::Relaxed).is_err() {
                     continue;
@@ -113,10 +125,11 @@ impl Shared {
                 // Only giving it back takes the bit away: this is another critical section than the one before.
                 watch = Watch::default();
             }
-            let posted = self.semaphores[lock].wait(NAP) == Wait::Posted;
+            let wait = self.semaphores[lock].wait(NAP.min(left));
+            (left, last_wait) = (deadline.left(), Some(wait));
             // A waiter runs: one that wants what it holds waits for the owner at the end of the chain.
             self.count_progress(worker);
-            if posted {
+            if wait == Wait::Posted {
                 // It was given back, perhaps by an owner of a version that does not count its progress.
                 watch = Watch::default();
                 owner(found).into_iter().for_each(|owner| self.forget_stall(owner));

@@ -9,6 +9,7 @@ mod copy_area;
 pub mod crash;
 mod critical;
 mod cut;
+mod deadline;
 mod error;
 mod gate;
 mod geometry;
@@ -32,8 +33,9 @@ mod worker;
 
 pub use claim::{CLAIM_TIME, Claim, FreezeError, Frozen, Left};
 pub use cut::{CUT_RUN, Cut, CutGone, CutPages, Page};
+pub use deadline::Deadline;
 pub use error::SegmentError;
-pub use gate::Shut;
+pub use gate::{Awaited, Shut};
 pub use geometry::SLOT;
 pub use geometry::{CLIENT_WORKERS, SESSIONS, WORKERS, overhead};
 pub use intent::Mark;

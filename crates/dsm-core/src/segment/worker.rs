@@ -1,6 +1,7 @@
 //! Workers: threads that read and write a segment. Everything that happens to the data happens here.
 
 use super::crash::{self, Point};
+use super::deadline::Deadline;
 use super::gate::Shut;
 use super::geometry::{Geometry, LARGE_SLOTS, LINE, SLOT, STRIPES, page_size};
 use super::intent::{Intent, IntentField, LocalCounter, Mark, Source, pages};
@@ -38,6 +39,8 @@ pub struct Worker {
     incarnation: u64,
     /// What a local client's worker needs of the server; zero for others.
     permission: u64,
+    /// Until when it waits for others.
+    deadline: Deadline,
     /// It replaces the memory: the gate is shut by its owner, and not for it.
     pub(super) restoring: bool,
 }
@@ -59,7 +62,7 @@ impl Held {
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, index: usize) -> Self {
         let (incarnation, permission) = (shared.incarnation(), shared.role.permission());
-        Self { shared, index, incarnation, permission, restoring: false }
+        Self { shared, index, incarnation, permission, deadline: Deadline::NEVER, restoring: false }
     }
 
     /// Says which memory all that follows means: it is refused with [`Shut::Replaced`] for another one. At first it is
@@ -67,6 +70,13 @@ impl Worker {
     #[inline]
     pub fn expect(&mut self, incarnation: u64) {
         self.incarnation = incarnation;
+    }
+
+    /// Says until when all that follows may wait for others: then it is refused with [`Shut::Late`]. At first there is no such
+    /// instant.
+    #[inline]
+    pub fn wait_until(&mut self, deadline: Deadline) {
+        self.deadline = deadline;
     }
 
     /// Its number, below [`super::WORKERS`]; no two workers of a segment have the same at a time.
@@ -201,8 +211,8 @@ impl Worker {
     fn write_from_slot(&mut self, write: &Intent, held: Held) -> Result<(), Shut> {
         let pages = pages(write.offset, write.length);
         let (held, cut) = self.enter(stripes(&pages), held)?;
+        let held = self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Writes, write.length);
-        self.shared.save_for_cut(&pages, cut);
         self.carry_out(write);
         self.unlock(held);
         Ok(())
@@ -214,8 +224,8 @@ impl Worker {
     fn write_in_place(&mut self, extent: Extent, data: &[u8], mark: Option<Mark>) -> Result<(), Shut> {
         let (offset, pages) = self.place(extent);
         let (held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
+        let held = self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Writes, data.len());
-        self.shared.save_for_cut(&pages, cut);
         let versions = || pages.clone().map(|page| self.shared.page_version(page));
         versions().for_each(|version| version.store(version.load(Ordering::Relaxed) | 1, Ordering::Relaxed));
         fence(Ordering::Release);
@@ -236,8 +246,8 @@ impl Worker {
     pub fn fill(&mut self, extent: Extent, byte: u8, mark: Option<Mark>) -> Result<(), Shut> {
         let (offset, pages) = self.place(extent);
         let (held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
+        let held = self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Fills, extent.length());
-        self.shared.save_for_cut(&pages, cut);
         self.carry_out(&Intent { source: Source::Byte(byte), offset, length: extent.length(), mark, result: 0 });
         self.unlock(held);
         Ok(())
@@ -250,19 +260,22 @@ impl Worker {
     #[inline]
     pub fn atomic(&mut self, word: Word, operation: AtomicOperation, mark: Option<Mark>) -> Result<u64, Shut> {
         let (offset, pages) = self.place(word.extent());
-        let (held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
-        self.count(LocalCounter::Atomics, 8);
+        let (mut held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
         let mut bytes = [0; 8];
         self.shared.mapping.copy_out(self.shared.geometry.data + offset, &mut bytes);
         let old = u64::from_le_bytes(bytes);
         if let Some(new) = operation.apply(old) {
             let (source, slot) = self.source(None);
             self.shared.mapping.copy_in(slot, &new.to_le_bytes());
-            self.shared.save_for_cut(&pages, cut);
+            held = self.save_for_cut(&pages, cut, held)?;
+            self.count(LocalCounter::Atomics, 8);
             self.carry_out(&Intent { source, offset, length: 8, mark, result: old });
-        } else if let Some(mark) = mark {
-            // Nothing changes, so there is nothing to redo: killed before this, the comparison is made again.
-            self.shared.mark_executed(mark, old);
+        } else {
+            self.count(LocalCounter::Atomics, 8);
+            if let Some(mark) = mark {
+                // Nothing changes, so there is nothing to redo: killed before this, the comparison is made again.
+                self.shared.mark_executed(mark, old);
+            }
         }
         self.unlock(held);
         Ok(old)
@@ -282,9 +295,9 @@ impl Worker {
         let held = self.large_slot_for(length)?;
         let (source, slot) = self.source(held.large_slot);
         let (held, cut) = self.enter(stripes(&from_pages) | stripes(&pages), held)?;
-        self.count(LocalCounter::Copies, length);
         self.shared.mapping.copy_within(self.shared.geometry.data + from_offset, slot, length);
-        self.shared.save_for_cut(&pages, cut);
+        let held = self.save_for_cut(&pages, cut, held)?;
+        self.count(LocalCounter::Copies, length);
         self.carry_out(&Intent { source, offset, length, mark, result: 0 });
         self.unlock(held);
         Ok(())
@@ -365,7 +378,7 @@ impl Worker {
         let free = (0..LARGE_SLOTS).find(|index| self.shared.try_lock(*index, self.index));
         let index = free.unwrap_or(self.index % LARGE_SLOTS);
         if free.is_none() {
-            self.shared.lock(index, self.index)?;
+            self.shared.lock(index, self.index, self.deadline)?;
         }
         Ok(Held { stripes: 0, large_slot: Some(index) })
     }
@@ -393,7 +406,10 @@ impl Worker {
                 Err(None) => {
                     self.unlock_stripes(&held);
                     held.stripes = 0;
-                    self.shared.wait_while_frozen(self.index);
+                    if let Err(shut) = self.shared.wait_while_frozen(self.index, self.deadline) {
+                        self.unlock(held);
+                        return Err(shut);
+                    }
                 }
                 Err(Some(shut)) => {
                     self.unlock(held);
@@ -403,12 +419,24 @@ impl Worker {
         }
     }
 
+    /// Saves what is about to be changed and the cut still needs. After an error nothing is held.
+    #[inline]
+    fn save_for_cut(&self, pages: &Range<usize>, cut: Option<u32>, held: Held) -> Result<Held, Shut> {
+        match self.shared.save_for_cut(pages, cut, self.deadline) {
+            Ok(()) => Ok(held),
+            Err(shut) => {
+                self.unlock(held);
+                Err(shut)
+            }
+        }
+    }
+
     /// Takes the stripes of the mask in ascending order, the order of all workers, beside what is held. After an error
     /// nothing is held.
     #[inline]
     fn lock(&self, stripes: u64, mut held: Held) -> Result<Held, Shut> {
         for stripe in bits(stripes) {
-            if let Err(shut) = self.shared.lock(LARGE_SLOTS + stripe, self.index) {
+            if let Err(shut) = self.shared.lock(LARGE_SLOTS + stripe, self.index, self.deadline) {
                 self.unlock(held);
                 return Err(shut);
             }

@@ -41,6 +41,12 @@ pub fn coarse() -> u64 {
     nanoseconds(read(libc::CLOCK_MONOTONIC_COARSE))
 }
 
+/// The same exactly.
+#[must_use]
+pub fn now() -> u64 {
+    nanoseconds(timespec())
+}
+
 /// The same as the kernel has it.
 pub(super) fn timespec() -> libc::timespec {
     read(libc::CLOCK_MONOTONIC)
