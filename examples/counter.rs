@@ -9,8 +9,8 @@
 //! any value at first. Start it in several terminals, or on several machines, with the same ADDRESS. The servers are those
 //! of /etc/mcomp.cfg, or of the file that the environment variable `DSM_CONFIG` names.
 
-use dsm::config::Config;
-use dsm::{Client, Error};
+use dsm_client::config::Config;
+use dsm_client::{Client, Error};
 
 /// Where the word is unless an argument says otherwise.
 const ADDRESS: u64 = 1 << 20;

@@ -14,7 +14,7 @@
 //! request of it takes longer than a quarter. What no lease can exclude: that a process, or dsmd, is stopped just before a
 //! write and continues after the lease. Choose a LEASE longer than any such stop. All use the same mcomp.cfg (`DSM_CONFIG`).
 
-use dsm::{Client, config::Config};
+use dsm_client::{Client, config::Config};
 use std::time::{Duration, Instant};
 use std::{error::Error, thread::sleep};
 
@@ -23,7 +23,7 @@ const FREE: u64 = 0;
 const LEASE: Duration = Duration::from_secs(4);
 
 /// Takes the lock; returns the token of this holder, and the time from which on its lease counts.
-fn lock(client: &Client) -> Result<(u64, Instant), dsm::Error> {
+fn lock(client: &Client) -> Result<(u64, Instant), dsm_client::Error> {
     let token = client.fetch_add(LOCK + 8, 1)? + 1; // No two holders have the same, and none has 0.
     let (mut seen, mut seen_since) = (FREE, Instant::now());
     loop {
@@ -41,7 +41,7 @@ fn lock(client: &Client) -> Result<(u64, Instant), dsm::Error> {
     }
 }
 
-fn read(client: &Client, address: u64) -> Result<u64, dsm::Error> {
+fn read(client: &Client, address: u64) -> Result<u64, dsm_client::Error> {
     let mut word = [0; 8];
     client.read_into(address, &mut word)?;
     Ok(u64::from_le_bytes(word))

@@ -17,7 +17,7 @@
 //! later, over a newer item: neither side repeats it, but ends with the error. A consumer may be started again: what it
 //! printed and did not mark as taken comes twice. A producer needs an empty ring. Both use the same mcomp.cfg (`DSM_CONFIG`).
 
-use dsm::{Client, config::Config};
+use dsm_client::{Client, config::Config};
 use std::io::{Read, Write};
 use std::{error::Error, thread::sleep, time::Duration};
 
@@ -30,7 +30,7 @@ fn slot(number: u64) -> u64 {
 }
 
 /// Reads the number at `address` again and again until it is `ready`.
-fn wait(client: &Client, address: u64, ready: impl Fn(u64) -> bool) -> Result<u64, dsm::Error> {
+fn wait(client: &Client, address: u64, ready: impl Fn(u64) -> bool) -> Result<u64, dsm_client::Error> {
     let mut word = [0; 8];
     client.read_into(address, &mut word)?;
     while !ready(u64::from_le_bytes(word)) {

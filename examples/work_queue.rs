@@ -17,8 +17,8 @@
 //! process looks at the end for results that are missing, and does those tasks. Some are then done twice, by two processes,
 //! which does no harm: a result depends on nothing but the number of the task. All use the same mcomp.cfg (`DSM_CONFIG`).
 
-use dsm::Client;
-use dsm::config::Config;
+use dsm_client::Client;
+use dsm_client::config::Config;
 
 /// Where the queue is unless an argument says otherwise.
 const ADDRESS: u64 = 2 << 20;
@@ -40,7 +40,7 @@ fn work(task: u64) -> u64 {
 }
 
 /// Does a task, and writes its result.
-fn complete(client: &Client, address: u64, task: u64) -> Result<(), dsm::Error> {
+fn complete(client: &Client, address: u64, task: u64) -> Result<(), dsm_client::Error> {
     client.write(address + WORD * (1 + task), &work(task).to_le_bytes())
 }
 

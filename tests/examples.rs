@@ -72,7 +72,7 @@ fn start(cluster: &Cluster, name: &'static str, arguments: &[&str]) -> Example {
     Example::start(cluster, name, arguments, Stdio::null())
 }
 
-fn word(client: &dsm::Client, address: u64) -> u64 {
+fn word(client: &dsm_client::Client, address: u64) -> u64 {
     u64::from_le_bytes(client.read(address, 8).unwrap().try_into().unwrap())
 }
 
@@ -109,7 +109,7 @@ fn a_counter_is_exact_although_dsmd_is_killed_while_it_counts() {
 const TASKS: u64 = 2000;
 
 /// The end of a work queue: every result is there and right. `at` is its address.
-fn check_results(client: &dsm::Client, at: u64) {
+fn check_results(client: &dsm_client::Client, at: u64) {
     for task in 0..TASKS {
         let next = |value: &u64| (*value != 1).then(|| if value % 2 == 0 { value / 2 } else { 3 * value + 1 });
         let steps = std::iter::successors(Some(task + 2), next).count() - 1;
