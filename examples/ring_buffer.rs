@@ -23,10 +23,10 @@ use std::{error::Error, thread::sleep, time::Duration};
 
 const RING: u64 = 3 << 20;
 const SLOTS: u64 = 16;
-const PAGE: u64 = 4096;
+const PAGE: usize = 4096;
 
 fn slot(number: u64) -> u64 {
-    RING + PAGE * (1 + number % SLOTS)
+    RING + PAGE as u64 * (1 + number % SLOTS)
 }
 
 /// Reads the number at `address` again and again until it is `ready`.
@@ -41,14 +41,14 @@ fn wait(client: &Client, address: u64, ready: impl Fn(u64) -> bool) -> Result<u6
 }
 
 fn put(client: &Client) -> Result<(), Box<dyn Error>> {
-    if client.read(RING, PAGE * (1 + SLOTS))?.iter().any(|byte| *byte != 0) {
+    if client.read(RING, PAGE as u64 * (1 + SLOTS))?.iter().any(|byte| *byte != 0) {
         return Err("the ring was used before: fill it with zeros, and start the consumer again".into());
     }
     let (mut number, mut length) = (0, 1);
     while length > 0 {
         number += 1;
         wait(client, RING, |taken| number - taken <= SLOTS)?;
-        let mut item = [0; PAGE as usize];
+        let mut item = [0; PAGE];
         length = std::io::stdin().read(&mut item[16..])?;
         item[..16].copy_from_slice(&[number, length as u64].map(u64::to_le_bytes).concat());
         client.write(slot(number), &item[..16 + length])?;

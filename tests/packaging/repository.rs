@@ -65,6 +65,18 @@ fn has_word(text: &str, word: &str) -> bool {
     text.split(|character| !is_part(character)).any(|found| found == word)
 }
 
+fn has_unsafe_code(path: &str) -> bool {
+    read(path).lines().any(|line| has_word(code(line), "unsafe"))
+}
+
+#[test]
+fn a_folder_that_may_have_unsafe_code_has_some() {
+    for folder in MAY_BE_UNSAFE {
+        let has_some = rust_files(folder).iter().any(|path| has_unsafe_code(path));
+        assert!(has_some, "{folder} has nothing that the compiler cannot check: take it out of the list");
+    }
+}
+
 #[test]
 fn unsafe_code_stands_only_where_it_may() {
     for path in rust_files("") {
@@ -145,6 +157,72 @@ fn the_tests_are_six_programs_and_every_file_of_them_is_a_module() {
             "{path} includes a file from elsewhere, which is then compiled twice"
         );
     }
+}
+
+/// Words and phrases that do not belong in the repository, each with how often it is still there. A number may only become
+/// smaller. The first letter of each is apart, so that this list does not count itself.
+const UNWANTED_WORDS: [(&str, usize); 14] = [
+    (concat!("w", "hoever"), 71),
+    (concat!("n", "obody"), 139),
+    (concat!("s", "omebody"), 49),
+    (concat!("s", "tands still"), 35),
+    (concat!("s", "tand still"), 12),
+    (concat!("s", "tood still"), 13),
+    (concat!("g", "oes on"), 73),
+    (concat!("g", "o on"), 90),
+    (concat!("w", "ent on"), 5),
+    (concat!("m", "eanwhile"), 29),
+    (concat!("o", "nce more"), 4),
+    (concat!("g", "ives way"), 2),
+    (concat!("g", "ive way"), 0),
+    (concat!("o", "f its own"), 84),
+];
+
+/// Its words in lower case with a space before and after each, also where a line, or a comment's line, ends between them;
+/// the end of a sentence is a word too.
+fn words(text: &str) -> String {
+    let mut words = String::from(" ");
+    for character in text.chars().flat_map(char::to_lowercase) {
+        if character.is_alphanumeric() {
+            words.push(character);
+            continue;
+        }
+        if !words.ends_with(' ') {
+            words.push(' ');
+        }
+        if ".:;!?(){}".contains(character) {
+            words.push_str(". ");
+        }
+    }
+    words + " "
+}
+
+#[test]
+fn words_are_found_wherever_a_line_ends() {
+    assert_eq!(words("/// One\n    /// Two_three, four.\n// Five"), " one two three four . five ");
+}
+
+#[test]
+fn the_words_that_do_not_belong_here_become_fewer() {
+    // These two are not ours, and the third is about the past.
+    let others = ["LICENSE", "Cargo.lock", "CHANGELOG.md"];
+    let paths = files().into_iter().filter(|path| !others.contains(&path.as_str()));
+    // What is not text has no words.
+    let text = |path: String| Some((words(&std::fs::read_to_string(root().join(&path)).ok()?), path));
+    let texts: Vec<(String, String)> = paths.filter_map(text).collect();
+    let mut wrong = Vec::new();
+    for (unwanted, ceiling) in UNWANTED_WORDS {
+        let unwanted = format!(" {unwanted} ");
+        let counts = texts.iter().map(|(text, path)| (text.matches(&unwanted).count(), path));
+        let found: Vec<(usize, &String)> = counts.filter(|(count, _)| *count > 0).collect();
+        let count: usize = found.iter().map(|(count, _)| count).sum();
+        if count < ceiling {
+            wrong.push(format!("{unwanted:?} is there {count} times: write that in the place of {ceiling}"));
+        } else if count > ceiling {
+            wrong.push(format!("{unwanted:?} is there {count} times, and may be {ceiling} times: {found:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// The packages of the workspace, as their folders from the root, and the folders with their code.
