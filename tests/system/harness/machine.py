@@ -34,7 +34,7 @@ class Result:
 class Machine:
     """One machine of a scenario. Its number makes its name and its address.
 
-    Machines have the users of the host, and its limits of namespaces; one with `own_users` has a user namespace of its own.
+    Machines have the users of the host, and its limits of namespaces; one with `own_users` is in another user namespace.
     """
 
     def __init__(self, run, place, image, number, own_users=False):

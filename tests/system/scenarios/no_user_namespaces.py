@@ -1,6 +1,6 @@
 """Where the kernel makes no user namespace no service starts; with the drop-in of docs/systemd.md each of them does.
 
-The machine has a user namespace of its own, so that the limit is its own too.
+The machine is in another user namespace than the host, so that the limit holds for the machine only.
 """
 
 import pathlib
