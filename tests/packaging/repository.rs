@@ -435,6 +435,7 @@ fn every_source_file_and_function_that_a_document_names_is_there() {
             // As `Shared::apply`.
             if let Some((owner, function)) = word.split_once("::")
                 && owner.starts_with(|first: char| first.is_ascii_uppercase())
+                && owner.chars().all(char::is_alphanumeric)
                 && function.chars().all(|character| character.is_ascii_lowercase() || character == '_')
             {
                 named[1] += 1;
