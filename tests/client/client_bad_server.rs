@@ -1,12 +1,13 @@
 //! Nothing from a server is believed before it is checked.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
-use dsm_client::Error;
+use dsm_client::{Effect, Error, ErrorKind};
 use dsm_core::layout::Layout;
 use dsm_core::protocol::{Code, Opcode};
 use support::clients::client_of;
 use support::dsmctl;
 use support::fake_server::{Fault, STATUS, servers};
+use support::is_error;
 
 const K: u64 = 4 << 20;
 
@@ -19,10 +20,14 @@ fn a_reply_that_does_not_fit_is_an_error_and_the_next_call_starts_anew() {
     {
         servers[0].fault(0, fault);
         let error = client.read(0, 100).unwrap_err();
-        assert!(matches!(error, Error::Protocol { server: 0, .. }), "{fault:?}: {error}");
+        assert!(is_error(&error, ErrorKind::Protocol, 0), "{fault:?}: {error}");
         assert!(error.to_string().contains(&servers[0].address), "{error}");
         assert_eq!(client.read(0, 100).unwrap(), [0; 100]);
     }
+}
+
+fn is_protocol(outcome: &Result<u64, Error>) -> bool {
+    outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Protocol)
 }
 
 #[test]
@@ -33,8 +38,8 @@ fn a_reply_that_nobody_asked_for_answers_nothing() {
     // The second reply comes with the first, or finds the next request, whose id it does not have.
     let first = client.fetch_add(0, 1);
     let second = client.fetch_add(0, 1);
-    assert!(first == Ok(0) || matches!(first, Err(Error::Protocol { .. })), "{first:?}");
-    assert!(second == Ok(1) || matches!(second, Err(Error::Protocol { .. })), "{second:?}");
+    assert!(first == Ok(0) || is_protocol(&first), "{first:?}");
+    assert!(second == Ok(1) || is_protocol(&second), "{second:?}");
 }
 
 #[test]
@@ -43,7 +48,7 @@ fn a_refused_part_leaves_the_connection_in_order() {
     let client = client_of(layout);
     servers[0].fault(1, Fault::Refuse(Code::OutOfRange));
     let error = client.fill(0, 2 * K, 1).unwrap_err();
-    assert!(matches!(&error, Error::Refused { server: 0, refusal, .. } if refusal.code == Code::OutOfRange), "{error}");
+    assert!(is_error(&error, ErrorKind::Refused, 0) && error.refusal() == Some(Code::OutOfRange), "{error}");
     assert_eq!(servers[1].executed(Opcode::Fill), 4, "the other server's part is done");
     assert_eq!(client.read(K, 1).unwrap(), [1]);
     assert_eq!(client.fetch_add(0, 1).unwrap(), 0x0101_0101_0101_0101);
@@ -57,11 +62,29 @@ fn a_refusal_that_ends_the_connection_for_good_is_told_at_once() {
     for code in [Code::Version, Code::WrongServer] {
         servers[0].state().refuse_hello = (1, Some(code));
         let error = client.read(0, 1).unwrap_err();
-        assert!(matches!(&error, Error::Refused { server: 0, refusal, .. } if refusal.code == code), "{error}");
+        assert!(is_error(&error, ErrorKind::Refused, 0) && error.refusal() == Some(code), "{error}");
     }
     servers[0].fault(0, Fault::Refuse(Code::BadSequence));
-    assert!(matches!(client.fetch_add(0, 1), Err(Error::Refused { .. })));
+    assert_eq!(client.fetch_add(0, 1).unwrap_err().kind(), ErrorKind::Refused);
     assert_eq!(client.fetch_add(0, 1), Ok(0));
+}
+
+#[test]
+fn a_change_of_which_one_part_was_carried_out_may_have_had_an_effect_and_a_refused_one_has_none() {
+    let (layout, servers) = servers(2, K);
+    let client = client_of(layout);
+    let refused = |call: &dyn Fn() -> Result<(), Error>| {
+        servers[1].fault(0, Fault::Refuse(Code::OutOfRange));
+        let error = call().unwrap_err();
+        assert!(is_error(&error, ErrorKind::Refused, 1), "{error}");
+        error.effect()
+    };
+    assert_eq!(refused(&|| client.write(K, b"x")), Effect::None);
+    assert_eq!(refused(&|| client.read(K - 1, 2).map(drop)), Effect::None);
+    assert_eq!(refused(&|| client.write(K - 1, b"xx")), Effect::Possible);
+    assert_eq!(client.read(K - 1, 2).unwrap(), b"x\0");
+    // The first of two requests to one server.
+    assert_eq!(refused(&|| client.fill(K, 2 << 20, 1)), Effect::Possible);
 }
 
 #[test]
@@ -69,8 +92,8 @@ fn a_layout_that_differs_is_explained() {
     let (layout, _servers) = servers(1, K);
     let other = Layout::new("fake", 2 * K, layout.addresses().to_vec()).unwrap();
     let error = client_of(other).write(0, b"x").unwrap_err();
-    let Error::LayoutDiffers { server: 0, message, .. } = &error else { panic!("{error}") };
-    assert!(message.contains(&format!("k: ours {K}, theirs {}", 2 * K)), "{message}");
+    assert!(is_error(&error, ErrorKind::LayoutDiffers, 0), "{error}");
+    assert!(error.reason().contains(&format!("k: ours {K}, theirs {}", 2 * K)), "{error}");
 }
 
 /// What a false server would have an administrator's terminal do: another title, colours, a clean screen, a new line that

@@ -4,8 +4,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm_client::DataPath;
-use dsm_client::{Client, Error};
+use dsm_client::{Client, DataPath, Error};
 use dsm_config::Config;
 use std::process::{Child, Stdio};
 use support::{Cluster, client, local_client, own_process, wait_for};

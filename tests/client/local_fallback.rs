@@ -4,14 +4,13 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm_client::DataPath;
-use dsm_client::{Client, Error};
+use dsm_client::{Client, DataPath, ErrorKind, Reply};
 use dsm_core::layout::Layout;
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 use support::program::Program;
 use support::restores::PATIENCE;
-use support::{Cluster, client, local_client, wait_for};
+use support::{Cluster, client, is_error, local_client, wait_for};
 
 const K: u64 = 1 << 20;
 
@@ -33,7 +32,7 @@ fn reset(cluster: &Cluster) -> Program {
 
 fn assert_lost(client: &Client, server: usize) {
     for error in [client.read(0, 8).unwrap_err(), client.write(0, b"x").unwrap_err(), client.swap(0, 1).unwrap_err()] {
-        assert!(matches!(error, Error::MemoryLost { server: of, .. } if of == server), "{error:?}");
+        assert!(is_error(&error, ErrorKind::MemoryLost, server), "{error:?}");
     }
 }
 
@@ -46,7 +45,7 @@ fn a_server_that_is_stopped_is_not_available_and_back_when_it_is_started() {
     assert!(cluster.stop(0).success());
     let began = Instant::now();
     for error in [local.read(0, 6).unwrap_err(), local.write(0, b"during").unwrap_err()] {
-        assert!(matches!(error, Error::Unavailable { server: 0, .. }), "{error:?}");
+        assert!(is_error(&error, ErrorKind::Unavailable, 0), "{error:?}");
     }
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     cluster.start_server(0);
@@ -70,6 +69,23 @@ fn a_local_client_goes_on_while_a_killed_server_is_away() {
     assert_eq!(client(&cluster).read(0, 6).unwrap(), b"during");
     local.write(0, b"after.").unwrap();
     assert_eq!(client(&cluster).read(0, 6).unwrap(), b"after.");
+}
+
+#[test]
+fn a_pipeline_that_once_used_tcp_tells_that_a_request_done_in_shared_memory_is_ready() {
+    let cluster = Cluster::start(1, K);
+    cluster.kill(0);
+    // It finds no server, and uses TCP.
+    let client = local_client(&cluster).with_timeout(PATIENCE);
+    let mut pipeline = client.pipeline();
+    pipeline.write(0, b"by TCP").unwrap();
+    assert!(!pipeline.is_next_ready());
+    cluster.start_server(0);
+    assert_eq!(pipeline.next().unwrap().unwrap(), Reply::Done);
+    wait_until_local(&client);
+    pipeline.read(0, 6).unwrap();
+    assert!(pipeline.is_next_ready());
+    assert_eq!(pipeline.next().unwrap().unwrap(), Reply::Data(b"by TCP".to_vec()));
 }
 
 #[test]
@@ -105,7 +121,7 @@ fn a_reset_to_another_k_does_not_leave_local_clients_behind() {
     std::fs::write(cluster.config_path(), text.replace(&format!("k = {K}"), &format!("k = {}", 2 * K))).unwrap();
     let _reset = reset(&cluster);
     let error = local.write(0, b"x").unwrap_err();
-    assert!(matches!(error, Error::LayoutDiffers { .. }), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::LayoutDiffers, "{error:?}");
 }
 
 #[test]
@@ -136,7 +152,7 @@ fn a_server_of_another_layout_turns_a_local_client_away() {
     std::fs::write(&path, text.replace("n = 1", "n = 2").replace("\n[snapshot]", second)).unwrap();
     cluster.start_server(0);
     let error = local.write(0, b"y").unwrap_err();
-    assert!(matches!(error, Error::LayoutDiffers { .. }), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::LayoutDiffers, "{error:?}");
     cluster.signal(0, Signal::SIGTERM);
     cluster.wait(0);
 }

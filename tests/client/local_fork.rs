@@ -4,8 +4,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm_client::Client;
-use dsm_client::DataPath;
+use dsm_client::{Client, DataPath};
 use dsm_config::{Config, LocalAccess};
 use dsm_core::segment::Segment;
 use support::restores::PATIENCE;

@@ -33,7 +33,7 @@ fn a_long_copy_that_is_turned_away_in_the_middle_goes_on_where_it_was() {
             let by_tcp = || client.status(0).unwrap().operations["copy"];
             let (local_before, tcp_before) = (segment.local_traffic().copies, by_tcp());
             std::thread::scope(|scope| {
-                scope.spawn(|| client.copy(from, to, length).unwrap());
+                scope.spawn(|| client.copy(from..from + length, to).unwrap());
                 while segment.local_traffic().copies < local_before + 5 {
                     std::hint::spin_loop();
                 }

@@ -4,8 +4,7 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm_client::DataPath;
-use dsm_client::{Client, Error};
+use dsm_client::{Client, CompareAndSwap, DataPath, Error};
 use dsm_core::protocol::{AtomicOperation, Word};
 use dsm_core::segment::crash::{self, Point};
 use dsm_core::segment::{Segment, Worker};
@@ -104,14 +103,16 @@ fn carry_out(client: &Client, action: &Action) -> Result<Vec<u64>, Error> {
             client.write(address(*first), &data).map(|()| Vec::new())
         }
         Action::Copy { from, to, count } => {
-            client.copy(address(*from), address(*to), length(*from..from + count)).map(|()| Vec::new())
+            client.copy(address(*from)..address(*from) + length(*from..from + count), address(*to)).map(|()| Vec::new())
         }
         Action::Atomic { cell, operation, .. } => {
             let address = address(*cell);
             let old = match *operation {
                 AtomicOperation::Add(operand) => client.fetch_add(address, operand)?,
                 AtomicOperation::Swap(new) => client.swap(address, new)?,
-                AtomicOperation::CompareAndSwap { expected, new } => client.compare_and_swap(address, expected, new)?,
+                AtomicOperation::CompareAndSwap { expected, new } => {
+                    client.compare_and_swap(address, CompareAndSwap { expected, new })?
+                }
                 AtomicOperation::Xor(operand) => client.fetch_xor(address, operand)?,
                 other => panic!("no plan has {other:?}"),
             };

@@ -3,7 +3,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm_client::DataPath;
+use dsm_client::{DataPath, LoggedOperations};
 use nix::sys::signal::Signal;
 use std::path::Path;
 use support::wire::PATIENCE;
@@ -43,7 +43,7 @@ fn what_a_program_beside_dsmd_does_is_in_the_operation_log_as_soon_as_there_is_o
     set_log(&cluster, &text, "writes");
     cluster.signal(0, Signal::SIGHUP);
     let mode = || client.status(0).unwrap().operation_log.mode;
-    wait_for("the log is on again", PATIENCE, || mode() == "writes");
+    wait_for("the log is on again", PATIENCE, || mode() == LoggedOperations::Writes);
     for page in 3..103 {
         client.write(page * 4096, b"x").unwrap();
     }

@@ -3,8 +3,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm_client::DataPath;
-use dsm_client::{Client, Reply};
+use dsm_client::{Client, CompareAndSwap, DataPath, Reply};
 use dsm_config::LocalAccess;
 use dsm_core::layout::MAX_ATOMIC;
 use dsm_core::protocol::{LocalTraffic, Status};
@@ -29,8 +28,11 @@ fn what_a_local_client_does_is_seen_over_tcp_and_the_other_way_round_and_is_coun
 
     local.write(100, b"from here").unwrap();
     local.fill(4096, 5000, 7).unwrap();
-    local.copy(100, 200, 9).unwrap();
-    assert_eq!((local.fetch_add(0, 5).unwrap(), local.compare_and_swap(0, 9, 1).unwrap()), (0, 5));
+    local.copy(100..109, 200).unwrap();
+    assert_eq!(
+        (local.fetch_add(0, 5).unwrap(), local.compare_and_swap(0, CompareAndSwap { expected: 9, new: 1 }).unwrap()),
+        (0, 5)
+    );
     assert_eq!(remote_operations(&remote.status(0).unwrap()), 0, "none of it went by TCP");
 
     assert_eq!(remote.read(100, 9).unwrap(), b"from here");
@@ -69,7 +71,7 @@ fn change_both(client: &Client, model: &mut [u8], random: &mut Random) {
         }
         2 => {
             let to = random.index(size - length + 1);
-            client.copy(address, to as u64, length as u64).unwrap();
+            client.copy(address..address + length as u64, to as u64).unwrap();
             model.copy_within(range, to);
         }
         3 => {
@@ -130,7 +132,7 @@ fn a_pipeline_over_local_and_other_servers_gives_every_outcome_in_order() {
     let model = vec![9; 3 << 20];
     client.write(K - (2 << 20), &model).unwrap();
     assert!(client.read(K - (2 << 20), 3 << 20).unwrap() == model);
-    client.copy(K - (2 << 20), K - (2 << 20) + 5, 3 << 20).unwrap();
+    client.copy(K - (2 << 20)..K + (1 << 20), K - (2 << 20) + 5).unwrap();
     assert!(client.read(K - (2 << 20), (3 << 20) + 5).unwrap() == vec![9; (3 << 20) + 5]);
 }
 

@@ -1,7 +1,7 @@
 //! Many clients read, write and change a few overlapping cells on three servers, which are killed and restarted all the
 //! while; a checker then looks for an order of each server's operations that explains every result.
 
-use dsm_client::{Client, Error, Reply};
+use dsm_client::{Client, CompareAndSwap, Effect, Error, ErrorKind, Reply};
 use dsm_core::protocol::AtomicOperation;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -123,20 +123,20 @@ impl Scribe<'_> {
         let returned = self.clock.fetch_add(1, Ordering::SeqCst);
         let (events, returned) = match result {
             Ok(result) => (events(Some(result)), Some(returned)),
-            Err(Error::OutcomeUnknown { .. } | Error::Unavailable { .. }) if impatient.is_none() => {
-                panic!(
-                    "client {}: no server was away for as long as its deadline: {result:?}",
-                    self.id,
-                    result = result.err()
-                )
-            }
-            Err(Error::OutcomeUnknown { .. }) => (events(None), None),
-            Err(Error::Unavailable { .. }) => {
-                self.not_sent += 1;
-                let events = events(None);
-                // Such a call changed nothing, and the checker believes it, so that a lie shows. But of a call that
-                // spans servers, another part may have been carried out.
-                (if events.len() > 1 { events } else { Vec::new() }, None)
+            Err(error) if matches!(error.kind(), ErrorKind::OutcomeUnknown | ErrorKind::Unavailable) => {
+                assert!(
+                    impatient.is_some(),
+                    "client {}: no server was away for as long as its deadline: {error:?}",
+                    self.id
+                );
+                match error.effect() {
+                    // Such a call changed nothing, and the checker believes it, so that a lie shows.
+                    Effect::None => {
+                        self.not_sent += 1;
+                        (Vec::new(), None)
+                    }
+                    _ => (events(None), None),
+                }
             }
             Err(error) => panic!("client {}: {error}", self.id),
         };
@@ -225,7 +225,9 @@ impl Scribe<'_> {
             |client| match operation {
                 AtomicOperation::Add(operand) => client.fetch_add(address, operand),
                 AtomicOperation::Swap(operand) => client.swap(address, operand),
-                AtomicOperation::CompareAndSwap { expected, new } => client.compare_and_swap(address, expected, new),
+                AtomicOperation::CompareAndSwap { expected, new } => {
+                    client.compare_and_swap(address, CompareAndSwap { expected, new })
+                }
                 AtomicOperation::And(operand) => client.fetch_and(address, operand),
                 AtomicOperation::Or(operand) => client.fetch_or(address, operand),
                 AtomicOperation::Xor(operand) => client.fetch_xor(address, operand),
@@ -240,7 +242,7 @@ impl Scribe<'_> {
         let (from, to) = (self.random.index(5 - count), self.random.index(5 - count));
         let length = bytes_of(from..from + count);
         self.record(
-            |client| client.copy(address_of(server, from), address_of(server, to), length),
+            |client| client.copy(address_of(server, from)..address_of(server, from) + length, address_of(server, to)),
             |_| vec![(server, Action::Copy { from, to, count })],
         );
     }

@@ -3,7 +3,7 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm_client::Error;
+use dsm_client::{Effect, ErrorKind, MemoryState};
 use dsm_config::Compression;
 use dsm_core::layout::{Layout, PAGE};
 use dsm_core::protocol::Code;
@@ -18,7 +18,7 @@ use support::messages::{control, receive};
 use support::random::Random;
 use support::restores::PATIENCE;
 use support::snapshots::{PAGE_BYTES, damage, memory};
-use support::{Cluster, client, wait_for};
+use support::{Cluster, client, is_error, wait_for};
 
 const K: usize = 256 << 10;
 
@@ -77,7 +77,7 @@ fn empty_begins_with_zeros_and_a_warning() {
     knew.read(0, 3 * K as u64).unwrap();
     lose(&cluster, 1);
     check(&cluster, &bytes, &vec![0; 3 * K]);
-    assert!(matches!(knew.read(K as u64, 8), Err(Error::MemoryLost { server: 1, .. })));
+    assert!(is_error(&knew.read(K as u64, 8).unwrap_err(), ErrorKind::MemoryLost, 1));
     assert!(knew.read(0, K as u64).unwrap() == bytes[..K], "the others have lost nothing");
     let said = cluster.stderr(1);
     let lost = said.lines().rev().find(|line| line.contains("was not there")).unwrap();
@@ -127,16 +127,16 @@ fn wait_refuses_every_request_until_somebody_decides() {
         knew.write(own, b"x").unwrap_err(),
         knew.fill(own, 8, 1).unwrap_err(),
         knew.fetch_add(own, 1).unwrap_err(),
-        knew.copy(own, own + 8, 8).unwrap_err(),
+        knew.copy(own..own + 8, own + 8).unwrap_err(),
         client(&cluster).read(own - 4, 8).unwrap_err(),
     ];
     for error in &refusals {
-        let Error::Refused { server: 1, refusal, .. } = error else { panic!("{error:?}") };
-        assert_eq!(refusal.code, Code::Restoring);
-        assert!(refusal.message.contains("waiting for restore"), "{error}");
+        assert!(is_error(error, ErrorKind::Refused, 1), "{error:?}");
+        assert_eq!((error.refusal(), error.effect()), (Some(Code::Restoring), Effect::None));
+        assert!(error.reason().contains("waiting for restore"), "{error}");
     }
     println!("{}", refusals[0]);
-    assert_eq!(client(&cluster).status(1).unwrap().memory, "waiting for restore");
+    assert_eq!(client(&cluster).status(1).unwrap().memory, MemoryState::WaitingForRestore);
     assert!(knew.read(0, own).unwrap() == bytes[..K], "the others go on");
     // It waits also when it is started again.
     cluster.restart(1);
@@ -144,7 +144,7 @@ fn wait_refuses_every_request_until_somebody_decides() {
 
     cluster.restore(&file, &format!("--range {K} {K}")).prints();
     check(&cluster, &bytes, &bytes);
-    assert!(matches!(knew.read(own, 8), Err(Error::MemoryLost { server: 1, .. })));
+    assert!(is_error(&knew.read(own, 8).unwrap_err(), ErrorKind::MemoryLost, 1));
     lose(&cluster, 1);
     cluster.dsmctl("memory accept-empty 1").prints();
     check(&cluster, &bytes, &vec![0; 3 * K]);
@@ -166,7 +166,7 @@ fn restore_takes_its_part_of_the_newest_snapshot() {
     check(&cluster, &live, &newest);
     let after = cluster.incarnations();
     assert!(before[0] == after[0] && before[1] != after[1] && before[2] == after[2]);
-    assert!(matches!(knew.read(K as u64, 8), Err(Error::MemoryLost { server: 1, .. })));
+    assert!(is_error(&knew.read(K as u64, 8).unwrap_err(), ErrorKind::MemoryLost, 1));
     // A server that has its memory keeps it.
     cluster.write_all(&live);
     cluster.restart(1);

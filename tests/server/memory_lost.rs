@@ -3,13 +3,13 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm_client::Error;
+use dsm_client::{ErrorKind, MemoryState};
 use nix::sys::signal::Signal;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use support::dsmctl::run;
-use support::{Cluster, client, wait_for};
+use support::{Cluster, client, is_error, wait_for};
 
 /// For what the server looks after once a second, on a machine that is busy.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -35,7 +35,7 @@ fn a_client_that_knew_the_lost_memory_is_told_and_a_new_one_reads_zeros() {
             old.fetch_add(k, 1).unwrap_err(),
             old.read(k - 8, 16).unwrap_err(),
         ] {
-            assert!(matches!(error, Error::MemoryLost { server: 1, .. }), "{error:?}");
+            assert!(is_error(&error, ErrorKind::MemoryLost, 1), "{error:?}");
             let said = error.to_string();
             assert!(said.contains("server 1") && said.contains(cluster.address(1)), "{said:?}");
         }
@@ -64,7 +64,7 @@ fn memory_thrown_away_by_reset_is_lost_too() {
     reset.wait().unwrap();
     cluster.start_server(0);
     let error = old.read(0, 8).unwrap_err();
-    assert!(matches!(error, Error::MemoryLost { server: 0, .. }), "{error:?}");
+    assert!(is_error(&error, ErrorKind::MemoryLost, 0), "{error:?}");
     assert_eq!(client(&cluster).read(0, 8).unwrap(), [0; 8]);
 }
 
@@ -87,7 +87,7 @@ fn every_server_that_lost_its_memory_is_named() {
     (0..3).for_each(|server| cluster.start_server(server));
     for server in 0..3 {
         let error = old.read(server as u64 * k, 8).unwrap_err();
-        assert!(matches!(error, Error::MemoryLost { server: found, .. } if found == server), "{error:?}");
+        assert!(is_error(&error, ErrorKind::MemoryLost, server), "{error:?}");
     }
 }
 
@@ -101,7 +101,7 @@ fn remove(cluster: &Cluster, suffix: &str) {
     std::fs::remove_file(format!("/dev/shm/{}.0{suffix}", cluster.name())).unwrap();
 }
 
-fn memory_state(cluster: &Cluster) -> String {
+fn memory_state(cluster: &Cluster) -> MemoryState {
     client(cluster).status(0).unwrap().memory
 }
 
@@ -116,7 +116,7 @@ fn a_name_that_is_removed_under_a_living_server_is_given_back() {
         wait_for("the name is given back", DEADLINE, || Path::new(&path).exists());
     }
     wait_for("it is said", DEADLINE, || cluster.stderr(0).contains("given its name back"));
-    assert_eq!(memory_state(&cluster), "in use");
+    assert_eq!(memory_state(&cluster), MemoryState::InUse);
     // What opens the memory by its name finds it.
     let file = cluster.snapshot();
     assert_eq!(std::fs::read(file.path()).unwrap().len() as u64, file.path().metadata().unwrap().len());
@@ -153,7 +153,7 @@ fn memory_whose_names_are_all_removed_says_so_and_is_never_called_kept() {
     let dsmctl = |line: &str, input: &[u8]| run(cluster.directory(), &cluster.config_path(), line, input);
 
     cluster.leftovers().into_iter().for_each(|path| std::fs::remove_file(path).unwrap());
-    wait_for("status tells it", DEADLINE, || memory_state(&cluster) == "in use, removed");
+    wait_for("status tells it", DEADLINE, || memory_state(&cluster) == MemoryState::InUseRemoved);
     let status = dsmctl("status", b"");
     assert!(status.prints().contains("in use, removed"), "{status:?}");
     let log = cluster.stderr(0);
@@ -182,13 +182,13 @@ fn semaphores_that_are_removed_cost_no_memory_and_a_restart_makes_them_anew() {
     let cluster = Cluster::builder().start();
     client(&cluster).write(0, b"precious").unwrap();
     std::fs::remove_file(format!("/dev/shm/sem.{}.0.17", cluster.name())).unwrap();
-    wait_for("status tells it", DEADLINE, || memory_state(&cluster) == "in use, parts removed");
+    wait_for("status tells it", DEADLINE, || memory_state(&cluster) == MemoryState::InUsePartsRemoved);
     assert!(cluster.stderr(0).contains("a semaphore"), "{}", cluster.stderr(0));
     assert!(cluster.stop(0).success());
     assert!(cluster.stderr(0).contains("is kept"));
     cluster.start_server(0);
     assert_eq!(client(&cluster).read(0, 8).unwrap(), b"precious");
-    assert_eq!(memory_state(&cluster), "in use");
+    assert_eq!(memory_state(&cluster), MemoryState::InUse);
 }
 
 #[test]

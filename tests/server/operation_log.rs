@@ -97,18 +97,18 @@ fn the_mode_decides_which_operations_are_wanted_and_can_change() {
     let wanted = |log: &OperationLog| Opcode::ALL.into_iter().filter(|opcode| log.wants(*opcode)).collect::<Vec<_>>();
     let mutating = Opcode::ALL.into_iter().filter(|opcode| opcode.mutates()).collect::<Vec<_>>();
     assert_eq!(wanted(&log), []);
-    assert_eq!(log.status().mode, "off");
+    assert_eq!(log.status().mode.as_str(), "off");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "a log that is off makes no file");
 
     log.reconfigure(OperationLogMode::Writes, folder.path(), NO_LIMIT);
     assert_eq!(wanted(&log), mutating);
-    assert_eq!(log.status().mode, "writes");
+    assert_eq!(log.status().mode.as_str(), "writes");
     log.record(entry(1));
 
     log.reconfigure(OperationLogMode::All, folder.path(), NO_LIMIT);
     let more = wanted(&log);
     assert!(more.contains(&Opcode::Read) && more.len() == mutating.len() + 1, "{more:?}");
-    assert_eq!(log.status().mode, "all");
+    assert_eq!(log.status().mode.as_str(), "all");
 
     let code = Code::OutOfRange;
     log.record(Entry { opcode: Opcode::Read, outcome: code as u16, ..entry(2) });

@@ -3,7 +3,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm_client::Client;
+use dsm_client::{Client, CompareAndSwap};
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 use support::wire::PATIENCE;
@@ -69,8 +69,8 @@ fn each_operation_has_a_line_with_all_its_facts() {
     client.read(base, 5).unwrap();
     client.fill(base + 64, 32, 7).unwrap();
     client.fetch_add(base + 128, 1).unwrap();
-    client.compare_and_swap(base + 136, 99, 1).unwrap();
-    client.copy(base, base + 256, 5).unwrap();
+    client.compare_and_swap(base + 136, CompareAndSwap { expected: 99, new: 1 }).unwrap();
+    client.copy(base..base + 5, base + 256).unwrap();
     for (operation, address, length) in [
         ("write", base, 5),
         ("read", base, 5),

@@ -72,10 +72,10 @@ fn the_log_level_and_the_operation_log_change() {
     provoke_warning(&cluster);
     assert!(!cluster.stderr(0).contains("mcomp.cfg differs"), "{}", cluster.stderr(0));
     let before = cluster.stderr(0).len();
-    assert_eq!(client.status(0).unwrap().operation_log.mode, "off");
+    assert_eq!(client.status(0).unwrap().operation_log.mode.as_str(), "off");
 
     reload(&cluster, &with("debug", "all"));
-    wait_for("the operation log is on", PATIENCE, || client.status(0).unwrap().operation_log.mode == "all");
+    wait_for("the operation log is on", PATIENCE, || client.status(0).unwrap().operation_log.mode.as_str() == "all");
     client.write(0, b"logged").unwrap();
     wait_for("lines are written", PATIENCE, || client.status(0).unwrap().operation_log.written > 0);
     // A hello with another layout is worth a warning, which level error suppresses.
@@ -83,7 +83,7 @@ fn the_log_level_and_the_operation_log_change() {
     wait_for_log(&cluster, before, "mcomp.cfg differs");
 
     reload(&cluster, &with("error", "off"));
-    wait_for("the operation log is off", PATIENCE, || client.status(0).unwrap().operation_log.mode == "off");
+    wait_for("the operation log is off", PATIENCE, || client.status(0).unwrap().operation_log.mode.as_str() == "off");
     assert_eq!(client.read(0, 6).unwrap(), b"logged");
 }
 

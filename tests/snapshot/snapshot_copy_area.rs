@@ -4,8 +4,7 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm_client::Client;
-use dsm_client::DataPath;
+use dsm_client::{Client, DataPath};
 use nix::sys::resource::{Resource, setrlimit};
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -3,14 +3,14 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm_client::Error;
+use dsm_client::{Error, ErrorKind};
 use dsm_core::protocol::Code;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::random::Random;
 use support::restores::PATIENCE;
 use support::snapshots::{PAGE_BYTES, damage, memory};
-use support::{Cluster, client, wait_for};
+use support::{Cluster, client, is_error, wait_for};
 
 const K: usize = 256 << 10;
 
@@ -47,7 +47,7 @@ fn a_restore_brings_back_every_byte_and_who_knew_the_memory_is_told() {
         assert_eq!(printed["servers"][server]["incarnation"], after[server].as_str());
         let address = (server * K) as u64;
         for error in [knew.read(address, 8).unwrap_err(), knew.write(address, b"x").unwrap_err()] {
-            assert!(matches!(error, Error::MemoryLost { server: found, .. } if found == server), "{error:?}");
+            assert!(is_error(&error, ErrorKind::MemoryLost, server), "{error:?}");
         }
     }
     (0..3).for_each(|server| knew.accept_memory_loss(server));
@@ -75,7 +75,7 @@ fn a_part_is_restored_and_the_rest_stays_as_it_is() {
     let after = cluster.incarnations();
     assert!(before[0] != after[0] && before[1] != after[1]);
     assert_eq!(before[2], after[2], "nothing of server 2 was restored");
-    assert!(matches!(knew.read(0, 8), Err(Error::MemoryLost { server: 0, .. })));
+    assert!(is_error(&knew.read(0, 8).unwrap_err(), ErrorKind::MemoryLost, 0));
     assert!(knew.read(2 * K as u64, K as u64).unwrap() == expected[2 * K..]);
 }
 
@@ -91,7 +91,7 @@ fn it_is_refused_while_somebody_writes_unless_it_is_forced() {
                 client.write(K as u64 + 8, &written.load(Ordering::Relaxed).to_le_bytes())?;
                 written.fetch_add(1, Ordering::Relaxed);
             }
-            Ok(())
+            Ok::<(), Error>(())
         });
         wait_for("the writer writes", PATIENCE, || written.load(Ordering::Relaxed) > 0);
         let run = cluster.restore(&file, "");
@@ -105,12 +105,8 @@ fn it_is_refused_while_somebody_writes_unless_it_is_forced() {
         wait_for("the writer is told", PATIENCE, || writer.is_finished());
         stop.store(true, Ordering::Relaxed);
         let error = writer.join().unwrap().unwrap_err();
-        let told = match &error {
-            Error::MemoryLost { server, .. } => *server == 1,
-            Error::Refused { server, refusal, .. } => *server == 1 && refusal.code == Code::Restoring,
-            _ => false,
-        };
-        assert!(told, "{error:?}");
+        let told = error.kind() == ErrorKind::MemoryLost || error.refusal() == Some(Code::Restoring);
+        assert!(told && error.server() == Some(1.into()), "{error:?}");
     });
     assert!(cluster.read_all() == bytes);
     assert_ne!(cluster.incarnations(), before);

@@ -4,7 +4,7 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm_client::{Client, Error, Reply};
+use dsm_client::{Client, Error, ErrorKind, Reply};
 use dsm_core::protocol::Code;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::random::Random;
@@ -76,8 +76,8 @@ impl Watch<'_> {
                 self.new.store(true, Ordering::SeqCst);
                 &seen.new
             }
-            Err(Error::Refused { refusal, .. }) if refusal.code == Code::Restoring => &seen.restoring,
-            Err(Error::MemoryLost { .. }) => &seen.lost,
+            Err(error) if error.refusal() == Some(Code::Restoring) => &seen.restoring,
+            Err(error) if error.kind() == ErrorKind::MemoryLost => &seen.lost,
             Err(error) => panic!("{error:?}"),
         };
         counter.fetch_add(1, Ordering::SeqCst);

@@ -2,7 +2,6 @@
 //! process in. What finds it closed goes by TCP, without a word; there the server says why, if there is a why. What has to
 //! wait for others waits here until its deadline, and is then known to have changed nothing.
 
-use super::Error;
 use super::job::{Job, Work};
 use super::pool::Shared;
 use dsm_core::protocol::Operation;
@@ -66,6 +65,7 @@ impl Limit {
 
 /// The way that requests to a server take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum DataPath {
     /// Through the server's shared memory on this host.
     Local,
@@ -173,8 +173,7 @@ fn late(shared: &Shared, server: usize, job: &mut Job<'_>, shut: Shut) -> Option
         }
         _ => String::new(),
     };
-    let (address, reason) = (shared.address(server).to_owned(), format!("{shut}{hint}"));
-    job.fail(Error::Unavailable { server, address, reason });
+    job.fail(shared.name(server).unavailable(format!("{shut}{hint}")));
     None
 }
 

@@ -29,7 +29,7 @@ pub mod skip;
 pub mod snapshots;
 pub mod wire;
 
-pub use clients::client_of;
+pub use clients::{client_of, is_error};
 pub use cluster::{Builder, Cluster};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -52,7 +52,7 @@ impl Cluster {
     /// The incarnation of each server's memory.
     pub fn incarnations(&self) -> Vec<String> {
         let client = client(self);
-        (0..self.n()).map(|server| client.status(server).unwrap().incarnation).collect()
+        (0..self.n()).map(|server| client.status(server).unwrap().incarnation.to_string()).collect()
     }
 
     /// Takes the shared memory of a server that does not run away, as a reboot of its machine does.
