@@ -224,6 +224,11 @@ fn a_local_call_for_the_pages_of_a_stopped_process_ends_by_its_deadline_and_has_
             run.stderr
         });
     }
+    // dsmd tries for a second; its client does not wait for that.
+    let client_over_tcp = support::client(&cluster).with_timeout(timeout);
+    let began = Instant::now();
+    client_over_tcp.read(ADDRESS, 1).unwrap_err();
+    assert!(began.elapsed() < timeout + LATE, "over TCP: {:?}", began.elapsed());
     assert_eq!(local.data_path(0).unwrap(), DataPath::Local, "other pages are as near as before");
     stopped.kill();
     let mut expected = vec![1; usize::try_from(K).unwrap()];

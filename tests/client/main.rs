@@ -6,6 +6,7 @@ mod client_exactly_once;
 mod client_lost_packets;
 mod client_memory_lost;
 mod client_ranges;
+mod examples;
 mod host_names;
 mod local_crash;
 mod local_crowd;

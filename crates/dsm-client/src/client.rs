@@ -5,12 +5,13 @@ use super::Config;
 use super::copy::{self, Step};
 use super::error::{Effect, Error};
 use super::job::{Job, Value, Work};
-use super::local::{self, DataPath, Limit};
+use super::local::{self, DataPath};
 use super::pool::Shared;
 use super::{CompareAndSwap, Pipeline};
 use dsm_core::layout::{Layout, Piece};
 use dsm_core::printable::{self, printable};
 use dsm_core::protocol::{AtomicOperation, Status};
+use dsm_core::segment::Deadline;
 use dsm_core::{Address, LocalAccess, ServerIndex};
 use std::ops::Range;
 use std::sync::Arc;
@@ -129,7 +130,7 @@ impl Client {
     pub fn read_into(&self, address: impl Into<Address>, buffer: &mut [u8]) -> Result<(), Error> {
         let address = address.into().get();
         if let Some(piece) = self.only_piece(address, buffer.len() as u64)? {
-            return self.part(piece, Work::ReadInto(buffer), self.limit()).map(drop);
+            return self.part(piece, Work::ReadInto(buffer), None).map(drop);
         }
         self.call(self.deadline(), |pipeline| pipeline.read_into(address, buffer)).map(drop)
     }
@@ -141,7 +142,7 @@ impl Client {
     pub fn write(&self, address: impl Into<Address>, data: &[u8]) -> Result<(), Error> {
         let address = address.into().get();
         if let Some(piece) = self.only_piece(address, data.len() as u64)? {
-            return self.part(piece, Work::Write(data), self.limit()).map(drop);
+            return self.part(piece, Work::Write(data), None).map(drop);
         }
         self.call(self.deadline(), |pipeline| pipeline.write(address, data)).map(drop)
     }
@@ -153,7 +154,7 @@ impl Client {
     pub fn fill(&self, address: impl Into<Address>, length: u64, byte: u8) -> Result<(), Error> {
         let address = address.into().get();
         if let Some(piece) = self.only_piece(address, length)? {
-            return self.part(piece, Work::Fill(byte), self.limit()).map(drop);
+            return self.part(piece, Work::Fill(byte), None).map(drop);
         }
         self.call(self.deadline(), |pipeline| pipeline.fill(address, length, byte)).map(drop)
     }
@@ -172,11 +173,11 @@ impl Client {
         if from == to {
             return Ok(());
         }
-        let limit = self.limit().fixed();
+        let deadline = self.deadline();
         let backward = copy::is_backward(from, to, length);
         let mut carried = Vec::new();
         for (number, step) in copy::steps(layout, from, to, length).enumerate() {
-            self.copy_step(&step, backward, &mut carried, limit).map_err(|error| match number {
+            self.copy_step(&step, backward, &mut carried, deadline).map_err(|error| match number {
                 0 => error,
                 // The steps before have changed the memory.
                 _ => error.with_effect(Effect::Possible),
@@ -185,19 +186,19 @@ impl Client {
         Ok(())
     }
 
-    fn copy_step(&self, step: &Step, backward: bool, carried: &mut Vec<u8>, limit: Limit) -> Result<(), Error> {
+    fn copy_step(&self, step: &Step, backward: bool, carried: &mut Vec<u8>, deadline: Instant) -> Result<(), Error> {
         let layout = &self.shared.layout;
         if step.same_server {
             let (_, from) = layout.locate(step.from)?;
             let (server, offset) = layout.locate(step.to)?;
             let piece = Piece { server, offset, address: step.to, length: step.length };
-            return self.part(piece, Work::Copy { from, backward }, limit).map(drop);
+            return self.part(piece, Work::Copy { from, backward }, Some(deadline)).map(drop);
         }
         // A step that is carried is short.
         #[allow(clippy::cast_possible_truncation)]
         carried.resize(step.length as usize, 0);
-        self.call(limit.instant(), |pipeline| pipeline.read_into(step.from, carried))?;
-        self.call(limit.instant(), |pipeline| pipeline.write(step.to, carried)).map(drop)
+        self.call(deadline, |pipeline| pipeline.read_into(step.from, carried))?;
+        self.call(deadline, |pipeline| pipeline.write(step.to, carried)).map(drop)
     }
 
     /// Adds to the word at `address`, a multiple of eight, wrapping at 2^64; returns the old value. Words are
@@ -300,7 +301,7 @@ impl Client {
         }
         self.shared.layout.pieces(address, 8).map(drop)?;
         let (server, offset) = self.shared.layout.locate(address)?;
-        match self.part(Piece { server, offset, address, length: 8 }, Work::Atomic(operation), self.limit())? {
+        match self.part(Piece { server, offset, address, length: 8 }, Work::Atomic(operation), None)? {
             Value::Old(old) => Ok(old),
             value => unreachable!("an atomic succeeded with {value:?}"),
         }
@@ -323,16 +324,23 @@ impl Client {
         Ok(first.filter(|piece| piece.length == length))
     }
 
-    /// Work inside one server: at once if its shared memory is open, else by TCP.
-    fn part<'a>(&self, piece: Piece, work: Work<'a>, mut limit: Limit) -> Result<Value, Error> {
+    /// Work inside one server: at once if its shared memory is open, else by TCP, and then until the deadline, or for as
+    /// long as this client waits.
+    fn part<'a>(&self, piece: Piece, work: Work<'a>, mut deadline: Option<Instant>) -> Result<Value, Error> {
         let mut job = Job::new(work, piece.offset, piece.length);
         if self.local == LocalAccess::Auto {
-            match local::execute(&self.shared, piece.server, &mut job, limit) {
-                Some(left) => limit = left,
-                None => return job.outcome(),
+            let timeout = match deadline {
+                Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+                None => self.timeout,
+            };
+            let begun = local::execute(&self.shared, piece.server, &mut job, local::nanoseconds(timeout));
+            if job.is_finished() {
+                return job.outcome();
             }
+            deadline = deadline.or_else(|| begun.map(Deadline::instant));
         }
-        self.call(limit.instant(), |pipeline: &mut Pipeline<'a>| pipeline.submit_job(piece.server, job))
+        let deadline = deadline.unwrap_or_else(|| self.deadline());
+        self.call(deadline, |pipeline: &mut Pipeline<'a>| pipeline.submit_job(piece.server, job))
     }
 
     fn ask(&self, server: usize, work: Work<'_>) -> Result<Value, Error> {
@@ -352,11 +360,7 @@ impl Client {
         pipeline.collect_next().unwrap_or(Ok(Value::Done))
     }
 
-    fn limit(&self) -> Limit {
-        Limit::Timeout(self.timeout)
-    }
-
     fn deadline(&self) -> Instant {
-        self.limit().instant()
+        Instant::now() + self.timeout
     }
 }

@@ -4,7 +4,7 @@ use super::CompareAndSwap;
 use super::error::{Effect, Error};
 use super::job::{Job, Value, Work};
 use super::lane::Lane;
-use super::local::{self, Limit};
+use super::local;
 use super::pool::Shared;
 use super::pump::pump;
 use dsm_core::layout::Piece;
@@ -230,9 +230,8 @@ impl<'a> Pipeline<'a> {
             0 => 0..0,
             _ => self.shared.layout.locate(address)?.0..self.shared.layout.locate(address + length - 1)?.0 + 1,
         };
-        let now = Instant::now();
-        let deadline = self.deadline.unwrap_or(now + self.timeout);
-        let now = self.make_room(servers.clone(), now, deadline)?;
+        let began = Instant::now();
+        let now = self.make_room(servers.clone(), began)?;
         let mut at_once = Vec::new();
         let mut mutates = false;
         for piece in pieces {
@@ -246,12 +245,13 @@ impl<'a> Pipeline<'a> {
         }
         // While the other servers are at work.
         let mut done = Vec::new();
-        let mut limit = Limit::Timeout(deadline.saturating_duration_since(now));
-        if at_once.len() > 1 {
-            limit = limit.fixed();
-        }
-        for (server, mut job) in at_once {
-            if local::execute(&self.shared, server, &mut job, limit).is_none() {
+        for (index, (server, mut job)) in at_once.into_iter().enumerate() {
+            let timeout = match self.deadline {
+                None if index == 0 && now == began => self.timeout,
+                deadline => deadline.unwrap_or(began + self.timeout).saturating_duration_since(Instant::now()),
+            };
+            local::execute(&self.shared, server, &mut job, local::nanoseconds(timeout));
+            if job.is_finished() {
                 done.push((server, job.outcome()));
             } else {
                 self.push(server, job, now);
@@ -277,8 +277,7 @@ impl<'a> Pipeline<'a> {
 
     /// Submits what is left of a job, to go by TCP.
     pub(super) fn submit_job(&mut self, server: usize, job: Job<'a>) -> Result<(), Error> {
-        let now = Instant::now();
-        let now = self.make_room(server..server + 1, now, self.deadline.unwrap_or(now + self.timeout))?;
+        let now = self.make_room(server..server + 1, Instant::now())?;
         let mutates = job.opcode().mutates();
         self.push(server, job, now);
         self.entries.push_back(Entry { servers: server..server + 1, reads: false, mutates, done: Vec::new() });
@@ -298,12 +297,13 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Waits while one of the servers has too much to do for this pipeline. Returns what was `now` before and may be later.
-    fn make_room(&mut self, servers: Range<usize>, now: Instant, deadline: Instant) -> Result<Instant, Error> {
+    fn make_room(&mut self, servers: Range<usize>, now: Instant) -> Result<Instant, Error> {
         let concerned = |lane: &&Lane<'_>| servers.contains(&lane.server());
         if !self.lanes.iter().filter(concerned).any(Lane::is_full) {
             return Ok(now);
         }
         let relieved = |lanes: &[Lane<'_>]| lanes.iter().filter(concerned).all(Lane::is_relieved);
+        let deadline = self.deadline.unwrap_or(now + self.timeout);
         if pump(&mut self.lanes, deadline, relieved).is_ok() {
             return Ok(Instant::now());
         }

@@ -48,7 +48,7 @@ impl Read for Deadlined {
 
 impl Connection {
     /// `timeout` is how long one message may take, `longest` the most bytes of a control message of the other side:
-    /// [`wire::MAX_ASK`] or [`wire::MAX_ANSWER`].
+    /// of a question [`wire::MAX_ASK`], of an answer 1 MiB.
     pub fn new(socket: TcpStream, timeout: Duration, longest: usize) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         socket.set_write_timeout(Some(timeout))?;

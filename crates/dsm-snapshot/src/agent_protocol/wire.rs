@@ -72,7 +72,7 @@ pub enum Purpose {
     Restore,
 }
 
-/// What a claim is called in logs: 1 to [`MAX_CLAIM_ID`] of `a-z`, `0-9` and `-`.
+/// What a claim is called in logs: 1 to 64 of `a-z`, `0-9` and `-`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct ClaimId(String);
