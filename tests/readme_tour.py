@@ -41,6 +41,8 @@ VARYING = [
     (r"\b\d+(\.\d+)? ?(ns|µs|us|ms|s)( \d+(ms|us|ns))*\b", "DURATION"),
     (r"\b\d+(\.\d+)? (B|KiB|MiB|GiB)\b", "SIZE"),
     (r"\b\d+(\.\d+)? (B|KiB|MiB|GiB)/s", "RATE"),
+    # Attempts to connect were refused, and the time was over while another one was being made: on a busy machine.
+    (r"no answer to the attempt to connect; before that: ", ""),
 ]
 
 # The rows of `dsmctl status` and `dsmctl bench`, in which every number is one of these.

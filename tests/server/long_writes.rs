@@ -132,7 +132,7 @@ fn in_pieces_and_among_other_requests_each_write_is_what_was_sent() {
     let cluster = cluster();
     let mut random = Random::new("long_writes");
     let mut writer = Writer::new(&cluster);
-    for round in 0..count(1500, 15_000) {
+    for round in 0..count(500, 15_000) {
         let bytes = requests(&mut writer, &mut random);
         if random.index(3) == 0 {
             send_in_pieces(&mut writer.wire, &bytes, &mut random);
@@ -262,7 +262,7 @@ fn requests_behind_a_write_that_has_landed_are_not_lost() {
     let cluster = cluster();
     let mut writer = Writer::new(&cluster);
     let mut random = Random::new("long_writes behind");
-    for _ in 0..count(500, 5000) {
+    for _ in 0..count(200, 5000) {
         let long = writer.write(0, SLOT);
         writer.ask(&long);
         // As long as expected, longer, shorter; and something behind it, in the same send.

@@ -34,11 +34,11 @@ fn part(error: &ReadError) -> &'static str {
 }
 
 #[test]
-fn each_of_a_thousand_flipped_bits_is_found() {
+fn a_flipped_bit_is_found_wherever_it_is() {
     let mut random = Random::new("flips");
     let sound = sound_file(&mut random);
     verify(&sound).unwrap();
-    let (mut found, flips) = (BTreeMap::new(), count(1000, 10_000));
+    let (mut found, flips) = (BTreeMap::new(), count(300, 10_000));
     for _ in 0..flips {
         let (at, bit) = (random.index(sound.len()), random.index(8));
         let mut bytes = sound.clone();

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 /// How long a program may take to listen, on a machine that is busy with other tests.
 const READY: Duration = Duration::from_secs(20);
 
-/// How long a program may take to end: dsmd's own `limits.shutdown_timeout` is 5 s, and a busy disk may take longer to
-/// write a snapshot.
-const STOPPED: Duration = Duration::from_secs(60);
+/// How long a program may take to end: dsmd's own `limits.shutdown_timeout` is 5 s, and a snapshot waits until the disk has
+/// what other programs have written before it: more than a minute was seen beside builds.
+const STOPPED: Duration = Duration::from_secs(180);
 
 /// Where a program of the package is built: beside the folder of the test's own binary. (What cargo tells of it by
 /// `CARGO_BIN_EXE_dsmd`, it tells to the tests and not to the library under them.)
