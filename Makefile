@@ -12,7 +12,7 @@ VERSION    :=
 RELEASE    := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-quick bench-snapshot build install deb fmt lint clean
+.PHONY: help demo test test-long bench bench-quick bench-snapshot build install deb fmt lint clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: ## Start three servers on this machine and see them share one memory
 
 test: ## Run everything that must pass: format, lints, man pages, all tests
 	@tests/run
+
+test-long: ## Run the tests with ten times as many kills, snapshots and random inputs, or more
+	DSM_TEST_LONG=1 $(CARGO) test --locked --no-fail-fast
 
 bench: ## Measure dsmd beside Redis, memcached and nbdkit, and beyond that: benches/peers, benches/system
 	$(CARGO) build --release --locked -p dsm-service -p dsm-benches --bins

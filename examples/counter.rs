@@ -9,8 +9,7 @@
 //! any value at first. Start it in several terminals, or on several machines, with the same ADDRESS. The servers are those
 //! of /etc/mcomp.cfg, or of the file that the environment variable `DSM_CONFIG` names.
 
-use dsm_client::config::Config;
-use dsm_client::{Client, Error};
+use dsm_client::{Client, Config, Effect};
 
 /// Where the word is unless an argument says otherwise.
 const ADDRESS: u64 = 1 << 20;
@@ -30,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Ok(_) => {}
             // Adding again could count one addition twice. What a program does here depends on what it counts; this one
             // leaves the decision to its user.
-            Err(error @ Error::OutcomeUnknown { .. }) => {
+            Err(error) if error.effect() == Effect::Possible => {
                 return Err(format!("{done} additions took effect, and perhaps one more: {error}").into());
             }
             Err(error) => return Err(format!("{done} additions took effect: {error}").into()),

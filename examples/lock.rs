@@ -14,7 +14,7 @@
 //! request of it takes longer than a quarter. What no lease can exclude: that a process, or dsmd, is stopped just before a
 //! write and continues after the lease. Choose a LEASE longer than any such stop. All use the same mcomp.cfg (`DSM_CONFIG`).
 
-use dsm_client::{Client, config::Config};
+use dsm_client::{Client, CompareAndSwap, Config};
 use std::time::{Duration, Instant};
 use std::{error::Error, thread::sleep};
 
@@ -30,7 +30,7 @@ fn lock(client: &Client) -> Result<(u64, Instant), dsm_client::Error> {
         // A holder that was there for the whole lease is taken for dead.
         let expected = if seen_since.elapsed() > LEASE { seen } else { FREE };
         let start = Instant::now();
-        let holder = client.compare_and_swap(LOCK, expected, token)?;
+        let holder = client.compare_and_swap(LOCK, CompareAndSwap { expected, new: token })?;
         if holder == expected {
             return Ok((token, start));
         }
@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         write(&client, start, left, value + 1)?;
         sleep(pause);
         write(&client, start, right, value + 1)?;
-        if client.compare_and_swap(LOCK, token, FREE)? != token {
+        if client.compare_and_swap(LOCK, CompareAndSwap { expected: token, new: FREE })? != token {
             return Err("the lock was lost while it was held".into());
         }
     }

@@ -17,7 +17,7 @@
 //! The process that sets the last bit checks all numbers. One that was killed or got an error is started again: it writes the
 //! same bytes and sets the same bit, so what it had done before does no harm. All use the same mcomp.cfg (`DSM_CONFIG`).
 
-use dsm_client::{Client, config::Config, layout::Layout};
+use dsm_client::{Client, Config, Layout};
 
 const OFFSET: u64 = 4 << 20;
 const ROWS: u64 = 256;

@@ -17,7 +17,7 @@
 //! later, over a newer item: neither side repeats it, but ends with the error. A consumer may be started again: what it
 //! printed and did not mark as taken comes twice. A producer needs an empty ring. Both use the same mcomp.cfg (`DSM_CONFIG`).
 
-use dsm_client::{Client, config::Config};
+use dsm_client::{Client, Config};
 use std::io::{Read, Write};
 use std::{error::Error, thread::sleep, time::Duration};
 

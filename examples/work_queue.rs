@@ -17,8 +17,7 @@
 //! process looks at the end for results that are missing, and does those tasks. Some are then done twice, by two processes,
 //! which does no harm: a result depends on nothing but the number of the task. All use the same mcomp.cfg (`DSM_CONFIG`).
 
-use dsm_client::Client;
-use dsm_client::config::Config;
+use dsm_client::{Client, Config};
 
 /// Where the queue is unless an argument says otherwise.
 const ADDRESS: u64 = 2 << 20;

@@ -4,11 +4,12 @@ use super::arguments::{Add, Cas, Swap};
 use super::failure::Failure;
 use super::output;
 use super::session::Session;
+use dsm_client::CompareAndSwap;
 use serde_json::{Value, json};
 
 /// Returns whether the word had the expected value, and so was replaced.
 pub(super) fn cas(cas: &Cas, session: &Session) -> Result<bool, Failure> {
-    let old = session.client.compare_and_swap(cas.address, cas.expected, cas.new)?;
+    let old = session.client.compare_and_swap(cas.address, CompareAndSwap { expected: cas.expected, new: cas.new })?;
     let swapped = old == cas.expected;
     show(
         session,

@@ -33,7 +33,7 @@ pub(super) fn copy(copy: &Copy, session: &Session) -> Result<(), Failure> {
     }
     let mut progress = Progress::new(Some(copy.length));
     for (start, step) in steps(copy) {
-        let copied = session.client.copy(copy.from + start, copy.to + start, step);
+        let copied = session.client.copy(copy.from + start..copy.from + start + step, copy.to + start);
         copied.map_err(|error| Failure::from(error).after("copied", progress.done(), Some(copy.length)))?;
         progress.advance(step);
     }

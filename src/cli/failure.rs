@@ -1,6 +1,7 @@
 //! Why a command failed, and the exit code that says so. This is the only place that chooses one; dsmctl(1) lists them.
 
 use super::servers::State;
+use dsm_client::ErrorKind;
 use dsm_config::ConfigError;
 use dsm_core::layout::OutsideMemory;
 use dsm_core::protocol::Code;
@@ -190,13 +191,18 @@ impl Failure {
     /// The failure of a command that asked `asked` servers, of which those with `errors` gave no answer; none if there
     /// are none. Its exit code is the greatest of those that the errors have each by itself.
     pub(super) fn of_servers<'e>(asked: usize, errors: impl Iterator<Item = &'e dsm_client::Error>) -> Option<Self> {
+        Self::of_states(asked, errors.map(|error| (State::of(error), code_of_memory(error))))
+    }
+
+    /// The same, of what is the matter with each, and its exit code.
+    fn of_states(asked: usize, errors: impl Iterator<Item = (State, u8)>) -> Option<Self> {
         let (mut down, mut refused, mut code) = (0, 0, 0);
-        for error in errors {
-            match State::of(error) {
+        for (state, of_error) in errors {
+            match state {
                 State::Down => down += 1,
                 State::Refused | State::Protocol => refused += 1,
             }
-            code = code.max(code_of_memory(error));
+            code = code.max(of_error);
         }
         (code != 0).then_some(Self::Servers { down, refused, asked, code })
     }
@@ -242,16 +248,15 @@ fn code_of_reading(kind: io::ErrorKind) -> u8 {
 }
 
 pub(super) fn code_of_memory(error: &dsm_client::Error) -> u8 {
-    use dsm_client::Error as E;
-    match error {
-        E::OutsideMemory(_) | E::Unaligned { .. } => exit::DATA,
-        E::Unavailable { .. } => exit::UNAVAILABLE,
-        E::OutcomeUnknown { .. } => exit::TEMPORARY,
-        E::MemoryLost { .. } => exit::INPUT_OUTPUT,
-        E::LayoutDiffers { .. } => exit::CONFIGURATION,
-        E::Refused { refusal, .. } => code_of_refusal(refusal.code),
-        E::Protocol { .. } => exit::PROTOCOL,
-        E::NoSuchServer { .. } => exit::USAGE,
+    match error.kind() {
+        ErrorKind::OutsideMemory | ErrorKind::Unaligned => exit::DATA,
+        ErrorKind::Unavailable => exit::UNAVAILABLE,
+        ErrorKind::OutcomeUnknown => exit::TEMPORARY,
+        ErrorKind::MemoryLost => exit::INPUT_OUTPUT,
+        ErrorKind::LayoutDiffers => exit::CONFIGURATION,
+        ErrorKind::Refused => error.refusal().map_or(exit::PROTOCOL, code_of_refusal),
+        ErrorKind::Protocol => exit::PROTOCOL,
+        ErrorKind::NoSuchServer => exit::USAGE,
         // No room, or a kind of error that this program does not know yet.
         _ => exit::SOFTWARE,
     }
@@ -265,21 +270,16 @@ fn code_of_refusal(code: Code) -> u8 {
         Code::MemoryLost => exit::INPUT_OUTPUT,
         Code::Internal => exit::SOFTWARE,
         Code::Restoring => exit::TEMPORARY,
-        Code::BadFrame
-        | Code::Version
-        | Code::HelloExpected
-        | Code::UnknownOpcode
-        | Code::TooLong
-        | Code::BadRequest
-        | Code::BadSequence
-        | Code::Superseded => exit::PROTOCOL,
+        // The two sides do not understand each other.
+        _ => exit::PROTOCOL,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dsm_core::protocol::Refusal;
+    use dsm_client::{Client, Layout, LocalAccess};
+    use std::time::Duration;
 
     #[test]
     fn the_man_page_lists_the_exit_codes() {
@@ -304,38 +304,34 @@ mod tests {
 
     #[test]
     fn a_transfer_that_ends_early_keeps_its_code_and_says_how_far_it_came() {
-        let down = || {
-            let (address, reason) = ("[::1]:7411".to_owned(), "connection refused".to_owned());
-            Failure::Memory(dsm_client::Error::Unavailable { server: 1, address, reason })
-        };
+        // Nothing listens there.
+        let layout = Layout::new("dsm", 4096, vec!["127.0.0.1:1".to_owned()]).unwrap();
+        let client = Client::with_layout(layout).with_timeout(Duration::from_millis(1)).with_local(LocalAccess::Never);
+        let down = || Failure::Memory(client.read(0, 1).unwrap_err());
         let partly = down().after("written", 8, Some(16));
         assert_eq!(partly.code(), exit::UNAVAILABLE);
-        assert!(partly.to_string().starts_with("after 8 of 16 bytes were written: server 1 ([::1]:7411)"), "{partly}");
+        assert!(partly.to_string().starts_with("after 8 of 16 bytes were written: server 0 (127.0.0.1:1)"), "{partly}");
         assert!(down().after("read", 8, None).to_string().starts_with("after 8 bytes were read: "));
-        assert_eq!(down().after("written", 0, Some(16)).to_string(), down().to_string());
+        assert!(down().after("written", 0, Some(16)).to_string().starts_with("server 0 (127.0.0.1:1)"));
         assert!(matches!(Failure::OutputClosed.after("read", 8, None), Failure::OutputClosed));
     }
 
     #[test]
     fn of_servers_that_fail_differently_the_greatest_code_counts() {
-        let address = || "[::1]:7411".to_owned();
-        let down = dsm_client::Error::Unavailable { server: 0, address: address(), reason: "late".to_owned() };
-        let other = dsm_client::Error::LayoutDiffers { server: 1, address: address(), message: "k".to_owned() };
-        let code = |errors: &[&dsm_client::Error]| {
-            Failure::of_servers(3, errors.iter().copied()).map(|failure| (failure.code(), failure.to_string()))
+        let (down, other) = ((State::Down, exit::UNAVAILABLE), (State::Refused, exit::CONFIGURATION));
+        let code = |errors: &[(State, u8)]| {
+            Failure::of_states(3, errors.iter().copied()).map(|failure| (failure.code(), failure.to_string()))
         };
         assert_eq!(code(&[]), None);
-        assert!(code(&[&down]).is_some_and(|(code, text)| code == 69 && text.starts_with("1 of 3 servers did not")));
-        assert!(code(&[&other]).is_some_and(|(code, text)| code == 78 && text.starts_with("1 of 3 servers answered")));
-        assert!(code(&[&other, &down]).is_some_and(|(code, text)| code == 78 && text.contains("; 1 of 3 servers")));
+        assert!(code(&[down]).is_some_and(|(code, text)| code == 69 && text.starts_with("1 of 3 servers did not")));
+        assert!(code(&[other]).is_some_and(|(code, text)| code == 78 && text.starts_with("1 of 3 servers answered")));
+        assert!(code(&[other, down]).is_some_and(|(code, text)| code == 78 && text.contains("; 1 of 3 servers")));
     }
 
     #[test]
     fn every_refusal_has_a_code_of_its_kind() {
         for code in Code::ALL {
-            let (address, refusal) = ("[::1]:7411".to_owned(), Refusal::new(code, "no"));
-            let failure = Failure::Memory(dsm_client::Error::Refused { server: 0, address, refusal });
-            assert!((exit::DATA..=exit::CONFIGURATION).contains(&failure.code()), "{code:?}");
+            assert!((exit::DATA..=exit::CONFIGURATION).contains(&code_of_refusal(code)), "{code:?}");
         }
         let denied = Failure::input_output("file", io::ErrorKind::PermissionDenied.into());
         assert_eq!(denied.code(), exit::PERMISSION);

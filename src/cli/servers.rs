@@ -1,6 +1,6 @@
 //! Asking many servers at the same time.
 
-use dsm_client::Error;
+use dsm_client::{Error, ErrorKind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
@@ -43,9 +43,9 @@ pub(super) enum State {
 
 impl State {
     pub(super) fn of(error: &Error) -> Self {
-        match error {
-            Error::Unavailable { .. } | Error::OutcomeUnknown { .. } => Self::Down,
-            Error::Protocol { .. } => Self::Protocol,
+        match error.kind() {
+            ErrorKind::Unavailable | ErrorKind::OutcomeUnknown => Self::Down,
+            ErrorKind::Protocol => Self::Protocol,
             _ => Self::Refused,
         }
     }
@@ -62,13 +62,13 @@ impl State {
 
 /// Why a server gave no answer, without its index and address: the line has these already.
 pub(super) fn reason(error: &Error) -> String {
-    match error {
-        Error::Unavailable { reason, .. } => reason.clone(),
-        // The server's text says whose value is whose.
-        Error::LayoutDiffers { message, .. } => message.clone(),
-        Error::Refused { refusal, .. } => format!("{} ({})", refusal.message, refusal.code.name()),
-        Error::Protocol { message, .. } => format!("{message}. Check that a dsmd of this release answers there"),
-        other => other.to_string(),
+    let reason = error.reason();
+    match (error.kind(), error.refusal()) {
+        // Of a layout that differs, the server's text says whose value is whose.
+        (ErrorKind::Unavailable | ErrorKind::LayoutDiffers, _) => reason.to_owned(),
+        (ErrorKind::Refused, Some(code)) => format!("{reason} ({})", code.name()),
+        (ErrorKind::Protocol, _) => format!("{reason}. Check that a dsmd of this release answers there"),
+        _ => error.to_string(),
     }
 }
 

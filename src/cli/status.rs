@@ -8,7 +8,7 @@ use super::servers::{State, ask_each, reason};
 use super::session::Session;
 use super::table::{self, Align};
 use dsm_client::Error;
-use dsm_core::protocol::{LatencyBucket, LocalTraffic, Status};
+use dsm_core::protocol::{LatencyBucket, LocalTraffic, MemoryState, Status};
 use dsm_core::sys::terminal;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -103,11 +103,11 @@ fn row(session: &Session, server: usize, answer: &Result<Status, Error>, colours
     vec![
         server.to_string(),
         address,
-        if status.memory == "in use" { colours.good("up") } else { colours.bad(&status.memory) },
+        if status.memory == MemoryState::InUse { colours.good("up") } else { colours.bad(status.memory.as_str()) },
         human::uptime(status.uptime_seconds),
         human::bytes(status.k),
         human::bytes(status.overhead_bytes),
-        status.incarnation.clone(),
+        status.incarnation.to_string(),
         status.connections.open.to_string(),
         status.operations.values().fold(0, |sum: u64, count| sum.saturating_add(*count)).to_string(),
         local_operations(&status.local).to_string(),

@@ -7,8 +7,9 @@ use super::session::SessionTable;
 use super::statistics::Statistics;
 use crate::logging::LogGate;
 use dsm_config::Config;
+use dsm_core::Incarnation;
 use dsm_core::layout::Layout;
-use dsm_core::protocol::{Connections, Recovery, Status};
+use dsm_core::protocol::{Connections, MemoryState, Recovery, Status};
 use dsm_core::segment::{Names, Segment, Shut, WORKERS, overhead};
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
@@ -164,16 +165,15 @@ impl Context {
             address: self.address().to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
-            incarnation: format!("{:016x}", self.segment.incarnation()),
+            incarnation: Incarnation::new(self.segment.incarnation()),
             fingerprint: self.layout.fingerprint().to_string(),
             memory: match (self.segment.shut(), self.names()) {
-                (None, Names::Whole | Names::GivenBack) => "in use",
-                (None, Names::PartsRemoved) => "in use, parts removed",
-                (None, Names::Removed) => "in use, removed",
-                (Some(Shut::Waiting), _) => "waiting for restore",
-                (Some(_), _) => "being restored",
-            }
-            .to_owned(),
+                (None, Names::Whole | Names::GivenBack) => MemoryState::InUse,
+                (None, Names::PartsRemoved) => MemoryState::InUsePartsRemoved,
+                (None, Names::Removed) => MemoryState::InUseRemoved,
+                (Some(Shut::Waiting), _) => MemoryState::WaitingForRestore,
+                (Some(_), _) => MemoryState::BeingRestored,
+            },
             k: self.layout.k(),
             overhead_bytes: overhead(self.layout.k()),
             connections: self.connections(),

@@ -1,137 +1,302 @@
-//! What a call of the library can fail with. Every error that concerns a server names it by index and address.
+//! What a call of the library can fail with, and what that means for its caller.
 
+use dsm_core::ServerIndex;
 use dsm_core::layout::OutsideMemory;
-use dsm_core::protocol::Refusal;
+use dsm_core::protocol::{Code, Refusal};
+use std::fmt;
 
-/// Why a request was not carried out, or not known to be.
-///
-/// A request that is longer than [`MAX_ATOMIC`](dsm_core::layout::MAX_ATOMIC), or that spans several servers, is a set of
-/// smaller ones. Its error is that of one of them; others may have been carried out, whichever variant it is.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// What kind of failure it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Error {
+pub enum ErrorKind {
     /// The range is not inside the memory. Nothing was sent.
-    #[error(transparent)]
-    OutsideMemory(#[from] OutsideMemory),
+    OutsideMemory,
     /// An atomic's address is not a multiple of eight. Nothing was sent.
-    #[error("address {address} is not a multiple of 8: atomics work on aligned 8-byte words; the one there begins at {}", .address & !7)]
-    Unaligned {
-        /// The address asked for.
-        address: u64,
-    },
+    Unaligned,
     /// The network map has no server with this index.
-    #[error("there is no server {server}: the network map has {count}, with the indexes 0 to {}", .count - 1)]
-    NoSuchServer {
-        /// The index asked for.
-        server: usize,
-        /// Servers in the map.
-        count: usize,
-    },
+    NoSuchServer,
     /// The bytes asked for do not fit this process's memory. Nothing was sent.
-    #[error("there is no room for {length} bytes in this process: read less at a time")]
-    NoRoom {
-        /// Bytes asked for.
-        length: u64,
-    },
-    /// The server did not answer before the deadline, or its memory on this host was held by others. The request changed
-    /// nothing.
-    #[error(
-        "server {server} ({address}) is not available: {reason}. Check that dsmd runs there and that the network leads to it"
-    )]
-    Unavailable {
-        /// Index of the server.
-        server: usize,
-        /// Its address in the network map.
-        address: String,
-        /// What went wrong last.
-        reason: String,
-    },
-    /// The request was sent and there is no telling any more whether it was carried out: the deadline passed before the
+    NoRoom,
+    /// The server did not answer before the deadline, or its memory on this host was held by others.
+    Unavailable,
+    /// The request was sent, and there is no telling any more whether it was carried out: the deadline passed before the
     /// reply came, or the server has forgotten the session. It was carried out once or not at all.
-    #[error(
-        "server {server} ({address}): it is unknown whether the {operation} took effect: {reason}. Read the memory to find out, before doing it again"
-    )]
-    OutcomeUnknown {
-        /// Index of the server.
-        server: usize,
-        /// Its address in the network map.
-        address: String,
-        /// Name of the operation.
-        operation: &'static str,
-        /// What went wrong last.
-        reason: String,
-    },
+    OutcomeUnknown,
     /// The server's memory is not the one that this client knew: it started again from zero, or from a restore, and with
     /// it went every change made before. Stays until [`Client::accept_memory_loss`](crate::Client::accept_memory_loss).
-    #[error(
-        "server {server} ({address}) lost its memory since this client first saw it: {message}. To go on with the new memory, start anew or accept the loss"
-    )]
-    MemoryLost {
-        /// Index of the server.
-        server: usize,
-        /// Its address in the network map.
-        address: String,
-        /// The incarnation that this client knew.
-        known: u64,
-        /// What was found instead.
-        message: String,
-    },
+    MemoryLost,
     /// The server has another mcomp.cfg than this client.
-    #[error(
-        "server {server} ({address}) refuses this client, whose mcomp.cfg is not the same; in what it says, \"ours\" is the server's and \"theirs\" this client's: {message}"
-    )]
-    LayoutDiffers {
-        /// Index of the server.
-        server: usize,
-        /// Its address in the network map.
-        address: String,
-        /// The server's text, which names every field that differs.
-        message: String,
-    },
-    /// The server refused the request, which therefore had no effect.
-    #[error("server {server} ({address}) refused ({:?}): {refusal}", .refusal.code)]
-    Refused {
-        /// Index of the server.
-        server: usize,
-        /// Its address in the network map.
-        address: String,
-        /// Code and text.
-        refusal: Refusal,
-    },
-    /// What answers does not keep to the protocol. Whether changes that had no reply yet took effect is unknown.
-    #[error(
-        "server {server} ({address}) does not keep to the dsm protocol: {message}. Check that a dsmd of this release answers there"
-    )]
-    Protocol {
-        /// Index of the server.
-        server: usize,
-        /// Its address in the network map.
-        address: String,
-        /// What was found, and what was expected.
-        message: String,
-    },
+    LayoutDiffers,
+    /// The server refused the request, for the reason that [`Error::refusal`] gives.
+    Refused,
+    /// What answers does not keep to the protocol.
+    Protocol,
+}
+
+impl ErrorKind {
+    /// Its name, as `--json` of dsmctl has it: lower case, words joined by hyphens.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OutsideMemory => "outside-memory",
+            Self::Unaligned => "unaligned",
+            Self::NoSuchServer => "no-such-server",
+            Self::NoRoom => "no-room",
+            Self::Unavailable => "unavailable",
+            Self::OutcomeUnknown => "outcome-unknown",
+            Self::MemoryLost => "memory-lost",
+            Self::LayoutDiffers => "layout-differs",
+            Self::Refused => "refused",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
+/// Whether a request that failed may have changed the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Effect {
+    /// It changed nothing.
+    None,
+    /// It may have taken effect, once; or a part of it, if it is longer than
+    /// [`MAX_ATOMIC`](dsm_core::layout::MAX_ATOMIC) bytes or concerns several servers.
+    Possible,
+}
+
+/// Why a request was not carried out, or is not known to be.
+///
+/// Its text names the server by index and address, what was found, and what to do.
+///
+/// ```
+/// use dsm_client::{Client, Effect, Error};
+///
+/// /// Adds one, again and again while that cannot count twice.
+/// fn count(client: &Client, address: u64) -> Result<u64, Error> {
+///     loop {
+///         match client.fetch_add(address, 1) {
+///             Err(error) if error.is_retryable() && error.effect() == Effect::None => {}
+///             outcome => return outcome,
+///         }
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error(Box<Contents>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Contents {
+    kind: ErrorKind,
+    server: Option<ServerIndex>,
+    effect: Effect,
+    refusal: Option<Code>,
+    /// What went wrong, without the server and the advice.
+    reason: String,
+    message: String,
 }
 
 impl Error {
-    /// The index of the server that the error is about, if it is about one.
+    /// What kind of failure it was.
     #[must_use]
-    pub fn server(&self) -> Option<usize> {
-        match self {
-            Self::OutsideMemory(_) | Self::Unaligned { .. } | Self::NoRoom { .. } => None,
-            Self::NoSuchServer { server, .. }
-            | Self::Unavailable { server, .. }
-            | Self::OutcomeUnknown { server, .. }
-            | Self::MemoryLost { server, .. }
-            | Self::LayoutDiffers { server, .. }
-            | Self::Refused { server, .. }
-            | Self::Protocol { server, .. } => Some(*server),
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The server that it is about, if it is about one.
+    #[must_use]
+    pub fn server(&self) -> Option<ServerIndex> {
+        self.0.server
+    }
+
+    /// Whether the request may have changed the memory. That of a read is always [`Effect::None`].
+    #[must_use]
+    pub fn effect(&self) -> Effect {
+        self.0.effect
+    }
+
+    /// Whether the same request may succeed later, although nothing is changed in the program, in mcomp.cfg or in the
+    /// memory: a server may come back, or have less to do. Where [`Error::effect`] is possible, a repeated request may
+    /// take effect a second time; read the memory first, unless that does no harm.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self.0.kind {
+            ErrorKind::Unavailable | ErrorKind::OutcomeUnknown => true,
+            ErrorKind::Refused => matches!(
+                self.0.refusal,
+                Some(
+                    Code::TooManyConnections
+                        | Code::Stopping
+                        | Code::Superseded
+                        | Code::TooSlow
+                        | Code::Busy
+                        | Code::Internal
+                        | Code::Restoring
+                )
+            ),
+            _ => false,
         }
     }
 
+    /// The number of the protocol with which the server refused, if it did.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Code> {
+        self.0.refusal
+    }
+
+    /// What went wrong, without the server's name and the advice of the whole text.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.0.reason
+    }
+
+    /// The same error of a request that may have had this effect.
+    pub(super) fn with_effect(mut self, effect: Effect) -> Self {
+        self.0.effect = effect;
+        self
+    }
+
     /// The one of two errors of a request that tells its caller more: that an outcome is unknown must not be hidden by
-    /// an error that says that something had no effect.
+    /// an error that says that something had no effect. What either may have done, the request may have done.
     pub(super) fn or_graver(self, other: Self) -> Self {
-        let unknown = |error: &Self| matches!(error, Self::OutcomeUnknown { .. });
-        if unknown(&other) && !unknown(&self) { other } else { self }
+        let unknown = |error: &Self| error.kind() == ErrorKind::OutcomeUnknown;
+        let possible = [&self, &other].iter().any(|error| error.effect() == Effect::Possible);
+        let error = if unknown(&other) && !unknown(&self) { other } else { self };
+        if possible { error.with_effect(Effect::Possible) } else { error }
+    }
+
+    fn new(kind: ErrorKind, reason: String, message: String) -> Self {
+        Self(Box::new(Contents { kind, server: None, effect: Effect::None, refusal: None, reason, message }))
+    }
+
+    pub(super) fn unaligned(address: u64) -> Self {
+        let message = format!(
+            "address {address} is not a multiple of 8: atomics work on aligned 8-byte words; the one there begins at {}",
+            address & !7
+        );
+        Self::new(ErrorKind::Unaligned, message.clone(), message)
+    }
+
+    pub(super) fn no_such_server(server: usize, count: usize) -> Self {
+        let last = count - 1;
+        let message = format!("there is no server {server}: the network map has {count}, with the indexes 0 to {last}");
+        let mut error = Self::new(ErrorKind::NoSuchServer, message.clone(), message);
+        error.0.server = Some(server.into());
+        error
+    }
+
+    pub(super) fn no_room(length: u64) -> Self {
+        let message = format!("there is no room for {length} bytes in this process: read less at a time");
+        Self::new(ErrorKind::NoRoom, message.clone(), message)
+    }
+}
+
+/// A server as errors name it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ServerName<'a> {
+    pub(super) server: usize,
+    /// Its address in the network map.
+    pub(super) address: &'a str,
+}
+
+impl ServerName<'_> {
+    fn error(self, kind: ErrorKind, reason: String, says: impl FnOnce(&str) -> String) -> Error {
+        let Self { server, address } = self;
+        let message = format!("server {server} ({address}){}", says(&reason));
+        let mut error = Error::new(kind, reason, message);
+        error.0.server = Some(server.into());
+        error
+    }
+
+    pub(super) fn unavailable(self, reason: String) -> Error {
+        self.error(ErrorKind::Unavailable, reason, |reason| {
+            format!(" is not available: {reason}. Check that dsmd runs there and that the network leads to it")
+        })
+    }
+
+    pub(super) fn outcome_unknown(self, operation: &str, reason: &str) -> Error {
+        let error = self.error(ErrorKind::OutcomeUnknown, reason.to_owned(), |reason| {
+            format!(
+                ": it is unknown whether the {operation} took effect: {reason}. Read the memory to find out, before doing \
+                 it again"
+            )
+        });
+        error.with_effect(Effect::Possible)
+    }
+
+    pub(super) fn memory_lost(self, reason: String) -> Error {
+        self.error(ErrorKind::MemoryLost, reason, |reason| {
+            format!(
+                " lost its memory since this client first saw it: {reason}. To go on with the new memory, start anew or \
+                 accept the loss"
+            )
+        })
+    }
+
+    pub(super) fn protocol(self, reason: String) -> Error {
+        self.error(ErrorKind::Protocol, reason, |reason| {
+            format!(" does not keep to the dsm protocol: {reason}. Check that a dsmd of this release answers there")
+        })
+    }
+
+    /// The error for a refusal.
+    pub(super) fn refused(self, refusal: Refusal) -> Error {
+        let code = refusal.code;
+        let mut error = match code {
+            Code::MemoryLost => self.memory_lost(refusal.message),
+            Code::LayoutDiffers => self.error(ErrorKind::LayoutDiffers, refusal.message, |reason| {
+                format!(
+                    " refuses this client, whose mcomp.cfg is not the same; in what it says, \"ours\" is the server's and \
+                     \"theirs\" this client's: {reason}"
+                )
+            }),
+            _ => self.error(ErrorKind::Refused, refusal.message, |reason| format!(" refused ({code:?}): {reason}")),
+        };
+        error.0.refusal = Some(code);
+        error
+    }
+}
+
+impl From<OutsideMemory> for Error {
+    fn from(outside: OutsideMemory) -> Self {
+        Self::new(ErrorKind::OutsideMemory, outside.to_string(), outside.to_string())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVER: ServerName<'_> = ServerName { server: 1, address: "10.0.0.2:7411" };
+
+    #[test]
+    fn an_error_tells_its_caller_whether_to_retry_and_whether_the_request_may_have_taken_effect() {
+        let down = SERVER.unavailable("no answer".to_owned());
+        assert_eq!((down.kind(), down.effect(), down.is_retryable()), (ErrorKind::Unavailable, Effect::None, true));
+        assert_eq!(down.server(), Some(ServerIndex::new(1)));
+        let unknown = SERVER.outcome_unknown("write", "no reply");
+        assert_eq!((unknown.effect(), unknown.is_retryable()), (Effect::Possible, true));
+        let busy = SERVER.refused(Refusal::new(Code::Busy, "later"));
+        assert_eq!((busy.kind(), busy.refusal(), busy.is_retryable()), (ErrorKind::Refused, Some(Code::Busy), true));
+        let lost = SERVER.refused(Refusal::new(Code::MemoryLost, "another"));
+        assert_eq!((lost.kind(), lost.is_retryable()), (ErrorKind::MemoryLost, false));
+        assert!(!Error::unaligned(9).is_retryable());
+    }
+
+    #[test]
+    fn what_one_part_may_have_done_the_request_may_have_done() {
+        let down = SERVER.unavailable("no answer".to_owned());
+        let unknown = SERVER.outcome_unknown("write", "no reply");
+        assert_eq!(down.clone().or_graver(unknown.clone()), unknown);
+        assert_eq!(unknown.clone().or_graver(down.clone()), unknown);
+        let partly = down.clone().with_effect(Effect::Possible);
+        let other = SERVER.refused(Refusal::new(Code::Internal, "an error"));
+        assert_eq!(other.or_graver(partly).effect(), Effect::Possible);
     }
 }

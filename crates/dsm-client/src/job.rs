@@ -1,6 +1,6 @@
 //! The work for one server that one call asks for: cut into requests, and put together from replies.
 
-use super::Error;
+use super::error::{Effect, Error};
 use dsm_core::layout::MAX_ATOMIC;
 use dsm_core::protocol::{AtomicOperation, Extent, Opcode, Operation, Refusal, Word};
 use std::time::{Duration, Instant};
@@ -48,12 +48,14 @@ pub(super) struct Job<'a> {
     unanswered: usize,
     value: Value,
     error: Option<Error>,
+    /// Whether a part of it was carried out.
+    is_begun: bool,
 }
 
 impl<'a> Job<'a> {
     /// Work on `length` bytes at `offset` of the server's segment; both are zero for what is about no range.
     pub(super) fn new(work: Work<'a>, offset: u64, length: u64) -> Self {
-        Self { work, offset, length, next: Some(0), unanswered: 0, value: Value::Done, error: None }
+        Self { work, offset, length, next: Some(0), unanswered: 0, value: Value::Done, error: None, is_begun: false }
     }
 
     pub(super) fn work(&self) -> &Work<'a> {
@@ -102,6 +104,7 @@ impl<'a> Job<'a> {
         if let Some(length) = self.next_length() {
             self.advance(length);
         }
+        self.is_begun = true;
         if let Work::Atomic(_) = self.work {
             self.value = Value::Old(value);
         }
@@ -160,6 +163,7 @@ impl<'a> Job<'a> {
     /// What is wrong with the reply.
     pub(super) fn part_done(&mut self, value: u64) -> Result<(), String> {
         self.unanswered -= 1;
+        self.is_begun = true;
         match &mut self.work {
             Work::Atomic(_) => self.value = Value::Old(value),
             Work::Ping(at, echo) => {
@@ -195,7 +199,9 @@ impl<'a> Job<'a> {
 
     /// What came of it.
     pub(super) fn outcome(self) -> Result<Value, Error> {
+        let mutates = self.opcode().mutates();
         match (self.error, self.work) {
+            (Some(error), _) if self.is_begun && mutates => Err(error.with_effect(Effect::Possible)),
             (Some(error), _) => Err(error),
             (None, Work::Read(data) | Work::Status(data)) => Ok(Value::Data(data)),
             (None, _) => Ok(self.value),
@@ -251,10 +257,10 @@ mod tests {
         let mut job = Job::new(Work::Fill(1), 0, 3 * MAX_ATOMIC);
         job.cut();
         job.cut();
-        job.part_failed(Error::NoRoom { length: 1 });
+        job.part_failed(Error::no_room(1));
         assert!(!job.is_finished() && job.next_length().is_none());
         job.part_done(0).unwrap();
         assert!(job.is_finished());
-        assert_eq!(job.outcome().unwrap_err(), Error::NoRoom { length: 1 });
+        assert_eq!(job.outcome().unwrap_err(), Error::no_room(1));
     }
 }

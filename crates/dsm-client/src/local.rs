@@ -2,7 +2,7 @@
 //! process in. What finds it closed goes by TCP, without a word; there the server says why, if there is a why. What has to
 //! wait for others waits here until its deadline, and is then known to have changed nothing.
 
-use super::Error;
+use super::error::Error;
 use super::job::{Job, Work};
 use super::pool::Shared;
 use dsm_core::protocol::Operation;
@@ -27,45 +27,13 @@ const LOOK_INTERVAL: u64 = 100_000_000;
 /// been replaced by one on another machine.
 const LONGEST_ABSENCE: u64 = 30_000_000_000;
 
-/// The pause after an attempt that found the pages held by a process that makes no progress; it doubles up to the longest.
-/// In it nothing is held, which others may want.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-
-/// When a call must end.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Limit {
-    /// So long after its beginning, which is now. Here the clock is read anyway.
-    Timeout(Duration),
-    /// At this instant.
-    At(Deadline),
-}
-
-impl Limit {
-    /// The same for several parts of one call, of which the first begins now.
-    pub(super) fn fixed(self) -> Self {
-        Self::At(self.deadline(clock::coarse()))
-    }
-
-    /// As the network has it.
-    pub(super) fn instant(self) -> Instant {
-        match self {
-            Self::Timeout(timeout) => Instant::now() + timeout,
-            Self::At(deadline) => deadline.instant(),
-        }
-    }
-
-    #[inline]
-    fn deadline(self, now: u64) -> Deadline {
-        match self {
-            Self::Timeout(timeout) => Deadline::after(now, timeout),
-            Self::At(deadline) => deadline,
-        }
-    }
-}
+/// The pause after an attempt that found the pages held by a process that makes no progress. In it nothing is held, which
+/// others may want; and a process that was continued is not noticed sooner.
+const HELD_PAUSE: Duration = Duration::from_millis(200);
 
 /// The way that requests to a server take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum DataPath {
     /// Through the server's shared memory on this host.
     Local,
@@ -100,8 +68,9 @@ struct State {
 struct Attachment {
     segment: Segment,
     incarnation: u64,
-    /// Workers that nobody uses.
-    idle: Vec<Worker>,
+    /// Workers that no call uses now. In boxes, so that to take one and to put it back moves a pointer.
+    #[allow(clippy::vec_box)]
+    idle: Vec<Box<Worker>>,
     /// When it was last looked after, and when a server was last seen, by the coarse clock.
     looked: u64,
     served: u64,
@@ -111,71 +80,96 @@ struct Attachment {
 struct Visit<'l> {
     local: &'l Local,
     /// Always there until the drop.
-    worker: Option<Worker>,
+    worker: Option<Box<Worker>>,
     /// Which attachment it is of.
     number: u64,
-    /// When it began, by the coarse clock.
-    now: u64,
 }
 
-/// Carries out the requests of `job` in shared memory, one after the other, if there is that way, until the limit. `None` when
-/// the job is finished. Else those that are left have not happened and are to go by TCP, until the limit that is returned.
-pub(super) fn execute(shared: &Shared, server: usize, job: &mut Job<'_>, mut limit: Limit) -> Option<Limit> {
-    if matches!(job.work(), Work::Status(_) | Work::Ping(..)) {
-        return Some(limit);
-    }
-    let mut pause = SHORTEST_PAUSE;
-    loop {
-        let Some(mut visit) = shared.visit(server) else { return Some(limit) };
-        let Some(worker) = &mut visit.worker else { return Some(limit) };
-        let deadline = limit.deadline(visit.now);
-        worker.wait_until(deadline);
-        match steps(worker, job, deadline, shared.layout.k()) {
-            None if job.is_finished() => return None,
-            None => return Some(Limit::At(deadline)),
-            Some(Shut::Held { .. }) if !deadline.has_passed() => {
-                limit = Limit::At(deadline);
-                drop(visit);
-                std::thread::sleep(pause.min(deadline.left()));
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-            Some(Shut::Held { pid }) => return late(shared, server, job, Shut::Late(Awaited::Pages { pid })),
-            Some(late_for @ Shut::Late(_)) => return late(shared, server, job, late_for),
-            Some(_) => {
-                visit.end();
-                return Some(Limit::At(deadline));
+/// Carries out the requests of `job` in shared memory, one after the other, if there is that way, within `timeout` ns from now.
+/// Those that are left have not happened and are to go by TCP, until the deadline that is returned if part of the time is over.
+pub(super) fn execute(shared: &Shared, server: usize, job: &mut Job<'_>, mut timeout: u64) -> Option<Deadline> {
+    let mut begun = None;
+    if !matches!(job.work(), Work::Status(_) | Work::Ping(..)) {
+        while let Some(mut visit) = shared.visit(server, timeout) {
+            let shut = steps(visit.worker.as_mut()?, job, shared.layout.k())?;
+            match refused(shared, server, job, visit, shut) {
+                Next::Again(deadline) => (begun, timeout) = (Some(deadline), deadline.timeout()),
+                Next::OverTcp(deadline) => return deadline,
+                Next::Failed => return None,
             }
         }
     }
+    begun
 }
 
-/// Carries out what is left of `job` until something is refused, which it returns, or is none for here.
+/// Carries out what is left of `job`. Returns why a request was refused; nothing also when one is none for here.
 #[inline]
-fn steps(worker: &mut Worker, job: &mut Job<'_>, deadline: Deadline, k: u64) -> Option<Shut> {
-    while let Some((position, length)) = job.peek() {
+fn steps(worker: &mut Worker, job: &mut Job<'_>, k: u64) -> Option<Shut> {
+    let mut next = job.peek();
+    while let Some((position, length)) = next {
         match step(worker, job, position, length, k)? {
             Ok(value) => job.done_at_once(value),
             Err(shut) => return Some(shut),
         }
-        if !job.is_finished() && deadline.has_passed() {
+        next = job.peek();
+        if next.is_some() && worker.deadline().has_passed() {
             return Some(Shut::Late(Awaited::Parts));
         }
     }
     None
 }
 
-/// Fails what is left of `job`: the deadline has passed.
+/// What becomes of the rest of a job after a refusal.
+enum Next {
+    /// It is tried again, until this deadline.
+    Again(Deadline),
+    /// It goes over TCP, until this deadline: the memory is closed.
+    OverTcp(Option<Deadline>),
+    /// Nothing: its deadline has passed.
+    Failed,
+}
+
+/// Decides on the rest of `job`, and pauses before another attempt.
 #[cold]
-fn late(shared: &Shared, server: usize, job: &mut Job<'_>, shut: Shut) -> Option<Limit> {
-    let hint = match shut {
-        Shut::Late(Awaited::Pages { pid }) if pid != 0 => {
-            format!(": if it was stopped, continue it (kill -CONT {pid}) or end it")
+fn refused(shared: &Shared, server: usize, job: &mut Job<'_>, visit: Visit<'_>, shut: Shut) -> Next {
+    let Some(deadline) = visit.worker.as_ref().map(|worker| worker.deadline()) else { return Next::OverTcp(None) };
+    match shut {
+        Shut::Held { .. } if !deadline.has_passed() => {
+            // The worker may be of use to others in the pause.
+            drop(visit);
+            std::thread::sleep(HELD_PAUSE.min(deadline.left()));
+            Next::Again(deadline)
         }
+        Shut::Held { pid } => {
+            job.fail(late(shared, server, Awaited::Pages { pid }));
+            Next::Failed
+        }
+        Shut::Late(awaited) => {
+            job.fail(late(shared, server, awaited));
+            Next::Failed
+        }
+        Shut::Waiting | Shut::Restoring | Shut::ServerOnly | Shut::Replaced => {
+            visit.end();
+            Next::OverTcp(Some(deadline))
+        }
+    }
+}
+
+/// The error of a request that waited in vain. It has changed nothing.
+fn late(shared: &Shared, server: usize, awaited: Awaited) -> Error {
+    let hint = match awaited {
+        Awaited::Pages { pid } if pid != 0 => format!(": if it was stopped, continue it (kill -CONT {pid}) or end it"),
         _ => String::new(),
     };
-    let (address, reason) = (shared.address(server).to_owned(), format!("{shut}{hint}"));
-    job.fail(Error::Unavailable { server, address, reason });
-    None
+    shared.name(server).unavailable(format!("{}{hint}", Shut::Late(awaited)))
+}
+
+/// A timeout, which is at most a year, in ns.
+#[inline]
+pub(super) fn nanoseconds(timeout: Duration) -> u64 {
+    #[allow(clippy::cast_possible_truncation)]
+    let nanoseconds = timeout.as_nanos() as u64;
+    nanoseconds
 }
 
 /// Carries out the next request of `job`; `None` when it is none for here.
@@ -191,11 +185,11 @@ fn step(worker: &mut Worker, job: &mut Job<'_>, position: u64, length: u64, k: u
 impl Shared {
     /// Whether requests to the server go through its shared memory now.
     pub(super) fn is_local(&self, server: usize) -> bool {
-        self.visit(server).is_some()
+        self.visit(server, 0).is_some()
     }
 
     #[inline]
-    fn visit(&self, server: usize) -> Option<Visit<'_>> {
+    fn visit(&self, server: usize, timeout: u64) -> Option<Visit<'_>> {
         let local = self.local(server)?;
         let mut state = local.state();
         if state.attachment.is_none() {
@@ -211,11 +205,12 @@ impl Shared {
                 return None;
             }
         }
-        let worker = match attachment.idle.pop() {
+        let mut worker = match attachment.idle.pop() {
             Some(worker) => worker,
             None => attachment.hire(pause)?,
         };
-        Some(Visit { local, worker: Some(worker), number, now })
+        worker.wait_until(Deadline::after(now, timeout));
+        Some(Visit { local, worker: Some(worker), number })
     }
 
     #[cold]
@@ -257,7 +252,7 @@ impl Attachment {
 
     /// One more worker, if there is one.
     #[cold]
-    fn hire(&self, pause: &mut Option<Instant>) -> Option<Worker> {
+    fn hire(&self, pause: &mut Option<Instant>) -> Option<Box<Worker>> {
         if !is_over(pause) {
             return None;
         }
@@ -266,7 +261,7 @@ impl Attachment {
             return None;
         };
         worker.expect(self.incarnation);
-        Some(worker)
+        Some(Box::new(worker))
     }
 }
 
@@ -301,8 +296,9 @@ impl Drop for Visit<'_> {
         if state.count == self.number
             && let Some(attachment) = &mut state.attachment
             && attachment.idle.len() < MAX_IDLE
+            && let Some(worker) = self.worker.take()
         {
-            attachment.idle.extend(self.worker.take());
+            attachment.idle.push(worker);
         }
     }
 }

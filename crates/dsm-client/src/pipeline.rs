@@ -1,14 +1,15 @@
 //! Many requests under way at once, their replies collected in the order of submission.
 
-use super::Error;
+use super::CompareAndSwap;
+use super::error::{Effect, Error};
 use super::job::{Job, Value, Work};
 use super::lane::Lane;
-use super::local::{self, Limit};
+use super::local;
 use super::pool::Shared;
 use super::pump::pump;
-use dsm_core::LocalAccess;
 use dsm_core::layout::Piece;
 use dsm_core::protocol::AtomicOperation;
+use dsm_core::{Address, LocalAccess};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 /// What a pipelined request has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reply {
     /// The bytes of a read.
     Data(Vec<u8>),
@@ -40,7 +42,7 @@ pub enum Reply {
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let layout = dsm_client::layout::Layout::new("dsm", 65536, vec!["127.0.0.1:7411".into()])?;
+/// # let layout = dsm_client::Layout::new("dsm", 65536, vec!["127.0.0.1:7411".into()])?;
 /// # let client = dsm_client::Client::with_layout(layout);
 /// let mut pipeline = client.pipeline();
 /// for counter in 0..1000 {
@@ -71,6 +73,8 @@ pub struct Pipeline<'a> {
 struct Entry {
     servers: Range<usize>,
     reads: bool,
+    /// Whether it changes the memory.
+    mutates: bool,
     /// Outcomes of the parts that were done at once, with their servers.
     done: Vec<(usize, Result<Value, Error>)>,
 }
@@ -109,8 +113,9 @@ impl<'a> Pipeline<'a> {
     /// Submits a read of `length` bytes; its outcome is [`Reply::Data`].
     ///
     /// # Errors
-    /// [`Error::OutsideMemory`]; or that of a server which made no room before the deadline. Nothing was submitted then.
-    pub fn read(&mut self, address: u64, length: u64) -> Result<(), Error> {
+    /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory); or that of a server which made no room before the deadline. Nothing was submitted then.
+    pub fn read(&mut self, address: impl Into<Address>, length: u64) -> Result<(), Error> {
+        let address = address.into().get();
         self.submit(address, length, |_| Work::Read(Vec::new()))?;
         self.entries.back_mut().into_iter().for_each(|entry| entry.reads = true);
         Ok(())
@@ -120,7 +125,8 @@ impl<'a> Pipeline<'a> {
     ///
     /// # Errors
     /// As [`Pipeline::read`].
-    pub fn write(&mut self, address: u64, data: &'a [u8]) -> Result<(), Error> {
+    pub fn write(&mut self, address: impl Into<Address>, data: &'a [u8]) -> Result<(), Error> {
+        let address = address.into().get();
         let mut rest = data;
         self.submit(address, data.len() as u64, |piece| {
             let (head, tail) = rest.split_at(length_of(piece));
@@ -133,56 +139,57 @@ impl<'a> Pipeline<'a> {
     ///
     /// # Errors
     /// As [`Pipeline::read`].
-    pub fn fill(&mut self, address: u64, length: u64, byte: u8) -> Result<(), Error> {
+    pub fn fill(&mut self, address: impl Into<Address>, length: u64, byte: u8) -> Result<(), Error> {
+        let address = address.into().get();
         self.submit(address, length, |_| Work::Fill(byte))
     }
 
     /// Submits an addition to the word at `address`, wrapping at 2^64; its outcome is [`Reply::Old`].
     ///
     /// # Errors
-    /// [`Error::Unaligned`], and as [`Pipeline::read`].
-    pub fn fetch_add(&mut self, address: u64, operand: u64) -> Result<(), Error> {
-        self.atomic(address, AtomicOperation::Add(operand))
+    /// [`ErrorKind::Unaligned`](crate::ErrorKind::Unaligned), and as [`Pipeline::read`].
+    pub fn fetch_add(&mut self, address: impl Into<Address>, operand: u64) -> Result<(), Error> {
+        self.atomic(address.into().get(), AtomicOperation::Add(operand))
     }
 
     /// Submits the replacement of the word at `address`; its outcome is [`Reply::Old`].
     ///
     /// # Errors
     /// As [`Pipeline::fetch_add`].
-    pub fn swap(&mut self, address: u64, new: u64) -> Result<(), Error> {
-        self.atomic(address, AtomicOperation::Swap(new))
+    pub fn swap(&mut self, address: impl Into<Address>, new: u64) -> Result<(), Error> {
+        self.atomic(address.into().get(), AtomicOperation::Swap(new))
     }
 
     /// Submits the replacement of the word at `address` if it is `expected`; its outcome is [`Reply::Old`].
     ///
     /// # Errors
     /// As [`Pipeline::fetch_add`].
-    pub fn compare_and_swap(&mut self, address: u64, expected: u64, new: u64) -> Result<(), Error> {
-        self.atomic(address, AtomicOperation::CompareAndSwap { expected, new })
+    pub fn compare_and_swap(&mut self, address: impl Into<Address>, words: CompareAndSwap) -> Result<(), Error> {
+        self.atomic(address.into().get(), words.operation())
     }
 
     /// Submits a bitwise and on the word at `address`; its outcome is [`Reply::Old`].
     ///
     /// # Errors
     /// As [`Pipeline::fetch_add`].
-    pub fn fetch_and(&mut self, address: u64, operand: u64) -> Result<(), Error> {
-        self.atomic(address, AtomicOperation::And(operand))
+    pub fn fetch_and(&mut self, address: impl Into<Address>, operand: u64) -> Result<(), Error> {
+        self.atomic(address.into().get(), AtomicOperation::And(operand))
     }
 
     /// Submits a bitwise or on the word at `address`; its outcome is [`Reply::Old`].
     ///
     /// # Errors
     /// As [`Pipeline::fetch_add`].
-    pub fn fetch_or(&mut self, address: u64, operand: u64) -> Result<(), Error> {
-        self.atomic(address, AtomicOperation::Or(operand))
+    pub fn fetch_or(&mut self, address: impl Into<Address>, operand: u64) -> Result<(), Error> {
+        self.atomic(address.into().get(), AtomicOperation::Or(operand))
     }
 
     /// Submits a bitwise exclusive or on the word at `address`; its outcome is [`Reply::Old`].
     ///
     /// # Errors
     /// As [`Pipeline::fetch_add`].
-    pub fn fetch_xor(&mut self, address: u64, operand: u64) -> Result<(), Error> {
-        self.atomic(address, AtomicOperation::Xor(operand))
+    pub fn fetch_xor(&mut self, address: impl Into<Address>, operand: u64) -> Result<(), Error> {
+        self.atomic(address.into().get(), AtomicOperation::Xor(operand))
     }
 
     /// How many requests were submitted whose outcome was not collected.
@@ -195,14 +202,13 @@ impl<'a> Pipeline<'a> {
     /// collect all that came together before more is submitted lets requests, too, go out together.
     #[must_use]
     pub fn is_next_ready(&self) -> bool {
-        let Some(Entry { servers, .. }) = self.entries.front() else { return false };
-        let mut concerned = self.lanes.iter().filter(|lane| servers.contains(&lane.server()));
-        concerned.all(Lane::front_is_finished)
+        let Some(entry) = self.entries.front() else { return false };
+        self.lanes.iter().filter(|lane| entry.concerns(lane)).all(Lane::front_is_finished)
     }
 
     pub(super) fn atomic(&mut self, address: u64, operation: AtomicOperation) -> Result<(), Error> {
         if !address.is_multiple_of(8) {
-            return Err(Error::Unaligned { address });
+            return Err(Error::unaligned(address));
         }
         self.submit(address, 8, |_| Work::Atomic(operation))
     }
@@ -224,12 +230,13 @@ impl<'a> Pipeline<'a> {
             0 => 0..0,
             _ => self.shared.layout.locate(address)?.0..self.shared.layout.locate(address + length - 1)?.0 + 1,
         };
-        let now = Instant::now();
-        let deadline = self.deadline.unwrap_or(now + self.timeout);
-        let now = self.make_room(servers.clone(), now, deadline)?;
+        let began = Instant::now();
+        let now = self.make_room(servers.clone(), began)?;
         let mut at_once = Vec::new();
+        let mut mutates = false;
         for piece in pieces {
             let job = Job::new(work(piece), piece.offset, piece.length);
+            mutates |= job.opcode().mutates();
             if self.goes_locally(piece.server) {
                 at_once.push((piece.server, job));
             } else {
@@ -238,18 +245,19 @@ impl<'a> Pipeline<'a> {
         }
         // While the other servers are at work.
         let mut done = Vec::new();
-        let mut limit = Limit::Timeout(deadline.saturating_duration_since(now));
-        if at_once.len() > 1 {
-            limit = limit.fixed();
-        }
-        for (server, mut job) in at_once {
-            if local::execute(&self.shared, server, &mut job, limit).is_none() {
+        for (index, (server, mut job)) in at_once.into_iter().enumerate() {
+            let timeout = match self.deadline {
+                None if index == 0 && now == began => self.timeout,
+                deadline => deadline.unwrap_or(began + self.timeout).saturating_duration_since(Instant::now()),
+            };
+            local::execute(&self.shared, server, &mut job, local::nanoseconds(timeout));
+            if job.is_finished() {
                 done.push((server, job.outcome()));
             } else {
                 self.push(server, job, now);
             }
         }
-        self.entries.push_back(Entry { servers, reads: false, done });
+        self.entries.push_back(Entry { servers, reads: false, mutates, done });
         Ok(())
     }
 
@@ -269,10 +277,10 @@ impl<'a> Pipeline<'a> {
 
     /// Submits what is left of a job, to go by TCP.
     pub(super) fn submit_job(&mut self, server: usize, job: Job<'a>) -> Result<(), Error> {
-        let now = Instant::now();
-        let now = self.make_room(server..server + 1, now, self.deadline.unwrap_or(now + self.timeout))?;
+        let now = self.make_room(server..server + 1, Instant::now())?;
+        let mutates = job.opcode().mutates();
         self.push(server, job, now);
-        self.entries.push_back(Entry { servers: server..server + 1, reads: false, done: Vec::new() });
+        self.entries.push_back(Entry { servers: server..server + 1, reads: false, mutates, done: Vec::new() });
         Ok(())
     }
 
@@ -289,12 +297,13 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Waits while one of the servers has too much to do for this pipeline. Returns what was `now` before and may be later.
-    fn make_room(&mut self, servers: Range<usize>, now: Instant, deadline: Instant) -> Result<Instant, Error> {
+    fn make_room(&mut self, servers: Range<usize>, now: Instant) -> Result<Instant, Error> {
         let concerned = |lane: &&Lane<'_>| servers.contains(&lane.server());
         if !self.lanes.iter().filter(concerned).any(Lane::is_full) {
             return Ok(now);
         }
         let relieved = |lanes: &[Lane<'_>]| lanes.iter().filter(concerned).all(Lane::is_relieved);
+        let deadline = self.deadline.unwrap_or(now + self.timeout);
         if pump(&mut self.lanes, deadline, relieved).is_ok() {
             return Ok(Instant::now());
         }
@@ -327,16 +336,21 @@ impl<'a> Pipeline<'a> {
         }
         let mut done = entry.done.into_iter().peekable();
         let mut outcome = Ok(Value::Done);
+        let mut is_begun = false;
         for server in entry.servers {
             let part = match done.next_if(|(of, _)| *of == server) {
                 Some((_, part)) => Some(part),
                 None => self.lanes.iter_mut().find(|lane| lane.server() == server).and_then(Lane::take),
             };
             if let Some(part) = part {
+                is_begun |= part.is_ok();
                 outcome = join(outcome, part);
             }
         }
-        Some(outcome)
+        Some(match outcome {
+            Err(error) if is_begun && entry.mutates => Err(error.with_effect(Effect::Possible)),
+            outcome => outcome,
+        })
     }
 }
 

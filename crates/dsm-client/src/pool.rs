@@ -1,6 +1,6 @@
 //! What all calls of a client share: the layout, the incarnations seen, and idle links.
 
-use super::Error;
+use super::error::{Error, ServerName};
 use super::link::Link;
 use super::local::Local;
 use dsm_core::layout::Layout;
@@ -78,14 +78,15 @@ impl Shared {
         Self { layout, canonical, incarnations, peers }
     }
 
-    pub(super) fn address(&self, server: usize) -> &str {
-        &self.layout.addresses()[server]
+    /// A server as errors name it.
+    pub(super) fn name(&self, server: usize) -> ServerName<'_> {
+        ServerName { server, address: &self.layout.addresses()[server] }
     }
 
     /// Makes sure that there is a server with this index.
     pub(super) fn check_server(&self, server: usize) -> Result<(), Error> {
         let count = self.incarnations.len();
-        if server < count { Ok(()) } else { Err(Error::NoSuchServer { server, count }) }
+        if server < count { Ok(()) } else { Err(Error::no_such_server(server, count)) }
     }
 
     /// The incarnation that this client knows the server's memory by; zero for none.

@@ -1,6 +1,6 @@
 //! What becomes of requests when a connection ends: another attempt, or an error that says no more than is known.
 
-use super::Error;
+use super::error::{Effect, Error, ErrorKind, ServerName};
 use super::lane::Lane;
 use super::link::Phase;
 use super::session::Sent;
@@ -77,15 +77,16 @@ impl Lane<'_> {
     /// Fails everything unfinished, changes of which there is no telling whether they were executed with the error that
     /// says so. The lane can be used again; its link has a new session.
     fn fail(&mut self, error: &Error, now: Instant) {
-        let doubtful = match error {
+        let reason = match error.kind() {
             // These say all there is to say of every request.
-            Error::MemoryLost { .. } | Error::Protocol { .. } => None,
-            Error::Unavailable { reason, .. } => Some(reason.clone()),
-            other => Some(other.to_string()),
+            ErrorKind::MemoryLost | ErrorKind::Protocol => None,
+            ErrorKind::Unavailable => Some(error.reason().to_owned()),
+            _ => Some(error.to_string()),
         };
         for sent in self.link.session.abandon() {
-            let of_part = match &doubtful {
+            let of_part = match &reason {
                 Some(reason) if sent.in_doubt() => self.outcome_unknown(&sent, reason),
+                None if sent.in_doubt() => error.clone().with_effect(Effect::Possible),
                 _ => error.clone(),
             };
             self.job(sent.job).part_failed(of_part);
@@ -108,37 +109,28 @@ impl Lane<'_> {
     }
 
     fn outcome_unknown(&self, sent: &Sent, reason: &str) -> Error {
-        let (server, address) = self.name();
-        Error::OutcomeUnknown { server, address, operation: sent.opcode.name(), reason: reason.into() }
+        self.name().outcome_unknown(sent.opcode.name(), reason)
     }
 
     pub(super) fn unavailable(&self, reason: String) -> Error {
-        let (server, address) = self.name();
-        Error::Unavailable { server, address, reason }
+        self.name().unavailable(reason)
     }
 
     pub(super) fn protocol(&self, message: impl Into<String>) -> Trouble {
-        let (server, address) = self.name();
-        Trouble::Fatal(Error::Protocol { server, address, message: message.into() })
+        Trouble::Fatal(self.name().protocol(message.into()))
     }
 
     /// The error for a refusal.
     pub(super) fn refused(&self, refusal: Refusal) -> Error {
-        let (server, address) = self.name();
-        match refusal.code {
-            Code::MemoryLost => self.memory_lost(refusal.message),
-            Code::LayoutDiffers => Error::LayoutDiffers { server, address, message: refusal.message },
-            _ => Error::Refused { server, address, refusal },
-        }
+        self.name().refused(refusal)
     }
 
     pub(super) fn memory_lost(&self, message: String) -> Error {
-        let (server, address) = self.name();
-        Error::MemoryLost { server, address, known: self.link.shared.known_incarnation(server), message }
+        self.name().memory_lost(message)
     }
 
-    fn name(&self) -> (usize, String) {
-        (self.server(), self.link.shared.address(self.server()).to_owned())
+    fn name(&self) -> ServerName<'_> {
+        self.link.shared.name(self.server())
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! Programs that use the memory link `dsm-client` instead.
 
+mod ids;
 pub mod layout;
 mod local_access;
 pub mod printable;
@@ -13,4 +14,5 @@ pub mod protocol;
 pub mod segment;
 pub mod sys;
 
+pub use ids::{Address, Incarnation, ServerIndex};
 pub use local_access::LocalAccess;

@@ -2,6 +2,7 @@
 
 /// Whether a client reaches servers on its own host through their shared memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum LocalAccess {
     /// Where it may; over TCP where it may not.
     #[default]

@@ -3,6 +3,7 @@
 use super::load::{Measured, per_second};
 use super::plan::{End, Kind, Pattern, Plan};
 use super::tally::{Failed, Latencies};
+use dsm_client::ServerIndex;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ fn of_plan(plan: &Plan) -> Value {
 fn of_failed(failed: &Failed) -> Value {
     json!({
         "kind": failed.kind(),
-        "server": failed.error.server(),
+        "server": failed.error.server().map(ServerIndex::get),
         "count": failed.count,
         "message": failed.error.to_string(),
     })

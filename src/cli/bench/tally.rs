@@ -3,7 +3,7 @@
 use super::histogram::Histogram;
 use super::plan::Kind;
 use crate::cli::failure::code_of_memory;
-use dsm_client::Error;
+use dsm_client::{Error, ErrorKind};
 use std::time::{Duration, Instant};
 
 /// The requests of one kind that succeeded.
@@ -75,18 +75,9 @@ impl Failed {
 }
 
 fn name(error: &Error) -> &'static str {
-    match error {
-        Error::OutsideMemory(_) => "outside-memory",
-        Error::Unaligned { .. } => "unaligned",
-        Error::NoSuchServer { .. } => "no-such-server",
-        Error::NoRoom { .. } => "no-room",
-        Error::Unavailable { .. } => "unavailable",
-        Error::OutcomeUnknown { .. } => "outcome-unknown",
-        Error::MemoryLost { .. } => "memory-lost",
-        Error::LayoutDiffers { .. } => "layout-differs",
-        Error::Refused { refusal, .. } => refusal.code.name(),
-        Error::Protocol { .. } => "protocol",
-        _ => "other",
+    match (error.kind(), error.refusal()) {
+        (ErrorKind::Refused, Some(code)) => code.name(),
+        (kind, _) => kind.name(),
     }
 }
 

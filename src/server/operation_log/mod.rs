@@ -7,7 +7,7 @@ mod writer;
 pub use entry::Entry;
 
 use dsm_config::OperationLogMode;
-use dsm_core::protocol::{Opcode, OperationLogStatus};
+use dsm_core::protocol::{LoggedOperations, Opcode, OperationLogStatus};
 use file::LogFile;
 use std::io;
 use std::path::Path;
@@ -168,15 +168,11 @@ impl OperationLog {
     #[must_use]
     pub fn status(&self) -> OperationLogStatus {
         let mode = match self.shared.mode.load(Ordering::Relaxed) {
-            OFF => "off",
-            WRITES => "writes",
-            _ => "all",
+            OFF => LoggedOperations::Off,
+            WRITES => LoggedOperations::Writes,
+            _ => LoggedOperations::All,
         };
-        OperationLogStatus {
-            mode: mode.to_owned(),
-            written: self.shared.written.load(Ordering::Relaxed),
-            lost: self.shared.lost(),
-        }
+        OperationLogStatus { mode, written: self.shared.written.load(Ordering::Relaxed), lost: self.shared.lost() }
     }
 
     /// Turns the log off for good, and waits until all that was recorded is written, at most `deadline`.

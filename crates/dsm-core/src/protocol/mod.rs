@@ -7,6 +7,7 @@ mod frame;
 mod hello;
 mod refusal;
 mod request;
+mod state;
 mod status;
 
 pub use foreign::{Foreign, TELLING};
@@ -14,6 +15,7 @@ pub use frame::{HEADER, MAX_PAYLOAD, Opcode, ReplyHeader, RequestHeader, split_r
 pub use hello::{HelloReply, HelloRequest, MAX_HELLO};
 pub use refusal::{Code, MAX_REFUSAL_TEXT, Refusal};
 pub use request::{AtomicOperation, Extent, Operation, Payload, Request, Word};
+pub use state::{LoggedOperations, MemoryState};
 pub use status::{Connections, LatencyBucket, LocalTraffic, OperationLogStatus, Recovery, Sessions, Status, Traffic};
 
 /// The protocol version that this code speaks.

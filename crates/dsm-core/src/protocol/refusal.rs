@@ -12,6 +12,7 @@ pub const MAX_REFUSAL_TEXT: usize = 4096;
 /// it, so that no later request of the session can overtake the refused one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
+#[non_exhaustive]
 pub enum Code {
     /// The frame's magic is wrong, or its payload is longer than any request's: framing is lost.
     BadFrame = 1,

@@ -1,5 +1,8 @@
 //! What a server says of itself: the payload of a status reply, a JSON object.
 
+use super::LoggedOperations;
+use super::MemoryState;
+use crate::Incarnation;
 use crate::layout::MAX_ADDRESS_TEXT;
 use crate::printable::printable;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -38,16 +41,13 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since dsmd became ready.
     pub uptime_seconds: u64,
-    /// Random id of the segment's contents, 16 hexadecimal digits.
-    #[serde(deserialize_with = "text")]
-    pub incarnation: String,
+    /// Which contents the segment has.
+    pub incarnation: Incarnation,
     /// Fingerprint of the layout, 32 hexadecimal digits.
     #[serde(deserialize_with = "text")]
     pub fingerprint: String,
-    /// "in use", "waiting for restore" or "being restored"; "in use, removed" when it has lost its name in /dev/shm and ends
-    /// with dsmd, "in use, parts removed" when no other process can open it.
-    #[serde(deserialize_with = "text")]
-    pub memory: String,
+    /// Whether the memory can be used.
+    pub memory: MemoryState,
     /// Bytes that the server shares.
     pub k: u64,
     /// Bytes of shared memory beyond k: tables and write-ahead slots.
@@ -153,9 +153,8 @@ pub struct LatencyBucket {
 /// The operation log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationLogStatus {
-    /// "off", "writes" or "all".
-    #[serde(deserialize_with = "text")]
-    pub mode: String,
+    /// Which operations it holds.
+    pub mode: LoggedOperations,
     /// Lines written since the start.
     pub written: u64,
     /// Lines lost since the start because the disk did not keep up or failed.

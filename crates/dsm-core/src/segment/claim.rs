@@ -5,7 +5,6 @@
 
 use super::copy_area::CLAIM;
 use super::cut::Cut;
-use super::deadline::Deadline;
 use super::gate::{Gate, Shut};
 use super::geometry::{LARGE_SLOTS, STRIPES, page_size};
 use super::restoration::Restoration;
@@ -253,7 +252,7 @@ impl Shared {
     /// [`Shut::Held`] when one of them has stalled.
     pub(super) fn wait_for_writers(&self, worker: usize) -> Result<(), Shut> {
         for stripe in 0..STRIPES {
-            self.lock(LARGE_SLOTS + stripe, worker, Deadline::NEVER)?;
+            self.lock(LARGE_SLOTS + stripe, worker)?;
             self.unlock(LARGE_SLOTS + stripe, worker);
         }
         Ok(())

@@ -3,7 +3,6 @@
 //! A process that dies in one is repaired by the others. One that lives on after a thread of it was unwound out of one is
 //! not: to the others, what it holds is held. So unwinding out of one ends the process, also where panics are caught.
 
-use super::worker::Held;
 use std::io::Write;
 
 /// A critical section that is not described by the locks that it holds.
@@ -22,6 +21,20 @@ impl Critical {
 impl Drop for Critical {
     fn drop(&mut self) {
         die();
+    }
+}
+
+/// Locks that are held. Dropping it with any ends the process, see the module.
+pub(super) struct Held {
+    pub(super) stripes: u64,
+    pub(super) large_slot: Option<usize>,
+}
+
+impl Held {
+    pub(super) const NOTHING: Self = Self { stripes: 0, large_slot: None };
+
+    fn is_empty(&self) -> bool {
+        self.stripes == 0 && self.large_slot.is_none()
     }
 }
 

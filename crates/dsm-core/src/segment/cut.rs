@@ -12,7 +12,6 @@
 //! A copy that finds no room in the copy area abandons the cut; writers go on.
 
 use super::copy_area::NoRoom;
-use super::deadline::Deadline;
 use super::gate::{Awaited, Gate, Shut};
 use super::geometry::page_size;
 use super::shared::Shared;
@@ -116,17 +115,13 @@ impl Shared {
     /// Saves what the caller, who holds the pages' stripes, is about to change and the cut still needs.
     ///
     /// # Errors
-    /// [`Shut::Late`] when the deadline passes before. Then no page may be changed; the cut stays, and so do copies.
-    #[inline]
-    pub(super) fn save_for_cut(&self, pages: &Range<usize>, cut: Option<u32>, deadline: Deadline) -> Result<(), Shut> {
-        match cut {
-            Some(number) => pages.clone().try_for_each(|page| self.save_page(page, number, deadline)),
-            None => Ok(()),
-        }
+    /// [`Shut::Late`] when the deadline of `worker` passes before. Then no page may be changed; the cut stays, and so do copies.
+    #[cold]
+    pub(super) fn save_for_cut(&self, pages: &Range<usize>, number: u32, worker: usize) -> Result<(), Shut> {
+        pages.clone().try_for_each(|page| self.save_page(page, number, worker))
     }
 
-    #[cold]
-    fn save_page(&self, page: usize, number: u32, deadline: Deadline) -> Result<(), Shut> {
+    fn save_page(&self, page: usize, number: u32, worker: usize) -> Result<(), Shut> {
         let _uncancelled = Uncancelled::begin();
         let word = self.cut_word(page);
         let found = word.load(Ordering::Acquire);
@@ -138,7 +133,7 @@ impl Shared {
         let place = if bytes == ZERO_PAGE {
             Ok(ZEROS)
         } else {
-            self.copy_aside(&bytes, number, deadline).map(|slot| slot + FIRST_SLOT)
+            self.copy_aside(&bytes, number, self.deadline_of(worker)).map(|slot| slot + FIRST_SLOT)
         };
         match place {
             // A reader that was faster has read the page where it stands: then the copy is not needed.

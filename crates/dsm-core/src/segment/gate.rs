@@ -18,7 +18,6 @@
 //! the restore has ended without a change, and opens it: see [`Shared::open_unchanged`]. Programs that do not know the
 //! number 3 take it for 2.
 
-use super::deadline::Deadline;
 use super::shared::Shared;
 use super::superblock::Field;
 use crate::sys::cancellation::Uncancelled;
@@ -213,9 +212,9 @@ impl Shared {
     /// slot.
     ///
     /// # Errors
-    /// [`Shut::Late`] when the deadline passes before.
+    /// [`Shut::Late`] when its deadline passes before.
     #[cold]
-    pub(super) fn wait_while_frozen(&self, worker: usize, deadline: Deadline) -> Result<(), Shut> {
+    pub(super) fn wait_while_frozen(&self, worker: usize) -> Result<(), Shut> {
         let _uncancelled = Uncancelled::begin();
         while let gate @ Gate::Frozen(until) = self.gate() {
             if is_over(until, self.clock.now()) {
@@ -227,7 +226,7 @@ impl Shared {
                 }
                 break;
             }
-            if deadline.has_passed() {
+            if self.deadline_of(worker).has_passed() {
                 return Err(Shut::Late(Awaited::Freeze));
             }
             std::thread::sleep(NAP);

@@ -6,6 +6,7 @@
 
 use crate::layout::{MAX_ATOMIC, PAGE};
 use crate::protocol::WINDOW;
+use std::ops::Range;
 
 /// Bytes of a cache line: records that different processes write stand on lines of their own.
 pub(super) const LINE: usize = 64;
@@ -146,6 +147,24 @@ pub(super) const fn page_size() -> usize {
 #[must_use]
 pub fn overhead(k: u64) -> u64 {
     Geometry::new(k).map_or(0, |geometry| geometry.data as u64 + LOCKS as u64 * PAGE)
+}
+
+/// The stripes that guard the pages, as a mask.
+#[inline]
+pub(super) fn stripes(pages: &Range<usize>) -> u64 {
+    if pages.len() >= STRIPES { u64::MAX } else { pages.clone().fold(0, |mask, page| mask | 1 << (page % STRIPES)) }
+}
+
+/// The numbers of the set bits, ascending.
+#[inline]
+pub(super) fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        (mask != 0).then(|| {
+            let bit = mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            bit
+        })
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! the owner unknown. The semaphore only carries sleep: a contender sets the word's high bit, the owner posts when it
 //! gives the lock back and finds that bit. A post that is lost with its receiver costs others one [`NAP`], never more.
 
-use super::deadline::Deadline;
 use super::gate::{Awaited, Shut};
 use super::geometry::{Geometry, WORKERS};
 use super::shared::Shared;
@@ -80,14 +79,14 @@ impl Shared {
     /// Takes the lock, sleeping while somebody alive has it, and repairing whoever died with it.
     ///
     /// # Errors
-    /// [`Shut::Held`] when its owner is alive and makes no progress, [`Shut::Late`] when the deadline passes before.
+    /// [`Shut::Held`] when its owner is alive and makes no progress, [`Shut::Late`] when the worker's deadline passes before.
     #[inline]
-    pub(super) fn lock(&self, lock: usize, worker: usize, deadline: Deadline) -> Result<(), Shut> {
-        if self.try_lock(lock, worker) { Ok(()) } else { self.lock_contended(lock, worker, deadline) }
+    pub(super) fn lock(&self, lock: usize, worker: usize) -> Result<(), Shut> {
+        if self.try_lock(lock, worker) { Ok(()) } else { self.lock_contended(lock, worker) }
     }
 
     #[cold]
-    fn lock_contended(&self, lock: usize, worker: usize, deadline: Deadline) -> Result<(), Shut> {
+    fn lock_contended(&self, lock: usize, worker: usize) -> Result<(), Shut> {
         let _uncancelled = Uncancelled::begin();
         let word = self.mapping.word(Geometry::lock(lock));
         for _ in 0..SPINS {
@@ -96,7 +95,7 @@ impl Shared {
             }
             std::hint::spin_loop();
         }
-        let mut watch = Watch::default();
+        let (mut watch, deadline) = (Watch::default(), self.deadline_of(worker));
         let (mut left, mut last_wait) = (deadline.left(), None);
         loop {
             let found = word.load(Ordering::Relaxed);

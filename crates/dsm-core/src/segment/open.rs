@@ -412,6 +412,7 @@ fn assemble(
         clock: MachineClock::of_process(),
         repairing: Mutex::new(()),
         stalls: [const { AtomicU64::new(0) }; WORKERS],
+        deadlines: [const { AtomicU64::new(u64::MAX) }; WORKERS],
     };
     shared.enter();
     Ok(Segment { shared: Arc::new(shared) })

@@ -32,6 +32,9 @@ pub(super) struct Shared {
     /// For each worker, one more than the progress that it had counted when threads of this process last waited for it in
     /// vain; zero for none.
     pub(super) stalls: [AtomicU64; WORKERS],
+    /// For each worker of this process, its [`super::Deadline`]. Here, and not in what each lock is told, because only a
+    /// worker that waits looks at it.
+    pub(super) deadlines: [AtomicU64; WORKERS],
 }
 
 impl Shared {

@@ -1,9 +1,10 @@
 //! Workers: threads that read and write a segment. Everything that happens to the data happens here.
 
 use super::crash::{self, Point};
+use super::critical::Held;
 use super::deadline::Deadline;
 use super::gate::Shut;
-use super::geometry::{Geometry, LARGE_SLOTS, LINE, SLOT, STRIPES, page_size};
+use super::geometry::{Geometry, LARGE_SLOTS, LINE, SLOT, bits, page_size, stripes};
 use super::intent::{Intent, IntentField, LocalCounter, Mark, Source, pages};
 use super::shared::Shared;
 use crate::layout::MAX_ATOMIC;
@@ -39,30 +40,15 @@ pub struct Worker {
     incarnation: u64,
     /// What a local client's worker needs of the server; zero for others.
     permission: u64,
-    /// Until when it waits for others.
-    deadline: Deadline,
     /// It replaces the memory: the gate is shut by its owner, and not for it.
     pub(super) restoring: bool,
-}
-
-/// Locks that are held. Dropping it with any ends the process, see [`super::critical`].
-pub(super) struct Held {
-    stripes: u64,
-    large_slot: Option<usize>,
-}
-
-impl Held {
-    const NOTHING: Self = Self { stripes: 0, large_slot: None };
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.stripes == 0 && self.large_slot.is_none()
-    }
 }
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, index: usize) -> Self {
         let (incarnation, permission) = (shared.incarnation(), shared.role.permission());
-        Self { shared, index, incarnation, permission, deadline: Deadline::NEVER, restoring: false }
+        shared.set_deadline(index, Deadline::NEVER);
+        Self { shared, index, incarnation, permission, restoring: false }
     }
 
     /// Says which memory all that follows means: it is refused with [`Shut::Replaced`] for another one. At first it is
@@ -76,7 +62,13 @@ impl Worker {
     /// instant.
     #[inline]
     pub fn wait_until(&mut self, deadline: Deadline) {
-        self.deadline = deadline;
+        self.shared.set_deadline(self.index, deadline);
+    }
+
+    /// What it was told last.
+    #[must_use]
+    pub fn deadline(&self) -> Deadline {
+        self.shared.deadline_of(self.index)
     }
 
     /// Its number, below [`super::WORKERS`]; no two workers of a segment have the same at a time.
@@ -198,7 +190,7 @@ impl Worker {
     /// As [`Worker::write`].
     ///
     /// # Panics
-    /// When the extent is longer than the slot.
+    /// When it is longer than the slot.
     pub fn write_received(&mut self, extent: Extent, mark: Option<Mark>) -> Result<(), Shut> {
         assert!(extent.length() <= SLOT, "more than the slot");
         let (offset, _) = self.place(extent);
@@ -378,7 +370,7 @@ impl Worker {
         let free = (0..LARGE_SLOTS).find(|index| self.shared.try_lock(*index, self.index));
         let index = free.unwrap_or(self.index % LARGE_SLOTS);
         if free.is_none() {
-            self.shared.lock(index, self.index, self.deadline)?;
+            self.shared.lock(index, self.index)?;
         }
         Ok(Held { stripes: 0, large_slot: Some(index) })
     }
@@ -403,14 +395,7 @@ impl Worker {
             }
             match self.shared.pass(self.incarnation, self.permission) {
                 Ok(cut) => return Ok((held, cut)),
-                Err(None) => {
-                    self.unlock_stripes(&held);
-                    held.stripes = 0;
-                    if let Err(shut) = self.shared.wait_while_frozen(self.index, self.deadline) {
-                        self.unlock(held);
-                        return Err(shut);
-                    }
-                }
+                Err(None) => held = self.step_aside(held)?,
                 Err(Some(shut)) => {
                     self.unlock(held);
                     return Err(shut);
@@ -419,10 +404,27 @@ impl Worker {
         }
     }
 
+    /// Gives the stripes back and waits while the gate is frozen. After an error nothing is held.
+    #[cold]
+    fn step_aside(&self, mut held: Held) -> Result<Held, Shut> {
+        self.unlock_stripes(&held);
+        held.stripes = 0;
+        self.or_unlock(self.shared.wait_while_frozen(self.index), held)
+    }
+
     /// Saves what is about to be changed and the cut still needs. After an error nothing is held.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // else it is a call of each change
     fn save_for_cut(&self, pages: &Range<usize>, cut: Option<u32>, held: Held) -> Result<Held, Shut> {
-        match self.shared.save_for_cut(pages, cut, self.deadline) {
+        match cut {
+            Some(number) => self.or_unlock(self.shared.save_for_cut(pages, number, self.index), held),
+            None => Ok(held),
+        }
+    }
+
+    #[cold]
+    fn or_unlock(&self, outcome: Result<(), Shut>, held: Held) -> Result<Held, Shut> {
+        match outcome {
             Ok(()) => Ok(held),
             Err(shut) => {
                 self.unlock(held);
@@ -433,10 +435,11 @@ impl Worker {
 
     /// Takes the stripes of the mask in ascending order, the order of all workers, beside what is held. After an error
     /// nothing is held.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // else it is a call of each change
     fn lock(&self, stripes: u64, mut held: Held) -> Result<Held, Shut> {
         for stripe in bits(stripes) {
-            if let Err(shut) = self.shared.lock(LARGE_SLOTS + stripe, self.index, self.deadline) {
+            if let Err(shut) = self.shared.lock(LARGE_SLOTS + stripe, self.index) {
                 self.unlock(held);
                 return Err(shut);
             }
@@ -481,22 +484,4 @@ impl Drop for Worker {
         }
         self.shared.intent_word(self.index, IntentField::Owner).store(0, Ordering::Release);
     }
-}
-
-/// The stripes that guard the pages, as a mask.
-#[inline]
-fn stripes(pages: &Range<usize>) -> u64 {
-    if pages.len() >= STRIPES { u64::MAX } else { pages.clone().fold(0, |mask, page| mask | 1 << (page % STRIPES)) }
-}
-
-/// The numbers of the set bits, ascending.
-#[inline]
-fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        (mask != 0).then(|| {
-            let bit = mask.trailing_zeros() as usize;
-            mask &= mask - 1;
-            bit
-        })
-    })
 }

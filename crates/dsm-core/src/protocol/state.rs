@@ -1,0 +1,99 @@
+//! Words of a status, as enums. A later release may have more of them; those are kept as text.
+
+use crate::printable::printable;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The longest word of a later release that is kept, in bytes.
+const MAX_WORD: usize = 64;
+
+/// Declares an enum of words, which has the words themselves as its text and in JSON.
+macro_rules! words {
+    ($(#[$about:meta])* $name:ident { $($(#[$of_variant:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(from = "String", into = "String")]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$of_variant])* $variant,)+
+            /// A word that this release does not know.
+            Other(String),
+        }
+
+        impl $name {
+            /// The word.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$variant => $word,)+
+                    Self::Other(word) => word,
+                }
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(word: String) -> Self {
+                match word.as_str() {
+                    $($word => Self::$variant,)+
+                    other => Self::Other(printable(other, MAX_WORD).into_owned()),
+                }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(word: $name) -> Self {
+                word.as_str().to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.pad(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// Whether the memory of a server can be used.
+    MemoryState {
+        /// It is read and changed.
+        InUse = "in use",
+        /// It is read and changed, and has lost its name in /dev/shm: it ends with dsmd.
+        InUseRemoved = "in use, removed",
+        /// It is read and changed, and a file beside it in /dev/shm was removed: no other process can open it.
+        InUsePartsRemoved = "in use, parts removed",
+        /// It was lost, and waits until an administrator restores a snapshot or accepts zeros.
+        WaitingForRestore = "waiting for restore",
+        /// A snapshot is put into its place.
+        BeingRestored = "being restored",
+    }
+}
+
+words! {
+    /// Which operations the operation log of a server holds.
+    LoggedOperations {
+        /// None: there is no operation log.
+        Off = "off",
+        /// Those that change the memory.
+        Writes = "writes",
+        /// All.
+        All = "all",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_of_a_later_release_is_kept_and_safe_to_show() {
+        for word in ["in use", "in use, removed", "waiting for restore"] {
+            assert_eq!(MemoryState::from(word.to_owned()).to_string(), word);
+        }
+        assert_eq!(MemoryState::from("in use".to_owned()), MemoryState::InUse);
+        let later = MemoryState::from(format!("\u{1b}[2J{}", "x".repeat(1000)));
+        assert!(matches!(later, MemoryState::Other(_)));
+        assert!(later.as_str().len() <= 2 * MAX_WORD && !later.as_str().contains('\u{1b}'), "{later}");
+    }
+}

@@ -1,0 +1,13 @@
+//! What dsmctl promises, and what all programs do with a configuration.
+
+mod completions;
+mod config_mismatch;
+mod config_mistakes;
+mod config_never_panics;
+mod dsmctl_bench;
+mod dsmctl_exit_codes;
+mod dsmctl_memory;
+mod dsmctl_snapshot;
+mod dsmctl_snapshot_diff;
+mod dsmctl_snapshot_export;
+mod man_dsmctl;

@@ -1,0 +1,154 @@
+//! Nothing from a server is believed before it is checked.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+use dsm_client::{Effect, Error, ErrorKind};
+use dsm_core::layout::Layout;
+use dsm_core::protocol::{Code, Opcode};
+use support::clients::client_of;
+use support::dsmctl;
+use support::fake_server::{Fault, STATUS, servers};
+use support::is_error;
+
+const K: u64 = 4 << 20;
+
+#[test]
+fn a_reply_that_does_not_fit_is_an_error_and_the_next_call_starts_anew() {
+    let (layout, servers) = servers(1, K);
+    let client = client_of(layout);
+    for fault in
+        [Fault::WrongMagic, Fault::WrongId, Fault::WrongOpcode, Fault::TooLong, Fault::Endless, Fault::UnknownCode]
+    {
+        servers[0].fault(0, fault);
+        let error = client.read(0, 100).unwrap_err();
+        assert!(is_error(&error, ErrorKind::Protocol, 0), "{fault:?}: {error}");
+        assert!(error.to_string().contains(&servers[0].address), "{error}");
+        assert_eq!(client.read(0, 100).unwrap(), [0; 100]);
+    }
+}
+
+fn is_protocol(outcome: &Result<u64, Error>) -> bool {
+    outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Protocol)
+}
+
+#[test]
+fn a_reply_that_nobody_asked_for_answers_nothing() {
+    let (layout, servers) = servers(1, K);
+    let client = client_of(layout);
+    servers[0].fault(0, Fault::Twice);
+    // The second reply comes with the first, or finds the next request, whose id it does not have.
+    let first = client.fetch_add(0, 1);
+    let second = client.fetch_add(0, 1);
+    assert!(first == Ok(0) || is_protocol(&first), "{first:?}");
+    assert!(second == Ok(1) || is_protocol(&second), "{second:?}");
+}
+
+#[test]
+fn a_refused_part_leaves_the_connection_in_order() {
+    let (layout, servers) = servers(2, K);
+    let client = client_of(layout);
+    servers[0].fault(1, Fault::Refuse(Code::OutOfRange));
+    let error = client.fill(0, 2 * K, 1).unwrap_err();
+    assert!(is_error(&error, ErrorKind::Refused, 0) && error.refusal() == Some(Code::OutOfRange), "{error}");
+    assert_eq!(servers[1].executed(Opcode::Fill), 4, "the other server's part is done");
+    assert_eq!(client.read(K, 1).unwrap(), [1]);
+    assert_eq!(client.fetch_add(0, 1).unwrap(), 0x0101_0101_0101_0101);
+    assert_eq!([0, 1].map(|index: usize| servers[index].state().hellos), [1, 1]);
+}
+
+#[test]
+fn a_refusal_that_ends_the_connection_for_good_is_told_at_once() {
+    let (layout, servers) = servers(1, K);
+    let client = client_of(layout);
+    for code in [Code::Version, Code::WrongServer] {
+        servers[0].state().refuse_hello = (1, Some(code));
+        let error = client.read(0, 1).unwrap_err();
+        assert!(is_error(&error, ErrorKind::Refused, 0) && error.refusal() == Some(code), "{error}");
+    }
+    servers[0].fault(0, Fault::Refuse(Code::BadSequence));
+    assert_eq!(client.fetch_add(0, 1).unwrap_err().kind(), ErrorKind::Refused);
+    assert_eq!(client.fetch_add(0, 1), Ok(0));
+}
+
+#[test]
+fn a_change_of_which_one_part_was_carried_out_may_have_had_an_effect_and_a_refused_one_has_none() {
+    let (layout, servers) = servers(2, K);
+    let client = client_of(layout);
+    let refused = |call: &dyn Fn() -> Result<(), Error>| {
+        servers[1].fault(0, Fault::Refuse(Code::OutOfRange));
+        let error = call().unwrap_err();
+        assert!(is_error(&error, ErrorKind::Refused, 1), "{error}");
+        error.effect()
+    };
+    assert_eq!(refused(&|| client.write(K, b"x")), Effect::None);
+    assert_eq!(refused(&|| client.read(K - 1, 2).map(drop)), Effect::None);
+    assert_eq!(refused(&|| client.write(K - 1, b"xx")), Effect::Possible);
+    assert_eq!(client.read(K - 1, 2).unwrap(), b"x\0");
+    // The first of two requests to one server.
+    assert_eq!(refused(&|| client.fill(K, 2 << 20, 1)), Effect::Possible);
+}
+
+#[test]
+fn a_layout_that_differs_is_explained() {
+    let (layout, _servers) = servers(1, K);
+    let other = Layout::new("fake", 2 * K, layout.addresses().to_vec()).unwrap();
+    let error = client_of(other).write(0, b"x").unwrap_err();
+    assert!(is_error(&error, ErrorKind::LayoutDiffers, 0), "{error}");
+    assert!(error.reason().contains(&format!("k: ours {K}, theirs {}", 2 * K)), "{error}");
+}
+
+/// What a false server would have an administrator's terminal do: another title, colours, a clean screen, a new line that
+/// passes for dsmctl's own, the C1 form of an escape sequence, and text that is read backwards.
+const EVIL: &str = "\x1b]0;owned\x07 \x1b[31m \x1b[2J\r\ndsmctl: all is well\u{7f} \u{9b}31m \u{202e}gpj";
+
+/// Fails when anything in the output could steer a terminal, or begins a line that dsmctl has not written.
+#[track_caller]
+fn assert_harmless(what: &str, run: &dsmctl::Run) {
+    for text in [run.text(), &run.stderr] {
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{what}: {text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("dsmctl: all is well")), "{what}: {text:?}");
+        assert!(text.len() < 10_000, "{what}: {} bytes", text.len());
+    }
+}
+
+#[test]
+fn a_false_server_does_not_reach_the_terminal_of_dsmctl() {
+    let (layout, servers) = servers(1, K);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("mcomp.cfg");
+    let address = &layout.addresses()[0];
+    let text =
+        format!("name = \"fake\"\nk = {K}\nn = 1\n[[server]]\naddress = {address:?}\n[client]\nlocal = \"never\"\n");
+    std::fs::write(&config, text).unwrap();
+    servers[0].state().refusal = EVIL.repeat(60);
+    let run = |line: &str| dsmctl::run(folder.path(), &config, line, b"");
+    let read = "read 0 8 --timeout 300ms";
+    for code in Code::ALL {
+        for line in [read, "--json read 0 8 --timeout 300ms", "status", "status --json", "ping"] {
+            servers[0].state().refuse_hello = (u32::MAX, Some(code));
+            let ended = run(line);
+            assert!(![0, 64].contains(&ended.code), "{line}: {code:?}: {}", ended.stderr);
+            assert_harmless(&format!("{line}: {code:?}"), &ended);
+        }
+    }
+    servers[0].state().refuse_hello = (0, None);
+    let evil = serde_json::Value::from(EVIL).to_string();
+    let told = |status: String| {
+        servers[0].state().status = status;
+        for line in ["status", "status --json", "status --wide"] {
+            let ended = run(line);
+            assert_harmless(&format!("{line}: {:?}", servers[0].state().status), &ended);
+        }
+    };
+    for text in ["\"0.1.0\"", "\"a:1\"", "\"6f1d2a9c03b7e458\"", "\"in use\"", "\"off\"", "\"read\"", "86400"] {
+        assert!(STATUS.contains(text), "{text}");
+        told(STATUS.replace(text, &evil));
+    }
+    told(STATUS.replace("\"in use\"", &serde_json::Value::from(EVIL.repeat(1000)).to_string()));
+    for fault in [Fault::UnknownCode, Fault::Refuse(Code::OutOfRange)] {
+        servers[0].fault(0, fault);
+        let ended = run(read);
+        assert_harmless(&format!("{fault:?}"), &ended);
+        println!("{fault:?}: {}", ended.stderr.chars().take(200).collect::<String>());
+        assert!(ended.stderr.contains("\\u{1b}]0;owned"), "{}", ended.stderr);
+    }
+}

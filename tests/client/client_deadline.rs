@@ -1,0 +1,162 @@
+//! A call ends by its deadline, and its error says which server, what went wrong, and whether anything may have happened.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+use dsm_client::{Error, ErrorKind};
+use dsm_core::layout::Layout;
+use dsm_core::protocol::Opcode;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+use support::clients::client_of;
+use support::fake_server;
+use support::fake_server::{Fault, servers};
+use support::is_error;
+use support::wire::PATIENCE;
+
+const K: u64 = 1 << 20;
+const TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Runs a call that must fail at the deadline, and not much after.
+fn late<T: std::fmt::Debug>(call: impl FnOnce() -> Result<T, Error>) -> Error {
+    let start = Instant::now();
+    let error = call().unwrap_err();
+    let took = start.elapsed();
+    assert!((TIMEOUT..TIMEOUT + Duration::from_millis(500)).contains(&took), "{took:?}: {error}");
+    error
+}
+
+/// The address of a port on which nobody listens.
+fn dead_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_server_that_stalls_leaves_a_change_unknown_and_a_read_unavailable() {
+    let (layout, servers) = servers(1, K);
+    let client = client_of(layout).with_timeout(TIMEOUT);
+    servers[0].fault(0, Fault::Stall);
+    let error = late(|| client.write(0, b"x"));
+    assert!(
+        is_error(&error, ErrorKind::OutcomeUnknown, 0) && error.to_string().contains("whether the write took effect"),
+        "{error}"
+    );
+    servers[0].fault(0, Fault::Stall);
+    let error = late(|| client.read(0, 1));
+    assert!(is_error(&error, ErrorKind::Unavailable, 0), "{error}");
+    assert_eq!(client.read(0, 1).unwrap(), b"x", "the next call has a connection of its own");
+    assert_eq!(servers[0].state().resumed, 0, "a session with an unanswered request is never used again");
+}
+
+#[test]
+fn a_server_that_takes_connections_and_never_answers_is_unavailable() {
+    let (layout, servers) = servers(1, K);
+    servers[0].state().deaf = true;
+    let client = client_of(layout).with_timeout(TIMEOUT);
+    let error = late(|| client.write(0, b"x"));
+    assert!(is_error(&error, ErrorKind::Unavailable, 0), "nothing was sent: {error}");
+    assert!(error.to_string().contains("hello"), "{error}");
+}
+
+#[test]
+fn a_dead_server_is_named_with_the_reason() {
+    let dead = dead_address();
+    let (layout, _servers) = servers(2, K);
+    let addresses = [layout.addresses(), std::slice::from_ref(&dead)].concat();
+    let client = client_of(Layout::new("fake", K, addresses).unwrap()).with_timeout(TIMEOUT);
+    let error = late(|| client.write(2 * K, b"x"));
+    assert!(is_error(&error, ErrorKind::Unavailable, 2), "{error}");
+    let text = error.to_string();
+    assert!(text.starts_with(&format!("server 2 ({dead}) ")) && text.contains("refused"), "{text}");
+    let start = Instant::now();
+    assert!(is_error(&client.ping(2).unwrap_err(), ErrorKind::Unavailable, 2));
+    assert!(is_error(&client.status(2).unwrap_err(), ErrorKind::Unavailable, 2));
+    assert!(start.elapsed() < TIMEOUT, "one attempt only");
+    assert!(is_error(&client.ping(3).unwrap_err(), ErrorKind::NoSuchServer, 3));
+    assert!(client.status(usize::MAX).is_err());
+}
+
+#[test]
+fn a_host_name_that_does_not_exist_is_said_so() {
+    let layout = Layout::new("fake", K, vec!["does-not-exist.invalid:7411".into()]).unwrap();
+    let error = client_of(layout).ping(0).unwrap_err();
+    assert!(error.to_string().contains("not resolved"), "{error}");
+}
+
+#[test]
+fn a_server_that_comes_back_within_the_deadline_is_found() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let layout = Layout::new("fake", K, vec![listener.local_addr().unwrap().to_string()]).unwrap();
+    drop(listener);
+    let client = client_of(layout.clone()).with_timeout(Duration::from_secs(20));
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| client.fetch_add(0, 1));
+        std::thread::sleep(Duration::from_millis(200));
+        let _server = fake_server::FakeServer::at(&layout, 0);
+        assert_eq!(call.join().unwrap().unwrap(), 0);
+    });
+}
+
+#[test]
+fn one_dead_server_of_three_does_not_spoil_the_links_to_the_others() {
+    let (layout, servers) = servers(3, K);
+    let client = client_of(layout).with_timeout(TIMEOUT);
+    // The same connections, and as long as a busy machine needs for all of the memory.
+    let patient = client.clone().with_timeout(PATIENCE);
+    let data = vec![7; 3 * K as usize];
+    patient.write(0, &data).unwrap();
+    for _ in 0..3 {
+        servers[1].fault(0, Fault::Stall);
+        let error = late(|| client.read(0, 3 * K));
+        assert_eq!(error.server(), Some(1.into()), "{error}");
+    }
+    assert!(patient.read(0, 3 * K).unwrap() == data);
+    assert_eq!([0, 1, 2].map(|index: usize| servers[index].state().hellos), [1, 4, 1], "healthy links were kept");
+    assert_eq!(servers[0].executed(Opcode::Read), 4);
+}
+
+#[test]
+fn a_full_pipeline_to_a_stalled_server_ends_too() {
+    let (layout, servers) = servers(2, K);
+    let client = client_of(layout).with_timeout(TIMEOUT);
+    servers[0].fault(10, Fault::Stall);
+    let mut pipeline = client.pipeline();
+    let mut submitted = 0;
+    let error = late(|| {
+        for _ in 0..10_000 {
+            pipeline.fetch_add(0, 1)?;
+            submitted += 1;
+        }
+        Ok(())
+    });
+    assert!(is_error(&error, ErrorKind::Unavailable, 0), "the one that was not submitted: {error}");
+    assert!(submitted < 200, "{submitted} submitted");
+    assert_eq!(pipeline.uncollected(), submitted);
+    pipeline.fetch_add(K, 5).unwrap();
+    let outcomes: Vec<_> = pipeline.by_ref().collect();
+    assert!(outcomes[..10].iter().all(Result::is_ok) && outcomes[submitted].is_ok());
+    let unknown =
+        |outcome: &&Result<_, _>| outcome.as_ref().is_err_and(|error| is_error(error, ErrorKind::OutcomeUnknown, 0));
+    assert_eq!(outcomes.iter().filter(unknown).count(), 64, "the window that was sent");
+    assert_eq!(outcomes.len(), submitted + 1);
+    assert_eq!(pipeline.count(), 0);
+    assert_eq!(client.fetch_add(0, 1).unwrap(), 11);
+}
+
+#[test]
+fn a_pipeline_says_whether_an_outcome_is_there_without_waiting_for_it() {
+    let (layout, servers) = servers(1, K);
+    let client = client_of(layout).with_timeout(TIMEOUT);
+    servers[0].fault(0, Fault::Stall);
+    let mut pipeline = client.pipeline();
+    assert!(!pipeline.is_next_ready(), "nothing was submitted");
+    for address in 0..3 {
+        pipeline.read(address, 1).unwrap();
+    }
+    assert!(!pipeline.is_next_ready(), "no reply has come");
+    late(|| pipeline.next().unwrap());
+    // All that waited for the server fail together.
+    let start = Instant::now();
+    while pipeline.is_next_ready() {
+        assert!(pipeline.next().unwrap().is_err());
+    }
+    assert!(start.elapsed() < TIMEOUT && pipeline.uncollected() == 0);
+}

@@ -1,0 +1,126 @@
+//! Ranges over several servers, and pipelines: the memory is one, whoever holds it.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+use dsm_client::{CompareAndSwap, ErrorKind, Reply};
+use dsm_core::layout::MAX_ATOMIC;
+use dsm_core::protocol::Opcode;
+use support::clients::client_of;
+use support::fake_server::servers;
+
+const K: u64 = 3 << 20;
+
+fn pattern(length: u64) -> Vec<u8> {
+    (0..length).map(|i| (i % 251) as u8 ^ (i >> 16) as u8).collect()
+}
+
+#[test]
+fn a_range_over_three_servers_reads_back() {
+    let (layout, servers) = servers(3, K);
+    let client = client_of(layout);
+    let data = pattern(2 * K);
+    client.write(K - 5, &data).unwrap();
+    assert!(client.read(K - 5, data.len() as u64).unwrap() == data);
+    assert_eq!(servers[1].executed(Opcode::Write), K / MAX_ATOMIC);
+    assert!(servers[0].state().memory[K as usize - 5..] == data[..5]);
+    client.fill(K - 1, K + 2, 9).unwrap();
+    assert!(client.read(K - 1, K + 2).unwrap().iter().all(|byte| *byte == 9));
+    assert_eq!(client.read(K - 2, 1).unwrap(), data[3..4]);
+    assert!(client.read(3 * K, 0).unwrap().is_empty());
+    assert_eq!(client.read(3 * K, 1).unwrap_err().kind(), ErrorKind::OutsideMemory);
+    assert_eq!(client.read(0, u64::MAX).unwrap_err().kind(), ErrorKind::OutsideMemory);
+    assert_eq!(client.write(3 * K - 1, b"xx").unwrap_err().kind(), ErrorKind::OutsideMemory);
+}
+
+#[test]
+fn atomics_return_the_old_value() {
+    let (layout, _servers) = servers(2, K);
+    let client = client_of(layout);
+    assert_eq!(client.fetch_add(K, 0xff).unwrap(), 0);
+    assert_eq!(client.fetch_and(K, 0x0f).unwrap(), 0xff);
+    assert_eq!(client.fetch_or(K, 0xf0).unwrap(), 0x0f);
+    assert_eq!(client.fetch_xor(K, 1).unwrap(), 0xff);
+    assert_eq!(client.compare_and_swap(K, CompareAndSwap { expected: 1, new: 2 }).unwrap(), 0xfe);
+    assert_eq!(client.compare_and_swap(K, CompareAndSwap { expected: 0xfe, new: 2 }).unwrap(), 0xfe);
+    assert_eq!(client.swap(K, 3).unwrap(), 2);
+    assert_eq!(client.read(K, 8).unwrap(), 3_u64.to_le_bytes());
+    assert_eq!(client.fetch_add(K + 4, 1).unwrap_err().kind(), ErrorKind::Unaligned);
+}
+
+#[test]
+fn a_copy_is_what_memmove_makes_of_it() {
+    let (layout, servers) = servers(3, K);
+    let client = client_of(layout);
+    let mut expected = pattern(3 * K);
+    client.write(0, &expected).unwrap();
+    for (from, to, length) in [
+        (0, 10, K - 10),
+        (10, 0, K - 10),
+        (K - 100, K - 50, K + 200),
+        (K + 7, K - 50, K + 200),
+        (0, 2 * K, K),
+        (5, 5, 100),
+        (1, 0, 3 * K - 1),
+        (0, 1, 3 * K - 1),
+    ] {
+        client.copy(from..from + length, to).unwrap();
+        expected.copy_within(from as usize..(from + length) as usize, to as usize);
+        assert!(client.read(0, 3 * K).unwrap() == expected, "{from} to {to} length {length}");
+    }
+    assert!(servers[0].executed(Opcode::Copy) > 3);
+    assert_eq!(client.copy(0..6, 3 * K - 5).unwrap_err().kind(), ErrorKind::OutsideMemory);
+}
+
+#[test]
+fn a_pipeline_collects_in_the_order_of_submission() {
+    let (layout, servers) = servers(3, K);
+    let client = client_of(layout);
+    let words: Vec<[u8; 8]> = (0..1000_u64).map(u64::to_le_bytes).collect();
+    let address = |number: u64| number % 3 * K + number / 3 * 8;
+    let mut pipeline = client.pipeline();
+    for (number, word) in words.iter().enumerate() {
+        pipeline.write(address(number as u64), word).unwrap();
+    }
+    assert!(pipeline.by_ref().all(|reply| reply == Ok(Reply::Done)));
+    for number in 0..1000 {
+        pipeline.read(address(number), 8).unwrap();
+        pipeline.fetch_add(address(number), 1).unwrap();
+    }
+    for number in 0..1000_u64 {
+        assert_eq!(pipeline.next(), Some(Ok(Reply::Data(number.to_le_bytes().into()))));
+        assert_eq!(pipeline.next(), Some(Ok(Reply::Old(number))));
+    }
+    pipeline.fill(0, 3 * K, 5).unwrap();
+    pipeline.read(1, 0).unwrap();
+    pipeline.read(1, 3 * K - 1).unwrap();
+    assert_eq!(pipeline.next(), Some(Ok(Reply::Done)));
+    assert_eq!(pipeline.next(), Some(Ok(Reply::Data(Vec::new()))));
+    let Some(Ok(Reply::Data(data))) = pipeline.next() else { panic!() };
+    assert!(data.len() as u64 == 3 * K - 1 && data.iter().all(|byte| *byte == 5));
+    assert_eq!(pipeline.next(), None);
+    assert_eq!(servers[2].state().hellos, 1, "one connection for all of it");
+}
+
+#[test]
+fn a_dropped_pipeline_takes_its_connections_with_it_and_others_are_kept() {
+    let (layout, servers) = servers(1, K);
+    let client = client_of(layout);
+    for _ in 0..10 {
+        client.read(0, 1).unwrap();
+    }
+    assert_eq!(servers[0].state().hellos, 1);
+    {
+        let mut pipeline = client.pipeline();
+        let data = vec![1; 100];
+        pipeline.write(0, &data).unwrap();
+    }
+    client.read(0, 1).unwrap();
+    assert_eq!(servers[0].state().hellos, 2);
+}
+
+#[test]
+fn status_and_ping_are_answered() {
+    let (layout, _servers) = servers(1, K);
+    let client = client_of(layout);
+    assert_eq!(client.status(0).unwrap().pid, 4711);
+    assert!(client.ping(0).unwrap().as_secs() < 1);
+}

@@ -1,0 +1,158 @@
+//! A local client goes on while a dead server is away, and over TCP wherever its server does not let it in: there it gets
+//! the answer that everybody gets.
+
+// The lint spares #[test] functions, not what they call.
+#![allow(clippy::unwrap_used)]
+
+use dsm_client::{Client, DataPath, ErrorKind, Reply};
+use dsm_core::layout::Layout;
+use nix::sys::signal::Signal;
+use std::time::{Duration, Instant};
+use support::program::Program;
+use support::restores::PATIENCE;
+use support::{Cluster, client, is_error, local_client, wait_for};
+
+const K: u64 = 1 << 20;
+
+fn is_local(client: &Client) -> bool {
+    client.data_path(0).unwrap() == DataPath::Local
+}
+
+fn wait_until_local(client: &Client) {
+    wait_for("the client is local again", PATIENCE, || is_local(client));
+}
+
+/// The server, started so that it throws its memory away.
+fn reset(cluster: &Cluster) -> Program {
+    let reset = Program::new("dsmd --reset".to_owned(), cluster.directory().join("stderr.reset"));
+    reset.spawn(cluster.command(0).arg("--reset"));
+    reset.wait_until_ready(cluster.address(0));
+    reset
+}
+
+fn assert_lost(client: &Client, server: usize) {
+    for error in [client.read(0, 8).unwrap_err(), client.write(0, b"x").unwrap_err(), client.swap(0, 1).unwrap_err()] {
+        assert!(is_error(&error, ErrorKind::MemoryLost, server), "{error:?}");
+    }
+}
+
+#[test]
+fn a_server_that_is_stopped_is_not_available_and_back_when_it_is_started() {
+    let cluster = Cluster::start(1, K);
+    let local = local_client(&cluster).with_timeout(Duration::from_millis(400));
+    local.write(0, b"before").unwrap();
+    assert!(is_local(&local));
+    assert!(cluster.stop(0).success());
+    let began = Instant::now();
+    for error in [local.read(0, 6).unwrap_err(), local.write(0, b"during").unwrap_err()] {
+        assert!(is_error(&error, ErrorKind::Unavailable, 0), "{error:?}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    cluster.start_server(0);
+    assert_eq!(local.with_timeout(PATIENCE).read(0, 6).unwrap(), b"before");
+    let local = local_client(&cluster);
+    wait_until_local(&local);
+    assert_eq!(local.read(0, 6).unwrap(), b"before");
+}
+
+#[test]
+fn a_local_client_goes_on_while_a_killed_server_is_away() {
+    let cluster = Cluster::start(1, K);
+    let local = local_client(&cluster);
+    local.write(0, b"before").unwrap();
+    cluster.kill(0);
+    local.write(0, b"during").unwrap();
+    assert_eq!(local.read(0, 6).unwrap(), b"during");
+    // Whoever comes now cannot know whether there will be a server again, and waits for it.
+    assert!(!is_local(&local_client(&cluster)));
+    cluster.start_server(0);
+    assert_eq!(client(&cluster).read(0, 6).unwrap(), b"during");
+    local.write(0, b"after.").unwrap();
+    assert_eq!(client(&cluster).read(0, 6).unwrap(), b"after.");
+}
+
+#[test]
+fn a_pipeline_that_once_used_tcp_tells_that_a_request_done_in_shared_memory_is_ready() {
+    let cluster = Cluster::start(1, K);
+    cluster.kill(0);
+    // It finds no server, and uses TCP.
+    let client = local_client(&cluster).with_timeout(PATIENCE);
+    let mut pipeline = client.pipeline();
+    pipeline.write(0, b"by TCP").unwrap();
+    assert!(!pipeline.is_next_ready());
+    cluster.start_server(0);
+    assert_eq!(pipeline.next().unwrap().unwrap(), Reply::Done);
+    wait_until_local(&client);
+    pipeline.read(0, 6).unwrap();
+    assert!(pipeline.is_next_ready());
+    assert_eq!(pipeline.next().unwrap().unwrap(), Reply::Data(b"by TCP".to_vec()));
+}
+
+#[test]
+fn memory_that_is_reset_or_restored_under_a_local_client_is_lost_to_it() {
+    let cluster = Cluster::start(1, K);
+    cluster.start_agents();
+    let local = local_client(&cluster);
+    local.write(0, b"precious").unwrap();
+    let file = cluster.snapshot();
+    assert_eq!(cluster.restore(file.path(), "--yes").code, 0);
+    assert_lost(&local, 0);
+    local.accept_memory_loss(0);
+    assert_eq!(local.read(0, 8).unwrap(), b"precious");
+    wait_until_local(&local);
+
+    // As a reset does it whose server was killed before: nobody has told the local clients.
+    cluster.kill(0);
+    assert_eq!(local.read(0, 8).unwrap(), b"precious");
+    let _reset = reset(&cluster);
+    assert_lost(&local, 0);
+    local.accept_memory_loss(0);
+    assert_eq!(local.read(0, 8).unwrap(), [0; 8]);
+    assert!(is_local(&local));
+}
+
+#[test]
+fn a_reset_to_another_k_does_not_leave_local_clients_behind() {
+    let cluster = Cluster::start(1, K);
+    let local = local_client(&cluster).with_timeout(Duration::from_secs(2));
+    local.write(0, b"precious").unwrap();
+    cluster.kill(0);
+    let text = std::fs::read_to_string(cluster.config_path()).unwrap();
+    std::fs::write(cluster.config_path(), text.replace(&format!("k = {K}"), &format!("k = {}", 2 * K))).unwrap();
+    let _reset = reset(&cluster);
+    let error = local.write(0, b"x").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LayoutDiffers, "{error:?}");
+}
+
+#[test]
+fn memory_that_is_removed_by_hand_under_a_dead_server_is_lost_soon_after() {
+    let cluster = Cluster::start(1, K);
+    let local = local_client(&cluster);
+    local.write(0, b"precious").unwrap();
+    cluster.kill(0);
+    cluster.forget(0);
+    cluster.start_server(0);
+    wait_for("the loss is told", Duration::from_secs(1), || local.read(0, 8).is_err());
+    assert_lost(&local, 0);
+}
+
+#[test]
+fn a_server_of_another_layout_turns_a_local_client_away() {
+    let cluster = Cluster::start(1, K);
+    let local = local_client(&cluster).with_timeout(Duration::from_secs(2));
+    local.write(0, b"x").unwrap();
+    let addresses = vec![cluster.address(0).to_owned(), "127.0.0.1:9".to_owned()];
+    let other = Layout::new(cluster.name(), K, addresses).unwrap();
+    assert_eq!(Client::with_layout(other).data_path(0).unwrap(), DataPath::Tcp, "it has another map");
+
+    cluster.kill(0);
+    let path = cluster.config_path();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let second = "\n[[server]]\naddress = \"127.0.0.1:9\"\n\n[snapshot]";
+    std::fs::write(&path, text.replace("n = 1", "n = 2").replace("\n[snapshot]", second)).unwrap();
+    cluster.start_server(0);
+    let error = local.write(0, b"y").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LayoutDiffers, "{error:?}");
+    cluster.signal(0, Signal::SIGTERM);
+    cluster.wait(0);
+}

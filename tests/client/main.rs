@@ -1,0 +1,20 @@
+//! What a program that uses the memory is promised: over TCP, and in the shared memory of a server on the same host.
+
+mod client_bad_server;
+mod client_deadline;
+mod client_exactly_once;
+mod client_lost_packets;
+mod client_memory_lost;
+mod client_ranges;
+mod examples;
+mod host_names;
+mod local_crash;
+mod local_crowd;
+mod local_fallback;
+mod local_fork;
+mod local_freeze;
+mod local_interrupted;
+mod local_linearizability;
+mod local_operation_log;
+mod local_path;
+mod local_permission;

@@ -1,0 +1,10 @@
+//! What is installed and what is written about it is true, and the repository keeps its own rules.
+
+mod fuzz_on_stable;
+mod man_config;
+mod man_dsm_snapshot;
+mod man_dsmd;
+mod packaged_config;
+mod readme;
+mod repository;
+mod systemd_messages;

@@ -1,0 +1,277 @@
+//! Peers that send and hold as much as they can hold up no other peer, and not the question of dsmd's watchdog.
+
+// The lint spares #[test] functions, not what they call.
+#![allow(clippy::unwrap_used)]
+
+use dsm_core::layout::MAX_ATOMIC;
+use dsm_core::protocol::{Code, Extent, MAX_HELLO, Opcode, Operation, RequestHeader};
+use std::io::Write;
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use support::service::Service;
+use support::wire::{Wire, encoded};
+use support::{Cluster, wait_for};
+use zerocopy::IntoBytes;
+
+const K: u64 = 4 << 20;
+
+/// What systemd is told to expect; dsmd asks itself three times as often.
+const WATCHDOG_MICROSECONDS: &str = "300000";
+
+/// The longest wait of another peer and of the watchdog. On an idle machine it is a few milliseconds; a hang is longer.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// Less than `limits.request_timeout`, after which each of them is closed.
+const BEFORE_A_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The longest attack; those that are not refused would take minutes.
+const ATTACK: Duration = Duration::from_secs(60);
+
+/// A server with few threads, under a service manager.
+struct Target {
+    cluster: Cluster,
+    service: Service,
+}
+
+impl Target {
+    fn new(limits: &str) -> Self {
+        Self::with_threads(2, limits)
+    }
+
+    fn with_threads(threads: usize, limits: &str) -> Self {
+        let limits = format!("[limits]\nthreads = {threads}\n{limits}\n");
+        let cluster = Cluster::builder().k(K).config(&limits).create();
+        let service = Service::start(&cluster, WATCHDOG_MICROSECONDS);
+        service.hear_until("READY=1");
+        Self { cluster, service }
+    }
+
+    fn greeted(&self) -> Wire {
+        Wire::greeted(self.cluster.layout(), 0)
+    }
+
+    /// Asks for pings, and listens to the watchdog, until the attack is over: neither waits longer than [`LONGEST`].
+    fn serves_during(&self, name: &str, attack: impl FnOnce() + Send) {
+        let _alone = support::one_at_a_time();
+        let mut peer = self.greeted();
+        let over = AtomicBool::new(false);
+        let (pings, slowest, gap) = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Also when an assertion in it fails.
+                let _over = SetAtEnd(&over);
+                attack();
+            });
+            let watchdog = scope.spawn(|| {
+                let (mut last, mut gap) = (Instant::now(), Duration::ZERO);
+                while !over.load(Ordering::Relaxed) {
+                    let message = self.service.hear_within(Duration::from_millis(100)).unwrap_or_default();
+                    gap = gap.max(last.elapsed());
+                    if message.contains("WATCHDOG=1") {
+                        last = Instant::now();
+                    }
+                }
+                gap
+            });
+            let (mut pings, mut slowest) = (0_u64, Duration::ZERO);
+            while !over.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                pings += 1;
+                peer.stream().set_read_timeout(Some(ATTACK)).unwrap();
+                assert_eq!(peer.ask(pings, Operation::Ping(b"here")).text(), "here");
+                slowest = slowest.max(began.elapsed());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            (pings, slowest, watchdog.join().unwrap())
+        });
+        println!(
+            "{name}: {pings} pings of another peer, the slowest took {slowest:?}; the watchdog was silent for {gap:?}"
+        );
+        assert!(slowest < LONGEST, "{name}: a ping took {slowest:?}");
+        assert!(gap < LONGEST, "{name}: the watchdog was silent for {gap:?}");
+    }
+}
+
+/// Sets the flag when dropped.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Sends to all wires at once, as far as the server takes it, and waits until it has answered, or closed, each.
+fn flood(wires: Vec<Wire>, bytes: &[u8]) {
+    let deadline = Instant::now() + ATTACK;
+    std::thread::scope(|scope| {
+        for mut wire in wires {
+            scope.spawn(move || {
+                // A refused sender is cut in the middle.
+                let _ = wire.stream().write_all(bytes).and_then(|()| wire.stream().shutdown(Shutdown::Write));
+                while Instant::now() < deadline && wire.try_reply().is_ok() {}
+            });
+        }
+    });
+}
+
+fn long_copies(count: u64) -> Vec<u8> {
+    let (from, to) = (Extent::new(0, MAX_ATOMIC, K).unwrap(), Extent::new(2 << 20, MAX_ATOMIC, K).unwrap());
+    (1..=count).flat_map(|id| encoded(id, Operation::Copy { from, to })).collect()
+}
+
+#[test]
+fn a_flood_of_long_copies_holds_up_neither_another_peer_nor_the_watchdog() {
+    let target = Target::new("");
+    let wires = (0..24).map(|_| target.greeted()).collect();
+    target.serves_during("24 peers with 6,500 copies of 1 MiB each", || flood(wires, &long_copies(6500)));
+}
+
+#[test]
+fn long_copies_inside_the_window_hold_up_neither_another_peer_nor_the_watchdog() {
+    let target = Target::new("");
+    let wires = (0..24).map(|_| target.greeted()).collect();
+    target.serves_during("24 peers with 64 copies of 1 MiB each", || flood(wires, &long_copies(64)));
+}
+
+/// A header that says that 1 MiB of data follow.
+fn claim(opcode: Opcode, payload: u32) -> Vec<u8> {
+    let mut header = RequestHeader::new(opcode, u64::from(opcode != Opcode::Hello));
+    header.payload = payload.into();
+    header.as_bytes().to_vec()
+}
+
+/// Another peer writes and reads the longest requests, on ten connections. `Err` says why one was refused.
+fn longest_requests(target: &Target) -> Result<(), String> {
+    let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
+    for round in 0..10 {
+        let mut wire = target.greeted();
+        let data = vec![round; extent.length()];
+        let written = wire.ask(1, Operation::Write(extent, &data));
+        if written.code().is_some() {
+            return Err(format!("write {round}: {}", written.text()));
+        }
+        let read = wire.ask(2, Operation::Read(extent));
+        if read.code().is_some() {
+            return Err(format!("read {round}: {}", read.text()));
+        }
+        assert!(read.payload == data, "round {round}: other bytes came back");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_connection_that_claims_a_long_hello_and_sends_none_takes_no_memory() {
+    let target = Target::new("buffer_memory = \"64MiB\"");
+    let longest = u32::try_from(MAX_HELLO).unwrap();
+    let connect = |_| {
+        let mut wire = Wire::connect(target.cluster.address(0));
+        wire.send(&claim(Opcode::Hello, longest));
+        wire
+    };
+    let wires: Vec<Wire> = (0..300).map(connect).collect();
+    target.serves_during("300 peers that claim the longest hello", || longest_requests(&target).unwrap());
+    drop(wires);
+}
+
+#[test]
+fn what_no_hello_can_be_is_refused_by_its_header() {
+    let target = Target::new("");
+    for (opcode, code) in [(Opcode::Hello, Code::BadFrame), (Opcode::Write, Code::HelloExpected)] {
+        let mut wire = Wire::connect(target.cluster.address(0));
+        wire.send(&claim(opcode, 1 << 20));
+        wire.reply().assert_refused(code, &[]);
+        wire.assert_closed();
+    }
+}
+
+#[test]
+fn a_request_that_claims_data_and_sends_none_takes_no_memory() {
+    let target = Target::new("");
+    let greeted = |_| {
+        let mut wire = target.greeted();
+        wire.send(&claim(Opcode::Write, 1 << 20));
+        wire
+    };
+    let wires: Vec<Wire> = (0..300).map(greeted).collect();
+    target.serves_during("300 peers that claim a write of 1 MiB", || longest_requests(&target).unwrap());
+    drop(wires);
+}
+
+/// While the hostile take what they can, there may be none left for a moment; it is taken back long before any timeout.
+fn gets_what_the_stalled_hold(target: &Target) {
+    let began = Instant::now();
+    wait_for("ten longest requests of another peer", BEFORE_A_TIMEOUT, || longest_requests(target).is_ok());
+    println!("another peer was served after {:?}", began.elapsed());
+}
+
+/// So many peers ask for 64 MiB each, and take nothing.
+fn greedy(target: &Target, peers: usize) -> Vec<Wire> {
+    let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
+    let reads: Vec<u8> = (1..=64).flat_map(|id| encoded(id, Operation::Read(extent))).collect();
+    let mut wires: Vec<Wire> = (0..peers).map(|_| target.greeted()).collect();
+    wires.iter_mut().for_each(|wire| wire.send(&reads));
+    wires
+}
+
+/// Whether the server has closed the connection and sent no refusal.
+fn is_closed_without_a_word(wire: &Wire) -> bool {
+    wire.stream().set_nonblocking(true).unwrap();
+    let found = wire.stream().peek(&mut [0]);
+    wire.stream().set_nonblocking(false).unwrap();
+    matches!(found, Ok(0))
+}
+
+fn says_why(target: Target) {
+    let log = target.service.log();
+    let why = "others needed the memory of its buffers (limits.buffer_memory)";
+    assert!(log.contains(why), "{log}");
+    // The gate lets ten lines through in ten seconds.
+    assert!(log.lines().count() < 60, "{log}");
+}
+
+#[test]
+fn peers_that_take_no_replies_lose_their_buffers_to_those_that_do() {
+    let target = Target::new("");
+    let wires = greedy(&target, 400);
+    let mut healthy = target.greeted();
+    let short = Extent::new(0, 64 << 10, K).unwrap();
+    target.serves_during("400 peers that ask for 64 MiB each and take nothing", || {
+        for id in 1..=2000 {
+            let reply = healthy.ask(id, Operation::Read(short));
+            assert_eq!(reply.code(), None, "read {id} of a healthy peer: {}", reply.text());
+        }
+    });
+    drop(wires);
+}
+
+#[test]
+fn on_threads_of_their_own_peers_that_take_no_replies_lose_their_buffers_too() {
+    let target = Target::with_threads(32, "buffer_memory = \"8MiB\"");
+    let wires = greedy(&target, 16);
+    target.serves_during("16 peers with a thread each that take nothing", || gets_what_the_stalled_hold(&target));
+    drop(wires);
+    says_why(target);
+}
+
+#[test]
+fn peers_that_do_not_end_their_requests_lose_their_buffers_to_those_that_do() {
+    let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
+    let write = encoded(1, Operation::Write(extent, &vec![0xee; extent.length()]));
+    for threads in [2, 32] {
+        let target = Target::with_threads(threads, "buffer_memory = \"8MiB\"");
+        let mut wires: Vec<Wire> = Vec::new();
+        // They come until there is no memory left, and the first of them has been waited for long enough.
+        wait_for("a stalled peer is closed", BEFORE_A_TIMEOUT, || {
+            let mut wire = target.greeted();
+            // One that finds no memory is refused in the middle.
+            let _ = wire.try_send(&write[..write.len() - 1]);
+            wires.push(wire);
+            wires.iter().any(is_closed_without_a_word)
+        });
+        let name = format!("{} peers that send all but a byte, {threads} threads", wires.len());
+        target.serves_during(&name, || gets_what_the_stalled_hold(&target));
+        drop(wires);
+        says_why(target);
+    }
+}

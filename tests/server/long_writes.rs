@@ -1,0 +1,281 @@
+//! Long writes, whose data a thread with one connection receives straight into shared memory: however they come in pieces, are
+//! mixed with other requests, change threads or break off, each is done whole or not at all, and so is what comes after it.
+
+#![allow(clippy::unwrap_used)]
+
+use dsm_core::protocol::{Code, Extent, Operation, Request};
+use std::time::Duration;
+use support::counts::count;
+use support::random::Random;
+use support::wire::{PATIENCE, Wire, encoded};
+use support::{Cluster, client, wait_for};
+
+const K: u64 = 1 << 20;
+
+/// The longest data that lands, and the shortest.
+const SLOT: u64 = 64 << 10;
+const LONG: u64 = 16 << 10;
+
+/// Two threads for connections; a third connection makes all of them share.
+fn cluster() -> Cluster {
+    Cluster::builder().k(K).config("[limits]\nthreads = 2\nrequest_timeout = \"5s\"\n").start()
+}
+
+fn extent(offset: u64, length: u64) -> Extent {
+    Extent::new(offset, length, K).unwrap()
+}
+
+/// A client of one connection, and what the memory must be.
+struct Writer {
+    wire: Wire,
+    memory: Vec<u8>,
+    id: u64,
+    /// Requests that were not answered yet, with what a read must find.
+    under_way: Vec<(u64, Option<Vec<u8>>)>,
+}
+
+impl Writer {
+    fn new(cluster: &Cluster) -> Self {
+        Self { wire: Wire::greeted(cluster.layout(), 0), memory: vec![0; 1 << 20], id: 0, under_way: Vec::new() }
+    }
+
+    fn range(offset: u64, length: u64) -> std::ops::Range<usize> {
+        usize::try_from(offset).unwrap()..usize::try_from(offset + length).unwrap()
+    }
+
+    /// The bytes of a request, whose effect is in the model from now on.
+    fn request(&mut self, operation: Operation<'_>, expected: Option<Vec<u8>>) -> Vec<u8> {
+        self.id += 1;
+        self.under_way.push((self.id, expected));
+        let mut bytes = Vec::new();
+        Request { id: self.id, operation }.append_to(&mut bytes);
+        bytes
+    }
+
+    fn write(&mut self, offset: u64, length: u64) -> Vec<u8> {
+        let mut random = Random::seeded(self.id);
+        let data: Vec<u8> = (0..=length / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+        let data = &data[..usize::try_from(length).unwrap()];
+        self.memory[Self::range(offset, length)].copy_from_slice(data);
+        self.request(Operation::Write(extent(offset, length), data), None)
+    }
+
+    fn read(&mut self, offset: u64, length: u64) -> Vec<u8> {
+        let expected = self.memory[Self::range(offset, length)].to_vec();
+        self.request(Operation::Read(extent(offset, length)), Some(expected))
+    }
+
+    fn replies(&mut self) {
+        for (id, expected) in std::mem::take(&mut self.under_way) {
+            let reply = self.wire.reply();
+            assert_eq!((reply.code(), reply.header.id.get()), (None, id), "{}", reply.text());
+            assert!(expected.is_none_or(|expected| expected == reply.payload), "read {id} is wrong");
+        }
+    }
+
+    /// Sends a request and waits for the reply.
+    fn ask(&mut self, request: &[u8]) {
+        self.wire.send(request);
+        self.replies();
+    }
+
+    fn check(&mut self) {
+        let all = self.read(0, K);
+        self.ask(&all);
+    }
+}
+
+/// Sends the bytes in random pieces, some of which come late.
+fn send_in_pieces(wire: &mut Wire, mut bytes: &[u8], random: &mut Random) {
+    while !bytes.is_empty() {
+        let most = [bytes.len(), 100, 5000][random.index(3)].min(bytes.len());
+        let (piece, rest) = bytes.split_at(1 + random.index(most));
+        wire.send(piece);
+        bytes = rest;
+        match random.index(8) {
+            0 => std::thread::sleep(Duration::from_micros(random.within(0, 1000))),
+            1 => std::thread::yield_now(),
+            _ => {}
+        }
+    }
+}
+
+/// A length that lands, or almost.
+fn length(random: &mut Random) -> u64 {
+    match random.index(8) {
+        0 => LONG - 1,
+        1 => LONG,
+        2 | 3 => SLOT,
+        4 => SLOT + 1,
+        5 => random.within(1, 200),
+        6 => random.within(SLOT, 4 * SLOT),
+        _ => random.within(LONG, SLOT + 1),
+    }
+}
+
+/// Some requests, that shall be under way together.
+fn requests(writer: &mut Writer, random: &mut Random) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // Mostly one, and often as long as the one before.
+    let number = if random.index(3) == 0 { random.within(1, 6) } else { 1 };
+    let common = length(random);
+    for _ in 0..number {
+        let length = if random.index(2) == 0 { common } else { length(random) };
+        let offset = random.within(0, K - length + 1);
+        bytes.extend(if random.index(4) == 0 { writer.read(offset, length) } else { writer.write(offset, length) });
+    }
+    bytes
+}
+
+#[test]
+fn in_pieces_and_among_other_requests_each_write_is_what_was_sent() {
+    let cluster = cluster();
+    let mut random = Random::new("long_writes");
+    let mut writer = Writer::new(&cluster);
+    for round in 0..count(1500, 15_000) {
+        let bytes = requests(&mut writer, &mut random);
+        if random.index(3) == 0 {
+            send_in_pieces(&mut writer.wire, &bytes, &mut random);
+        } else {
+            writer.wire.send(&bytes);
+        }
+        writer.replies();
+        if round % 50 == 0 {
+            writer.check();
+        }
+    }
+    writer.check();
+}
+
+#[test]
+fn a_connection_that_changes_threads_in_the_middle_of_a_write_takes_along_what_has_come() {
+    let cluster = cluster();
+    let mut random = Random::new("long_writes move");
+    let mut writer = Writer::new(&cluster);
+    for _ in 0..6 {
+        wait_for("a thread of its own", PATIENCE, || !cluster.threads(0, "dsm-connection").is_empty());
+        // The first only says what to expect.
+        for _ in 0..2 {
+            let long = writer.write(random.within(0, K - SLOT), SLOT);
+            writer.ask(&long);
+        }
+        let long = writer.write(random.within(0, K - SLOT), SLOT);
+        let (begin, end) = long.split_at(random.index(long.len()));
+        writer.wire.send(begin);
+        let others: Vec<Wire> = (0..2).map(|_| Wire::greeted(cluster.layout(), 0)).collect();
+        wait_for("a shared thread", PATIENCE, || cluster.threads(0, "dsm-connection").is_empty());
+        writer.ask(end);
+        writer.check();
+        drop(others);
+    }
+}
+
+#[test]
+fn a_write_that_is_refused_after_its_data_has_landed_changes_nothing_and_the_connection_goes_on() {
+    let cluster = cluster();
+    let mut writer = Writer::new(&cluster);
+    for _ in 0..3 {
+        let long = writer.write(0, SLOT);
+        writer.ask(&long);
+        writer.id += 1;
+        // Inside a larger memory.
+        let outside = Extent::new(K - SLOT + 1, SLOT, 2 * K).unwrap();
+        writer.wire.send(&encoded(writer.id, Operation::Write(outside, &vec![7; 64 << 10])));
+        writer.wire.reply().assert_refused(Code::OutOfRange, &["outside the segment"]);
+        writer.check();
+    }
+}
+
+#[test]
+fn a_client_that_stops_in_the_middle_of_a_write_is_refused_in_time_and_changes_nothing() {
+    let cluster = cluster();
+    let mut writer = Writer::new(&cluster);
+    let before = writer.write(0, SLOT);
+    writer.ask(&before);
+    let memory = writer.memory.clone();
+    let never = writer.write(0, SLOT);
+    writer.wire.send(&never[..40_000]);
+    let reply = writer.wire.reply();
+    reply.assert_refused(Code::TooSlow, &["limits.request_timeout"]);
+    writer.wire.assert_closed();
+    assert!(client(&cluster).read(0, K).unwrap() == memory, "half a write was done");
+}
+
+#[test]
+fn of_a_write_that_has_landed_in_part_when_dsmd_is_killed_nothing_is_there() {
+    let cluster = cluster();
+    let mut writer = Writer::new(&cluster);
+    for _ in 0..3 {
+        let before = writer.write(100, SLOT);
+        writer.ask(&before);
+    }
+    let memory = writer.memory.clone();
+    let never = writer.write(100, SLOT);
+    writer.wire.send(&never[..never.len() - 1]);
+    // Long enough to land; if it has not, the test is only weaker.
+    std::thread::sleep(Duration::from_millis(100));
+    cluster.restart(0);
+    assert!(client(&cluster).read(0, K).unwrap() == memory, "a part of a write was done");
+}
+
+/// One write after the other, each of one byte all over, until the server is gone. Returns the last number that was
+/// acknowledged; the next one was under way.
+fn write_until_killed(mut wire: Wire, last: u64) -> u64 {
+    let mut acknowledged = last;
+    for id in 1.. {
+        let [byte, ..] = (acknowledged + 1).to_le_bytes();
+        let request = encoded(id, Operation::Write(extent(100, SLOT), &vec![byte; 64 << 10]));
+        let Ok(reply) = wire.try_send(&request).and_then(|()| wire.try_reply()) else { break };
+        assert_eq!(reply.code(), None, "{}", reply.text());
+        acknowledged += 1;
+    }
+    acknowledged
+}
+
+#[test]
+fn a_write_that_dsmd_was_killed_in_is_whole_or_absent_and_those_before_it_are_there() {
+    let cluster = cluster();
+    let mut random = Random::new("long_writes kill");
+    let (mut acknowledged, most) = (0, count(100, 2000));
+    // Some of them meet a write that is half done.
+    for kills in 1..=most {
+        let (wire, last) = (Wire::greeted(cluster.layout(), 0), acknowledged);
+        let writer = std::thread::spawn(move || write_until_killed(wire, last));
+        std::thread::sleep(Duration::from_micros(random.within(2_000, 12_000)));
+        cluster.kill(0);
+        acknowledged = writer.join().unwrap();
+        cluster.start_server(0);
+        let found = client(&cluster).read(100, SLOT).unwrap();
+        let begin = found[0];
+        assert!(found.iter().all(|&byte| byte == begin), "after kill {kills} there is a part of a write");
+        if u64::from(begin) == (acknowledged + 1) % 256 {
+            acknowledged += 1;
+        }
+        assert_eq!(u64::from(begin), acknowledged % 256, "after kill {kills} an acknowledged write is lost");
+    }
+    let redone = client(&cluster).status(0).unwrap().recovery.redone_writes;
+    println!("{acknowledged} writes, {most} kills; {redone} of them met a write that was decided, and it was redone");
+}
+
+#[test]
+fn requests_behind_a_write_that_has_landed_are_not_lost() {
+    let cluster = cluster();
+    let mut writer = Writer::new(&cluster);
+    let mut random = Random::new("long_writes behind");
+    for _ in 0..count(500, 5000) {
+        let long = writer.write(0, SLOT);
+        writer.ask(&long);
+        // As long as expected, longer, shorter; and something behind it, in the same send.
+        let length = [SLOT, SLOT - 1, LONG, LONG - 1, 8, SLOT + 1, 2 * SLOT][random.index(7)];
+        let mut bytes = writer.write(random.within(0, K - length), length);
+        for _ in 0..random.index(4) {
+            bytes.extend(writer.read(0, 1000));
+            bytes.extend(writer.write(random.within(0, K - SLOT), [8, SLOT][random.index(2)]));
+        }
+        writer.ask(&bytes);
+    }
+    writer.check();
+    let ping = encoded(u64::from(u32::MAX), Operation::Ping(b"still there"));
+    writer.wire.send(&ping);
+    assert_eq!(writer.wire.reply().payload, b"still there");
+}

@@ -1,0 +1,16 @@
+//! Clients as most tests want them.
+
+use dsm_client::{Client, Error, ErrorKind, ServerIndex};
+use dsm_config::LocalAccess;
+use dsm_core::layout::Layout;
+
+/// A client of the memory with this layout that goes over TCP, on the servers' own host too.
+pub fn client_of(layout: Layout) -> Client {
+    Client::with_layout(layout).with_local(LocalAccess::Never)
+}
+
+/// Whether an error is of this kind, and about this server.
+#[must_use]
+pub fn is_error(error: &Error, kind: ErrorKind, server: usize) -> bool {
+    error.kind() == kind && error.server() == Some(ServerIndex::new(server))
+}

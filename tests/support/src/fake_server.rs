@@ -1,0 +1,373 @@
+//! A server that runs inside the test, keeps to the protocol, and misbehaves when told to.
+#![allow(clippy::cast_possible_truncation)] // the numbers of tests are small
+
+use dsm_core::layout::Layout;
+use dsm_core::protocol::{
+    Code, HEADER, HelloReply, HelloRequest, Opcode, Operation, Refusal, ReplyHeader, Request, WINDOW, split_request,
+};
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// What to do instead of answering a request as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Close the connection without executing it.
+    BreakBefore,
+    /// Execute it, and close the connection without a reply.
+    BreakAfter,
+    /// Execute it, and close the connection in the middle of the reply.
+    BreakInReply,
+    /// Execute it and never reply, nor close.
+    Stall,
+    /// Refuse it; the connection is closed if the code says so.
+    Refuse(Code),
+    /// Reply with another magic.
+    WrongMagic,
+    /// Reply with another id.
+    WrongId,
+    /// Reply with another opcode.
+    WrongOpcode,
+    /// Reply with a byte of payload too many.
+    TooLong,
+    /// Reply with a payload that is longer than any.
+    Endless,
+    /// Reply with a code that does not exist.
+    UnknownCode,
+    /// Reply twice.
+    Twice,
+}
+
+#[derive(Default)]
+struct Session {
+    last: u64,
+    results: HashMap<u64, u64>,
+}
+
+/// What the server knows, and what it is told to do.
+pub struct State {
+    pub memory: Vec<u8>,
+    pub incarnation: u64,
+    sessions: HashMap<[u8; 16], Session>,
+    /// What to do with the request, hellos not counted, of which this many come before; taken when it is due.
+    faults: Vec<(u64, Fault)>,
+    /// Called with the number of each request: a fault for it, or none.
+    pub chaos: Option<Box<dyn FnMut(u64) -> Option<Fault> + Send>>,
+    /// Refuse this many hellos, with this code.
+    pub refuse_hello: (u32, Option<Code>),
+    /// The text of every refusal that it is told to make.
+    pub refusal: String,
+    /// Its status, as JSON.
+    pub status: String,
+    /// Answer no hello.
+    pub deaf: bool,
+    pub requests: u64,
+    pub executed: HashMap<Opcode, u64>,
+    pub replayed: u64,
+    pub hellos: u64,
+    pub resumed: u64,
+    open: Vec<TcpStream>,
+}
+
+/// A server in this process, on a port of its own.
+pub struct FakeServer {
+    pub address: String,
+    pub state: Arc<Mutex<State>>,
+    stopping: Arc<AtomicBool>,
+}
+
+/// A layout of `n` servers of `k` bytes, and the servers.
+pub fn servers(n: usize, k: u64) -> (Layout, Vec<FakeServer>) {
+    let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect();
+    let layout = Layout::new("fake", k, addresses).unwrap();
+    let start = |(index, listener)| FakeServer::start(listener, index, layout.clone());
+    let servers = listeners.into_iter().enumerate().map(start).collect();
+    (layout, servers)
+}
+
+impl FakeServer {
+    /// A server at the address that the layout has for it, which must be free.
+    pub fn at(layout: &Layout, index: usize) -> Self {
+        let listener = TcpListener::bind(&layout.addresses()[index]).unwrap();
+        Self::start(listener, index, layout.clone())
+    }
+
+    fn start(listener: TcpListener, index: usize, layout: Layout) -> Self {
+        let state = State {
+            memory: vec![0; layout.k() as usize],
+            incarnation: 0x1000 + index as u64,
+            sessions: HashMap::new(),
+            faults: Vec::new(),
+            chaos: None,
+            refuse_hello: (0, None),
+            refusal: "told to".to_owned(),
+            status: STATUS.to_owned(),
+            deaf: false,
+            requests: 0,
+            executed: HashMap::new(),
+            replayed: 0,
+            hellos: 0,
+            resumed: 0,
+            open: Vec::new(),
+        };
+        let address = layout.addresses()[index].clone();
+        let (state, stopping) = (Arc::new(Mutex::new(state)), Arc::new(AtomicBool::new(false)));
+        let server = Self { address, state: Arc::clone(&state), stopping: Arc::clone(&stopping) };
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopping.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (stream, state, layout) = (stream.unwrap(), Arc::clone(&state), layout.clone());
+                thread::spawn(move || Connection { stream, state, layout, index, buffer: Vec::new() }.serve());
+            }
+        });
+        server
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Misbehaves once, at the request before which `after` more come.
+    pub fn fault(&self, after: u64, fault: Fault) {
+        let mut state = self.state();
+        let at = state.requests + after;
+        state.faults.push((at, fault));
+    }
+
+    /// Breaks every connection.
+    pub fn break_all(&self) {
+        for stream in self.state().open.drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub fn forget_sessions(&self) {
+        self.state().sessions.clear();
+    }
+
+    /// What a reboot does.
+    pub fn lose_memory(&self) {
+        let mut state = self.state();
+        state.memory.fill(0);
+        state.incarnation += 0x100;
+        state.sessions.clear();
+        drop(state);
+        self.break_all();
+    }
+
+    pub fn executed(&self, opcode: Opcode) -> u64 {
+        self.state().executed.get(&opcode).copied().unwrap_or(0)
+    }
+
+    pub fn word(&self, offset: usize) -> u64 {
+        u64::from_le_bytes(self.state().memory[offset..offset + 8].try_into().unwrap())
+    }
+}
+
+impl Drop for FakeServer {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(&self.address);
+        self.break_all();
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    state: Arc<Mutex<State>>,
+    layout: Layout,
+    index: usize,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    fn serve(mut self) {
+        self.stream.set_nodelay(true).unwrap();
+        self.state.lock().unwrap().open.push(self.stream.try_clone().unwrap());
+        if let Some(session) = self.hello() {
+            while self.request(session).is_some() {}
+        }
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// The next whole frame, header and payload.
+    fn frame(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some((header, rest)) = split_request(&self.buffer).unwrap() {
+                let length = header.payload.get() as usize;
+                if rest.len() >= length {
+                    return Some(self.buffer.drain(..HEADER + length).collect());
+                }
+            }
+            let mut bytes = [0; 16384];
+            match self.stream.read(&mut bytes) {
+                Ok(0) | Err(_) => return None,
+                Ok(count) => self.buffer.extend_from_slice(&bytes[..count]),
+            }
+        }
+    }
+
+    fn hello(&mut self) -> Option<[u8; 16]> {
+        let frame = self.frame()?;
+        let (header, payload) = split_request(&frame).unwrap().unwrap();
+        assert_eq!((header.opcode, header.id.get()), (Opcode::Hello as u8, 0));
+        let mut state = self.state.lock().unwrap();
+        state.hellos += 1;
+        if state.deaf {
+            drop(state);
+            thread::sleep(Duration::from_secs(60));
+            return None;
+        }
+        let (count, code) = state.refuse_hello;
+        let told = code.filter(|_| count > 0).map(|code| Refusal::new(code, &state.refusal));
+        state.refuse_hello.0 = count.saturating_sub(1);
+        let parsed = match told {
+            Some(refusal) => Err(refusal),
+            None => HelloRequest::parse(payload, &self.layout, self.index as u32),
+        };
+        let checked = parsed.and_then(|(hello, _)| match hello.incarnation.get() {
+            known if known != 0 && known != state.incarnation => {
+                Err(Refusal::new(Code::MemoryLost, format!("this is {:x}", state.incarnation)))
+            }
+            _ => Ok(hello),
+        });
+        let hello = match checked {
+            Ok(hello) => hello,
+            Err(refusal) => {
+                drop(state);
+                self.refuse(Opcode::Hello as u8, 0, &refusal)?;
+                return None;
+            }
+        };
+        let resumed = state.sessions.contains_key(&hello.session);
+        state.resumed += u64::from(resumed);
+        let last = state.sessions.entry(hello.session).or_default().last;
+        let reply = HelloReply::new(self.index as u32, state.incarnation, self.layout.k(), last, resumed);
+        drop(state);
+        self.stream.write_all(ReplyHeader::new(Opcode::Hello as u8, 0, 48, 0).as_bytes()).ok()?;
+        self.stream.write_all(reply.as_bytes()).ok()?;
+        Some(hello.session)
+    }
+
+    fn refuse(&mut self, opcode: u8, id: u64, refusal: &Refusal) -> Option<()> {
+        let header = ReplyHeader::refusal(opcode, id, refusal.code, refusal.message.len() as u32);
+        let bytes = [header.as_bytes(), refusal.message.as_bytes()].concat();
+        self.stream.write_all(&bytes).ok()?;
+        if refusal.code.closes() {
+            let _ = self.stream.shutdown(Shutdown::Write);
+            while self.stream.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {}
+            return None;
+        }
+        Some(())
+    }
+
+    fn request(&mut self, session: [u8; 16]) -> Option<()> {
+        let frame = self.frame()?;
+        let (header, payload) = split_request(&frame).unwrap().unwrap();
+        let request = Request::parse(&header, payload, self.layout.k()).unwrap();
+        let state = Arc::clone(&self.state);
+        let mut state = state.lock().unwrap();
+        let number = state.requests;
+        state.requests += 1;
+        let due = state.faults.iter().position(|(at, _)| *at == number);
+        let told = due.map(|index| state.faults.swap_remove(index).1);
+        let fault = told.or_else(|| state.chaos.as_mut().and_then(|chaos| chaos(number)));
+        match fault {
+            Some(Fault::BreakBefore) => return None,
+            Some(Fault::Refuse(code)) => {
+                let refusal = Refusal::new(code, &state.refusal);
+                drop(state);
+                return self.refuse(header.opcode, request.id, &refusal);
+            }
+            _ => {}
+        }
+        let (value, mut data) = state.execute(session, &request);
+        let refusal = state.refusal.clone();
+        drop(state);
+        let mut reply = ReplyHeader::new(header.opcode, request.id, data.len() as u32, value);
+        let mut extra: &[u8] = &[];
+        match fault {
+            None | Some(Fault::BreakBefore | Fault::Refuse(_) | Fault::WrongMagic) => {}
+            Some(Fault::BreakAfter) => return None,
+            Some(Fault::BreakInReply) => {
+                let bytes = [reply.as_bytes(), &data].concat();
+                self.stream.write_all(&bytes[..bytes.len() - 1]).ok()?;
+                return None;
+            }
+            Some(Fault::Stall) => {
+                while self.frame().is_some() {}
+                return None;
+            }
+            Some(Fault::WrongId) => reply.id += 1,
+            Some(Fault::WrongOpcode) => reply.opcode ^= 1,
+            Some(Fault::TooLong) => (reply.payload, extra) = (reply.payload + 1, &[0]),
+            Some(Fault::Endless) => reply.payload = u32::MAX.into(),
+            Some(Fault::UnknownCode) => {
+                (reply.code, reply.payload) = (999.into(), (refusal.len() as u32).into());
+                data = refusal.into_bytes();
+            }
+            Some(Fault::Twice) => self.stream.write_all(&[reply.as_bytes(), &data].concat()).ok()?,
+        }
+        let mut bytes = [reply.as_bytes(), &data, extra].concat();
+        if fault == Some(Fault::WrongMagic) {
+            bytes[0] = b'X';
+        }
+        self.stream.write_all(&bytes).ok()
+    }
+}
+
+impl State {
+    fn execute(&mut self, session: [u8; 16], request: &Request<'_>) -> (u64, Vec<u8>) {
+        let opcode = Opcode::from_number(request.encode().0.opcode).unwrap();
+        let (memory, status) = (&mut self.memory, &self.status);
+        // A session that the test made the server forget speaks on; it is no session that can be resumed.
+        let mut nobody = Session::default();
+        let session = self.sessions.get_mut(&session).unwrap_or(&mut nobody);
+        if opcode.mutates() && request.id <= session.last {
+            self.replayed += 1;
+            assert!(session.last - request.id < WINDOW, "the client keeps to the window");
+            return (session.results[&request.id], Vec::new());
+        }
+        *self.executed.entry(opcode).or_default() += 1;
+        let range = |extent: dsm_core::protocol::Extent| extent.offset() as usize..extent.end() as usize;
+        let (mut value, mut data) = (0, Vec::new());
+        match request.operation {
+            Operation::Read(extent) => data = memory[range(extent)].to_vec(),
+            Operation::Write(extent, bytes) => memory[range(extent)].copy_from_slice(bytes),
+            Operation::Fill(extent, byte) => memory[range(extent)].fill(byte),
+            Operation::Copy { from, to } => memory.copy_within(range(from), to.offset() as usize),
+            Operation::Atomic(word, atomic) => {
+                let word = &mut memory[range(word.extent())];
+                value = u64::read_from_bytes(word).unwrap();
+                if let Some(new) = atomic.apply(value) {
+                    word.copy_from_slice(&new.to_le_bytes());
+                }
+            }
+            Operation::Ping(payload) => data = payload.to_vec(),
+            Operation::Status => data = status.as_bytes().to_vec(),
+            Operation::Hello(_) => panic!("a second hello"),
+        }
+        if opcode.mutates() {
+            session.last = request.id;
+            session.results.insert(request.id, value);
+        }
+        (value, data)
+    }
+}
+
+pub const STATUS: &str = r#"{ "version": "0.1.0", "name": "fake", "index": 0, "address": "a:1", "pid": 4711,
+  "uptime_seconds": 86400, "incarnation": "6f1d2a9c03b7e458", "fingerprint": "0123456789abcdef0123456789abcdef",
+  "memory": "in use", "k": 65536, "overhead_bytes": 16777216,
+  "connections": { "open": 3, "limit": 1024, "accepted": 17, "refused": 0, "threads": 5 },
+  "sessions": { "used": 9, "limit": 4096, "evicted": 0 }, "operations": { "read": 1200 },
+  "traffic": { "bytes_read": 1, "bytes_written": 2, "errors": 1, "replayed": 0 },
+  "recovery": { "participants": 1, "repaired": 0, "redone_writes": 0 }, "latency": [],
+  "operation_log": { "mode": "off", "written": 0, "lost": 0 }, "a key of a later release": 1 }"#;

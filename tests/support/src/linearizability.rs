@@ -1,0 +1,369 @@
+//! Is a history of operations on a few cells linearizable?
+//!
+//! Wing and Gong's search ("Testing and verifying concurrent objects", JPDC 1993) with Lowe's memory of visited
+//! configurations ("Testing for linearizability", 2017): two ways to the same set of operations and the same state
+//! need to be followed once only.
+//!
+//! A cell holds one `u64`. Operations may span adjacent cells, so the history is split by connected groups of cells,
+//! and each group is searched alone (linearizability is local).
+
+use dsm_core::protocol::AtomicOperation;
+use std::collections::HashSet;
+
+/// What a client did, and what it learned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// These values were found in adjacent cells.
+    Read {
+        /// The first cell.
+        first: usize,
+        /// What was found, a value per cell.
+        values: Vec<u64>,
+    },
+    /// These values were put into adjacent cells.
+    Write {
+        /// The first cell.
+        first: usize,
+        /// What was written, a value per cell.
+        values: Vec<u64>,
+    },
+    /// One cell was changed, and its old value returned.
+    Atomic {
+        /// The cell.
+        cell: usize,
+        /// The change.
+        operation: AtomicOperation,
+        /// The value returned; `None` when the outcome is unknown.
+        old: Option<u64>,
+    },
+    /// Adjacent cells were copied to others, as memmove would.
+    Copy {
+        /// The first cell of the source.
+        from: usize,
+        /// The first cell of the destination.
+        to: usize,
+        /// How many cells.
+        count: usize,
+    },
+    /// This was begun by somebody who was killed: it has happened, wholly, or it never will.
+    Perhaps(Box<Action>),
+}
+
+/// One operation with the instants between which it took effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Who did it; for people who read a violation.
+    pub client: usize,
+    /// What was done.
+    pub action: Action,
+    /// When it was called, on a clock common to all clients.
+    pub called: u64,
+    /// When it returned; `None` when the outcome is unknown: it may take effect at any later time, or never.
+    /// It is before another operation only when this is less than the other's `called`.
+    pub returned: Option<u64>,
+}
+
+/// What the search found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// There is an order that explains every result.
+    Linearizable,
+    /// There is none; the text shows where the longest attempt got stuck.
+    Violation(String),
+    /// The step limit came first. Neither good nor bad: someone has to look, or make the history smaller.
+    Undecided {
+        /// Steps taken.
+        steps: u64,
+    },
+}
+
+/// Searches for an order of `history` that starts from `initial` (a value per cell) and explains every result.
+/// Each connected group of cells may take `limit` steps.
+#[must_use]
+pub fn check(initial: &[u64], history: &[Event], limit: u64) -> Verdict {
+    for group in groups(initial.len(), history) {
+        let events = history.iter().filter(|event| group.contains(&cells(&event.action)[0])).collect();
+        let verdict = Search::new(initial, group, events).run(limit);
+        if verdict != Verdict::Linearizable {
+            return verdict;
+        }
+    }
+    Verdict::Linearizable
+}
+
+/// The cells that an action touches; at least one.
+fn cells(action: &Action) -> Vec<usize> {
+    match *action {
+        Action::Read { first, ref values } | Action::Write { first, ref values } => {
+            (first..first + values.len()).collect()
+        }
+        Action::Atomic { cell, .. } => vec![cell],
+        Action::Copy { from, to, count } => (from..from + count).chain(to..to + count).collect(),
+        Action::Perhaps(ref action) => cells(action),
+    }
+}
+
+/// The connected groups of cells: two cells are connected when one operation touches both.
+fn groups(count: usize, history: &[Event]) -> Vec<Vec<usize>> {
+    let mut label: Vec<usize> = (0..count).collect();
+    for event in history {
+        let touched = cells(&event.action);
+        let first = label[touched[0]];
+        for cell in touched {
+            let other = label[cell];
+            label.iter_mut().filter(|label| **label == other).for_each(|label| *label = first);
+        }
+    }
+    let mut names = label.clone();
+    names.sort_unstable();
+    names.dedup();
+    names.iter().map(|name| (0..count).filter(|&cell| label[cell] == *name).collect()).collect()
+}
+
+/// The state after an action, or `None` when its result cannot come from this state.
+pub fn apply(state: &[u64], action: &Action) -> Option<Vec<u64>> {
+    let mut after = state.to_vec();
+    match *action {
+        Action::Read { first, ref values } => (state[first..first + values.len()] == values[..]).then_some(after),
+        Action::Write { first, ref values } => {
+            after[first..first + values.len()].copy_from_slice(values);
+            Some(after)
+        }
+        Action::Atomic { cell, operation, old } => {
+            if old.is_some_and(|old| old != state[cell]) {
+                return None;
+            }
+            after[cell] = operation.apply(state[cell]).unwrap_or(state[cell]);
+            Some(after)
+        }
+        Action::Copy { from, to, count } => {
+            after[to..to + count].copy_from_slice(&state[from..from + count]);
+            Some(after)
+        }
+        // Of the two ways the one in which something happens; the search knows the other.
+        Action::Perhaps(ref action) => apply(state, action),
+    }
+}
+
+/// Whether its result says that the operation changes nothing, wherever in the order it stands. Such an operation
+/// may be put first as soon as it fits: no other choice can do better.
+fn changes_nothing(action: &Action) -> bool {
+    match *action {
+        Action::Read { .. } => true,
+        Action::Atomic { operation, old: Some(old), .. } => operation.apply(old).is_none_or(|new| new == old),
+        _ => false,
+    }
+}
+
+/// A place in the time line of calls and returns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// The two ends.
+    End,
+    /// This event was called.
+    Call(usize),
+    /// This event returned.
+    Return,
+}
+
+/// One decision of the search.
+struct Frame {
+    /// What may be put next and has not been tried; the best last.
+    candidates: Vec<usize>,
+    /// What was put, and the state before it.
+    chosen: Option<(usize, Vec<u64>)>,
+    /// One more than the greatest event put so far.
+    reach: usize,
+}
+
+struct Search<'a> {
+    group: Vec<usize>,
+    /// In order of their calls.
+    events: Vec<&'a Event>,
+    state: Vec<u64>,
+    /// Events with a known outcome that have no place in the order yet.
+    open: usize,
+    marks: Vec<Mark>,
+    /// The time line as a doubly linked list over `marks`, without the events that have their place.
+    next: Vec<usize>,
+    previous: Vec<usize>,
+    /// Per event, its places in `marks`.
+    places: Vec<(usize, Option<usize>)>,
+    visited: HashSet<Box<[u64]>>,
+    /// The longest attempt: fewest open events, the state there, and what could not be put.
+    stuck: (usize, Vec<u64>, Vec<usize>),
+}
+
+impl<'a> Search<'a> {
+    fn new(initial: &[u64], group: Vec<usize>, mut events: Vec<&'a Event>) -> Self {
+        // A read that returned nothing says nothing.
+        events.retain(|event| event.returned.is_some() || !matches!(event.action, Action::Read { .. }));
+        events.sort_by_key(|event| event.called);
+        // A call at the instant of a return is concurrent with it, so calls come first.
+        let mut line: Vec<(u64, bool, usize)> = Vec::with_capacity(events.len() * 2);
+        for (index, event) in events.iter().enumerate() {
+            line.push((event.called, false, index));
+            line.extend(event.returned.map(|returned| (returned, true, index)));
+        }
+        line.sort_unstable();
+        let mut marks = vec![Mark::End];
+        let mut places = vec![(0, None); events.len()];
+        for (_, is_return, index) in line {
+            let place = marks.len();
+            if is_return {
+                places[index].1 = Some(place);
+                marks.push(Mark::Return);
+            } else {
+                places[index].0 = place;
+                marks.push(Mark::Call(index));
+            }
+        }
+        marks.push(Mark::End);
+        let open = events.iter().filter(|event| event.returned.is_some()).count();
+        Self {
+            group,
+            state: initial.to_vec(),
+            open,
+            next: (1..=marks.len()).collect(),
+            previous: (0..marks.len()).map(|place| place.saturating_sub(1)).collect(),
+            marks,
+            places,
+            visited: HashSet::new(),
+            stuck: (usize::MAX, Vec::new(), Vec::new()),
+            events,
+        }
+    }
+
+    fn run(mut self, limit: u64) -> Verdict {
+        let mut steps = 0;
+        let mut stack = vec![self.frame(0)];
+        while self.open > 0 {
+            let Some(frame) = stack.last_mut() else { return Verdict::Violation(self.explain()) };
+            let Some(candidate) = frame.candidates.pop() else {
+                stack.pop();
+                if let Some(Frame { chosen, .. }) = stack.last_mut()
+                    && let Some((event, before)) = chosen.take()
+                {
+                    self.put_back(event);
+                    self.state = before;
+                }
+                continue;
+            };
+            steps += 1;
+            if steps > limit {
+                return Verdict::Undecided { steps };
+            }
+            // Numbers beyond those of the events stand for events that do not happen.
+            let event = candidate % self.events.len();
+            let after = if candidate == event {
+                apply(&self.state, &self.events[event].action)
+            } else {
+                Some(self.state.clone())
+            };
+            let Some(after) = after else { continue };
+            let reach = frame.reach.max(event + 1);
+            self.take_out(event);
+            if self.visited.insert(self.configuration(reach, &after)) {
+                frame.chosen = Some((event, std::mem::replace(&mut self.state, after)));
+                stack.push(self.frame(reach));
+            } else {
+                self.put_back(event);
+            }
+        }
+        Verdict::Linearizable
+    }
+
+    /// Everything called before the first return that is still in the time line.
+    fn minimal(&self) -> Vec<usize> {
+        let mut found = Vec::new();
+        let mut place = self.next[0];
+        while let Mark::Call(event) = self.marks[place] {
+            found.push(event);
+            place = self.next[place];
+        }
+        found
+    }
+
+    fn frame(&mut self, reach: usize) -> Frame {
+        let mut candidates = self.minimal();
+        if self.open < self.stuck.0 {
+            self.stuck = (self.open, self.state.clone(), candidates.clone());
+        }
+        let fits = |&event: &usize| {
+            let action = &self.events[event].action;
+            changes_nothing(action) && apply(&self.state, action).is_some()
+        };
+        if let Some(event) = candidates.iter().copied().find(fits) {
+            candidates = vec![event];
+        } else {
+            // An unknown outcome that would change nothing now need not happen now.
+            candidates.retain(|&event| {
+                let event = self.events[event];
+                event.returned.is_some() || apply(&self.state, &event.action).is_some_and(|after| after != self.state)
+            });
+            // What returned first most often took effect first; the unknown come last.
+            candidates.sort_by_key(|&event| std::cmp::Reverse(self.events[event].returned.unwrap_or(u64::MAX)));
+            let ways = |event: usize| {
+                let is_uncertain = matches!(self.events[event].action, Action::Perhaps(_));
+                is_uncertain.then(|| event + self.events.len()).into_iter().chain([event])
+            };
+            candidates = candidates.into_iter().flat_map(ways).collect();
+        }
+        Frame { candidates, chosen: None, reach }
+    }
+
+    /// The set of events that have their place, and the state: `reach`, the events below it that have none, the cells.
+    fn configuration(&self, reach: usize, state: &[u64]) -> Box<[u64]> {
+        let mut key = vec![reach as u64];
+        let mut place = self.next[0];
+        loop {
+            match self.marks[place] {
+                Mark::Call(event) if event < reach => key.push(event as u64),
+                Mark::Return => {}
+                Mark::Call(_) | Mark::End => break,
+            }
+            place = self.next[place];
+        }
+        key.push(u64::MAX);
+        key.extend(self.group.iter().map(|&cell| state[cell]));
+        key.into()
+    }
+
+    fn take_out(&mut self, event: usize) {
+        let (call, end) = self.places[event];
+        for place in std::iter::once(call).chain(end) {
+            let (before, after) = (self.previous[place], self.next[place]);
+            self.next[before] = after;
+            self.previous[after] = before;
+        }
+        self.open -= usize::from(end.is_some());
+    }
+
+    /// Undoes the last [`Search::take_out`] that has not been undone.
+    fn put_back(&mut self, event: usize) {
+        let (call, end) = self.places[event];
+        for place in end.into_iter().chain(Some(call)) {
+            let (before, after) = (self.previous[place], self.next[place]);
+            self.next[before] = place;
+            self.previous[after] = place;
+        }
+        self.open += usize::from(end.is_some());
+    }
+
+    fn explain(&self) -> String {
+        use std::fmt::Write;
+        let (open, state, waiting) = &self.stuck;
+        let known = self.events.iter().filter(|event| event.returned.is_some()).count();
+        let cells: Vec<String> = self.group.iter().map(|&cell| format!("{cell}: {:#x}", state[cell])).collect();
+        let mut text = format!(
+            "no order explains the results of cells {:?}: {} of {known} operations fit, which leaves {{{}}}; none of these fits next:",
+            self.group,
+            known - open,
+            cells.join(", ")
+        );
+        for &event in waiting {
+            let _ = write!(text, "\n  {:x?}", self.events[event]);
+        }
+        text
+    }
+}

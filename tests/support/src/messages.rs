@@ -1,0 +1,159 @@
+//! What a master and an agent say to each other, made by hand from what `crates/dsm-snapshot/src/agent_protocol/wire.rs` says, so that a test can
+//! say it wrongly.
+
+use super::Cluster;
+use super::wire::PATIENCE;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
+use serde_json::{Value, json};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::os::fd::AsRawFd;
+
+pub const CONTROL: u8 = 1;
+pub const FRAME: u8 = 2;
+pub const DATA: u8 = 3;
+
+const HEADER: usize = 16;
+
+/// A header, sound or not.
+pub fn header(kind: u8, length: u32, checksum: u32) -> Vec<u8> {
+    let mut bytes = b"DA".to_vec();
+    bytes.extend([1, kind]);
+    [length, checksum, 0].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    bytes
+}
+
+/// A sound message.
+pub fn message(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let checksum = if kind == FRAME { 0 } else { crc32c::crc32c(payload) };
+    let mut bytes = header(kind, u32::try_from(payload.len()).unwrap(), checksum);
+    bytes.extend(payload);
+    bytes
+}
+
+/// A sound ask or answer.
+#[allow(clippy::needless_pass_by_value)] // the caller has just made it
+pub fn control(value: Value) -> Vec<u8> {
+    message(CONTROL, value.to_string().as_bytes())
+}
+
+/// The kind and the payload of the next message.
+pub fn receive(stream: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
+    let mut head = [0; HEADER];
+    stream.read_exact(&mut head)?;
+    let mut payload = vec![0; u32::from_le_bytes(head[4..8].try_into().unwrap()) as usize];
+    stream.read_exact(&mut payload)?;
+    Ok((head[3], payload))
+}
+
+/// A master's end of a connection with an agent, which the test moves step by step.
+pub struct Caller(pub TcpStream);
+
+impl Caller {
+    /// Connects and says nothing.
+    pub fn connect(cluster: &Cluster, server: usize) -> Self {
+        Self::new(TcpStream::connect(cluster.agent_address(server)).unwrap())
+    }
+
+    /// The same from another address of loopback than all others.
+    pub fn connect_from(source: Ipv4Addr, cluster: &Cluster, server: usize) -> Self {
+        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(source, 0))).unwrap();
+        let agent: SocketAddrV4 = cluster.agent_address(server).parse().unwrap();
+        nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrIn::from(agent)).unwrap();
+        Self::new(TcpStream::from(socket))
+    }
+
+    fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(stream)
+    }
+
+    /// Is greeted.
+    pub fn greeted(cluster: &Cluster, server: usize) -> Self {
+        Self::connect(cluster, server).greet(cluster, server)
+    }
+
+    /// The same with what has connected.
+    pub fn greet(mut self, cluster: &Cluster, server: usize) -> Self {
+        let answer = self.ask(json!({"hello": {"layout": cluster.layout().canonical(), "index": server}}));
+        assert!(answer.get("welcome").is_some(), "{answer}");
+        self
+    }
+
+    /// Has the claim, waiting until another has given it back.
+    pub fn claimed(cluster: &Cluster, server: usize) -> Self {
+        Self::claimed_for("snapshot", || Self::greeted(cluster, server))
+    }
+
+    /// The same for a purpose, with what is greeted.
+    fn claimed_for(purpose: &str, greeted: impl Fn() -> Self) -> Self {
+        let mut claimed = None;
+        super::wait_for("the claim is free", PATIENCE, || {
+            let mut caller = greeted();
+            let answer = caller.ask(json!({"claim": {"purpose": purpose, "id": "test"}}));
+            claimed = answer.get("claimed").map(|_| caller);
+            assert!(claimed.is_some() || answer["refused"]["reason"] == "underway", "{answer}");
+            claimed.is_some()
+        });
+        claimed.unwrap()
+    }
+
+    /// Has frozen the segment, for as long as the agent lets it.
+    pub fn frozen(cluster: &Cluster, server: usize) -> Self {
+        let mut caller = Self::claimed(cluster, server);
+        assert_eq!(caller.ask(json!({"freeze": {"lease_us": u64::MAX}})), json!({"frozen": {"shut": false}}));
+        caller
+    }
+
+    /// Has shut the memory, to restore it, as one with this address.
+    pub fn shut(source: Ipv4Addr, cluster: &Cluster, server: usize) -> Self {
+        let greeted = || Self::connect_from(source, cluster, server).greet(cluster, server);
+        let mut caller = Self::claimed_for("restore", greeted);
+        let answer = caller.ask(json!({"freeze": {"lease_us": u64::MAX}}));
+        assert!(answer.get("frozen").is_some(), "{answer}");
+        assert_eq!(caller.ask(json!("shut")), json!("shut"));
+        caller
+    }
+
+    /// Has made a cut.
+    pub fn cut(cluster: &Cluster, server: usize) -> Self {
+        let mut caller = Self::frozen(cluster, server);
+        let answer = caller.ask(json!({"cut": {"copy_area": u64::MAX}}));
+        assert!(answer.get("cut").is_some(), "{answer}");
+        caller
+    }
+
+    /// Sends bytes as they are, also to one that has closed the connection.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let _ = self.0.write_all(bytes);
+    }
+
+    /// Asks, and returns the answer.
+    pub fn ask(&mut self, value: Value) -> Value {
+        self.send(&control(value));
+        self.answer().expect("an answer")
+    }
+
+    /// The next answer; none when the connection is closed.
+    pub fn answer(&mut self) -> Option<Value> {
+        let (kind, payload) = match receive(&mut self.0) {
+            Ok(message) => message,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("the agent says nothing, nor closes"),
+            Err(_) => return None,
+        };
+        assert_eq!(kind, CONTROL, "{payload:?}");
+        Some(serde_json::from_slice(&payload).unwrap())
+    }
+
+    /// Waits until the connection is closed, and returns the reason and the text of the refusal, if there was one.
+    pub fn refusal(&mut self) -> Option<(String, String)> {
+        let mut found = None;
+        while let Some(answer) = self.answer() {
+            let text = |key| answer["refused"][key].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+            found = Some((text("reason"), text("message")));
+        }
+        found
+    }
+}

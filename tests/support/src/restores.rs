@@ -1,0 +1,90 @@
+//! What tests of snapshots and restores do with a [`Cluster`]: its whole memory, its incarnations, its loss.
+
+use super::dsmctl::{self, Run};
+use super::program::Program;
+use super::{Cluster, client, wait_for};
+use nix::sys::signal::Signal;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a restore may take, and whatever else a test waits for here.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs something until no other snapshot or restore is under way: an agent may still be busy with what a dead master has
+/// sent.
+#[track_caller]
+pub fn when_free(mut run: impl FnMut() -> Run) -> Run {
+    let mut last = None;
+    wait_for("no other snapshot is under way", PATIENCE, || !last.insert(run()).stderr.contains("under way"));
+    last.unwrap()
+}
+
+impl Cluster {
+    /// Runs dsmctl in the cluster's folder.
+    pub fn dsmctl(&self, line: &str) -> Run {
+        dsmctl::run(self.directory(), &self.config_path(), line, b"")
+    }
+
+    /// Runs `dsmctl snapshot restore` with more options than the file.
+    pub fn restore(&self, file: &Path, options: &str) -> Run {
+        self.dsmctl(&format!("snapshot restore {} {options}", file.display()))
+    }
+
+    /// Writes `bytes` from address 0 on, as a client of its own.
+    pub fn write_all(&self, bytes: &[u8]) {
+        client(self).write(0, bytes).unwrap();
+    }
+
+    /// All of the memory, as dsmctl reads it.
+    pub fn read_all(&self) -> Vec<u8> {
+        let run = self.dsmctl(&format!("read 0 {}", self.layout().size()));
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+        run.stdout
+    }
+
+    /// What dsmctl makes of a snapshot.
+    pub fn export(&self, file: &Path) -> Vec<u8> {
+        let raw = self.directory().join("raw");
+        self.dsmctl(&format!("snapshot export {} {}", file.display(), raw.display())).prints();
+        std::fs::read(raw).unwrap()
+    }
+
+    /// The incarnation of each server's memory.
+    pub fn incarnations(&self) -> Vec<String> {
+        let client = client(self);
+        (0..self.n()).map(|server| client.status(server).unwrap().incarnation.to_string()).collect()
+    }
+
+    /// Takes the shared memory of a server that does not run away, as a reboot of its machine does.
+    pub fn forget(&self, index: usize) {
+        let of_server = |path: &Path| {
+            let name = path.file_name().unwrap().to_str().unwrap().trim_start_matches("sem.");
+            let rest = name.strip_prefix(self.name()).unwrap().trim_start_matches('.');
+            rest.split('.').next() == Some(&index.to_string())
+        };
+        for path in self.leftovers().into_iter().filter(|path| of_server(path)) {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+
+    /// The first bytes of server `index`, or what dsmctl says instead.
+    pub fn probe(&self, index: usize) -> Run {
+        self.dsmctl(&format!("read {} 8", index as u64 * self.layout().k()))
+    }
+
+    /// Checks that the memory of server `index` waits for a restore.
+    #[track_caller]
+    pub fn waits_for_restore(&self, index: usize) {
+        self.probe(index).fails(75, &[&format!("server {index}"), "waiting for restore", "dsmctl"]);
+    }
+}
+
+impl Program {
+    /// Lets it go on each time that it stops, until `done`.
+    pub fn go_on_until(&self, what: &str, mut done: impl FnMut() -> bool) {
+        wait_for(what, PATIENCE, || {
+            self.signal(Signal::SIGCONT);
+            done()
+        });
+    }
+}

@@ -1,0 +1,85 @@
+//! A dsmd under a service manager that a test plays.
+
+use super::cluster::threads_of;
+use super::{Cluster, wait_for};
+use nix::unistd::Pid;
+use std::io::Read;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A dsmd under a service manager of ours; killed at the end whatever happens.
+pub struct Service {
+    /// The process; its standard error is a pipe.
+    pub child: Child,
+    manager: UnixDatagram,
+}
+
+impl Service {
+    pub fn start(cluster: &Cluster, watchdog_microseconds: &str) -> Self {
+        let manager = UnixDatagram::bind(cluster.directory().join("notify")).unwrap();
+        Self::with(cluster, manager, watchdog_microseconds)
+    }
+
+    pub fn with(cluster: &Cluster, manager: UnixDatagram, watchdog_microseconds: &str) -> Self {
+        let path = cluster.directory().join("notify");
+        let mut command = cluster.command(0);
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", watchdog_microseconds).stderr(Stdio::piped());
+        Self { child: command.spawn().unwrap(), manager }
+    }
+
+    pub fn hear(&self) -> String {
+        self.hear_within(DEADLINE).expect("a message in time")
+    }
+
+    /// The next message, if one comes in this time.
+    pub fn hear_within(&self, time: Duration) -> Option<String> {
+        self.manager.set_read_timeout(Some(time)).unwrap();
+        let mut bytes = [0; 4096];
+        let length = self.manager.recv(&mut bytes).ok()?;
+        Some(String::from_utf8(bytes[..length].to_vec()).unwrap())
+    }
+
+    pub fn hear_until(&self, what: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let message = self.hear();
+            if message.lines().any(|line| line.starts_with(what)) {
+                return message;
+            }
+            assert!(Instant::now() < deadline, "{what} does not come");
+        }
+    }
+
+    /// Its threads that have this name.
+    pub fn threads(&self, name: &str) -> Vec<Pid> {
+        threads_of(self.child.id(), name)
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Stops it, so that every thread has come round, and returns all that it has written to standard error.
+    pub fn log(mut self) -> String {
+        self.signal(nix::sys::signal::Signal::SIGTERM);
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        log
+    }
+
+    pub fn ends(&mut self) -> Option<i32> {
+        wait_for("dsmd to end", DEADLINE, || self.child.try_wait().unwrap().is_some());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

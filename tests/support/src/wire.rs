@@ -1,0 +1,140 @@
+//! A client that keeps to no rules: raw bytes over TCP, for tests of what a server does with them.
+
+use dsm_core::layout::Layout;
+use dsm_core::protocol::{Code, HEADER, HelloReply, HelloRequest, Operation, ReplyHeader, Request, split_reply};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// The longest wait for anything; a promise that takes longer is broken.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A reply: its header, and its data or the text of a refusal.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The fixed part.
+    pub header: ReplyHeader,
+    /// What follows it.
+    pub payload: Vec<u8>,
+}
+
+impl Reply {
+    /// The refusal's code, or `None` for success.
+    pub fn code(&self) -> Option<Code> {
+        Code::from_number(self.header.code.get())
+    }
+
+    /// The payload as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.payload).into_owned()
+    }
+
+    /// Fails unless this is a refusal with `code` whose text has each of `words`.
+    #[track_caller]
+    pub fn assert_refused(&self, code: Code, words: &[&str]) {
+        assert_eq!(self.code(), Some(code), "{self:?}: {}", self.text());
+        for word in words {
+            assert!(self.text().contains(word), "{:?} does not say {word:?}", self.text());
+        }
+    }
+}
+
+/// A connection, and nothing else.
+#[derive(Debug)]
+pub struct Wire {
+    stream: TcpStream,
+}
+
+impl Wire {
+    /// Connects to `host:port` and says nothing.
+    pub fn connect(address: &str) -> Self {
+        Self::try_connect(address).unwrap_or_else(|error| panic!("connecting to {address}: {error}"))
+    }
+
+    /// As [`Wire::connect`], for a server that may refuse.
+    pub fn try_connect(address: &str) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream })
+    }
+
+    /// Connects and says a proper hello with a session of its own.
+    pub fn greeted(layout: &Layout, index: usize) -> Self {
+        let mut wire = Self::connect(&layout.addresses()[index]);
+        wire.send(&hello(layout, index));
+        let reply = wire.reply();
+        assert_eq!(reply.code(), None, "hello was refused: {}", reply.text());
+        HelloReply::read_from_bytes(&reply.payload).expect("the reply to hello has its fixed length");
+        wire
+    }
+
+    /// The connection itself.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.try_send(bytes).expect("the server takes the bytes");
+    }
+
+    /// Sends bytes as they are, to a server that may have closed the connection.
+    pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// Sends a request and waits for the reply.
+    pub fn ask(&mut self, id: u64, operation: Operation<'_>) -> Reply {
+        self.send(&encoded(id, operation));
+        self.reply()
+    }
+
+    /// Waits for one reply.
+    pub fn reply(&mut self) -> Reply {
+        self.try_reply().expect("a reply comes")
+    }
+
+    /// Waits for one reply; an error when the connection closes or nothing comes in time.
+    pub fn try_reply(&mut self) -> std::io::Result<Reply> {
+        let mut header = [0; HEADER];
+        self.stream.read_exact(&mut header)?;
+        let (header, _) = split_reply(&header).expect("the server's framing is sound").expect("a whole header");
+        let mut payload = vec![0; header.payload.get() as usize];
+        self.stream.read_exact(&mut payload)?;
+        Ok(Reply { header, payload })
+    }
+
+    /// Fails unless the server closes the connection, after whatever bytes it still sends.
+    #[track_caller]
+    pub fn assert_closed(&mut self) {
+        let mut buffer = [0; 8192];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => return,
+                Err(error) => panic!("the server should have closed the connection: {error}"),
+            }
+        }
+    }
+}
+
+/// The bytes of a hello with a new session.
+pub fn hello(layout: &Layout, index: usize) -> Vec<u8> {
+    let mut session = [0; 16];
+    getrandom::fill(&mut session).expect("the kernel gives random bytes");
+    let index = u32::try_from(index).expect("an index is small");
+    let mut payload = HelloRequest::new(index, session, 0, false).as_bytes().to_vec();
+    payload.extend_from_slice(layout.canonical().as_bytes());
+    encoded(0, Operation::Hello(&payload))
+}
+
+/// The bytes of a request.
+pub fn encoded(id: u64, operation: Operation<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Request { id, operation }.append_to(&mut bytes);
+    bytes
+}
