@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Ok(_) => {}
             // Adding again could count one addition twice. What a program does here depends on what it counts; this one
             // leaves the decision to its user.
-            Err(error) if error.effect() == Effect::Possible => {
+            Err(error) if error.effect() != Effect::None => {
                 return Err(format!("{done} additions took effect, and perhaps one more: {error}").into());
             }
             Err(error) => return Err(format!("{done} additions took effect: {error}").into()),

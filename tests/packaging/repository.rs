@@ -138,6 +138,27 @@ fn nothing_is_left_to_do_in_a_comment() {
     }
 }
 
+/// The programs that cargo builds of the tests: each has a folder, whose `main.rs` names its modules.
+const TEST_TARGETS: [&str; 6] = ["cli", "client", "packaging", "segment", "server", "snapshot"];
+
+#[test]
+fn the_tests_are_six_programs_and_every_file_of_them_is_a_module() {
+    let of_target = |path: &str| TEST_TARGETS.into_iter().find(|target| path.starts_with(&format!("tests/{target}/")));
+    for path in rust_files("tests/").into_iter().filter(|path| !path.starts_with("tests/support/")) {
+        // Another file beside the folders, or another folder with a main.rs, would be another program to link.
+        let target = of_target(&path).unwrap_or_else(|| panic!("{path} is a module of none of {TEST_TARGETS:?}"));
+        let module = Path::new(&path).file_stem().unwrap().to_str().unwrap();
+        let named = read(&format!("tests/{target}/main.rs")).contains(&format!("\nmod {module};\n"));
+        // Otherwise its tests are not run, and nothing says so.
+        assert!(named || module == "main", "tests/{target}/main.rs does not name the module {module}");
+        let elsewhere = concat!("#[", "path");
+        assert!(
+            !read(&path).contains(elsewhere),
+            "{path} includes a file from elsewhere, which is then compiled twice"
+        );
+    }
+}
+
 /// Words and phrases that do not belong in the repository, each with how often it is still there. A number may only become
 /// smaller. The first letter of each is apart, so that this list does not count itself.
 const UNWANTED_WORDS: [(&str, usize); 14] = [
@@ -202,27 +223,6 @@ fn the_words_that_do_not_belong_here_become_fewer() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// The programs that cargo builds of the tests: each has a folder, whose `main.rs` names its modules.
-const TEST_TARGETS: [&str; 6] = ["cli", "client", "packaging", "segment", "server", "snapshot"];
-
-#[test]
-fn the_tests_are_six_programs_and_every_file_of_them_is_a_module() {
-    let of_target = |path: &str| TEST_TARGETS.into_iter().find(|target| path.starts_with(&format!("tests/{target}/")));
-    for path in rust_files("tests/").into_iter().filter(|path| !path.starts_with("tests/support/")) {
-        // Another file beside the folders, or another folder with a main.rs, would be another program to link.
-        let target = of_target(&path).unwrap_or_else(|| panic!("{path} is a module of none of {TEST_TARGETS:?}"));
-        let module = Path::new(&path).file_stem().unwrap().to_str().unwrap();
-        let named = read(&format!("tests/{target}/main.rs")).contains(&format!("\nmod {module};\n"));
-        // Otherwise its tests are not run, and nothing says so.
-        assert!(named || module == "main", "tests/{target}/main.rs does not name the module {module}");
-        let elsewhere = concat!("#[", "path");
-        assert!(
-            !read(&path).contains(elsewhere),
-            "{path} includes a file from elsewhere, which is then compiled twice"
-        );
-    }
 }
 
 /// The packages of the workspace, as their folders from the root, and the folders with their code.

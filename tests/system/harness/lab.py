@@ -42,10 +42,10 @@ class Lab:
         """Says what comes next, for whoever reads the log of a failure."""
         print(f"[{time.monotonic() - self.began:6.1f} s] {text}", flush=True)
 
-    def machine(self):
+    def machine(self, own_users=False):
         """Boots a new machine."""
         number = len(self.machines) + 1
-        machine = Machine(self.run_id, self.place / str(number), self.image, number)
+        machine = Machine(self.run_id, self.place / str(number), self.image, number, own_users)
         self.machines.append(machine)
         self.step(f"{machine.name} boots")
         machine.boot()

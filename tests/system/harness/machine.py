@@ -32,17 +32,23 @@ class Result:
 
 
 class Machine:
-    """One machine of a scenario. Its number makes its name and its address."""
+    """One machine of a scenario. Its number makes its name and its address.
 
-    def __init__(self, run, place, image, number):
+    Machines have the users of the host, and its limits of namespaces; one with `own_users` is in another user namespace.
+    """
+
+    def __init__(self, run, place, image, number, own_users=False):
         self.run_id, self.place, self.number = run, place, number
         self.name, self.address = f"machine{number}", network.address(number)
         self.root, self.console = place / "root", place / "console"
         self.process = self.leader = None
-        self.boots = 0
+        self.boots, self.own_users = 0, own_users
         for folder in ("upper", "work", "root"):
             (place / folder).mkdir(parents=True)
         layers = f"lowerdir={image},upperdir={place}/upper,workdir={place}/work"
+        if own_users:
+            # nspawn gives each file to another user, of which only that is to be stored.
+            layers += ",metacopy=on"
         network.command("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
         self.write("/etc/hostname", self.name + "\n")
         self.write("/etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n")
@@ -59,6 +65,8 @@ class Machine:
         nspawn = ["systemd-nspawn", "--quiet", "-D", str(self.root), "-b", "--register=no", "--keep-unit"]
         nspawn += [f"--network-bridge={network.BRIDGE}", f"--machine={self.name}", "--console=pipe", "--notify-ready=yes"]
         nspawn += ["--link-journal=no", "--resolv-conf=off", "--timezone=off"]
+        if self.own_users:
+            nspawn += ["--private-users=pick", "--private-users-ownership=chown"]
         with open(self.console, "a") as console, listener:
             self.process = subprocess.Popen(
                 ["sh", "-c", enter + 'exec "$@"', "sh", *nspawn],
@@ -91,6 +99,8 @@ class Machine:
     def inside(self, command, user=None):
         """The command line that runs a line of bash in the machine."""
         enter = ["nsenter", "--target", str(self.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
+        if self.own_users:
+            enter.append("--user")
         switch = ["runuser", "--user", user, "--"] if user else []
         return [*enter, "--", "env", "--ignore-environment", *ENVIRONMENT, *switch, "bash", "-c", f"cd /; {command}"]
 
