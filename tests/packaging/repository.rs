@@ -163,12 +163,12 @@ fn the_tests_are_six_programs_and_every_file_of_them_is_a_module() {
 /// smaller. The first letter of each is apart, so that this list does not count itself.
 const UNWANTED_WORDS: [(&str, usize); 14] = [
     (concat!("w", "hoever"), 71),
-    (concat!("n", "obody"), 139),
+    (concat!("n", "obody"), 138),
     (concat!("s", "omebody"), 49),
     (concat!("s", "tands still"), 35),
     (concat!("s", "tand still"), 12),
     (concat!("s", "tood still"), 13),
-    (concat!("g", "oes on"), 73),
+    (concat!("g", "oes on"), 72),
     (concat!("g", "o on"), 90),
     (concat!("w", "ent on"), 5),
     (concat!("m", "eanwhile"), 29),
@@ -435,6 +435,7 @@ fn every_source_file_and_function_that_a_document_names_is_there() {
             // As `Shared::apply`.
             if let Some((owner, function)) = word.split_once("::")
                 && owner.starts_with(|first: char| first.is_ascii_uppercase())
+                && !owner.contains(' ')
                 && function.chars().all(|character| character.is_ascii_lowercase() || character == '_')
             {
                 named[1] += 1;
