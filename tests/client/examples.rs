@@ -7,6 +7,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use support::program::built;
 use support::{Cluster, client, wait_for};
 
 /// What the examples ask for: k of at least 8 MiB.
@@ -31,10 +32,7 @@ impl Example {
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let output = cluster.directory().join(format!("{name}.{number}"));
-        // Beside the folder that this test is in.
-        let program = std::env::current_exe().unwrap().parent().unwrap().with_file_name("examples").join(name);
-        assert!(program.exists(), "{} is not there: cargo build --examples", program.display());
-        let mut command = Command::new(program);
+        let mut command = Command::new(built(&format!("examples/{name}")));
         command.args(arguments).env("DSM_CONFIG", cluster.config_path()).stdin(input);
         command.stdout(File::create(&output).unwrap());
         command.stderr(File::create(output.with_extension("stderr")).unwrap());

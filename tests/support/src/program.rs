@@ -27,7 +27,7 @@ const STOPPED: Duration = Duration::from_secs(180);
 pub fn built(program: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the binary of this test");
     let path = test.ancestors().nth(2).expect("the binary is in target/debug/deps").join(program);
-    assert!(path.is_file(), "{} is not there: build it with cargo build", path.display());
+    assert!(path.is_file(), "{} is not there: build it with cargo build --bins --examples", path.display());
     path
 }
 

@@ -1,6 +1,6 @@
 //! The segment: the k bytes that one server shares, as an object in POSIX shared memory that several processes use.
 //!
-//! Writers take the stripes of the pages they touch, commit an [`intent`], carry it out and give the stripes back.
+//! Writers take the stripes of the pages they touch, commit an intent, carry it out and give the stripes back.
 //! Readers take nothing: they check the pages' versions before and after the copy. Any participant may be killed at
 //! any instruction; the others find out by the kernel's file locks and finish or drop what it was doing.
 

@@ -71,7 +71,7 @@ pub struct Opened {
 impl Segment {
     /// Opens the segment of server `index` of `layout` as its server, and makes it if there is none. Everything that
     /// dead participants left is repaired when this returns. `progress` is told how many of how many bytes are
-    /// allocated, at least every [`ALLOCATION_STEP`] bytes, and can break the start off.
+    /// allocated, at least every 64 MiB, and can break the start off.
     ///
     /// # Errors
     /// See [`SegmentError`]; an object that does not fit is left as it is.

@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicU64;
 /// A file mapped shared, readable and writable, until dropped.
 ///
 /// A child made by `fork(2)` does not have it: a mapping keeps the open file alive and with it its locks, as a descriptor
-/// does (see [`super::own_file`]). It must not touch what its parent mapped.
+/// does. It must not touch what its parent mapped.
 pub struct Mapping {
     base: NonNull<u8>,
     length: NonZeroUsize,
