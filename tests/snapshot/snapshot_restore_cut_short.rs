@@ -4,6 +4,7 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
+use dsm_core::segment::Segment;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::PathBuf;
@@ -57,6 +58,11 @@ impl Case {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let restorer = Restorer(child);
         self.cluster.agent(LAST).wait_until_stopped();
+        // The others have been sent their parts. One that is killed before it takes a byte leaves the memory as it was.
+        for server in 0..u32::try_from(LAST).unwrap() {
+            let segment = Segment::attach(self.cluster.layout(), server).unwrap();
+            wait_for("the part of another server is begun", PATIENCE, || segment.restorer().is_some());
+        }
         restorer
     }
 
