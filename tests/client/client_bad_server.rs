@@ -26,6 +26,15 @@ fn a_reply_that_does_not_fit_is_an_error_and_the_next_call_starts_anew() {
     }
 }
 
+#[test]
+fn a_ping_that_comes_back_changed_is_an_error() {
+    let (layout, servers) = servers(1, K);
+    let client = client_of(layout);
+    servers[0].fault(0, Fault::OtherData);
+    assert!(is_error(&client.ping(0).unwrap_err(), ErrorKind::Protocol, 0));
+    client.ping(0).unwrap();
+}
+
 fn is_protocol(outcome: &Result<u64, Error>) -> bool {
     outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Protocol)
 }

@@ -266,7 +266,7 @@ impl Client {
         let server = server.into().get();
         let text = match self.ask(server, Work::Status(Vec::new()))? {
             Value::Data(text) => text,
-            value => unreachable!("status succeeded with {value:?}"),
+            value => return Err(self.unexpected(server, &value)),
         };
         serde_json::from_slice(&text).map_err(|error| {
             // It quotes what it has not understood.
@@ -285,7 +285,7 @@ impl Client {
         let server = server.into().get();
         match self.ask(server, Work::Ping(None, [0; 8]))? {
             Value::RoundTrip(time) => Ok(time),
-            value => unreachable!("a ping succeeded with {value:?}"),
+            value => Err(self.unexpected(server, &value)),
         }
     }
 
@@ -303,7 +303,7 @@ impl Client {
         let (server, offset) = self.shared.layout.locate(address)?;
         match self.part(Piece { server, offset, address, length: 8 }, Work::Atomic(operation), None)? {
             Value::Old(old) => Ok(old),
-            value => unreachable!("an atomic succeeded with {value:?}"),
+            value => Err(self.unexpected(server, &value)),
         }
     }
 
@@ -358,6 +358,11 @@ impl Client {
         let mut pipeline = Pipeline::until(&self.shared, deadline, self.timeout, self.local);
         submit(&mut pipeline)?;
         pipeline.collect_next().unwrap_or(Ok(Value::Done))
+    }
+
+    /// The error for a reply that answers something else.
+    fn unexpected(&self, server: usize, value: &Value) -> Error {
+        self.shared.name(server).protocol(format!("it answered with {value:?}"))
     }
 
     fn deadline(&self) -> Instant {

@@ -20,7 +20,8 @@ pub enum ErrorKind {
     /// The server did not answer before the deadline, or its memory on this host was held by others.
     Unavailable,
     /// The request was sent, and there is no telling any more whether it was carried out: the deadline passed before the
-    /// reply came, or the server has forgotten the session. It was carried out once or not at all.
+    /// reply came, or the server has forgotten the session. It was carried out once, or not at all, or may yet be: a server
+    /// that was stopped carries out what it had received when it continues.
     OutcomeUnknown,
     /// The server's memory is not the one that this client knew: it started again from zero, or from a restore, and with
     /// it went every change made before. Stays until [`Client::accept_memory_loss`](crate::Client::accept_memory_loss).
@@ -129,7 +130,6 @@ impl Error {
                         | Code::TooSlow
                         | Code::Busy
                         | Code::Internal
-                        | Code::Restoring
                 )
             ),
             _ => false,

@@ -121,7 +121,12 @@ impl Lane<'_> {
         let value = self.body.take().map_or(0, |body| body.value);
         self.link.session.answered();
         self.link.succeeded();
-        self.job(number).part_done(value).map_err(|message| self.protocol(message))?;
+        if let Err(message) = self.job(number).part_done(value) {
+            // This part was the job's last perhaps: then nothing else would tell it.
+            let error = self.name().protocol(message);
+            self.job(number).fail(error.clone());
+            return Err(Trouble::Fatal(error));
+        }
         self.settle(number);
         Ok(true)
     }

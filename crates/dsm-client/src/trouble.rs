@@ -129,7 +129,7 @@ impl Lane<'_> {
         self.name().memory_lost(message)
     }
 
-    fn name(&self) -> ServerName<'_> {
+    pub(super) fn name(&self) -> ServerName<'_> {
         self.link.shared.name(self.server())
     }
 }

@@ -31,6 +31,8 @@ pub enum Fault {
     WrongMagic,
     /// Reply with another id.
     WrongId,
+    /// Reply with other bytes of the same number.
+    OtherData,
     /// Reply with another opcode.
     WrongOpcode,
     /// Reply with a byte of payload too many.
@@ -307,6 +309,7 @@ impl Connection {
                 return None;
             }
             Some(Fault::WrongId) => reply.id += 1,
+            Some(Fault::OtherData) => data.iter_mut().for_each(|byte| *byte ^= 1),
             Some(Fault::WrongOpcode) => reply.opcode ^= 1,
             Some(Fault::TooLong) => (reply.payload, extra) = (reply.payload + 1, &[0]),
             Some(Fault::Endless) => reply.payload = u32::MAX.into(),

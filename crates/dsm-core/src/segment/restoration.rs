@@ -41,6 +41,9 @@ impl<'a> Restoration<'a> {
 
     /// Writes `data`, which has the extent's length.
     pub fn write(&mut self, extent: Extent, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
         self.begin();
         // A worker that restores is never refused.
         let _ = self.worker.write(extent, data, None);
