@@ -31,7 +31,8 @@ fn a_ping_that_comes_back_changed_is_an_error() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
     servers[0].fault(0, Fault::OtherData);
-    assert!(is_error(&client.ping(0).unwrap_err(), ErrorKind::Protocol, 0));
+    let error = client.ping(0).unwrap_err();
+    assert!(is_error(&error, ErrorKind::Protocol, 0) && error.reason().contains("came back changed"), "{error}");
     client.ping(0).unwrap();
 }
 
