@@ -41,8 +41,10 @@ fn a_name_with_an_address_of_each_version_of_ip_is_served_on_both() {
         });
     }
     assert!(client_of(cluster.config().layout).ping(0).is_ok());
+    // It serves a moment before it says so.
+    let places = format!("on [::1]:7411 and {host}:7411");
+    support::wait_for(&places, support::wire::PATIENCE, || cluster.stderr(0).contains(&places));
     let said = cluster.stderr(0);
-    assert!(said.contains(&format!("on [::1]:7411 and {host}:7411")), "{said}");
     assert!(said.contains("node1:7411 stands for 192.0.2.1:7411 too, which this machine does not have"), "{said}");
     assert!(cluster.stop(0).success());
 }
