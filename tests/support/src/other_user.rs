@@ -24,7 +24,9 @@ pub fn command(program: &str, cluster: &Cluster, groups: &str) -> (tempfile::Tem
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let copy = folder.path().join(Path::new(program).file_name().unwrap());
     let config = folder.path().join("mcomp.cfg");
-    std::fs::copy(program, &copy).unwrap();
+    // In another process: a child that a neighbour's test forks while this process writes the copy would keep it open for
+    // writing, and what is open so cannot be executed.
+    assert!(Command::new("cp").arg(program).arg(&copy).status().unwrap().success());
     std::fs::copy(cluster.config_path(), &config).unwrap();
     std::fs::set_permissions(&config, PermissionsExt::from_mode(0o644)).unwrap();
     let mut command = Command::new("setpriv");
