@@ -1,4 +1,5 @@
-//! A lock whose holder may be killed: the next process takes the lock over, and repairs what the holder left half done.
+//! A lock whose holder may be killed: the next process takes the lock over, and repairs what the
+//! holder left half done.
 //!
 //! ```console
 //! $ dsmctl fill 5242880 4096 0                             # a lock that is free
@@ -6,13 +7,15 @@
 //! $ timeout -s KILL 3 target/debug/examples/lock 1 60000   # is killed while it holds the lock; then the line above again
 //! ```
 //!
-//! The memory from address 5242880 on, in 64-bit words, little-endian: at offset 0 the token of the holder, 0 when the lock is
-//! free; at 8 the last token; at 16 the counter `left`. On the last server, at 5242880 + 24 + (N - 1) x k, the counter `right`.
-//! Both are equal while the lock is free. No single request can change both: they may be on two servers.
+//! The memory from address 5242880 on, in 64-bit words, little-endian: at offset 0 the token of the
+//! holder, 0 when the lock is free; at 8 the last token; at 16 the counter `left`. On the last
+//! server, at 5242880 + 24 + (N - 1) x k, the counter `right`. Both are equal while the lock is
+//! free. No single request can change both: they may be on two servers.
 //!
-//! A holder that does not release the lock within LEASE loses it. It therefore begins no write after half of that, and no
-//! request of it takes longer than a quarter. What no lease can exclude: that a process, or dsmd, is stopped just before a
-//! write and continues after the lease. Choose a LEASE longer than any such stop. All use the same mcomp.cfg (`DSM_CONFIG`).
+//! A holder that does not release the lock within LEASE loses it. It therefore begins no write
+//! after half of that, and no request of it takes longer than a quarter. What no lease can exclude:
+//! that a process, or dsmd, is stopped just before a write and continues after the lease. Choose a
+//! LEASE longer than any such stop. All use the same mcomp.cfg (`DSM_CONFIG`).
 
 use dsm_client::{Client, CompareAndSwap, Config};
 use std::time::{Duration, Instant};
@@ -28,9 +31,19 @@ fn lock(client: &Client) -> Result<(u64, Instant), dsm_client::Error> {
     let (mut seen, mut seen_since) = (FREE, Instant::now());
     loop {
         // A holder that was there for the whole lease is taken for dead.
-        let expected = if seen_since.elapsed() > LEASE { seen } else { FREE };
+        let expected = if seen_since.elapsed() > LEASE {
+            seen
+        } else {
+            FREE
+        };
         let start = Instant::now();
-        let holder = client.compare_and_swap(LOCK, CompareAndSwap { expected, new: token })?;
+        let holder = client.compare_and_swap(
+            LOCK,
+            CompareAndSwap {
+                expected,
+                new: token,
+            },
+        )?;
         if holder == expected {
             return Ok((token, start));
         }
@@ -70,7 +83,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         write(&client, start, left, value + 1)?;
         sleep(pause);
         write(&client, start, right, value + 1)?;
-        if client.compare_and_swap(LOCK, CompareAndSwap { expected: token, new: FREE })? != token {
+        if client.compare_and_swap(
+            LOCK,
+            CompareAndSwap {
+                expected: token,
+                new: FREE,
+            },
+        )? != token
+        {
             return Err("the lock was lost while it was held".into());
         }
     }

@@ -1,4 +1,5 @@
-//! A matrix over all servers, filled by several processes: each row is on one server, each process fills rows of every server.
+//! A matrix over all servers, filled by several processes: each row is on one server, each process
+//! fills rows of every server.
 //!
 //! ```console
 //! $ dsmctl fill 4194304 8 0                           # no process is done
@@ -7,15 +8,17 @@
 //! $ cargo run --example matrix -- 1 2                 # in another, or on another machine
 //! ```
 //!
-//! The memory that it uses, of N servers with k bytes each (k at least 8 MiB); numbers are of 64 bits, little-endian:
+//! The memory that it uses, of N servers with k bytes each (k at least 8 MiB); numbers are of 64
+//! bits, little-endian:
 //!
 //! | address | bytes | what |
 //! |---|---|---|
 //! | 4194304 | 8 | bit p is 1 when process p has written all its rows; all zeros at first |
 //! | (r mod N) x k + 4194304 + 4096 x (1 + r / N) | 4096 | row r, of 256 rows with 512 numbers each |
 //!
-//! The process that sets the last bit checks all numbers. One that was killed or got an error is started again: it writes the
-//! same bytes and sets the same bit, so what it had done before does no harm. All use the same mcomp.cfg (`DSM_CONFIG`).
+//! The process that sets the last bit checks all numbers. One that was killed or got an error is
+//! started again: it writes the same bytes and sets the same bit, so what it had done before does
+//! no harm. All use the same mcomp.cfg (`DSM_CONFIG`).
 
 use dsm_client::{Client, Config, Layout};
 
@@ -29,27 +32,43 @@ fn place(layout: &Layout, row: u64) -> Result<u64, String> {
     let n = layout.n() as u64;
     let offset = OFFSET + ROW_BYTES * (1 + row / n);
     if offset + ROW_BYTES > layout.k() {
-        return Err(format!("row {row} does not fit: k is {}, and must be at least 8 MiB", layout.k()));
+        return Err(format!(
+            "row {row} does not fit: k is {}, and must be at least 8 MiB",
+            layout.k()
+        ));
     }
     Ok((row % n) * layout.k() + offset)
 }
 
 /// The bytes of a row; here its numbers count on from the row before.
 fn numbers(row: u64) -> Vec<u8> {
-    (row * COLUMNS..(row + 1) * COLUMNS).flat_map(u64::to_le_bytes).collect()
+    (row * COLUMNS..(row + 1) * COLUMNS)
+        .flat_map(u64::to_le_bytes)
+        .collect()
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let process: usize = arguments.next().ok_or("say which process this is, from 0 on")?.parse()?;
-    let processes: usize = arguments.next().ok_or("say how many processes there are")?.parse()?;
+    let process: usize = arguments
+        .next()
+        .ok_or("say which process this is, from 0 on")?
+        .parse()?;
+    let processes: usize = arguments
+        .next()
+        .ok_or("say how many processes there are")?
+        .parse()?;
     if process >= processes || processes > 64 {
         return Err("there are at most 64 processes, and their numbers are from 0 on".into());
     }
     let client = Client::new(&Config::load(&Config::find(None))?);
 
-    // The rows stay here until every write has its reply: a pipeline sends them from where they are.
-    let rows: Vec<(u64, Vec<u8>)> = (0..ROWS).skip(process).step_by(processes).map(|row| (row, numbers(row))).collect();
+    // The rows stay here until every write has its reply: a pipeline sends them from where they
+    // are.
+    let rows: Vec<(u64, Vec<u8>)> = (0..ROWS)
+        .skip(process)
+        .step_by(processes)
+        .map(|row| (row, numbers(row)))
+        .collect();
     let mut pipeline = client.pipeline();
     for (row, numbers) in &rows {
         pipeline.write(place(client.layout(), *row)?, numbers)?;
@@ -67,7 +86,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 return Err(format!("row {row} is not what was written").into());
             }
         }
-        println!("all {ROWS} rows are there, on {} servers", client.layout().n());
+        println!(
+            "all {ROWS} rows are there, on {} servers",
+            client.layout().n()
+        );
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! A work queue: any number of processes take tasks with fetch-add, and put each result where all of them can read it.
+//! A work queue: any number of processes take tasks with fetch-add, and put each result where all
+//! of them can read it.
 //!
 //! ```console
 //! $ dsmctl fill 2097152 8008 0                          # a queue that nothing was taken from
@@ -6,16 +7,18 @@
 //! $ cargo run --example work_queue -- 2097152 1000      # the same as without arguments; start it several times
 //! ```
 //!
-//! The memory from ADDRESS on, in bytes and a multiple of 8, in 64-bit words, little-endian, all zeros at first:
+//! The memory from ADDRESS on, in bytes and a multiple of 8, in 64-bit words, little-endian, all
+//! zeros at first:
 //!
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 8 | the number of the next task: the process that adds 1 to it takes this task |
 //! | 8 | 8 x TASKS | the result of each task; 0: there is none yet |
 //!
-//! A process that is killed, or a fetch-add whose outcome is unknown, leaves a task that was taken and has no result. So each
-//! process looks at the end for results that are missing, and does those tasks. Some are then done twice, by two processes,
-//! which does no harm: a result depends on nothing but the number of the task. All use the same mcomp.cfg (`DSM_CONFIG`).
+//! A process that is killed, or a fetch-add whose outcome is unknown, leaves a task that was taken
+//! and has no result. So each process looks at the end for results that are missing, and does those
+//! tasks. Some are then done twice, by two processes, which does no harm: a result depends on
+//! nothing but the number of the task. All use the same mcomp.cfg (`DSM_CONFIG`).
 
 use dsm_client::{Client, Config};
 
@@ -28,11 +31,16 @@ const TASKS: u64 = 1000;
 /// Bytes of a word.
 const WORD: u64 = 8;
 
-/// The work: the length of the Collatz sequence from `task + 2` down to 1. At least 1, so that 0 can mean "no result".
+/// The work: the length of the Collatz sequence from `task + 2` down to 1. At least 1, so that 0
+/// can mean "no result".
 fn work(task: u64) -> u64 {
     let (mut value, mut steps) = (task + 2, 0);
     while value != 1 {
-        value = if value.is_multiple_of(2) { value / 2 } else { 3 * value + 1 };
+        value = if value.is_multiple_of(2) {
+            value / 2
+        } else {
+            3 * value + 1
+        };
         steps += 1;
     }
     steps
@@ -68,6 +76,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             missing += 1;
         }
     }
-    println!("took {taken} of {tasks} tasks, and did {missing} that had no result: all results are there");
+    println!(
+        "took {taken} of {tasks} tasks, and did {missing} that had no result: all results are there"
+    );
     Ok(())
 }

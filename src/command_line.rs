@@ -11,7 +11,8 @@ pub(crate) fn index(text: &str) -> Result<usize, String> {
 
 /// Reads a level of log messages.
 pub(crate) fn level(text: &str) -> Result<LevelFilter, String> {
-    text.parse().map_err(|_| "allowed is off, error, warn, info, debug or trace".to_owned())
+    text.parse()
+        .map_err(|_| "allowed is off, error, warn, info, debug or trace".to_owned())
 }
 
 /// Says what clap has to say, and returns the exit code. Help and version are errors too, to clap.

@@ -5,14 +5,19 @@ use std::ffi::{OsStr, OsString};
 
 const HELP: &str = "help";
 
-/// A command line of the program whose arguments are `T`, in which `help` in place of the command has become a `--help` at the
-/// end. Only there: further on the word may be data. The first word is the program's name.
-pub(crate) fn with_option<T: CommandFactory>(line: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+/// A command line of the program whose arguments are `T`, in which `help` in place of the command
+/// has become a `--help` at the end. Only there: further on the word may be data. The first word is
+/// the program's name.
+pub(crate) fn with_option<T: CommandFactory>(
+    line: impl IntoIterator<Item = OsString>,
+) -> Vec<OsString> {
     let mut line: Vec<OsString> = line.into_iter().collect();
     if line.iter().any(|word| word == HELP) {
         let command = T::command();
         let mut found = false;
-        while let Some(place) = place_of_command(&line, &command).filter(|place| line[*place] == HELP) {
+        while let Some(place) =
+            place_of_command(&line, &command).filter(|place| line[*place] == HELP)
+        {
             line.remove(place);
             found = true;
         }
@@ -39,7 +44,10 @@ fn place_of_command(line: &[OsString], command: &clap::Command) -> Option<usize>
 fn takes_next(option: &OsStr, command: &clap::Command) -> bool {
     let name = option.to_str().and_then(|option| option.strip_prefix("--"));
     let is_meant = |argument: &&clap::Arg| name.is_some() && argument.get_long() == name;
-    command.get_arguments().find(is_meant).is_some_and(|argument| matches!(argument.get_action(), ArgAction::Set))
+    command
+        .get_arguments()
+        .find(is_meant)
+        .is_some_and(|argument| matches!(argument.get_action(), ArgAction::Set))
 }
 
 #[cfg(test)]
@@ -62,17 +70,34 @@ mod tests {
             ("dsmctl", "dsmctl"),
             ("dsmctl help", "dsmctl --help"),
             ("dsmctl help help", "dsmctl --help"),
-            ("dsmctl help snapshot create", "dsmctl snapshot create --help"),
-            ("dsmctl --json --config help help read", "dsmctl --json --config help read --help"),
-            ("dsmctl --config=help help read", "dsmctl --config=help read --help"),
+            (
+                "dsmctl help snapshot create",
+                "dsmctl snapshot create --help",
+            ),
+            (
+                "dsmctl --json --config help help read",
+                "dsmctl --json --config help read --help",
+            ),
+            (
+                "dsmctl --config=help help read",
+                "dsmctl --config=help read --help",
+            ),
             ("dsmctl --config help", "dsmctl --config help"),
             ("dsmctl write 0 help", "dsmctl write 0 help"),
             ("dsmctl helper", "dsmctl helper"),
         ] {
             let read = with_option::<Arguments>(given.split(' ').map(OsString::from));
-            assert_eq!(read, meant.split(' ').map(OsString::from).collect::<Vec<_>>());
+            assert_eq!(
+                read,
+                meant.split(' ').map(OsString::from).collect::<Vec<_>>()
+            );
         }
-        let read = Arguments::parse_from(with_option::<Arguments>(["x", "--config", "help", "a"].map(OsString::from)));
-        assert_eq!((read.config.as_deref(), read.json, read.words), (Some("help"), false, vec!["a".to_owned()]));
+        let read = Arguments::parse_from(with_option::<Arguments>(
+            ["x", "--config", "help", "a"].map(OsString::from),
+        ));
+        assert_eq!(
+            (read.config.as_deref(), read.json, read.words),
+            (Some("help"), false, vec!["a".to_owned()])
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! What the memory holds while it is measured: every address has its byte, whatever the sizes of requests. Timed writes
-//! write what is there already, so that a read can be checked at any time.
+//! What the memory holds while it is measured: every address has its byte, whatever the sizes of
+//! requests. Timed writes write what is there already, so that a read can be checked at any time.
 
 use dsm_service::cli::random::Random;
 

@@ -1,10 +1,12 @@
-//! dsmd: docs/protocol.md, with the library's frames. Not the library's client: its promises (resending, deadlines) have
-//! their price, and here the servers are compared.
+//! dsmd: docs/protocol.md, with the library's frames. Not the library's client: its promises
+//! (resending, deadlines) have their price, and here the servers are compared.
 
 use crate::output::Output;
 use crate::protocol::{Protocol, Reply, Target, unexpected};
 use dsm_config::Config;
-use dsm_core::protocol::{HEADER, HelloReply, HelloRequest, Opcode, Operation, Request, RequestHeader, split_reply};
+use dsm_core::protocol::{
+    HEADER, HelloReply, HelloRequest, Opcode, Operation, Request, RequestHeader, split_reply,
+};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use zerocopy::{FromBytes, IntoBytes};
@@ -17,7 +19,14 @@ pub(crate) struct Dsm {
 
 impl Dsm {
     #[inline]
-    fn put(&mut self, output: &mut Output<'_>, opcode: Opcode, offset: u64, operand: u64, payload: usize) {
+    fn put(
+        &mut self,
+        output: &mut Output<'_>,
+        opcode: Opcode,
+        offset: u64,
+        operand: u64,
+        payload: usize,
+    ) {
         self.id += 1;
         let mut header = RequestHeader::new(opcode, self.id);
         header.offset = offset.into();
@@ -30,25 +39,35 @@ impl Dsm {
 impl Protocol for Dsm {
     fn greet(mut stream: &TcpStream, target: &Target) -> Result<Self, String> {
         let path = target.config.as_ref().ok_or("dsmd needs --config")?;
-        let layout = Config::load(path).map_err(|error| error.to_string())?.layout;
+        let layout = Config::load(path)
+            .map_err(|error| error.to_string())?
+            .layout;
         let mut session = [0; 16];
         getrandom::fill(&mut session).map_err(|error| format!("random numbers: {error}"))?;
         let mut payload = HelloRequest::new(0, session, 0, false).as_bytes().to_vec();
         payload.extend_from_slice(layout.canonical().as_bytes());
         let mut request = Vec::new();
-        Request { id: 0, operation: Operation::Hello(&payload) }.append_to(&mut request);
+        Request {
+            id: 0,
+            operation: Operation::Hello(&payload),
+        }
+        .append_to(&mut request);
         let failed = |error: std::io::Error| format!("hello to dsmd: {error}");
         stream.write_all(&request).map_err(failed)?;
         let mut header = [0; HEADER];
         stream.read_exact(&mut header).map_err(failed)?;
-        let Ok(Some((header, _))) = split_reply(&header) else { return Err(unexpected(&header)) };
+        let Ok(Some((header, _))) = split_reply(&header) else {
+            return Err(unexpected(&header));
+        };
         let mut reply = vec![0; header.payload.get() as usize];
         stream.read_exact(&mut reply).map_err(failed)?;
         if header.code.get() != 0 {
             return Err(String::from_utf8_lossy(&reply).into_owned());
         }
         let hello = HelloReply::read_from_bytes(&reply[..]).map_err(|error| error.to_string())?;
-        Ok(Self { id: hello.last_executed.get() })
+        Ok(Self {
+            id: hello.last_executed.get(),
+        })
     }
 
     #[inline]
@@ -64,7 +83,10 @@ impl Protocol for Dsm {
 
     #[inline]
     fn reply(&mut self, bytes: &[u8]) -> Result<Option<Reply>, String> {
-        let Some((header, rest)) = split_reply(bytes).map_err(|refusal| refusal.to_string())? else { return Ok(None) };
+        let Some((header, rest)) = split_reply(bytes).map_err(|refusal| refusal.to_string())?
+        else {
+            return Ok(None);
+        };
         let data = header.payload.get() as usize;
         if rest.len() < data {
             return Ok(None);
@@ -72,6 +94,10 @@ impl Protocol for Dsm {
         if header.code.get() != 0 {
             return Err(String::from_utf8_lossy(&rest[..data]).into_owned());
         }
-        Ok(Some(Reply { length: HEADER + data, data: HEADER..HEADER + data, ticket: None }))
+        Ok(Some(Reply {
+            length: HEADER + data,
+            data: HEADER..HEADER + data,
+            ticket: None,
+        }))
     }
 }

@@ -5,7 +5,8 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
-/// Bytes that a buffer grows to because more came than it had room for, though each frame would fit.
+/// Bytes that a buffer grows to because more came than it had room for, though each frame would
+/// fit.
 const WIDEST: usize = 256 << 10;
 
 /// A buffer that is read from the front while it is filled at the end.
@@ -21,7 +22,12 @@ impl Input {
     /// With room for so many bytes of frames, and growing as far as for `most` when they need it.
     pub(crate) fn new(capacity: usize, most: usize) -> Self {
         // Twice: what is left over moves to the front only when half of the buffer is behind it.
-        Self { bytes: vec![0; 2 * capacity], start: 0, end: 0, most: 2 * most }
+        Self {
+            bytes: vec![0; 2 * capacity],
+            start: 0,
+            end: 0,
+            most: 2 * most,
+        }
     }
 
     #[inline]
@@ -32,10 +38,15 @@ impl Input {
     #[inline]
     pub(crate) fn consume(&mut self, length: usize) {
         self.start += length;
-        assert!(self.start <= self.end, "{} bytes consumed that were not there", self.start - self.end);
+        assert!(
+            self.start <= self.end,
+            "{} bytes consumed that were not there",
+            self.start - self.end
+        );
     }
 
-    /// Takes what has come; returns how many bytes. With `MSG_DONTWAIT` that may be none; without, it waits for the first.
+    /// Takes what has come; returns how many bytes. With `MSG_DONTWAIT` that may be none; without,
+    /// it waits for the first.
     ///
     /// # Errors
     /// When the other side has closed the connection, too.
@@ -58,7 +69,8 @@ impl Input {
                 self.end += length;
                 if self.end == self.bytes.len() {
                     // There may be more, which then comes with one receive.
-                    self.bytes.resize(self.end.max(self.most.min(WIDEST).min(2 * self.end)), 0);
+                    self.bytes
+                        .resize(self.end.max(self.most.min(WIDEST).min(2 * self.end)), 0);
                 }
                 Ok(length)
             }

@@ -36,7 +36,8 @@ pub(crate) struct Lane<'p, P> {
     input: Input,
     output: Output<'p>,
     tickets: Vec<Ticket>,
-    /// In the order in which they became free, so that replies in order come in the order of tickets.
+    /// In the order in which they became free, so that replies in order come in the order of
+    /// tickets.
     free: VecDeque<u32>,
     oldest: u32,
 }
@@ -44,8 +45,11 @@ pub(crate) struct Lane<'p, P> {
 impl<'p, P: Protocol> Lane<'p, P> {
     pub(crate) fn connect(target: &Target, depth: u32, size: usize) -> Result<Self, String> {
         let (stream, protocol) = connect(target)?;
-        // From here on somebody else watches the time: a timer for each wait would cost both sides alike.
-        stream.set_read_timeout(None).map_err(|error| error.to_string())?;
+        // From here on somebody else watches the time: a timer for each wait would cost both sides
+        // alike.
+        stream
+            .set_read_timeout(None)
+            .map_err(|error| error.to_string())?;
         let under_way = depth as usize * (size + OVERHEAD);
         Ok(Self {
             stream,
@@ -75,12 +79,18 @@ impl<'p, P: Protocol> Lane<'p, P> {
             self.free.pop_front();
             let size = plan.shape.size;
             let data = if task.writes { 0 } else { size };
-            self.tickets[ticket as usize] = Ticket { sent: now, offset: task.offset, data };
+            self.tickets[ticket as usize] = Ticket {
+                sent: now,
+                offset: task.offset,
+                data,
+            };
             if task.writes {
                 let bytes = plan.shape.pattern.at(task.offset, size);
-                self.protocol.write(&mut self.output, ticket, task.offset, bytes);
+                self.protocol
+                    .write(&mut self.output, ticket, task.offset, bytes);
             } else {
-                self.protocol.read(&mut self.output, ticket, task.offset, size);
+                self.protocol
+                    .read(&mut self.output, ticket, task.offset, size);
             }
         }
         self.flush()
@@ -88,18 +98,32 @@ impl<'p, P: Protocol> Lane<'p, P> {
 
     /// Sends what waits to be sent, as much as the kernel takes.
     pub(crate) fn flush(&mut self) -> Result<(), String> {
-        self.output.flush(&self.stream).map_err(|error| format!("sending: {error}"))
+        self.output
+            .flush(&self.stream)
+            .map_err(|error| format!("sending: {error}"))
     }
 
-    /// Takes the replies that are there, and asks for as much again. One receive, at most one send: what has come together
-    /// is answered together.
-    pub(crate) fn turn(&mut self, plan: &mut Plan<'p>, watch: &mut impl Watch, flags: MsgFlags) -> Result<(), String> {
-        let received = self.input.receive(&self.stream, flags).map_err(|error| format!("receiving: {error}"))?;
+    /// Takes the replies that are there, and asks for as much again. One receive, at most one send:
+    /// what has come together is answered together.
+    pub(crate) fn turn(
+        &mut self,
+        plan: &mut Plan<'p>,
+        watch: &mut impl Watch,
+        flags: MsgFlags,
+    ) -> Result<(), String> {
+        let received = self
+            .input
+            .receive(&self.stream, flags)
+            .map_err(|error| format!("receiving: {error}"))?;
         if received == 0 {
             return Ok(());
         }
         let now = watch.now();
-        if self.take(plan, watch, now)? { self.ask(plan, now) } else { Ok(()) }
+        if self.take(plan, watch, now)? {
+            self.ask(plan, now)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether there was a reply.
@@ -107,16 +131,29 @@ impl<'p, P: Protocol> Lane<'p, P> {
         let mut any = false;
         while let Some(reply) = self.protocol.reply(self.input.bytes())? {
             let number = reply.ticket.unwrap_or(self.oldest);
-            self.oldest = if self.oldest as usize + 1 == self.tickets.len() { 0 } else { self.oldest + 1 };
-            let ticket = *self.tickets.get(number as usize).ok_or("a reply to no request")?;
+            self.oldest = if self.oldest as usize + 1 == self.tickets.len() {
+                0
+            } else {
+                self.oldest + 1
+            };
+            let ticket = *self
+                .tickets
+                .get(number as usize)
+                .ok_or("a reply to no request")?;
             if reply.data.len() != ticket.data || !self.is_busy() {
                 let (found, expected) = (reply.data.len(), ticket.data);
-                return Err(format!("a reply with {found} bytes of data, where {expected} were expected"));
+                return Err(format!(
+                    "a reply with {found} bytes of data, where {expected} were expected"
+                ));
             }
             if W::COMPARES
-                && self.input.bytes()[reply.data.clone()] != *plan.shape.pattern.at(ticket.offset, ticket.data)
+                && self.input.bytes()[reply.data.clone()]
+                    != *plan.shape.pattern.at(ticket.offset, ticket.data)
             {
-                return Err(format!("offset {} holds other bytes than were written there", ticket.offset));
+                return Err(format!(
+                    "offset {} holds other bytes than were written there",
+                    ticket.offset
+                ));
             }
             self.input.consume(reply.length);
             self.free.push_back(number);

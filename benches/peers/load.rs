@@ -1,8 +1,9 @@
 //! The load of `make bench`, and the raw servers that everything is compared with.
 //!
-//! `serve` is such a server. `fill` writes all of a server's memory and reads it back. `run` sends requests for a while and
-//! prints one line of JSON: how many were answered, how long they took, and what it cost the server. `idle` opens
-//! connections and leaves them alone. All but a server's protocol is the same for every server.
+//! `serve` is such a server. `fill` writes all of a server's memory and reads it back. `run` sends
+//! requests for a while and prints one line of JSON: how many were answered, how long they took,
+//! and what it cost the server. `idle` opens connections and leaves them alone. All but a server's
+//! protocol is the same for every server.
 
 mod dsm;
 mod input;
@@ -30,8 +31,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// The least distance of two slots, a line of the processor's cache: nearer ones would be the same memory to it, and
-/// memcached would need gigabytes for its keys.
+/// The least distance of two slots, a line of the processor's cache: nearer ones would be the same
+/// memory to it, and memcached would need gigabytes for its keys.
 const LEAST_STRIDE: usize = 64;
 
 #[derive(Parser)]
@@ -126,7 +127,9 @@ impl Command {
     fn place(&self) -> Option<&Place> {
         match self {
             Self::Serve { .. } => None,
-            Self::Fill { place } | Self::Run { place, .. } | Self::Idle { place, .. } => Some(place),
+            Self::Fill { place } | Self::Run { place, .. } | Self::Idle { place, .. } => {
+                Some(place)
+            }
         }
     }
 }
@@ -134,7 +137,12 @@ impl Command {
 impl Place {
     fn shape<'p>(&self, pattern: &'p Pattern) -> Result<Shape<'p>, String> {
         let stride = self.size.max(LEAST_STRIDE) as u64;
-        let shape = Shape { pattern, stride, slots: self.memory / stride, size: self.size };
+        let shape = Shape {
+            pattern,
+            stride,
+            slots: self.memory / stride,
+            size: self.size,
+        };
         if self.size > MAX_SIZE || !self.size.is_power_of_two() || shape.slots < 2 {
             return Err(format!(
                 "{} bytes: a size is a power of two, at most {MAX_SIZE} and half of the memory",
@@ -152,7 +160,14 @@ impl Place {
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let done = match (&command, command.place().map(|place| place.speaks)) {
-        (Command::Serve { address, memory, threads }, _) => serve::serve(*address, *memory, *threads),
+        (
+            Command::Serve {
+                address,
+                memory,
+                threads,
+            },
+            _,
+        ) => serve::serve(*address, *memory, *threads),
         (_, Some(Speaks::Dsm)) => speak::<dsm::Dsm>(&command),
         (_, Some(Speaks::Redis)) => speak::<redis::Redis>(&command),
         (_, Some(Speaks::Memcached)) => speak::<memcached::Memcached>(&command),
@@ -167,13 +182,27 @@ fn main() -> ExitCode {
 }
 
 fn speak<P: Protocol>(command: &Command) -> Result<(), String> {
-    let Some(place) = command.place() else { return Ok(()) };
+    let Some(place) = command.place() else {
+        return Ok(());
+    };
     let pattern = Pattern::new(1);
     let shape = place.shape(&pattern)?;
-    let target = Target { address: place.address, config: place.config.clone(), stride: shape.stride };
+    let target = Target {
+        address: place.address,
+        config: place.config.clone(),
+        stride: shape.stride,
+    };
     match command {
         Command::Fill { .. } => run::fill::<P>(&target, shape, place.depth),
-        Command::Run { mix, connections, threads, warm_up, seconds, pid, .. } => {
+        Command::Run {
+            mix,
+            connections,
+            threads,
+            warm_up,
+            seconds,
+            pid,
+            ..
+        } => {
             let load = Load {
                 shape,
                 mix: *mix,
@@ -184,10 +213,17 @@ fn speak<P: Protocol>(command: &Command) -> Result<(), String> {
                 window: duration(*seconds)?,
             };
             run::check::<P>(&target, shape, place.depth)?;
-            run::run::<P>(&target, &load, *pid).map(|measured| println!("{}", summary(&measured, load.window)))
+            run::run::<P>(&target, &load, *pid)
+                .map(|measured| println!("{}", summary(&measured, load.window)))
         }
-        Command::Idle { connections, seconds, pid, .. } => {
-            let (before, after) = run::idle::<P>(&target, shape, *connections, duration(*seconds)?, *pid)?;
+        Command::Idle {
+            connections,
+            seconds,
+            pid,
+            ..
+        } => {
+            let (before, after) =
+                run::idle::<P>(&target, shape, *connections, duration(*seconds)?, *pid)?;
             println!("{}", json!({ "server": server(&before, &after) }));
             Ok(())
         }
@@ -201,7 +237,12 @@ fn duration(seconds: f64) -> Result<Duration, String> {
 
 fn summary(measured: &Measured, window: Duration) -> Value {
     let count = measured.latencies.count();
-    let microseconds = |one_in| measured.latencies.all_but(one_in).map(|nanoseconds| ratio(nanoseconds, 1000.0));
+    let microseconds = |one_in| {
+        measured
+            .latencies
+            .all_but(one_in)
+            .map(|nanoseconds| ratio(nanoseconds, 1000.0))
+    };
     json!({
         "requests": count,
         "per_second": ratio(count, window.as_secs_f64()),

@@ -12,7 +12,9 @@ pub(crate) struct Memcached {
 
 impl Protocol for Memcached {
     fn greet(_: &TcpStream, target: &Target) -> Result<Self, String> {
-        Ok(Self { stride: target.stride })
+        Ok(Self {
+            stride: target.stride,
+        })
     }
 
     #[inline]
@@ -35,9 +37,15 @@ impl Protocol for Memcached {
 
     #[inline]
     fn reply(&mut self, bytes: &[u8]) -> Result<Option<Reply>, String> {
-        let Some((head, start)) = line(bytes)? else { return Ok(None) };
+        let Some((head, start)) = line(bytes)? else {
+            return Ok(None);
+        };
         match head {
-            [b'H', b'D', ..] => Ok(Some(Reply { length: start, data: start..start, ticket: None })),
+            [b'H', b'D', ..] => Ok(Some(Reply {
+                length: start,
+                data: start..start,
+                ticket: None,
+            })),
             [b'V', b'A', b' ', digits @ ..] => {
                 let data = decimal(digits).ok_or_else(|| unexpected(bytes))?;
                 Ok(counted(bytes, start, data))

@@ -1,4 +1,5 @@
-//! NBD: fixed newstyle, simple replies. <https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md>
+//! NBD: fixed newstyle, simple replies.
+//! <https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md>
 
 use crate::output::Output;
 use crate::protocol::{Protocol, Reply, Target};
@@ -31,7 +32,9 @@ fn handshake(mut stream: &TcpStream) -> io::Result<()> {
     stream.read_exact(&mut greeting)?;
     let flags = u16::from_be_bytes([greeting[16], greeting[17]]);
     if &greeting[..8] != b"NBDMAGIC" || &greeting[8..16] != OPTION_MAGIC || flags & 1 == 0 {
-        return Err(io::Error::other("this is no NBD server that speaks fixed newstyle"));
+        return Err(io::Error::other(
+            "this is no NBD server that speaks fixed newstyle",
+        ));
     }
     let mut request = u32::from(flags & HANDSHAKE_FLAGS).to_be_bytes().to_vec();
     request.extend_from_slice(OPTION_MAGIC);
@@ -43,7 +46,9 @@ fn handshake(mut stream: &TcpStream) -> io::Result<()> {
     loop {
         let mut header = [0; 20];
         stream.read_exact(&mut header)?;
-        let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let word = |at: usize| {
+            u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
         if header[..8] != OPTION_REPLY_MAGIC.to_be_bytes() {
             return Err(io::Error::other("the reply to the option is none"));
         }
@@ -51,7 +56,9 @@ fn handshake(mut stream: &TcpStream) -> io::Result<()> {
         io::copy(&mut stream.take(length), &mut io::sink())?;
         match word(12) {
             OPTION_ACCEPTED => return Ok(()),
-            error if error & OPTION_ERROR != 0 => return Err(io::Error::other(format!("NBD_OPT_GO: {error:#x}"))),
+            error if error & OPTION_ERROR != 0 => {
+                return Err(io::Error::other(format!("NBD_OPT_GO: {error:#x}")));
+            }
             _ => {}
         }
     }
@@ -77,25 +84,47 @@ impl Protocol for Nbd {
     #[inline]
     fn read(&mut self, output: &mut Output<'_>, ticket: u32, offset: u64, length: usize) {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
-        put(output, COMMAND_READ, u64::from(ticket) << 32 | u64::from(length), offset, length);
+        put(
+            output,
+            COMMAND_READ,
+            u64::from(ticket) << 32 | u64::from(length),
+            offset,
+            length,
+        );
     }
 
     #[inline]
     fn write<'p>(&mut self, output: &mut Output<'p>, ticket: u32, offset: u64, data: &'p [u8]) {
-        put(output, COMMAND_WRITE, u64::from(ticket) << 32, offset, u32::try_from(data.len()).unwrap_or(u32::MAX));
+        put(
+            output,
+            COMMAND_WRITE,
+            u64::from(ticket) << 32,
+            offset,
+            u32::try_from(data.len()).unwrap_or(u32::MAX),
+        );
         output.put_payload(data);
     }
 
     #[inline]
     fn reply(&mut self, bytes: &[u8]) -> Result<Option<Reply>, String> {
-        let Some(header) = bytes.first_chunk::<REPLY_HEADER>() else { return Ok(None) };
-        let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let Some(header) = bytes.first_chunk::<REPLY_HEADER>() else {
+            return Ok(None);
+        };
+        let word = |at: usize| {
+            u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
         let (magic, error, ticket, data) = (word(0), word(4), word(8), word(12));
         if magic != REPLY_MAGIC || error != 0 {
-            return Err(format!("the NBD server answers magic {magic:#x}, error {error}"));
+            return Err(format!(
+                "the NBD server answers magic {magic:#x}, error {error}"
+            ));
         }
         let length = REPLY_HEADER + data as usize;
-        let reply = Reply { length, data: REPLY_HEADER..length, ticket: Some(ticket) };
+        let reply = Reply {
+            length,
+            data: REPLY_HEADER..length,
+            ticket: Some(ticket),
+        };
         Ok((bytes.len() >= length).then_some(reply))
     }
 }

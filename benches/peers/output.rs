@@ -1,4 +1,5 @@
-//! What a connection is to send: headers and short payloads in a buffer, long payloads where they lie.
+//! What a connection is to send: headers and short payloads in a buffer, long payloads where they
+//! lie.
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send, sendmsg};
@@ -6,7 +7,8 @@ use std::io::{self, IoSlice};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
-/// A payload up to this many bytes is copied: cheaper than one more place for the kernel to gather from.
+/// A payload up to this many bytes is copied: cheaper than one more place for the kernel to gather
+/// from.
 const COPIED: usize = 1024;
 
 /// See the module.

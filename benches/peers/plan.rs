@@ -45,12 +45,22 @@ pub(crate) struct Plan<'p> {
 impl<'p> Plan<'p> {
     /// Random slots, without end.
     pub(crate) fn random(shape: Shape<'p>, mix: Mix, thread: usize) -> Self {
-        Self { shape, mix, random: Random::new(thread as u64), once: None }
+        Self {
+            shape,
+            mix,
+            random: Random::new(thread as u64),
+            once: None,
+        }
     }
 
     /// These slots, once.
     pub(crate) fn once(shape: Shape<'p>, mix: Mix, slots: Range<u64>) -> Self {
-        Self { shape, mix, random: Random::new(0), once: Some(slots) }
+        Self {
+            shape,
+            mix,
+            random: Random::new(0),
+            once: Some(slots),
+        }
     }
 
     /// Nothing more is to be asked for.
@@ -72,6 +82,9 @@ impl<'p> Plan<'p> {
             // The slot says nothing of this bit: their number is a power of two.
             Mix::Mixed => random >> 63 == 1,
         };
-        Some(Task { offset: slot * self.shape.stride, writes })
+        Some(Task {
+            offset: slot * self.shape.stride,
+            writes,
+        })
     }
 }

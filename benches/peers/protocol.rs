@@ -58,12 +58,14 @@ pub(crate) fn connect<P: Protocol>(target: &Target) -> Result<(TcpStream, P), St
         stream.set_write_timeout(Some(TIMEOUT))?;
         Ok(stream)
     };
-    let stream = open().map_err(|error: std::io::Error| format!("connecting to {}: {error}", target.address))?;
+    let stream = open()
+        .map_err(|error: std::io::Error| format!("connecting to {}: {error}", target.address))?;
     let protocol = P::greet(&stream, target)?;
     Ok((stream, protocol))
 }
 
-/// The first line of `bytes`, without its end, and where what follows begins; `None` while it is not there.
+/// The first line of `bytes`, without its end, and where what follows begins; `None` while it is
+/// not there.
 ///
 /// # Errors
 /// When it is longer than a line may be.
@@ -81,16 +83,25 @@ pub(crate) fn line(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, String> {
 #[inline]
 pub(crate) fn decimal(digits: &[u8]) -> Option<usize> {
     let digit = |number: usize, byte: &u8| {
-        byte.is_ascii_digit().then(|| number.checked_mul(10)?.checked_add(usize::from(byte - b'0')))?
+        byte.is_ascii_digit().then(|| {
+            number
+                .checked_mul(10)?
+                .checked_add(usize::from(byte - b'0'))
+        })?
     };
     digits.iter().try_fold(0, digit)
 }
 
-/// The reply that consists of a line, `data` bytes, and the end of a line; `None` while it is not all there.
+/// The reply that consists of a line, `data` bytes, and the end of a line; `None` while it is not
+/// all there.
 #[inline]
 pub(crate) fn counted(bytes: &[u8], start: usize, data: usize) -> Option<Reply> {
     let length = start + data + 2;
-    (bytes.len() >= length).then_some(Reply { length, data: start..start + data, ticket: None })
+    (bytes.len() >= length).then_some(Reply {
+        length,
+        data: start..start + data,
+        ticket: None,
+    })
 }
 
 /// What is said of a reply that is no success.

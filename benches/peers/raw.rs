@@ -4,7 +4,8 @@ use crate::output::Output;
 use crate::protocol::{Protocol, Reply, Target};
 use std::net::TcpStream;
 
-/// Bytes of a header: what to do, how many bytes (u32 each), and where (u64), little-endian. A reply repeats it.
+/// Bytes of a header: what to do, how many bytes (u32 each), and where (u64), little-endian. A
+/// reply repeats it.
 pub(crate) const HEADER: usize = 16;
 
 /// What a header asks for. Data follows a request to write, and a reply to a read.
@@ -50,7 +51,14 @@ impl Raw {
     #[inline]
     fn put(output: &mut Output<'_>, operation: u32, offset: u64, length: usize) {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
-        output.put(&Header { operation, length, offset }.encode());
+        output.put(
+            &Header {
+                operation,
+                length,
+                offset,
+            }
+            .encode(),
+        );
     }
 }
 
@@ -72,13 +80,19 @@ impl Protocol for Raw {
 
     #[inline]
     fn reply(&mut self, bytes: &[u8]) -> Result<Option<Reply>, String> {
-        let Some(header) = Header::decode(bytes) else { return Ok(None) };
+        let Some(header) = Header::decode(bytes) else {
+            return Ok(None);
+        };
         let data = match header.operation {
             READ => header.length as usize,
             WRITE => 0,
             other => return Err(format!("the raw server answers operation {other}")),
         };
         let length = HEADER + data;
-        Ok((bytes.len() >= length).then_some(Reply { length, data: HEADER..length, ticket: None }))
+        Ok((bytes.len() >= length).then_some(Reply {
+            length,
+            data: HEADER..length,
+            ticket: None,
+        }))
     }
 }

@@ -43,9 +43,15 @@ impl Protocol for Redis {
 
     #[inline]
     fn reply(&mut self, bytes: &[u8]) -> Result<Option<Reply>, String> {
-        let Some((head, start)) = line(bytes)? else { return Ok(None) };
+        let Some((head, start)) = line(bytes)? else {
+            return Ok(None);
+        };
         match head {
-            [b':', ..] => Ok(Some(Reply { length: start, data: start..start, ticket: None })),
+            [b':', ..] => Ok(Some(Reply {
+                length: start,
+                data: start..start,
+                ticket: None,
+            })),
             [b'$', digits @ ..] => {
                 let data = decimal(digits).ok_or_else(|| unexpected(bytes))?;
                 Ok(counted(bytes, start, data))

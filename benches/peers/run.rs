@@ -71,9 +71,15 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 /// Connects, warms up, measures.
-pub(crate) fn run<P: Protocol>(target: &Target, load: &Load<'_>, server: u32) -> Result<Measured, String> {
+pub(crate) fn run<P: Protocol>(
+    target: &Target,
+    load: &Load<'_>,
+    server: u32,
+) -> Result<Measured, String> {
     let connect = |_| Lane::<P>::connect(target, load.depth, load.shape.size);
-    let mut lanes = (0..load.connections).map(connect).collect::<Result<Vec<_>, _>>()?;
+    let mut lanes = (0..load.connections)
+        .map(connect)
+        .collect::<Result<Vec<_>, _>>()?;
     let start = Instant::now();
     let (from, to) = (load.warm_up, load.warm_up + load.window);
     let each = load.connections.div_ceil(load.threads);
@@ -83,7 +89,12 @@ pub(crate) fn run<P: Protocol>(target: &Target, load: &Load<'_>, server: u32) ->
         while !lanes.is_empty() {
             let lanes = lanes.split_off(lanes.len().saturating_sub(each));
             let plan = Plan::random(load.shape, load.mix, threads);
-            let window = Window { start, from: nanoseconds(from), to: nanoseconds(to), latencies: Histogram::new() };
+            let window = Window {
+                start,
+                from: nanoseconds(from),
+                to: nanoseconds(to),
+                latencies: Histogram::new(),
+            };
             let sender = sender.clone();
             // The receiver waits for all of them, or has ended the process.
             scope.spawn(move || drop(sender.send(drive(lanes, plan, window))));
@@ -100,10 +111,18 @@ pub(crate) fn run<P: Protocol>(target: &Target, load: &Load<'_>, server: u32) ->
             match results.recv_timeout(TIMEOUT) {
                 Ok(Ok(found)) => latencies.merge(&found.latencies),
                 Ok(Err(message)) => give_up(&message),
-                Err(_) => give_up(&format!("the server has not answered for {} s", TIMEOUT.as_secs())),
+                Err(_) => give_up(&format!(
+                    "the server has not answered for {} s",
+                    TIMEOUT.as_secs()
+                )),
             }
         }
-        Ok(Measured { latencies, before: before?, after: after?, between: last.saturating_sub(first) })
+        Ok(Measured {
+            latencies,
+            before: before?,
+            after: after?,
+            between: last.saturating_sub(first),
+        })
     })
 }
 
@@ -113,7 +132,11 @@ fn give_up(message: &str) -> ! {
     std::process::exit(1)
 }
 
-fn drive<'p, P: Protocol>(lanes: Vec<Lane<'p, P>>, mut plan: Plan<'p>, mut window: Window) -> Result<Window, String> {
+fn drive<'p, P: Protocol>(
+    lanes: Vec<Lane<'p, P>>,
+    mut plan: Plan<'p>,
+    mut window: Window,
+) -> Result<Window, String> {
     match <[_; 1]>::try_from(lanes) {
         Ok([mut lane]) => {
             let to = window.to;
@@ -124,8 +147,9 @@ fn drive<'p, P: Protocol>(lanes: Vec<Lane<'p, P>>, mut plan: Plan<'p>, mut windo
     Ok(window)
 }
 
-/// One connection, which waits in its own calls. It asks until that instant, or until nothing is left to be asked for, and
-/// always stays for the replies: some servers do not survive it when a client leaves before.
+/// One connection, which waits in its own calls. It asks until that instant, or until nothing is
+/// left to be asked for, and always stays for the replies: some servers do not survive it when a
+/// client leaves before.
 fn alone<'p, P: Protocol>(
     lane: &mut Lane<'p, P>,
     plan: &mut Plan<'p>,
@@ -138,8 +162,12 @@ fn alone<'p, P: Protocol>(
             plan.end();
         }
         if lane.is_blocked() {
-            // It must not wait for replies only: the server may wait until these are taken before it takes more.
-            let mut interest = [PollFd::new(lane.stream.as_fd(), PollFlags::POLLIN | PollFlags::POLLOUT)];
+            // It must not wait for replies only: the server may wait until these are taken before
+            // it takes more.
+            let mut interest = [PollFd::new(
+                lane.stream.as_fd(),
+                PollFlags::POLLIN | PollFlags::POLLOUT,
+            )];
             poll(&mut interest, PollTimeout::NONE).map_err(|error| format!("poll: {error}"))?;
             lane.flush()?;
             lane.turn(plan, watch, MsgFlags::MSG_DONTWAIT)?;
@@ -158,18 +186,27 @@ fn together<'p, P: Protocol>(
 ) -> Result<(), String> {
     let failed = |error| format!("epoll: {error}");
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
-    let (receive, send_too) = (EpollFlags::EPOLLIN, EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT);
+    let (receive, send_too) = (
+        EpollFlags::EPOLLIN,
+        EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
+    );
     for (number, lane) in lanes.iter_mut().enumerate() {
         lane.ask(plan, window.now())?;
         let wanted = if lane.is_blocked() { send_too } else { receive };
-        epoll.add(&lane.stream, EpollEvent::new(wanted, number as u64)).map_err(failed)?;
+        epoll
+            .add(&lane.stream, EpollEvent::new(wanted, number as u64))
+            .map_err(failed)?;
     }
     let mut events = [EpollEvent::empty(); EVENTS];
     while window.now() < window.to {
-        let count = epoll.wait(&mut events, EpollTimeout::NONE).map_err(failed)?;
+        let count = epoll
+            .wait(&mut events, EpollTimeout::NONE)
+            .map_err(failed)?;
         for event in &events[..count] {
             let number = event.data();
-            let lane = usize::try_from(number).ok().and_then(|number| lanes.get_mut(number));
+            let lane = usize::try_from(number)
+                .ok()
+                .and_then(|number| lanes.get_mut(number));
             let lane = lane.ok_or("an event of no connection")?;
             let was_blocked = lane.is_blocked();
             if was_blocked {
@@ -178,12 +215,16 @@ fn together<'p, P: Protocol>(
             lane.turn(plan, window, MsgFlags::MSG_DONTWAIT)?;
             if lane.is_blocked() != was_blocked {
                 let wanted = if was_blocked { receive } else { send_too };
-                epoll.modify(&lane.stream, &mut EpollEvent::new(wanted, number)).map_err(failed)?;
+                epoll
+                    .modify(&lane.stream, &mut EpollEvent::new(wanted, number))
+                    .map_err(failed)?;
             }
         }
     }
     plan.end();
-    lanes.iter_mut().try_for_each(|lane| alone(lane, plan, window, 0))
+    lanes
+        .iter_mut()
+        .try_for_each(|lane| alone(lane, plan, window, 0))
 }
 
 /// Compares what comes back, and does not look at the time.
@@ -200,17 +241,35 @@ impl Watch for Compare {
 }
 
 /// Writes every slot and reads it back.
-pub(crate) fn fill<P: Protocol>(target: &Target, shape: Shape<'_>, depth: u32) -> Result<(), String> {
+pub(crate) fn fill<P: Protocol>(
+    target: &Target,
+    shape: Shape<'_>,
+    depth: u32,
+) -> Result<(), String> {
     let mut lane = Lane::<P>::connect(target, depth, shape.size)?;
     // The last one first: who holds all in one object then makes it in one go.
     for slots in [shape.slots - 1..shape.slots, 0..shape.slots - 1] {
-        alone(&mut lane, &mut Plan::once(shape, Mix::Write, slots), &mut Compare, u64::MAX)?;
+        alone(
+            &mut lane,
+            &mut Plan::once(shape, Mix::Write, slots),
+            &mut Compare,
+            u64::MAX,
+        )?;
     }
-    alone(&mut lane, &mut Plan::once(shape, Mix::Read, 0..shape.slots), &mut Compare, u64::MAX)
+    alone(
+        &mut lane,
+        &mut Plan::once(shape, Mix::Read, 0..shape.slots),
+        &mut Compare,
+        u64::MAX,
+    )
 }
 
 /// Writes something else to a few slots, and then what belongs there, and reads it back both times.
-pub(crate) fn check<P: Protocol>(target: &Target, shape: Shape<'_>, depth: u32) -> Result<(), String> {
+pub(crate) fn check<P: Protocol>(
+    target: &Target,
+    shape: Shape<'_>,
+    depth: u32,
+) -> Result<(), String> {
     let other = Pattern::new(2);
     let mut lane = Lane::<P>::connect(target, depth, shape.size)?;
     let slots = shape.slots / 2..shape.slots.min(shape.slots / 2 + CHECKED);
@@ -232,9 +291,16 @@ pub(crate) fn idle<P: Protocol>(
     server: u32,
 ) -> Result<(ServerProcess, ServerProcess), String> {
     let connect = |_| Lane::<P>::connect(target, 1, shape.size);
-    let mut lanes = (0..connections).map(connect).collect::<Result<Vec<_>, _>>()?;
+    let mut lanes = (0..connections)
+        .map(connect)
+        .collect::<Result<Vec<_>, _>>()?;
     for lane in &mut lanes {
-        alone(lane, &mut Plan::once(shape, Mix::Read, 0..1), &mut Compare, u64::MAX)?;
+        alone(
+            lane,
+            &mut Plan::once(shape, Mix::Read, 0..1),
+            &mut Compare,
+            u64::MAX,
+        )?;
     }
     // A server may look out for more for a moment.
     std::thread::sleep(SETTLE);

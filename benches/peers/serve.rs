@@ -1,4 +1,5 @@
-//! The raw servers: what a server costs that only moves bytes. No locks, no checks but of bounds, no promises.
+//! The raw servers: what a server costs that only moves bytes. No locks, no checks but of bounds,
+//! no promises.
 
 use crate::input::Input;
 use crate::raw::{HEADER, Header, READ, WRITE};
@@ -23,11 +24,14 @@ const AT_FIRST: usize = 16 << 10;
 /// Events that one look takes.
 const EVENTS: usize = 64;
 
-/// Accepts for ever; with 0 threads each connection has one of its own, otherwise that many share them.
+/// Accepts for ever; with 0 threads each connection has one of its own, otherwise that many share
+/// them.
 pub(crate) fn serve(address: SocketAddr, memory: u64, threads: usize) -> Result<(), String> {
     let memory = Arc::new(map(memory).map_err(|error| format!("memory: {error}"))?);
     let listener = TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?;
-    let pool = (0..threads).map(|_| Shared::start(&memory)).collect::<io::Result<Vec<_>>>();
+    let pool = (0..threads)
+        .map(|_| Shared::start(&memory))
+        .collect::<io::Result<Vec<_>>>();
     let pool = pool.map_err(|error| format!("epoll: {error}"))?;
     for (number, stream) in listener.incoming().enumerate() {
         let accept = |stream: TcpStream| -> io::Result<()> {
@@ -37,10 +41,14 @@ pub(crate) fn serve(address: SocketAddr, memory: u64, threads: usize) -> Result<
                 return shared.add(connection);
             }
             let memory = Arc::clone(&memory);
-            std::thread::spawn(move || while connection.turn(&memory, MsgFlags::empty()).is_ok() {});
+            std::thread::spawn(
+                move || while connection.turn(&memory, MsgFlags::empty()).is_ok() {},
+            );
             Ok(())
         };
-        stream.and_then(accept).map_err(|error| format!("accept: {error}"))?;
+        stream
+            .and_then(accept)
+            .map_err(|error| format!("accept: {error}"))?;
     }
     Ok(())
 }
@@ -50,7 +58,10 @@ fn map(bytes: u64) -> io::Result<Mapping> {
     let file = memfd_create(c"raw", MFdFlags::MFD_CLOEXEC)?;
     ftruncate(&file, i64::try_from(bytes).map_err(io::Error::other)?)?;
     let length = usize::try_from(bytes).ok().and_then(NonZeroUsize::new);
-    Ok(Mapping::new(file, length.ok_or(io::ErrorKind::InvalidInput)?)?)
+    Ok(Mapping::new(
+        file,
+        length.ok_or(io::ErrorKind::InvalidInput)?,
+    )?)
 }
 
 struct Connection {
@@ -63,7 +74,12 @@ struct Connection {
 
 impl Connection {
     fn new(stream: TcpStream) -> Self {
-        Self { stream, input: Input::new(AT_FIRST, MAX_SIZE + HEADER), output: Vec::new(), used: 0 }
+        Self {
+            stream,
+            input: Input::new(AT_FIRST, MAX_SIZE + HEADER),
+            output: Vec::new(),
+            used: 0,
+        }
     }
 
     /// Answers all that has come with one send.
@@ -81,7 +97,9 @@ impl Connection {
     /// Carries out the first request; returns its length, or `None` while it is not all there.
     fn answer(&mut self, memory: &Mapping) -> io::Result<Option<usize>> {
         let bytes = self.input.bytes();
-        let Some(header) = Header::decode(bytes) else { return Ok(None) };
+        let Some(header) = Header::decode(bytes) else {
+            return Ok(None);
+        };
         let length = header.length as usize;
         let offset = usize::try_from(header.offset).unwrap_or(usize::MAX);
         if length > MAX_SIZE || offset > memory.length() || length > memory.length() - offset {
@@ -128,7 +146,10 @@ struct Shared {
 impl Shared {
     fn start(memory: &Arc<Mapping>) -> io::Result<Self> {
         let epoll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
-        let shared = Self { epoll: Arc::clone(&epoll), new: Arc::default() };
+        let shared = Self {
+            epoll: Arc::clone(&epoll),
+            new: Arc::default(),
+        };
         let (memory, new) = (Arc::clone(memory), Arc::clone(&shared.new));
         std::thread::spawn(move || {
             if let Err(error) = share(&memory, &epoll, &new) {
@@ -142,7 +163,10 @@ impl Shared {
     fn add(&self, connection: Connection) -> io::Result<()> {
         // Whoever is woken by the connection waits until it is there.
         let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
-        self.epoll.add(&connection.stream, EpollEvent::new(EpollFlags::EPOLLIN, number(&connection) as u64))?;
+        self.epoll.add(
+            &connection.stream,
+            EpollEvent::new(EpollFlags::EPOLLIN, number(&connection) as u64),
+        )?;
         new.push(connection);
         Ok(())
     }
@@ -167,7 +191,9 @@ fn share(memory: &Mapping, epoll: &Epoll, new: &Mutex<Vec<Connection>>) -> io::R
                     connections[place] = Some(connection);
                 }
             }
-            let Some(place) = connections.get_mut(woken) else { continue };
+            let Some(place) = connections.get_mut(woken) else {
+                continue;
+            };
             if let Some(connection) = place
                 && connection.turn(memory, MsgFlags::MSG_DONTWAIT).is_err()
             {

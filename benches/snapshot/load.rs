@@ -1,11 +1,14 @@
-//! The load of `make bench-snapshot`: writers that send one request after the other and time each, to dsm or to Redis.
+//! The load of `make bench-snapshot`: writers that send one request after the other and time each,
+//! to dsm or to Redis.
 //!
-//! `fill` writes random bytes everywhere and ends. `write` prints `{"ready":true}` when every writer is connected, then
-//! does what it reads from standard input, a command on a line each, and answers each with a line of JSON: `begin` opens a
-//! window of time, `end` closes it and tells of the requests that began in it, `between FROM TO` of those among them that
-//! were under way in that part of it. The writers go on between windows. End of input ends it.
+//! `fill` writes random bytes everywhere and ends. `write` prints `{"ready":true}` when every
+//! writer is connected, then does what it reads from standard input, a command on a line each, and
+//! answers each with a line of JSON: `begin` opens a window of time, `end` closes it and tells of
+//! the requests that began in it, `between FROM TO` of those among them that were under way in that
+//! part of it. The writers go on between windows. End of input ends it.
 //!
-//! Times are in nanoseconds of `CLOCK_MONOTONIC`, so that they compare with those of other programs.
+//! Times are in nanoseconds of `CLOCK_MONOTONIC`, so that they compare with those of other
+//! programs.
 
 mod target;
 mod writer;
@@ -41,7 +44,8 @@ enum Command {
     Write {
         #[command(flatten)]
         place: Place,
-        /// Writers, each with a connection; with dsm the first one writes to the first server, and so on
+        /// Writers, each with a connection; with dsm the first one writes to the first server, and
+        /// so on
         #[arg(long, default_value_t = 3)]
         connections: usize,
         /// Writes per second of each writer; without it, one after the other
@@ -70,7 +74,10 @@ impl Place {
                 let config = Config::load(path).map_err(|error| error.to_string())?;
                 Ok(Target::Dsm(config.layout))
             }
-            (None, Some(address)) => Ok(Target::Redis { address, size: self.size.unwrap_or_default() }),
+            (None, Some(address)) => Ok(Target::Redis {
+                address,
+                size: self.size.unwrap_or_default(),
+            }),
             (None, None) => Err("neither --config nor --redis was given".into()),
         }
     }
@@ -79,9 +86,13 @@ impl Place {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Fill { place } => place.target().and_then(|target| writer::fill(&target)),
-        Command::Write { place, connections, rate } => {
-            place.target().and_then(|target| write(&target, connections, rate))
-        }
+        Command::Write {
+            place,
+            connections,
+            rate,
+        } => place
+            .target()
+            .and_then(|target| write(&target, connections, rate)),
     };
     if let Err(message) = done {
         eprintln!("snapshot-load: {message}");
@@ -107,10 +118,15 @@ fn write(target: &Target, connections: usize, rate: Option<u32>) -> Result<(), S
                 summary
             }
             ["between", from, to] => {
-                let [from, to] = [from, to].map(|time| time.parse().map_err(|_| format!("{line:?}: no time")));
+                let [from, to] =
+                    [from, to].map(|time| time.parse().map_err(|_| format!("{line:?}: no time")));
                 summary(&mut overlapping(&window, from?, to?))
             }
-            _ => return Err(format!("{line:?} is no command: there are begin, end, and between FROM TO")),
+            _ => {
+                return Err(format!(
+                    "{line:?} is no command: there are begin, end, and between FROM TO"
+                ));
+            }
         };
         say(&answer)?;
     }
@@ -119,19 +135,29 @@ fn write(target: &Target, connections: usize, rate: Option<u32>) -> Result<(), S
 
 fn say(value: &Value) -> Result<(), String> {
     let mut output = std::io::stdout().lock();
-    writeln!(output, "{value}").and_then(|()| output.flush()).map_err(|error| format!("standard output: {error}"))
+    writeln!(output, "{value}")
+        .and_then(|()| output.flush())
+        .map_err(|error| format!("standard output: {error}"))
 }
 
 /// Those that were under way between the two instants.
 fn overlapping(samples: &[Sample], from: u64, to: u64) -> Vec<Sample> {
-    samples.iter().filter(|sample| sample.begin <= to && sample.begin + sample.nanoseconds >= from).copied().collect()
+    samples
+        .iter()
+        .filter(|sample| sample.begin <= to && sample.begin + sample.nanoseconds >= from)
+        .copied()
+        .collect()
 }
 
 /// How many, how slow. Sorts the samples, the slowest first.
 fn summary(samples: &mut [Sample]) -> Value {
     samples.sort_unstable_by_key(|sample| std::cmp::Reverse(sample.nanoseconds));
     // Of the requests, one in so many is slower.
-    let slower_are = |one_in: usize| samples.get(samples.len() / one_in).map(|sample| microseconds(sample.nanoseconds));
+    let slower_are = |one_in: usize| {
+        samples
+            .get(samples.len() / one_in)
+            .map(|sample| microseconds(sample.nanoseconds))
+    };
     let slowest: Vec<Value> = samples.iter().take(SLOWEST).map(describe).collect();
     json!({
         "requests": samples.len(),

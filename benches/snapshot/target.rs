@@ -1,5 +1,5 @@
-//! Where the load goes: a dsm memory through its client, or a Redis server through its own protocol. Both are one range
-//! of bytes here.
+//! Where the load goes: a dsm memory through its client, or a Redis server through its own
+//! protocol. Both are one range of bytes here.
 
 use dsm_client::Client;
 use dsm_client::LocalAccess;
@@ -57,8 +57,13 @@ impl Target {
                 Ok(Connection::Dsm(client.with_timeout(TIMEOUT)))
             }
             Self::Redis { address, .. } => {
-                let stream = connect(*address).map_err(|error| format!("Redis at {address}: {error}"))?;
-                Ok(Connection::Redis { stream: BufReader::new(stream), request: Vec::new(), reply: String::new() })
+                let stream =
+                    connect(*address).map_err(|error| format!("Redis at {address}: {error}"))?;
+                Ok(Connection::Redis {
+                    stream: BufReader::new(stream),
+                    request: Vec::new(),
+                    reply: String::new(),
+                })
             }
         }
     }
@@ -91,10 +96,21 @@ impl Connection {
     /// Writes, and waits until it is done. The bytes must not cross a multiple of the unit.
     pub(crate) fn write(&mut self, address: u64, data: &[u8]) -> Result<(), String> {
         match self {
-            Self::Dsm(client) => client.write(address, data).map_err(|error| error.to_string()),
-            Self::Redis { stream, request, reply } => {
-                set_range(stream, request, reply, address, data).map_err(|error| format!("Redis: {error}"))?;
-                if reply.starts_with(':') { Ok(()) } else { Err(format!("Redis answers {}", reply.trim_end())) }
+            Self::Dsm(client) => client
+                .write(address, data)
+                .map_err(|error| error.to_string()),
+            Self::Redis {
+                stream,
+                request,
+                reply,
+            } => {
+                set_range(stream, request, reply, address, data)
+                    .map_err(|error| format!("Redis: {error}"))?;
+                if reply.starts_with(':') {
+                    Ok(())
+                } else {
+                    Err(format!("Redis answers {}", reply.trim_end()))
+                }
             }
         }
     }

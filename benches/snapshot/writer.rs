@@ -12,7 +12,8 @@ use std::time::Duration;
 /// Bytes of one write, which stands at a multiple of them.
 const WRITE: usize = 64;
 
-/// The most requests of one writer in a window, 384 MiB of them: a window that has more is an error.
+/// The most requests of one writer in a window, 384 MiB of them: a window that has more is an
+/// error.
 const MAX_SAMPLES: usize = 16 << 20;
 
 /// Requests of one writer that its first window has room for without asking for memory.
@@ -52,13 +53,19 @@ struct Control {
 
 /// The time, in nanoseconds of `CLOCK_MONOTONIC`.
 fn now() -> Result<u64, String> {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(|error| format!("CLOCK_MONOTONIC: {error}"))?;
-    u64::try_from(Duration::from(time).as_nanos()).map_err(|_| "CLOCK_MONOTONIC is beyond 584 years".into())
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_err(|error| format!("CLOCK_MONOTONIC: {error}"))?;
+    u64::try_from(Duration::from(time).as_nanos())
+        .map_err(|_| "CLOCK_MONOTONIC is beyond 584 years".into())
 }
 
 impl Writers {
     /// Starts them and waits until each has written once.
-    pub(crate) fn start(target: &Target, connections: usize, rate: Option<u32>) -> Result<Self, String> {
+    pub(crate) fn start(
+        target: &Target,
+        connections: usize,
+        rate: Option<u32>,
+    ) -> Result<Self, String> {
         let control = Arc::new(Control::default());
         let (sender, windows) = channel();
         let mut threads = Vec::new();
@@ -68,24 +75,34 @@ impl Writers {
             let (control, sender) = (Arc::clone(&control), sender.clone());
             threads.push(std::thread::spawn(move || writer.run(&control, &sender)));
         }
-        Ok(Self { control, windows, threads, from: 0 })
+        Ok(Self {
+            control,
+            windows,
+            threads,
+            from: 0,
+        })
     }
 
     /// Opens a window; returns the time.
     pub(crate) fn begin(&mut self) -> Result<u64, String> {
         self.from = now()?;
-        self.control.window.store(self.control.last.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Release);
+        self.control.window.store(
+            self.control.last.fetch_add(1, Ordering::Relaxed) + 1,
+            Ordering::Release,
+        );
         Ok(self.from)
     }
 
-    /// Closes the window; returns its begin, its end, and the requests that began in it, to the end of the last one.
+    /// Closes the window; returns its begin, its end, and the requests that began in it, to the end
+    /// of the last one.
     pub(crate) fn end(&mut self) -> Result<(u64, u64, Vec<Sample>), String> {
         let to = now()?;
         self.control.window.store(0, Ordering::Release);
         let mut samples = Vec::new();
         for _ in &self.threads {
             let window = self.windows.recv_timeout(HAND_IN);
-            samples.extend(window.map_err(|_| "a writer hangs, or no window was begun".to_owned())??);
+            samples
+                .extend(window.map_err(|_| "a writer hangs, or no window was begun".to_owned())??);
         }
         Ok((self.from, to, samples))
     }
@@ -154,7 +171,9 @@ impl Writer {
             let sample = self.write()?;
             if recording != 0 {
                 if samples.len() == MAX_SAMPLES {
-                    return Err(format!("a window has more than {MAX_SAMPLES} requests of one writer: end it sooner"));
+                    return Err(format!(
+                        "a window has more than {MAX_SAMPLES} requests of one writer: end it sooner"
+                    ));
                 }
                 samples.push(sample);
             }
@@ -168,7 +187,11 @@ impl Writer {
         self.random.fill(&mut data);
         let begin = now()?;
         self.connection.write(address, &data)?;
-        Ok(Sample { begin, nanoseconds: now()? - begin, connection: self.number })
+        Ok(Sample {
+            begin,
+            nanoseconds: now()? - begin,
+            connection: self.number,
+        })
     }
 }
 
@@ -184,14 +207,19 @@ pub(crate) fn fill(target: &Target) -> Result<(), String> {
             while address < range.end {
                 // Up to the next multiple of the unit.
                 let length = (UNIT - address % UNIT).min(range.end - address);
-                let data = &mut data[..usize::try_from(length).map_err(|error| error.to_string())?];
+                let data =
+                    &mut data[..usize::try_from(length).map_err(|error| error.to_string())?];
                 random.fill(data);
                 connection.write(address, data)?;
                 address += length;
             }
             Ok(())
         };
-        let threads: Vec<_> = (0..target.parts()).map(|part| scope.spawn(move || fill_part(part))).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())?)
+        let threads: Vec<_> = (0..target.parts())
+            .map(|part| scope.spawn(move || fill_part(part)))
+            .collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())?)
     })
 }

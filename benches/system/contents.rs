@@ -6,7 +6,9 @@ use dsm_client::Client;
 /// Writes the pattern everywhere, and finds it again: everything was touched once.
 pub(crate) fn fill(client: &Client, pattern: &Pattern) -> Result<(), String> {
     for (address, data) in slices(pattern, client.size()) {
-        client.write(address, data).map_err(|error| error.to_string())?;
+        client
+            .write(address, data)
+            .map_err(|error| error.to_string())?;
     }
     verify(client, pattern)
 }
@@ -16,7 +18,9 @@ pub(crate) fn verify(client: &Client, pattern: &Pattern) -> Result<(), String> {
     let mut found = vec![0; MAX_SIZE];
     for (address, data) in slices(pattern, client.size()) {
         let found = &mut found[..data.len()];
-        client.read_into(address, found).map_err(|error| error.to_string())?;
+        client
+            .read_into(address, found)
+            .map_err(|error| error.to_string())?;
         check(address, found, data)?;
     }
     Ok(())
@@ -39,8 +43,15 @@ fn slices(pattern: &Pattern, size: u64) -> impl Iterator<Item = (u64, &[u8])> {
 }
 
 fn check(address: u64, found: &[u8], expected: &[u8]) -> Result<(), String> {
-    match found.iter().zip(expected).position(|(found, expected)| found != expected) {
+    match found
+        .iter()
+        .zip(expected)
+        .position(|(found, expected)| found != expected)
+    {
         None => Ok(()),
-        Some(place) => Err(format!("at address {} is not what was written", address + place as u64)),
+        Some(place) => Err(format!(
+            "at address {} is not what was written",
+            address + place as u64
+        )),
     }
 }

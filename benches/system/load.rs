@@ -1,7 +1,7 @@
 //! The clients of what `make bench` measures beyond one server; each prints one line of JSON.
 //!
-//! `servers` reads the same bytes from memories of several servers, `local` works on a server of its own host with and without
-//! TCP, `allocate` does what a start of dsmd cannot do without.
+//! `servers` reads the same bytes from memories of several servers, `local` works on a server of
+//! its own host with and without TCP, `allocate` does what a start of dsmd cannot do without.
 
 mod allocate;
 mod contents;
@@ -33,7 +33,8 @@ enum Command {
         #[arg(long)]
         reads: u32,
     },
-    /// Time requests of one thread in the server's shared memory and over TCP, and bare memory, by turns
+    /// Time requests of one thread in the server's shared memory and over TCP, and bare memory, by
+    /// turns
     Local {
         #[arg(long)]
         config: PathBuf,
@@ -57,8 +58,17 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Servers { config, rounds, reads } => servers::measure(&config, rounds, reads),
-        Command::Local { config, object, rounds, seconds } => Duration::try_from_secs_f64(seconds)
+        Command::Servers {
+            config,
+            rounds,
+            reads,
+        } => servers::measure(&config, rounds, reads),
+        Command::Local {
+            config,
+            object,
+            rounds,
+            seconds,
+        } => Duration::try_from_secs_f64(seconds)
             .map_err(|error| format!("{seconds} s: {error}"))
             .and_then(|window| local::measure(&config, &object, rounds, window)),
         Command::Allocate { file, size } => allocate::allocate(&file, size),

@@ -1,5 +1,5 @@
-//! One thread at work on a server of its own host: in the server's shared memory, and over TCP; beside what the processor
-//! needs for as many bytes of memory that is mapped in the same way.
+//! One thread at work on a server of its own host: in the server's shared memory, and over TCP;
+//! beside what the processor needs for as many bytes of memory that is mapped in the same way.
 
 use crate::contents;
 use dsm_benches::pattern::{MAX_SIZE, Pattern};
@@ -16,7 +16,8 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A line of the processor's cache: the distance of two places where a chain of accesses may come by.
+/// A line of the processor's cache: the distance of two places where a chain of accesses may come
+/// by.
 const LINE: usize = 64;
 
 /// Requests between two looks at the clock.
@@ -28,7 +29,8 @@ const WARM_UP: u32 = 10;
 struct Bench {
     local: Client,
     tcp: Client,
-    /// As large as the memory, each line with the offset of another one: a single ring in random order.
+    /// As large as the memory, each line with the offset of another one: a single ring in random
+    /// order.
     chain: Mapping,
     place: usize,
     random: Random,
@@ -47,16 +49,27 @@ const TURNS: [(&str, Turn); 8] = [
     ("memcpy 1m", Bench::copy),
     ("tcp read 8", |bench| bench.read(DataPath::Tcp, 8, BATCH)),
     ("tcp write 8", |bench| bench.write_8(DataPath::Tcp)),
-    ("tcp read 1m", |bench| bench.read(DataPath::Tcp, MAX_SIZE, 1)),
+    ("tcp read 1m", |bench| {
+        bench.read(DataPath::Tcp, MAX_SIZE, 1)
+    }),
 ];
 
-/// Seconds of one of each in each round. `object` is a new file in /dev/shm, which is gone afterwards.
-pub(crate) fn measure(path: &Path, object: &Path, rounds: usize, window: Duration) -> Result<Value, String> {
+/// Seconds of one of each in each round. `object` is a new file in /dev/shm, which is gone
+/// afterwards.
+pub(crate) fn measure(
+    path: &Path,
+    object: &Path,
+    rounds: usize,
+    window: Duration,
+) -> Result<Value, String> {
     let config = Config::load(path).map_err(|error| error.to_string())?;
     let local = Client::new(&config).with_local(LocalAccess::Auto);
     let tcp = local.clone().with_local(LocalAccess::Never);
     if local.data_path(0) != Ok(DataPath::Local) {
-        return Err("the server does not let this process into its shared memory: run both as one user".to_owned());
+        return Err(
+            "the server does not let this process into its shared memory: run both as one user"
+                .to_owned(),
+        );
     }
     let pattern = Pattern::new(1);
     contents::fill(&local, &pattern)?;
@@ -64,7 +77,15 @@ pub(crate) fn measure(path: &Path, object: &Path, rounds: usize, window: Duratio
     let size = usize::try_from(local.size()).map_err(|error| error.to_string())?;
     let chain = ring(object, size).map_err(|error| format!("{}: {error}", object.display()))?;
     let random = Random::new(1);
-    let mut bench = Bench { local, tcp, chain, place: 0, random, buffer: vec![0; MAX_SIZE], window };
+    let mut bench = Bench {
+        local,
+        tcp,
+        chain,
+        place: 0,
+        random,
+        buffer: vec![0; MAX_SIZE],
+        window,
+    };
     let mut found = Vec::new();
     for number in 0..rounds {
         let mut round = Map::new();
@@ -80,12 +101,20 @@ pub(crate) fn measure(path: &Path, object: &Path, rounds: usize, window: Duratio
 
 /// The mapped ring. All of it is written, and so has its pages.
 fn ring(path: &Path, size: usize) -> std::io::Result<Mapping> {
-    let file = std::fs::File::options().read(true).write(true).create_new(true).open(path)?;
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)?;
     // Mapped, it needs no name.
     std::fs::remove_file(path)?;
     posix_fallocate(&file, 0, i64::try_from(size).unwrap_or(i64::MAX))?;
-    let mapping = Mapping::new(&file, NonZeroUsize::new(size).ok_or(std::io::ErrorKind::InvalidInput)?)?;
-    // Sattolo's shuffle leaves one ring: no access comes by where it was before all others were reached.
+    let mapping = Mapping::new(
+        &file,
+        NonZeroUsize::new(size).ok_or(std::io::ErrorKind::InvalidInput)?,
+    )?;
+    // Sattolo's shuffle leaves one ring: no access comes by where it was before all others were
+    // reached.
     let mut next: Vec<usize> = (0..size / LINE).map(|line| line * LINE).collect();
     let mut random = Random::new(2);
     for last in (1..next.len()).rev() {
@@ -94,20 +123,31 @@ fn ring(path: &Path, size: usize) -> std::io::Result<Mapping> {
         next.swap(last, random.below(last as u64) as usize);
     }
     for (line, next) in next.into_iter().enumerate() {
-        mapping.word(line * LINE).store(next as u64, Ordering::Relaxed);
+        mapping
+            .word(line * LINE)
+            .store(next as u64, Ordering::Relaxed);
     }
     Ok(mapping)
 }
 
 impl Bench {
     fn client(&self, path: DataPath) -> Client {
-        if path == DataPath::Local { self.local.clone() } else { self.tcp.clone() }
+        if path == DataPath::Local {
+            self.local.clone()
+        } else {
+            self.tcp.clone()
+        }
     }
 
     /// An access to memory whose address is only known when the one before has ended.
     #[allow(clippy::cast_possible_truncation)] // an offset
     fn access(&mut self) -> Result<f64, String> {
-        let Self { chain, place, window, .. } = self;
+        let Self {
+            chain,
+            place,
+            window,
+            ..
+        } = self;
         let found = time(*window, BATCH, || {
             *place = chain.word(*place).load(Ordering::Relaxed) as usize;
             Ok(())
@@ -117,7 +157,13 @@ impl Bench {
     }
 
     fn copy(&mut self) -> Result<f64, String> {
-        let Self { chain, random, buffer, window, .. } = self;
+        let Self {
+            chain,
+            random,
+            buffer,
+            window,
+            ..
+        } = self;
         time(*window, 1, || {
             chain.copy_out(offset(random, chain.length(), buffer.len()), buffer);
             black_box(&buffer);
@@ -127,20 +173,35 @@ impl Bench {
 
     fn read(&mut self, path: DataPath, length: usize, batch: u32) -> Result<f64, String> {
         let client = self.client(path);
-        let Self { chain, random, buffer, window, .. } = self;
+        let Self {
+            chain,
+            random,
+            buffer,
+            window,
+            ..
+        } = self;
         let buffer = &mut buffer[..length];
         time(*window, batch, || {
             let address = offset(random, chain.length(), length) as u64;
-            client.read_into(address, black_box(&mut *buffer)).map_err(|error| error.to_string())
+            client
+                .read_into(address, black_box(&mut *buffer))
+                .map_err(|error| error.to_string())
         })
     }
 
     fn write_8(&mut self, path: DataPath) -> Result<f64, String> {
         let client = self.client(path);
-        let Self { chain, random, window, .. } = self;
+        let Self {
+            chain,
+            random,
+            window,
+            ..
+        } = self;
         time(*window, BATCH, || {
             let address = offset(random, chain.length(), 8) as u64;
-            client.write(address, &address.to_le_bytes()).map_err(|error| error.to_string())
+            client
+                .write(address, &address.to_le_bytes())
+                .map_err(|error| error.to_string())
         })
     }
 }
@@ -154,7 +215,11 @@ fn offset(random: &mut Random, size: usize, length: usize) -> usize {
 }
 
 /// Seconds of one step, of as many as fit into the window; some more come before it.
-fn time(window: Duration, batch: u32, mut step: impl FnMut() -> Result<(), String>) -> Result<f64, String> {
+fn time(
+    window: Duration,
+    batch: u32,
+    mut step: impl FnMut() -> Result<(), String>,
+) -> Result<f64, String> {
     let mut run = |window: Duration| {
         let (begin, mut count) = (Instant::now(), 0.0);
         loop {

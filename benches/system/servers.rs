@@ -32,7 +32,10 @@ pub(crate) fn measure(paths: &[PathBuf], rounds: usize, reads: u32) -> Result<Va
         clients.rotate_left(number.min(1));
         let mut round = Map::new();
         for client in &clients {
-            round.insert(client.layout().n().to_string(), read(client, &mut buffer, reads)?.into());
+            round.insert(
+                client.layout().n().to_string(),
+                read(client, &mut buffer, reads)?.into(),
+            );
         }
         found.push(Value::from(round));
     }
@@ -43,7 +46,9 @@ pub(crate) fn measure(paths: &[PathBuf], rounds: usize, reads: u32) -> Result<Va
 fn read(client: &Client, buffer: &mut [u8], reads: u32) -> Result<f64, String> {
     let begin = Instant::now();
     for _ in 0..reads {
-        client.read_into(0, buffer).map_err(|error| error.to_string())?;
+        client
+            .read_into(0, buffer)
+            .map_err(|error| error.to_string())?;
     }
     Ok(begin.elapsed().as_secs_f64() / f64::from(reads))
 }

@@ -1,4 +1,5 @@
-//! Any text whatever stands in mcomp.cfg. It is understood, or there is an error that names the file; nothing panics.
+//! Any text whatever stands in mcomp.cfg. It is understood, or there is an error that names the
+//! file; nothing panics.
 
 use dsm_config::Config;
 use dsm_core::layout::Layout;
@@ -17,7 +18,11 @@ pub fn run(bytes: &[u8]) {
         Ok(config) => {
             let layout = &config.layout;
             let again = Layout::new(layout.name(), layout.k(), layout.addresses().to_vec());
-            assert_eq!(again.as_ref(), Ok(layout), "a layout that breaks its own rules was let through");
+            assert_eq!(
+                again.as_ref(),
+                Ok(layout),
+                "a layout that breaks its own rules was let through"
+            );
             assert_eq!(config.servers.len(), layout.n());
             assert!((1..=4096).contains(&config.limits.connections));
             assert!((1..=32).contains(&config.limits.threads));
@@ -25,7 +30,10 @@ pub fn run(bytes: &[u8]) {
         }
         Err(error) => {
             let message = error.to_string();
-            assert!(message.contains(PATH), "the error does not name the file: {message}");
+            assert!(
+                message.contains(PATH),
+                "the error does not name the file: {message}"
+            );
         }
     }
 }

@@ -1,9 +1,10 @@
-//! Any bytes whatever come from the network. Nothing panics, nothing passes an end, and what is understood is encoded
-//! to the same bytes again.
+//! Any bytes whatever come from the network. Nothing panics, nothing passes an end, and what is
+//! understood is encoded to the same bytes again.
 
 use dsm_core::layout::{Layout, MAX_ATOMIC};
 use dsm_core::protocol::{
-    Code, Extent, HEADER, HelloReply, HelloRequest, Operation, Refusal, Request, split_reply, split_request,
+    Code, Extent, HEADER, HelloReply, HelloRequest, Operation, Refusal, Request, split_reply,
+    split_request,
 };
 use zerocopy::FromBytes;
 
@@ -36,12 +37,17 @@ fn as_requests(mut bytes: &[u8]) {
             Ok(None) => return assert!(bytes.len() < HEADER),
             Err(refusal) => return check_refusal(&refusal, Some(Code::BadFrame)),
         };
-        let Some((payload, next)) = rest.split_at_checked(header.payload.get() as usize) else { return };
+        let Some((payload, next)) = rest.split_at_checked(header.payload.get() as usize) else {
+            return;
+        };
         match Request::parse(&header, payload, K) {
             Ok(request) => check_request(&request, &bytes[..HEADER + payload.len()], &layout),
             Err(refusal) => {
                 check_refusal(&refusal, None);
-                assert!(!refusal.code.closes(), "a bad request closes the connection: {refusal:?}");
+                assert!(
+                    !refusal.code.closes(),
+                    "a bad request closes the connection: {refusal:?}"
+                );
             }
         }
         bytes = next;
@@ -49,7 +55,8 @@ fn as_requests(mut bytes: &[u8]) {
 }
 
 fn check_request(request: &Request<'_>, frame: &[u8], layout: &Layout) {
-    let inside = |extent: Extent| assert!(extent.end() <= K && extent.length() as u64 <= MAX_ATOMIC);
+    let inside =
+        |extent: Extent| assert!(extent.end() <= K && extent.length() as u64 <= MAX_ATOMIC);
     match request.operation {
         Operation::Read(extent) | Operation::Fill(extent, _) => inside(extent),
         Operation::Write(extent, data) => {
@@ -76,7 +83,10 @@ fn check_request(request: &Request<'_>, frame: &[u8], layout: &Layout) {
     }
     let mut again = Vec::with_capacity(frame.len());
     request.append_to(&mut again);
-    assert_eq!(again, frame, "what was understood is encoded to other bytes");
+    assert_eq!(
+        again, frame,
+        "what was understood is encoded to other bytes"
+    );
 }
 
 fn as_replies(bytes: &[u8]) {
@@ -92,6 +102,9 @@ fn as_replies(bytes: &[u8]) {
 }
 
 fn check_refusal(refusal: &Refusal, code: Option<Code>) {
-    assert!(!refusal.message.is_empty() && code.is_none_or(|code| refusal.code == code), "{refusal:?}");
+    assert!(
+        !refusal.message.is_empty() && code.is_none_or(|code| refusal.code == code),
+        "{refusal:?}"
+    );
     assert_eq!(Code::from_number(refusal.code as u16), Some(refusal.code));
 }

@@ -14,11 +14,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", env = "DSM_CONFIG", global = true)]
     pub(super) config: Option<PathBuf>,
 
-    /// This server's index in the network map, 0 to N-1 [default: the server whose address this machine has]
+    /// This server's index in the network map, 0 to N-1 [default: the server whose address this
+    /// machine has]
     #[arg(long, value_name = "INDEX", value_parser = index, global = true)]
     pub(super) index: Option<usize>,
 
-    /// The least important messages to log: off, error, warn, info, debug or trace [default: log.level of the configuration]
+    /// The least important messages to log: off, error, warn, info, debug or trace [default:
+    /// log.level of the configuration]
     #[arg(long, value_name = "LEVEL", value_parser = level, global = true)]
     pub(super) log_level: Option<LevelFilter>,
 
@@ -30,7 +32,8 @@ pub(super) struct Arguments {
 pub(super) enum Command {
     /// Give this machine's segment to a master, and take restores
     Agent {
-        /// End after this long without a master [default: 30s when systemd started it by its socket, else never]
+        /// End after this long without a master [default: 30s when systemd started it by its
+        /// socket, else never]
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         idle_timeout: Option<Duration>,
     },
@@ -46,7 +49,8 @@ pub(super) enum Command {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let duration = dsm_config::parse_duration(text).filter(|duration| *duration >= Duration::from_millis(100));
+    let duration =
+        dsm_config::parse_duration(text).filter(|duration| *duration >= Duration::from_millis(100));
     duration.ok_or_else(|| "allowed is a duration of at least 100ms, such as 30s".to_owned())
 }
 

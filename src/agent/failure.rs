@@ -36,7 +36,9 @@ impl Failure {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Identity(IdentityError::Range { .. }) => 64,
-            Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) | Self::UntrustedSocket(_) => 78,
+            Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) | Self::UntrustedSocket(_) => {
+                78
+            }
             Self::Agent(error) => error.exit_code(),
             Self::Create(error) => error.exit_code(),
             Self::System(_) => 70,
@@ -61,21 +63,54 @@ mod tests {
         let lost = || io::Error::from(ErrorKind::ConnectionReset);
         vec![
             AgentError::NoAddress { server: 0 },
-            AgentError::Unreachable { server: 0, address: address(), source: lost() },
-            AgentError::Silent { server: 0, address: address(), task, timeout: Duration::ZERO },
-            AgentError::Lost { server: 0, address: address(), task, source: lost() },
-            AgentError::Garbage { server: 0, address: address(), message: message() },
+            AgentError::Unreachable {
+                server: 0,
+                address: address(),
+                source: lost(),
+            },
+            AgentError::Silent {
+                server: 0,
+                address: address(),
+                task,
+                timeout: Duration::ZERO,
+            },
+            AgentError::Lost {
+                server: 0,
+                address: address(),
+                task,
+                source: lost(),
+            },
+            AgentError::Garbage {
+                server: 0,
+                address: address(),
+                message: message(),
+            },
             AgentError::UnderWay { message: message() },
-            AgentError::Refused { server: 0, address: address(), message: message() },
+            AgentError::Refused {
+                server: 0,
+                address: address(),
+                message: message(),
+            },
         ]
     }
 
     fn failures() -> Vec<Failure> {
         let path = || "/dsm".into();
-        let system = |kind: ErrorKind| WriteError::System { action: "write", path: path(), source: kind.into() };
-        let listen = |kind: ErrorKind| Failure::Listen { address: ADDRESS.to_owned(), source: kind.into() };
+        let system = |kind: ErrorKind| WriteError::System {
+            action: "write",
+            path: path(),
+            source: kind.into(),
+        };
+        let listen = |kind: ErrorKind| Failure::Listen {
+            address: ADDRESS.to_owned(),
+            source: kind.into(),
+        };
         let created = [
-            CreateError::Missing { missing: agents(), n: 7, possible: false },
+            CreateError::Missing {
+                missing: agents(),
+                n: 7,
+                possible: false,
+            },
             CreateError::Write(WriteError::UnderWay(path())),
             CreateError::Write(WriteError::Exists(path())),
             CreateError::Write(system(ErrorKind::StorageFull)),
@@ -83,9 +118,16 @@ mod tests {
             CreateError::Header(HeaderError::Magic),
             CreateError::System(String::new()),
         ];
-        let created = created.into_iter().chain(agents().into_iter().map(CreateError::Agent));
+        let created = created
+            .into_iter()
+            .chain(agents().into_iter().map(CreateError::Agent));
         let others = [
-            IdentityError::Range { index: 1, n: 1, path: path() }.into(),
+            IdentityError::Range {
+                index: 1,
+                n: 1,
+                path: path(),
+            }
+            .into(),
             IdentityError::Interfaces(ErrorKind::Other.into()).into(),
             listen(ErrorKind::AddrInUse),
             listen(ErrorKind::PermissionDenied),
@@ -97,7 +139,10 @@ mod tests {
     #[test]
     fn the_man_page_lists_the_exit_codes() {
         let page = include_str!("../../man/dsm-snapshot.8");
-        let listed: BTreeSet<u8> = page.lines().filter_map(|line| line.strip_prefix(".It ")?.parse().ok()).collect();
+        let listed: BTreeSet<u8> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix(".It ")?.parse().ok())
+            .collect();
         let mut all: BTreeSet<u8> = failures().iter().map(Failure::exit_code).collect();
         all.insert(0);
         assert_eq!(listed, all);

@@ -10,19 +10,24 @@ use std::convert::Infallible;
 use std::io;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How often a peer that waits for a file that is being checked hears that it is: well within the time for one message.
+/// How often a peer that waits for a file that is being checked hears that it is: well within the
+/// time for one message.
 const STILL: Duration = Duration::from_secs(2);
 
 /// The most snapshots that an agent names: the newest ones.
 pub(super) const MOST: usize = 64;
 
-/// How far the clocks of machines may be apart, as in Kerberos. A snapshot of a later time than that after now is not offered,
-/// nor taken from others: it would be the newest one for as long as that, whatever it holds.
+/// How far the clocks of machines may be apart, as in Kerberos. A snapshot of a later time than
+/// that after now is not offered, nor taken from others: it would be the newest one for as long as
+/// that, whatever it holds.
 const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// Whether a cut at `cut_time` ns since 1970 can have been made by now.
 pub(super) fn is_past(cut_time: u64) -> bool {
-    let latest = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_add(CLOCK_SKEW);
+    let latest = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .saturating_add(CLOCK_SKEW);
     u128::from(cut_time) <= latest.as_nanos()
 }
 
@@ -43,11 +48,17 @@ impl Session<'_> {
             }
             Vec::new()
         });
-        let good = listed.into_iter().filter(|file| file.standing == Standing::Good);
+        let good = listed
+            .into_iter()
+            .filter(|file| file.standing == Standing::Good);
         let mut held: Vec<Held> = good
             .filter_map(|file| {
                 let header = file.header?;
-                Some(Held { cut_time: header.cut_time(), size: header.layout().size(), name: file.name })
+                Some(Held {
+                    cut_time: header.cut_time(),
+                    size: header.layout().size(),
+                    name: file.name,
+                })
             })
             .filter(|file| is_past(file.cut_time))
             .collect();
@@ -57,11 +68,14 @@ impl Session<'_> {
     }
 
     pub(super) fn list(&mut self) -> Result<(), End> {
-        Ok(self.connection.answer(&Answer::Snapshots { files: self.held() })?)
+        Ok(self
+            .connection
+            .answer(&Answer::Snapshots { files: self.held() })?)
     }
 
-    /// Opens a snapshot of the directory that is sound in every byte, as it was found once or is now. While that takes,
-    /// `still` is called now and then; an error of it ends the wait for others, not what others can use later.
+    /// Opens a snapshot of the directory that is sound in every byte, as it was found once or is
+    /// now. While that takes, `still` is called now and then; an error of it ends the wait for
+    /// others, not what others can use later.
     pub(super) fn open_verified(
         &self,
         name: &str,
@@ -69,14 +83,20 @@ impl Session<'_> {
     ) -> Result<SnapshotFile, End> {
         if FileName::parse(name).is_none() {
             let name = printable(name, MAX_SHOWN_NAME);
-            return Err(End::Refused(Reason::NoSnapshot, format!("{name:?} is not the name of a snapshot")));
+            return Err(End::Refused(
+                Reason::NoSnapshot,
+                format!("{name:?} is not the name of a snapshot"),
+            ));
         }
         let config = &self.agent.config;
         let turn = self.agent.looks.take(STILL, &mut still)?;
         let file = SnapshotFile::open(&config.snapshot.directory.join(name))?;
         drop(turn);
         if file.header().layout().name() != config.layout.name() {
-            return Err(End::Refused(Reason::NoSnapshot, format!("{name} is of another system")));
+            return Err(End::Refused(
+                Reason::NoSnapshot,
+                format!("{name} is of another system"),
+            ));
         }
         let recall = |file| match self.agent.verified.recall(file)? {
             Some(Err(message)) => Err(End::Refused(Reason::NoSnapshot, message)),
@@ -103,9 +123,14 @@ impl Session<'_> {
         let mut socket = self.connection.socket();
         let file = self.open_verified(name, || send_data(&mut socket, 0, &[]))?;
         let Some(end) = address.checked_add(length) else {
-            return Err(End::Refused(Reason::Protocol, format!("{length} bytes at {address} are no range")));
+            return Err(End::Refused(
+                Reason::Protocol,
+                format!("{length} bytes at {address} are no range"),
+            ));
         };
-        each_part::<_, End>(&file, &(address..end), |at, bytes| Ok(send_data(&mut socket, at - address, bytes)?))?;
+        each_part::<_, End>(&file, &(address..end), |at, bytes| {
+            Ok(send_data(&mut socket, at - address, bytes)?)
+        })?;
         if self.agent.served.opens() {
             log::info!(DSM_SERVER = self.agent.index, DSM_FILE = name; "gave {length} bytes of {name} to {}", self.peer);
         }

@@ -27,7 +27,8 @@ const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
 /// How an agent listens.
 pub(super) struct Listening {
     pub(super) listeners: Listeners,
-    /// After so long without a session it ends; the service manager starts it again when it is needed.
+    /// After so long without a session it ends; the service manager starts it again when it is
+    /// needed.
     pub(super) idle: Option<Duration>,
 }
 
@@ -39,16 +40,23 @@ pub(super) fn serve(agent: &Arc<Agent>, listening: &Listening, stop: &EventFd) -
         if !seats.is_empty() {
             idle_since = Instant::now();
         }
-        let left = listening.idle.map(|idle| idle.saturating_sub(idle_since.elapsed()));
+        let left = listening
+            .idle
+            .map(|idle| idle.saturating_sub(idle_since.elapsed()));
         if left.is_some_and(|left| left.is_zero()) {
             log::info!(DSM_SERVER = agent.index; "nobody has asked for anything for a while: the agent ends until it is needed");
             return Ok(());
         }
         // Looked at again within a second, for a session may have ended meanwhile.
-        let timeout = left.map_or(Duration::from_secs(1), |left| left.min(Duration::from_secs(1)));
+        let timeout = left.map_or(Duration::from_secs(1), |left| {
+            left.min(Duration::from_secs(1))
+        });
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO);
         let stopped = PollFd::new(stop.as_fd(), PollFlags::POLLIN);
-        let mut waits: Vec<_> = [stopped].into_iter().chain(listening.listeners.awaited()).collect();
+        let mut waits: Vec<_> = [stopped]
+            .into_iter()
+            .chain(listening.listeners.awaited())
+            .collect();
         match poll(&mut waits, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
@@ -76,20 +84,30 @@ pub(super) fn serve(agent: &Arc<Agent>, listening: &Listening, stop: &EventFd) -
     }
 }
 
-fn start(agent: &Arc<Agent>, seats: &Arc<Seats>, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
+fn start(
+    agent: &Arc<Agent>,
+    seats: &Arc<Seats>,
+    socket: TcpStream,
+    peer: SocketAddr,
+) -> io::Result<()> {
     socket.set_nonblocking(false)?;
     let other = socket.try_clone()?;
     let connection = Connection::new(socket, agent.config.snapshot.timeout, MAX_ASK)?;
     let Some(seat) = Seat::take(seats, other, peer.ip()) else {
-        let message =
-            format!("the snapshot agent of server {} has as many masters as it takes: try again", agent.index);
+        let message = format!(
+            "the snapshot agent of server {} has as many masters as it takes: try again",
+            agent.index
+        );
         // Nothing else was written to it: it does not block.
         let _ = connection.refuse(Reason::UnderWay, &message);
         return Err(io::Error::other(message));
     };
     let agent = Arc::clone(agent);
     let session = move || Session::new(&agent, connection, peer, &seat).run();
-    std::thread::Builder::new().name("dsm-agent".to_owned()).spawn(session).map(drop)
+    std::thread::Builder::new()
+        .name("dsm-agent".to_owned())
+        .spawn(session)
+        .map(drop)
 }
 
 /// Ends the sessions as if their masters had gone, and waits for them to give back what they hold.

@@ -1,4 +1,5 @@
-//! dsm-snapshot: the agent, which gives a master the segment of this machine and takes a restore, and the master.
+//! dsm-snapshot: the agent, which gives a master the segment of this machine and takes a restore,
+//! and the master.
 
 mod arguments;
 mod failure;
@@ -24,8 +25,8 @@ struct Agent {
     config: Config,
     /// The server whose segment it has.
     index: u32,
-    /// For lines about masters that are refused or lost, and for lines about those that were served: a flood of the first
-    /// does not hide the second.
+    /// For lines about masters that are refused or lost, and for lines about those that were
+    /// served: a flood of the first does not hide the second.
     refused: LogGate,
     served: LogGate,
     /// The snapshots that were checked for masters and servers.
@@ -40,6 +41,14 @@ impl Agent {
     fn new(config: Config, index: u32) -> Self {
         let (refused, served) = (LogGate::default(), LogGate::default());
         let (checks, looks) = (Turn::default(), Turn::default());
-        Self { config, index, refused, served, verified: Verified::default(), checks, looks }
+        Self {
+            config,
+            index,
+            refused,
+            served,
+            verified: Verified::default(),
+            checks,
+            looks,
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Restoring the own part of the newest whole snapshot, wherever it is, into a memory that was lost.
+//! Restoring the own part of the newest whole snapshot, wherever it is, into a memory that was
+//! lost.
 
 use super::files::{MOST, is_past};
 use super::restore::{check_in_use, zero};
@@ -24,7 +25,10 @@ impl Session<'_> {
         let mut claim = self.claim()?;
         let segment = claim.segment();
         let Some(mut restoration) = claim.restoration(self.master()) else {
-            let message = format!("the memory of server {} is in use: nothing is lost", self.agent.index);
+            let message = format!(
+                "the memory of server {} is in use: nothing is lost",
+                self.agent.index
+            );
             return Err(End::Refused(Reason::InUse, message));
         };
         for candidate in self.candidates() {
@@ -39,7 +43,11 @@ impl Session<'_> {
                         "the memory of server {} was lost, and is again as it was in {}", self.agent.index, file.name
                     );
                     let Held { name, cut_time, .. } = file;
-                    return Ok(self.connection.answer(&Answer::Recovered { name, cut_time, incarnation })?);
+                    return Ok(self.connection.answer(&Answer::Recovered {
+                        name,
+                        cut_time,
+                        incarnation,
+                    })?);
                 }
                 Err(End::Lost(error)) => return Err(End::Lost(error)),
                 Err(End::Refused(_, message)) => {
@@ -48,56 +56,91 @@ impl Session<'_> {
                 }
             }
         }
-        let message =
-            format!("no sound and whole snapshot was found for server {}, here or elsewhere", self.agent.index);
+        let message = format!(
+            "no sound and whole snapshot was found for server {}, here or elsewhere",
+            self.agent.index
+        );
         Err(End::Refused(Reason::NoSnapshot, message))
     }
 
-    /// All that the agents have and that show all of this server, the newest first; of equals the own one.
+    /// All that the agents have and that show all of this server, the newest first; of equals the
+    /// own one.
     fn candidates(&self) -> Vec<Candidate> {
         let (config, own) = (&self.agent.config, self.agent.index as usize);
-        let mut candidates: Vec<Candidate> =
-            self.held().into_iter().map(|file| Candidate { file, holder: None }).collect();
+        let mut candidates: Vec<Candidate> = self
+            .held()
+            .into_iter()
+            .map(|file| Candidate { file, holder: None })
+            .collect();
         for link in Link::open_all(config, 0..config.layout.n()) {
             let listed = link.and_then(|mut link| {
                 let asked = link.server() != own;
-                let answer = if asked { Some(link.request(&Ask::Snapshots, "list its snapshots")?) } else { None };
+                let answer = if asked {
+                    Some(link.request(&Ask::Snapshots, "list its snapshots")?)
+                } else {
+                    None
+                };
                 Ok((link.server(), answer))
             });
             match listed {
                 Ok((server, Some(Answer::Snapshots { files }))) => {
-                    let sound = files.into_iter().filter(|file| can_be(file, server)).take(MOST);
-                    candidates.extend(sound.map(|file| Candidate { file, holder: Some(server) }));
+                    let sound = files
+                        .into_iter()
+                        .filter(|file| can_be(file, server))
+                        .take(MOST);
+                    candidates.extend(sound.map(|file| Candidate {
+                        file,
+                        holder: Some(server),
+                    }));
                 }
                 Ok((_, None)) => {}
-                Ok((server, Some(_))) => log::warn!("the agent of server {server} does not list its snapshots"),
+                Ok((server, Some(_))) => {
+                    log::warn!("the agent of server {server} does not list its snapshots")
+                }
                 Err(error) => log::info!("another machine's snapshots are not looked at: {error}"),
             }
         }
-        // A snapshot of when the memory was smaller may have nothing of this server: its zeros would pass for data.
+        // A snapshot of when the memory was smaller may have nothing of this server: its zeros
+        // would pass for data.
         let end = (own as u64 + 1) * config.layout.k();
         candidates.retain(|candidate| candidate.file.size >= end);
-        candidates.sort_by_key(|candidate| (std::cmp::Reverse(candidate.file.cut_time), candidate.holder));
+        candidates.sort_by_key(|candidate| {
+            (std::cmp::Reverse(candidate.file.cut_time), candidate.holder)
+        });
         candidates
     }
 
-    fn recover_from(&self, file: &Held, holder: Option<usize>, memory: &mut Restoration<'_>) -> Result<(), End> {
+    fn recover_from(
+        &self,
+        file: &Held,
+        holder: Option<usize>,
+        memory: &mut Restoration<'_>,
+    ) -> Result<(), End> {
         let (config, k) = (&self.agent.config, self.agent.config.layout.k());
         let base = u64::from(self.agent.index) * k;
         // What an earlier try has left.
         zero(memory, 0, k, k)?;
         let mut write = |offset: u64, bytes: &[u8]| -> Result<(), End> {
             let extent = Extent::new(offset, bytes.len() as u64, k);
-            memory.write(extent.map_err(|Refusal { message, .. }| End::failed(message))?, bytes);
+            memory.write(
+                extent.map_err(|Refusal { message, .. }| End::failed(message))?,
+                bytes,
+            );
             phase::reached(Phase::Restoring);
             Ok(())
         };
         let Some(server) = holder else {
             let file = self.open_verified(&file.name, || Ok(()))?;
-            return each_part::<_, End>(&file, &(base..base + k), |address, bytes| write(address - base, bytes));
+            return each_part::<_, End>(&file, &(base..base + k), |address, bytes| {
+                write(address - base, bytes)
+            });
         };
         let mut link = Link::open(config, server).map_err(End::failed)?;
-        let fetch = Ask::Fetch { name: file.name.clone(), address: base, length: k };
+        let fetch = Ask::Fetch {
+            name: file.name.clone(),
+            address: base,
+            length: k,
+        };
         link.ask(&fetch, FETCH).map_err(End::failed)?;
         let deadline = Instant::now() + LONGEST_FETCH;
         while Instant::now() < deadline {
@@ -119,14 +162,16 @@ impl Session<'_> {
 
 const FETCH: &str = "give its snapshot";
 
-/// How long all of a fetch may take, most of it for the holder to check the file: as long as the server waits that has asked
-/// for its memory.
+/// How long all of a fetch may take, most of it for the holder to check the file: as long as the
+/// server waits that has asked for its memory.
 const LONGEST_FETCH: Duration = Duration::from_secs(3600);
 
 /// Whether there can be a snapshot as another agent has named it.
 fn can_be(file: &Held, holder: usize) -> bool {
     if FileName::parse(&file.name).is_none() {
-        log::warn!("the agent of server {holder} names a snapshot as none is called: it is left out");
+        log::warn!(
+            "the agent of server {holder} names a snapshot as none is called: it is left out"
+        );
         return false;
     }
     if !is_past(file.cut_time) {

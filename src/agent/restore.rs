@@ -10,8 +10,9 @@ use dsm_snapshot::phase::{self, Phase};
 use std::io;
 use std::time::{Duration, Instant};
 
-/// The longest time for which the memory is shut before the master begins to change it: it waits until all servers are,
-/// each of which has the time for one message. After that the memory is opened as it was.
+/// The longest time for which the memory is shut before the master begins to change it: it waits
+/// until all servers are, each of which has the time for one message. After that the memory is
+/// opened as it was.
 const LONGEST_UNCHANGED: Duration = Duration::from_secs(60);
 
 /// Whether a part of the memory is enough for it to be opened.
@@ -42,25 +43,35 @@ impl Sent {
 }
 
 impl Session<'_> {
-    /// Says that the segment is shut, and does to it what the master says, until it is opened. If the master goes away
-    /// before, it stays shut, unless nothing was changed.
+    /// Says that the segment is shut, and does to it what the master says, until it is opened. If
+    /// the master goes away before, it stays shut, unless nothing was changed.
     pub(super) fn restore(&mut self, claim: &mut Claim, part: Part, id: &str) -> Result<(), End> {
         let segment = claim.segment();
         let k = segment.k();
         let master = self.master();
-        let mut restoration = claim.restoration(master).ok_or_else(|| End::failed("the segment is open again"))?;
+        let mut restoration = claim
+            .restoration(master)
+            .ok_or_else(|| End::failed("the segment is open again"))?;
         phase::reached(Phase::Shut);
         self.connection.answer(&Answer::Shut)?;
         let mut sent = Sent::default();
         let begins_by = Instant::now() + self.connection.timeout().min(LONGEST_UNCHANGED);
         loop {
             // Others may be before this one.
-            let timeout =
-                if sent.any { self.long_patience() } else { begins_by.saturating_duration_since(Instant::now()) };
-            let received = self.connection.receive(timeout).map_err(|error| match error.kind() {
-                io::ErrorKind::TimedOut if !sent.any => End::Refused(Reason::Late, UNCHANGED.to_owned()),
-                _ => error.into(),
-            });
+            let timeout = if sent.any {
+                self.long_patience()
+            } else {
+                begins_by.saturating_duration_since(Instant::now())
+            };
+            let received = self
+                .connection
+                .receive(timeout)
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::TimedOut if !sent.any => {
+                        End::Refused(Reason::Late, UNCHANGED.to_owned())
+                    }
+                    _ => error.into(),
+                });
             let ask: Ask = match received? {
                 Message::Data { offset, bytes } => {
                     let extent = Extent::new(offset, bytes.len() as u64, k).map_err(outside)?;
@@ -73,7 +84,10 @@ impl Session<'_> {
                 }
                 Message::Control(json) => parse(json)?,
                 Message::Frame(_) => {
-                    return Err(End::Refused(Reason::Protocol, "a frame came in a restore".to_owned()));
+                    return Err(End::Refused(
+                        Reason::Protocol,
+                        "a frame came in a restore".to_owned(),
+                    ));
                 }
             };
             match ask {
@@ -109,8 +123,8 @@ impl Session<'_> {
         }
     }
 
-    /// Opens a segment that waits, as zeros. One that another master has begun to restore is that master's, or this
-    /// machine's, to give up.
+    /// Opens a segment that waits, as zeros. One that another master has begun to restore is that
+    /// master's, or this machine's, to give up.
     pub(super) fn accept(&mut self) -> Result<(), End> {
         let mut claim = self.claim()?;
         let segment = claim.segment();
@@ -129,7 +143,10 @@ impl Session<'_> {
             return Err(End::Refused(Reason::Shut, message));
         }
         let Some(mut restoration) = claim.restoration(self.master()) else {
-            let message = format!("the memory of server {} is in use: there is nothing to accept", self.agent.index);
+            let message = format!(
+                "the memory of server {} is in use: there is nothing to accept",
+                self.agent.index
+            );
             return Err(End::Refused(Reason::InUse, message));
         };
         zero(&mut restoration, 0, k, k)?;
@@ -148,12 +165,20 @@ pub(super) fn check_in_use(segment: &Segment) -> Result<(), End> {
     if segment.is_ready() {
         return Ok(());
     }
-    let message = format!("{} was thrown away (dsmd --reset) meanwhile: nothing of it is in use", segment.name());
+    let message = format!(
+        "{} was thrown away (dsmd --reset) meanwhile: nothing of it is in use",
+        segment.name()
+    );
     Err(End::Refused(Reason::Abandoned, message))
 }
 
 /// Sets a range to zeros, in steps that one change may have.
-pub(super) fn zero(restoration: &mut Restoration<'_>, offset: u64, length: u64, k: u64) -> Result<(), End> {
+pub(super) fn zero(
+    restoration: &mut Restoration<'_>,
+    offset: u64,
+    length: u64,
+    k: u64,
+) -> Result<(), End> {
     check_range(offset, length, k)?;
     let mut done = 0;
     while done < length {
@@ -164,12 +189,15 @@ pub(super) fn zero(restoration: &mut Restoration<'_>, offset: u64, length: u64, 
     Ok(())
 }
 
-const UNCHANGED: &str = "nothing came that was to be restored: the memory is in use again, as it was";
+const UNCHANGED: &str =
+    "nothing came that was to be restored: the memory is in use again, as it was";
 
 /// Whether what was sent is enough to open the memory.
 fn check_sent(sent: &Sent, part: Part, k: u64) -> Result<(), End> {
     let message = match part {
-        _ if !sent.any => "there is nothing to open the memory with: not a byte was sent".to_owned(),
+        _ if !sent.any => {
+            "there is nothing to open the memory with: not a byte was sent".to_owned()
+        }
         Part::TooLittle if sent.whole < k => format!(
             "the memory is lost or half restored, and {} of its {k} bytes would open it as it is: restore all of it",
             sent.whole
@@ -181,7 +209,10 @@ fn check_sent(sent: &Sent, part: Part, k: u64) -> Result<(), End> {
 
 fn check_range(offset: u64, length: u64, k: u64) -> Result<(), End> {
     if offset.checked_add(length).is_none_or(|end| end > k) {
-        return Err(End::Refused(Reason::Protocol, format!("{length} bytes at {offset} are not in the segment")));
+        return Err(End::Refused(
+            Reason::Protocol,
+            format!("{length} bytes at {offset} are not in the segment"),
+        ));
     }
     Ok(())
 }

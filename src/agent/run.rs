@@ -22,17 +22,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// After so long without a master an agent ends that systemd started, and will start again, by its socket.
+/// After so long without a master an agent ends that systemd started, and will start again, by its
+/// socket.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// The whole of dsm-snapshot.
 #[must_use]
 pub fn main() -> ExitCode {
     file_size::ignore_signal();
-    let arguments = match Arguments::try_parse_from(help::with_option::<Arguments>(std::env::args_os())) {
-        Ok(arguments) => arguments,
-        Err(error) => return ExitCode::from(answer_usage("dsm-snapshot", &error)),
-    };
+    let arguments =
+        match Arguments::try_parse_from(help::with_option::<Arguments>(std::env::args_os())) {
+            Ok(arguments) => arguments,
+            Err(error) => return ExitCode::from(answer_usage("dsm-snapshot", &error)),
+        };
     let code = match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -56,24 +58,37 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let destination = Destination::choose(false);
     if destination == Destination::Journal {
         // A wrong mcomp.cfg is an error there, too.
-        crate::logging::init(destination, arguments.log_level.unwrap_or(LevelFilter::Info));
+        crate::logging::init(
+            destination,
+            arguments.log_level.unwrap_or(LevelFilter::Info),
+        );
     }
     let config = Config::load(&Config::find(arguments.config.as_deref()))?;
     let index = own_index(&config, arguments.index)?;
     crate::logging::init(destination, arguments.log_level.unwrap_or(config.log.level));
     match &arguments.command {
         Command::Agent { idle_timeout } => agent(config, index, *idle_timeout),
-        Command::Create { allow_partial, output } => master(&config, index, *allow_partial, output.clone()),
+        Command::Create {
+            allow_partial,
+            output,
+        } => master(&config, index, *allow_partial, output.clone()),
     }
 }
 
 fn agent(config: Config, index: usize, idle_timeout: Option<Duration>) -> Result<(), Failure> {
     config.check_trusted_agent(index)?;
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Failure::System)?;
-    let Some(address) = config.servers[index].snapshot.as_ref().map(ToString::to_string) else {
+    let Some(address) = config.servers[index]
+        .snapshot
+        .as_ref()
+        .map(ToString::to_string)
+    else {
         return Err(AgentError::NoAddress { server: index }.into());
     };
-    let failed = |source| Failure::Listen { address: address.clone(), source };
+    let failed = |source| Failure::Listen {
+        address: address.clone(),
+        source,
+    };
     let (listeners, idle) = match listening::inherited().map_err(failed)? {
         Some(listeners) => {
             // The socket's unit, not mcomp.cfg, has chosen where.
@@ -85,22 +100,41 @@ fn agent(config: Config, index: usize, idle_timeout: Option<Duration>) -> Result
             }
             (listeners, Some(idle_timeout.unwrap_or(IDLE)))
         }
-        None => (listening::bind(&address).and_then(listening::listen).map_err(failed)?, idle_timeout),
+        None => (
+            listening::bind(&address)
+                .and_then(listening::listen)
+                .map_err(failed)?,
+            idle_timeout,
+        ),
     };
-    let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|error| Failure::System(error.into()))?);
+    let stop = Arc::new(
+        EventFd::from_flags(EfdFlags::EFD_CLOEXEC)
+            .map_err(|error| Failure::System(error.into()))?,
+    );
     let stopping = Arc::clone(&stop);
-    let watcher = std::thread::Builder::new().name("dsm-signals".to_owned()).spawn(move || {
-        if signals.forever().next().is_some() {
-            // The counter cannot be full.
-            let _ = stopping.write(1);
-        }
-    });
+    let watcher = std::thread::Builder::new()
+        .name("dsm-signals".to_owned())
+        .spawn(move || {
+            if signals.forever().next().is_some() {
+                // The counter cannot be full.
+                let _ = stopping.write(1);
+            }
+        });
     watcher.map_err(Failure::System)?;
     // At most MAX_SERVERS.
     let index = u32::try_from(index).unwrap_or(u32::MAX);
     let listens = listeners.shown();
-    let is_among = |all: Vec<SocketAddr>| listeners.addresses.iter().any(|listens| all.contains(listens));
-    if !config.servers[index as usize].snapshot.as_ref().is_some_and(|own| own.resolve().is_ok_and(is_among)) {
+    let is_among = |all: Vec<SocketAddr>| {
+        listeners
+            .addresses
+            .iter()
+            .any(|listens| all.contains(listens))
+    };
+    if !config.servers[index as usize]
+        .snapshot
+        .as_ref()
+        .is_some_and(|own| own.resolve().is_ok_and(is_among))
+    {
         log::warn!(
             DSM_SERVER = index;
             "the service manager listens on {listens}, where nobody looks for this agent: mcomp.cfg says {address}. Correct \
@@ -109,13 +143,26 @@ fn agent(config: Config, index: usize, idle_timeout: Option<Duration>) -> Result
     }
     log::info!(DSM_SERVER = index; "ready: the snapshot agent of server {index} on {listens}");
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    let outcome = serve(&Arc::new(Agent::new(config, index)), &Listening { listeners, idle }, &stop);
+    let outcome = serve(
+        &Arc::new(Agent::new(config, index)),
+        &Listening { listeners, idle },
+        &stop,
+    );
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     outcome.map_err(Failure::System)
 }
 
-fn master(config: &Config, index: usize, allow_partial: bool, output: Option<PathBuf>) -> Result<(), Failure> {
-    let options = CreateOptions { own: Some(index), allow_partial, output };
+fn master(
+    config: &Config,
+    index: usize,
+    allow_partial: bool,
+    output: Option<PathBuf>,
+) -> Result<(), Failure> {
+    let options = CreateOptions {
+        own: Some(index),
+        allow_partial,
+        output,
+    };
     let created = create(config, &options, &mut |_, _| {})?;
     report(&created);
     Ok(())
@@ -130,7 +177,14 @@ fn report(created: &Created) {
                 "server {master} is the master, since its agent ({address}) answers: it takes the snapshots, not this machine"
             );
         }
-        Created::Written { id, cut_time, file, servers, duration, deleted } => {
+        Created::Written {
+            id,
+            cut_time,
+            file,
+            servers,
+            duration,
+            deleted,
+        } => {
             let id = id.as_str();
             for part in servers {
                 log::info!(
@@ -140,7 +194,8 @@ fn report(created: &Created) {
                     part.server, part.pause_us, part.pages_copied
                 );
             }
-            let cut = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_nanos(*cut_time));
+            let cut =
+                humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_nanos(*cut_time));
             let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
             log::info!(
                 MESSAGE_ID = Event::SnapshotWritten.id(), DSM_SNAPSHOT = id, DSM_CUT_TIME:% = cut, DSM_RAW_BYTES = file.raw_bytes,

@@ -1,5 +1,5 @@
-//! Who is connected with an agent, and who has to leave for another: no peer takes all places, and a session that waits for
-//! its master's next word is the first to go.
+//! Who is connected with an agent, and who has to leave for another: no peer takes all places, and
+//! a session that waits for its master's next word is the first to go.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown, TcpStream};
@@ -9,8 +9,8 @@ use std::time::Instant;
 /// The most masters at a time: one has the claim, others are told so, or fetch a snapshot.
 const MOST: usize = 32;
 
-/// The most of one address: half of them, so that one machine alone never keeps the others out. A machine has one as a rule,
-/// for the master or the server that it is.
+/// The most of one address: half of them, so that one machine alone never keeps the others out. A
+/// machine has one as a rule, for the master or the server that it is.
 const MOST_OF_PEER: usize = MOST / 2;
 
 /// The sessions of an agent.
@@ -72,11 +72,18 @@ impl Seats {
 }
 
 impl Seat {
-    /// Takes a place for a connection; from one that is idle if there is no other. None when there is none.
+    /// Takes a place for a connection; from one that is idle if there is no other. None when there
+    /// is none.
     pub(super) fn take(seats: &Arc<Seats>, socket: TcpStream, peer: IpAddr) -> Option<Self> {
         let mut table = seats.lock();
         let peer = peer.to_canonical();
-        match room(table.seats.iter().map(|(number, occupant)| (*number, occupant.place)), peer) {
+        match room(
+            table
+                .seats
+                .iter()
+                .map(|(number, occupant)| (*number, occupant.place)),
+            peer,
+        ) {
             Room::Free => {}
             Room::After(number) => {
                 // Its thread finds the connection closed, and has nothing to give back.
@@ -88,8 +95,20 @@ impl Seat {
         }
         table.last += 1;
         let number = table.last;
-        table.seats.insert(number, Occupant { socket, place: Place { peer, idle_since: Some(Instant::now()) } });
-        Some(Self { seats: Arc::clone(seats), number })
+        table.seats.insert(
+            number,
+            Occupant {
+                socket,
+                place: Place {
+                    peer,
+                    idle_since: Some(Instant::now()),
+                },
+            },
+        );
+        Some(Self {
+            seats: Arc::clone(seats),
+            number,
+        })
     }
 
     /// Says that it waits for its master and holds nothing, or does not.
@@ -106,8 +125,8 @@ impl Drop for Seat {
     }
 }
 
-/// Of a peer that has its most, the one that is idle for longest leaves; of all that there can be, that of the peer that has
-/// most of them.
+/// Of a peer that has its most, the one that is idle for longest leaves; of all that there can be,
+/// that of the peer that has most of them.
 fn room(seats: impl Iterator<Item = (u64, Place)>, peer: IpAddr) -> Room {
     let seats: Vec<(u64, Place)> = seats.collect();
     let of = |peer: IpAddr| seats.iter().filter(|(_, place)| place.peer == peer).count();
@@ -115,10 +134,14 @@ fn room(seats: impl Iterator<Item = (u64, Place)>, peer: IpAddr) -> Room {
     if !own_only && seats.len() < MOST {
         return Room::Free;
     }
-    let idle = seats.iter().filter(|(_, place)| !own_only || place.peer == peer);
-    let idle = idle.filter_map(|(number, place)| Some((of(place.peer), place.idle_since?, *number)));
-    let leaves =
-        idle.max_by(|(many, since, _), (others, other_since, _)| many.cmp(others).then(other_since.cmp(since)));
+    let idle = seats
+        .iter()
+        .filter(|(_, place)| !own_only || place.peer == peer);
+    let idle =
+        idle.filter_map(|(number, place)| Some((of(place.peer), place.idle_since?, *number)));
+    let leaves = idle.max_by(|(many, since, _), (others, other_since, _)| {
+        many.cmp(others).then(other_since.cmp(since))
+    });
     leaves.map_or(Room::None, |(.., number)| Room::After(number))
 }
 
@@ -130,10 +153,19 @@ mod tests {
 
     /// Peers by the last byte of their address, and whether each is idle; the first for longest.
     fn found(seats: &[(u8, bool)], peer: u8) -> Room {
-        let (now, address) = (Instant::now(), |last| IpAddr::from(Ipv4Addr::new(10, 0, 0, last)));
-        let since = |number: usize, idle: bool| idle.then(|| now + Duration::from_secs(number as u64));
-        let place = |number, (last, idle)| Place { peer: address(last), idle_since: since(number, idle) };
-        let places = seats.iter().enumerate().map(|(number, seat)| (number as u64, place(number, *seat)));
+        let (now, address) = (Instant::now(), |last| {
+            IpAddr::from(Ipv4Addr::new(10, 0, 0, last))
+        });
+        let since =
+            |number: usize, idle: bool| idle.then(|| now + Duration::from_secs(number as u64));
+        let place = |number, (last, idle)| Place {
+            peer: address(last),
+            idle_since: since(number, idle),
+        };
+        let places = seats
+            .iter()
+            .enumerate()
+            .map(|(number, seat)| (number as u64, place(number, *seat)));
         room(places, address(peer))
     }
 
@@ -147,7 +179,11 @@ mod tests {
         assert_eq!(found(&seats, 1), Room::After(1));
         seats.iter_mut().for_each(|seat| seat.1 = false);
         seats.push((2, true));
-        assert_eq!(found(&seats, 1), Room::None, "another's place is not its own");
+        assert_eq!(
+            found(&seats, 1),
+            Room::None,
+            "another's place is not its own"
+        );
     }
 
     #[test]
@@ -155,7 +191,11 @@ mod tests {
         let mut seats = vec![(3, true), (3, true)];
         seats.extend([(1, false); MOST_OF_PEER]);
         seats.extend([(2, true); MOST - MOST_OF_PEER - 2]);
-        assert_eq!(found(&seats, 3), Room::After(MOST_OF_PEER as u64 + 2), "those of peer 1 are at work");
+        assert_eq!(
+            found(&seats, 3),
+            Room::After(MOST_OF_PEER as u64 + 2),
+            "those of peer 1 are at work"
+        );
         seats.iter_mut().for_each(|seat| seat.1 &= seat.0 != 2);
         assert_eq!(found(&seats, 4), Room::After(0));
         seats.iter_mut().for_each(|seat| seat.1 = false);

@@ -13,14 +13,22 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How much nicer a thread that sends a cut is than writers, who were made to wait for it and shall not wait again for a
-/// processor. Not more: it gives saved pages back under a lock of the kernel that a writer needs to save the next one,
-/// and who is much nicer is put aside while it holds it (at 10, a writer on a full machine waited 40 ms, at 19 260 ms).
+/// How much nicer a thread that sends a cut is than writers, who were made to wait for it and shall
+/// not wait again for a processor. Not more: it gives saved pages back under a lock of the kernel
+/// that a writer needs to save the next one, and who is much nicer is put aside while it holds it
+/// (at 10, a writer on a full machine waited 40 ms, at 19 260 ms).
 const NICE: i32 = 3;
 
 impl Session<'_> {
-    /// Says that the cut was made, waits for the master's turn for this server, and sends. The cut ends whatever happens.
-    pub(super) fn send_cut(&mut self, claim: &mut Claim, cut: Cut, pause: Duration, id: &str) -> Result<(), End> {
+    /// Says that the cut was made, waits for the master's turn for this server, and sends. The cut
+    /// ends whatever happens.
+    pub(super) fn send_cut(
+        &mut self,
+        claim: &mut Claim,
+        cut: Cut,
+        pause: Duration,
+        id: &str,
+    ) -> Result<(), End> {
         phase::reached(Phase::Cut);
         let segment = claim.segment();
         let done = AtomicBool::new(false);
@@ -41,12 +49,16 @@ impl Session<'_> {
                 self.agent.index, self.peer, micros(pause)
             );
         }
-        Ok(self.connection.answer(&Answer::Sent { pages_copied: copied })?)
+        Ok(self.connection.answer(&Answer::Sent {
+            pages_copied: copied,
+        })?)
     }
 
     /// Returns the bytes sent.
     fn send_frames(&mut self, segment: &Segment, cut: Cut, pause: Duration) -> Result<u64, End> {
-        self.connection.answer(&Answer::Cut { pause_us: micros(pause) })?;
+        self.connection.answer(&Answer::Cut {
+            pause_us: micros(pause),
+        })?;
         // Others may be before this one.
         let (level, frame_size) = match self.connection.control(self.long_patience())? {
             Ask::Send { level, frame_size } => (level, frame_size),
@@ -55,28 +67,49 @@ impl Session<'_> {
         let compression = match Level::new(level) {
             Some(level) => Compression::Zstd(level),
             None if level == 0 => Compression::None,
-            None => return Err(End::Refused(Reason::Protocol, format!("there is no compression {level}"))),
+            None => {
+                return Err(End::Refused(
+                    Reason::Protocol,
+                    format!("there is no compression {level}"),
+                ));
+            }
         };
         let encoder = self.encoder(segment, compression, frame_size)?;
-        let frames = Frames { segment, cut, socket: self.connection.socket(), bytes: 0 };
-        // A thread of its own: the end of the cut, which takes the stripes in turn, has to be as fast as any writer.
+        let frames = Frames {
+            segment,
+            cut,
+            socket: self.connection.socket(),
+            bytes: 0,
+        };
+        // A thread of its own: the end of the cut, which takes the stripes in turn, has to be as
+        // fast as any writer.
         std::thread::scope(|scope| {
             let sender = scope.spawn(|| {
                 priority::set_nice(NICE);
                 frames.send(encoder)
             });
             // A panic aborts the program.
-            sender.join().unwrap_or_else(|_| Err(End::failed("the thread that sends has died")))
+            sender
+                .join()
+                .unwrap_or_else(|_| Err(End::failed("the thread that sends has died")))
         })
     }
 
-    fn encoder(&self, segment: &Segment, compression: Compression, frame_size: u32) -> Result<FrameEncoder, End> {
+    fn encoder(
+        &self,
+        segment: &Segment,
+        compression: Compression,
+        frame_size: u32,
+    ) -> Result<FrameEncoder, End> {
         let (layout, index) = (self.agent.config.layout.clone(), self.agent.index as usize);
         let mut incarnations = vec![0; layout.n()];
         incarnations[index] = segment.incarnation();
         let fields = HeaderFields::new(layout, 0, &incarnations, None).map_err(End::failed)?;
-        let header = Header::new(HeaderFields { frame_size, ..fields })
-            .map_err(|error| End::Refused(Reason::Protocol, error.to_string()))?;
+        let header = Header::new(HeaderFields {
+            frame_size,
+            ..fields
+        })
+        .map_err(|error| End::Refused(Reason::Protocol, error.to_string()))?;
         FrameEncoder::new(index, &header, compression).map_err(End::failed)
     }
 }
@@ -97,7 +130,11 @@ impl Frames<'_> {
         for first in (0..pages).step_by(CUT_RUN) {
             let run = first..pages.min(first + CUT_RUN);
             let bytes = &mut buffer[..run.len() * size_of::<Page>()];
-            match self.segment.read_cut(self.cut, run, bytes).map_err(abandoned)? {
+            match self
+                .segment
+                .read_cut(self.cut, run, bytes)
+                .map_err(abandoned)?
+            {
                 CutPages::Zeros => {}
                 CutPages::Bytes => encoder.add(first as u64, bytes, |frame| self.emit(frame))?,
             }

@@ -13,25 +13,27 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// How many times the time for one message a master may be busy with others, whose agents do not answer, before it asks
-/// this one for the next thing.
+/// How many times the time for one message a master may be busy with others, whose agents do not
+/// answer, before it asks this one for the next thing.
 const PATIENCE: u32 = 10;
 
-/// The same while it sends or receives the memory of other servers, which takes as long as there is memory. The bound is
-/// for a master that stands still.
+/// The same while it sends or receives the memory of other servers, which takes as long as there is
+/// memory. The bound is for a master that stands still.
 const LONG_PATIENCE: u32 = 100;
 
-/// How much of an ask that came out of turn is shown, in bytes: which it is, and the begin of what it says.
+/// How much of an ask that came out of turn is shown, in bytes: which it is, and the begin of what
+/// it says.
 const MAX_SHOWN_ASK: usize = 100;
 /// How long a peer has that has connected, to say who it is: it knows that already.
 const FIRST_REQUEST: Duration = Duration::from_secs(5);
 
-/// How long a master that was greeted may be busy with others at most, while it holds nothing here: it greets all agents, some
-/// of which do not answer, before it asks the first one for anything.
+/// How long a master that was greeted may be busy with others at most, while it holds nothing here:
+/// it greets all agents, some of which do not answer, before it asks the first one for anything.
 const IDLE: Duration = Duration::from_secs(120);
 
-/// A master that has to wait for a claim, because another one has it, or the writers have a rest after a freeze, waits for
-/// these parts of the time for one message at most: it must have the answer before it takes the agent for silent.
+/// A master that has to wait for a claim, because another one has it, or the writers have a rest
+/// after a freeze, waits for these parts of the time for one message at most: it must have the
+/// answer before it takes the agent for silent.
 const CLAIM_SHARE: u32 = 4;
 const REST_SHARE: u32 = 2;
 
@@ -61,7 +63,10 @@ impl End {
 
     pub(super) fn out_of_turn(ask: &Ask) -> Self {
         let ask = format!("{ask:?}");
-        Self::Refused(Reason::Protocol, format!("out of turn: {}", printable(&ask, MAX_SHOWN_ASK)))
+        Self::Refused(
+            Reason::Protocol,
+            format!("out of turn: {}", printable(&ask, MAX_SHOWN_ASK)),
+        )
     }
 }
 
@@ -74,8 +79,18 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(agent: &'a Agent, connection: Connection, peer: SocketAddr, seat: &'a Seat) -> Self {
-        Self { agent, connection, peer, seat }
+    pub(super) fn new(
+        agent: &'a Agent,
+        connection: Connection,
+        peer: SocketAddr,
+        seat: &'a Seat,
+    ) -> Self {
+        Self {
+            agent,
+            connection,
+            peer,
+            seat,
+        }
     }
 
     /// Talks until the master is done or gone.
@@ -110,7 +125,10 @@ impl<'a> Session<'a> {
     }
 
     fn converse(&mut self) -> Result<(), End> {
-        match self.connection.control(self.connection.timeout().min(FIRST_REQUEST)) {
+        match self
+            .connection
+            .control(self.connection.timeout().min(FIRST_REQUEST))
+        {
             Ok(Ask::Hello { layout, index }) => self.greet(&layout, index)?,
             Ok(ask) => return Err(End::out_of_turn(&ask)),
             // Somebody has looked whether the port is open.
@@ -130,15 +148,21 @@ impl<'a> Session<'a> {
                 Ask::Accept => self.accept()?,
                 Ask::Recover => self.recover()?,
                 Ask::Snapshots => self.list()?,
-                Ask::Fetch { name, address, length } => self.fetch(&name, address, length)?,
+                Ask::Fetch {
+                    name,
+                    address,
+                    length,
+                } => self.fetch(&name, address, length)?,
                 other => return Err(End::out_of_turn(&other)),
             }
         }
     }
 
-    /// Waits for the next ask of a master that was greeted, with nothing held that others would miss.
+    /// Waits for the next ask of a master that was greeted, with nothing held that others would
+    /// miss.
     fn next_ask(&mut self) -> io::Result<Ask> {
-        self.connection.control((self.connection.timeout() * PATIENCE).min(IDLE))
+        self.connection
+            .control((self.connection.timeout() * PATIENCE).min(IDLE))
     }
 
     /// How long a master may be busy with other servers.
@@ -157,10 +181,15 @@ impl<'a> Session<'a> {
             return Err(End::Refused(Reason::Layout, message));
         }
         if index != self.agent.index {
-            let message = format!("server {index} was meant, but this is the agent of server {}", self.agent.index);
+            let message = format!(
+                "server {index} was meant, but this is the agent of server {}",
+                self.agent.index
+            );
             return Err(End::Refused(Reason::Layout, message));
         }
-        Ok(self.connection.answer(&Answer::Welcome { hostname: hostname() })?)
+        Ok(self.connection.answer(&Answer::Welcome {
+            hostname: hostname(),
+        })?)
     }
 
     /// Opens the segment and claims it.
@@ -186,7 +215,10 @@ impl<'a> Session<'a> {
 
     /// Whether the master is on this machine.
     pub(super) fn is_here(&self) -> bool {
-        self.connection.socket().local_addr().is_ok_and(|own| as_ipv6(own.ip()) == self.master())
+        self.connection
+            .socket()
+            .local_addr()
+            .is_ok_and(|own| as_ipv6(own.ip()) == self.master())
     }
 
     /// Leaves the writers their rest after the last freeze.
@@ -219,15 +251,24 @@ impl<'a> Session<'a> {
             }
             Some(_) => {}
         }
-        self.connection.answer(&Answer::Claimed { incarnation: segment.incarnation() })?;
+        self.connection.answer(&Answer::Claimed {
+            incarnation: segment.incarnation(),
+        })?;
         // For all that comes before the freeze: what is asked again and again does not prolong it.
         let deadline = Instant::now() + self.connection.timeout() * PATIENCE;
         loop {
-            match self.connection.control(deadline.saturating_duration_since(Instant::now()))? {
-                Ask::Activity => self.connection.answer(&Answer::Activity { number: segment.activity() })?,
+            match self
+                .connection
+                .control(deadline.saturating_duration_since(Instant::now()))?
+            {
+                Ask::Activity => self.connection.answer(&Answer::Activity {
+                    number: segment.activity(),
+                })?,
                 Ask::Freeze { lease_us } => {
-                    // Whatever a master asks for: writers stand still for no longer than this machine's mcomp.cfg allows.
-                    let lease = Duration::from_micros(lease_us).min(self.agent.config.snapshot.freeze_timeout);
+                    // Whatever a master asks for: writers stand still for no longer than this
+                    // machine's mcomp.cfg allows.
+                    let lease = Duration::from_micros(lease_us)
+                        .min(self.agent.config.snapshot.freeze_timeout);
                     return self.freeze(&mut claim, purpose, lease, id);
                 }
                 other => return Err(End::out_of_turn(&other)),
@@ -235,17 +276,29 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn freeze(&mut self, claim: &mut Claim, purpose: Purpose, lease: Duration, id: &str) -> Result<(), End> {
+    fn freeze(
+        &mut self,
+        claim: &mut Claim,
+        purpose: Purpose,
+        lease: Duration,
+        id: &str,
+    ) -> Result<(), End> {
         if purpose == Purpose::Snapshot && phase::gate_is_off() {
             return self.cut_without_gate(claim, lease, id);
         }
         // With the claim, nobody else opens it.
         if purpose == Purpose::Restore && claim.segment().shut().is_some() {
             self.connection.answer(&Answer::Frozen { shut: true })?;
-            return match self.connection.control(self.connection.timeout() * PATIENCE)? {
+            return match self
+                .connection
+                .control(self.connection.timeout() * PATIENCE)?
+            {
                 Ask::Shut => {
-                    let part =
-                        if claim.segment().restorer() == Some(self.master()) { Part::Enough } else { Part::TooLittle };
+                    let part = if claim.segment().restorer() == Some(self.master()) {
+                        Part::Enough
+                    } else {
+                        Part::TooLittle
+                    };
                     self.restore(claim, part, id)
                 }
                 other => Err(End::out_of_turn(&other)),
@@ -267,19 +320,29 @@ impl<'a> Session<'a> {
                 self.restore(claim, Part::Enough, id)
             }
             Ok(other) => Err(End::out_of_turn(&other)),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(refusal(&FreezeError::Late)),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(refusal(&FreezeError::Late))
+            }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// As [`Session::freeze`] without what makes it one instant on all servers: for the test that must see the difference.
-    fn cut_without_gate(&mut self, claim: &mut Claim, lease: Duration, id: &str) -> Result<(), End> {
+    /// As [`Session::freeze`] without what makes it one instant on all servers: for the test that
+    /// must see the difference.
+    fn cut_without_gate(
+        &mut self,
+        claim: &mut Claim,
+        lease: Duration,
+        id: &str,
+    ) -> Result<(), End> {
         self.connection.answer(&Answer::Frozen { shut: false })?;
         match self.connection.control(lease)? {
             Ask::Cut { copy_area } => {
                 let started = Instant::now();
-                let cut =
-                    claim.freeze(lease).and_then(|frozen| frozen.cut(copy_area)).map_err(|error| refusal(&error))?;
+                let cut = claim
+                    .freeze(lease)
+                    .and_then(|frozen| frozen.cut(copy_area))
+                    .map_err(|error| refusal(&error))?;
                 self.send_cut(claim, cut, started.elapsed(), id)
             }
             other => Err(End::out_of_turn(&other)),
@@ -306,6 +369,13 @@ fn as_ipv6(address: IpAddr) -> Ipv6Addr {
 
 /// What this machine calls itself; empty when that cannot stand in a snapshot.
 fn hostname() -> String {
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-    if is_hostname(&name) { name } else { String::new() }
+    let name = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_default();
+    if is_hostname(&name) {
+        name
+    } else {
+        String::new()
+    }
 }

@@ -1,4 +1,5 @@
-//! The command line. What is said here in a line each, `man/dsmctl.1` says in full; a test holds the two together.
+//! The command line. What is said here in a line each, `man/dsmctl.1` says in full; a test holds
+//! the two together.
 
 // The doc comments are the help text, where backticks would stand as they are.
 #![allow(clippy::doc_markdown)]
@@ -107,7 +108,12 @@ pub(super) struct Write {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) file: Option<PathBuf>,
     /// What DATA is: numbers are little-endian, text is the bytes as given
-    #[arg(long = "type", value_name = "TYPE", value_enum, conflicts_with = "file")]
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        value_enum,
+        conflicts_with = "file"
+    )]
     pub(super) kind: Option<ValueType>,
 }
 
@@ -232,7 +238,9 @@ impl Range {
     /// The address and the length, if they were given.
     pub(super) fn given(&self) -> Option<(u64, u64)> {
         // clap takes two values or none.
-        self.range.as_deref().and_then(|values| Some((*values.first()?, *values.get(1)?)))
+        self.range
+            .as_deref()
+            .and_then(|values| Some((*values.first()?, *values.get(1)?)))
     }
 }
 
@@ -285,13 +293,28 @@ mod tests {
     #[test]
     fn values_may_begin_with_a_minus_and_options_stand_anywhere() {
         assert_eq!(written("dsmctl write 0 --type i32 -5 7").data, ["-5", "7"]);
-        assert_eq!(written("dsmctl write 0 -5 -1.5e3 --type f64").data, ["-5", "-1.5e3"]);
-        assert_eq!(written("dsmctl write 0 --type f64 -- -inf -5").data, ["-inf", "-5"]);
-        assert_eq!(written("dsmctl write 0 --type f64 -inf -0x5 --json").data, ["-inf", "-0x5"]);
+        assert_eq!(
+            written("dsmctl write 0 -5 -1.5e3 --type f64").data,
+            ["-5", "-1.5e3"]
+        );
+        assert_eq!(
+            written("dsmctl write 0 --type f64 -- -inf -5").data,
+            ["-inf", "-5"]
+        );
+        assert_eq!(
+            written("dsmctl write 0 --type f64 -inf -0x5 --json").data,
+            ["-inf", "-0x5"]
+        );
         assert_eq!(written("dsmctl write 0 -").data, ["-"]);
         assert_eq!(written("dsmctl write 0 hello --json").data, ["hello"]);
-        for line in ["dsmctl add 8 -5", "dsmctl add 8 -0x5 --json", "dsmctl --timeout 1s add 8 -5"] {
-            let Command::Add(add) = parse(line).unwrap().command else { panic!("{line}") };
+        for line in [
+            "dsmctl add 8 -5",
+            "dsmctl add 8 -0x5 --json",
+            "dsmctl --timeout 1s add 8 -5",
+        ] {
+            let Command::Add(add) = parse(line).unwrap().command else {
+                panic!("{line}")
+            };
             assert_eq!(add.number, 5_u64.wrapping_neg(), "{line}");
         }
     }

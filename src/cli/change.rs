@@ -1,4 +1,5 @@
-//! `dsmctl fill` and `dsmctl copy`: changes that carry no data of the caller's, in steps that fit one deadline.
+//! `dsmctl fill` and `dsmctl copy`: changes that carry no data of the caller's, in steps that fit
+//! one deadline.
 
 use super::arguments::{Copy, Fill};
 use super::failure::Failure;
@@ -21,7 +22,9 @@ pub(super) fn fill(fill: &Fill, session: &Session) -> Result<(), Failure> {
         progress.advance(step);
     }
     if session.json {
-        output::print_json(&json!({ "address": fill.address, "length": fill.length, "byte": fill.byte }))?;
+        output::print_json(
+            &json!({ "address": fill.address, "length": fill.length, "byte": fill.byte }),
+        )?;
     }
     Ok(())
 }
@@ -29,12 +32,19 @@ pub(super) fn fill(fill: &Fill, session: &Session) -> Result<(), Failure> {
 pub(super) fn copy(copy: &Copy, session: &Session) -> Result<(), Failure> {
     for (what, start) in [("the source", copy.from), ("the destination", copy.to)] {
         let pieces = session.layout().pieces(start, copy.length);
-        pieces.map(drop).map_err(|error| Failure::Outside { what: what.to_owned(), error })?;
+        pieces.map(drop).map_err(|error| Failure::Outside {
+            what: what.to_owned(),
+            error,
+        })?;
     }
     let mut progress = Progress::new(Some(copy.length));
     for (start, step) in steps(copy) {
-        let copied = session.client.copy(copy.from + start..copy.from + start + step, copy.to + start);
-        copied.map_err(|error| Failure::from(error).after("copied", progress.done(), Some(copy.length)))?;
+        let copied = session
+            .client
+            .copy(copy.from + start..copy.from + start + step, copy.to + start);
+        copied.map_err(|error| {
+            Failure::from(error).after("copied", progress.done(), Some(copy.length))
+        })?;
         progress.advance(step);
     }
     if session.json {
@@ -43,8 +53,8 @@ pub(super) fn copy(copy: &Copy, session: &Session) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The steps of a copy, as start and length within the range. The last comes first when the range moves up: where the
-/// two overlap, no byte may be overwritten before it has been copied.
+/// The steps of a copy, as start and length within the range. The last comes first when the range
+/// moves up: where the two overlap, no byte may be overwritten before it has been copied.
 fn steps(copy: &Copy) -> impl Iterator<Item = (u64, u64)> {
     let (length, up) = (copy.length, copy.to > copy.from);
     let count = length.div_ceil(CHUNK);
@@ -61,10 +71,28 @@ mod tests {
     #[test]
     fn a_copy_that_overlaps_itself_loses_no_byte() {
         let length = 2 * CHUNK + 5;
-        let up: Vec<_> = steps(&Copy { from: 0, to: 1, length }).collect();
+        let up: Vec<_> = steps(&Copy {
+            from: 0,
+            to: 1,
+            length,
+        })
+        .collect();
         assert_eq!(up, [(2 * CHUNK, 5), (CHUNK, CHUNK), (0, CHUNK)]);
-        let down: Vec<_> = steps(&Copy { from: 1, to: 0, length }).collect();
+        let down: Vec<_> = steps(&Copy {
+            from: 1,
+            to: 0,
+            length,
+        })
+        .collect();
         assert_eq!(down, [(0, CHUNK), (CHUNK, CHUNK), (2 * CHUNK, 5)]);
-        assert_eq!(steps(&Copy { from: 1, to: 0, length: 0 }).count(), 0);
+        assert_eq!(
+            steps(&Copy {
+                from: 1,
+                to: 0,
+                length: 0
+            })
+            .count(),
+            0
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! `dsmctl completions`: what a shell needs to complete the command lines of the programs. `clap_complete` writes it from their
-//! descriptions; here stands what its scripts leave to be wished for.
+//! `dsmctl completions`: what a shell needs to complete the command lines of the programs.
+//! `clap_complete` writes it from their descriptions; here stands what its scripts leave to be
+//! wished for.
 
 use super::failure::Failure;
 use super::output;
@@ -44,11 +45,16 @@ fn script(shell: Shell, mut command: Command) -> String {
     }
 }
 
-/// In zsh `--range=[` offers the option with `=`, after which clap takes one value and no second one.
+/// In zsh `--range=[` offers the option with `=`, after which clap takes one value and no second
+/// one.
 fn without_equals_signs(script: String, command: &Command) -> String {
     let mut names = Vec::new();
-    each(command, command.get_name(), &mut |_, command| names.extend(options(command, takes_more)));
-    names.iter().fold(script, |script, name| script.replace(&format!("'{name}=["), &format!("'{name}[")))
+    each(command, command.get_name(), &mut |_, command| {
+        names.extend(options(command, takes_more))
+    });
+    names.iter().fold(script, |script, name| {
+        script.replace(&format!("'{name}=["), &format!("'{name}["))
+    })
 }
 
 /// The addition to the script for bash; empty for a program that takes no arguments.
@@ -61,7 +67,10 @@ fn bash_arguments(command: &Command) -> String {
         with_value.extend(options(command, |_| true));
         pairs.extend(options(command, takes_more));
         // The script does offer the values of an argument that has only these.
-        let first = command.get_positionals().next().filter(|first| first.get_possible_values().is_empty());
+        let first = command
+            .get_positionals()
+            .next()
+            .filter(|first| first.get_possible_values().is_empty());
         let list = match first.map(Arg::get_value_hint) {
             Some(ValueHint::FilePath) if words.starts_with("dsmctl snapshot ") => &mut snapshots,
             Some(ValueHint::FilePath) => &mut files,
@@ -82,7 +91,9 @@ fn bash_arguments(command: &Command) -> String {
         ("NUMBERS", numbers),
     ];
     let script = BASH.replace("PROGRAM", program);
-    lists.into_iter().fold(script, |script, (name, texts)| script.replace(name, &pattern(texts)))
+    lists.into_iter().fold(script, |script, (name, texts)| {
+        script.replace(name, &pattern(texts))
+    })
 }
 
 fn takes_more(values: ValueRange) -> bool {
@@ -99,10 +110,15 @@ fn each(command: &Command, words: &str, visit: &mut impl FnMut(&str, &Command)) 
 
 /// The options of a command that take a value, or such numbers of values.
 fn options(command: &Command, values: impl Fn(ValueRange) -> bool) -> Vec<String> {
-    let wanted = |option: &&Arg| option.get_action().takes_values() && option.get_num_args().is_some_and(&values);
+    let wanted = |option: &&Arg| {
+        option.get_action().takes_values() && option.get_num_args().is_some_and(&values)
+    };
     let names = |option: &Arg| {
         let (long, short) = (option.get_long(), option.get_short());
-        let (long, short) = (long.map(|name| format!("--{name}")), short.map(|name| format!("-{name}")));
+        let (long, short) = (
+            long.map(|name| format!("--{name}")),
+            short.map(|name| format!("-{name}")),
+        );
         long.into_iter().chain(short).collect::<Vec<_>>()
     };
     command.get_opts().filter(wanted).flat_map(names).collect()
@@ -115,6 +131,10 @@ fn pattern(mut texts: Vec<String>) -> String {
     if texts.is_empty() {
         "''".to_owned()
     } else {
-        texts.iter().map(|text| format!("'{text}'")).collect::<Vec<_>>().join(" | ")
+        texts
+            .iter()
+            .map(|text| format!("'{text}'"))
+            .collect::<Vec<_>>()
+            .join(" | ")
     }
 }

@@ -7,7 +7,9 @@ use super::output;
 use super::servers::ask_each;
 use super::session::load;
 use super::table::{self, Align};
-use dsm_config::{Address, Config, IdentityError, OperationLogMode, Origin, check_capacity, own_index};
+use dsm_config::{
+    Address, Config, IdentityError, OperationLogMode, Origin, check_capacity, own_index,
+};
 use dsm_core::segment;
 use dsm_core::sys::memory_limit;
 use nix::unistd::Group;
@@ -24,13 +26,16 @@ const READABLE_BY_OTHERS: u32 = 0o004;
 /// The group of the packaged units.
 const GROUP_OF_SERVICES: &str = "dsm";
 
-/// Checks the file, and this machine if it is in the map. What only dsmd refuses is a warning here: the file may be on
-/// its way to other machines.
+/// Checks the file, and this machine if it is in the map. What only dsmd refuses is a warning here:
+/// the file may be on its way to other machines.
 pub(super) fn check(global: &Global) -> Result<(), Failure> {
     let config = load(global)?;
     let layout = &config.layout;
     // Several servers of one map run here when all have loopback addresses.
-    if matches!(own_index(&config, None), Ok(_) | Err(IdentityError::Several { .. })) {
+    if matches!(
+        own_index(&config, None),
+        Ok(_) | Err(IdentityError::Several { .. })
+    ) {
         check_capacity(&config, segment::overhead(layout.k()))?;
     }
     let warnings = warnings(&config);
@@ -74,13 +79,22 @@ fn untrusted(config: &Config) -> Option<String> {
     Some(format!("{first}{others}"))
 }
 
-/// The addresses whose host name this machine cannot resolve, or knows as one that no other machine can reach.
+/// The addresses whose host name this machine cannot resolve, or knows as one that no other machine
+/// can reach.
 fn names(config: &Config) -> Vec<String> {
     let mut addresses = Vec::new();
     for (index, server) in config.servers.iter().enumerate() {
-        addresses.push((format!("server.{index}.address"), format!("server {index}"), &server.address));
+        addresses.push((
+            format!("server.{index}.address"),
+            format!("server {index}"),
+            &server.address,
+        ));
         // What is the matter with a name is said once.
-        if let Some(agent) = server.snapshot.as_ref().filter(|agent| agent.host() != server.address.host()) {
+        if let Some(agent) = server
+            .snapshot
+            .as_ref()
+            .filter(|agent| agent.host() != server.address.host())
+        {
             addresses.push((
                 format!("server.{index}.snapshot"),
                 format!("the snapshot agent of server {index}"),
@@ -90,16 +104,23 @@ fn names(config: &Config) -> Vec<String> {
     }
     let all: Vec<usize> = (0..addresses.len()).collect();
     let found = ask_each(&all, |position| addresses[position].2.resolve());
-    let warning = |((key, who, address), found): ((String, String, &Address), io::Result<Vec<SocketAddr>>)| {
+    let warning = |((key, who, address), found): (
+        (String, String, &Address),
+        io::Result<Vec<SocketAddr>>,
+    )| {
         let place = place(config, &key);
         match found {
             Ok(found) => Some(format!("{place}: {}", address.only_loopback(&found)?)),
-            Err(error) => {
-                Some(format!("{place}: the host name of {who} ({address}) cannot be resolved on this machine: {error}"))
-            }
+            Err(error) => Some(format!(
+                "{place}: the host name of {who} ({address}) cannot be resolved on this machine: {error}"
+            )),
         }
     };
-    addresses.into_iter().zip(found).filter_map(warning).collect()
+    addresses
+        .into_iter()
+        .zip(found)
+        .filter_map(warning)
+        .collect()
 }
 
 /// A folder for the operation log that is not there.
@@ -120,7 +141,9 @@ fn unreadable(config: &Config) -> Option<String> {
     let status = std::fs::metadata(&config.path).ok()?;
     let group = || Group::from_gid(status.gid().into()).ok().flatten();
     let is_services = || group().is_some_and(|group| group.name == GROUP_OF_SERVICES);
-    if status.mode() & READABLE_BY_OTHERS != 0 || status.mode() & READABLE_BY_GROUP != 0 && is_services() {
+    if status.mode() & READABLE_BY_OTHERS != 0
+        || status.mode() & READABLE_BY_GROUP != 0 && is_services()
+    {
         return None;
     }
     let (path, mode) = (config.path.display(), status.mode() & MODE);
@@ -130,12 +153,17 @@ fn unreadable(config: &Config) -> Option<String> {
     ))
 }
 
-/// A k that is more than the memory that a process here may use. A server of this machine may have another limit, and
-/// its segment may be there already.
+/// A k that is more than the memory that a process here may use. A server of this machine may have
+/// another limit, and its segment may be there already.
 fn memory(config: &Config) -> Option<String> {
     let k = config.layout.k();
-    let needed = k.saturating_add(segment::overhead(k)).saturating_add(segment::OWN_MEMORY);
-    let is_here = matches!(own_index(config, None), Ok(_) | Err(IdentityError::Several { .. }));
+    let needed = k
+        .saturating_add(segment::overhead(k))
+        .saturating_add(segment::OWN_MEMORY);
+    let is_here = matches!(
+        own_index(config, None),
+        Ok(_) | Err(IdentityError::Several { .. })
+    );
     let limit = memory_limit::of_this_process().filter(|limit| is_here && limit.bytes < needed)?;
     Some(format!(
         "{}: a segment of this k needs {needed} bytes of memory with its tables and dsmd, but {} allows {} bytes: a dsmd with \
@@ -178,5 +206,8 @@ pub(super) fn show(global: &Global) -> Result<(), Failure> {
             vec![setting.key, setting.value, origin]
         })
         .collect();
-    output::print(&format!("# {file}\n{}", table::render(&[Align::Left, Align::Left, Align::Left], &rows)))
+    output::print(&format!(
+        "# {file}\n{}",
+        table::render(&[Align::Left, Align::Left, Align::Left], &rows)
+    ))
 }

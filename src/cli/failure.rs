@@ -1,4 +1,5 @@
-//! Why a command failed, and the exit code that says so. This is the only place that chooses one; dsmctl(1) lists them.
+//! Why a command failed, and the exit code that says so. This is the only place that chooses one;
+//! dsmctl(1) lists them.
 
 use super::servers::State;
 use dsm_client::ErrorKind;
@@ -44,7 +45,11 @@ pub(super) enum Failure {
         "{input} goes on past the end of the memory: of it, {} written, up to address {end}, and the rest was not",
         written_so_far(*written)
     )]
-    TooMuchInput { input: String, written: u64, end: u64 },
+    TooMuchInput {
+        input: String,
+        written: u64,
+        end: u64,
+    },
     /// What was to be written cannot be opened.
     #[error("cannot open {path}: {error}")]
     NoInput { path: String, error: io::Error },
@@ -66,7 +71,12 @@ pub(super) enum Failure {
     NotLocal { server: usize, address: String },
     /// A long transfer ended early.
     #[error("after {done}{total} bytes were {verb}: {cause}")]
-    Partly { verb: &'static str, done: u64, total: OfTotal, cause: Box<Failure> },
+    Partly {
+        verb: &'static str,
+        done: u64,
+        total: OfTotal,
+        cause: Box<Failure>,
+    },
     /// A snapshot is damaged, or does not have what is asked of it, or cannot be read.
     #[error("{error}{advice}", error = .0, advice = way_out(.0))]
     Snapshot(#[from] ReadError),
@@ -99,7 +109,12 @@ pub(super) enum Failure {
     Requests { failed: u64, asked: u64, code: u8 },
     /// Some servers are down or refuse; each has been shown with its reason.
     #[error("{}", Servers { down: *down, refused: *refused, asked: *asked })]
-    Servers { down: usize, refused: usize, asked: usize, code: u8 },
+    Servers {
+        down: usize,
+        refused: usize,
+        asked: usize,
+        code: u8,
+    },
 }
 
 /// What is the matter with how many of the servers that were asked.
@@ -111,10 +126,17 @@ struct Servers {
 
 impl fmt::Display for Servers {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { down, refused, asked } = self;
+        let Self {
+            down,
+            refused,
+            asked,
+        } = self;
         let servers = if *asked == 1 { "server" } else { "servers" };
         if *down > 0 {
-            write!(formatter, "{down} of {asked} {servers} did not answer: see that dsmd runs there ")?;
+            write!(
+                formatter,
+                "{down} of {asked} {servers} did not answer: see that dsmd runs there "
+            )?;
             write!(formatter, "(systemctl status dsmd) and can be reached")?;
         }
         if *refused > 0 {
@@ -144,7 +166,9 @@ fn where_snapshots_are(kind: io::ErrorKind) -> &'static str {
             "This user may not read it: use sudo, or become a member of its group, which ls -ld shows (that of the package is \
              dsm), and log in anew"
         }
-        _ => "Snapshots are on the machine that wrote them: run this there, or name their folder with --directory",
+        _ => {
+            "Snapshots are on the machine that wrote them: run this there, or name their folder with --directory"
+        }
     }
 }
 
@@ -162,7 +186,8 @@ pub(super) struct OfTotal(Option<u64>);
 
 impl fmt::Display for OfTotal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |bytes| write!(formatter, " of {bytes}"))
+        self.0
+            .map_or(Ok(()), |bytes| write!(formatter, " of {bytes}"))
     }
 }
 
@@ -177,7 +202,10 @@ fn advice(error: &io::Error) -> String {
 impl Failure {
     /// A failure of a local file or stream that is called `name`.
     pub(super) fn input_output(name: impl fmt::Display, error: io::Error) -> Self {
-        Self::InputOutput { name: name.to_string(), error }
+        Self::InputOutput {
+            name: name.to_string(),
+            error,
+        }
     }
 
     /// This failure, with how much of a transfer was done before it, if any was.
@@ -185,13 +213,25 @@ impl Failure {
         if done == 0 || matches!(self, Self::OutputClosed) {
             return self;
         }
-        Self::Partly { verb, done, total: OfTotal(total), cause: Box::new(self) }
+        Self::Partly {
+            verb,
+            done,
+            total: OfTotal(total),
+            cause: Box::new(self),
+        }
     }
 
-    /// The failure of a command that asked `asked` servers, of which those with `errors` gave no answer; none if there
-    /// are none. Its exit code is the greatest of those that the errors have each by itself.
-    pub(super) fn of_servers<'e>(asked: usize, errors: impl Iterator<Item = &'e dsm_client::Error>) -> Option<Self> {
-        Self::of_states(asked, errors.map(|error| (State::of(error), code_of_memory(error))))
+    /// The failure of a command that asked `asked` servers, of which those with `errors` gave no
+    /// answer; none if there are none. Its exit code is the greatest of those that the errors have
+    /// each by itself.
+    pub(super) fn of_servers<'e>(
+        asked: usize,
+        errors: impl Iterator<Item = &'e dsm_client::Error>,
+    ) -> Option<Self> {
+        Self::of_states(
+            asked,
+            errors.map(|error| (State::of(error), code_of_memory(error))),
+        )
     }
 
     /// The same, of what is the matter with each, and its exit code.
@@ -204,7 +244,12 @@ impl Failure {
             }
             code = code.max(of_error);
         }
-        (code != 0).then_some(Self::Servers { down, refused, asked, code })
+        (code != 0).then_some(Self::Servers {
+            down,
+            refused,
+            asked,
+            code,
+        })
     }
 
     /// The exit code, and so dsmctl(1)'s EXIT STATUS.
@@ -227,7 +272,9 @@ impl Failure {
             Self::Memory(error) => code_of_memory(error),
             Self::NotLocal { .. } => exit::UNAVAILABLE,
             Self::Partly { cause, .. } => cause.code(),
-            Self::Servers { code, .. } | Self::Snapshots { code, .. } | Self::Requests { code, .. } => *code,
+            Self::Servers { code, .. }
+            | Self::Snapshots { code, .. }
+            | Self::Requests { code, .. } => *code,
             Self::Snapshot(error) => error.exit_code(),
             Self::SnapshotDirectory(error) => code_of_reading(error.kind()),
             Self::Create(error) => error.exit_code(),
@@ -284,7 +331,10 @@ mod tests {
     #[test]
     fn the_man_page_lists_the_exit_codes() {
         let page = include_str!("../../man/dsmctl.1");
-        let listed: Vec<u8> = page.lines().filter_map(|line| line.strip_prefix(".It ")?.parse().ok()).collect();
+        let listed: Vec<u8> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix(".It ")?.parse().ok())
+            .collect();
         let all = [
             0,
             exit::MISMATCH,
@@ -306,32 +356,70 @@ mod tests {
     fn a_transfer_that_ends_early_keeps_its_code_and_says_how_far_it_came() {
         // Nothing listens there.
         let layout = Layout::new("dsm", 4096, vec!["127.0.0.1:1".to_owned()]).unwrap();
-        let client = Client::with_layout(layout).with_timeout(Duration::from_millis(1)).with_local(LocalAccess::Never);
+        let client = Client::with_layout(layout)
+            .with_timeout(Duration::from_millis(1))
+            .with_local(LocalAccess::Never);
         let down = || Failure::Memory(client.read(0, 1).unwrap_err());
         let partly = down().after("written", 8, Some(16));
         assert_eq!(partly.code(), exit::UNAVAILABLE);
-        assert!(partly.to_string().starts_with("after 8 of 16 bytes were written: server 0 (127.0.0.1:1)"), "{partly}");
-        assert!(down().after("read", 8, None).to_string().starts_with("after 8 bytes were read: "));
-        assert!(down().after("written", 0, Some(16)).to_string().starts_with("server 0 (127.0.0.1:1)"));
-        assert!(matches!(Failure::OutputClosed.after("read", 8, None), Failure::OutputClosed));
+        assert!(
+            partly
+                .to_string()
+                .starts_with("after 8 of 16 bytes were written: server 0 (127.0.0.1:1)"),
+            "{partly}"
+        );
+        assert!(
+            down()
+                .after("read", 8, None)
+                .to_string()
+                .starts_with("after 8 bytes were read: ")
+        );
+        assert!(
+            down()
+                .after("written", 0, Some(16))
+                .to_string()
+                .starts_with("server 0 (127.0.0.1:1)")
+        );
+        assert!(matches!(
+            Failure::OutputClosed.after("read", 8, None),
+            Failure::OutputClosed
+        ));
     }
 
     #[test]
     fn of_servers_that_fail_differently_the_greatest_code_counts() {
-        let (down, other) = ((State::Down, exit::UNAVAILABLE), (State::Refused, exit::CONFIGURATION));
+        let (down, other) = (
+            (State::Down, exit::UNAVAILABLE),
+            (State::Refused, exit::CONFIGURATION),
+        );
         let code = |errors: &[(State, u8)]| {
-            Failure::of_states(3, errors.iter().copied()).map(|failure| (failure.code(), failure.to_string()))
+            Failure::of_states(3, errors.iter().copied())
+                .map(|failure| (failure.code(), failure.to_string()))
         };
         assert_eq!(code(&[]), None);
-        assert!(code(&[down]).is_some_and(|(code, text)| code == 69 && text.starts_with("1 of 3 servers did not")));
-        assert!(code(&[other]).is_some_and(|(code, text)| code == 78 && text.starts_with("1 of 3 servers answered")));
-        assert!(code(&[other, down]).is_some_and(|(code, text)| code == 78 && text.contains("; 1 of 3 servers")));
+        assert!(
+            code(&[down]).is_some_and(
+                |(code, text)| code == 69 && text.starts_with("1 of 3 servers did not")
+            )
+        );
+        assert!(
+            code(&[other]).is_some_and(
+                |(code, text)| code == 78 && text.starts_with("1 of 3 servers answered")
+            )
+        );
+        assert!(
+            code(&[other, down])
+                .is_some_and(|(code, text)| code == 78 && text.contains("; 1 of 3 servers"))
+        );
     }
 
     #[test]
     fn every_refusal_has_a_code_of_its_kind() {
         for code in Code::ALL {
-            assert!((exit::DATA..=exit::CONFIGURATION).contains(&code_of_refusal(code)), "{code:?}");
+            assert!(
+                (exit::DATA..=exit::CONFIGURATION).contains(&code_of_refusal(code)),
+                "{code:?}"
+            );
         }
         let denied = Failure::input_output("file", io::ErrorKind::PermissionDenied.into());
         assert_eq!(denied.code(), exit::PERMISSION);

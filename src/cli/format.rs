@@ -51,7 +51,8 @@ impl ValueEnum for Format {
     }
 }
 
-/// A range on its way to the output: [`Printer::begin`], any number of [`Printer::chunk`]s, [`Printer::finish`].
+/// A range on its way to the output: [`Printer::begin`], any number of [`Printer::chunk`]s,
+/// [`Printer::finish`].
 #[derive(Debug)]
 pub(super) enum Printer {
     Hexdump(Hexdump),
@@ -81,7 +82,12 @@ impl Printer {
             Format::Hex => Self::Hex,
             Format::Text => Self::Text(Vec::new()),
             Format::Json => Self::Json { address, length },
-            Format::Number(number) if json => Self::JsonNumbers { address, length, number, first: true },
+            Format::Number(number) if json => Self::JsonNumbers {
+                address,
+                length,
+                number,
+                first: true,
+            },
             Format::Number(number) => Self::Numbers(number),
         }
     }
@@ -90,17 +96,29 @@ impl Printer {
     pub(super) fn begin(&self, output: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Json { address, length } => {
-                write!(output, "{{\"address\":{address},\"length\":{length},\"hex\":\"")
+                write!(
+                    output,
+                    "{{\"address\":{address},\"length\":{length},\"hex\":\""
+                )
             }
-            Self::JsonNumbers { address, length, number, .. } => {
+            Self::JsonNumbers {
+                address,
+                length,
+                number,
+                ..
+            } => {
                 let kind = number.name();
-                write!(output, "{{\"address\":{address},\"length\":{length},\"type\":\"{kind}\",\"values\":[")
+                write!(
+                    output,
+                    "{{\"address\":{address},\"length\":{length},\"type\":\"{kind}\",\"values\":["
+                )
             }
             _ => Ok(()),
         }
     }
 
-    /// Shows the next bytes. A chunk that is not the last is a multiple of eight bytes long, so that it cuts no number.
+    /// Shows the next bytes. A chunk that is not the last is a multiple of eight bytes long, so
+    /// that it cuts no number.
     pub(super) fn chunk(&mut self, data: &[u8], output: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Hexdump(dump) => dump.chunk(data, output),
@@ -112,13 +130,15 @@ impl Printer {
                 cut.drain(..cut.len() - rest);
                 Ok(())
             }
-            Self::Numbers(number) => {
-                data.chunks_exact(number.size()).try_for_each(|bytes| writeln!(output, "{}", number.decode(bytes)))
+            Self::Numbers(number) => data
+                .chunks_exact(number.size())
+                .try_for_each(|bytes| writeln!(output, "{}", number.decode(bytes))),
+            Self::JsonNumbers { number, first, .. } => {
+                data.chunks_exact(number.size()).try_for_each(|bytes| {
+                    let comma = if std::mem::take(first) { "" } else { "," };
+                    write!(output, "{comma}{}", number.decode(bytes).json())
+                })
             }
-            Self::JsonNumbers { number, first, .. } => data.chunks_exact(number.size()).try_for_each(|bytes| {
-                let comma = if std::mem::take(first) { "" } else { "," };
-                write!(output, "{comma}{}", number.decode(bytes).json())
-            }),
         }
     }
 
@@ -144,15 +164,18 @@ fn hex(data: &[u8], output: &mut impl Write) -> io::Result<()> {
     for block in data.chunks(512) {
         let mut digits = [0; 1024];
         for (pair, byte) in digits.chunks_exact_mut(2).zip(block) {
-            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+            pair.copy_from_slice(&[
+                DIGITS[usize::from(byte >> 4)],
+                DIGITS[usize::from(byte & 15)],
+            ]);
         }
         output.write_all(&digits[..2 * block.len()])?;
     }
     Ok(())
 }
 
-/// Shows bytes as UTF-8, and what is none, or could steer a terminal, as `\xNN`. Returns how many bytes at the end may
-/// be the beginning of a character, and have not been shown.
+/// Shows bytes as UTF-8, and what is none, or could steer a terminal, as `\xNN`. Returns how many
+/// bytes at the end may be the beginning of a character, and have not been shown.
 fn text(mut data: &[u8], output: &mut impl Write) -> io::Result<usize> {
     loop {
         let (valid, bad) = match std::str::from_utf8(data) {
@@ -179,7 +202,9 @@ fn text(mut data: &[u8], output: &mut impl Write) -> io::Result<usize> {
 }
 
 fn escape(bytes: &[u8], output: &mut impl Write) -> io::Result<()> {
-    bytes.iter().try_for_each(|byte| write!(output, "\\x{byte:02x}"))
+    bytes
+        .iter()
+        .try_for_each(|byte| write!(output, "\\x{byte:02x}"))
 }
 
 #[cfg(test)]
@@ -202,8 +227,14 @@ mod tests {
     #[test]
     fn every_format_has_its_shape() {
         let data: &[&[u8]] = &[&[1, 0, 0, 0, 255, 255, 255, 255], &[2, 0, 0, 0]];
-        assert_eq!(print(Format::Hex, false, data), "01000000ffffffff02000000\n");
-        assert_eq!(print(Format::Number(Number::I32), false, data), "1\n-1\n2\n");
+        assert_eq!(
+            print(Format::Hex, false, data),
+            "01000000ffffffff02000000\n"
+        );
+        assert_eq!(
+            print(Format::Number(Number::I32), false, data),
+            "1\n-1\n2\n"
+        );
         assert_eq!(
             print(Format::Number(Number::U32), true, data),
             "{\"address\":16,\"length\":12,\"type\":\"u32\",\"values\":[1,4294967295,2]}\n"
@@ -219,8 +250,14 @@ mod tests {
     #[test]
     fn text_shows_no_byte_that_could_steer_a_terminal() {
         assert_eq!(print(Format::Text, false, &[b"hello"]), "hello\n");
-        assert_eq!(print(Format::Text, false, &[b"a\x1b[2J\0\tb\xff\xc3"]), "a\\x1b[2J\\x00\tb\\xff\\xc3\n");
-        assert_eq!(print(Format::Text, false, &["\u{9b}".as_bytes()]), "\\xc2\\x9b\n");
+        assert_eq!(
+            print(Format::Text, false, &[b"a\x1b[2J\0\tb\xff\xc3"]),
+            "a\\x1b[2J\\x00\tb\\xff\\xc3\n"
+        );
+        assert_eq!(
+            print(Format::Text, false, &["\u{9b}".as_bytes()]),
+            "\\xc2\\x9b\n"
+        );
         assert_eq!(print(Format::Text, false, &[b"\xe2\x82", b"\xac!"]), "€!\n");
     }
 
@@ -230,7 +267,10 @@ mod tests {
             .iter()
             .map(|format| format.to_possible_value().unwrap().get_name().to_owned())
             .collect();
-        assert_eq!(words.join(" "), "hexdump raw hex text json u8 u16 u32 u64 i8 i16 i32 i64 f32 f64");
+        assert_eq!(
+            words.join(" "),
+            "hexdump raw hex text json u8 u16 u32 u64 i8 i16 i32 i64 f32 f64"
+        );
     }
 
     proptest! {

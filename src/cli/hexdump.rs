@@ -5,7 +5,8 @@ use std::io::{self, Write};
 /// Bytes on one line.
 const LINE: usize = 16;
 
-/// The longest line: an address of 16 digits, 16 bytes of three characters with two gaps, the text column, a newline.
+/// The longest line: an address of 16 digits, 16 bytes of three characters with two gaps, the text
+/// column, a newline.
 const LINE_TEXT: usize = 16 + 2 + 3 * LINE + 1 + 1 + LINE + 2 + 1;
 
 /// A dump under way: feed it with [`Hexdump::chunk`], end it with [`Hexdump::finish`].
@@ -25,7 +26,13 @@ pub(super) struct Hexdump {
 impl Hexdump {
     /// A dump of bytes that begin at `address`.
     pub(super) fn new(address: u64) -> Self {
-        Self { address, line: Vec::with_capacity(LINE), previous: None, repeating: false, started: false }
+        Self {
+            address,
+            line: Vec::with_capacity(LINE),
+            previous: None,
+            repeating: false,
+            started: false,
+        }
     }
 
     /// Shows the next bytes, as far as they fill lines.
@@ -48,7 +55,8 @@ impl Hexdump {
         Ok(())
     }
 
-    /// Shows what does not fill a line, and the address after the last byte. Nothing, when there was no byte.
+    /// Shows what does not fill a line, and the address after the last byte. Nothing, when there
+    /// was no byte.
     pub(super) fn finish(self, output: &mut impl Write) -> io::Result<()> {
         if !self.started {
             return Ok(());
@@ -85,13 +93,23 @@ fn write_line(address: u64, bytes: &[u8], output: &mut impl Write) -> io::Result
         }
         match bytes.get(position) {
             Some(byte) => {
-                text.extend_from_slice(&[b' ', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+                text.extend_from_slice(&[
+                    b' ',
+                    DIGITS[usize::from(byte >> 4)],
+                    DIGITS[usize::from(byte & 15)],
+                ]);
             }
             None => text.extend_from_slice(b"   "),
         }
     }
     text.extend_from_slice(b"  |");
-    text.extend(bytes.iter().map(|byte| if byte.is_ascii_graphic() || *byte == b' ' { *byte } else { b'.' }));
+    text.extend(bytes.iter().map(|byte| {
+        if byte.is_ascii_graphic() || *byte == b' ' {
+            *byte
+        } else {
+            b'.'
+        }
+    }));
     text.extend_from_slice(b"|\n");
     output.write_all(&text)
 }
@@ -138,7 +156,10 @@ mod tests {
                 "00000000  {zeros}  |................|\n*\n00000040  00 00 00 00 00 00                                 |......|\n00000046\n"
             )
         );
-        assert_eq!(dump(0, &[&[0; 32]]), format!("00000000  {zeros}  |................|\n*\n00000020\n"));
+        assert_eq!(
+            dump(0, &[&[0; 32]]),
+            format!("00000000  {zeros}  |................|\n*\n00000020\n")
+        );
     }
 
     #[test]
@@ -169,15 +190,25 @@ mod tests {
     fn random_bytes_look_as_hexdump_shows_them() {
         use std::process::{Command, Stdio};
         let mut state = 1_u32;
-        for length in [0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 64, 100, 4096, 5000] {
+        for length in [
+            0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 64, 100, 4096, 5000,
+        ] {
             // Four values only, so that lines repeat.
             let data: Vec<u8> = (0..length)
                 .map(|position| {
                     state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    if position % 96 < 64 { 65 } else { state.to_be_bytes()[0] }
+                    if position % 96 < 64 {
+                        65
+                    } else {
+                        state.to_be_bytes()[0]
+                    }
                 })
                 .collect();
-            let Ok(mut child) = Command::new("hexdump").arg("-C").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
+            let Ok(mut child) = Command::new("hexdump")
+                .arg("-C")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
             else {
                 return;
             };

@@ -17,12 +17,20 @@ pub(super) fn count(number: u64, thing: &str) -> String {
 
 /// A number of bytes, in a unit and exactly: `1.5 KiB (1536 bytes)`.
 pub(super) fn exact_bytes(count: u64) -> String {
-    if count < 1024 { count_of_bytes(count) } else { format!("{} ({count} bytes)", bytes(count)) }
+    if count < 1024 {
+        count_of_bytes(count)
+    } else {
+        format!("{} ({count} bytes)", bytes(count))
+    }
 }
 
 /// Servers and what each of them shares.
 pub(super) fn servers(layout: &Layout) -> String {
-    format!("{} of {}", count(layout.n() as u64, "server"), bytes(layout.k()))
+    format!(
+        "{} of {}",
+        count(layout.n() as u64, "server"),
+        bytes(layout.k())
+    )
 }
 
 /// A short time in ns, µs, ms or s.
@@ -35,7 +43,11 @@ pub(super) fn latency(time: Duration) -> String {
         _ => (1_000_000_000, "s"),
     };
     let tenths = nanoseconds * 10 / divisor;
-    if tenths >= 1000 { format!("{} {unit}", tenths / 10) } else { format!("{}.{} {unit}", tenths / 10, tenths % 10) }
+    if tenths >= 1000 {
+        format!("{} {unit}", tenths / 10)
+    } else {
+        format!("{}.{} {unit}", tenths / 10, tenths % 10)
+    }
 }
 
 /// A long time in its two largest units: `3d 4h`, `4h 5m`, `5m 6s`, `7s`.
@@ -68,12 +80,21 @@ mod tests {
         ] {
             assert_eq!(bytes(amount), text);
         }
-        for (nanoseconds, text) in
-            [(0, "0 ns"), (999, "999 ns"), (1_500, "1.5 µs"), (150_000, "150 µs"), (2_000_000_000, "2.0 s")]
-        {
+        for (nanoseconds, text) in [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_500, "1.5 µs"),
+            (150_000, "150 µs"),
+            (2_000_000_000, "2.0 s"),
+        ] {
             assert_eq!(latency(Duration::from_nanos(nanoseconds)), text);
         }
-        for (seconds, text) in [(0, "0s"), (66, "1m 6s"), (3_660, "1h 1m"), (90_000, "1d 1h")] {
+        for (seconds, text) in [
+            (0, "0s"),
+            (66, "1m 6s"),
+            (3_660, "1h 1m"),
+            (90_000, "1d 1h"),
+        ] {
             assert_eq!(uptime(seconds), text);
         }
     }

@@ -10,10 +10,16 @@ pub(super) fn accept_empty(accept: &AcceptEmpty, global: &Global) -> Result<(), 
     let config = session::load(global)?;
     let n = config.layout.n();
     if let Some(server) = accept.server.filter(|server| *server >= n) {
-        return Err(Failure::Usage(format!("there is no server {server}: the last one is {}", n - 1)));
+        return Err(Failure::Usage(format!(
+            "there is no server {server}: the last one is {}",
+            n - 1
+        )));
     }
     let mut answers = dsm_snapshot::accept_empty(&config, accept.server);
-    if answers.iter().any(|(_, answer)| !matches!(answer, Err(AgentError::InUse { .. }))) {
+    if answers
+        .iter()
+        .any(|(_, answer)| !matches!(answer, Err(AgentError::InUse { .. })))
+    {
         // Those that have their memory were not meant.
         answers.retain(|(_, answer)| !matches!(answer, Err(AgentError::InUse { .. })));
     }
@@ -24,7 +30,9 @@ pub(super) fn accept_empty(accept: &AcceptEmpty, global: &Global) -> Result<(), 
             Ok(incarnation) => {
                 let incarnation = format!("{incarnation:016x}");
                 if !global.json {
-                    output::print(&format!("server {server} begins with zeros, incarnation {incarnation}\n"))?;
+                    output::print(&format!(
+                        "server {server} begins with zeros, incarnation {incarnation}\n"
+                    ))?;
                 }
                 rows.push(json!({ "index": server, "incarnation": incarnation }));
             }

@@ -1,6 +1,7 @@
 //! dsmctl: the command line over [`dsm_client::Client`].
 //!
-//! One file for each command, and one for each thing that several need. `failure` alone chooses exit codes.
+//! One file for each command, and one for each thing that several need. `failure` alone chooses
+//! exit codes.
 
 mod arguments;
 mod atomic;
@@ -61,7 +62,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The whole command line: every command with its options, for completions and for the test of the man page.
+/// The whole command line: every command with its options, for completions and for the test of the
+/// man page.
 #[must_use]
 pub fn command() -> clap::Command {
     Arguments::command()
@@ -69,7 +71,10 @@ pub fn command() -> clap::Command {
 
 /// Says what clap has to say, and returns the exit code. Help and version are errors too, to clap.
 fn answer_usage(error: &clap::Error) -> u8 {
-    let text = error.render().to_string().replace(negative::MARK_IN_TEXT, "");
+    let text = error
+        .render()
+        .to_string()
+        .replace(negative::MARK_IN_TEXT, "");
     if let Some(message) = text.strip_prefix("error: ") {
         output::complain(message.trim_end());
         return exit::USAGE;

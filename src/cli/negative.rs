@@ -1,7 +1,8 @@
 //! Arguments that begin with a minus and are data: negative numbers, and what stands after `--`.
 //!
-//! clap takes `-0x5` and `-inf` for bundles of options, and a `-` after `--` for the same as one before it. What is data
-//! gets a mark before clap sees it. The mark is a NUL, which no argument from the operating system can hold.
+//! clap takes `-0x5` and `-inf` for bundles of options, and a `-` after `--` for the same as one
+//! before it. What is data gets a mark before clap sees it. The mark is a NUL, which no argument
+//! from the operating system can hold.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 const MARK: u8 = 0;
 
-/// The options whose next argument is none of theirs; and `--range`, whose two numbers are to be marked when they are
-/// negative, as any other number is, so that the error can say so.
+/// The options whose next argument is none of theirs; and `--range`, whose two numbers are to be
+/// marked when they are negative, as any other number is, so that the error can say so.
 const SWITCHES: [&[u8]; 11] = [
     b"--json",
     b"--wide",
@@ -34,17 +35,31 @@ pub(super) fn mark(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsStrin
     // Whether all that follows is data, and whether the next argument is the value of an option.
     let (mut only_data, mut is_value) = (false, false);
     for (position, argument) in arguments.into_iter().enumerate() {
-        let is_data = position > 0 && if only_data { argument == "-" } else { !is_value && is_negative(&argument) };
+        let is_data = position > 0
+            && if only_data {
+                argument == "-"
+            } else {
+                !is_value && is_negative(&argument)
+            };
         only_data |= argument == "--";
         is_value = !is_data && takes_a_value(argument.as_bytes());
-        marked.push(if is_data { [&[MARK], argument.as_bytes()].concat() } else { argument.into_vec() });
+        marked.push(if is_data {
+            [&[MARK], argument.as_bytes()].concat()
+        } else {
+            argument.into_vec()
+        });
     }
     marked.into_iter().map(OsString::from_vec).collect()
 }
 
 /// The argument without its mark.
 pub(super) fn unmark(argument: &OsStr) -> &OsStr {
-    OsStr::from_bytes(argument.as_bytes().strip_prefix(&[MARK]).unwrap_or(argument.as_bytes()))
+    OsStr::from_bytes(
+        argument
+            .as_bytes()
+            .strip_prefix(&[MARK])
+            .unwrap_or(argument.as_bytes()),
+    )
 }
 
 /// The text of an argument without its mark.
@@ -61,10 +76,13 @@ pub(super) fn unmark_path(path: PathBuf) -> PathBuf {
 }
 
 fn is_negative(argument: &OsStr) -> bool {
-    let Some(rest) = argument.as_bytes().strip_prefix(b"-") else { return false };
+    let Some(rest) = argument.as_bytes().strip_prefix(b"-") else {
+        return false;
+    };
     let digits = rest.strip_prefix(b".").unwrap_or(rest);
     let names: [&[u8]; 3] = [b"inf", b"infinity", b"nan"];
-    digits.first().is_some_and(u8::is_ascii_digit) || names.iter().any(|name| rest.eq_ignore_ascii_case(name))
+    digits.first().is_some_and(u8::is_ascii_digit)
+        || names.iter().any(|name| rest.eq_ignore_ascii_case(name))
 }
 
 /// Whether the argument is an option whose value is the next one. A switch counts as none.
@@ -79,20 +97,38 @@ mod tests {
 
     fn marked(line: &str) -> String {
         let marked = mark(line.split(' ').map(OsString::from));
-        let texts: Vec<_> = marked.iter().map(|argument| argument.to_string_lossy().replace('\0', "*")).collect();
+        let texts: Vec<_> = marked
+            .iter()
+            .map(|argument| argument.to_string_lossy().replace('\0', "*"))
+            .collect();
         texts.join(" ")
     }
 
     #[test]
     fn negative_numbers_and_a_minus_after_two_are_data() {
         for (line, expected) in [
-            ("dsmctl write 0 -5 -0x5 -.5 -INF -nan", "dsmctl write 0 *-5 *-0x5 *-.5 *-INF *-nan"),
+            (
+                "dsmctl write 0 -5 -0x5 -.5 -INF -nan",
+                "dsmctl write 0 *-5 *-0x5 *-.5 *-INF *-nan",
+            ),
             ("dsmctl write 0 - --json -1", "dsmctl write 0 - --json *-1"),
             ("dsmctl write 0 -- - -5", "dsmctl write 0 -- *- -5"),
-            ("dsmctl write 0 --file -5 -o -1 --type=u8 -1", "dsmctl write 0 --file -5 -o -1 --type=u8 *-1"),
-            ("dsmctl write 0 -foo -h --tpye", "dsmctl write 0 -foo -h --tpye"),
-            ("dsmctl snapshot diff F --range -1 -2", "dsmctl snapshot diff F --range *-1 *-2"),
-            ("dsmctl snapshot restore --yes -1", "dsmctl snapshot restore --yes *-1"),
+            (
+                "dsmctl write 0 --file -5 -o -1 --type=u8 -1",
+                "dsmctl write 0 --file -5 -o -1 --type=u8 *-1",
+            ),
+            (
+                "dsmctl write 0 -foo -h --tpye",
+                "dsmctl write 0 -foo -h --tpye",
+            ),
+            (
+                "dsmctl snapshot diff F --range -1 -2",
+                "dsmctl snapshot diff F --range *-1 *-2",
+            ),
+            (
+                "dsmctl snapshot restore --yes -1",
+                "dsmctl snapshot restore --yes *-1",
+            ),
         ] {
             assert_eq!(marked(line), expected);
         }

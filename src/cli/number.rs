@@ -8,25 +8,27 @@ use std::time::Duration;
 /// The deadlines that can be asked for.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
 
-/// Parses an address or a length, in bytes: terms joined by `+`, each `0x` and hexadecimal digits, or a size as
-/// mcomp.cfg has it.
+/// Parses an address or a length, in bytes: terms joined by `+`, each `0x` and hexadecimal digits,
+/// or a size as mcomp.cfg has it.
 pub(super) fn quantity(text: &str) -> Result<u64, String> {
     let text = unmark_text(text);
     if text.starts_with('-') {
         return Err("it is negative: addresses and lengths begin at 0".to_owned());
     }
     text.split('+').try_fold(0_u64, |sum, part| {
-        sum.checked_add(term(part.trim())?).ok_or_else(|| "it is more than 2^64-1 bytes".to_owned())
+        sum.checked_add(term(part.trim())?)
+            .ok_or_else(|| "it is more than 2^64-1 bytes".to_owned())
     })
 }
 
 fn term(text: &str) -> Result<u64, String> {
     match hexadecimal_digits(text) {
-        Some(digits) => {
-            u64::from_str_radix(digits, 16).map_err(|_| format!("{text:?} is not hexadecimal, or too long"))
-        }
+        Some(digits) => u64::from_str_radix(digits, 16)
+            .map_err(|_| format!("{text:?} is not hexadecimal, or too long")),
         None => parse_size(text).map_err(|error| match error {
-            SizeError::Form => format!("{error}; 0x and hexadecimal digits; or a sum of these, such as 1MiB+16"),
+            SizeError::Form => {
+                format!("{error}; 0x and hexadecimal digits; or a sum of these, such as 1MiB+16")
+            }
             other => other.to_string(),
         }),
     }
@@ -34,7 +36,9 @@ fn term(text: &str) -> Result<u64, String> {
 
 /// The digits after `0x`. A sign among them is none: `from_str_radix` would take it.
 fn hexadecimal_digits(text: &str) -> Option<&str> {
-    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))?;
+    let digits = text
+        .strip_prefix("0x")
+        .or_else(|| text.strip_prefix("0X"))?;
     (!digits.starts_with(['+', '-'])).then_some(digits)
 }
 
@@ -49,12 +53,13 @@ pub(super) fn integer(text: &str) -> Result<i128, String> {
         None if magnitude.starts_with(|c: char| c.is_ascii_digit()) => magnitude.parse().ok(),
         None => None,
     };
-    let number = parsed.ok_or_else(|| format!("{text:?} is not a whole number: allowed are 42, -42 and 0x2a"))?;
+    let number = parsed
+        .ok_or_else(|| format!("{text:?} is not a whole number: allowed are 42, -42 and 0x2a"))?;
     Ok(if negative { -number } else { number })
 }
 
-/// Parses the value of a word of 64 bits: 0 to 2^64 - 1, or a negative number down to -2^63, which is stored as its
-/// two's complement.
+/// Parses the value of a word of 64 bits: 0 to 2^64 - 1, or a negative number down to -2^63, which
+/// is stored as its two's complement.
 pub(super) fn word(text: &str) -> Result<u64, String> {
     let text = unmark_text(text);
     let number = integer(text)?;
@@ -66,14 +71,19 @@ pub(super) fn word(text: &str) -> Result<u64, String> {
 /// Parses the value of one byte, 0 to 255.
 pub(super) fn byte(text: &str) -> Result<u8, String> {
     let text = unmark_text(text);
-    let value = integer(text).ok().and_then(|value| u8::try_from(value).ok());
-    value.ok_or_else(|| format!("{text:?} is not a byte: allowed is a whole number from 0 to 255, or 0x00 to 0xff"))
+    let value = integer(text)
+        .ok()
+        .and_then(|value| u8::try_from(value).ok());
+    value.ok_or_else(|| {
+        format!("{text:?} is not a byte: allowed is a whole number from 0 to 255, or 0x00 to 0xff")
+    })
 }
 
 /// Parses a server's index.
 pub(super) fn index(text: &str) -> Result<usize, String> {
     let text = unmark_text(text);
-    text.parse().map_err(|_| format!("{text:?} is not a server's index: allowed is a whole number from 0"))
+    text.parse()
+        .map_err(|_| format!("{text:?} is not a server's index: allowed is a whole number from 0"))
 }
 
 /// Parses a deadline: a duration with a unit, such as `5s` or `500ms`.
@@ -89,7 +99,9 @@ pub(super) fn duration_or_none(text: &str) -> Result<Duration, String> {
     match parse_duration(text) {
         Some(duration) if duration <= *TIMEOUT.end() => Ok(duration),
         Some(_) => Err("allowed is a duration of up to 24h".to_owned()),
-        None => Err(format!("{text:?} is not a duration: allowed are 5s, 500ms and sums such as 1m 30s")),
+        None => Err(format!(
+            "{text:?} is not a duration: allowed are 5s, 500ms and sums such as 1m 30s"
+        )),
     }
 }
 
@@ -121,12 +133,18 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_with_what_is_allowed() {
-        for text in
-            ["", "-1", "+", "1+", "+1", "0x", "0x+1", "0xg", "4K", "1.5MiB", "KiB", "4KiBKiB", "1_000", "0x10KiB"]
-        {
+        for text in [
+            "", "-1", "+", "1+", "+1", "0x", "0x+1", "0xg", "4K", "1.5MiB", "KiB", "4KiBKiB",
+            "1_000", "0x10KiB",
+        ] {
             assert!(quantity(text).is_err(), "{text}");
         }
-        for text in ["18446744073709551616", "16384PiB", "18446744073709551615+1", "0x10000000000000000"] {
+        for text in [
+            "18446744073709551616",
+            "16384PiB",
+            "18446744073709551615+1",
+            "0x10000000000000000",
+        ] {
             assert!(quantity(text).is_err(), "{text}");
         }
     }
@@ -137,7 +155,16 @@ mod tests {
         assert_eq!(word("-0x10"), Ok(u64::MAX - 15));
         assert_eq!(word("-9223372036854775808"), Ok(1 << 63));
         assert_eq!(word("18446744073709551615"), Ok(u64::MAX));
-        for text in ["-9223372036854775809", "18446744073709551616", "", "-", "--1", "0x-1", "1e3", "one"] {
+        for text in [
+            "-9223372036854775809",
+            "18446744073709551616",
+            "",
+            "-",
+            "--1",
+            "0x-1",
+            "1e3",
+            "one",
+        ] {
             assert!(word(text).is_err(), "{text}");
         }
         assert_eq!(byte("0xff"), Ok(255));

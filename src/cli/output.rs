@@ -1,4 +1,5 @@
-//! Standard output or a file, with its name in every error; and whether a terminal is at the other end.
+//! Standard output or a file, with its name in every error; and whether a terminal is at the other
+//! end.
 
 use super::failure::Failure;
 use dsm_core::printable::{is_printable, printable};
@@ -23,21 +24,31 @@ impl Output {
     /// Standard output, without the line buffer that the standard library puts before it.
     pub(super) fn stdout() -> Result<Self, Failure> {
         let descriptor = io::stdout().as_fd().try_clone_to_owned();
-        let descriptor = descriptor.map_err(|error| Failure::input_output("standard output", error))?;
-        Ok(Self { writer: BufWriter::with_capacity(BUFFER, File::from(descriptor)), path: None })
+        let descriptor =
+            descriptor.map_err(|error| Failure::input_output("standard output", error))?;
+        Ok(Self {
+            writer: BufWriter::with_capacity(BUFFER, File::from(descriptor)),
+            path: None,
+        })
     }
 
     /// A file, emptied if it exists.
     pub(super) fn file(path: &Path) -> Result<Self, Failure> {
         let name = path.display().to_string();
         match File::create(path) {
-            Ok(file) => Ok(Self { writer: BufWriter::with_capacity(BUFFER, file), path: Some(name) }),
+            Ok(file) => Ok(Self {
+                writer: BufWriter::with_capacity(BUFFER, file),
+                path: Some(name),
+            }),
             Err(error) => Err(Failure::input_output(name, error)),
         }
     }
 
     /// Does some writing, and gives its error the name.
-    pub(super) fn put(&mut self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), Failure> {
+    pub(super) fn put(
+        &mut self,
+        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    ) -> Result<(), Failure> {
         write(&mut self.writer).map_err(|error| match &self.path {
             None if error.kind() == io::ErrorKind::BrokenPipe => Failure::OutputClosed,
             None => Failure::input_output("standard output", error),
@@ -63,7 +74,8 @@ pub(super) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
     print(&(escaped_json(&value.to_string()) + "\n"))
 }
 
-/// JSON whose strings have no character that could steer a terminal: JSON itself asks only for C0 to be escaped.
+/// JSON whose strings have no character that could steer a terminal: JSON itself asks only for C0
+/// to be escaped.
 fn escaped_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for character in json.chars() {
@@ -80,15 +92,18 @@ fn escaped_json(json: &str) -> String {
     escaped
 }
 
-/// Prints a message on standard error, whose lines steer no terminal: names of files in it may be another user's choice. When
-/// that fails too, there is no one left to tell.
+/// Prints a message on standard error, whose lines steer no terminal: names of files in it may be
+/// another user's choice. When that fails too, there is no one left to tell.
 pub(super) fn complain(message: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "dsmctl: {}", harmless(&message.to_string()));
 }
 
 /// The text with all but its line breaks escaped that is not printable.
 fn harmless(text: &str) -> String {
-    text.split('\n').map(|line| printable(line, usize::MAX)).collect::<Vec<_>>().join("\n")
+    text.split('\n')
+        .map(|line| printable(line, usize::MAX))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Colours for states, or none.
@@ -96,7 +111,8 @@ fn harmless(text: &str) -> String {
 pub(super) struct Colours(bool);
 
 impl Colours {
-    /// Colours for standard output: only on a terminal, and never when `NO_COLOR` is set (no-color.org).
+    /// Colours for standard output: only on a terminal, and never when `NO_COLOR` is set
+    /// (no-color.org).
     pub(super) fn stdout() -> Self {
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
@@ -116,7 +132,11 @@ impl Colours {
     }
 
     fn paint(self, code: &str, text: &str) -> String {
-        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.0 {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
 

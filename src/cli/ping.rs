@@ -23,7 +23,11 @@ pub(super) fn run(ping: &Ping, session: &Session) -> Result<(), Failure> {
     let n = session.layout().n();
     let servers: Vec<usize> = match ping.server {
         Some(server) if server >= n => {
-            let known = if n == 1 { "server 0 only".to_owned() } else { format!("the servers 0 to {}", n - 1) };
+            let known = if n == 1 {
+                "server 0 only".to_owned()
+            } else {
+                format!("the servers 0 to {}", n - 1)
+            };
             let message = format!("there is no server {server}: the configuration has {known}");
             return Err(Failure::Usage(message));
         }
@@ -41,7 +45,11 @@ pub(super) fn run(ping: &Ping, session: &Session) -> Result<(), Failure> {
 
 /// Pings one after the other, up to the first that fails.
 fn measure(count: u32, ping: impl Fn() -> Result<Duration, Error>) -> Result<Times, Error> {
-    let mut times = Times { least: Duration::MAX, mean: Duration::ZERO, greatest: Duration::ZERO };
+    let mut times = Times {
+        least: Duration::MAX,
+        mean: Duration::ZERO,
+        greatest: Duration::ZERO,
+    };
     let mut sum = Duration::ZERO;
     for _ in 0..count {
         let time = ping()?;
@@ -84,7 +92,9 @@ fn show(
         .zip(answers)
         .map(|(server, answer)| {
             let result = match answer {
-                Ok((times, path)) if ping.count == 1 => format!("{}  {}", human::latency(times.mean), path.name()),
+                Ok((times, path)) if ping.count == 1 => {
+                    format!("{}  {}", human::latency(times.mean), path.name())
+                }
                 Ok((times, path)) => format!(
                     "{} round trips: least {}, mean {}, greatest {}  {}",
                     ping.count,
@@ -93,7 +103,11 @@ fn show(
                     human::latency(times.greatest),
                     path.name()
                 ),
-                Err(error) => format!("{}: {}", colours.bad(State::of(error).name()), reason(error)),
+                Err(error) => format!(
+                    "{}: {}",
+                    colours.bad(State::of(error).name()),
+                    reason(error)
+                ),
             };
             vec![format!("server {server} ({})", addresses[*server]), result]
         })
@@ -119,6 +133,13 @@ mod tests {
             Ok(Duration::from_millis(next.get()))
         });
         let milliseconds = Duration::from_millis;
-        assert_eq!(times.unwrap(), Times { least: milliseconds(1), mean: milliseconds(2), greatest: milliseconds(3) });
+        assert_eq!(
+            times.unwrap(),
+            Times {
+                least: milliseconds(1),
+                mean: milliseconds(2),
+                greatest: milliseconds(3)
+            }
+        );
     }
 }

@@ -1,15 +1,17 @@
-//! A bar on the terminal for transfers that take a while, and a line for what has no end to draw near.
+//! A bar on the terminal for transfers that take a while, and a line for what has no end to draw
+//! near.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Transfers up to this many bytes show no bar: they are over before it could be read.
 const WORTH_A_BAR: u64 = 32 << 20;
 
-const WITH_TOTAL: &str = "{binary_bytes} of {binary_total_bytes} [{bar:30}] {binary_bytes_per_sec}, {eta} left";
+const WITH_TOTAL: &str =
+    "{binary_bytes} of {binary_total_bytes} [{bar:30}] {binary_bytes_per_sec}, {eta} left";
 const WITHOUT_TOTAL: &str = "{binary_bytes}, {binary_bytes_per_sec}";
 
-/// The progress of one transfer. The bar is drawn on standard error, only when that is a terminal, and is gone in the
-/// end, so that nothing of it mixes with results.
+/// The progress of one transfer. The bar is drawn on standard error, only when that is a terminal,
+/// and is gone in the end, so that nothing of it mixes with results.
 #[derive(Debug)]
 pub(super) struct Progress {
     bar: ProgressBar,
@@ -23,7 +25,11 @@ impl Progress {
     pub(super) fn new(total: Option<u64>) -> Self {
         let mut progress = Self::hidden();
         progress.worth_a_bar = total.is_none_or(|total| total > WORTH_A_BAR);
-        let template = if total.is_some() { WITH_TOTAL } else { WITHOUT_TOTAL };
+        let template = if total.is_some() {
+            WITH_TOTAL
+        } else {
+            WITHOUT_TOTAL
+        };
         if let Ok(style) = ProgressStyle::with_template(template) {
             progress.bar.set_style(style.progress_chars("=> "));
         }
@@ -37,7 +43,11 @@ impl Progress {
     /// Progress that is never shown: the results themselves are on the terminal.
     pub(super) fn hidden() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        Self { bar, done: 0, worth_a_bar: false }
+        Self {
+            bar,
+            done: 0,
+            worth_a_bar: false,
+        }
     }
 
     /// Counts bytes that have been carried.
@@ -77,7 +87,8 @@ impl Drop for Progress {
     }
 }
 
-/// A line of text on standard error that is always the newest, only when that is a terminal, and gone in the end.
+/// A line of text on standard error that is always the newest, only when that is a terminal, and
+/// gone in the end.
 #[derive(Debug)]
 pub(super) struct Line(ProgressBar);
 

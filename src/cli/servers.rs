@@ -17,7 +17,9 @@ pub(super) fn ask_each<T: Send>(servers: &[usize], ask: impl Fn(usize) -> T + Sy
             scope.spawn(move || {
                 loop {
                     let position = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(server) = servers.get(position) else { break };
+                    let Some(server) = servers.get(position) else {
+                        break;
+                    };
                     // The receiver outlives the scope.
                     let _ = sender.send((position, ask(*server)));
                 }
@@ -67,7 +69,9 @@ pub(super) fn reason(error: &Error) -> String {
         // Of a layout that differs, the server's text says whose value is whose.
         (ErrorKind::Unavailable | ErrorKind::LayoutDiffers, _) => reason.to_owned(),
         (ErrorKind::Refused, Some(code)) => format!("{reason} ({})", code.name()),
-        (ErrorKind::Protocol, _) => format!("{reason}. Check that a dsmd of this release answers there"),
+        (ErrorKind::Protocol, _) => {
+            format!("{reason}. Check that a dsmd of this release answers there")
+        }
         _ => error.to_string(),
     }
 }
@@ -83,7 +87,10 @@ mod tests {
             std::thread::yield_now();
             2 * server
         });
-        assert_eq!(answers, (0..100).rev().map(|server| 2 * server).collect::<Vec<_>>());
+        assert_eq!(
+            answers,
+            (0..100).rev().map(|server| 2 * server).collect::<Vec<_>>()
+        );
         assert!(ask_each(&[], |server| server).is_empty());
     }
 }

@@ -7,7 +7,8 @@ use dsm_config::Config;
 use dsm_core::layout::Layout;
 use std::time::Duration;
 
-/// Bytes that one step of a transfer carries, and so about what dsmctl holds at a time. A multiple of eight.
+/// Bytes that one step of a transfer carries, and so about what dsmctl holds at a time. A multiple
+/// of eight.
 pub(super) const CHUNK: u64 = 8 << 20;
 
 /// A configuration, and the client made from it.
@@ -31,7 +32,12 @@ impl Session {
     pub(super) fn open(global: &Global) -> Result<Self, Failure> {
         let config = load(global)?;
         let client = client(&config, global.timeout);
-        Ok(Self { config, client, json: global.json, timeout: global.timeout })
+        Ok(Self {
+            config,
+            client,
+            json: global.json,
+            timeout: global.timeout,
+        })
     }
 
     /// Another client, which shares no connection with the first.
@@ -43,7 +49,8 @@ impl Session {
         &self.config.layout
     }
 
-    /// Fails unless the whole range is inside the memory: a transfer in steps must not find out in its last one.
+    /// Fails unless the whole range is inside the memory: a transfer in steps must not find out in
+    /// its last one.
     pub(super) fn check(&self, address: u64, length: u64) -> Result<(), Failure> {
         Ok(self.layout().pieces(address, length).map(drop)?)
     }

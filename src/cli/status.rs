@@ -35,21 +35,37 @@ const COLUMNS: [(&str, Align); 18] = [
 ];
 
 /// The columns of a terminal that is too narrow for all.
-const NARROW: [&str; 7] = ["SERVER", "ADDRESS", "STATE", "UPTIME", "CONNS", "OPS", "ERRORS"];
+const NARROW: [&str; 7] = [
+    "SERVER", "ADDRESS", "STATE", "UPTIME", "CONNS", "OPS", "ERRORS",
+];
 
 pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<(), Failure> {
     let servers: Vec<usize> = (0..session.layout().n()).collect();
     let answers = ask_each(&servers, |server| session.client.status(server));
     if session.json {
-        let rows: Result<Vec<Value>, Failure> =
-            answers.iter().enumerate().map(|(server, answer)| json_row(session, server, answer)).collect();
+        let rows: Result<Vec<Value>, Failure> = answers
+            .iter()
+            .enumerate()
+            .map(|(server, answer)| json_row(session, server, answer))
+            .collect();
         output::print_json(&rows?.into())?;
     } else {
         let colours = Colours::stdout();
-        let mut rows = vec![COLUMNS.iter().map(|(name, _)| colours.heading(name)).collect()];
-        rows.extend(answers.iter().enumerate().map(|(server, answer)| row(session, server, answer, colours)));
+        let mut rows = vec![
+            COLUMNS
+                .iter()
+                .map(|(name, _)| colours.heading(name))
+                .collect(),
+        ];
+        rows.extend(
+            answers
+                .iter()
+                .enumerate()
+                .map(|(server, answer)| row(session, server, answer, colours)),
+        );
         let all = table::render(&COLUMNS.map(|(_, align)| align), &rows);
-        // The heading is as wide as a whole row; the reason of a server that is down may be longer in any form.
+        // The heading is as wide as a whole row; the reason of a server that is down may be longer
+        // in any form.
         let needed = all.lines().next().map_or(0, table::visible);
         let too_wide = |columns| !arguments.wide && needed > columns;
         let narrow = terminal::columns(std::io::stdout()).is_some_and(too_wide);
@@ -61,23 +77,40 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<(), Failur
 
 /// The table without the columns that a narrow terminal has no room for.
 fn render_narrow(rows: Vec<Vec<String>>) -> String {
-    let is_kept = |position: usize| COLUMNS.get(position).is_some_and(|(name, _)| NARROW.contains(name));
+    let is_kept = |position: usize| {
+        COLUMNS
+            .get(position)
+            .is_some_and(|(name, _)| NARROW.contains(name))
+    };
     let keep = |row: Vec<String>| {
-        row.into_iter().enumerate().filter(|(position, _)| is_kept(*position)).map(|(_, cell)| cell).collect()
+        row.into_iter()
+            .enumerate()
+            .filter(|(position, _)| is_kept(*position))
+            .map(|(_, cell)| cell)
+            .collect()
     };
     let rows: Vec<Vec<String>> = rows.into_iter().map(keep).collect();
-    let aligns: Vec<Align> =
-        COLUMNS.iter().filter(|(name, _)| NARROW.contains(name)).map(|(_, align)| *align).collect();
+    let aligns: Vec<Align> = COLUMNS
+        .iter()
+        .filter(|(name, _)| NARROW.contains(name))
+        .map(|(_, align)| *align)
+        .collect();
     table::render(&aligns, &rows)
 }
 
-fn json_row(session: &Session, server: usize, answer: &Result<Status, Error>) -> Result<Value, Failure> {
+fn json_row(
+    session: &Session,
+    server: usize,
+    answer: &Result<Status, Error>,
+) -> Result<Value, Failure> {
     let address = &session.layout().addresses()[server];
     let status = match answer {
         Ok(status) => status,
         Err(error) => {
             let state = State::of(error).name();
-            return Ok(json!({ "index": server, "address": address, "state": state, "error": reason(error) }));
+            return Ok(
+                json!({ "index": server, "address": address, "state": state, "error": reason(error) }),
+            );
         }
     };
     let failed = |error: serde_json::Error| Failure::input_output("standard output", error.into());
@@ -88,28 +121,47 @@ fn json_row(session: &Session, server: usize, answer: &Result<Status, Error>) ->
     Ok(value)
 }
 
-fn row(session: &Session, server: usize, answer: &Result<Status, Error>, colours: Colours) -> Vec<String> {
+fn row(
+    session: &Session,
+    server: usize,
+    answer: &Result<Status, Error>,
+    colours: Colours,
+) -> Vec<String> {
     let address = session.layout().addresses()[server].clone();
     let status = match answer {
         Ok(status) => status,
         Err(error) => {
             let state = colours.bad(State::of(error).name());
-            return vec![server.to_string(), address, format!("{state}: {}", reason(error))];
+            return vec![
+                server.to_string(),
+                address,
+                format!("{state}: {}", reason(error)),
+            ];
         }
     };
     let latency = |percent| {
-        quantile(&status.latency, percent).map_or("-".to_owned(), |bound| human::latency(Duration::from_nanos(bound)))
+        quantile(&status.latency, percent).map_or("-".to_owned(), |bound| {
+            human::latency(Duration::from_nanos(bound))
+        })
     };
     vec![
         server.to_string(),
         address,
-        if status.memory == MemoryState::InUse { colours.good("up") } else { colours.bad(status.memory.as_str()) },
+        if status.memory == MemoryState::InUse {
+            colours.good("up")
+        } else {
+            colours.bad(status.memory.as_str())
+        },
         human::uptime(status.uptime_seconds),
         human::bytes(status.k),
         human::bytes(status.overhead_bytes),
         status.incarnation.to_string(),
         status.connections.open.to_string(),
-        status.operations.values().fold(0, |sum: u64, count| sum.saturating_add(*count)).to_string(),
+        status
+            .operations
+            .values()
+            .fold(0, |sum: u64, count| sum.saturating_add(*count))
+            .to_string(),
         local_operations(&status.local).to_string(),
         human::bytes(status.traffic.bytes_read),
         human::bytes(status.traffic.bytes_written),
@@ -124,11 +176,19 @@ fn row(session: &Session, server: usize, answer: &Result<Status, Error>, colours
 
 /// What programs on the server's host have done without the network.
 fn local_operations(local: &LocalTraffic) -> u64 {
-    [local.reads, local.writes, local.fills, local.copies, local.atomics].into_iter().fold(0, u64::saturating_add)
+    [
+        local.reads,
+        local.writes,
+        local.fills,
+        local.copies,
+        local.atomics,
+    ]
+    .into_iter()
+    .fold(0, u64::saturating_add)
 }
 
-/// The time, in nanoseconds, that `percent` of the requests stayed under: the upper bound of the bar in which that
-/// request lies. None without requests.
+/// The time, in nanoseconds, that `percent` of the requests stayed under: the upper bound of the
+/// bar in which that request lies. None without requests.
 fn quantile(buckets: &[LatencyBucket], percent: u64) -> Option<u64> {
     let total: u128 = buckets.iter().map(|bucket| u128::from(bucket.count)).sum();
     let rank = (total * u128::from(percent)).div_ceil(100);
@@ -150,7 +210,11 @@ mod tests {
     #[test]
     fn a_narrow_terminal_gets_fewer_columns_and_every_reason() {
         let all: Vec<String> = COLUMNS.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let down = vec!["1".to_owned(), "[::1]:9".to_owned(), "down: nobody".to_owned()];
+        let down = vec![
+            "1".to_owned(),
+            "[::1]:9".to_owned(),
+            "down: nobody".to_owned(),
+        ];
         assert_eq!(
             render_narrow(vec![all, down]),
             "SERVER  ADDRESS  STATE  UPTIME  CONNS  OPS  ERRORS\n     1  [::1]:9  down: nobody\n"

@@ -9,12 +9,16 @@ pub(super) enum Align {
     Right,
 }
 
-/// Renders rows in columns two spaces apart. A row that is shorter than `columns` ends in a cell that takes all the
-/// rest of the line and widens no column.
+/// Renders rows in columns two spaces apart. A row that is shorter than `columns` ends in a cell
+/// that takes all the rest of the line and widens no column.
 pub(super) fn render(columns: &[Align], rows: &[Vec<String>]) -> String {
     let mut widths = vec![0; columns.len()];
     for row in rows {
-        let counted = if row.len() < columns.len() { row.len().saturating_sub(1) } else { row.len() };
+        let counted = if row.len() < columns.len() {
+            row.len().saturating_sub(1)
+        } else {
+            row.len()
+        };
         for (width, cell) in widths.iter_mut().zip(&row[..counted]) {
             *width = (*width).max(visible(cell));
         }
@@ -24,10 +28,14 @@ pub(super) fn render(columns: &[Align], rows: &[Vec<String>]) -> String {
         let mut line = String::new();
         for (position, cell) in row.iter().enumerate() {
             let last = position + 1 == row.len();
-            let free = widths.get(position).map_or(0, |width| width.saturating_sub(visible(cell)));
+            let free = widths
+                .get(position)
+                .map_or(0, |width| width.saturating_sub(visible(cell)));
             // Writing to a String cannot fail.
             let _ = match columns.get(position) {
-                Some(Align::Right) if row.len() >= columns.len() || !last => write!(line, "{:free$}{cell}", ""),
+                Some(Align::Right) if row.len() >= columns.len() || !last => {
+                    write!(line, "{:free$}{cell}", "")
+                }
                 _ => write!(line, "{cell}{:free$}", ""),
             };
             if !last {
@@ -60,12 +68,18 @@ mod tests {
     use super::*;
 
     fn rows(rows: &[&[&str]]) -> Vec<Vec<String>> {
-        rows.iter().map(|row| row.iter().map(|cell| (*cell).to_owned()).collect()).collect()
+        rows.iter()
+            .map(|row| row.iter().map(|cell| (*cell).to_owned()).collect())
+            .collect()
     }
 
     #[test]
     fn columns_line_up_and_a_short_row_widens_none() {
-        let rows = rows(&[&["N", "NAME", "SIZE"], &["0", "a", "64 MiB"], &["1", "down: nobody answers there"]]);
+        let rows = rows(&[
+            &["N", "NAME", "SIZE"],
+            &["0", "a", "64 MiB"],
+            &["1", "down: nobody answers there"],
+        ]);
         assert_eq!(
             render(&[Align::Right, Align::Left, Align::Right], &rows),
             "N  NAME    SIZE\n0  a     64 MiB\n1  down: nobody answers there\n"
@@ -75,6 +89,9 @@ mod tests {
     #[test]
     fn colours_take_no_room() {
         let rows = rows(&[&["\x1b[32mup\x1b[0m", "1"], &["down", "2"]]);
-        assert_eq!(render(&[Align::Left, Align::Right], &rows), "\x1b[32mup\x1b[0m    1\ndown  2\n");
+        assert_eq!(
+            render(&[Align::Left, Align::Right], &rows),
+            "\x1b[32mup\x1b[0m    1\ndown  2\n"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Typed values: text from the command line to bytes in the memory, and back. Numbers are little-endian, as the atomic
-//! operations have them.
+//! Typed values: text from the command line to bytes in the memory, and back. Numbers are
+//! little-endian, as the atomic operations have them.
 
 use super::negative::unmark;
 use super::number;
@@ -42,8 +42,18 @@ pub(super) enum Decoded {
 
 impl Number {
     /// Every type, narrowest first.
-    pub(super) const ALL: [Self; 10] =
-        [Self::U8, Self::U16, Self::U32, Self::U64, Self::I8, Self::I16, Self::I32, Self::I64, Self::F32, Self::F64];
+    pub(super) const ALL: [Self; 10] = [
+        Self::U8,
+        Self::U16,
+        Self::U32,
+        Self::U64,
+        Self::I8,
+        Self::I16,
+        Self::I32,
+        Self::I64,
+        Self::F32,
+        Self::F64,
+    ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -78,7 +88,9 @@ impl Number {
                 let half = 1_i128 << (8 * self.size() - 1);
                 Some((-half, half - 1))
             }
-            Self::U8 | Self::U16 | Self::U32 | Self::U64 => Some((0, (1_i128 << (8 * self.size())) - 1)),
+            Self::U8 | Self::U16 | Self::U32 | Self::U64 => {
+                Some((0, (1_i128 << (8 * self.size())) - 1))
+            }
         }
     }
 
@@ -86,28 +98,45 @@ impl Number {
         if let Some((least, greatest)) = self.bounds() {
             let value = number::integer(text)?;
             if !(least..=greatest).contains(&value) {
-                return Err(format!("{text} does not fit {} ({least} to {greatest})", self.name()));
+                return Err(format!(
+                    "{text} does not fit {} ({least} to {greatest})",
+                    self.name()
+                ));
             }
             bytes.extend_from_slice(&value.to_le_bytes()[..self.size()]);
             return Ok(());
         }
-        // A finite text that becomes infinite is too large, one that becomes zero too small: neither may be stored as
-        // something else.
+        // A finite text that becomes infinite is too large, one that becomes zero too small:
+        // neither may be stored as something else.
         let infinite = text.to_ascii_lowercase().contains("inf");
         let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
         let zero = !mantissa.contains(|c: char| ('1'..='9').contains(&c));
         let (stored, is_infinite, is_zero) = if self == Self::F32 {
             let value: f32 = text.parse().map_err(|_| not_a_number(text))?;
-            (value.to_le_bytes().to_vec(), value.is_infinite(), value == 0.0)
+            (
+                value.to_le_bytes().to_vec(),
+                value.is_infinite(),
+                value == 0.0,
+            )
         } else {
             let value: f64 = text.parse().map_err(|_| not_a_number(text))?;
-            (value.to_le_bytes().to_vec(), value.is_infinite(), value == 0.0)
+            (
+                value.to_le_bytes().to_vec(),
+                value.is_infinite(),
+                value == 0.0,
+            )
         };
         if is_infinite && !infinite {
-            return Err(format!("{text} does not fit {}: it is too large", self.name()));
+            return Err(format!(
+                "{text} does not fit {}: it is too large",
+                self.name()
+            ));
         }
         if is_zero && !zero {
-            return Err(format!("{text} does not fit {}: it is so small that it would become 0", self.name()));
+            return Err(format!(
+                "{text} does not fit {}: it is so small that it would become 0",
+                self.name()
+            ));
         }
         bytes.extend_from_slice(&stored);
         Ok(())
@@ -119,7 +148,8 @@ impl Number {
         let length = self.size().min(bytes.len());
         wide[..length].copy_from_slice(&bytes[..length]);
         let raw = u64::from_le_bytes(wide);
-        // Casts cut the zero bytes above the type's width, or give the same bits a sign: both are what is wanted.
+        // Casts cut the zero bytes above the type's width, or give the same bits a sign: both are
+        // what is wanted.
         #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
         match self {
             Self::U8 | Self::U16 | Self::U32 | Self::U64 => Decoded::Integer(i128::from(raw)),
@@ -141,7 +171,8 @@ impl fmt::Display for Decoded {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Integer(value) => write!(formatter, "{value}"),
-            // Debug gives the shortest text that reads back as the same number, with an exponent where that is shorter.
+            // Debug gives the shortest text that reads back as the same number, with an exponent
+            // where that is shorter.
             Self::F32(value) => write!(formatter, "{value:?}"),
             Self::F64(value) => write!(formatter, "{value:?}"),
         }
@@ -149,7 +180,8 @@ impl fmt::Display for Decoded {
 }
 
 impl Decoded {
-    /// The value in JSON: a number, or a string where JSON has no number for it (NaN and the infinities).
+    /// The value in JSON: a number, or a string where JSON has no number for it (NaN and the
+    /// infinities).
     pub(super) fn json(self) -> String {
         match self {
             Self::F32(value) if !value.is_finite() => format!("\"{self}\""),
@@ -175,7 +207,12 @@ impl ValueType {
 }
 
 fn utf8(value: &OsStr) -> Result<&str, String> {
-    value.to_str().ok_or_else(|| format!("\"{}\" is not UTF-8: only --type text takes any bytes", value.display()))
+    value.to_str().ok_or_else(|| {
+        format!(
+            "\"{}\" is not UTF-8: only --type text takes any bytes",
+            value.display()
+        )
+    })
 }
 
 fn decode_hex(text: &str, bytes: &mut Vec<u8>) -> Result<(), String> {
@@ -186,7 +223,8 @@ fn decode_hex(text: &str, bytes: &mut Vec<u8>) -> Result<(), String> {
         .filter(|c| !c.is_ascii_whitespace())
         .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
         .collect();
-    let digits = digits.ok_or_else(|| format!("{text:?} is not hexadecimal: allowed are 0-9, a-f and A-F"))?;
+    let digits = digits
+        .ok_or_else(|| format!("{text:?} is not hexadecimal: allowed are 0-9, a-f and A-F"))?;
     if !digits.len().is_multiple_of(2) {
         return Err(format!(
             "{text:?} has {} hexadecimal digits, an odd number: a byte takes two, so write 0a for a",
@@ -232,26 +270,46 @@ mod tests {
 
     #[test]
     fn numbers_are_little_endian_and_follow_each_other() {
-        assert_eq!(encode(ValueType::Number(Number::I32), &["-5", "7"]), Ok(vec![0xfb, 0xff, 0xff, 0xff, 7, 0, 0, 0]));
-        assert_eq!(encode(ValueType::Number(Number::U16), &["0x1234"]), Ok(vec![0x34, 0x12]));
-        assert_eq!(encode(ValueType::Number(Number::F32), &["1.5"]), Ok(1.5_f32.to_le_bytes().to_vec()));
-        assert_eq!(encode(ValueType::Number(Number::F64), &["-inf"]), Ok(f64::NEG_INFINITY.to_le_bytes().to_vec()));
+        assert_eq!(
+            encode(ValueType::Number(Number::I32), &["-5", "7"]),
+            Ok(vec![0xfb, 0xff, 0xff, 0xff, 7, 0, 0, 0])
+        );
+        assert_eq!(
+            encode(ValueType::Number(Number::U16), &["0x1234"]),
+            Ok(vec![0x34, 0x12])
+        );
+        assert_eq!(
+            encode(ValueType::Number(Number::F32), &["1.5"]),
+            Ok(1.5_f32.to_le_bytes().to_vec())
+        );
+        assert_eq!(
+            encode(ValueType::Number(Number::F64), &["-inf"]),
+            Ok(f64::NEG_INFINITY.to_le_bytes().to_vec())
+        );
     }
 
     #[test]
     fn the_bounds_of_every_type_fit_and_one_more_does_not() {
         for number in Number::ALL {
-            let Some((least, greatest)) = number.bounds() else { continue };
+            let Some((least, greatest)) = number.bounds() else {
+                continue;
+            };
             for value in [least, greatest] {
                 let bytes = encode(ValueType::Number(number), &[&value.to_string()]).unwrap();
                 assert_eq!(bytes.len(), number.size());
                 assert_eq!(number.decode(&bytes), Decoded::Integer(value));
             }
             for value in [least - 1, greatest + 1] {
-                assert!(encode(ValueType::Number(number), &[&value.to_string()]).is_err(), "{number:?} {value}");
+                assert!(
+                    encode(ValueType::Number(number), &[&value.to_string()]).is_err(),
+                    "{number:?} {value}"
+                );
             }
         }
-        assert_eq!(encode(ValueType::Number(Number::U8), &["300"]).unwrap_err(), "300 does not fit u8 (0 to 255)");
+        assert_eq!(
+            encode(ValueType::Number(Number::U8), &["300"]).unwrap_err(),
+            "300 does not fit u8 (0 to 255)"
+        );
     }
 
     #[test]
@@ -261,18 +319,40 @@ mod tests {
         assert!(encode(ValueType::Number(Number::F64), &["1e40", "inf", "nan"]).is_ok());
         assert!(encode(ValueType::Number(Number::F64), &["1e-400"]).is_err());
         assert!(encode(ValueType::Number(Number::F32), &["-1e-60"]).is_err());
-        assert!(encode(ValueType::Number(Number::F64), &["5e-324", "0", "-0.0e9", "0e-999"]).is_ok());
+        assert!(
+            encode(
+                ValueType::Number(Number::F64),
+                &["5e-324", "0", "-0.0e9", "0e-999"]
+            )
+            .is_ok()
+        );
     }
 
     #[test]
     fn hex_and_text_are_bytes() {
-        assert_eq!(encode(ValueType::Hex, &["68656C6c6f"]), Ok(b"hello".to_vec()));
-        assert_eq!(encode(ValueType::Hex, &["0x68 65", "6c6c6f"]), Ok(b"hello".to_vec()));
-        assert!(encode(ValueType::Hex, &["abc"]).is_err() && encode(ValueType::Hex, &["zz"]).is_err());
-        assert_eq!(encode(ValueType::Text, &["hel", "lo"]), Ok(b"hello".to_vec()));
+        assert_eq!(
+            encode(ValueType::Hex, &["68656C6c6f"]),
+            Ok(b"hello".to_vec())
+        );
+        assert_eq!(
+            encode(ValueType::Hex, &["0x68 65", "6c6c6f"]),
+            Ok(b"hello".to_vec())
+        );
+        assert!(
+            encode(ValueType::Hex, &["abc"]).is_err() && encode(ValueType::Hex, &["zz"]).is_err()
+        );
+        assert_eq!(
+            encode(ValueType::Text, &["hel", "lo"]),
+            Ok(b"hello".to_vec())
+        );
         let latin = OsStr::from_bytes(b"caf\xe9");
         assert_eq!(ValueType::Text.encode(&[latin]), Ok(b"caf\xe9".to_vec()));
-        assert!(ValueType::Hex.encode(&[latin]).unwrap_err().contains("not UTF-8"));
+        assert!(
+            ValueType::Hex
+                .encode(&[latin])
+                .unwrap_err()
+                .contains("not UTF-8")
+        );
     }
 
     #[test]

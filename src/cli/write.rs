@@ -36,7 +36,11 @@ pub(super) fn run(write: &Write, session: &Session) -> Result<(), Failure> {
         session.client.write(write.address, &bytes)?;
         bytes.len() as u64
     };
-    if session.json { output::print_json(&json!({ "address": write.address, "length": length })) } else { Ok(()) }
+    if session.json {
+        output::print_json(&json!({ "address": write.address, "length": length }))
+    } else {
+        Ok(())
+    }
 }
 
 impl Input {
@@ -57,9 +61,16 @@ impl Input {
 
     fn new(name: String, mut file: File) -> Self {
         // Files of /proc are regular and say that they are empty.
-        let size = file.metadata().ok().filter(|metadata| metadata.is_file() && metadata.len() > 0);
+        let size = file
+            .metadata()
+            .ok()
+            .filter(|metadata| metadata.is_file() && metadata.len() > 0);
         // Standard input may have been read in part by whoever ran this.
-        let total = size.and_then(|metadata| file.stream_position().ok().map(|at| metadata.len().saturating_sub(at)));
+        let total = size.and_then(|metadata| {
+            file.stream_position()
+                .ok()
+                .map(|at| metadata.len().saturating_sub(at))
+        });
         Self { name, file, total }
     }
 }
@@ -77,14 +88,22 @@ fn stream(mut input: Input, address: u64, session: &Session) -> Result<u64, Fail
         let wanted = CHUNK.min(room - done).max(1);
         buffer.clear();
         let count = input.file.by_ref().take(wanted).read_to_end(&mut buffer);
-        let count = count.map_err(|error| failed(Failure::input_output(&input.name, error)))? as u64;
+        let count =
+            count.map_err(|error| failed(Failure::input_output(&input.name, error)))? as u64;
         if count == 0 {
             return Ok(done);
         }
         if done == room {
-            return Err(Failure::TooMuchInput { input: input.name, written: done, end: address + done });
+            return Err(Failure::TooMuchInput {
+                input: input.name,
+                written: done,
+                end: address + done,
+            });
         }
-        session.client.write(address + done, &buffer).map_err(|error| failed(error.into()))?;
+        session
+            .client
+            .write(address + done, &buffer)
+            .map_err(|error| failed(error.into()))?;
         progress.advance(count);
     }
 }

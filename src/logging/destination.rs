@@ -19,8 +19,8 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// Syslog for a process that was detached with `--daemonize`; the journal when standard error is connected to it,
-    /// as in a systemd service; standard error otherwise.
+    /// Syslog for a process that was detached with `--daemonize`; the journal when standard error
+    /// is connected to it, as in a systemd service; standard error otherwise.
     #[must_use]
     pub fn choose(daemonized: bool) -> Self {
         if daemonized {
@@ -36,24 +36,31 @@ impl Destination {
         match self {
             Self::Journal => match JournalLogger::connect() {
                 Ok(journal) => Ok(Box::new(journal)),
-                Err(error) => Err(format!("the journal cannot be reached ({error}); messages go to standard error")),
+                Err(error) => Err(format!(
+                    "the journal cannot be reached ({error}); messages go to standard error"
+                )),
             },
             Self::Syslog => match SyslogLogger::connect() {
                 Ok(syslog) => Ok(Box::new(syslog)),
-                Err(error) => Err(format!("syslog cannot be reached ({error}); messages go to standard error")),
+                Err(error) => Err(format!(
+                    "syslog cannot be reached ({error}); messages go to standard error"
+                )),
             },
             Self::Terminal => Ok(Box::new(TerminalLogger::new())),
         }
     }
 }
 
-/// Sends the messages of this process to `destination`, from `level` up. When journal or syslog cannot be reached,
-/// they go to standard error, and the first of them says so. Only the first call of a process chooses; later ones set
-/// the level.
+/// Sends the messages of this process to `destination`, from `level` up. When journal or syslog
+/// cannot be reached, they go to standard error, and the first of them says so. Only the first call
+/// of a process chooses; later ones set the level.
 pub fn init(destination: Destination, level: LevelFilter) {
     let (logger, trouble) = match destination.logger() {
         Ok(logger) => (logger, None),
-        Err(trouble) => (Box::new(TerminalLogger::new()) as Box<dyn Log>, Some(trouble)),
+        Err(trouble) => (
+            Box::new(TerminalLogger::new()) as Box<dyn Log>,
+            Some(trouble),
+        ),
     };
     let installed = log::set_boxed_logger(logger).is_ok();
     set_level(level);

@@ -83,7 +83,10 @@ mod tests {
             Event::SegmentMismatch,
         ];
         let catalog = include_str!("../../packaging/systemd/dsm.catalog");
-        let explained: Vec<&str> = catalog.lines().filter_map(|line| line.strip_prefix("-- ")).collect();
+        let explained: Vec<&str> = catalog
+            .lines()
+            .filter_map(|line| line.strip_prefix("-- "))
+            .collect();
         let ids: BTreeSet<&str> = all.iter().map(|event| event.id()).collect();
         assert_eq!(explained.iter().copied().collect::<BTreeSet<_>>(), ids);
         assert_eq!(explained.len(), all.len(), "an id stands twice");

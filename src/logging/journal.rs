@@ -34,8 +34,9 @@ impl Log for JournalLogger {
         self.0.log(record);
     }
 
-    /// Waits until journald has dealt with what was sent. It asks the kernel for a sender's unit only when it reads a
-    /// message: the last one of a process that is gone by then belongs to no unit, and `journalctl -u` does not show it.
+    /// Waits until journald has dealt with what was sent. It asks the kernel for a sender's unit
+    /// only when it reads a message: the last one of a process that is gone by then belongs to no
+    /// unit, and `journalctl -u` does not show it.
     fn flush(&self) {
         // Whoever cannot be asked is not waited for.
         let _ = wait_for_reader(SOCKET, PATIENCE);
@@ -67,17 +68,26 @@ mod tests {
         let journald = UnixDatagram::bind(path).unwrap();
         let begun = Instant::now();
         wait_for_reader(path, Duration::from_millis(20)).unwrap();
-        assert!(begun.elapsed() >= Duration::from_millis(20), "nobody has read");
+        assert!(
+            begun.elapsed() >= Duration::from_millis(20),
+            "nobody has read"
+        );
         journald.recv(&mut [0]).unwrap();
 
-        UnixDatagram::unbound().unwrap().send_to(b"the last words", path).unwrap();
+        UnixDatagram::unbound()
+            .unwrap()
+            .send_to(b"the last words", path)
+            .unwrap();
         let waiting = std::thread::spawn({
             let path = path.to_owned();
             move || wait_for_reader(&path, Duration::from_secs(60)).unwrap()
         });
         let mut message = [0; 20];
         assert_eq!(journald.recv(&mut message).unwrap(), 14);
-        assert!(!waiting.is_finished(), "the last words were read, and may not be dealt with");
+        assert!(
+            !waiting.is_finished(),
+            "the last words were read, and may not be dealt with"
+        );
         assert_eq!(journald.recv(&mut message).unwrap(), 0);
         waiting.join().unwrap();
     }

@@ -1,7 +1,8 @@
 //! Where the messages of the services go.
 //!
-//! Messages are written with the macros of the `log` crate, and repairs of dead participants are among them. Fields such as
-//! `DSM_SERVER = 1` become fields of the journal; elsewhere they stand after the message.
+//! Messages are written with the macros of the `log` crate, and repairs of dead participants are
+//! among them. Fields such as `DSM_SERVER = 1` become fields of the journal; elsewhere they stand
+//! after the message.
 
 mod destination;
 mod event;

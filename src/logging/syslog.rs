@@ -12,13 +12,14 @@ use syslog::{Facility, LogFormat, Logger, LoggerBackend, Severity};
 /// Where syslog daemons listen on Linux, systemd-journald among them.
 const SOCKET: &str = "/dev/log";
 
-/// How long a message waits for a syslog daemon that does not read, before it is tried once more on a new connection.
+/// How long a message waits for a syslog daemon that does not read, before it is tried once more on
+/// a new connection.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Sends messages to `/dev/log`, and connects again when the daemon was restarted.
 ///
-/// The logger of the `syslog` crate does not do: it never connects again, waits without bound, panics when its lock is
-/// poisoned, and drops fields.
+/// The logger of the `syslog` crate does not do: it never connects again, waits without bound,
+/// panics when its lock is poisoned, and drops fields.
 pub(super) struct SyslogLogger {
     socket: PathBuf,
     connection: Mutex<Logger<LoggerBackend, Tagged>>,
@@ -30,11 +31,16 @@ impl SyslogLogger {
     }
 
     fn connect_to(socket: &Path) -> Result<Self, syslog::Error> {
-        Ok(Self { socket: socket.to_owned(), connection: Mutex::new(connect(socket)?) })
+        Ok(Self {
+            socket: socket.to_owned(),
+            connection: Mutex::new(connect(socket)?),
+        })
     }
 
     fn connection(&self) -> MutexGuard<'_, Logger<LoggerBackend, Tagged>> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,7 +64,12 @@ impl Log for SyslogLogger {
             return;
         }
         let mut line = String::with_capacity(160);
-        text::append(&mut line, *record.args(), record.key_values(), LineBreak::Escaped);
+        text::append(
+            &mut line,
+            *record.args(),
+            record.key_values(),
+            LineBreak::Escaped,
+        );
         let mut connection = self.connection();
         if send(&mut connection, record.level(), &line).is_err()
             && let Ok(fresh) = connect(&self.socket)
@@ -74,7 +85,11 @@ impl Log for SyslogLogger {
     }
 }
 
-fn send(logger: &mut Logger<LoggerBackend, Tagged>, level: Level, line: &str) -> Result<(), syslog::Error> {
+fn send(
+    logger: &mut Logger<LoggerBackend, Tagged>,
+    level: Level,
+    line: &str,
+) -> Result<(), syslog::Error> {
     match level {
         Level::Error => logger.err(line),
         Level::Warn => logger.warning(line),
@@ -83,17 +98,27 @@ fn send(logger: &mut Logger<LoggerBackend, Tagged>, level: Level, line: &str) ->
     }
 }
 
-/// `<priority>dsmd[pid]: message`, without a time: the daemon's own is right, while the crate's RFC 3164 formatter
-/// would send UTC where local time is expected. The pid is asked for each time, so that a logger made before a fork
-/// does not name the parent.
+/// `<priority>dsmd[pid]: message`, without a time: the daemon's own is right, while the crate's RFC
+/// 3164 formatter would send UTC where local time is expected. The pid is asked for each time, so
+/// that a logger made before a fork does not name the parent.
 #[derive(Debug, Clone, Copy)]
 struct Tagged;
 
 impl<T: Display> LogFormat<T> for Tagged {
-    fn format<W: Write>(&self, writer: &mut W, severity: Severity, message: T) -> Result<(), syslog::Error> {
+    fn format<W: Write>(
+        &self,
+        writer: &mut W,
+        severity: Severity,
+        message: T,
+    ) -> Result<(), syslog::Error> {
         let priority = Facility::LOG_DAEMON as u8 | severity as u8;
         // A single write_fmt: the backend makes one datagram of it.
-        write!(writer, "<{priority}>dsmd[{}]: {message}", std::process::id()).map_err(syslog::Error::Write)
+        write!(
+            writer,
+            "<{priority}>dsmd[{}]: {message}",
+            std::process::id()
+        )
+        .map_err(syslog::Error::Write)
     }
 }
 
@@ -103,12 +128,19 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
 
     fn say(logger: &SyslogLogger, level: Level, message: &str) {
-        logger.log(&Record::builder().level(level).args(format_args!("{message}")).build());
+        logger.log(
+            &Record::builder()
+                .level(level)
+                .args(format_args!("{message}"))
+                .build(),
+        );
     }
 
     fn hear(socket: &UnixDatagram) -> String {
         let mut bytes = [0; 256];
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
         let length = socket.recv(&mut bytes).unwrap();
         String::from_utf8(bytes[..length].to_vec()).unwrap()
     }
@@ -122,7 +154,10 @@ mod tests {
         let daemon = UnixDatagram::bind(&path).unwrap();
         let logger = SyslogLogger::connect_to(&path).unwrap();
         say(&logger, Level::Warn, "refused\n10.0.0.5:1");
-        assert_eq!(hear(&daemon), format!("<28>dsmd[{pid}]: refused\\n10.0.0.5:1"));
+        assert_eq!(
+            hear(&daemon),
+            format!("<28>dsmd[{pid}]: refused\\n10.0.0.5:1")
+        );
         drop(daemon);
         say(&logger, Level::Error, "nobody hears this");
         std::fs::remove_file(&path).unwrap();

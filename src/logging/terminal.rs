@@ -6,8 +6,10 @@ use std::io::{IsTerminal, Write};
 use std::time::SystemTime;
 use systemd_journal_logger::connected_to_journal;
 
-/// Writes `TIME LEVEL message KEY=value` lines. The time is left out when standard error is connected to the journal, which
-/// adds it, and could not be reached by its own protocol. Colour appears only on a terminal, and not when `NO_COLOR` is set to anything but the empty string (<https://no-color.org>).
+/// Writes `TIME LEVEL message KEY=value` lines. The time is left out when standard error is
+/// connected to the journal, which adds it, and could not be reached by its own protocol. Colour
+/// appears only on a terminal, and not when `NO_COLOR` is set to anything but the empty string
+/// (<https://no-color.org>).
 pub(super) struct TerminalLogger {
     time: bool,
     colour: bool,
@@ -17,7 +19,10 @@ impl TerminalLogger {
     pub(super) fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { time: !connected_to_journal(), colour }
+        Self {
+            time: !connected_to_journal(),
+            colour,
+        }
     }
 
     fn line(&self, now: SystemTime, record: &Record<'_>) -> String {
@@ -34,7 +39,12 @@ impl TerminalLogger {
             line += record.level().as_str();
         }
         line.push(' ');
-        text::append(&mut line, *record.args(), record.key_values(), LineBreak::Indented);
+        text::append(
+            &mut line,
+            *record.args(),
+            record.key_values(),
+            LineBreak::Indented,
+        );
         line.push('\n');
         line
     }
@@ -57,8 +67,11 @@ impl Log for TerminalLogger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            // One write for the line, so that lines of several threads do not mix. There is nowhere to report an error.
-            let _ = std::io::stderr().lock().write_all(self.line(SystemTime::now(), record).as_bytes());
+            // One write for the line, so that lines of several threads do not mix. There is nowhere
+            // to report an error.
+            let _ = std::io::stderr()
+                .lock()
+                .write_all(self.line(SystemTime::now(), record).as_bytes());
         }
     }
 
@@ -81,7 +94,13 @@ mod tests {
     #[test]
     fn a_line_has_a_time_unless_the_journal_adds_it_and_colour_only_on_a_terminal() {
         assert_eq!(line(false, false), "INFO ready DSM_SERVER=1\n");
-        assert_eq!(line(true, false), "1970-01-01T00:00:01.500Z INFO ready DSM_SERVER=1\n");
-        assert_eq!(line(true, true), "1970-01-01T00:00:01.500Z \x1b[32mINFO\x1b[0m ready DSM_SERVER=1\n");
+        assert_eq!(
+            line(true, false),
+            "1970-01-01T00:00:01.500Z INFO ready DSM_SERVER=1\n"
+        );
+        assert_eq!(
+            line(true, true),
+            "1970-01-01T00:00:01.500Z \x1b[32mINFO\x1b[0m ready DSM_SERVER=1\n"
+        );
     }
 }

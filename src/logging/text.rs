@@ -14,9 +14,14 @@ pub(super) enum LineBreak {
     Escaped,
 }
 
-/// Appends a message and then its fields as ` KEY=value`. Control and format characters are escaped: what came from a peer can
-/// neither pass for another message nor steer the terminal.
-pub(super) fn append(line: &mut String, message: fmt::Arguments<'_>, fields: &dyn Source, line_break: LineBreak) {
+/// Appends a message and then its fields as ` KEY=value`. Control and format characters are
+/// escaped: what came from a peer can neither pass for another message nor steer the terminal.
+pub(super) fn append(
+    line: &mut String,
+    message: fmt::Arguments<'_>,
+    fields: &dyn Source,
+    line_break: LineBreak,
+) {
     // Writing to a string succeeds, unless a value's own Display fails: then the line ends there.
     let _ = write!(Escaping { line, line_break }, "{message}");
     let _ = fields.visit(&mut Fields { line });
@@ -52,7 +57,8 @@ impl<'kvs> VisitSource<'kvs> for Fields<'_> {
             return Ok(());
         }
         let text = value.to_string();
-        let plain = |character: char| character.is_ascii_graphic() && character != '"' && character != '=';
+        let plain =
+            |character: char| character.is_ascii_graphic() && character != '"' && character != '=';
         if !text.is_empty() && text.chars().all(plain) {
             write!(self.line, " {key}={text}")?;
         } else {
@@ -80,8 +86,15 @@ mod tests {
             ("X", "".into()),
             (Event::FIELD, "0".into()),
         ];
-        let line = text(format_args!("server {} is ready", 1), &fields.as_slice(), LineBreak::Escaped);
-        assert_eq!(line, "server 1 is ready DSM_SERVER=1 DSM_ERROR=\"no such file\" X=\"\"");
+        let line = text(
+            format_args!("server {} is ready", 1),
+            &fields.as_slice(),
+            LineBreak::Escaped,
+        );
+        assert_eq!(
+            line,
+            "server 1 is ready DSM_SERVER=1 DSM_ERROR=\"no such file\" X=\"\""
+        );
     }
 
     #[test]
@@ -92,7 +105,10 @@ mod tests {
         assert_eq!(line.lines().count(), 1, "{line}");
         assert!(line.chars().all(is_printable), "{line}");
         let line = text(format_args!("{evil}"), &none, LineBreak::Indented);
-        assert!(line.lines().skip(1).all(|rest| rest.starts_with("    ")), "{line}");
+        assert!(
+            line.lines().skip(1).all(|rest| rest.starts_with("    ")),
+            "{line}"
+        );
         assert!(line.chars().all(|c| c == '\n' || is_printable(c)), "{line}");
     }
 }

@@ -13,7 +13,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", env = "DSM_CONFIG")]
     pub(super) config: Option<PathBuf>,
 
-    /// This server's index in the network map, 0 to N-1 [default: the server whose address this machine has]
+    /// This server's index in the network map, 0 to N-1 [default: the server whose address this
+    /// machine has]
     #[arg(long, value_name = "INDEX", value_parser = index)]
     pub(super) index: Option<usize>,
 
@@ -33,7 +34,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "PID", conflicts_with_all = ["index", "reset", "daemonize", "pid_file", "log_level"])]
     pub(super) reload: Option<u32>,
 
-    /// The least important messages to log: off, error, warn, info, debug or trace [default: log.level of the configuration]
+    /// The least important messages to log: off, error, warn, info, debug or trace [default:
+    /// log.level of the configuration]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     pub(super) log_level: Option<LevelFilter>,
 }

@@ -24,7 +24,12 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn new(limits: Arc<LiveLimits>) -> Self {
-        Self { used: AtomicU64::new(0), limits, holders: Mutex::default(), next_number: AtomicU64::new(0) }
+        Self {
+            used: AtomicU64::new(0),
+            limits,
+            holders: Mutex::default(),
+            next_number: AtomicU64::new(0),
+        }
     }
 
     /// A number for a connection that may come to hold memory.
@@ -32,16 +37,22 @@ impl Budget {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Takes `bytes` for a connection from `peer`, from those that are stalled if need be: from others of the same address
-    /// when they hold its share.
+    /// Takes `bytes` for a connection from `peer`, from those that are stalled if need be: from
+    /// others of the same address when they hold its share.
     fn take(&self, bytes: usize, peer: IpAddr) -> bool {
         loop {
-            // What its connections have that are served at this moment is not counted: one for each thread at most.
+            // What its connections have that are served at this moment is not counted: one for each
+            // thread at most.
             let over_share = self.holders().of_peer(peer) + bytes as u64 > self.share();
             if !over_share && self.take_free(bytes) {
                 return true;
             }
-            let Some(freed) = self.holders().evict(over_share.then_some(peer), Instant::now()) else { return false };
+            let Some(freed) = self
+                .holders()
+                .evict(over_share.then_some(peer), Instant::now())
+            else {
+                return false;
+            };
             self.used.fetch_sub(freed, Ordering::Relaxed);
         }
     }
@@ -50,14 +61,17 @@ impl Budget {
     fn take_free(&self, bytes: usize) -> bool {
         let limit = self.limits.buffer_memory();
         let more = |used: u64| used.checked_add(bytes as u64).filter(|sum| *sum <= limit);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok()
     }
 
     fn give_back(&self, bytes: usize) {
         self.used.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 
-    /// The most that connections of one address may hold together: the rest is always there for others.
+    /// The most that connections of one address may hold together: the rest is always there for
+    /// others.
     fn share(&self) -> u64 {
         self.limits.buffer_memory() / 4 * 3
     }
@@ -101,7 +115,12 @@ pub(super) struct Buffer {
 impl Buffer {
     /// For a connection from this address.
     pub(super) fn new(budget: Arc<Budget>, peer: IpAddr) -> Self {
-        Self { bytes: Vec::new(), held: 0..0, budget, peer }
+        Self {
+            bytes: Vec::new(),
+            held: 0..0,
+            budget,
+            peer,
+        }
     }
 
     /// Memory of no connection: see [`Buffer::borrow`].
@@ -120,8 +139,9 @@ impl Buffer {
         }
     }
 
-    /// Gives its memory to `spare`, unless something is held in it, or it has grown and memory is short. So each that holds
-    /// something has its memory, and all others use the same, which stays in the processor's cache.
+    /// Gives its memory to `spare`, unless something is held in it, or it has grown and memory is
+    /// short. So each that holds something has its memory, and all others use the same, which stays
+    /// in the processor's cache.
     #[inline]
     pub(super) fn give_back(&mut self, spare: &mut Self) {
         let keeps = spare.bytes.is_empty() && !(self.bytes.len() > BASE && self.budget.is_short());
@@ -184,7 +204,11 @@ impl Buffer {
     /// Makes room for `count` bytes after what is held, moving or growing as needed.
     #[inline]
     pub(super) fn reserve(&mut self, count: usize) -> Result<(), OutOfMemory> {
-        if self.bytes.len() - self.held.end >= count { Ok(()) } else { self.make_room(count) }
+        if self.bytes.len() - self.held.end >= count {
+            Ok(())
+        } else {
+            self.make_room(count)
+        }
     }
 
     #[cold]
@@ -194,18 +218,27 @@ impl Buffer {
         Ok(())
     }
 
-    /// Makes room for more of a frame of `total` bytes of which some are held: for all of it where there is memory already,
-    /// else for as much as has come, so that it takes bytes to take memory, and no frame is copied more than twice.
+    /// Makes room for more of a frame of `total` bytes of which some are held: for all of it where
+    /// there is memory already, else for as much as has come, so that it takes bytes to take
+    /// memory, and no frame is copied more than twice.
     #[inline]
     pub(super) fn expect(&mut self, total: usize) -> Result<(), OutOfMemory> {
         let missing = total.saturating_sub(self.held.len());
-        if self.bytes.len() - self.held.end >= missing { Ok(()) } else { self.expect_more(total) }
+        if self.bytes.len() - self.held.end >= missing {
+            Ok(())
+        } else {
+            self.expect_more(total)
+        }
     }
 
     #[cold]
     fn expect_more(&mut self, total: usize) -> Result<(), OutOfMemory> {
         if self.bytes.len() < total && self.held.len() > self.bytes.len() / 2 {
-            self.grow(total.next_multiple_of(BASE).min(2 * self.bytes.len().max(BASE)))?;
+            self.grow(
+                total
+                    .next_multiple_of(BASE)
+                    .min(2 * self.bytes.len().max(BASE)),
+            )?;
         }
         self.compact();
         Ok(())
@@ -214,7 +247,10 @@ impl Buffer {
     /// Has at least `size` bytes, for what is held and what may come.
     fn grow(&mut self, size: usize) -> Result<(), OutOfMemory> {
         if size > self.bytes.len() {
-            if !self.budget.take(beyond_base(size) - beyond_base(self.bytes.len()), self.peer) {
+            if !self
+                .budget
+                .take(beyond_base(size) - beyond_base(self.bytes.len()), self.peer)
+            {
                 return Err(OutOfMemory);
             }
             self.bytes.resize(size, 0);
@@ -237,7 +273,10 @@ impl Buffer {
     /// The first `count` bytes of the room were filled.
     #[inline]
     pub(super) fn commit(&mut self, count: usize) {
-        assert!(count <= self.bytes.len() - self.held.end, "more than there is room for");
+        assert!(
+            count <= self.bytes.len() - self.held.end,
+            "more than there is room for"
+        );
         self.held.end += count;
     }
 
@@ -250,7 +289,8 @@ impl Buffer {
         Ok(())
     }
 
-    /// Makes room for `count` bytes after the first `at` that are held, to be filled: it counts as held.
+    /// Makes room for `count` bytes after the first `at` that are held, to be filled: it counts as
+    /// held.
     pub(super) fn insert(&mut self, at: usize, count: usize) -> Result<&mut [u8], OutOfMemory> {
         assert!(at <= self.held.len(), "more than is held");
         self.reserve(count)?;
@@ -260,10 +300,14 @@ impl Buffer {
         Ok(&mut self.bytes[at..at + count])
     }
 
-    /// Doubles the buffer, up to [`WIDEST`]: to be called when what has come filled it, so that a client with many requests
-    /// under way has them executed together. Does nothing while memory is short.
+    /// Doubles the buffer, up to [`WIDEST`]: to be called when what has come filled it, so that a
+    /// client with many requests under way has them executed together. Does nothing while memory is
+    /// short.
     pub(super) fn widen(&mut self) {
-        let more = self.bytes.len().min(WIDEST.saturating_sub(self.bytes.len()));
+        let more = self
+            .bytes
+            .len()
+            .min(WIDEST.saturating_sub(self.bytes.len()));
         if more > 0 && !self.budget.is_short() && self.budget.take_free(more) {
             self.bytes.resize(self.bytes.len() + more, 0);
         }
@@ -275,7 +319,8 @@ impl Buffer {
         if size < self.bytes.len() && self.bytes.len() > BASE && self.budget.is_short() {
             let mut bytes = vec![0; size];
             bytes[..self.held.len()].copy_from_slice(self.as_slice());
-            self.budget.give_back(beyond_base(self.bytes.len()) - beyond_base(size));
+            self.budget
+                .give_back(beyond_base(self.bytes.len()) - beyond_base(size));
             self.held = 0..self.held.len();
             self.bytes = bytes;
         }
@@ -337,8 +382,16 @@ mod tests {
             let hold = |_: &usize| {
                 let taken = budget.take(MIB, peer);
                 let (awaits, socket) = (PollFlags::POLLIN, Arc::clone(&socket));
-                let holder = Holder { bytes: MIB as u64, peer, since, awaits, socket };
-                taken.then(|| budget.hold(budget.number(), holder)).is_some()
+                let holder = Holder {
+                    bytes: MIB as u64,
+                    peer,
+                    since,
+                    awaits,
+                    socket,
+                };
+                taken
+                    .then(|| budget.hold(budget.number(), holder))
+                    .is_some()
             };
             (0..100).take_while(hold).count()
         };
@@ -355,7 +408,12 @@ mod tests {
         let mut receives = 0;
         while buffer.len() < MIB {
             buffer.expect(MIB).unwrap();
-            assert!(buffer.budgeted() <= 2 * buffer.len(), "{} for {}", buffer.budgeted(), buffer.len());
+            assert!(
+                buffer.budgeted() <= 2 * buffer.len(),
+                "{} for {}",
+                buffer.budgeted(),
+                buffer.len()
+            );
             let room = buffer.room().len().min(MIB - buffer.len());
             assert!(room > 0);
             buffer.commit(room);

@@ -93,9 +93,14 @@ impl Context {
 
     /// Which memory there is; zero while it waits for a restore.
     pub(super) fn incarnation(&self) -> u64 {
-        // In this order: an incarnation that a restore is about to replace is found to be shut, or is not the new one.
+        // In this order: an incarnation that a restore is about to replace is found to be shut, or
+        // is not the new one.
         let incarnation = self.segment.incarnation();
-        if self.segment.shut().is_some() { 0 } else { incarnation }
+        if self.segment.shut().is_some() {
+            0
+        } else {
+            incarnation
+        }
     }
 
     /// Lets local clients in, unless there is an operation log, which would miss what they do.
@@ -117,15 +122,18 @@ impl Context {
         let number = self.next_socket.fetch_add(1, Ordering::Relaxed);
         sockets.insert(number, Arc::clone(socket));
         self.accepted.fetch_add(1, Ordering::Relaxed);
-        Some(Place { context: Arc::clone(self), number })
+        Some(Place {
+            context: Arc::clone(self),
+            number,
+        })
     }
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Lets every connection finish the requests that have arrived, and waits for them at most the shutdown timeout.
-    /// Returns how many were left.
+    /// Lets every connection finish the requests that have arrived, and waits for them at most the
+    /// shutdown timeout. Returns how many were left.
     pub(super) fn stop(&self) -> usize {
         self.stopping.store(true, Ordering::Relaxed);
         let deadline = Instant::now() + self.limits.shutdown_timeout();
@@ -136,7 +144,8 @@ impl Context {
                 return open;
             }
             for socket in sockets.values() {
-                // What has arrived can still be read; then the thread finds the end. Gone already: as well.
+                // What has arrived can still be read; then the thread finds the end. Gone already:
+                // as well.
                 let _ = socket.shutdown(Shutdown::Read);
             }
             drop(sockets);
@@ -181,7 +190,11 @@ impl Context {
             operations: self.statistics.operations(),
             traffic: self.statistics.traffic(),
             local: self.segment.local_traffic(),
-            recovery: Recovery { participants: self.segment.participants() as u64, repaired, redone_writes },
+            recovery: Recovery {
+                participants: self.segment.participants() as u64,
+                repaired,
+                redone_writes,
+            },
             latency: self.statistics.latency(),
             operation_log: self.operation_log.status(),
         }
@@ -194,7 +207,10 @@ impl Context {
 
     /// Says how the segment's names were found. Returns how they were before.
     pub(super) fn set_names(&self, found: Names) -> Names {
-        std::mem::replace(&mut *self.names.lock().unwrap_or_else(PoisonError::into_inner), found)
+        std::mem::replace(
+            &mut *self.names.lock().unwrap_or_else(PoisonError::into_inner),
+            found,
+        )
     }
 
     fn sockets(&self) -> MutexGuard<'_, HashMap<u64, Arc<TcpStream>>> {

@@ -8,8 +8,8 @@ use super::statistics::Counters;
 use crate::logging::Event;
 use dsm_core::printable::{self, printable};
 use dsm_core::protocol::{
-    Code, Extent, HEADER, HelloReply, HelloRequest, MAX_PAYLOAD, MAX_REFUSAL_TEXT, Opcode, Operation, Refusal,
-    ReplyHeader, Request, RequestHeader, WINDOW,
+    Code, Extent, HEADER, HelloReply, HelloRequest, MAX_PAYLOAD, MAX_REFUSAL_TEXT, Opcode,
+    Operation, Refusal, ReplyHeader, Request, RequestHeader, WINDOW,
 };
 use dsm_core::segment::{Mark, Shut, Worker};
 use std::net::SocketAddr;
@@ -31,7 +31,12 @@ pub(super) struct Executor {
 impl Executor {
     pub(super) fn new(context: &Arc<Context>, worker: Worker) -> Self {
         let buffer = || Buffer::spare(Arc::clone(&context.budget));
-        Self { context: Arc::clone(context), worker, spare_input: buffer(), spare_output: buffer() }
+        Self {
+            context: Arc::clone(context),
+            worker,
+            spare_input: buffer(),
+            spare_output: buffer(),
+        }
     }
 
     pub(super) fn counters(&self) -> &Counters {
@@ -47,7 +52,8 @@ pub(super) struct Conversation {
     /// The memory that the client means; zero when there was none at its hello.
     incarnation: u64,
     last_id: u64,
-    /// The last id that fits the window in what has come from the client; zero until the first request of that is answered.
+    /// The last id that fits the window in what has come from the client; zero until the first
+    /// request of that is answered.
     window_end: u64,
 }
 
@@ -56,7 +62,8 @@ pub(super) struct Conversation {
 pub(super) enum Payload<'a> {
     /// These bytes.
     Held(&'a [u8]),
-    /// The data of a write, this many bytes: they were received into the slot of the executor's worker.
+    /// The data of a write, this many bytes: they were received into the slot of the executor's
+    /// worker.
     InSlot(usize),
 }
 
@@ -80,7 +87,14 @@ pub(super) enum After {
 
 impl Conversation {
     pub(super) fn new(context: Arc<Context>, peer: SocketAddr) -> Self {
-        Self { context, peer, session: None, incarnation: 0, last_id: 0, window_end: 0 }
+        Self {
+            context,
+            peer,
+            session: None,
+            incarnation: 0,
+            last_id: 0,
+            window_end: 0,
+        }
     }
 
     /// The client's address.
@@ -98,14 +112,16 @@ impl Conversation {
         self.session.as_ref().is_some_and(Attachment::is_superseded)
     }
 
-    /// More bytes have come, after all replies so far were sent. No reply to what comes first in them can have reached the
-    /// client when it sent the last of them, so that all of it must fit one window.
+    /// More bytes have come, after all replies so far were sent. No reply to what comes first in
+    /// them can have reached the client when it sent the last of them, so that all of it must fit
+    /// one window.
     #[inline]
     pub(super) fn more_has_come(&mut self) {
         self.window_end = 0;
     }
 
-    /// Checks the header of a request that has not come whole, before it takes memory: before hello, only a hello may.
+    /// Checks the header of a request that has not come whole, before it takes memory: before
+    /// hello, only a hello may.
     pub(super) fn check_begun(&self, header: &RequestHeader) -> Result<(), Refusal> {
         if self.is_open() {
             return Ok(());
@@ -135,7 +151,8 @@ impl Conversation {
         self.conclude(executor, header, payload.length(), logged, outcome, output)
     }
 
-    /// Ends a request that is logged or refused: apart, so that the way of most requests stays short.
+    /// Ends a request that is logged or refused: apart, so that the way of most requests stays
+    /// short.
     #[cold]
     fn conclude(
         &self,
@@ -147,7 +164,14 @@ impl Conversation {
         output: &mut Buffer,
     ) -> After {
         if let Some((opcode, started)) = logged {
-            self.log(executor, header, payload, opcode, started, outcome.as_ref().err());
+            self.log(
+                executor,
+                header,
+                payload,
+                opcode,
+                started,
+                outcome.as_ref().err(),
+            );
         }
         match outcome {
             Ok(()) => After::GoOn,
@@ -168,7 +192,11 @@ impl Conversation {
     ) -> Result<(), Refusal> {
         let opcode = Opcode::from_number(header.opcode);
         if self.is_open() == (opcode == Some(Opcode::Hello)) {
-            let message = if self.is_open() { "hello came twice" } else { HELLO_FIRST };
+            let message = if self.is_open() {
+                "hello came twice"
+            } else {
+                HELLO_FIRST
+            };
             return Err(Refusal::new(Code::HelloExpected, message));
         }
         let id = header.id.get();
@@ -183,7 +211,9 @@ impl Conversation {
         }
         let k = executor.context.segment.k();
         match payload {
-            Payload::Held(bytes) => self.execute(executor, header, &Request::parse(header, bytes, k)?, output)?,
+            Payload::Held(bytes) => {
+                self.execute(executor, header, &Request::parse(header, bytes, k)?, output)?
+            }
             Payload::InSlot(length) => {
                 let extent = Extent::of_write(header, length, k)?;
                 self.change(executor, header, length, output, |worker, mark| {
@@ -200,7 +230,10 @@ impl Conversation {
     #[cold]
     fn bad_id(&self, id: u64) -> Refusal {
         let message = if id <= self.last_id {
-            format!("request id {id} came after {}: ids must increase", self.last_id)
+            format!(
+                "request id {id} came after {}: ids must increase",
+                self.last_id
+            )
         } else {
             format!(
                 "request id {id} came before the reply to {}: the ids of requests without a reply span at most {WINDOW}",
@@ -225,7 +258,10 @@ impl Conversation {
                 output.reserve(HEADER + length).map_err(busy)?;
                 let room = &mut output.room()[..HEADER + length];
                 executor.worker.expect(self.incarnation);
-                executor.worker.read(extent, &mut room[HEADER..]).map_err(|shut| self.refuse_shut(shut))?;
+                executor
+                    .worker
+                    .read(extent, &mut room[HEADER..])
+                    .map_err(|shut| self.refuse_shut(shut))?;
                 room[..HEADER].copy_from_slice(head.as_bytes());
                 output.commit(HEADER + length);
                 executor.counters().read(length);
@@ -237,16 +273,27 @@ impl Conversation {
                 output.append(payload).map_err(busy)
             }
             Operation::Status => {
-                let json = serde_json::to_vec(&executor.context.status())
-                    .map_err(|error| Refusal::new(Code::Internal, format!("the status has no JSON form: {error}")))?;
+                let json = serde_json::to_vec(&executor.context.status()).map_err(|error| {
+                    Refusal::new(
+                        Code::Internal,
+                        format!("the status has no JSON form: {error}"),
+                    )
+                })?;
                 reply(output, header, json.len(), 0)?;
                 output.append(&json).map_err(busy)
             }
-            Operation::Write(..) | Operation::Fill(..) | Operation::Atomic(..) | Operation::Copy { .. } => {
+            Operation::Write(..)
+            | Operation::Fill(..)
+            | Operation::Atomic(..)
+            | Operation::Copy { .. } => {
                 let operation = &request.operation;
-                self.change(executor, header, operation.changes(), output, |worker, mark| {
-                    worker.change(operation, Some(mark))
-                })
+                self.change(
+                    executor,
+                    header,
+                    operation.changes(),
+                    output,
+                    |worker, mark| worker.change(operation, Some(mark)),
+                )
             }
         }
     }
@@ -267,8 +314,8 @@ impl Conversation {
         reply(output, header, 0, old)
     }
 
-    /// Executes a request that changes memory, unless the session's record says that it has been executed. Returns
-    /// the old value of an atomic, else zero.
+    /// Executes a request that changes memory, unless the session's record says that it has been
+    /// executed. Returns the old value of an atomic, else zero.
     #[inline]
     fn execute_once(
         &self,
@@ -284,10 +331,15 @@ impl Conversation {
         let mark = turn.mark(id);
         if id <= executor.context.segment.last_executed(mark.session) {
             executor.counters().replay();
-            return executor.context.segment.executed_result(mark).ok_or_else(|| {
-                let message = format!("request {id} was executed too long ago: its result is not kept");
-                Refusal::new(Code::BadSequence, message)
-            });
+            return executor
+                .context
+                .segment
+                .executed_result(mark)
+                .ok_or_else(|| {
+                    let message =
+                        format!("request {id} was executed too long ago: its result is not kept");
+                    Refusal::new(Code::BadSequence, message)
+                });
         }
         executor.worker.expect(self.incarnation);
         let old = change(&mut executor.worker, mark).map_err(|shut| self.refuse_shut(shut))?;
@@ -317,11 +369,17 @@ impl Conversation {
             return Err(Refusal::new(Code::Stopping, "the server is stopping"));
         }
         let attached = context.sessions.attach(hello.session);
-        let attached =
-            attached.ok_or_else(|| Refusal::new(Code::Busy, "every session has a connection: close some"))?;
+        let attached = attached.ok_or_else(|| {
+            Refusal::new(Code::Busy, "every session has a connection: close some")
+        })?;
         (self.session, self.incarnation) = (Some(attached.attachment), incarnation);
-        let body =
-            HelloReply::new(context.index, incarnation, context.segment.k(), attached.last_executed, attached.resumed);
+        let body = HelloReply::new(
+            context.index,
+            incarnation,
+            context.segment.k(),
+            attached.last_executed,
+            attached.resumed,
+        );
         reply(output, header, size_of::<HelloReply>(), 0)?;
         output.append(body.as_bytes()).map_err(busy)
     }
@@ -345,7 +403,9 @@ impl Conversation {
                 ),
             ),
             // The second is for workers with a deadline, which a server's have not.
-            Shut::Held { pid: 0 } | Shut::Late(_) => Refusal::new(Code::Busy, format!("server {index}: {shut}")),
+            Shut::Held { pid: 0 } | Shut::Late(_) => {
+                Refusal::new(Code::Busy, format!("server {index}: {shut}"))
+            }
             Shut::Held { pid } => Refusal::new(
                 Code::Busy,
                 format!(
@@ -354,9 +414,10 @@ impl Conversation {
                 ),
             ),
             // Whoever said hello while there was no memory knew none.
-            Shut::Replaced if self.incarnation == 0 => {
-                Refusal::new(Code::Restoring, format!("the memory of server {index} has just been restored: try again"))
-            }
+            Shut::Replaced if self.incarnation == 0 => Refusal::new(
+                Code::Restoring,
+                format!("the memory of server {index} has just been restored: try again"),
+            ),
             Shut::Replaced => Refusal::new(
                 Code::MemoryLost,
                 format!(
@@ -429,7 +490,12 @@ impl Drop for Conversation {
 
 /// Appends the header of a reply with `payload` bytes to come.
 #[inline]
-fn reply(output: &mut Buffer, header: &RequestHeader, payload: usize, value: u64) -> Result<(), Refusal> {
+fn reply(
+    output: &mut Buffer,
+    header: &RequestHeader,
+    payload: usize,
+    value: u64,
+) -> Result<(), Refusal> {
     let head = reply_header(header, payload, value)?;
     // All of the reply or nothing: a refusal must not land in an announced payload.
     output.reserve(HEADER + payload).map_err(busy)?;
@@ -437,25 +503,52 @@ fn reply(output: &mut Buffer, header: &RequestHeader, payload: usize, value: u64
 }
 
 #[inline]
-fn reply_header(header: &RequestHeader, payload: usize, value: u64) -> Result<ReplyHeader, Refusal> {
-    let payload = u32::try_from(payload).ok().filter(|payload| *payload <= MAX_PAYLOAD);
-    let payload = payload.ok_or_else(|| Refusal::new(Code::Internal, "the reply is too long for a frame"))?;
-    Ok(ReplyHeader::new(header.opcode, header.id.get(), payload, value))
+fn reply_header(
+    header: &RequestHeader,
+    payload: usize,
+    value: u64,
+) -> Result<ReplyHeader, Refusal> {
+    let payload = u32::try_from(payload)
+        .ok()
+        .filter(|payload| *payload <= MAX_PAYLOAD);
+    let payload =
+        payload.ok_or_else(|| Refusal::new(Code::Internal, "the reply is too long for a frame"))?;
+    Ok(ReplyHeader::new(
+        header.opcode,
+        header.id.get(),
+        payload,
+        value,
+    ))
 }
 
 /// Appends a refusal. One that finds no memory ends the connection without a word.
 pub(super) fn refuse(output: &mut Buffer, header: &RequestHeader, refusal: &Refusal) -> After {
-    let cut = (0..=MAX_REFUSAL_TEXT.min(refusal.message.len())).rfind(|cut| refusal.message.is_char_boundary(*cut));
+    let cut = (0..=MAX_REFUSAL_TEXT.min(refusal.message.len()))
+        .rfind(|cut| refusal.message.is_char_boundary(*cut));
     let text = &refusal.message[..cut.unwrap_or(0)];
     // At most MAX_REFUSAL_TEXT.
     #[allow(clippy::cast_possible_truncation)]
-    let reply = ReplyHeader::refusal(header.opcode, header.id.get(), refusal.code, text.len() as u32);
-    let written = output.append(reply.as_bytes()).and_then(|()| output.append(text.as_bytes()));
-    if written.is_err() || refusal.code.closes() { After::End } else { After::GoOn }
+    let reply = ReplyHeader::refusal(
+        header.opcode,
+        header.id.get(),
+        refusal.code,
+        text.len() as u32,
+    );
+    let written = output
+        .append(reply.as_bytes())
+        .and_then(|()| output.append(text.as_bytes()));
+    if written.is_err() || refusal.code.closes() {
+        After::End
+    } else {
+        After::GoOn
+    }
 }
 
 pub(super) fn superseded() -> Refusal {
-    Refusal::new(Code::Superseded, "a newer connection has taken this session over")
+    Refusal::new(
+        Code::Superseded,
+        "a newer connection has taken this session over",
+    )
 }
 
 pub(super) fn busy(_: OutOfMemory) -> Refusal {

@@ -29,7 +29,9 @@ pub(super) enum Failure {
         "dsmd (pid {pid}) refused the new configuration and keeps the old one: its log says why, as does dsmctl config check"
     )]
     ReloadRefused { pid: u32 },
-    #[error("dsmd (pid {pid}) was told to read its configuration again, and does not say that it has: see its log")]
+    #[error(
+        "dsmd (pid {pid}) was told to read its configuration again, and does not say that it has: see its log"
+    )]
     NoAnswer { pid: u32 },
     #[error("tell dsmd (pid {pid}) to read its configuration again: {source}")]
     Reload { pid: u32, source: io::Error },
@@ -47,7 +49,8 @@ impl Failure {
 
     /// What the journal's catalog explains it under, if it does.
     pub(super) fn event(&self) -> Option<Event> {
-        matches!(self, Self::Segment(SegmentError::Mismatch { .. })).then_some(Event::SegmentMismatch)
+        matches!(self, Self::Segment(SegmentError::Mismatch { .. }))
+            .then_some(Event::SegmentMismatch)
     }
 
     /// The number in dsmd(8), EXIT STATUS.
@@ -56,7 +59,10 @@ impl Failure {
             Self::Identity(IdentityError::Range { .. }) => 64,
             // The address may come yet.
             Self::Identity(IdentityError::None { .. }) => 69,
-            Self::Config(_) | Self::Identity(_) | Self::Untrusted(_) | Self::ReloadRefused { .. } => 78,
+            Self::Config(_)
+            | Self::Identity(_)
+            | Self::Untrusted(_)
+            | Self::ReloadRefused { .. } => 78,
             Self::Segment(error) => match error {
                 // Another has the name, and may give it back: the unit tries again.
                 SegmentError::InUse { .. }
@@ -64,8 +70,13 @@ impl Failure {
                 | SegmentError::NotOurs { .. }
                 | SegmentError::NotAnObject { .. } => 69,
                 // A limit of memory is the same a second later, as a k that is too large.
-                SegmentError::Mismatch { .. } | SegmentError::TooLarge { .. } | SegmentError::MemoryLimit { .. } => 78,
-                SegmentError::System { source: Errno::EACCES | Errno::EPERM, .. } => 77,
+                SegmentError::Mismatch { .. }
+                | SegmentError::TooLarge { .. }
+                | SegmentError::MemoryLimit { .. } => 78,
+                SegmentError::System {
+                    source: Errno::EACCES | Errno::EPERM,
+                    ..
+                } => 77,
                 _ => 74,
             },
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
@@ -85,8 +96,12 @@ fn way_out_of_threads(error: &io::Error) -> &'static str {
             ". There are as many processes and threads as are allowed: raise TasksMax= of the unit, pids.max of the container, or \
              ulimit -u"
         }
-        Some(Errno::ENOMEM) => ". Allow more memory: MemoryMax= of the unit, the memory of the container, or ulimit -v",
-        Some(Errno::EMFILE) => ". Raise the limit of open files: LimitNOFILE= of the unit, or ulimit -n",
+        Some(Errno::ENOMEM) => {
+            ". Allow more memory: MemoryMax= of the unit, the memory of the container, or ulimit -v"
+        }
+        Some(Errno::EMFILE) => {
+            ". Raise the limit of open files: LimitNOFILE= of the unit, or ulimit -n"
+        }
         _ => "",
     }
 }

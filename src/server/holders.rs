@@ -1,5 +1,6 @@
-//! Connections that hold buffer memory while the server waits for their peers: for the rest of a request, or until replies are
-//! taken. When memory is short, the one that has waited for longest without progress loses its memory, and is closed.
+//! Connections that hold buffer memory while the server waits for their peers: for the rest of a
+//! request, or until replies are taken. When memory is short, the one that has waited for longest
+//! without progress loses its memory, and is closed.
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::HashMap;
@@ -8,11 +9,13 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Without progress for so long, a holder is stalled: its memory may go to others. Long for a peer in the same network, which
-/// takes 1 MiB in some milliseconds, and short for those that need the memory.
+/// Without progress for so long, a holder is stalled: its memory may go to others. Long for a peer
+/// in the same network, which takes 1 MiB in some milliseconds, and short for those that need the
+/// memory.
 pub(super) const STALLED: Duration = Duration::from_millis(250);
 
-/// Bytes sent or received that are progress. Fewer are none: a peer that takes its replies byte by byte is stalled.
+/// Bytes sent or received that are progress. Fewer are none: a peer that takes its replies byte by
+/// byte is stalled.
 pub(super) const PROGRESS: usize = 64 << 10;
 
 /// A connection that holds memory.
@@ -27,8 +30,8 @@ pub(super) struct Holder {
     pub(super) socket: Arc<TcpStream>,
 }
 
-/// Whether the peer has done its part, and only the thread has not come round to it: a server with much to do must not take
-/// its own delay for that of its peers.
+/// Whether the peer has done its part, and only the thread has not come round to it: a server with
+/// much to do must not take its own delay for that of its peers.
 pub(super) fn is_ready(socket: &TcpStream, awaits: PollFlags) -> bool {
     let mut wait = [PollFd::new(socket.as_fd(), awaits)];
     poll(&mut wait, PollTimeout::ZERO).is_ok_and(|count| count > 0)
@@ -66,14 +69,19 @@ impl Holders {
         self.by_peer.get(&peer).copied().unwrap_or(0)
     }
 
-    /// Takes the memory of the one that has been stalled for longest, among those of one address or among all, and has its
-    /// thread find its connection closed. Returns the bytes; `None` when none is stalled.
+    /// Takes the memory of the one that has been stalled for longest, among those of one address or
+    /// among all, and has its thread find its connection closed. Returns the bytes; `None` when
+    /// none is stalled.
     pub(super) fn evict(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<u64> {
         loop {
             let stalled = |holder: &Holder| {
-                peer.is_none_or(|peer| holder.peer == peer) && now.saturating_duration_since(holder.since) >= STALLED
+                peer.is_none_or(|peer| holder.peer == peer)
+                    && now.saturating_duration_since(holder.since) >= STALLED
             };
-            let stalled = self.by_number.iter_mut().filter(|(_, holder)| stalled(holder));
+            let stalled = self
+                .by_number
+                .iter_mut()
+                .filter(|(_, holder)| stalled(holder));
             let (&number, holder) = stalled.min_by_key(|(_, holder)| holder.since)?;
             if is_ready(&holder.socket, holder.awaits) {
                 // So that it is looked at once.
@@ -95,7 +103,8 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener};
 
     #[test]
-    fn the_longest_stalled_of_an_address_or_of_all_loses_its_memory_and_one_with_progress_does_not() {
+    fn the_longest_stalled_of_an_address_or_of_all_loses_its_memory_and_one_with_progress_does_not()
+    {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut peers = Vec::new();
         let mut socket = || {
@@ -107,7 +116,16 @@ mod tests {
         let mut holders = Holders::default();
         let mut hold = |number, bytes, peer, age: Duration| {
             let since = now.checked_sub(age).unwrap();
-            holders.insert(number, Holder { bytes, peer, since, awaits: PollFlags::POLLIN, socket: socket() });
+            holders.insert(
+                number,
+                Holder {
+                    bytes,
+                    peer,
+                    since,
+                    awaits: PollFlags::POLLIN,
+                    socket: socket(),
+                },
+            );
         };
         hold(1, 10, one, STALLED * 2);
         hold(2, 20, one, STALLED);
@@ -119,10 +137,21 @@ mod tests {
         assert_eq!(holders.evict(Some(one), now), Some(10));
         assert_eq!(holders.evict(None, now), Some(30));
         assert_eq!(holders.evict(None, now), Some(20));
-        assert_eq!(holders.evict(None, now), None, "one has only begun to wait, and to the other something has come");
+        assert_eq!(
+            holders.evict(None, now),
+            None,
+            "one has only begun to wait, and to the other something has come"
+        );
         assert!(holders.remove(3).is_none(), "it has lost its memory");
-        assert_eq!(peers[2].read(&mut [0; 1]).unwrap(), 0, "its connection is closed");
-        assert_eq!([4, 5].map(|number| holders.remove(number).map(|holder| holder.bytes)), [Some(40), Some(50)]);
+        assert_eq!(
+            peers[2].read(&mut [0; 1]).unwrap(),
+            0,
+            "its connection is closed"
+        );
+        assert_eq!(
+            [4, 5].map(|number| holders.remove(number).map(|holder| holder.bytes)),
+            [Some(40), Some(50)]
+        );
         assert_eq!((holders.of_peer(one), holders.of_peer(other)), (0, 0));
     }
 }

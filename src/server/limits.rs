@@ -32,13 +32,21 @@ impl LiveLimits {
     }
 
     pub(super) fn set(&self, limits: &Limits) {
-        let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        self.connections.store(limits.connections.min(self.most_connections), Ordering::Relaxed);
+        let milliseconds =
+            |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        self.connections.store(
+            limits.connections.min(self.most_connections),
+            Ordering::Relaxed,
+        );
         self.threads.store(limits.threads, Ordering::Relaxed);
-        self.hello_timeout.store(milliseconds(limits.hello_timeout), Ordering::Relaxed);
-        self.request_timeout.store(milliseconds(limits.request_timeout), Ordering::Relaxed);
-        self.shutdown_timeout.store(milliseconds(limits.shutdown_timeout), Ordering::Relaxed);
-        self.buffer_memory.store(limits.buffer_memory, Ordering::Relaxed);
+        self.hello_timeout
+            .store(milliseconds(limits.hello_timeout), Ordering::Relaxed);
+        self.request_timeout
+            .store(milliseconds(limits.request_timeout), Ordering::Relaxed);
+        self.shutdown_timeout
+            .store(milliseconds(limits.shutdown_timeout), Ordering::Relaxed);
+        self.buffer_memory
+            .store(limits.buffer_memory, Ordering::Relaxed);
     }
 
     pub(super) fn connections(&self) -> usize {

@@ -21,8 +21,8 @@ use std::time::Duration;
 /// How long to wait when the process has no descriptor left for a connection that waits.
 const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
 
-/// After so many seconds of silence a client is asked whether it is there, so often, before its connection counts as broken:
-/// two minutes in all.
+/// After so many seconds of silence a client is asked whether it is there, so often, before its
+/// connection counts as broken: two minutes in all.
 const KEEP_ALIVE_IDLE: u32 = 60;
 const KEEP_ALIVE_INTERVAL: u32 = 10;
 const KEEP_ALIVE_PROBES: u32 = 6;
@@ -34,7 +34,13 @@ pub(super) const MAX_TOLD: usize = 1024;
 pub(super) const ACCEPT_THREAD: &str = "dsm-accept";
 
 /// Accepts connections until `stop` is written to; `pulse` is that of this thread.
-pub(super) fn accept(context: &Arc<Context>, listeners: &Listeners, threads: &Threads, stop: &EventFd, pulse: &Pulse) {
+pub(super) fn accept(
+    context: &Arc<Context>,
+    listeners: &Listeners,
+    threads: &Threads,
+    stop: &EventFd,
+    pulse: &Pulse,
+) {
     loop {
         pulse.beat();
         let wait = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
@@ -75,15 +81,19 @@ pub(super) fn accept(context: &Arc<Context>, listeners: &Listeners, threads: &Th
     }
 }
 
-/// Sets what every connection has: calls that wait, no delay for small replies, and keep-alive, since a client whose machine
-/// loses power says nothing and would hold its place for ever.
+/// Sets what every connection has: calls that wait, no delay for small replies, and keep-alive,
+/// since a client whose machine loses power says nothing and would hold its place for ever.
 fn prepare(socket: &TcpStream) -> io::Result<()> {
     socket.set_nonblocking(false)?;
     socket.set_nodelay(true)?;
     socket::setsockopt(socket, KeepAlive, &true)?;
     socket::setsockopt(socket, TcpKeepIdle, &KEEP_ALIVE_IDLE)?;
     socket::setsockopt(socket, TcpKeepInterval, &KEEP_ALIVE_INTERVAL)?;
-    Ok(socket::setsockopt(socket, TcpKeepCount, &KEEP_ALIVE_PROBES)?)
+    Ok(socket::setsockopt(
+        socket,
+        TcpKeepCount,
+        &KEEP_ALIVE_PROBES,
+    )?)
 }
 
 fn admit(context: &Arc<Context>, threads: &Threads, socket: TcpStream, peer: SocketAddr) {

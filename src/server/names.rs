@@ -1,4 +1,5 @@
-//! The names of the memory in /dev/shm while it is served: they are looked after, and what is said of them is true.
+//! The names of the memory in /dev/shm while it is served: they are looked after, and what is said
+//! of them is true.
 
 use super::context::Context;
 use crate::logging::Event;

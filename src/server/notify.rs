@@ -1,12 +1,13 @@
-//! Messages to systemd, after `sd_notify(3)`, from a thread of their own: a service manager that does not read its
-//! socket holds up nothing here. Without a service manager nothing happens.
+//! Messages to systemd, after `sd_notify(3)`, from a thread of their own: a service manager that
+//! does not read its socket holds up nothing here. Without a service manager nothing happens.
 
 use sd_notify::NotifyState;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-/// Messages that may wait for the service manager; more are dropped, for the next one says what is so then.
+/// Messages that may wait for the service manager; more are dropped, for the next one says what is
+/// so then.
 const QUEUE: usize = 16;
 
 /// How long the last messages of a process may take to be sent.
@@ -21,7 +22,8 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// Tells systemd, soon. Not to be called before the process is detached: a fork takes no thread along.
+/// Tells systemd, soon. Not to be called before the process is detached: a fork takes no thread
+/// along.
 pub(super) fn notify(states: &[NotifyState<'_>]) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
@@ -45,7 +47,10 @@ pub(super) fn flush() {
 fn sender() -> &'static SyncSender<Message> {
     SENDER.get_or_init(|| {
         let (sender, receiver) = sync_channel(QUEUE);
-        if let Err(error) = std::thread::Builder::new().name("dsm-notify".to_owned()).spawn(move || send(&receiver)) {
+        if let Err(error) = std::thread::Builder::new()
+            .name("dsm-notify".to_owned())
+            .spawn(move || send(&receiver))
+        {
             log::warn!("no thread for messages to systemd: {error}");
         }
         sender

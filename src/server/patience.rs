@@ -1,5 +1,5 @@
-//! Waiting for what comes late when a machine boots: an address, or the name of one; and for what only another user can
-//! take away.
+//! Waiting for what comes late when a machine boots: an address, or the name of one; and for what
+//! only another user can take away.
 
 use super::failure::Failure;
 use super::notify::notify;
@@ -10,14 +10,15 @@ use std::fmt::Display;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-/// How long. Less than `TimeoutStartSec=` of the unit, and so long that its `StartLimitBurst=` is not reached.
+/// How long. Less than `TimeoutStartSec=` of the unit, and so long that its `StartLimitBurst=` is
+/// not reached.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// How often it is looked for.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Repeats `attempt` while it fails for what may be `late`, if a service manager has started this process: somebody at a
-/// terminal wants to know at once. None when `is_stopped` says so.
+/// Repeats `attempt` while it fails for what may be `late`, if a service manager has started this
+/// process: somebody at a terminal wants to know at once. None when `is_stopped` says so.
 pub(super) fn in_time<T, E: Display>(
     mut attempt: impl FnMut() -> Result<T, E>,
     late: impl Fn(&E) -> bool,
@@ -30,7 +31,10 @@ pub(super) fn in_time<T, E: Display>(
         match attempt() {
             Err(error) if managed && late(&error) && Instant::now() < deadline => {
                 if !std::mem::replace(&mut told, true) {
-                    log::warn!("{error}. That may change: trying again for {}", humantime::format_duration(LONGEST));
+                    log::warn!(
+                        "{error}. That may change: trying again for {}",
+                        humantime::format_duration(LONGEST)
+                    );
                     notify(&[NotifyState::Status(&format!("waiting: {error}"))]);
                 }
             }
@@ -43,7 +47,8 @@ pub(super) fn in_time<T, E: Display>(
     }
 }
 
-/// Whether it is not known which server this is because an address, or the resolver, is not there yet.
+/// Whether it is not known which server this is because an address, or the resolver, is not there
+/// yet.
 pub(super) fn identity_is_late(error: &IdentityError) -> bool {
     matches!(error, IdentityError::None { .. })
 }
@@ -55,8 +60,12 @@ pub(super) fn address_is_late(failure: &Failure) -> bool {
     matches!(failure, Failure::Listen { source, .. } if !final_kinds.contains(&source.kind()))
 }
 
-/// Whether another user, or something else than an object, has a name that the memory needs. It holds for as long as they
-/// want, and no restart helps: tried again slowly, dsmd starts when the name is free.
+/// Whether another user, or something else than an object, has a name that the memory needs. It
+/// holds for as long as they want, and no restart helps: tried again slowly, dsmd starts when the
+/// name is free.
 pub(super) fn name_is_taken(error: &SegmentError) -> bool {
-    matches!(error, SegmentError::NotOurs { .. } | SegmentError::NotAnObject { .. })
+    matches!(
+        error,
+        SegmentError::NotOurs { .. } | SegmentError::NotAnObject { .. }
+    )
 }

@@ -1,11 +1,14 @@
-//! A question to the server itself, as a client asks: hello, and a read of its first bytes. It takes the way of a request
-//! from its header to its reply, with its own worker, on its own thread: it needs no address, no descriptor and no
-//! place among the connections, so that neither a network that is gone nor a crowd of clients keeps it from its answer.
+//! A question to the server itself, as a client asks: hello, and a read of its first bytes. It
+//! takes the way of a request from its header to its reply, with its own worker, on its own thread:
+//! it needs no address, no descriptor and no place among the connections, so that neither a network
+//! that is gone nor a crowd of clients keeps it from its answer.
 
 use super::buffer::Buffer;
 use super::context::Context;
 use super::conversation::{Conversation, Executor, Payload};
-use dsm_core::protocol::{Code, Extent, HEADER, HelloReply, HelloRequest, Operation, Refusal, Request, split_reply};
+use dsm_core::protocol::{
+    Code, Extent, HEADER, HelloReply, HelloRequest, Operation, Refusal, Request, split_reply,
+};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -51,30 +54,40 @@ impl Probe {
     pub(super) fn start(context: &Arc<Context>, address: SocketAddr) -> io::Result<Self> {
         let mut session = [0; 16];
         getrandom::fill(&mut session).map_err(io::Error::other)?;
-        let mut executor = Executor::new(context, context.segment.worker().map_err(io::Error::other)?);
+        let mut executor =
+            Executor::new(context, context.segment.worker().map_err(io::Error::other)?);
         let (questions, asked) = sync_channel(1);
         let (answer, answers) = sync_channel(1);
-        std::thread::Builder::new().name("dsm-probe".to_owned()).spawn(move || {
-            for () in asked {
-                if answer.send(ask(&mut executor, address, session)).is_err() {
-                    return;
+        std::thread::Builder::new()
+            .name("dsm-probe".to_owned())
+            .spawn(move || {
+                for () in asked {
+                    if answer.send(ask(&mut executor, address, session)).is_err() {
+                        return;
+                    }
                 }
-            }
-        })?;
-        Ok(Self { questions, answers, is_open: false })
+            })?;
+        Ok(Self {
+            questions,
+            answers,
+            is_open: false,
+        })
     }
 
-    /// Asks, and waits for the answer for so long. A question that was not answered in time stays open, and its late answer
-    /// is one too: then the server has come round.
+    /// Asks, and waits for the answer for so long. A question that was not answered in time stays
+    /// open, and its late answer is one too: then the server has come round.
     pub(super) fn ask(&mut self, timeout: Duration) -> Result<(), ProbeError> {
         if !self.is_open {
             self.questions.send(()).map_err(|_| ProbeError::Ended)?;
             self.is_open = true;
         }
-        let answer = self.answers.recv_timeout(timeout).map_err(|error| match error {
-            RecvTimeoutError::Timeout => ProbeError::Silent(timeout),
-            RecvTimeoutError::Disconnected => ProbeError::Ended,
-        })?;
+        let answer = self
+            .answers
+            .recv_timeout(timeout)
+            .map_err(|error| match error {
+                RecvTimeoutError::Timeout => ProbeError::Silent(timeout),
+                RecvTimeoutError::Disconnected => ProbeError::Ended,
+            })?;
         self.is_open = false;
         answer
     }
@@ -86,31 +99,57 @@ fn ask(executor: &mut Executor, address: SocketAddr, session: [u8; 16]) -> Resul
     let mut put = |id, operation: Operation<'_>| {
         let mut output = Buffer::spare(Arc::clone(&context.budget));
         let (header, payload) = Request { id, operation }.encode();
-        conversation.answer(executor, &header, Payload::Held(payload.as_ref()), &mut output);
+        conversation.answer(
+            executor,
+            &header,
+            Payload::Held(payload.as_ref()),
+            &mut output,
+        );
         let code = split_reply(output.as_slice())?.map_or(0, |(header, _)| header.code.get());
-        Ok::<_, ProbeError>((code, output.as_slice().get(HEADER..).unwrap_or_default().to_vec()))
+        Ok::<_, ProbeError>((
+            code,
+            output.as_slice().get(HEADER..).unwrap_or_default().to_vec(),
+        ))
     };
     let hello = HelloRequest::new(context.index, session, context.incarnation(), false);
     let text = context.layout.canonical();
-    match put(0, Operation::Hello(&[hello.as_bytes(), text.as_bytes()].concat()))? {
+    match put(
+        0,
+        Operation::Hello(&[hello.as_bytes(), text.as_bytes()].concat()),
+    )? {
         (0, body) if body.len() == size_of::<HelloReply>() => {}
         (code, _) if is_alive(code) => return Ok(()),
         (code, body) => return Err(wrong("hello", code, &body)),
     }
-    match put(1, Operation::Read(Extent::new(0, READ, context.segment.k())?))? {
+    match put(
+        1,
+        Operation::Read(Extent::new(0, READ, context.segment.k())?),
+    )? {
         (0, body) if body.len() as u64 == READ => Ok(()),
         (code, _) if is_alive(code) => Ok(()),
         (code, body) => Err(wrong("a read", code, &body)),
     }
 }
 
-/// Whether a refusal is one of a server that works: its memory waits for a restore, or was just replaced; another process
-/// was stopped while it held the page, which a restart of this one does not end; or it is about to stop.
+/// Whether a refusal is one of a server that works: its memory waits for a restore, or was just
+/// replaced; another process was stopped while it held the page, which a restart of this one does
+/// not end; or it is about to stop.
 fn is_alive(code: u16) -> bool {
-    [Code::Restoring, Code::MemoryLost, Code::Busy, Code::Stopping].map(|code| code as u16).contains(&code)
+    [
+        Code::Restoring,
+        Code::MemoryLost,
+        Code::Busy,
+        Code::Stopping,
+    ]
+    .map(|code| code as u16)
+    .contains(&code)
 }
 
 fn wrong(question: &'static str, code: u16, body: &[u8]) -> ProbeError {
-    let found = if code == 0 { format!("{} bytes", body.len()) } else { String::from_utf8_lossy(body).into_owned() };
+    let found = if code == 0 {
+        format!("{} bytes", body.len())
+    } else {
+        String::from_utf8_lossy(body).into_owned()
+    };
     ProbeError::Wrong { question, found }
 }

@@ -1,5 +1,6 @@
-//! Whether a thread on which many peers depend still comes round to the next of them. The supervisor asks, the thread
-//! answers between two pieces of work; a thread that is stuck in one does not.
+//! Whether a thread on which many peers depend still comes round to the next of them. The
+//! supervisor asks, the thread answers between two pieces of work; a thread that is stuck in one
+//! does not.
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
@@ -19,7 +20,12 @@ impl Pulse {
     /// Of a thread that will wait for [`Pulse::wake`] too.
     pub(super) fn new(name: String) -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { name, wake, asked: AtomicU64::new(0), answered: AtomicU64::new(0) })
+        Ok(Self {
+            name,
+            wake,
+            asked: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+        })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -52,7 +58,8 @@ impl Pulse {
     /// For the thread, as often as it comes round: the answer to all that was asked.
     #[inline]
     pub(super) fn beat(&self) {
-        self.answered.store(self.asked.load(Ordering::Acquire), Ordering::Release);
+        self.answered
+            .store(self.asked.load(Ordering::Acquire), Ordering::Release);
     }
 
     /// Whether the thread has answered what was asked last.

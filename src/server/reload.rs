@@ -1,4 +1,5 @@
-//! SIGHUP: reading mcomp.cfg again, and taking over what can change under a running server; and asking for that.
+//! SIGHUP: reading mcomp.cfg again, and taking over what can change under a running server; and
+//! asking for that.
 
 use super::context::Context;
 use super::failure::Failure;
@@ -12,13 +13,15 @@ use nix::unistd::Pid;
 use sd_notify::NotifyState;
 use std::time::{Duration, Instant};
 
-/// How long a reload may take until it counts as not done: an operation log whose disk hangs holds it up for a second.
+/// How long a reload may take until it counts as not done: an operation log whose disk hangs holds
+/// it up for a second.
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether it was done.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Takes over log level, operation log and limits. A file with a mistake, or with another layout, changes nothing.
+/// Takes over log level, operation log and limits. A file with a mistake, or with another layout,
+/// changes nothing.
 pub(super) fn reload(context: &Context, running: &Config, log_level: Option<LevelFilter>) {
     let reloading = NotifyState::monotonic_usec_now();
     notify(&match reloading {
@@ -52,9 +55,14 @@ fn take_over(context: &Context, running: &Config, log_level: Option<LevelFilter>
                     context.segment.refuse_local();
                 }
                 let log = &config.log;
-                context.operation_log.reconfigure(log.operations, &log.directory, log.max_size);
+                context
+                    .operation_log
+                    .reconfigure(log.operations, &log.directory, log.max_size);
                 context.decide_local_access();
-                log::info!("reloaded {}: log level, operation log and limits", config.path.display());
+                log::info!(
+                    "reloaded {}: log level, operation log and limits",
+                    config.path.display()
+                );
                 true
             } else {
                 log::error!(
@@ -73,9 +81,14 @@ fn take_over(context: &Context, running: &Config, log_level: Option<LevelFilter>
 /// Has the dsmd with this process id read its configuration again, and waits for what comes of it.
 pub(super) fn ask(pid: u32) -> Result<(), Failure> {
     let failed = |source| Failure::Reload { pid, source };
-    let process = i32::try_from(pid).ok().filter(|pid| *pid > 0).map(Pid::from_raw);
+    let process = i32::try_from(pid)
+        .ok()
+        .filter(|pid| *pid > 0)
+        .map(Pid::from_raw);
     let server = OfServer::find(pid).map_err(failed)?;
-    let (Some(process), Some(server)) = (process, server) else { return Err(Failure::NoServer { pid }) };
+    let (Some(process), Some(server)) = (process, server) else {
+        return Err(Failure::NoServer { pid });
+    };
     let before = server.reloads().map_err(failed)?;
     kill(process, Signal::SIGHUP).map_err(|error| failed(error.into()))?;
     let deadline = Instant::now() + LONGEST;

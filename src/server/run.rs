@@ -27,18 +27,19 @@ use signal_hook::iterator::Signals;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Descriptors that a server needs beside its connections: segment, listener, epoll, logs, and some for connections that are
-/// told that they are too many.
+/// Descriptors that a server needs beside its connections: segment, listener, epoll, logs, and some
+/// for connections that are told that they are too many.
 const OTHER_DESCRIPTORS: u64 = 48;
 
 /// The whole of dsmd.
 #[must_use]
 pub fn main() -> ExitCode {
     file_size::ignore_signal();
-    let arguments = match Arguments::try_parse_from(help::with_option::<Arguments>(std::env::args_os())) {
-        Ok(arguments) => arguments,
-        Err(error) => return ExitCode::from(answer_usage("dsmd", &error)),
-    };
+    let arguments =
+        match Arguments::try_parse_from(help::with_option::<Arguments>(std::env::args_os())) {
+            Ok(arguments) => arguments,
+            Err(error) => return ExitCode::from(answer_usage("dsmd", &error)),
+        };
     if let Some(pid) = arguments.reload {
         return match reload::ask(pid) {
             Ok(()) => ExitCode::SUCCESS,
@@ -79,10 +80,17 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     let destination = Destination::choose(arguments.daemonize);
     if destination == Destination::Journal {
         // A wrong mcomp.cfg is an error there, too. Elsewhere it goes to standard error.
-        crate::logging::init(destination, arguments.log_level.unwrap_or(LevelFilter::Info));
+        crate::logging::init(
+            destination,
+            arguments.log_level.unwrap_or(LevelFilter::Info),
+        );
     }
     let config = Config::load(&std::path::absolute(&path).unwrap_or(path))?;
-    let index = patience::in_time(|| own_index(&config, arguments.index), patience::identity_is_late, || false)?;
+    let index = patience::in_time(
+        || own_index(&config, arguments.index),
+        patience::identity_is_late,
+        || false,
+    )?;
     // Nobody has said stop.
     let Some(index) = index else { return Ok(()) };
     config.check_trusted(index)?;
@@ -98,9 +106,11 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     umask(Mode::from_bits_truncate(0o007));
     let most_connections = raise_descriptor_limit(config.limits.connections);
 
-    // Before the port opens and before the long part of the start: a signal that comes now has its meaning already.
+    // Before the port opens and before the long part of the start: a signal that comes now has its
+    // meaning already.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::Threads)?;
-    // Before memory is allocated for a server that cannot be reached; another dsmd of the same segment is the better answer.
+    // Before memory is allocated for a server that cannot be reached; another dsmd of the same
+    // segment is the better answer.
     let address = &config.layout.addresses()[index as usize];
     let bound = patience::in_time(
         || listening::bind(address).map_err(Failure::listen(address)),
@@ -114,20 +124,36 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     }
     let Some(bound) = bound? else { return Ok(()) };
     warn_of_addresses(&config, index as usize, &bound);
-    let Some(segment) = start::segment(&config, index, arguments.reset, &mut signals)? else { return Ok(()) };
-    let operation_log = OperationLog::start(config.log.operations, &config.log.directory, config.log.max_size, index);
+    let Some(segment) = start::segment(&config, index, arguments.reset, &mut signals)? else {
+        return Ok(());
+    };
+    let operation_log = OperationLog::start(
+        config.log.operations,
+        &config.log.directory,
+        config.log.max_size,
+        index,
+    );
     if !operation_log.is_off() {
         // A server that was killed may have let them in.
         segment.refuse_local();
     }
     names::begin(&segment, index);
-    let context = Arc::new(Context::new(&config, index, segment, operation_log, most_connections));
+    let context = Arc::new(Context::new(
+        &config,
+        index,
+        segment,
+        operation_log,
+        most_connections,
+    ));
     // Before: whoever finds a server that listens finds it decided.
     context.decide_local_access();
     let listeners = listening::listen(bound).map_err(Failure::listen(address))?;
     let (listens, listening) = (listeners.shown(), listeners.addresses[0]);
     let threads = Threads::start(&context).map_err(Failure::Threads)?;
-    let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|error| Failure::Threads(error.into()))?);
+    let stop = Arc::new(
+        EventFd::from_flags(EfdFlags::EFD_CLOEXEC)
+            .map_err(|error| Failure::Threads(error.into()))?,
+    );
     let pulse = Arc::new(Pulse::new(ACCEPT_THREAD.to_owned()).map_err(Failure::Threads)?);
     let pulses = threads.pulses().chain([Arc::clone(&pulse)]).collect();
     let accepting = {
@@ -156,7 +182,10 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
             break;
         }
     }
-    notify(&[NotifyState::Stopping, NotifyState::Status("finishing requests under way")]);
+    notify(&[
+        NotifyState::Stopping,
+        NotifyState::Status("finishing requests under way"),
+    ]);
     log::info!("stopping: no new connections, requests under way are finished");
     context.segment.refuse_local();
     // The counter cannot be full; and if the thread is gone already, all the better.
@@ -186,21 +215,29 @@ fn finish(context: &Context) {
     if left == 0 {
         context.segment.leave();
     } else {
-        log::warn!("{left} connections did not end within limits.shutdown_timeout; their clients will resend");
+        log::warn!(
+            "{left} connections did not end within limits.shutdown_timeout; their clients will resend"
+        );
     }
-    context.operation_log.stop(context.limits.shutdown_timeout());
+    context
+        .operation_log
+        .stop(context.limits.shutdown_timeout());
     names::end(context);
 }
 
-/// Raises the limit of open files so that the connections have room, as far as the hard limit allows. Returns how many
-/// connections have.
+/// Raises the limit of open files so that the connections have room, as far as the hard limit
+/// allows. Returns how many connections have.
 fn raise_descriptor_limit(connections: usize) -> usize {
     let needed = connections as u64 + OTHER_DESCRIPTORS;
-    let Some(files) = descriptors::allow(needed + listener::MAX_TOLD as u64) else { return connections };
+    let Some(files) = descriptors::allow(needed + listener::MAX_TOLD as u64) else {
+        return connections;
+    };
     if files >= needed {
         return connections.max(usize::try_from(files - OTHER_DESCRIPTORS).unwrap_or(usize::MAX));
     }
-    let possible = usize::try_from(files.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(connections).max(1);
+    let possible = usize::try_from(files.saturating_sub(OTHER_DESCRIPTORS))
+        .unwrap_or(connections)
+        .max(1);
     log::warn!(
         "limits.connections is {connections}, but {files} open files leave room for {possible} connections, and so many \
          it will be: raise LimitNOFILE= of the unit, or ulimit -n"

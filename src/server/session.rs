@@ -24,30 +24,44 @@ pub(super) struct Attachment {
     number: u64,
 }
 
-/// The session of a connection while a batch of its requests is executed: nobody else executes for it meanwhile.
+/// The session of a connection while a batch of its requests is executed: nobody else executes for
+/// it meanwhile.
 pub(super) struct Turn<'a> {
     index: usize,
     _lock: MutexGuard<'a, u64>,
 }
 
 impl Attachment {
-    /// Whether a newer connection has taken the session over, as far as that is known without waiting: while a request of the
-    /// session is executed, which may wait itself, it is not.
+    /// Whether a newer connection has taken the session over, as far as that is known without
+    /// waiting: while a request of the session is executed, which may wait itself, it is not.
     pub(super) fn is_superseded(&self) -> bool {
-        self.slot.newest.try_lock().is_ok_and(|newest| *newest != self.number)
+        self.slot
+            .newest
+            .try_lock()
+            .is_ok_and(|newest| *newest != self.number)
     }
 
     /// Begins a batch. `None` when a newer connection has taken the session over.
     pub(super) fn turn(&self) -> Option<Turn<'_>> {
-        let lock = self.slot.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        (*lock == self.number).then_some(Turn { index: self.slot.index, _lock: lock })
+        let lock = self
+            .slot
+            .newest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        (*lock == self.number).then_some(Turn {
+            index: self.slot.index,
+            _lock: lock,
+        })
     }
 }
 
 impl Turn<'_> {
     /// Names request `sequence` of this session in the segment.
     pub(super) fn mark(&self, sequence: u64) -> Mark {
-        Mark { session: self.index, sequence }
+        Mark {
+            session: self.index,
+            sequence,
+        }
     }
 }
 
@@ -63,7 +77,8 @@ pub(super) struct Attached {
 struct Entry {
     id: [u8; 16],
     slot: Arc<Slot>,
-    /// Connections that hold an [`Attachment`] to it; more than one only until the older ones notice.
+    /// Connections that hold an [`Attachment`] to it; more than one only until the older ones
+    /// notice.
     attached: usize,
     /// When it was last used: the order in which entries are given up.
     last_use: u64,
@@ -97,14 +112,21 @@ impl SessionTable {
         let mut known: Vec<_> = segment.sessions().collect();
         known.sort_by_key(|entry| entry.opened);
         let entries = (0..SESSIONS).map(|_| None).collect();
-        let mut table = Table { by_id: HashMap::new(), entries, clock: 0, evicted: 0, noted: 0, wall };
+        let mut table = Table {
+            by_id: HashMap::new(),
+            entries,
+            clock: 0,
+            evicted: 0,
+            noted: 0,
+            wall,
+        };
         let started = wall();
         for entry in known {
             table.clock += 1;
             table.insert(entry.index, entry.id);
             table.noted = if entry.opened > started {
-                // The clock was ahead when it was used. It keeps its place in the order, and what is used from now on comes
-                // after it.
+                // The clock was ahead when it was used. It keeps its place in the order, and what
+                // is used from now on comes after it.
                 let opened = started.max(table.noted.saturating_add(1));
                 segment.touch_session(entry.index, opened);
                 opened
@@ -112,11 +134,15 @@ impl SessionTable {
                 entry.opened
             };
         }
-        Self { segment, table: Mutex::new(table) }
+        Self {
+            segment,
+            table: Mutex::new(table),
+        }
     }
 
-    /// Makes the caller's connection the one that speaks for session `id`. Returns after the last request that an
-    /// older connection is executing for it, so that what is reported as executed cannot change any more.
+    /// Makes the caller's connection the one that speaks for session `id`. Returns after the last
+    /// request that an older connection is executing for it, so that what is reported as executed
+    /// cannot change any more.
     ///
     /// # Errors
     /// `None` when every session of the table has a connection.
@@ -149,7 +175,11 @@ impl SessionTable {
         let number = *newest;
         let last_executed = self.segment.last_executed(index);
         drop(newest);
-        Some(Attached { attachment: Attachment { slot, number }, last_executed, resumed })
+        Some(Attached {
+            attachment: Attachment { slot, number },
+            last_executed,
+            resumed,
+        })
     }
 
     /// A connection that spoke for a session is gone; the session stays until its place is needed.
@@ -162,8 +192,9 @@ impl SessionTable {
         }
     }
 
-    /// Notes, in the segment too, that the sessions of open connections are in use. After a restart nobody is attached,
-    /// and it is the order of last use that keeps their sessions when others need the room. To be called now and then.
+    /// Notes, in the segment too, that the sessions of open connections are in use. After a restart
+    /// nobody is attached, and it is the order of last use that keeps their sessions when others
+    /// need the room. To be called now and then.
     pub(super) fn touch_attached(&self) {
         let mut table = self.lock();
         table.clock += 1;
@@ -179,7 +210,11 @@ impl SessionTable {
     /// For the status.
     pub(super) fn status(&self) -> Sessions {
         let table = self.lock();
-        Sessions { used: table.by_id.len() as u64, limit: SESSIONS as u64, evicted: table.evicted }
+        Sessions {
+            used: table.by_id.len() as u64,
+            limit: SESSIONS as u64,
+            evicted: table.evicted,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -189,29 +224,44 @@ impl SessionTable {
 
 /// Nanoseconds since 1970; they fit until 2554.
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
 impl Table {
-    /// The time to be noted for what is used now: never before one that was noted, for the clock may have been set back.
+    /// The time to be noted for what is used now: never before one that was noted, for the clock
+    /// may have been set back.
     fn note(&mut self) -> u64 {
         self.noted = (self.wall)().max(self.noted.saturating_add(1));
         self.noted
     }
 
     fn insert(&mut self, index: usize, id: [u8; 16]) {
-        let slot = Arc::new(Slot { index, newest: Mutex::new(0) });
+        let slot = Arc::new(Slot {
+            index,
+            newest: Mutex::new(0),
+        });
         self.by_id.insert(id, index);
-        self.entries[index] = Some(Entry { id, slot, attached: 0, last_use: self.clock });
+        self.entries[index] = Some(Entry {
+            id,
+            slot,
+            attached: 0,
+            last_use: self.clock,
+        });
     }
 
-    /// The index of a free place; the session that was not used for the longest time gives way if there is none. Never one
-    /// that has a connection: `None` if all have.
+    /// The index of a free place; the session that was not used for the longest time gives way if
+    /// there is none. Never one that has a connection: `None` if all have.
     fn make_room(&mut self) -> Option<usize> {
         if let Some(free) = self.entries.iter().position(Option::is_none) {
             return Some(free);
         }
-        let idle = self.entries.iter().flatten().filter(|entry| entry.attached == 0);
+        let idle = self
+            .entries
+            .iter()
+            .flatten()
+            .filter(|entry| entry.attached == 0);
         let oldest = idle.min_by_key(|entry| entry.last_use)?;
         let (index, id) = (oldest.slot.index, oldest.id);
         self.entries[index] = None;
@@ -240,10 +290,19 @@ mod tests {
     fn with_segment(what: &str, body: impl FnOnce(Segment)) {
         let name = format!("dsmtest-{}-{what}", std::process::id());
         let layout = Layout::new(&name, PAGE, vec!["127.0.0.1:7411".to_owned()]).unwrap();
-        let segment = Segment::serve(&layout, 0, Start::Serve, &mut |_, _| ControlFlow::Continue(())).unwrap().segment;
-        // The names are not needed once everything is open: whatever happens below leaves nothing behind.
+        let segment = Segment::serve(&layout, 0, Start::Serve, &mut |_, _| {
+            ControlFlow::Continue(())
+        })
+        .unwrap()
+        .segment;
+        // The names are not needed once everything is open: whatever happens below leaves nothing
+        // behind.
         for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
-            if entry.file_name().to_string_lossy().contains(&format!("{name}.")) {
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .contains(&format!("{name}."))
+            {
                 std::fs::remove_file(entry.path()).unwrap();
             }
         }
@@ -270,7 +329,10 @@ mod tests {
             for number in 0..SESSIONS - 1 {
                 attach(&restarted, 100_000 + number);
             }
-            assert!(attach(&restarted, 0).resumed, "evicted though it was the last in use before the restart");
+            assert!(
+                attach(&restarted, 0).resumed,
+                "evicted though it was the last in use before the restart"
+            );
             assert_eq!(restarted.status().used, SESSIONS as u64);
         });
     }
@@ -283,7 +345,10 @@ mod tests {
             assert!(table.attach(id(SESSIONS)).is_none());
             table.detach(&attached[17].attachment);
             assert!(table.attach(id(SESSIONS)).is_some());
-            assert!(table.attach(id(17)).is_none(), "it gave way, and all others are in use");
+            assert!(
+                table.attach(id(17)).is_none(),
+                "it gave way, and all others are in use"
+            );
         });
     }
 

@@ -18,11 +18,13 @@ const EVENTS: usize = 64;
 /// The token of the wake-up.
 const WAKE: u64 = u64::MAX;
 
-/// How long the thread sleeps, when the memory stands still for a snapshot, before it serves those again who wait for that.
+/// How long the thread sleeps, when the memory stands still for a snapshot, before it serves those
+/// again who wait for that.
 const NAP: Duration = Duration::from_micros(50);
 
-/// How long those are served that have had a turn and are not finished, before it is looked who else has something to do: a
-/// peer that asks for little waits so long, and one turn more, and not for the turns of all that ask for much.
+/// How long those are served that have had a turn and are not finished, before it is looked who
+/// else has something to do: a peer that asks for little waits so long, and one turn more, and not
+/// for the turns of all that ask for much.
 const SLICE: Duration = Duration::from_millis(1);
 
 /// Turns of a connection between two looks where it comes in.
@@ -56,7 +58,10 @@ pub(super) struct SharedThread {
 impl SharedThread {
     pub(super) fn new(threads: Threads, inbox: Arc<Inbox>) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(inbox.pulse.wake(), EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        epoll.add(
+            inbox.pulse.wake(),
+            EpollEvent::new(EpollFlags::EPOLLIN, WAKE),
+        )?;
         let worker = threads.context.segment.worker().map_err(io::Error::other)?;
         let executor = Executor::new(&threads.context, worker);
         Ok(Self {
@@ -76,7 +81,11 @@ impl SharedThread {
         let mut events = [EpollEvent::empty(); EVENTS];
         let mut last_tick = Instant::now();
         loop {
-            let timeout = if self.unfinished.is_empty() { TICK } else { Duration::ZERO };
+            let timeout = if self.unfinished.is_empty() {
+                TICK
+            } else {
+                Duration::ZERO
+            };
             let timeout = EpollTimeout::try_from(timeout).unwrap_or(EpollTimeout::ZERO);
             let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
@@ -109,11 +118,14 @@ impl SharedThread {
         }
     }
 
-    /// Gives those that are not finished another turn, each one at most, until it is time to look for others.
+    /// Gives those that are not finished another turn, each one at most, until it is time to look
+    /// for others.
     fn drive_unfinished(&mut self) {
         let began = Instant::now();
         for _ in 0..self.unfinished.len() {
-            let Some(token) = self.unfinished.pop_front() else { return };
+            let Some(token) = self.unfinished.pop_front() else {
+                return;
+            };
             self.drive(token, true);
             if began.elapsed() >= SLICE {
                 return;
@@ -126,10 +138,17 @@ impl SharedThread {
         for connection in self.inbox.take() {
             let token = self.next;
             self.next += 1;
-            match self.epoll.add(connection.socket(), EpollEvent::new(EpollFlags::EPOLLIN, token)) {
+            match self.epoll.add(
+                connection.socket(),
+                EpollEvent::new(EpollFlags::EPOLLIN, token),
+            ) {
                 Ok(()) => {
-                    let guest =
-                        Guest { connection, waits_for: Next::Read, turns: TURNS_IN_PLACE, is_unfinished: false };
+                    let guest = Guest {
+                        connection,
+                        waits_for: Next::Read,
+                        turns: TURNS_IN_PLACE,
+                        is_unfinished: false,
+                    };
                     self.connections.insert(token, guest);
                     self.drive(token, false);
                 }
@@ -141,9 +160,12 @@ impl SharedThread {
         }
     }
 
-    /// Gives the connection a turn: the one that is due to an unfinished one, or one because something has come.
+    /// Gives the connection a turn: the one that is due to an unfinished one, or one because
+    /// something has come.
     fn drive(&mut self, token: u64, is_due: bool) {
-        let Some(guest) = self.connections.get_mut(&token) else { return };
+        let Some(guest) = self.connections.get_mut(&token) else {
+            return;
+        };
         // Its turn comes, though something may have come from it too.
         if guest.is_unfinished && !is_due {
             return;
@@ -168,9 +190,16 @@ impl SharedThread {
             }
             Next::Write if guest.waits_for == Next::Write => {}
             Next::Read | Next::Write => {
-                let flags = if next == Next::Read { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLOUT };
+                let flags = if next == Next::Read {
+                    EpollFlags::EPOLLIN
+                } else {
+                    EpollFlags::EPOLLOUT
+                };
                 guest.waits_for = next;
-                if let Err(error) = self.epoll.modify(guest.connection.socket(), &mut EpollEvent::new(flags, token)) {
+                if let Err(error) = self.epoll.modify(
+                    guest.connection.socket(),
+                    &mut EpollEvent::new(flags, token),
+                ) {
                     log::error!("watch a connection: {error}; it was closed");
                     self.close(token);
                 }
@@ -200,18 +229,27 @@ impl SharedThread {
         if self.threads.is_crowded() {
             return;
         }
-        let idle =
-            |guest: &mut Guest| guest.waits_for == Next::Read && !guest.is_unfinished && guest.connection.is_served();
+        let idle = |guest: &mut Guest| {
+            guest.waits_for == Next::Read && !guest.is_unfinished && guest.connection.is_served()
+        };
         for (_, guest) in self.connections.extract_if(|_, guest| idle(guest)) {
             self.threads.serve(release(guest, &self.epoll, &self.inbox));
         }
     }
 
-    /// Gives the connection to the thread that runs on the processor where it comes in, if that has no more of them. What
-    /// the client sends and takes then stays in that processor's cache, and no thread gets many more than another.
+    /// Gives the connection to the thread that runs on the processor where it comes in, if that has
+    /// no more of them. What the client sends and takes then stays in that processor's cache, and
+    /// no thread gets many more than another.
     fn send_home(&mut self, token: u64) {
-        let Some(guest) = self.connections.get(&token) else { return };
-        let (Ok(here), Some(there)) = (sched_getcpu(), incoming::processor(guest.connection.socket())) else { return };
+        let Some(guest) = self.connections.get(&token) else {
+            return;
+        };
+        let (Ok(here), Some(there)) = (
+            sched_getcpu(),
+            incoming::processor(guest.connection.socket()),
+        ) else {
+            return;
+        };
         self.inbox.runs_on(here);
         if here != there
             && let Some(home) = self.threads.on(there)

@@ -11,7 +11,8 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::mpsc::RecvTimeoutError;
 
-/// Opens the segment, and lets it be restored if it was lost and mcomp.cfg says so. None when a signal says to stop.
+/// Opens the segment, and lets it be restored if it was lost and mcomp.cfg says so. None when a
+/// signal says to stop.
 pub(super) fn segment(
     config: &Config,
     index: u32,
@@ -39,15 +40,29 @@ pub(super) fn segment(
     Ok(Some(segment))
 }
 
-/// Opens the segment, keeping systemd informed and listening to signals, and says what was found. None when a signal says
-/// to stop.
-fn open(config: &Config, index: u32, reset: bool, signals: &mut Signals) -> Result<Option<Segment>, Failure> {
+/// Opens the segment, keeping systemd informed and listening to signals, and says what was found.
+/// None when a signal says to stop.
+fn open(
+    config: &Config,
+    index: u32,
+    reset: bool,
+    signals: &mut Signals,
+) -> Result<Option<Segment>, Failure> {
     // Both are asked for by turns. SIGHUP has nothing to reload yet.
     let signals = RefCell::new(signals);
-    let is_stopped = || signals.borrow_mut().pending().any(|signal| signal != SIGHUP);
+    let is_stopped = || {
+        signals
+            .borrow_mut()
+            .pending()
+            .any(|signal| signal != SIGHUP)
+    };
     let mut progress = |done, total| {
         supervisor::allocating(done, total);
-        if is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if is_stopped() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     };
     let start = match config.recovery.on_memory_loss {
         _ if reset => Start::Reset,
@@ -55,15 +70,21 @@ fn open(config: &Config, index: u32, reset: bool, signals: &mut Signals) -> Resu
         OnMemoryLoss::Wait | OnMemoryLoss::Restore => Start::ServeOrWait,
     };
     let attempt = || Segment::serve(&config.layout, index, start, &mut progress);
-    let Some(Opened { segment, found }) = patience::in_time(attempt, patience::name_is_taken, is_stopped)? else {
+    let Some(Opened { segment, found }) =
+        patience::in_time(attempt, patience::name_is_taken, is_stopped)?
+    else {
         return Ok(None);
     };
     let name = segment.name();
     match found {
-        Found::Segment { layout_changed: false } => {
+        Found::Segment {
+            layout_changed: false,
+        } => {
             log::info!(DSM_SERVER = index; "{name} was re-opened with its memory");
         }
-        Found::Segment { layout_changed: true } => log::warn!(
+        Found::Segment {
+            layout_changed: true,
+        } => log::warn!(
             DSM_SERVER = index;
             "{name} was re-opened with its memory; the rest of the layout has changed since it was last served: make sure \
              that every machine has the same mcomp.cfg"
@@ -84,7 +105,8 @@ fn open(config: &Config, index: u32, reset: bool, signals: &mut Signals) -> Resu
     Ok(Some(segment))
 }
 
-/// Lets the agent of this machine restore the newest snapshot, keeping systemd informed. A break when a signal says to stop.
+/// Lets the agent of this machine restore the newest snapshot, keeping systemd informed. A break
+/// when a signal says to stop.
 fn restore(config: &Config, index: u32, signals: &mut Signals) -> Result<ControlFlow<()>, Failure> {
     let (done, wait) = std::sync::mpsc::channel();
     let own = config.clone();

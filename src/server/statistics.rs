@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Bars of the histogram of service times: bar b counts those from 2^b to 2^(b+1) ns; the last also all longer ones.
+/// Bars of the histogram of service times: bar b counts those from 2^b to 2^(b+1) ns; the last also
+/// all longer ones.
 const BARS: usize = 40;
 
-/// The counters of one thread. Only that thread writes them, so adding needs no locked instruction; on cache lines
-/// of their own, so that it disturbs nobody.
+/// The counters of one thread. Only that thread writes them, so adding needs no locked instruction;
+/// on cache lines of their own, so that it disturbs nobody.
 #[repr(align(128))]
 pub(super) struct Counters {
     operations: [AtomicU64; Opcode::ALL.len()],
@@ -64,7 +65,10 @@ impl Counters {
     #[inline]
     pub(super) fn served(&self, requests: u64, elapsed: Duration) {
         let nanoseconds = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).max(1);
-        add(&self.latency[(nanoseconds.ilog2() as usize).min(BARS - 1)], requests);
+        add(
+            &self.latency[(nanoseconds.ilog2() as usize).min(BARS - 1)],
+            requests,
+        );
     }
 }
 
@@ -75,7 +79,10 @@ fn zeros<const N: usize>() -> [AtomicU64; N] {
 /// Adds to a counter of which the calling thread is the only writer.
 #[inline]
 fn add(counter: &AtomicU64, more: u64) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+    counter.store(
+        counter.load(Ordering::Relaxed).wrapping_add(more),
+        Ordering::Relaxed,
+    );
 }
 
 /// The counters of all threads.
@@ -87,7 +94,8 @@ impl Statistics {
         Self((0..threads).map(|_| Counters::new()).collect())
     }
 
-    /// The block of the thread that is worker `index` of the segment; no two threads have one index at a time.
+    /// The block of the thread that is worker `index` of the segment; no two threads have one index
+    /// at a time.
     pub(super) fn of(&self, index: usize) -> &Counters {
         &self.0[index]
     }
@@ -95,7 +103,10 @@ impl Statistics {
     /// Requests carried out, by operation.
     pub(super) fn operations(&self) -> BTreeMap<String, u64> {
         let sum = |opcode: Opcode| self.sum(|counters| &counters.operations[opcode as usize - 1]);
-        Opcode::ALL.into_iter().map(|opcode| (opcode.name().to_owned(), sum(opcode))).collect()
+        Opcode::ALL
+            .into_iter()
+            .map(|opcode| (opcode.name().to_owned(), sum(opcode)))
+            .collect()
     }
 
     /// Bytes and outcomes.
@@ -108,17 +119,27 @@ impl Statistics {
         }
     }
 
-    /// The histogram of service times; bars before the first and after the last request are left out.
+    /// The histogram of service times; bars before the first and after the last request are left
+    /// out.
     pub(super) fn latency(&self) -> Vec<LatencyBucket> {
         let bars: Vec<LatencyBucket> = (0..BARS)
-            .map(|bar| LatencyBucket { below_ns: 2 << bar, count: self.sum(|counters| &counters.latency[bar]) })
+            .map(|bar| LatencyBucket {
+                below_ns: 2 << bar,
+                count: self.sum(|counters| &counters.latency[bar]),
+            })
             .collect();
         let first = bars.iter().position(|bar| bar.count > 0).unwrap_or(BARS);
-        let end = bars.iter().rposition(|bar| bar.count > 0).map_or(first, |last| last + 1);
+        let end = bars
+            .iter()
+            .rposition(|bar| bar.count > 0)
+            .map_or(first, |last| last + 1);
         bars[first..end].to_vec()
     }
 
     fn sum(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
-        self.0.iter().map(|counters| counter(counters).load(Ordering::Relaxed)).sum()
+        self.0
+            .iter()
+            .map(|counters| counter(counters).load(Ordering::Relaxed))
+            .sum()
     }
 }

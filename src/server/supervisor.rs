@@ -1,4 +1,5 @@
-//! The thread that asks the server itself now and then, as a client would, and tells systemd that it answers.
+//! The thread that asks the server itself now and then, as a client would, and tells systemd that
+//! it answers.
 
 use super::context::Context;
 use super::names;
@@ -19,7 +20,8 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// The shortest time between two questions, whatever watchdog time systemd asks for.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How often it is looked whether a dead snapshot agent has left something: how long writers save pages in vain.
+/// How often it is looked whether a dead snapshot agent has left something: how long writers save
+/// pages in vain.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether a thread has come round: most have before they are looked at.
@@ -49,7 +51,11 @@ enum Unanswered {
 
 /// Tells systemd that a long start goes on.
 pub(super) fn allocating(done: u64, total: u64) {
-    starting(&format!("allocating shared memory: {} of {} MiB", done >> 20, total >> 20));
+    starting(&format!(
+        "allocating shared memory: {} of {} MiB",
+        done >> 20,
+        total >> 20
+    ));
 }
 
 /// Tells systemd that the memory is being restored; to be called every [`START_STEP`].
@@ -59,19 +65,28 @@ pub(super) fn restoring() {
 
 fn starting(text: &str) {
     let extension = u32::try_from(START_EXTENSION.as_micros()).unwrap_or(u32::MAX);
-    notify(&[NotifyState::ExtendTimeoutUsec(extension), NotifyState::Status(text)]);
+    notify(&[
+        NotifyState::ExtendTimeoutUsec(extension),
+        NotifyState::Status(text),
+    ]);
 }
 
-/// Tells systemd that the server is ready, and starts the thread that keeps telling it that the server answers: its requests,
-/// and the threads with these pulses.
+/// Tells systemd that the server is ready, and starts the thread that keeps telling it that the
+/// server answers: its requests, and the threads with these pulses.
 ///
 /// # Errors
 /// When no thread can be started.
-pub(super) fn start(context: Arc<Context>, address: SocketAddr, pulses: Vec<Arc<Pulse>>) -> io::Result<()> {
+pub(super) fn start(
+    context: Arc<Context>,
+    address: SocketAddr,
+    pulses: Vec<Arc<Pulse>>,
+) -> io::Result<()> {
     let mut probe = Probe::start(&context, address)?;
     notify(&[NotifyState::Ready, NotifyState::Status(&sentence(&context))]);
     let watchdog = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
-    let interval = watchdog.map_or(STATUS_INTERVAL, |limit| (limit / 3).clamp(SHORTEST_INTERVAL, STATUS_INTERVAL));
+    let interval = watchdog.map_or(STATUS_INTERVAL, |limit| {
+        (limit / 3).clamp(SHORTEST_INTERVAL, STATUS_INTERVAL)
+    });
     std::thread::Builder::new().name("dsm-watchdog".to_owned()).spawn(move || {
         let mut asked = Instant::now();
         let mut known = Known { shown: context.incarnation(), in_use: context.segment.incarnation() };
@@ -167,8 +182,9 @@ fn sentence(context: &Context) -> String {
     )
 }
 
-/// Asks all that every peer depends on whether it works: the thread that accepts connections, those that share them, and
-/// the way of a request. How long clients of hostile peers wait is not asked: a thread that comes round is no dead one.
+/// Asks all that every peer depends on whether it works: the thread that accepts connections, those
+/// that share them, and the way of a request. How long clients of hostile peers wait is not asked:
+/// a thread that comes round is no dead one.
 fn ask(probe: &mut Probe, pulses: &[Arc<Pulse>], timeout: Duration) -> Result<(), Unanswered> {
     let deadline = Instant::now() + timeout;
     pulses.iter().for_each(|pulse| pulse.ask());
@@ -176,7 +192,10 @@ fn ask(probe: &mut Probe, pulses: &[Arc<Pulse>], timeout: Duration) -> Result<()
     for pulse in pulses {
         while !pulse.is_answered() {
             if Instant::now() >= deadline {
-                return Err(Unanswered::Thread { name: pulse.name().to_owned(), timeout });
+                return Err(Unanswered::Thread {
+                    name: pulse.name().to_owned(),
+                    timeout,
+                });
             }
             std::thread::sleep(PULSE_POLL);
         }

@@ -1,4 +1,5 @@
-//! `dsmctl completions`: shells complete what the programs accept, and offer nothing that they refuse.
+//! `dsmctl completions`: shells complete what the programs accept, and offer nothing that they
+//! refuse.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -10,8 +11,15 @@ use support::Cluster;
 const PROGRAMS: [&str; 3] = ["dsmctl", "dsmd", "dsm-snapshot"];
 
 fn script(shell: &str, program: &str) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_dsmctl")).args(["completions", shell, program]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(env!("CARGO_BIN_EXE_dsmctl"))
+        .args(["completions", shell, program])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -25,21 +33,50 @@ fn offered(folder: &Path, config: &Path, line: &str) -> Vec<String> {
                 COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1))\n\
                 \"$function\" \"$1\" \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD - 1]}\"\n\
                 printf '%s\\n' \"${COMPREPLY[@]}\"";
-    let path = format!("{}:/usr/bin:/bin", Path::new(env!("CARGO_BIN_EXE_dsmctl")).parent().unwrap().display());
+    let path = format!(
+        "{}:/usr/bin:/bin",
+        Path::new(env!("CARGO_BIN_EXE_dsmctl"))
+            .parent()
+            .unwrap()
+            .display()
+    );
     let mut command = Command::new("bash");
-    command.args(["-c", call, "bash"]).args(&words).arg(current).current_dir(folder);
-    command.env("SCRIPT", script("bash", program)).env("DSM_CONFIG", config).env("PATH", path);
+    command
+        .args(["-c", call, "bash"])
+        .args(&words)
+        .arg(current)
+        .current_dir(folder);
+    command
+        .env("SCRIPT", script("bash", program))
+        .env("DSM_CONFIG", config)
+        .env("PATH", path);
     let output = command.output().unwrap();
-    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && errors.is_empty(), "{line}: {text}{errors}");
-    text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    let (text, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        output.status.success() && errors.is_empty(),
+        "{line}: {text}{errors}"
+    );
+    text.lines()
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
 fn bash_offers_files_and_snapshots_where_a_snapshot_is_due() {
     let cluster = Cluster::start(1, 64 << 10);
     cluster.start_agents();
-    let snapshot = cluster.snapshot().path().file_name().unwrap().to_str().unwrap().to_owned();
+    let snapshot = cluster
+        .snapshot()
+        .path()
+        .file_name()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("dsm-here.dsnap"), "").unwrap();
     std::fs::write(folder.path().join("other file"), "").unwrap();
@@ -49,16 +86,37 @@ fn bash_offers_files_and_snapshots_where_a_snapshot_is_due() {
         offered.sort();
         offered
     };
-    for command in ["restore", "show", "verify", "export", "diff", "restore --force", "--json verify"] {
-        assert_eq!(offered(&format!("dsmctl snapshot {command} dsm-h")), ["dsm-here.dsnap"], "{command}");
+    for command in [
+        "restore",
+        "show",
+        "verify",
+        "export",
+        "diff",
+        "restore --force",
+        "--json verify",
+    ] {
+        assert_eq!(
+            offered(&format!("dsmctl snapshot {command} dsm-h")),
+            ["dsm-here.dsnap"],
+            "{command}"
+        );
         let all = offered(&format!("dsmctl snapshot {command} "));
-        assert_eq!(all, [snapshot.as_str(), "dsm-here.dsnap", "other file"], "{command}");
+        assert_eq!(
+            all,
+            [snapshot.as_str(), "dsm-here.dsnap", "other file"],
+            "{command}"
+        );
     }
     let elsewhere = format!("dsmctl --config {} snapshot show dsm", config.display());
     assert_eq!(offered(&elsewhere), [snapshot.as_str(), "dsm-here.dsnap"]);
     assert!(offered("dsmctl snapshot restore --").contains(&"--range".to_owned()));
     // Numbers, and the values of options: nothing is known of them, and files are none.
-    for line in ["dsmctl read ", "dsmctl read 0 ", "dsmctl snapshot restore --range 0 ", "dsmctl bench --range 0 "] {
+    for line in [
+        "dsmctl read ",
+        "dsmctl read 0 ",
+        "dsmctl snapshot restore --range 0 ",
+        "dsmctl bench --range 0 ",
+    ] {
         assert!(offered(line).is_empty(), "{line}: {:?}", offered(line));
     }
     assert_eq!(offered("dsmctl read 0 8 --format he"), ["hex", "hexdump"]);
@@ -81,7 +139,10 @@ fn zsh_offers_options_with_two_values_in_the_form_that_is_accepted() {
     let script = script("zsh", "dsmctl");
     assert!(script.contains(without) && !script.contains(with_equals_sign));
     // The form with it is refused, which is why.
-    let refused = Command::new(env!("CARGO_BIN_EXE_dsmctl")).args(["bench", "--range=0", "8"]).output().unwrap();
+    let refused = Command::new(env!("CARGO_BIN_EXE_dsmctl"))
+        .args(["bench", "--range=0", "8"])
+        .output()
+        .unwrap();
     assert_eq!(refused.status.code(), Some(64));
     // Options with one value take either form.
     assert!(script.contains("'--config=["));
@@ -89,7 +150,11 @@ fn zsh_offers_options_with_two_values_in_the_form_that_is_accepted() {
 
 #[test]
 fn every_shell_gets_every_option_of_every_program() {
-    let commands = [dsm_service::cli::command(), dsm_service::server::command(), dsm_service::agent::command()];
+    let commands = [
+        dsm_service::cli::command(),
+        dsm_service::server::command(),
+        dsm_service::agent::command(),
+    ];
     for (program, mut command) in PROGRAMS.into_iter().zip(commands) {
         command.build();
         for shell in ["bash", "fish", "zsh", "elvish", "powershell"] {

@@ -1,4 +1,5 @@
-//! A client whose mcomp.cfg differs from the server's is refused, and both sides say which field differs.
+//! A client whose mcomp.cfg differs from the server's is refused, and both sides say which field
+//! differs.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -27,9 +28,15 @@ fn assert_both_name(cluster: &Cluster, change: impl Fn(String) -> String, words:
     assert!(is_error(&error, ErrorKind::LayoutDiffers, 0), "{error:?}");
     let said = error.to_string();
     println!("the client says: {said}");
-    assert!(said.contains("server 0") && said.contains(cluster.address(0)), "{said:?} does not name the server");
+    assert!(
+        said.contains("server 0") && said.contains(cluster.address(0)),
+        "{said:?} does not name the server"
+    );
     for word in words {
-        assert!(said.contains(word), "the client's {said:?} does not say {word:?}");
+        assert!(
+            said.contains(word),
+            "the client's {said:?} does not say {word:?}"
+        );
         let logged = || cluster.stderr(0).contains(word);
         wait_for(&format!("the server's log says {word:?}"), PATIENCE, logged);
     }
@@ -42,13 +49,16 @@ fn another_k_is_named_by_both_sides() {
     let cluster = Cluster::start(1, K);
     let change = |text: String| text.replace("k = 1048576", "k = 2097152");
     assert_both_name(&cluster, change, &["k:", "1048576", "2097152"]);
-    client(&cluster).write(0, b"the server serves those that fit").unwrap();
+    client(&cluster)
+        .write(0, b"the server serves those that fit")
+        .unwrap();
 }
 
 #[test]
 fn another_n_is_named_by_both_sides() {
     let cluster = Cluster::start(1, K);
-    let change = |text: String| text.replace("n = 1", "n = 2") + "\n[[server]]\naddress = \"127.0.0.1:9\"\n";
+    let change =
+        |text: String| text.replace("n = 1", "n = 2") + "\n[[server]]\naddress = \"127.0.0.1:9\"\n";
     assert_both_name(&cluster, change, &["n:", "server.1", "127.0.0.1:9"]);
 }
 
@@ -64,27 +74,41 @@ fn another_address_is_named_by_both_sides() {
 fn another_name_is_named_by_both_sides() {
     let cluster = Cluster::start(1, K);
     let change = |text: String| text.replace(cluster.name(), "another-system");
-    assert_both_name(&cluster, change, &["name:", cluster.name(), "another-system"]);
+    assert_both_name(
+        &cluster,
+        change,
+        &["name:", cluster.name(), "another-system"],
+    );
 }
 
 #[test]
 fn a_map_that_leads_to_the_wrong_server_is_named_by_the_client() {
-    // The servers' own file has the addresses the other way round, so that each answers at the other's place.
+    // The servers' own file has the addresses the other way round, so that each answers at the
+    // other's place.
     let cluster = Cluster::builder().servers(2).k(K).create();
     let path = cluster.config_path();
     let text = std::fs::read_to_string(&path).unwrap();
     let (first, second) = (cluster.address(0).to_owned(), cluster.address(1).to_owned());
-    let crossed = text.replace(&first, "FIRST").replace(&second, &first).replace("FIRST", &second);
+    let crossed = text
+        .replace(&first, "FIRST")
+        .replace(&second, &first)
+        .replace("FIRST", &second);
     std::fs::write(&path, crossed).unwrap();
     cluster.spawn_server(0);
     cluster.spawn_server(1);
     cluster.wait_until_ready(0);
     cluster.wait_until_ready(1);
     let config = Config::parse(&text, &path).unwrap();
-    let error = support::client_of(config.layout).with_timeout(Duration::from_secs(5)).read(0, 8).unwrap_err();
+    let error = support::client_of(config.layout)
+        .with_timeout(Duration::from_secs(5))
+        .read(0, 8)
+        .unwrap_err();
     assert!(is_error(&error, ErrorKind::LayoutDiffers, 0), "{error:?}");
     let said = error.to_string();
-    assert!(said.contains("server.0") && said.contains(&first) && said.contains(&second), "{said:?}");
+    assert!(
+        said.contains("server.0") && said.contains(&first) && said.contains(&second),
+        "{said:?}"
+    );
 }
 
 /// As many different fields as fit.
@@ -100,12 +124,16 @@ fn many_fields(length: usize) -> String {
 
 /// A hello with this layout text.
 fn hello(text: &str) -> Vec<u8> {
-    let payload = [HelloRequest::new(0, [1; 16], 0, false).as_bytes(), text.as_bytes()].concat();
+    let payload = [
+        HelloRequest::new(0, [1; 16], 0, false).as_bytes(),
+        text.as_bytes(),
+    ]
+    .concat();
     encoded(0, Operation::Hello(&payload))
 }
 
-/// What eight such texts may take together, on a machine that does much else. Compared field by field with all others, one
-/// alone took longer.
+/// What eight such texts may take together, on a machine that does much else. Compared field by
+/// field with all others, one alone took longer.
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]
@@ -126,12 +154,18 @@ fn a_hello_with_very_many_wrong_fields_is_refused_at_once() {
         assert!(reply.text().len() < 1000, "{}", reply.text());
         wire.assert_closed();
     }
-    let text: String = (0..1000).map(|line| format!("field.{line}=value\n")).collect();
+    let text: String = (0..1000)
+        .map(|line| format!("field.{line}=value\n"))
+        .collect();
     let mut wire = ask(&text);
-    wire.reply().assert_refused(Code::LayoutDiffers, &["name: ours", "field.0: ours nothing", "and 984 more"]);
+    wire.reply().assert_refused(
+        Code::LayoutDiffers,
+        &["name: ours", "field.0: ours nothing", "and 984 more"],
+    );
     for length in [MAX_LAYOUT_TEXT + 1, 950_000] {
         let mut wire = Wire::connect(cluster.address(0));
-        // The server may refuse before it has taken all of it, and the rest destroys the refusal then.
+        // The server may refuse before it has taken all of it, and the rest destroys the refusal
+        // then.
         let _ = wire.try_send(&hello(&many_fields(length)));
         if let Ok(reply) = wire.try_reply() {
             reply.assert_refused(Code::BadFrame, &[&MAX_HELLO.to_string()]);
@@ -143,10 +177,18 @@ fn a_hello_with_very_many_wrong_fields_is_refused_at_once() {
     let said = wire.reply().text();
     let log = cluster.stderr(0);
     for text in [said, log.clone()] {
-        assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{text:?}");
+        assert!(
+            text.chars()
+                .all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'),
+            "{text:?}"
+        );
     }
     // Eight refusals, of 512 bytes and what is around them each.
-    assert!(log.len() < 8 * 700 + 1000, "{} bytes of log:\n{log}", log.len());
+    assert!(
+        log.len() < 8 * 700 + 1000,
+        "{} bytes of log:\n{log}",
+        log.len()
+    );
 }
 
 #[test]
@@ -154,13 +196,20 @@ fn a_greeting_of_an_agent_with_very_many_wrong_fields_is_refused_at_once() {
     let cluster = Cluster::start(1, K);
     cluster.start_agent(0);
     let began = Instant::now();
-    let cases =
-        [(160_000, "layout"), (MAX_LAYOUT_TEXT, "layout"), (MAX_LAYOUT_TEXT + 1, "layout"), (900_000, "protocol")];
+    let cases = [
+        (160_000, "layout"),
+        (MAX_LAYOUT_TEXT, "layout"),
+        (MAX_LAYOUT_TEXT + 1, "layout"),
+        (900_000, "protocol"),
+    ];
     for (length, reason) in cases {
         let mut caller = Caller::connect(&cluster, 0);
         let answer = caller.ask(json!({"hello": {"layout": many_fields(length), "index": 0}}));
         assert_eq!(answer["refused"]["reason"], reason, "{answer}");
-        assert!(answer["refused"]["message"].as_str().unwrap().len() < 1000, "{answer}");
+        assert!(
+            answer["refused"]["message"].as_str().unwrap().len() < 1000,
+            "{answer}"
+        );
     }
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }

@@ -1,4 +1,5 @@
-//! Every mistake in mcomp.cfg is one line that names file, line and column, what was found, and what is allowed.
+//! Every mistake in mcomp.cfg is one line that names file, line and column, what was found, and
+//! what is allowed.
 
 use dsm_config::Compression;
 use dsm_config::{Config, ConfigError, MAX_FILE, MAX_MISTAKES, OnMemoryLoss, Origin};
@@ -24,12 +25,16 @@ fn error(text: &str) -> String {
 /// The good file with one part replaced, or with `new` after its end when `old` is empty.
 fn changed(old: &str, new: &str) -> String {
     assert!(GOOD.contains(old), "{old}");
-    if old.is_empty() { format!("{GOOD}{new}") } else { GOOD.replacen(old, new, 1) }
+    if old.is_empty() {
+        format!("{GOOD}{new}")
+    } else {
+        GOOD.replacen(old, new, 1)
+    }
 }
 
-const SIZES: &str =
-    "a size is a whole number, alone or with one of B, KiB, MiB, GiB, TiB, PiB (1024), kB, MB, GB, TB, PB (1000)";
-const HOSTS: &str = "\"host:port\", where the host is a name, an IPv4 address, or an IPv6 address in brackets";
+const SIZES: &str = "a size is a whole number, alone or with one of B, KiB, MiB, GiB, TiB, PiB (1024), kB, MB, GB, TB, PB (1000)";
+const HOSTS: &str =
+    "\"host:port\", where the host is a name, an IPv4 address, or an IPv6 address in brackets";
 
 #[rustfmt::skip]
 #[test]
@@ -117,13 +122,19 @@ fn a_mistake_is_named_with_its_line_and_column() {
 #[test]
 fn a_map_that_is_no_list_of_tables_is_a_mistake() {
     let start = "k = 4096\nn = 1\n";
-    assert_eq!(error(start), "m.cfg:2:5: n is 1, but the number of [[server]] tables is 0: make them equal");
+    assert_eq!(
+        error(start),
+        "m.cfg:2:5: n is 1, but the number of [[server]] tables is 0: make them equal"
+    );
     let brackets = "write [[server]], with two brackets, before each";
     assert_eq!(
         error(&format!("{start}[server]\naddress = \"a:1\"")),
         format!("m.cfg:3:1: server is a table: {brackets}")
     );
-    assert_eq!(error(&format!("{start}server = \"a:1\"")), format!("m.cfg:3:10: server is \"a:1\": {brackets}"));
+    assert_eq!(
+        error(&format!("{start}server = \"a:1\"")),
+        format!("m.cfg:3:10: server is \"a:1\": {brackets}")
+    );
     let expected = "m.cfg:3:11: server.0 is \"a:1\": allowed is a table, [[server]]";
     assert_eq!(error(&format!("{start}server = [\"a:1\"]")), expected);
 }
@@ -140,40 +151,90 @@ fn a_text_that_is_not_toml_is_refused_where_it_stops_being_toml() {
     ];
     for (text, place) in cases {
         let error = error(text);
-        assert!(error.starts_with(&format!("m.cfg:{place}: this is not TOML: ")), "{text:?}: {error}");
+        assert!(
+            error.starts_with(&format!("m.cfg:{place}: this is not TOML: ")),
+            "{text:?}: {error}"
+        );
         assert_eq!(error.lines().count(), 1, "{error}");
     }
 }
 
 #[test]
 fn all_mistakes_are_named_at_once_in_the_order_of_the_file() {
-    let text = "k = true\nn = 3\n[[server]]\naddress = \"a\"\n[limits]\nthreads = 0\n[client]\nx = 1";
+    let text =
+        "k = true\nn = 3\n[[server]]\naddress = \"a\"\n[limits]\nthreads = 0\n[client]\nx = 1";
     let error = error(text);
-    let places: Vec<&str> = error.lines().map(|line| line.split_once(": ").unwrap().0).collect();
-    assert_eq!(places, ["m.cfg:1:5", "m.cfg:2:5", "m.cfg:4:11", "m.cfg:6:11", "m.cfg:8:1"], "{error}");
-    let together = parse("name = \"a b\"\nk = 1\nx = 1").unwrap_err().to_string();
-    for words in ["name is \"a b\"", "k is 1 bytes", "n is missing", "[[server]] is missing", "\"x\""] {
+    let places: Vec<&str> = error
+        .lines()
+        .map(|line| line.split_once(": ").unwrap().0)
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "m.cfg:1:5",
+            "m.cfg:2:5",
+            "m.cfg:4:11",
+            "m.cfg:6:11",
+            "m.cfg:8:1"
+        ],
+        "{error}"
+    );
+    let together = parse("name = \"a b\"\nk = 1\nx = 1")
+        .unwrap_err()
+        .to_string();
+    for words in [
+        "name is \"a b\"",
+        "k is 1 bytes",
+        "n is missing",
+        "[[server]] is missing",
+        "\"x\"",
+    ] {
         assert!(together.contains(words), "{words}: {together}");
     }
     assert_eq!(parse("").unwrap_err().to_string().lines().count(), 3);
     let endless: Vec<String> = (0..1000).map(|i| format!("x{i} = 1\n")).collect();
-    assert_eq!(parse(&endless.concat()).unwrap_err().to_string().lines().count(), MAX_MISTAKES);
+    assert_eq!(
+        parse(&endless.concat())
+            .unwrap_err()
+            .to_string()
+            .lines()
+            .count(),
+        MAX_MISTAKES
+    );
 }
 
 #[test]
 fn a_snapshot_agent_has_an_address_of_its_own() {
-    let own =
-        "m.cfg:7:12: server.1.snapshot is \"10.0.0.2:7411\", which is the address of server 1: give it another port";
+    let own = "m.cfg:7:12: server.1.snapshot is \"10.0.0.2:7411\", which is the address of server 1: give it another port";
     assert_eq!(error(&changed("", "snapshot = \"10.0.0.2:7411\"")), own);
     let twice = GOOD.replace("7411\"", "7411\"\nsnapshot = \"a:1\"");
-    assert!(error(&twice).contains(":8:12: server.1.snapshot is \"a:1\", which is the snapshot of server 0"));
+    assert!(
+        error(&twice)
+            .contains(":8:12: server.1.snapshot is \"a:1\", which is the snapshot of server 0")
+    );
 }
 
 #[test]
 fn a_snapshot_agent_without_an_address_has_the_next_port_if_that_is_free() {
-    let snapshot = |text: &str| parse(text).unwrap().servers.into_iter().map(|server| server.snapshot);
-    let texts = |text: &str| snapshot(text).map(|address| address.map(|it| it.to_string())).collect::<Vec<_>>();
-    assert_eq!(texts(GOOD), [Some("10.0.0.1:7412".to_owned()), Some("10.0.0.2:7412".to_owned())]);
+    let snapshot = |text: &str| {
+        parse(text)
+            .unwrap()
+            .servers
+            .into_iter()
+            .map(|server| server.snapshot)
+    };
+    let texts = |text: &str| {
+        snapshot(text)
+            .map(|address| address.map(|it| it.to_string()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        texts(GOOD),
+        [
+            Some("10.0.0.1:7412".to_owned()),
+            Some("10.0.0.2:7412".to_owned())
+        ]
+    );
     let together = GOOD.replace("10.0.0.2:7411", "10.0.0.1:7412");
     assert_eq!(texts(&together), [None, Some("10.0.0.1:7413".to_owned())]);
     assert_eq!(texts(&GOOD.replace("2:7411", "2:65535"))[1], None);
@@ -185,17 +246,37 @@ fn a_snapshot_agent_without_an_address_has_the_next_port_if_that_is_free() {
 fn snapshots_and_recovery_have_defaults_and_bounds() {
     let config = parse(GOOD).unwrap();
     assert_eq!(config.snapshot.copy_area, config.layout.k());
-    assert_eq!((config.snapshot.keep.newest, config.recovery.on_memory_loss), (24, OnMemoryLoss::Empty));
+    assert_eq!(
+        (config.snapshot.keep.newest, config.recovery.on_memory_loss),
+        (24, OnMemoryLoss::Empty)
+    );
     let text = "[snapshot]\ncopy_area = \"1MiB\"\ncompression = \"NONE\"\n[recovery]\non_memory_loss = \"wait\"";
     let config = parse(&changed("", text)).unwrap();
-    assert_eq!((config.snapshot.copy_area, config.snapshot.compression), (1 << 20, Compression::None));
+    assert_eq!(
+        (config.snapshot.copy_area, config.snapshot.compression),
+        (1 << 20, Compression::None)
+    );
     assert_eq!(config.recovery.on_memory_loss, OnMemoryLoss::Wait);
-    for wrong in ["compression = 0", "compression = 20", "compression = \"fast\"", "compression = \"3\""] {
+    for wrong in [
+        "compression = 0",
+        "compression = 20",
+        "compression = \"fast\"",
+        "compression = \"3\"",
+    ] {
         let message = error(&changed("", &format!("[snapshot]\n{wrong}")));
-        assert!(message.ends_with("allowed is a level from 1 to 19, or \"none\""), "{message}");
+        assert!(
+            message.ends_with("allowed is a level from 1 to 19, or \"none\""),
+            "{message}"
+        );
     }
-    assert!(error(&changed("", "[snapshot]\nkeep = 0")).ends_with("allowed is a whole number from 1 to 10000"));
-    assert!(error(&changed("", "[snapshot]\ndirectory = \"x\"")).ends_with("allowed is an absolute path"));
+    assert!(
+        error(&changed("", "[snapshot]\nkeep = 0"))
+            .ends_with("allowed is a whole number from 1 to 10000")
+    );
+    assert!(
+        error(&changed("", "[snapshot]\ndirectory = \"x\""))
+            .ends_with("allowed is an absolute path")
+    );
 }
 
 #[test]
@@ -206,11 +287,27 @@ fn an_address_that_others_reach_is_refused_unless_the_network_is_trusted() {
         "m.cfg:6:11: server 1 has the address \"10.0.0.2:7411\", which other machines can reach, and whoever reaches it can \
          read and write the memory: set trusted_network = true in [security] if all of them may, else use a loopback address"
     );
-    assert!(parse(&changed("", "[security]\ntrusted_network = true")).unwrap().untrusted_address(1).is_none());
+    assert!(
+        parse(&changed("", "[security]\ntrusted_network = true"))
+            .unwrap()
+            .untrusted_address(1)
+            .is_none()
+    );
     for address in ["127.0.0.1:1", "[::1]:1", "localhost:1"] {
-        assert!(parse(&changed("10.0.0.2:7411", address)).unwrap().untrusted_address(1).is_none(), "{address}");
+        assert!(
+            parse(&changed("10.0.0.2:7411", address))
+                .unwrap()
+                .untrusted_address(1)
+                .is_none(),
+            "{address}"
+        );
     }
-    assert!(parse(&changed("10.0.0.2", "node2")).unwrap().untrusted_address(1).is_some());
+    assert!(
+        parse(&changed("10.0.0.2", "node2"))
+            .unwrap()
+            .untrusted_address(1)
+            .is_some()
+    );
 }
 
 #[test]
@@ -218,23 +315,38 @@ fn a_file_that_cannot_be_read_says_how_to_name_another() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.cfg");
     let missing = Config::load(&path).unwrap_err().to_string();
-    assert!(missing.contains("m.cfg: No such file or directory") && missing.contains("DSM_CONFIG"), "{missing}");
+    assert!(
+        missing.contains("m.cfg: No such file or directory") && missing.contains("DSM_CONFIG"),
+        "{missing}"
+    );
 
     let mut file = std::fs::File::create(&path).unwrap();
     file.write_all(b"k = 4096\nname = \"\xff\"").unwrap();
     let binary = Config::load(&path).unwrap_err().to_string();
-    assert!(binary.ends_with("m.cfg:2:9: this byte is not UTF-8, which TOML must be"), "{binary}");
+    assert!(
+        binary.ends_with("m.cfg:2:9: this byte is not UTF-8, which TOML must be"),
+        "{binary}"
+    );
 
     file.set_len(MAX_FILE + 1).unwrap();
-    assert!(matches!(Config::load(&path).unwrap_err(), ConfigError::TooLong { .. }));
+    assert!(matches!(
+        Config::load(&path).unwrap_err(),
+        ConfigError::TooLong { .. }
+    ));
 }
 
 #[test]
 fn settings_say_which_line_each_value_came_from() {
-    let text = changed("", "snapshot = \"b:2\"\n[limits]\nhello_timeout = \"1500ms\"\nbuffer_memory = 16777216");
+    let text = changed(
+        "",
+        "snapshot = \"b:2\"\n[limits]\nhello_timeout = \"1500ms\"\nbuffer_memory = 16777216",
+    );
     let settings = parse(&text).unwrap().settings();
     let find = |key: &str| {
-        let setting = settings.iter().find(|setting| setting.key == key).unwrap_or_else(|| panic!("{key}"));
+        let setting = settings
+            .iter()
+            .find(|setting| setting.key == key)
+            .unwrap_or_else(|| panic!("{key}"));
         (setting.value.as_str(), setting.origin)
     };
     assert_eq!(find("name"), ("dsm", Origin::Default));
@@ -245,5 +357,9 @@ fn settings_say_which_line_each_value_came_from() {
     assert_eq!(find("limits.hello_timeout"), ("1s 500ms", Origin::Line(9)));
     assert_eq!(find("limits.buffer_memory"), ("16MiB", Origin::Line(10)));
     assert_eq!(find("log.level"), ("info", Origin::Default));
-    assert!(!settings.iter().any(|setting| setting.key == "server.0.snapshot"));
+    assert!(
+        !settings
+            .iter()
+            .any(|setting| setting.key == "server.0.snapshot")
+    );
 }

@@ -43,12 +43,17 @@ fn check(text: &str) {
             }
         }
         Err(error) => {
-            let dsm_config::ConfigError::Invalid { ref mistakes, .. } = error else { panic!("{error}") };
+            let dsm_config::ConfigError::Invalid { ref mistakes, .. } = error else {
+                panic!("{error}")
+            };
             assert!(!mistakes.is_empty());
             assert_eq!(error.to_string().lines().count(), mistakes.len(), "{error}");
             let lines = text.split('\n').count();
             for Mistake { place, .. } in mistakes {
-                assert!((1..=lines).contains(&place.line) && place.column >= 1, "{place:?} of {lines} lines");
+                assert!(
+                    (1..=lines).contains(&place.line) && place.column >= 1,
+                    "{place:?} of {lines} lines"
+                );
             }
         }
     }
@@ -61,21 +66,26 @@ fn mutated() -> impl Strategy<Value = String> {
         "\\PC{0,4}",
         any::<i64>().prop_map(|number| number.to_string()),
         prop::sample::select(vec![
-            "[", "]", "[[", "\"", "=", "\n", ".", ",", "{", "}", "#", "'''", "-", ":", "\\", "\0", "é"
+            "[", "]", "[[", "\"", "=", "\n", ".", ",", "{", "}", "#", "'''", "-", ":", "\\", "\0",
+            "é"
         ])
         .prop_map(str::to_owned),
         prop::sample::select(FULL.split_whitespace().collect::<Vec<_>>()).prop_map(str::to_owned),
     ];
     let edit = (any::<prop::sample::Index>(), 0_usize..12, words);
-    (prop::sample::select(vec![FULL, PACKAGED]), prop::collection::vec(edit, 1..4)).prop_map(|(text, edits)| {
-        let mut characters: Vec<char> = text.chars().collect();
-        for (index, cut, word) in edits {
-            let start = index.index(characters.len() + 1);
-            let end = (start + cut).min(characters.len());
-            characters.splice(start..end, word.chars());
-        }
-        characters.into_iter().collect()
-    })
+    (
+        prop::sample::select(vec![FULL, PACKAGED]),
+        prop::collection::vec(edit, 1..4),
+    )
+        .prop_map(|(text, edits)| {
+            let mut characters: Vec<char> = text.chars().collect();
+            for (index, cut, word) in edits {
+                let start = index.index(characters.len() + 1);
+                let end = (start + cut).min(characters.len());
+                characters.splice(start..end, word.chars());
+            }
+            characters.into_iter().collect()
+        })
 }
 
 proptest! {
@@ -118,8 +128,11 @@ fn the_files_that_are_mutated_are_good() {
 
 #[test]
 fn tables_that_are_nested_without_end_are_a_mistake() {
-    for text in ["[".repeat(100_000), format!("k = {}", "[".repeat(100_000)), format!("a{} = 1", ".a".repeat(100_000))]
-    {
+    for text in [
+        "[".repeat(100_000),
+        format!("k = {}", "[".repeat(100_000)),
+        format!("a{} = 1", ".a".repeat(100_000)),
+    ] {
         check(&text);
     }
 }

@@ -1,4 +1,5 @@
-//! `dsmctl bench` measures what it says, changes only what it was told to, and reports also when it ends early.
+//! `dsmctl bench` measures what it says, changes only what it was told to, and reports also when it
+//! ends early.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, which the lint's exception for tests does not cover
 
@@ -36,15 +37,22 @@ fn report(cluster: &Cluster, line: &str) -> Value {
 #[track_caller]
 fn check(report: &Value) {
     let size = number(&report["plan"]["size"]);
-    let kinds: Vec<&Value> = ["reads", "writes", "adds"].iter().filter_map(|kind| report.get(kind)).collect();
+    let kinds: Vec<&Value> = ["reads", "writes", "adds"]
+        .iter()
+        .filter_map(|kind| report.get(kind))
+        .collect();
     let sum: u64 = kinds.iter().map(|kind| number(&kind["operations"])).sum();
     assert_eq!(number(&report["all"]["operations"]), sum);
-    let failed: u64 = array(&report["errors"]).iter().map(|error| number(&error["count"])).sum();
+    let failed: u64 = array(&report["errors"])
+        .iter()
+        .map(|error| number(&error["count"]))
+        .sum();
     assert_eq!(number(&report["failed"]), failed);
     for kind in kinds.into_iter().chain([&report["all"]]) {
         let operations = number(&kind["operations"]);
         assert_eq!(number(&kind["bytes"]), operations * size);
-        let rate = u128::from(operations) * 1_000_000_000 / u128::from(number(&report["elapsed_ns"]));
+        let rate =
+            u128::from(operations) * 1_000_000_000 / u128::from(number(&report["elapsed_ns"]));
         assert_eq!(u128::from(number(&kind["operations_per_second"])), rate);
         let latency = &kind["latency"];
         if operations == 0 {
@@ -52,14 +60,33 @@ fn check(report: &Value) {
             continue;
         }
         let histogram = array(&latency["histogram"]);
-        assert_eq!(histogram.iter().map(|bucket| number(&bucket["count"])).sum::<u64>(), operations);
-        assert!(histogram.windows(2).all(|pair| number(&pair[0]["below_ns"]) <= number(&pair[1]["from_ns"])));
+        assert_eq!(
+            histogram
+                .iter()
+                .map(|bucket| number(&bucket["count"]))
+                .sum::<u64>(),
+            operations
+        );
+        assert!(
+            histogram
+                .windows(2)
+                .all(|pair| number(&pair[0]["below_ns"]) <= number(&pair[1]["from_ns"]))
+        );
         let at = |name| number(&latency[name]);
         let (least, greatest) = (at("min_ns"), at("max_ns"));
-        assert!(number(&histogram[0]["from_ns"]) <= least && least < number(&histogram[0]["below_ns"]));
+        assert!(
+            number(&histogram[0]["from_ns"]) <= least && least < number(&histogram[0]["below_ns"])
+        );
         let slowest = histogram.last().unwrap();
         assert!(number(&slowest["from_ns"]) <= greatest && greatest < number(&slowest["below_ns"]));
-        let ascending = [least, at("p50_ns"), at("p90_ns"), at("p99_ns"), at("p99_9_ns"), greatest];
+        let ascending = [
+            least,
+            at("p50_ns"),
+            at("p90_ns"),
+            at("p99_ns"),
+            at("p99_9_ns"),
+            greatest,
+        ];
         assert!(ascending.is_sorted(), "{ascending:?}");
         assert!((least..=greatest).contains(&at("mean_ns")));
     }
@@ -67,12 +94,16 @@ fn check(report: &Value) {
 
 #[track_caller]
 fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
+    value
+        .as_u64()
+        .unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 #[track_caller]
 fn array(value: &Value) -> &[Value] {
-    value.as_array().unwrap_or_else(|| panic!("{value} is no array"))
+    value
+        .as_array()
+        .unwrap_or_else(|| panic!("{value} is no array"))
 }
 
 /// A load beside the test, killed when this is dropped.
@@ -85,28 +116,51 @@ impl Load {
     /// Starts it, and waits until server 0 carries out its requests.
     fn start(cluster: &Cluster, line: &str) -> Self {
         let client = support::client(cluster);
-        let operations = || client.status(0).map_or(0, |status| status.operations.values().sum::<u64>());
+        let operations = || {
+            client
+                .status(0)
+                .map_or(0, |status| status.operations.values().sum::<u64>())
+        };
         let before = operations();
         // Files, not pipes: nobody reads before it has ended.
         let file = |name| File::create(cluster.directory().join(name)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_dsmctl"));
-        command.env("DSM_CONFIG", cluster.config_path()).args(line.split_whitespace());
-        command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
-        let load = Self { child: command.spawn().unwrap(), folder: cluster.directory().to_owned() };
+        command
+            .env("DSM_CONFIG", cluster.config_path())
+            .args(line.split_whitespace());
+        command
+            .stdin(Stdio::null())
+            .stdout(file("stdout"))
+            .stderr(file("stderr"));
+        let load = Self {
+            child: command.spawn().unwrap(),
+            folder: cluster.directory().to_owned(),
+        };
         support::wait_for("requests at server 0", LONG, || operations() > before + 500);
         load
     }
 
     fn interrupt(&self) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGINT).unwrap();
+        kill(
+            Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
+            Signal::SIGINT,
+        )
+        .unwrap();
     }
 
     /// Waits for its end.
     fn wait(mut self) -> Run {
-        support::wait_for("the end of the load", LONG, || self.child.try_wait().unwrap().is_some());
-        let [stdout, stderr] = ["stdout", "stderr"].map(|name| std::fs::read(self.folder.join(name)).unwrap());
+        support::wait_for("the end of the load", LONG, || {
+            self.child.try_wait().unwrap().is_some()
+        });
+        let [stdout, stderr] =
+            ["stdout", "stderr"].map(|name| std::fs::read(self.folder.join(name)).unwrap());
         let stderr = String::from_utf8(stderr).unwrap();
-        Run { code: self.child.wait().unwrap().code().unwrap(), stdout, stderr }
+        Run {
+            code: self.child.wait().unwrap().code().unwrap(),
+            stdout,
+            stderr,
+        }
     }
 }
 
@@ -121,16 +175,35 @@ impl Drop for Load {
 fn as_many_requests_are_made_as_were_asked_for() {
     let cluster = Cluster::start(2, MIB);
     let all = |report: &Value| number(&report["all"]["operations"]);
-    for line in ["", "--depth 16", "--connections 3", "--connections 3 --depth 128", "--pattern sequential --depth 2"] {
-        assert_eq!(all(&report(&cluster, &format!("--count 1001 {line}"))), 1001, "{line}");
+    for line in [
+        "",
+        "--depth 16",
+        "--connections 3",
+        "--connections 3 --depth 128",
+        "--pattern sequential --depth 2",
+    ] {
+        assert_eq!(
+            all(&report(&cluster, &format!("--count 1001 {line}"))),
+            1001,
+            "{line}"
+        );
     }
     assert_eq!(all(&report(&cluster, "--count 2 --connections 5")), 2);
     // Those of the warm-up do not count.
-    assert_eq!(all(&report(&cluster, "--count 100 --warm-up 50ms --depth 4")), 100);
-    let mixed = report(&cluster, "--count 2000 --reads 50 --range 0 2MiB --size 64KiB --depth 8 --seed 7");
+    assert_eq!(
+        all(&report(&cluster, "--count 100 --warm-up 50ms --depth 4")),
+        100
+    );
+    let mixed = report(
+        &cluster,
+        "--count 2000 --reads 50 --range 0 2MiB --size 64KiB --depth 8 --seed 7",
+    );
     assert_eq!(all(&mixed), 2000);
     for kind in ["reads", "writes"] {
-        assert!((800..=1200).contains(&number(&mixed[kind]["operations"])), "{kind}");
+        assert!(
+            (800..=1200).contains(&number(&mixed[kind]["operations"])),
+            "{kind}"
+        );
     }
     assert_eq!(mixed["plan"]["seed"], 7);
 }
@@ -141,7 +214,10 @@ fn the_duration_is_kept() {
     let begin = Instant::now();
     let report = report(&cluster, "--duration 300ms --connections 2");
     let elapsed = Duration::from_nanos(number(&report["elapsed_ns"]));
-    assert!(elapsed >= Duration::from_millis(300) && elapsed <= begin.elapsed(), "{elapsed:?}");
+    assert!(
+        elapsed >= Duration::from_millis(300) && elapsed <= begin.elapsed(),
+        "{elapsed:?}"
+    );
     assert!(number(&report["reads"]["operations"]) > 0);
     assert_eq!(report["interrupted"], false);
 }
@@ -155,18 +231,28 @@ fn bytes_outside_the_range_stay_and_reads_change_nothing() {
     report(&cluster, "--count 500");
     assert!(client.read(0, 128 * KIB).unwrap() == before);
 
-    // Over the border of the two servers; 100 bytes do not divide the range, whose last 44 stay too.
+    // Over the border of the two servers; 100 bytes do not divide the range, whose last 44 stay
+    // too.
     let (begin, length, size) = (60 * KIB, 8 * KIB + 8, 100);
-    report(&cluster, &format!("--count 2000 --reads 0 --range {begin} {length} --size {size} --depth 8"));
+    report(
+        &cluster,
+        &format!("--count 2000 --reads 0 --range {begin} {length} --size {size} --depth 8"),
+    );
     let after = client.read(0, 128 * KIB).unwrap();
     let changed = begin..begin + length / size * size;
     for (address, byte) in (0..).zip(&after) {
-        assert!(changed.contains(&address) || *byte == 0xa5, "address {address} was changed to {byte:#x}");
+        assert!(
+            changed.contains(&address) || *byte == 0xa5,
+            "address {address} was changed to {byte:#x}"
+        );
     }
     // Each place was chosen many times: none is likely to be as it was.
     let range = [changed.start, changed.end].map(|address| usize::try_from(address).unwrap());
     for place in after[range[0]..range[1]].chunks(100) {
-        assert!(place.iter().any(|byte| *byte != 0xa5), "a place of the range was not written");
+        assert!(
+            place.iter().any(|byte| *byte != 0xa5),
+            "a place of the range was not written"
+        );
     }
 }
 
@@ -174,8 +260,7 @@ fn bytes_outside_the_range_stay_and_reads_change_nothing() {
 fn each_addition_takes_effect_once_also_when_a_server_is_killed() {
     let cluster = Cluster::start(2, 64 * KIB);
     // 16 words at the end of server 0 and 16 at the begin of server 1.
-    let line =
-        "--timeout 30s bench --json --duration 2s --reads 0 --change add --range 65408 256 --connections 2 --depth 16";
+    let line = "--timeout 30s bench --json --duration 2s --reads 0 --change add --range 65408 256 --connections 2 --depth 16";
     let load = Load::start(&cluster, line);
     cluster.restart(0);
     let run = load.wait();
@@ -183,16 +268,24 @@ fn each_addition_takes_effect_once_also_when_a_server_is_killed() {
     let report = run.json();
     check(&report);
     let bytes = support::client(&cluster).read(65408, 256).unwrap();
-    let words = bytes.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+    let words = bytes
+        .chunks(8)
+        .map(|word| u64::from_le_bytes(word.try_into().unwrap()));
     assert_eq!(words.sum::<u64>(), number(&report["adds"]["operations"]));
     // What had to wait for the server is seen.
-    assert!(number(&report["adds"]["latency"]["max_ns"]) > number(&report["adds"]["latency"]["p50_ns"]));
+    assert!(
+        number(&report["adds"]["latency"]["max_ns"]) > number(&report["adds"]["latency"]["p50_ns"])
+    );
 }
 
 #[test]
 fn an_interrupt_ends_it_early_with_a_report() {
     let cluster = Cluster::start(1, MIB);
-    for (line, depth) in [("--duration 1h", 1), ("--count 1000000000000", 16), ("--warm-up 1h", 4)] {
+    for (line, depth) in [
+        ("--duration 1h", 1),
+        ("--count 1000000000000", 16),
+        ("--warm-up 1h", 4),
+    ] {
         let load = Load::start(&cluster, &format!("bench --json {line} --depth {depth}"));
         load.interrupt();
         let run = load.wait();
@@ -205,15 +298,28 @@ fn an_interrupt_ends_it_early_with_a_report() {
     load.interrupt();
     let run = load.wait();
     let text = run.prints();
-    assert!(text.lines().next().unwrap().ends_with(", interrupted"), "{text}");
-    assert!(text.contains("P99.9") && text.contains("\nreads ") && text.contains("below "), "{text}");
+    assert!(
+        text.lines().next().unwrap().ends_with(", interrupted"),
+        "{text}"
+    );
+    assert!(
+        text.contains("P99.9") && text.contains("\nreads ") && text.contains("below "),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_server_that_dies_and_stays_away_is_an_error_after_the_report() {
-    for line in ["--reads 100", "--reads 0 --range 0 1MiB", "--reads 100 --depth 32 --connections 3"] {
+    for line in [
+        "--reads 100",
+        "--reads 0 --range 0 1MiB",
+        "--reads 100 --depth 32 --connections 3",
+    ] {
         let cluster = Cluster::start(1, MIB);
-        let load = Load::start(&cluster, &format!("--timeout 500ms bench --json --duration 1h {line}"));
+        let load = Load::start(
+            &cluster,
+            &format!("--timeout 500ms bench --json --duration 1h {line}"),
+        );
         cluster.kill(0);
         let run = load.wait();
         let report = run.json();
@@ -222,7 +328,12 @@ fn a_server_that_dies_and_stays_away_is_an_error_after_the_report() {
         let mut code = 69;
         for error in array(&report["errors"]) {
             assert_eq!(error["server"], 0);
-            assert!(error["message"].as_str().unwrap().contains(cluster.address(0)));
+            assert!(
+                error["message"]
+                    .as_str()
+                    .unwrap()
+                    .contains(cluster.address(0))
+            );
             // Whether a write had left when the server died is chance; a read leaves no doubt.
             match error["kind"].as_str().unwrap() {
                 "outcome-unknown" if line.contains("--reads 0") => code = 75,
@@ -248,15 +359,24 @@ fn a_server_that_is_down_from_the_beginning_is_an_error_without_a_report() {
 fn a_load_takes_the_way_that_was_asked_for() {
     let cluster = Cluster::start(2, MIB);
     let client = support::client(&cluster);
-    let local_reads = || (0..2).map(|server| client.status(server).unwrap().local.reads).sum::<u64>();
-    for (path, paths, reads) in [("tcp", "tcp", 0), ("local", "local", 1000), ("auto", "tcp", 0)] {
+    let local_reads = || {
+        (0..2)
+            .map(|server| client.status(server).unwrap().local.reads)
+            .sum::<u64>()
+    };
+    for (path, paths, reads) in [
+        ("tcp", "tcp", 0),
+        ("local", "local", 1000),
+        ("auto", "tcp", 0),
+    ] {
         let before = local_reads();
         let report = report(&cluster, &format!("--count 1000 --path {path}"));
         assert_eq!(array(&report["paths"]), [paths], "{path}");
         assert_eq!(local_reads() - before, reads, "{path}");
     }
     cluster.stop(1);
-    dsmctl(&cluster, "bench --count 1000 --path local").fails(69, &["server 1", cluster.address(1), "--path auto"]);
+    dsmctl(&cluster, "bench --count 1000 --path local")
+        .fails(69, &["server 1", cluster.address(1), "--path auto"]);
 }
 
 #[test]
@@ -267,10 +387,22 @@ fn what_makes_no_sense_is_refused_with_what_would() {
         ("--change add", 64, "make --reads less than 100"),
         ("--size 0", 64, "allowed is --size 1 to 1MiB"),
         ("--size 1MiB+1", 64, "allowed is --size 1 to 1MiB"),
-        ("--size 9 --range 0 8", 64, "does not fit a range of 8 bytes"),
+        (
+            "--size 9 --range 0 8",
+            64,
+            "does not fit a range of 8 bytes",
+        ),
         ("--range 0 0", 64, "does not fit a range of 0 bytes"),
-        ("--reads 0 --change add --range 0 64 --size 16", 64, "leave --size out"),
-        ("--reads 0 --change add --range 4 64", 64, "which is not a multiple of 8, as 0 and 8 are"),
+        (
+            "--reads 0 --change add --range 0 64 --size 16",
+            64,
+            "leave --size out",
+        ),
+        (
+            "--reads 0 --change add --range 4 64",
+            64,
+            "which is not a multiple of 8, as 0 and 8 are",
+        ),
         ("--connections 1000 --depth 128 --size 64KiB", 64, "smaller"),
         ("--range 65536 1", 65, "outside the memory"),
         ("--depth 0", 64, "1..=128"),

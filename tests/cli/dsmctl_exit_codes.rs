@@ -6,8 +6,7 @@ use assert_cmd::Command;
 use std::path::{Path, PathBuf};
 
 /// A memory of two servers of 64 KiB that nobody serves: port 9 of loopback refuses.
-const NOBODY_SERVES: &str =
-    "k = \"64KiB\"\nn = 2\n[[server]]\naddress = \"127.0.0.1:9\"\n[[server]]\naddress = \"[::1]:9\"\n";
+const NOBODY_SERVES: &str = "k = \"64KiB\"\nn = 2\n[[server]]\naddress = \"127.0.0.1:9\"\n[[server]]\naddress = \"[::1]:9\"\n";
 
 struct Folder(tempfile::TempDir);
 
@@ -33,7 +32,12 @@ impl Folder {
 
     fn dsmctl_with_input(&self, line: &str, input: &[u8]) -> Run {
         let mut command = Command::cargo_bin("dsmctl").unwrap();
-        command.current_dir(&self.0).env_remove("DSM_CONFIG").args(["--config", "mcomp.cfg", "--timeout", "300ms"]);
+        command.current_dir(&self.0).env_remove("DSM_CONFIG").args([
+            "--config",
+            "mcomp.cfg",
+            "--timeout",
+            "300ms",
+        ]);
         Run::of(command.args(line.split_whitespace()).write_stdin(input))
     }
 }
@@ -48,7 +52,11 @@ impl Run {
     fn of(command: &mut Command) -> Self {
         let output = command.output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        Self { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Self {
+            code: output.status.code().unwrap(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 
     #[track_caller]
@@ -71,19 +79,31 @@ fn a_bad_command_line_is_64_and_help_is_0() {
     for (line, message) in [
         ("add 0 --jsn", "a similar argument exists: '--json'"),
         ("add -8 1", "'-8' for '<ADDRESS>': it is negative"),
-        ("fill 0 10 -1", "'-1' for '<BYTE>': \"-1\" is not a byte: allowed is a whole number from 0 to 255"),
+        (
+            "fill 0 10 -1",
+            "'-1' for '<BYTE>': \"-1\" is not a byte: allowed is a whole number from 0 to 255",
+        ),
         ("fill 0 10 a", "from 0 to 255"),
         ("add 8 -inf", "\"-inf\" is not a whole number"),
         ("ping -1", "is not a server's index"),
-        ("write 0 --type f64 1e-400", "so small that it would become 0"),
+        (
+            "write 0 --type f64 1e-400",
+            "so small that it would become 0",
+        ),
     ] {
         let run = folder.dsmctl(line);
         run.fails(64, message);
         assert!(!run.stderr.contains("tip: to pass"), "{}", run.stderr);
     }
-    folder.dsmctl("write 0 --type u8 7 300").fails(64, "300 does not fit u8 (0 to 255)");
-    folder.dsmctl("read 0 3 --format u16").fails(64, "a u16 takes 2");
-    folder.dsmctl("read 0 4 --format raw --json").fails(64, "--json");
+    folder
+        .dsmctl("write 0 --type u8 7 300")
+        .fails(64, "300 does not fit u8 (0 to 255)");
+    folder
+        .dsmctl("read 0 3 --format u16")
+        .fails(64, "a u16 takes 2");
+    folder
+        .dsmctl("read 0 4 --format raw --json")
+        .fails(64, "--json");
     folder.dsmctl("write 0 - --type u8").fails(64, "--type");
     folder.dsmctl("ping 2").fails(64, "0 to 1");
     for line in ["--help", "--version", "write --help", "config check --help"] {
@@ -98,7 +118,11 @@ fn a_bad_command_line_is_64_and_help_is_0() {
         ("help snapshot create", "snapshot create --help"),
     ] {
         let (run, same) = (folder.dsmctl(help), folder.dsmctl(option));
-        assert_eq!((run.code, run.stderr.as_str(), run.stdout), (0, "", same.stdout), "{help}");
+        assert_eq!(
+            (run.code, run.stderr.as_str(), run.stdout),
+            (0, "", same.stdout),
+            "{help}"
+        );
     }
     folder.dsmctl("help nonsense").fails(64, "nonsense");
 }
@@ -106,25 +130,48 @@ fn a_bad_command_line_is_64_and_help_is_0() {
 #[test]
 fn a_missing_or_bad_configuration_is_78_and_names_the_file() {
     let folder = Folder::new();
-    folder.file("bad.cfg", "k = 5\nn = 1\n[[server]]\naddress = \"127.0.0.1:9\"\n");
+    folder.file(
+        "bad.cfg",
+        "k = 5\nn = 1\n[[server]]\naddress = \"127.0.0.1:9\"\n",
+    );
     let dsmctl = |arguments: &[&str], environment: Option<&Path>| {
         let mut command = Command::cargo_bin("dsmctl").unwrap();
-        command.current_dir(&folder.0).env_remove("DSM_CONFIG").args(arguments);
+        command
+            .current_dir(&folder.0)
+            .env_remove("DSM_CONFIG")
+            .args(arguments);
         if let Some(path) = environment {
             command.env("DSM_CONFIG", path);
         }
         Run::of(&mut command)
     };
     for command in ["status", "config check", "config show", "locate 0"] {
-        let line: Vec<&str> = ["--config", "missing.cfg"].into_iter().chain(command.split(' ')).collect();
+        let line: Vec<&str> = ["--config", "missing.cfg"]
+            .into_iter()
+            .chain(command.split(' '))
+            .collect();
         dsmctl(&line, None).fails(78, "missing.cfg");
-        let line: Vec<&str> = ["--config", "bad.cfg"].into_iter().chain(command.split(' ')).collect();
+        let line: Vec<&str> = ["--config", "bad.cfg"]
+            .into_iter()
+            .chain(command.split(' '))
+            .collect();
         dsmctl(&line, None).fails(78, "bad.cfg:1:5");
     }
-    dsmctl(&["--config", ".", "locate", "0"], None).fails(78, ": name the file in it with --config");
+    dsmctl(&["--config", ".", "locate", "0"], None)
+        .fails(78, ": name the file in it with --config");
     dsmctl(&["locate", "0"], Some(Path::new("missing.cfg"))).fails(78, "missing.cfg");
-    assert_eq!(dsmctl(&["locate", "0"], Some(Path::new("mcomp.cfg"))).code, 0);
-    assert_eq!(dsmctl(&["--config", "mcomp.cfg", "locate", "0"], Some(Path::new("missing.cfg"))).code, 0);
+    assert_eq!(
+        dsmctl(&["locate", "0"], Some(Path::new("mcomp.cfg"))).code,
+        0
+    );
+    assert_eq!(
+        dsmctl(
+            &["--config", "mcomp.cfg", "locate", "0"],
+            Some(Path::new("missing.cfg"))
+        )
+        .code,
+        0
+    );
 }
 
 #[test]
@@ -145,12 +192,20 @@ fn a_range_outside_the_memory_is_65_before_anything_is_done() {
         "copy 64KiB+1 0 64KiB",
         "add 128KiB 1",
     ] {
-        folder.dsmctl(line).fails(65, "outside the memory, which has 131072 bytes");
+        folder
+            .dsmctl(line)
+            .fails(65, "outside the memory, which has 131072 bytes");
     }
-    folder.dsmctl("copy 128KiB 0 1").fails(65, "the source: address 131072");
-    folder.dsmctl("copy 0 128KiB 1").fails(65, "the destination: address 131072");
+    folder
+        .dsmctl("copy 128KiB 0 1")
+        .fails(65, "the source: address 131072");
+    folder
+        .dsmctl("copy 0 128KiB 1")
+        .fails(65, "the destination: address 131072");
     assert_eq!(std::fs::read(kept).unwrap(), b"kept");
-    folder.dsmctl_with_input("write 128KiB -", b"x").fails(65, "past the end of the memory");
+    folder
+        .dsmctl_with_input("write 128KiB -", b"x")
+        .fails(65, "past the end of the memory");
     for line in ["add 4 1", "swap 0x7 1", "cas 1 0 1"] {
         folder.dsmctl(line).fails(65, "8");
     }
@@ -160,14 +215,26 @@ fn a_range_outside_the_memory_is_65_before_anything_is_done() {
 fn a_server_that_is_down_is_69_and_named() {
     let folder = Folder::new();
     let kept = folder.file("kept", "kept");
-    for line in ["write 0 x", "read 0 1", "read 0 1 -o kept", "fill 0 1 0", "copy 0 8 8", "add 0 1", "cas 0 0 1"] {
+    for line in [
+        "write 0 x",
+        "read 0 1",
+        "read 0 1 -o kept",
+        "fill 0 1 0",
+        "copy 0 8 8",
+        "add 0 1",
+        "cas 0 0 1",
+    ] {
         folder.dsmctl(line).fails(69, "127.0.0.1:9");
     }
     assert_eq!(std::fs::read(kept).unwrap(), b"kept");
     for line in ["status", "ping", "ping 1 --count 3"] {
         let run = folder.dsmctl(line);
         assert_eq!(run.code, 69, "{line}");
-        assert!(run.stdout.contains("down") && run.stdout.contains("[::1]:9"), "{line}: {}", run.stdout);
+        assert!(
+            run.stdout.contains("down") && run.stdout.contains("[::1]:9"),
+            "{line}: {}",
+            run.stdout
+        );
     }
     for line in ["status --json", "ping --json"] {
         let run = folder.dsmctl(line);
@@ -183,7 +250,9 @@ fn files_that_cannot_be_used_are_66_and_74() {
     let folder = Folder::new();
     folder.dsmctl("write 0 --file missing").fails(66, "missing");
     folder.dsmctl("write 0 --file .").fails(74, ".:");
-    folder.dsmctl("read 0 0 -o missing/file").fails(74, "missing/file");
+    folder
+        .dsmctl("read 0 0 -o missing/file")
+        .fails(74, "missing/file");
 }
 
 #[test]
@@ -195,7 +264,8 @@ fn locate_shows_the_pieces_and_asks_no_server() {
         "address 65530  length 6   server 0 (127.0.0.1:9)  offset 65530\n\
          address 65536  length 14  server 1 ([::1]:9)      offset 0\n"
     );
-    let pieces: serde_json::Value = serde_json::from_str(&folder.dsmctl("locate 64KiB+8 --json").stdout).unwrap();
+    let pieces: serde_json::Value =
+        serde_json::from_str(&folder.dsmctl("locate 64KiB+8 --json").stdout).unwrap();
     assert_eq!(
         pieces,
         serde_json::json!([{"address": 65544, "length": 1, "server": 1, "server_address": "[::1]:9", "offset": 8}])
@@ -207,25 +277,55 @@ fn config_check_says_ok_and_show_says_where_values_come_from() {
     let folder = Folder::new();
     let run = folder.dsmctl("config check");
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
-    assert!(run.stdout.starts_with("mcomp.cfg: ok (2 servers of 64 KiB, a memory of 128 KiB"), "{}", run.stdout);
+    assert!(
+        run.stdout
+            .starts_with("mcomp.cfg: ok (2 servers of 64 KiB, a memory of 128 KiB"),
+        "{}",
+        run.stdout
+    );
     let run = folder.dsmctl("config show");
-    let line = |key: &str| run.stdout.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
+    let line = |key: &str| {
+        run.stdout
+            .lines()
+            .find(|line| line.starts_with(key))
+            .unwrap()
+            .to_owned()
+    };
     assert!(line("k ").ends_with("line 1"), "{}", run.stdout);
-    assert!(line("security.trusted_network ").ends_with("default"), "{}", run.stdout);
+    assert!(
+        line("security.trusted_network ").ends_with("default"),
+        "{}",
+        run.stdout
+    );
     assert!(run.stdout.starts_with("# mcomp.cfg\n"), "{}", run.stdout);
-    let shown: serde_json::Value = serde_json::from_str(&folder.dsmctl("config show --json").stdout).unwrap();
+    let shown: serde_json::Value =
+        serde_json::from_str(&folder.dsmctl("config show --json").stdout).unwrap();
     assert_eq!(shown["file"], "mcomp.cfg");
-    let n = shown["settings"].as_array().unwrap().iter().find(|setting| setting["key"] == "n").unwrap();
+    let n = shown["settings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|setting| setting["key"] == "n")
+        .unwrap();
     assert_eq!((&n["origin"], &n["line"]), (&"file".into(), &2.into()));
 
-    folder.file("mcomp.cfg", NOBODY_SERVES.replace("127.0.0.1", "192.0.2.1").replace("[::1]", "192.0.2.2"));
+    folder.file(
+        "mcomp.cfg",
+        NOBODY_SERVES
+            .replace("127.0.0.1", "192.0.2.1")
+            .replace("[::1]", "192.0.2.2"),
+    );
     let run = folder.dsmctl("config check");
     assert_eq!(run.code, 0);
-    assert!(run.stderr.contains("warning: mcomp.cfg:4:") && run.stderr.contains("trusted_network"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("warning: mcomp.cfg:4:") && run.stderr.contains("trusted_network"),
+        "{}",
+        run.stderr
+    );
 
     // RFC 6761: a name in "invalid" is never resolved.
-    let text =
-        NOBODY_SERVES.replace("[::1]", "node2.invalid") + "[log]\noperations = \"all\"\ndirectory = \"/nowhere/log\"";
+    let text = NOBODY_SERVES.replace("[::1]", "node2.invalid")
+        + "[log]\noperations = \"all\"\ndirectory = \"/nowhere/log\"";
     folder.file("mcomp.cfg", text);
     let run = folder.dsmctl("config check");
     assert_eq!(run.code, 0);
@@ -233,7 +333,11 @@ fn config_check_says_ok_and_show_says_where_values_come_from() {
         "mcomp.cfg:6:11: the host name of server 1 (node2.invalid:9) cannot be resolved",
         "/nowhere/log, which is no folder",
     ];
-    assert!(words.iter().all(|words| run.stderr.contains(words)), "{}", run.stderr);
+    assert!(
+        words.iter().all(|words| run.stderr.contains(words)),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]
@@ -241,12 +345,24 @@ fn config_check_warns_of_a_file_that_the_services_cannot_read() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new();
     for (mode, warns) in [(0o600, true), (0o640, true), (0o644, false), (0o604, false)] {
-        std::fs::set_permissions(folder.path("mcomp.cfg"), std::fs::Permissions::from_mode(mode)).unwrap();
+        std::fs::set_permissions(
+            folder.path("mcomp.cfg"),
+            std::fs::Permissions::from_mode(mode),
+        )
+        .unwrap();
         let run = folder.dsmctl("config check");
         assert_eq!(run.code, 0, "{}", run.stderr);
         let warning = format!("warning: mcomp.cfg: the mode of this file is {mode:04o}");
         let complete = run.stderr.contains(&warning) && run.stderr.contains("chmod 644 mcomp.cfg");
-        assert!(if warns { complete } else { run.stderr.is_empty() }, "{mode:o}: {}", run.stderr);
+        assert!(
+            if warns {
+                complete
+            } else {
+                run.stderr.is_empty()
+            },
+            "{mode:o}: {}",
+            run.stderr
+        );
     }
 }
 
@@ -262,7 +378,10 @@ fn a_reader_that_has_gone_is_no_error() {
         .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    assert_eq!(
+        (output.status.code(), output.stderr.as_slice()),
+        (Some(0), &b""[..])
+    );
 }
 
 #[test]
@@ -277,6 +396,11 @@ fn help_and_results_that_cannot_be_printed_are_74() {
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(74), "{line:?}");
-        assert!(String::from_utf8(output.stderr).unwrap().contains("standard output: "), "{line:?}");
+        assert!(
+            String::from_utf8(output.stderr)
+                .unwrap()
+                .contains("standard output: "),
+            "{line:?}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! `dsmctl snapshot list`, `show` and `verify` say what a snapshot is, and what is the matter with one that is damaged.
+//! `dsmctl snapshot list`, `show` and `verify` say what a snapshot is, and what is the matter with
+//! one that is damaged.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -28,31 +29,78 @@ fn a_list_begins_with_the_oldest_and_says_what_each_file_is_worth() {
     let partial = snapshot(&folder, 2, &[0xabcd_0000_0000_0001, 0]);
     let bytes = std::fs::read(folder.snapshots().join(&damaged)).unwrap();
     std::fs::write(folder.snapshots().join(&damaged), &bytes[..bytes.len() - 1]).unwrap();
-    std::fs::write(folder.snapshots().join("dsm-20200101T000000Z.dsnap"), "a letter, which is longer").unwrap();
+    std::fs::write(
+        folder.snapshots().join("dsm-20200101T000000Z.dsnap"),
+        "a letter, which is longer",
+    )
+    .unwrap();
     std::fs::write(folder.snapshots().join("letter"), "").unwrap();
 
     let run = folder.dsmctl("snapshot list");
     let lines: Vec<&str> = run.prints().lines().collect();
     assert_eq!(lines.len(), 5, "{}", run.text());
-    assert!(lines[0].starts_with("TIME ") && lines[0].ends_with("  STANDING"), "{}", run.text());
+    assert!(
+        lines[0].starts_with("TIME ") && lines[0].ends_with("  STANDING"),
+        "{}",
+        run.text()
+    );
     for (line, words) in lines[1..].iter().zip([
-        ["-  ", "dsm-20200101T000000Z.dsnap", "25 B", "cannot be read as a snapshot: it does not begin"],
-        ["2026-11-23T04:00:00Z  ", &good, " 2 of 2  1234 0000 ", "  good"],
-        ["2026-11-23T04:01:00Z  ", &damaged, " 2 of 2  0000 0000 ", "  damaged: it does not end as a snapshot does"],
-        ["2026-11-23T04:02:00Z  ", &partial, " 1 of 2  abcd - ", "  partial"],
+        [
+            "-  ",
+            "dsm-20200101T000000Z.dsnap",
+            "25 B",
+            "cannot be read as a snapshot: it does not begin",
+        ],
+        [
+            "2026-11-23T04:00:00Z  ",
+            &good,
+            " 2 of 2  1234 0000 ",
+            "  good",
+        ],
+        [
+            "2026-11-23T04:01:00Z  ",
+            &damaged,
+            " 2 of 2  0000 0000 ",
+            "  damaged: it does not end as a snapshot does",
+        ],
+        [
+            "2026-11-23T04:02:00Z  ",
+            &partial,
+            " 1 of 2  abcd - ",
+            "  partial",
+        ],
     ]) {
-        assert!(line.starts_with(words[0]) && words.iter().all(|words| line.contains(words)), "{words:?}: {line}");
+        assert!(
+            line.starts_with(words[0]) && words.iter().all(|words| line.contains(words)),
+            "{words:?}: {line}"
+        );
         assert!(!line.contains('/'), "{line}");
     }
 
     let rows = folder.dsmctl("snapshot list --json").json();
-    let standings: Vec<&Value> = rows.as_array().unwrap().iter().map(|row| &row["standing"]).collect();
+    let standings: Vec<&Value> = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| &row["standing"])
+        .collect();
     assert_eq!(standings, ["foreign", "good", "damaged", "partial"]);
     assert_eq!(rows[3]["incarnations"], json!(["abcd000000000001", null]));
     assert_eq!(rows[1]["time"], "2026-11-23T04:00:00.000000000Z");
-    assert_eq!((&rows[1]["n"], &rows[1]["servers"], &rows[3]["servers"]), (&2.into(), &2.into(), &1.into()));
-    assert_eq!(rows[1]["file"], folder.snapshots().join(&good).to_str().unwrap());
-    assert_eq!(rows[1]["bytes"], std::fs::metadata(folder.snapshots().join(&good)).unwrap().len());
+    assert_eq!(
+        (&rows[1]["n"], &rows[1]["servers"], &rows[3]["servers"]),
+        (&2.into(), &2.into(), &1.into())
+    );
+    assert_eq!(
+        rows[1]["file"],
+        folder.snapshots().join(&good).to_str().unwrap()
+    );
+    assert_eq!(
+        rows[1]["bytes"],
+        std::fs::metadata(folder.snapshots().join(&good))
+            .unwrap()
+            .len()
+    );
 }
 
 #[test]
@@ -60,13 +108,35 @@ fn a_list_of_another_directory_has_all_systems_and_needs_no_configuration() {
     let folder = Folder::new();
     snapshot(&folder, 0, &[0xfeed_0000_0000_0001]);
     let run = folder.dsmctl("snapshot list --directory snapshots --config missing.cfg");
-    assert!(run.prints().lines().nth(1).unwrap().ends_with(" 1 of 1  feed000000000001  good"), "{}", run.text());
-    folder.dsmctl("snapshot list --config missing.cfg").fails(78, &["missing.cfg"]);
+    assert!(
+        run.prints()
+            .lines()
+            .nth(1)
+            .unwrap()
+            .ends_with(" 1 of 1  feed000000000001  good"),
+        "{}",
+        run.text()
+    );
+    folder
+        .dsmctl("snapshot list --config missing.cfg")
+        .fails(78, &["missing.cfg"]);
 
     let text = std::fs::read_to_string(folder.path("mcomp.cfg")).unwrap();
-    std::fs::write(folder.path("mcomp.cfg"), text.replace("\"test\"", "\"other\"")).unwrap();
+    std::fs::write(
+        folder.path("mcomp.cfg"),
+        text.replace("\"test\"", "\"other\""),
+    )
+    .unwrap();
     let run = folder.dsmctl("snapshot list");
-    assert!(run.prints().lines().nth(1).unwrap().ends_with("  of another system, test"), "{}", run.text());
+    assert!(
+        run.prints()
+            .lines()
+            .nth(1)
+            .unwrap()
+            .ends_with("  of another system, test"),
+        "{}",
+        run.text()
+    );
 }
 
 #[test]
@@ -74,12 +144,22 @@ fn a_directory_without_snapshots_is_no_error_and_one_that_is_missing_is_66() {
     let folder = Folder::new();
     let run = folder.dsmctl("snapshot list");
     assert_eq!((run.code, run.text()), (0, ""));
-    assert!(run.stderr.contains("there are no snapshots in /"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("there are no snapshots in /"),
+        "{}",
+        run.stderr
+    );
     assert_eq!(folder.dsmctl("snapshot list --json").prints(), "[]\n");
     std::fs::remove_dir(folder.snapshots()).unwrap();
-    folder.dsmctl("snapshot list").fails(66, &["/snapshots: No such file", "--directory"]);
-    folder.dsmctl("snapshot list --directory nowhere").fails(66, &["nowhere"]);
-    folder.dsmctl("snapshot list --directory mcomp.cfg").fails(66, &["mcomp.cfg"]);
+    folder
+        .dsmctl("snapshot list")
+        .fails(66, &["/snapshots: No such file", "--directory"]);
+    folder
+        .dsmctl("snapshot list --directory nowhere")
+        .fails(66, &["nowhere"]);
+    folder
+        .dsmctl("snapshot list --directory mcomp.cfg")
+        .fails(66, &["mcomp.cfg"]);
 }
 
 #[test]
@@ -103,7 +183,11 @@ fn show_says_everything_that_the_header_says() {
         "0  10.0.0.1:7411  host-0    123456789abcdef0  0 to 409599",
         "1  10.0.0.2:7411  host-1    missing           409600 to 819199",
     ] {
-        assert!(run.prints().contains(words), "no {words:?} in {}", run.text());
+        assert!(
+            run.prints().contains(words),
+            "no {words:?} in {}",
+            run.text()
+        );
     }
     let shown = folder.dsmctl("snapshot show one --json").json();
     let size = std::fs::metadata(folder.path("one")).unwrap().len();
@@ -133,24 +217,52 @@ fn show_says_what_it_can_of_a_damaged_file() {
     std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
     let run = folder.dsmctl("snapshot show one");
     run.fails(65, &["one is damaged: it does not end as a snapshot does"]);
-    assert!(run.text().contains("2026-11-23T04:00:00") && !run.text().contains("ratio"), "{}", run.text());
+    assert!(
+        run.text().contains("2026-11-23T04:00:00") && !run.text().contains("ratio"),
+        "{}",
+        run.text()
+    );
     std::fs::write(&path, &bytes[1..]).unwrap();
-    folder.dsmctl("snapshot show one").fails(65, &["one cannot be read as a snapshot"]);
+    folder
+        .dsmctl("snapshot show one")
+        .fails(65, &["one cannot be read as a snapshot"]);
 }
 
 #[test]
 fn a_name_that_is_not_here_is_looked_for_in_the_snapshot_directory() {
     let folder = Folder::new();
     let name = snapshot(&folder, 0, &[1, 2]);
-    assert!(folder.dsmctl(&format!("snapshot show {name}")).prints().contains("snapshots/dsm-20261123T040000Z.dsnap"));
-    assert!(folder.dsmctl(&format!("snapshot show snapshots/{name} --config missing.cfg")).prints().contains("ratio"));
-    folder.dsmctl(&format!("snapshot show ./{name}")).fails(66, &[&name]);
-    folder.dsmctl("snapshot show missing").fails(66, &["no file missing here, nor in /", "snapshot list"]);
-    folder.dsmctl(&format!("snapshot show {name} --config missing.cfg")).fails(66, &[&name, "missing.cfg"]);
-    folder.dsmctl("snapshot show snapshots").fails(66, &["not a regular file"]);
+    assert!(
+        folder
+            .dsmctl(&format!("snapshot show {name}"))
+            .prints()
+            .contains("snapshots/dsm-20261123T040000Z.dsnap")
+    );
+    assert!(
+        folder
+            .dsmctl(&format!(
+                "snapshot show snapshots/{name} --config missing.cfg"
+            ))
+            .prints()
+            .contains("ratio")
+    );
+    folder
+        .dsmctl(&format!("snapshot show ./{name}"))
+        .fails(66, &[&name]);
+    folder
+        .dsmctl("snapshot show missing")
+        .fails(66, &["no file missing here, nor in /", "snapshot list"]);
+    folder
+        .dsmctl(&format!("snapshot show {name} --config missing.cfg"))
+        .fails(66, &[&name, "missing.cfg"]);
+    folder
+        .dsmctl("snapshot show snapshots")
+        .fails(66, &["not a regular file"]);
     // A file that is here comes first.
     std::fs::write(folder.path(&name), "x").unwrap();
-    folder.dsmctl(&format!("snapshot show {name}")).fails(65, &[&name]);
+    folder
+        .dsmctl(&format!("snapshot show {name}"))
+        .fails(65, &[&name]);
 }
 
 #[test]
@@ -164,22 +276,40 @@ fn verify_names_the_first_bad_frame_with_its_addresses_and_goes_on() {
     let lost = damage(&bad, 409_600);
 
     let run = folder.dsmctl("snapshot verify good");
-    assert!(run.prints().starts_with("good: ok (") && run.text().contains(" of memory in "), "{}", run.text());
+    assert!(
+        run.prints().starts_with("good: ok (") && run.text().contains(" of memory in "),
+        "{}",
+        run.text()
+    );
     let addresses = format!("for addresses {} to {}, is bad", lost.start, lost.end - 1);
     let run = folder.dsmctl("snapshot verify bad");
-    run.fails(65, &["bad is damaged: the frame at byte ", &addresses, "--range"]);
+    run.fails(
+        65,
+        &["bad is damaged: the frame at byte ", &addresses, "--range"],
+    );
     assert_eq!(run.text(), "");
 
     let run = folder.dsmctl("snapshot verify bad good partial");
     run.fails(65, &[&addresses, "1 of 3 files did not pass"]);
     let lines: Vec<&str> = run.text().lines().collect();
-    assert!(lines[0].starts_with("good: ok (") && lines[1].starts_with("partial: ok (partial, 1 of 2 servers, "));
-    folder.dsmctl("snapshot verify missing bad").fails(66, &["no file missing", &addresses, "2 of 2 files"]);
+    assert!(
+        lines[0].starts_with("good: ok (")
+            && lines[1].starts_with("partial: ok (partial, 1 of 2 servers, ")
+    );
+    folder
+        .dsmctl("snapshot verify missing bad")
+        .fails(66, &["no file missing", &addresses, "2 of 2 files"]);
 
     let run = folder.dsmctl("snapshot verify bad good --json");
     run.fails(65, &["1 of 2 files"]);
     let rows = run.json();
-    assert_eq!((&rows[0]["ok"], &rows[1]["ok"]), (&false.into(), &true.into()));
-    assert_eq!((&rows[0]["address"], &rows[0]["length"]), (&lost.start.into(), &(lost.end - lost.start).into()));
+    assert_eq!(
+        (&rows[0]["ok"], &rows[1]["ok"]),
+        (&false.into(), &true.into())
+    );
+    assert_eq!(
+        (&rows[0]["address"], &rows[0]["length"]),
+        (&lost.start.into(), &(lost.end - lost.start).into())
+    );
     assert!(rows[0]["error"].as_str().unwrap().contains(&addresses));
 }

@@ -15,9 +15,14 @@ const SIZE: usize = 2 * PAGES * PAGE_BYTES;
 
 /// What a look at each byte finds, as the command prints it.
 fn expected(ours: &[u8], theirs: &[u8]) -> String {
-    let differing: Vec<usize> = (0..ours.len()).filter(|at| ours[*at] != theirs[*at]).collect();
+    let differing: Vec<usize> = (0..ours.len())
+        .filter(|at| ours[*at] != theirs[*at])
+        .collect();
     let runs: Vec<&[usize]> = differing.chunk_by(|a, b| a + 1 == *b).collect();
-    let lines: String = runs.iter().map(|run| format!("{} {}\n", run[0], run.len())).collect();
+    let lines: String = runs
+        .iter()
+        .map(|run| format!("{} {}\n", run[0], run.len()))
+        .collect();
     let summary = match (differing.len(), runs.len()) {
         (0, _) => String::new(),
         (1, _) => "1 byte in 1 range differs\n".to_owned(),
@@ -33,10 +38,19 @@ fn the_ranges_between_two_files_are_exact() {
     let mut random = Random::new("diff");
     let ours = memory(&mut random, 2 * PAGES);
     let mut theirs = memory(&mut random, 2 * PAGES);
-    // Half is the same, and in that a few bytes differ, also across borders of pages, frames and servers.
+    // Half is the same, and in that a few bytes differ, also across borders of pages, frames and
+    // servers.
     theirs[..SIZE * 3 / 4].copy_from_slice(&ours[..SIZE * 3 / 4]);
-    for (at, length) in [(0, 1), (4095, 2), (PAGES * PAGE_BYTES - 1, 3), (70_000, 9000), (80_000, 1)] {
-        theirs[at..at + length].iter_mut().for_each(|byte| *byte ^= 0xff);
+    for (at, length) in [
+        (0, 1),
+        (4095, 2),
+        (PAGES * PAGE_BYTES - 1, 3),
+        (70_000, 9000),
+        (80_000, 1),
+    ] {
+        theirs[at..at + length]
+            .iter_mut()
+            .for_each(|byte| *byte ^= 0xff);
     }
     folder.snapshot("ours", &header(PAGES, &[1, 2]), &ours);
     folder.snapshot("theirs", &header(PAGES, &[3, 4]), &theirs);
@@ -45,10 +59,21 @@ fn the_ranges_between_two_files_are_exact() {
     assert_eq!((run.code, run.stderr.as_str()), (1, ""));
     assert!(run.text() == expected(&ours, &theirs), "{}", run.text());
     let run = folder.dsmctl("snapshot diff ours theirs --range 4000 200");
-    assert_eq!((run.code, run.text()), (1, "4095 2\n2 bytes in 1 range differ\n"));
+    assert_eq!(
+        (run.code, run.text()),
+        (1, "4095 2\n2 bytes in 1 range differ\n")
+    );
     let run = folder.dsmctl("snapshot diff ours theirs --range 4096 1");
-    assert_eq!((run.code, run.text()), (1, "4096 1\n1 byte in 1 range differs\n"));
-    assert_eq!(folder.dsmctl("snapshot diff ours theirs --range 4097 1000").prints(), "");
+    assert_eq!(
+        (run.code, run.text()),
+        (1, "4096 1\n1 byte in 1 range differs\n")
+    );
+    assert_eq!(
+        folder
+            .dsmctl("snapshot diff ours theirs --range 4097 1000")
+            .prints(),
+        ""
+    );
     assert_eq!(folder.dsmctl("snapshot diff ours ours").prints(), "");
 
     let run = folder.dsmctl("snapshot diff ours theirs --range 0 8KiB --json");
@@ -56,7 +81,10 @@ fn the_ranges_between_two_files_are_exact() {
     let report = json!({ "file": "ours", "other": "theirs", "compared": 8192, "ranges": ranges, "bytes": 3 });
     assert_eq!((run.code, run.json()), (1, report));
     let equal = folder.dsmctl("snapshot diff ours ours --json");
-    assert_eq!((equal.code, &equal.json()["ranges"], &equal.json()["bytes"]), (0, &json!([]), &json!(0)));
+    assert_eq!(
+        (equal.code, &equal.json()["ranges"], &equal.json()["bytes"]),
+        (0, &json!([]), &json!(0))
+    );
 }
 
 #[test]
@@ -73,7 +101,10 @@ fn what_was_found_counts_also_when_nobody_reads_it() {
         .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(1), &b""[..]));
+    assert_eq!(
+        (output.status.code(), output.stderr.as_slice()),
+        (Some(1), &b""[..])
+    );
 }
 
 #[test]
@@ -99,12 +130,17 @@ fn memories_of_another_shape_are_compared_where_both_are() {
         .fails(65, &["ours: address 0 length 819201 is outside"]);
 
     let run = folder.dsmctl("snapshot diff theirs partial");
-    run.fails(0, &["server 0 is missing from partial: addresses 0 to 409599 are not compared"]);
+    run.fails(
+        0,
+        &["server 0 is missing from partial: addresses 0 to 409599 are not compared"],
+    );
     assert_eq!(run.text(), "");
     folder
         .dsmctl("snapshot diff ours partial --range 0 1")
         .fails(65, &["partial is a partial snapshot without server 0"]);
-    folder.dsmctl("snapshot diff rest partial").fails(65, &["no server is in both rest and partial"]);
+    folder
+        .dsmctl("snapshot diff rest partial")
+        .fails(65, &["no server is in both rest and partial"]);
 }
 
 #[test]
@@ -114,19 +150,30 @@ fn a_damaged_or_missing_file_is_no_difference() {
     let bad = folder.snapshot("bad", &header(PAGES, &[1, 2]), &vec![b'x'; SIZE]);
     let lost = damage(&bad, 0);
     for line in ["snapshot diff good bad", "snapshot diff bad good"] {
-        folder.dsmctl(line).fails(65, &["bad is damaged", &format!("addresses 0 to {}", lost.end - 1)]);
+        folder.dsmctl(line).fails(
+            65,
+            &[
+                "bad is damaged",
+                &format!("addresses 0 to {}", lost.end - 1),
+            ],
+        );
     }
     let rest = format!("snapshot diff good bad --range {} 4096", lost.end);
     assert_eq!(folder.dsmctl(&rest).prints(), "");
-    folder.dsmctl("snapshot diff good missing").fails(66, &["missing"]);
-    folder.dsmctl("snapshot diff good --config missing.cfg").fails(78, &["missing.cfg"]);
+    folder
+        .dsmctl("snapshot diff good missing")
+        .fails(66, &["missing"]);
+    folder
+        .dsmctl("snapshot diff good --config missing.cfg")
+        .fails(78, &["missing.cfg"]);
 }
 
 #[test]
 fn a_file_is_compared_with_the_live_memory() {
     const K: u64 = 3 << 20;
     let cluster = Cluster::start(2, K);
-    let dsmctl = |line: &str| support::dsmctl::run(cluster.directory(), &cluster.config_path(), line, b"");
+    let dsmctl =
+        |line: &str| support::dsmctl::run(cluster.directory(), &cluster.config_path(), line, b"");
     let pages = usize::try_from(K / PAGE).unwrap();
     let mut random = Random::new("live");
     let mut memory = memory(&mut random, 2 * pages);
@@ -150,12 +197,21 @@ fn a_file_is_compared_with_the_live_memory() {
     }
     client(&cluster).write(0, &memory).unwrap();
     let run = dsmctl("snapshot diff one");
-    assert_eq!((run.code, run.stderr.as_str(), run.text()), (1, "", expected(&before, &memory).as_str()));
+    assert_eq!(
+        (run.code, run.stderr.as_str(), run.text()),
+        (1, "", expected(&before, &memory).as_str())
+    );
     let report = dsmctl("snapshot diff one --range 1MiB 1 --json").json();
-    assert_eq!((&report["other"], &report["bytes"]), (&json!(null), &json!(1)));
+    assert_eq!(
+        (&report["other"], &report["bytes"]),
+        (&json!(null), &json!(1))
+    );
 
     cluster.kill(1);
     assert_eq!(dsmctl("snapshot diff one --range 8 1MiB-8").code, 64);
     assert_eq!(dsmctl("snapshot diff one --range 8 1000000").prints(), "");
-    dsmctl("snapshot diff one --timeout 300ms").fails(69, &["after 3145728 of 6291456 bytes were compared: server 1"]);
+    dsmctl("snapshot diff one --timeout 300ms").fails(
+        69,
+        &["after 3145728 of 6291456 bytes were compared: server 1"],
+    );
 }

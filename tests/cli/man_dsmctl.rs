@@ -1,5 +1,5 @@
-//! man/dsmctl.1, man/dsmctl-snapshot.1 and the command line say the same: every command, argument and option has its
-//! entry, and no entry is of something that is not there.
+//! man/dsmctl.1, man/dsmctl-snapshot.1 and the command line say the same: every command, argument
+//! and option has its entry, and no entry is of something that is not there.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, which the lint's exception for tests does not cover
 
@@ -14,18 +14,28 @@ struct Page {
     about: &'static str,
 }
 
-const PAGE: Page = Page { name: "man/dsmctl.1", text: include_str!("../../man/dsmctl.1"), about: "" };
+const PAGE: Page = Page {
+    name: "man/dsmctl.1",
+    text: include_str!("../../man/dsmctl.1"),
+    about: "",
+};
 
 /// The commands that have a page of their own: the other one only names them.
-const SNAPSHOT: Page =
-    Page { name: "man/dsmctl-snapshot.1", text: include_str!("../../man/dsmctl-snapshot.1"), about: "snapshot" };
+const SNAPSHOT: Page = Page {
+    name: "man/dsmctl-snapshot.1",
+    text: include_str!("../../man/dsmctl-snapshot.1"),
+    about: "snapshot",
+};
 
 /// The lines of each `.Sh` and `.Ss`, by its title.
 fn sections(page: &Page) -> BTreeMap<&'static str, Vec<&'static str>> {
     let mut sections = BTreeMap::new();
     let mut lines = &mut Vec::new();
     for line in page.text.lines() {
-        match line.strip_prefix(".Sh ").or_else(|| line.strip_prefix(".Ss ")) {
+        match line
+            .strip_prefix(".Sh ")
+            .or_else(|| line.strip_prefix(".Ss "))
+        {
             Some(title) => lines = sections.entry(title).or_default(),
             None => lines.push(line),
         }
@@ -33,7 +43,8 @@ fn sections(page: &Page) -> BTreeMap<&'static str, Vec<&'static str>> {
     sections
 }
 
-/// The options that have an entry of their own: `.It Fl o , -output Ar file` has `-o` and `--output`.
+/// The options that have an entry of their own: `.It Fl o , -output Ar file` has `-o` and
+/// `--output`.
 fn described(lines: &[&str]) -> BTreeSet<String> {
     let entries = lines.iter().filter_map(|line| line.strip_prefix(".It Fl "));
     let words = entries.flat_map(|entry| entry.split(" Ar ").next().unwrap().split(" , "));
@@ -41,8 +52,14 @@ fn described(lines: &[&str]) -> BTreeSet<String> {
 }
 
 fn options(arguments: &[&Arg]) -> BTreeSet<String> {
-    let long = arguments.iter().filter_map(|argument| argument.get_long()).map(|name| format!("--{name}"));
-    let short = arguments.iter().filter_map(|argument| argument.get_short()).map(|name| format!("-{name}"));
+    let long = arguments
+        .iter()
+        .filter_map(|argument| argument.get_long())
+        .map(|name| format!("--{name}"));
+    let short = arguments
+        .iter()
+        .filter_map(|argument| argument.get_short())
+        .map(|name| format!("-{name}"));
     long.chain(short).collect()
 }
 
@@ -72,34 +89,63 @@ fn check(page: &Page, command: &Command) {
     let sections = sections(page);
     let mut commands = BTreeSet::new();
     each_command(command, "", &mut |words, command| {
-        let lines = sections.get(words).unwrap_or_else(|| panic!("{} has no section \".Ss {words}\"", page.name));
-        let own: Vec<&Arg> = command.get_arguments().filter(|argument| !everywhere(argument)).collect();
-        assert_eq!(options(&own), described(lines), "options of {words}, in the command line and in {}", page.name);
+        let lines = sections
+            .get(words)
+            .unwrap_or_else(|| panic!("{} has no section \".Ss {words}\"", page.name));
+        let own: Vec<&Arg> = command
+            .get_arguments()
+            .filter(|argument| !everywhere(argument))
+            .collect();
+        assert_eq!(
+            options(&own),
+            described(lines),
+            "options of {words}, in the command line and in {}",
+            page.name
+        );
         let synopsis = synopsis(lines);
         for argument in own.iter().filter(|argument| argument.is_positional()) {
             let name = argument.get_id().as_str();
             let found = synopsis.split_whitespace().any(|word| word == name);
             assert!(found, "{words}: no argument {name} in its synopsis");
         }
-        for value in own.iter().flat_map(|argument| argument.get_possible_values()) {
+        for value in own
+            .iter()
+            .flat_map(|argument| argument.get_possible_values())
+        {
             let name = value.get_name().to_owned();
-            let found = lines.iter().any(|line| line.split([' ', ',']).any(|word| word == name));
+            let found = lines
+                .iter()
+                .any(|line| line.split([' ', ',']).any(|word| word == name));
             assert!(found, "{words}: the value {name} is not in {}", page.name);
         }
         let called = format!("Cm {} {words}", page.about).replace("  ", " ");
-        assert!(synopsis.contains(&called), "{words}: no {called:?} in its synopsis");
+        assert!(
+            synopsis.contains(&called),
+            "{words}: no {called:?} in its synopsis"
+        );
         commands.insert(words.to_owned());
     });
     let begin = page.text.find(".Sh COMMANDS").unwrap();
     let end = begin + 1 + page.text[begin + 1..].find(".Sh ").unwrap();
-    let documented = page.text[begin..end].lines().filter_map(|line| line.strip_prefix(".Ss ")).map(str::to_owned);
-    assert_eq!(commands, documented.collect(), "the commands of dsmctl and those in {}", page.name);
+    let documented = page.text[begin..end]
+        .lines()
+        .filter_map(|line| line.strip_prefix(".Ss "))
+        .map(str::to_owned);
+    assert_eq!(
+        commands,
+        documented.collect(),
+        "the commands of dsmctl and those in {}",
+        page.name
+    );
 }
 
 /// The lines that show how a command is called; a `\` at the end joins two.
 fn synopsis(lines: &[&str]) -> String {
     let text = lines.join("\n").replace("\\\n", "");
-    text.lines().filter(|line| line.starts_with(".D1 Nm")).map(|line| format!("{line}\n")).collect()
+    text.lines()
+        .filter(|line| line.starts_with(".D1 Nm"))
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 #[test]
@@ -108,23 +154,38 @@ fn every_command_has_a_section_with_its_arguments_and_options() {
         Command::new(SNAPSHOT.about).args([Arg::new("command"), Arg::new("argument")])
     });
     check(&PAGE, &shortened);
-    check(&SNAPSHOT, command().find_subcommand(SNAPSHOT.about).unwrap());
+    check(
+        &SNAPSHOT,
+        command().find_subcommand(SNAPSHOT.about).unwrap(),
+    );
 }
 
 #[test]
 fn every_command_of_snapshot_stands_in_the_synopsis_with_its_options() {
     let lines = sections(&SNAPSHOT)["SYNOPSIS"].join("\n");
-    let calls: BTreeMap<&str, &str> =
-        lines.split(".Nm dsmctl Cm snapshot ").skip(1).filter_map(|call| call.split_once('\n')).collect();
-    each_command(command().find_subcommand(SNAPSHOT.about).unwrap(), "", &mut |words, command| {
-        let call = calls.get(words).unwrap_or_else(|| panic!("no {words} in the synopsis"));
-        for option in command.get_opts().filter(|option| !everywhere(option)) {
-            let long = option.get_long().map(|name| format!("Fl -{name}"));
-            let short = option.get_short().map(|name| format!("Fl {name} "));
-            let found = long.into_iter().chain(short).any(|name| call.contains(&name));
-            assert!(found, "no {} in the synopsis of {words}", option.get_id());
-        }
-    });
+    let calls: BTreeMap<&str, &str> = lines
+        .split(".Nm dsmctl Cm snapshot ")
+        .skip(1)
+        .filter_map(|call| call.split_once('\n'))
+        .collect();
+    each_command(
+        command().find_subcommand(SNAPSHOT.about).unwrap(),
+        "",
+        &mut |words, command| {
+            let call = calls
+                .get(words)
+                .unwrap_or_else(|| panic!("no {words} in the synopsis"));
+            for option in command.get_opts().filter(|option| !everywhere(option)) {
+                let long = option.get_long().map(|name| format!("Fl -{name}"));
+                let short = option.get_short().map(|name| format!("Fl {name} "));
+                let found = long
+                    .into_iter()
+                    .chain(short)
+                    .any(|name| call.contains(&name));
+                assert!(found, "no {} in the synopsis of {words}", option.get_id());
+            }
+        },
+    );
 }
 
 #[test]
@@ -138,11 +199,18 @@ fn every_global_option_has_an_entry() {
 #[test]
 fn the_pages_are_clean_mdoc() {
     let pages = [PAGE.name, SNAPSHOT.name];
-    let Ok(lint) = std::process::Command::new("mandoc").args(["-Tlint", "-Wstyle"]).args(pages).output() else {
+    let Ok(lint) = std::process::Command::new("mandoc")
+        .args(["-Tlint", "-Wstyle"])
+        .args(pages)
+        .output()
+    else {
         return skip::skip("mandoc is not installed here");
     };
     let messages = String::from_utf8_lossy(&lint.stdout).into_owned();
     // The other pages are not installed where this runs.
-    let complaints: Vec<&str> = messages.lines().filter(|line| !line.contains("referenced manual not found")).collect();
+    let complaints: Vec<&str> = messages
+        .lines()
+        .filter(|line| !line.contains("referenced manual not found"))
+        .collect();
     assert_eq!(complaints, [""; 0]);
 }

@@ -15,12 +15,20 @@ const K: u64 = 4 << 20;
 fn a_reply_that_does_not_fit_is_an_error_and_the_next_call_starts_anew() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
-    for fault in
-        [Fault::WrongMagic, Fault::WrongId, Fault::WrongOpcode, Fault::TooLong, Fault::Endless, Fault::UnknownCode]
-    {
+    for fault in [
+        Fault::WrongMagic,
+        Fault::WrongId,
+        Fault::WrongOpcode,
+        Fault::TooLong,
+        Fault::Endless,
+        Fault::UnknownCode,
+    ] {
         servers[0].fault(0, fault);
         let error = client.read(0, 100).unwrap_err();
-        assert!(is_error(&error, ErrorKind::Protocol, 0), "{fault:?}: {error}");
+        assert!(
+            is_error(&error, ErrorKind::Protocol, 0),
+            "{fault:?}: {error}"
+        );
         assert!(error.to_string().contains(&servers[0].address), "{error}");
         assert_eq!(client.read(0, 100).unwrap(), [0; 100]);
     }
@@ -32,12 +40,17 @@ fn a_ping_that_comes_back_changed_is_an_error() {
     let client = client_of(layout);
     servers[0].fault(0, Fault::OtherData);
     let error = client.ping(0).unwrap_err();
-    assert!(is_error(&error, ErrorKind::Protocol, 0) && error.reason().contains("came back changed"), "{error}");
+    assert!(
+        is_error(&error, ErrorKind::Protocol, 0) && error.reason().contains("came back changed"),
+        "{error}"
+    );
     client.ping(0).unwrap();
 }
 
 fn is_protocol(outcome: &Result<u64, Error>) -> bool {
-    outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Protocol)
+    outcome
+        .as_ref()
+        .is_err_and(|error| error.kind() == ErrorKind::Protocol)
 }
 
 #[test]
@@ -58,11 +71,21 @@ fn a_refused_part_leaves_the_connection_in_order() {
     let client = client_of(layout);
     servers[0].fault(1, Fault::Refuse(Code::OutOfRange));
     let error = client.fill(0, 2 * K, 1).unwrap_err();
-    assert!(is_error(&error, ErrorKind::Refused, 0) && error.refusal() == Some(Code::OutOfRange), "{error}");
-    assert_eq!(servers[1].executed(Opcode::Fill), 4, "the other server's part is done");
+    assert!(
+        is_error(&error, ErrorKind::Refused, 0) && error.refusal() == Some(Code::OutOfRange),
+        "{error}"
+    );
+    assert_eq!(
+        servers[1].executed(Opcode::Fill),
+        4,
+        "the other server's part is done"
+    );
     assert_eq!(client.read(K, 1).unwrap(), [1]);
     assert_eq!(client.fetch_add(0, 1).unwrap(), 0x0101_0101_0101_0101);
-    assert_eq!([0, 1].map(|index: usize| servers[index].state().hellos), [1, 1]);
+    assert_eq!(
+        [0, 1].map(|index: usize| servers[index].state().hellos),
+        [1, 1]
+    );
 }
 
 #[test]
@@ -72,10 +95,16 @@ fn a_refusal_that_ends_the_connection_for_good_is_told_at_once() {
     for code in [Code::Version, Code::WrongServer] {
         servers[0].state().refuse_hello = (1, Some(code));
         let error = client.read(0, 1).unwrap_err();
-        assert!(is_error(&error, ErrorKind::Refused, 0) && error.refusal() == Some(code), "{error}");
+        assert!(
+            is_error(&error, ErrorKind::Refused, 0) && error.refusal() == Some(code),
+            "{error}"
+        );
     }
     servers[0].fault(0, Fault::Refuse(Code::BadSequence));
-    assert_eq!(client.fetch_add(0, 1).unwrap_err().kind(), ErrorKind::Refused);
+    assert_eq!(
+        client.fetch_add(0, 1).unwrap_err().kind(),
+        ErrorKind::Refused
+    );
     assert_eq!(client.fetch_add(0, 1), Ok(0));
 }
 
@@ -103,19 +132,36 @@ fn a_layout_that_differs_is_explained() {
     let other = Layout::new("fake", 2 * K, layout.addresses().to_vec()).unwrap();
     let error = client_of(other).write(0, b"x").unwrap_err();
     assert!(is_error(&error, ErrorKind::LayoutDiffers, 0), "{error}");
-    assert!(error.reason().contains(&format!("k: ours {K}, theirs {}", 2 * K)), "{error}");
+    assert!(
+        error
+            .reason()
+            .contains(&format!("k: ours {K}, theirs {}", 2 * K)),
+        "{error}"
+    );
 }
 
-/// What a false server would have an administrator's terminal do: another title, colours, a clean screen, a new line that
-/// passes for dsmctl's own, the C1 form of an escape sequence, and text that is read backwards.
-const EVIL: &str = "\x1b]0;owned\x07 \x1b[31m \x1b[2J\r\ndsmctl: all is well\u{7f} \u{9b}31m \u{202e}gpj";
+/// What a false server would have an administrator's terminal do: another title, colours, a clean
+/// screen, a new line that passes for dsmctl's own, the C1 form of an escape sequence, and text
+/// that is read backwards.
+const EVIL: &str =
+    "\x1b]0;owned\x07 \x1b[31m \x1b[2J\r\ndsmctl: all is well\u{7f} \u{9b}31m \u{202e}gpj";
 
-/// Fails when anything in the output could steer a terminal, or begins a line that dsmctl has not written.
+/// Fails when anything in the output could steer a terminal, or begins a line that dsmctl has not
+/// written.
 #[track_caller]
 fn assert_harmless(what: &str, run: &dsmctl::Run) {
     for text in [run.text(), &run.stderr] {
-        assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{what}: {text:?}");
-        assert!(!text.lines().any(|line| line.starts_with("dsmctl: all is well")), "{what}: {text:?}");
+        assert!(
+            text.chars()
+                .all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'),
+            "{what}: {text:?}"
+        );
+        assert!(
+            !text
+                .lines()
+                .any(|line| line.starts_with("dsmctl: all is well")),
+            "{what}: {text:?}"
+        );
         assert!(text.len() < 10_000, "{what}: {} bytes", text.len());
     }
 }
@@ -126,17 +172,28 @@ fn a_false_server_does_not_reach_the_terminal_of_dsmctl() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("mcomp.cfg");
     let address = &layout.addresses()[0];
-    let text =
-        format!("name = \"fake\"\nk = {K}\nn = 1\n[[server]]\naddress = {address:?}\n[client]\nlocal = \"never\"\n");
+    let text = format!(
+        "name = \"fake\"\nk = {K}\nn = 1\n[[server]]\naddress = {address:?}\n[client]\nlocal = \"never\"\n"
+    );
     std::fs::write(&config, text).unwrap();
     servers[0].state().refusal = EVIL.repeat(60);
     let run = |line: &str| dsmctl::run(folder.path(), &config, line, b"");
     let read = "read 0 8 --timeout 300ms";
     for code in Code::ALL {
-        for line in [read, "--json read 0 8 --timeout 300ms", "status", "status --json", "ping"] {
+        for line in [
+            read,
+            "--json read 0 8 --timeout 300ms",
+            "status",
+            "status --json",
+            "ping",
+        ] {
             servers[0].state().refuse_hello = (u32::MAX, Some(code));
             let ended = run(line);
-            assert!(![0, 64].contains(&ended.code), "{line}: {code:?}: {}", ended.stderr);
+            assert!(
+                ![0, 64].contains(&ended.code),
+                "{line}: {code:?}: {}",
+                ended.stderr
+            );
             assert_harmless(&format!("{line}: {code:?}"), &ended);
         }
     }
@@ -149,16 +206,30 @@ fn a_false_server_does_not_reach_the_terminal_of_dsmctl() {
             assert_harmless(&format!("{line}: {:?}", servers[0].state().status), &ended);
         }
     };
-    for text in ["\"0.1.0\"", "\"a:1\"", "\"6f1d2a9c03b7e458\"", "\"in use\"", "\"off\"", "\"read\"", "86400"] {
+    for text in [
+        "\"0.1.0\"",
+        "\"a:1\"",
+        "\"6f1d2a9c03b7e458\"",
+        "\"in use\"",
+        "\"off\"",
+        "\"read\"",
+        "86400",
+    ] {
         assert!(STATUS.contains(text), "{text}");
         told(STATUS.replace(text, &evil));
     }
-    told(STATUS.replace("\"in use\"", &serde_json::Value::from(EVIL.repeat(1000)).to_string()));
+    told(STATUS.replace(
+        "\"in use\"",
+        &serde_json::Value::from(EVIL.repeat(1000)).to_string(),
+    ));
     for fault in [Fault::UnknownCode, Fault::Refuse(Code::OutOfRange)] {
         servers[0].fault(0, fault);
         let ended = run(read);
         assert_harmless(&format!("{fault:?}"), &ended);
-        println!("{fault:?}: {}", ended.stderr.chars().take(200).collect::<String>());
+        println!(
+            "{fault:?}: {}",
+            ended.stderr.chars().take(200).collect::<String>()
+        );
         assert!(ended.stderr.contains("\\u{1b}]0;owned"), "{}", ended.stderr);
     }
 }

@@ -1,4 +1,5 @@
-//! A call ends by its deadline, and its error says which server, what went wrong, and whether anything may have happened.
+//! A call ends by its deadline, and its error says which server, what went wrong, and whether
+//! anything may have happened.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use dsm_client::{Error, ErrorKind};
@@ -20,13 +21,20 @@ fn late<T: std::fmt::Debug>(call: impl FnOnce() -> Result<T, Error>) -> Error {
     let start = Instant::now();
     let error = call().unwrap_err();
     let took = start.elapsed();
-    assert!((TIMEOUT..TIMEOUT + Duration::from_millis(500)).contains(&took), "{took:?}: {error}");
+    assert!(
+        (TIMEOUT..TIMEOUT + Duration::from_millis(500)).contains(&took),
+        "{took:?}: {error}"
+    );
     error
 }
 
 /// The address of a port on which nobody listens.
 fn dead_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string()
 }
 
 #[test]
@@ -36,14 +44,23 @@ fn a_server_that_stalls_leaves_a_change_unknown_and_a_read_unavailable() {
     servers[0].fault(0, Fault::Stall);
     let error = late(|| client.write(0, b"x"));
     assert!(
-        is_error(&error, ErrorKind::OutcomeUnknown, 0) && error.to_string().contains("whether the write took effect"),
+        is_error(&error, ErrorKind::OutcomeUnknown, 0)
+            && error.to_string().contains("whether the write took effect"),
         "{error}"
     );
     servers[0].fault(0, Fault::Stall);
     let error = late(|| client.read(0, 1));
     assert!(is_error(&error, ErrorKind::Unavailable, 0), "{error}");
-    assert_eq!(client.read(0, 1).unwrap(), b"x", "the next call has a connection of its own");
-    assert_eq!(servers[0].state().resumed, 0, "a session with an unanswered request is never used again");
+    assert_eq!(
+        client.read(0, 1).unwrap(),
+        b"x",
+        "the next call has a connection of its own"
+    );
+    assert_eq!(
+        servers[0].state().resumed,
+        0,
+        "a session with an unanswered request is never used again"
+    );
 }
 
 #[test]
@@ -52,7 +69,10 @@ fn a_server_that_takes_connections_and_never_answers_is_unavailable() {
     servers[0].state().deaf = true;
     let client = client_of(layout).with_timeout(TIMEOUT);
     let error = late(|| client.write(0, b"x"));
-    assert!(is_error(&error, ErrorKind::Unavailable, 0), "nothing was sent: {error}");
+    assert!(
+        is_error(&error, ErrorKind::Unavailable, 0),
+        "nothing was sent: {error}"
+    );
     assert!(error.to_string().contains("hello"), "{error}");
 }
 
@@ -65,12 +85,27 @@ fn a_dead_server_is_named_with_the_reason() {
     let error = late(|| client.write(2 * K, b"x"));
     assert!(is_error(&error, ErrorKind::Unavailable, 2), "{error}");
     let text = error.to_string();
-    assert!(text.starts_with(&format!("server 2 ({dead}) ")) && text.contains("refused"), "{text}");
+    assert!(
+        text.starts_with(&format!("server 2 ({dead}) ")) && text.contains("refused"),
+        "{text}"
+    );
     let start = Instant::now();
-    assert!(is_error(&client.ping(2).unwrap_err(), ErrorKind::Unavailable, 2));
-    assert!(is_error(&client.status(2).unwrap_err(), ErrorKind::Unavailable, 2));
+    assert!(is_error(
+        &client.ping(2).unwrap_err(),
+        ErrorKind::Unavailable,
+        2
+    ));
+    assert!(is_error(
+        &client.status(2).unwrap_err(),
+        ErrorKind::Unavailable,
+        2
+    ));
     assert!(start.elapsed() < TIMEOUT, "one attempt only");
-    assert!(is_error(&client.ping(3).unwrap_err(), ErrorKind::NoSuchServer, 3));
+    assert!(is_error(
+        &client.ping(3).unwrap_err(),
+        ErrorKind::NoSuchServer,
+        3
+    ));
     assert!(client.status(usize::MAX).is_err());
 }
 
@@ -109,7 +144,11 @@ fn one_dead_server_of_three_does_not_spoil_the_links_to_the_others() {
         assert_eq!(error.server(), Some(1.into()), "{error}");
     }
     assert!(patient.read(0, 3 * K).unwrap() == data);
-    assert_eq!([0, 1, 2].map(|index: usize| servers[index].state().hellos), [1, 4, 1], "healthy links were kept");
+    assert_eq!(
+        [0, 1, 2].map(|index: usize| servers[index].state().hellos),
+        [1, 4, 1],
+        "healthy links were kept"
+    );
     assert_eq!(servers[0].executed(Opcode::Read), 4);
 }
 
@@ -127,15 +166,25 @@ fn a_full_pipeline_to_a_stalled_server_ends_too() {
         }
         Ok(())
     });
-    assert!(is_error(&error, ErrorKind::Unavailable, 0), "the one that was not submitted: {error}");
+    assert!(
+        is_error(&error, ErrorKind::Unavailable, 0),
+        "the one that was not submitted: {error}"
+    );
     assert!(submitted < 200, "{submitted} submitted");
     assert_eq!(pipeline.uncollected(), submitted);
     pipeline.fetch_add(K, 5).unwrap();
     let outcomes: Vec<_> = pipeline.by_ref().collect();
     assert!(outcomes[..10].iter().all(Result::is_ok) && outcomes[submitted].is_ok());
-    let unknown =
-        |outcome: &&Result<_, _>| outcome.as_ref().is_err_and(|error| is_error(error, ErrorKind::OutcomeUnknown, 0));
-    assert_eq!(outcomes.iter().filter(unknown).count(), 64, "the window that was sent");
+    let unknown = |outcome: &&Result<_, _>| {
+        outcome
+            .as_ref()
+            .is_err_and(|error| is_error(error, ErrorKind::OutcomeUnknown, 0))
+    };
+    assert_eq!(
+        outcomes.iter().filter(unknown).count(),
+        64,
+        "the window that was sent"
+    );
     assert_eq!(outcomes.len(), submitted + 1);
     assert_eq!(pipeline.count(), 0);
     assert_eq!(client.fetch_add(0, 1).unwrap(), 11);

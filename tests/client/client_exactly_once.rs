@@ -14,11 +14,17 @@ const K: u64 = 4 << 20;
 fn a_change_whose_reply_was_lost_is_not_made_twice() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
-    for (number, fault) in [Fault::BreakBefore, Fault::BreakAfter, Fault::BreakInReply].into_iter().enumerate() {
+    for (number, fault) in [Fault::BreakBefore, Fault::BreakAfter, Fault::BreakInReply]
+        .into_iter()
+        .enumerate()
+    {
         servers[0].fault(0, fault);
         assert_eq!(client.fetch_add(8, 1).unwrap(), number as u64, "{fault:?}");
     }
-    assert_eq!((servers[0].word(8), servers[0].executed(Opcode::FetchAdd)), (3, 3));
+    assert_eq!(
+        (servers[0].word(8), servers[0].executed(Opcode::FetchAdd)),
+        (3, 3)
+    );
     assert_eq!(servers[0].state().replayed, 2);
 }
 
@@ -26,7 +32,12 @@ fn a_change_whose_reply_was_lost_is_not_made_twice() {
 fn refusals_that_pass_are_waited_out() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
-    for code in [Code::TooManyConnections, Code::Stopping, Code::Busy, Code::TooSlow] {
+    for code in [
+        Code::TooManyConnections,
+        Code::Stopping,
+        Code::Busy,
+        Code::TooSlow,
+    ] {
         servers[0].break_all();
         servers[0].state().refuse_hello = (3, Some(code));
         client.fetch_add(0, 1).unwrap();
@@ -44,7 +55,8 @@ fn a_pipeline_of_a_thousand_adds_survives_a_break_every_17_requests() {
     let (layout, servers) = servers(2, K);
     for server in &servers {
         let faults = [Fault::BreakBefore, Fault::BreakAfter, Fault::BreakInReply];
-        let chaos = move |number: u64| (number % 17 == 16).then(|| faults[(number / 17 % 3) as usize]);
+        let chaos =
+            move |number: u64| (number % 17 == 16).then(|| faults[(number / 17 % 3) as usize]);
         server.state().chaos = Some(Box::new(chaos));
     }
     let client = client_of(layout).with_timeout(Duration::from_secs(60));
@@ -53,11 +65,18 @@ fn a_pipeline_of_a_thousand_adds_survives_a_break_every_17_requests() {
         pipeline.fetch_add((number % 2) * K, 1).unwrap();
     }
     for number in 0..1000 {
-        assert_eq!(pipeline.next().unwrap().unwrap(), Reply::Old(number / 2), "in order, each once");
+        assert_eq!(
+            pipeline.next().unwrap().unwrap(),
+            Reply::Old(number / 2),
+            "in order, each once"
+        );
     }
     assert!(pipeline.next().is_none());
     for server in &servers {
-        assert_eq!((server.word(0), server.executed(Opcode::FetchAdd)), (500, 500));
+        assert_eq!(
+            (server.word(0), server.executed(Opcode::FetchAdd)),
+            (500, 500)
+        );
         assert!(server.state().resumed > 20 && server.state().replayed > 0);
     }
 }
@@ -73,7 +92,13 @@ fn a_long_write_is_whole_after_breaks_in_its_middle() {
     let client = client_of(layout);
     let data: Vec<u8> = (0..3 * K - 200).map(|i| (i % 253) as u8).collect();
     client.write(100, &data).unwrap();
-    assert_eq!(servers.iter().map(|server| server.executed(Opcode::Write)).sum::<u64>(), 12);
+    assert_eq!(
+        servers
+            .iter()
+            .map(|server| server.executed(Opcode::Write))
+            .sum::<u64>(),
+        12
+    );
     for server in &servers {
         server.fault(1, Fault::BreakInReply);
     }
@@ -90,7 +115,10 @@ fn a_session_that_is_gone_leaves_a_sent_change_unknown_and_reads_are_sent_again(
     pipeline.read(0, 8).unwrap();
     pipeline.fetch_add(0, 1).unwrap();
     pipeline.read(0, 8).unwrap();
-    assert_eq!(pipeline.next().unwrap().unwrap(), Reply::Data(vec![1, 0, 0, 0, 0, 0, 0, 0]));
+    assert_eq!(
+        pipeline.next().unwrap().unwrap(),
+        Reply::Data(vec![1, 0, 0, 0, 0, 0, 0, 0])
+    );
     // The add is executed, its reply is not coming, and the server forgets.
     let end = Instant::now() + Duration::from_secs(5);
     while servers[0].word(0) < 2 {
@@ -102,10 +130,16 @@ fn a_session_that_is_gone_leaves_a_sent_change_unknown_and_reads_are_sent_again(
     let error = pipeline.next().unwrap().unwrap_err();
     assert!(is_error(&error, ErrorKind::OutcomeUnknown, 0), "{error}");
     assert_eq!(error.effect(), Effect::Possible);
-    let said = format!("server 0 ({}): it is unknown whether the fetch-add took effect", servers[0].address);
+    let said = format!(
+        "server 0 ({}): it is unknown whether the fetch-add took effect",
+        servers[0].address
+    );
     assert!(error.to_string().contains(&said), "{error}");
     // A read changes nothing, and is sent again.
-    assert_eq!(pipeline.next().unwrap().unwrap(), Reply::Data(vec![2, 0, 0, 0, 0, 0, 0, 0]));
+    assert_eq!(
+        pipeline.next().unwrap().unwrap(),
+        Reply::Data(vec![2, 0, 0, 0, 0, 0, 0, 0])
+    );
     pipeline.fetch_add(0, 1).unwrap();
     assert_eq!(pipeline.next().unwrap().unwrap(), Reply::Old(2));
 }
@@ -118,7 +152,11 @@ fn an_idle_connection_that_the_server_closed_leaves_nothing_in_doubt() {
     servers[0].forget_sessions();
     servers[0].break_all();
     std::thread::sleep(Duration::from_millis(100));
-    assert_eq!(client.fetch_add(0, 1).unwrap(), 1, "it was not sent to the dead connection");
+    assert_eq!(
+        client.fetch_add(0, 1).unwrap(),
+        1,
+        "it was not sent to the dead connection"
+    );
 }
 
 #[test]

@@ -25,10 +25,19 @@ fn every_call_says_so_until_the_loss_is_accepted() {
             client.ping(1).unwrap_err(),
         ] {
             assert!(is_error(&error, ErrorKind::MemoryLost, 1), "{error}");
-            assert!(error.to_string().contains(&format!("server 1 ({})", servers[1].address)), "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .contains(&format!("server 1 ({})", servers[1].address)),
+                "{error}"
+            );
         }
     }
-    assert_eq!(client.read(0, 1).unwrap(), b"0", "the other server has lost nothing");
+    assert_eq!(
+        client.read(0, 1).unwrap(),
+        b"0",
+        "the other server has lost nothing"
+    );
     clone.accept_memory_loss(1);
     assert_eq!(client.read(K, 1).unwrap(), [0]);
     client.accept_memory_loss(99);

@@ -10,7 +10,9 @@ use support::fake_server::servers;
 const K: u64 = 3 << 20;
 
 fn pattern(length: u64) -> Vec<u8> {
-    (0..length).map(|i| (i % 251) as u8 ^ (i >> 16) as u8).collect()
+    (0..length)
+        .map(|i| (i % 251) as u8 ^ (i >> 16) as u8)
+        .collect()
 }
 
 #[test]
@@ -23,12 +25,27 @@ fn a_range_over_three_servers_reads_back() {
     assert_eq!(servers[1].executed(Opcode::Write), K / MAX_ATOMIC);
     assert!(servers[0].state().memory[K as usize - 5..] == data[..5]);
     client.fill(K - 1, K + 2, 9).unwrap();
-    assert!(client.read(K - 1, K + 2).unwrap().iter().all(|byte| *byte == 9));
+    assert!(
+        client
+            .read(K - 1, K + 2)
+            .unwrap()
+            .iter()
+            .all(|byte| *byte == 9)
+    );
     assert_eq!(client.read(K - 2, 1).unwrap(), data[3..4]);
     assert!(client.read(3 * K, 0).unwrap().is_empty());
-    assert_eq!(client.read(3 * K, 1).unwrap_err().kind(), ErrorKind::OutsideMemory);
-    assert_eq!(client.read(0, u64::MAX).unwrap_err().kind(), ErrorKind::OutsideMemory);
-    assert_eq!(client.write(3 * K - 1, b"xx").unwrap_err().kind(), ErrorKind::OutsideMemory);
+    assert_eq!(
+        client.read(3 * K, 1).unwrap_err().kind(),
+        ErrorKind::OutsideMemory
+    );
+    assert_eq!(
+        client.read(0, u64::MAX).unwrap_err().kind(),
+        ErrorKind::OutsideMemory
+    );
+    assert_eq!(
+        client.write(3 * K - 1, b"xx").unwrap_err().kind(),
+        ErrorKind::OutsideMemory
+    );
 }
 
 #[test]
@@ -39,11 +56,36 @@ fn atomics_return_the_old_value() {
     assert_eq!(client.fetch_and(K, 0x0f).unwrap(), 0xff);
     assert_eq!(client.fetch_or(K, 0xf0).unwrap(), 0x0f);
     assert_eq!(client.fetch_xor(K, 1).unwrap(), 0xff);
-    assert_eq!(client.compare_and_swap(K, CompareAndSwap { expected: 1, new: 2 }).unwrap(), 0xfe);
-    assert_eq!(client.compare_and_swap(K, CompareAndSwap { expected: 0xfe, new: 2 }).unwrap(), 0xfe);
+    assert_eq!(
+        client
+            .compare_and_swap(
+                K,
+                CompareAndSwap {
+                    expected: 1,
+                    new: 2
+                }
+            )
+            .unwrap(),
+        0xfe
+    );
+    assert_eq!(
+        client
+            .compare_and_swap(
+                K,
+                CompareAndSwap {
+                    expected: 0xfe,
+                    new: 2
+                }
+            )
+            .unwrap(),
+        0xfe
+    );
     assert_eq!(client.swap(K, 3).unwrap(), 2);
     assert_eq!(client.read(K, 8).unwrap(), 3_u64.to_le_bytes());
-    assert_eq!(client.fetch_add(K + 4, 1).unwrap_err().kind(), ErrorKind::Unaligned);
+    assert_eq!(
+        client.fetch_add(K + 4, 1).unwrap_err().kind(),
+        ErrorKind::Unaligned
+    );
 }
 
 #[test]
@@ -64,10 +106,16 @@ fn a_copy_is_what_memmove_makes_of_it() {
     ] {
         client.copy(from..from + length, to).unwrap();
         expected.copy_within(from as usize..(from + length) as usize, to as usize);
-        assert!(client.read(0, 3 * K).unwrap() == expected, "{from} to {to} length {length}");
+        assert!(
+            client.read(0, 3 * K).unwrap() == expected,
+            "{from} to {to} length {length}"
+        );
     }
     assert!(servers[0].executed(Opcode::Copy) > 3);
-    assert_eq!(client.copy(0..6, 3 * K - 5).unwrap_err().kind(), ErrorKind::OutsideMemory);
+    assert_eq!(
+        client.copy(0..6, 3 * K - 5).unwrap_err().kind(),
+        ErrorKind::OutsideMemory
+    );
 }
 
 #[test]
@@ -86,7 +134,10 @@ fn a_pipeline_collects_in_the_order_of_submission() {
         pipeline.fetch_add(address(number), 1).unwrap();
     }
     for number in 0..1000_u64 {
-        assert_eq!(pipeline.next(), Some(Ok(Reply::Data(number.to_le_bytes().into()))));
+        assert_eq!(
+            pipeline.next(),
+            Some(Ok(Reply::Data(number.to_le_bytes().into())))
+        );
         assert_eq!(pipeline.next(), Some(Ok(Reply::Old(number))));
     }
     pipeline.fill(0, 3 * K, 5).unwrap();
@@ -94,7 +145,9 @@ fn a_pipeline_collects_in_the_order_of_submission() {
     pipeline.read(1, 3 * K - 1).unwrap();
     assert_eq!(pipeline.next(), Some(Ok(Reply::Done)));
     assert_eq!(pipeline.next(), Some(Ok(Reply::Data(Vec::new()))));
-    let Some(Ok(Reply::Data(data))) = pipeline.next() else { panic!() };
+    let Some(Ok(Reply::Data(data))) = pipeline.next() else {
+        panic!()
+    };
     assert!(data.len() as u64 == 3 * K - 1 && data.iter().all(|byte| *byte == 5));
     assert_eq!(pipeline.next(), None);
     assert_eq!(servers[2].state().hellos, 1, "one connection for all of it");

@@ -1,4 +1,5 @@
-//! The programs of examples/ do what their first comments say, as processes of their own on real servers.
+//! The programs of examples/ do what their first comments say, as processes of their own on real
+//! servers.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -33,10 +34,17 @@ impl Example {
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let output = cluster.directory().join(format!("{name}.{number}"));
         let mut command = Command::new(built(&format!("examples/{name}")));
-        command.args(arguments).env("DSM_CONFIG", cluster.config_path()).stdin(input);
+        command
+            .args(arguments)
+            .env("DSM_CONFIG", cluster.config_path())
+            .stdin(input);
         command.stdout(File::create(&output).unwrap());
         command.stderr(File::create(output.with_extension("stderr")).unwrap());
-        Self { child: command.spawn().unwrap(), name, output }
+        Self {
+            child: command.spawn().unwrap(),
+            name,
+            output,
+        }
     }
 
     /// Waits until it has ended, and returns what it has printed.
@@ -47,7 +55,11 @@ impl Example {
             status.is_some()
         });
         let errors = std::fs::read_to_string(self.output.with_extension("stderr")).unwrap();
-        assert!(status.unwrap().success(), "{} has failed: {errors}", self.name);
+        assert!(
+            status.unwrap().success(),
+            "{} has failed: {errors}",
+            self.name
+        );
         std::fs::read(&self.output).unwrap()
     }
 
@@ -74,7 +86,10 @@ fn word(client: &dsm_client::Client, address: u64) -> u64 {
 
 /// The first number after `words` in a text.
 fn number_after(text: &str, words: &str) -> u64 {
-    let rest = text.split_once(words).unwrap_or_else(|| panic!("no {words:?} in {text:?}")).1;
+    let rest = text
+        .split_once(words)
+        .unwrap_or_else(|| panic!("no {words:?} in {text:?}"))
+        .1;
     rest.split(|character: char| !character.is_ascii_digit())
         .find(|number| !number.is_empty())
         .unwrap()
@@ -87,7 +102,11 @@ fn two_processes_that_count_together_lose_no_addition() {
     let cluster = Cluster::start(1, K);
     let address = (1 << 20).to_string();
     let both = [(); 2].map(|()| start(&cluster, "counter", &[&address, "1500"]));
-    let last = both.map(Example::text).map(|text| number_after(&text, "the counter is")).into_iter().max();
+    let last = both
+        .map(Example::text)
+        .map(|text| number_after(&text, "the counter is"))
+        .into_iter()
+        .max();
     assert_eq!((last, word(&client(&cluster), 1 << 20)), (Some(3000), 3000));
 }
 
@@ -107,7 +126,15 @@ const TASKS: u64 = 2000;
 /// The end of a work queue: every result is there and right. `at` is its address.
 fn check_results(client: &dsm_client::Client, at: u64) {
     for task in 0..TASKS {
-        let next = |value: &u64| (*value != 1).then(|| if value.is_multiple_of(2) { value / 2 } else { 3 * value + 1 });
+        let next = |value: &u64| {
+            (*value != 1).then(|| {
+                if value.is_multiple_of(2) {
+                    value / 2
+                } else {
+                    3 * value + 1
+                }
+            })
+        };
         let steps = std::iter::successors(Some(task + 2), next).count() - 1;
         assert_eq!(word(client, at + 8 + 8 * task), steps as u64, "task {task}");
     }
@@ -120,7 +147,9 @@ fn two_workers_take_each_task_of_a_queue_once() {
     let at = K - 808;
     let (address, tasks) = (at.to_string(), TASKS.to_string());
     let both = [(); 2].map(|()| start(&cluster, "work_queue", &[&address, &tasks]));
-    let taken = both.map(Example::text).map(|text| number_after(&text, "took"));
+    let taken = both
+        .map(Example::text)
+        .map(|text| number_after(&text, "took"));
     assert_eq!(taken.iter().sum::<u64>(), TASKS);
     check_results(&client(&cluster), at);
 }
@@ -149,11 +178,19 @@ const ITEM: usize = 4096 - 16;
 fn what_a_producer_puts_into_a_ring_buffer_a_consumer_takes_out() {
     let cluster = Cluster::start(1, K);
     // Not a whole number of items, and so many that each slot is used several times.
-    let data: Vec<u8> = (0..50_000_u32).flat_map(u32::to_le_bytes).take(199_999).collect();
+    let data: Vec<u8> = (0..50_000_u32)
+        .flat_map(u32::to_le_bytes)
+        .take(199_999)
+        .collect();
     let file = cluster.directory().join("file");
     std::fs::write(&file, &data).unwrap();
     let consumer = start(&cluster, "ring_buffer", &["take"]);
-    let producer = Example::start(&cluster, "ring_buffer", &["put"], File::open(&file).unwrap().into());
+    let producer = Example::start(
+        &cluster,
+        "ring_buffer",
+        &["put"],
+        File::open(&file).unwrap().into(),
+    );
     assert!(consumer.finish() == data, "other bytes came out");
     producer.finish();
     // All of it was taken: at least as many items as the data fill, and the end.
@@ -167,7 +204,12 @@ fn a_consumer_that_was_killed_is_started_again_and_misses_nothing() {
     let data: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
     let file = cluster.directory().join("file");
     std::fs::write(&file, &data).unwrap();
-    let producer = Example::start(&cluster, "ring_buffer", &["put"], File::open(&file).unwrap().into());
+    let producer = Example::start(
+        &cluster,
+        "ring_buffer",
+        &["put"],
+        File::open(&file).unwrap().into(),
+    );
     let killed = start(&cluster, "ring_buffer", &["take"]);
     wait_for("it takes items", DEADLINE, || word(&client, ring) > 20);
     let first = killed.output.clone();
@@ -175,9 +217,18 @@ fn a_consumer_that_was_killed_is_started_again_and_misses_nothing() {
     let rest = start(&cluster, "ring_buffer", &["take"]).finish();
     producer.finish();
     let first = std::fs::read(first).unwrap();
-    assert!(data.starts_with(&first) && data.ends_with(&rest), "other bytes came out");
+    assert!(
+        data.starts_with(&first) && data.ends_with(&rest),
+        "other bytes came out"
+    );
     let twice = (first.len() + rest.len()).checked_sub(data.len());
-    assert!(twice.is_some_and(|twice| twice <= ITEM), "{} and {} of {} bytes", first.len(), rest.len(), data.len());
+    assert!(
+        twice.is_some_and(|twice| twice <= ITEM),
+        "{} and {} of {} bytes",
+        first.len(),
+        rest.len(),
+        data.len()
+    );
 }
 
 #[test]
@@ -185,7 +236,10 @@ fn a_matrix_over_three_servers_is_filled_by_several_processes() {
     let cluster = Cluster::start(3, K);
     let processes = ["0", "1", "2", "0"].map(|process| start(&cluster, "matrix", &[process, "3"]));
     let texts = processes.map(Example::text).concat();
-    assert!(texts.contains("all 256 rows are there, on 3 servers"), "{texts}");
+    assert!(
+        texts.contains("all 256 rows are there, on 3 servers"),
+        "{texts}"
+    );
     // Each server has its rows: the last number of this one is on server 2.
     let row = 254;
     let last = row % 3 * K + (4 << 20) + 4096 * (1 + row / 3) + 4096 - 8;
@@ -212,11 +266,16 @@ fn the_lock_of_a_holder_that_was_killed_is_taken_over_and_what_it_left_repaired(
     let client = client(&cluster);
     // It waits between its two writes.
     let holder = start(&cluster, "lock", &["1", "600000"]);
-    wait_for("it has made its first write", DEADLINE, || word(&client, LEFT) == 1);
+    wait_for("it has made its first write", DEADLINE, || {
+        word(&client, LEFT) == 1
+    });
     drop(holder);
     assert_eq!(word(&client, RIGHT), 0);
     let text = start(&cluster, "lock", &["1", "0"]).text();
-    assert_eq!(text, "a holder died between its writes: right becomes 1\nleft is 2\n");
+    assert_eq!(
+        text,
+        "a holder died between its writes: right becomes 1\nleft is 2\n"
+    );
     assert_eq!((word(&client, LEFT), word(&client, RIGHT)), (2, 2));
     assert_eq!(word(&client, 5 << 20), 0, "the lock is free again");
 }
@@ -228,13 +287,35 @@ fn each_example_is_short_says_how_to_start_it_and_is_listed() {
     let mut found = 0;
     for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
-        let Some(name) = path.file_name().unwrap().to_str().unwrap().strip_suffix(".rs") else { continue };
+        let Some(name) = path
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .strip_suffix(".rs")
+        else {
+            continue;
+        };
         found += 1;
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.lines().count() < MAX_LINES, "{name} has {} lines", text.lines().count());
-        let head: Vec<&str> = text.lines().take_while(|line| line.starts_with("//!")).collect();
-        assert!(head.iter().any(|line| line.contains(&format!("$ cargo run --example {name} "))), "{name}: no command");
-        assert!(list.contains(&format!("[{name}.rs]({name}.rs)")), "examples/README.md does not list {name}");
+        assert!(
+            text.lines().count() < MAX_LINES,
+            "{name} has {} lines",
+            text.lines().count()
+        );
+        let head: Vec<&str> = text
+            .lines()
+            .take_while(|line| line.starts_with("//!"))
+            .collect();
+        assert!(
+            head.iter()
+                .any(|line| line.contains(&format!("$ cargo run --example {name} "))),
+            "{name}: no command"
+        );
+        assert!(
+            list.contains(&format!("[{name}.rs]({name}.rs)")),
+            "examples/README.md does not list {name}"
+        );
     }
     assert!(found >= 5, "{found} examples");
 }

@@ -1,5 +1,5 @@
-//! A server whose address is a host name is reached by every address of that name, or says which of them lead nowhere.
-//! Each case puts another file in the place of /etc/hosts. That takes root.
+//! A server whose address is a host name is reached by every address of that name, or says which of
+//! them lead nowhere. Each case puts another file in the place of /etc/hosts. That takes root.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -13,7 +13,11 @@ fn name_server(cluster: &Cluster, name: &str) {
     let address = format!("{:?}", cluster.address(0));
     assert!(text.contains(&address));
     let text = text.replace(&address, &format!("{:?}", format!("{name}:7411")));
-    std::fs::write(cluster.config_path(), text + "\n[security]\ntrusted_network = true\n").unwrap();
+    std::fs::write(
+        cluster.config_path(),
+        text + "\n[security]\ntrusted_network = true\n",
+    )
+    .unwrap();
 }
 
 fn host(cluster: &Cluster) -> String {
@@ -31,21 +35,31 @@ fn a_name_with_an_address_of_each_version_of_ip_is_served_on_both() {
     let cluster = Cluster::builder().create();
     let host = host(&cluster);
     // The last one is another machine's.
-    namespace::set_hosts(&format!("::1 node1\n{host} node1\n192.0.2.1 node1\n"), cluster.directory());
+    namespace::set_hosts(
+        &format!("::1 node1\n{host} node1\n192.0.2.1 node1\n"),
+        cluster.directory(),
+    );
     name_server(&cluster, "node1");
     cluster.spawn_server(0);
     cluster.wait_until_ready(0);
     for address in ["[::1]:7411", &format!("{host}:7411")] {
-        support::wait_for(&format!("{address} to be served"), support::wire::PATIENCE, || {
-            std::net::TcpStream::connect(address).is_ok()
-        });
+        support::wait_for(
+            &format!("{address} to be served"),
+            support::wire::PATIENCE,
+            || std::net::TcpStream::connect(address).is_ok(),
+        );
     }
     assert!(client_of(cluster.config().layout).ping(0).is_ok());
     // It serves a moment before it says so.
     let places = format!("on [::1]:7411 and {host}:7411");
-    support::wait_for(&places, support::wire::PATIENCE, || cluster.stderr(0).contains(&places));
+    support::wait_for(&places, support::wire::PATIENCE, || {
+        cluster.stderr(0).contains(&places)
+    });
     let said = cluster.stderr(0);
-    assert!(said.contains("node1:7411 stands for 192.0.2.1:7411 too, which this machine does not have"), "{said}");
+    assert!(
+        said.contains("node1:7411 stands for 192.0.2.1:7411 too, which this machine does not have"),
+        "{said}"
+    );
     assert!(cluster.stop(0).success());
 }
 
@@ -61,12 +75,24 @@ fn a_name_that_etc_hosts_makes_a_loopback_address_is_warned_of_by_dsmd_and_confi
     let host = host(&cluster);
     namespace::set_hosts(&format!("{host} node1\n"), cluster.directory());
     name_server(&cluster, "node1");
-    let warning = format!("the host name node1 is {host} on this machine, which no other machine can reach");
+    let warning =
+        format!("the host name node1 is {host} on this machine, which no other machine can reach");
     let mut check = Command::new(env!("CARGO_BIN_EXE_dsmctl"));
-    let output = check.arg("--config").arg(cluster.config_path()).args(["config", "check"]).output().unwrap();
+    let output = check
+        .arg("--config")
+        .arg(cluster.config_path())
+        .args(["config", "check"])
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains(&warning) && said.contains("/etc/hosts"), "{said}");
+    assert!(
+        output.status.success() && said.contains(&warning) && said.contains("/etc/hosts"),
+        "{said}"
+    );
     cluster.start_server(0);
     let said = cluster.stderr(0);
-    assert!(said.contains(&warning) && said.contains("/etc/hosts"), "{said}");
+    assert!(
+        said.contains(&warning) && said.contains("/etc/hosts"),
+        "{said}"
+    );
 }

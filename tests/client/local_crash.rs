@@ -1,5 +1,5 @@
-//! A local client killed at any place inside its critical section leaves a whole write or none, and holds up neither dsmd
-//! nor other local clients.
+//! A local client killed at any place inside its critical section leaves a whole write or none, and
+//! holds up neither dsmd nor other local clients.
 #![cfg(debug_assertions)]
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -32,7 +32,10 @@ const LENGTH: usize = 20 * 4096;
 /// Starts this test again as a local client that writes, and dies or stands still at `point`.
 fn victim(cluster: &Cluster, point: Point, action: Action) -> Child {
     own_process::command(module_path!(), "victim_process")
-        .env("VICTIM", format!("{} {}", point as u8, u8::from(action == Action::Stall)))
+        .env(
+            "VICTIM",
+            format!("{} {}", point as u8, u8::from(action == Action::Stall)),
+        )
         .env("DSM_CONFIG", cluster.config_path())
         .stdout(Stdio::piped())
         .spawn()
@@ -42,12 +45,24 @@ fn victim(cluster: &Cluster, point: Point, action: Action) -> Child {
 /// Not a test by itself: the body of the processes that [`victim`] starts.
 #[test]
 fn victim_process() {
-    let Ok(words) = std::env::var("VICTIM") else { return };
+    let Ok(words) = std::env::var("VICTIM") else {
+        return;
+    };
     let (point, stalls) = words.split_once(' ').unwrap();
-    let point = Point::ALL.into_iter().find(|of| (*of as u8).to_string() == point).unwrap();
+    let point = Point::ALL
+        .into_iter()
+        .find(|of| (*of as u8).to_string() == point)
+        .unwrap();
     let client = Client::new(&dsm_config::Config::load(&dsm_config::Config::find(None)).unwrap());
     assert_eq!(client.data_path(0).unwrap(), DataPath::Local);
-    crash::arm(point, if stalls == "1" { Action::Stall } else { Action::Die });
+    crash::arm(
+        point,
+        if stalls == "1" {
+            Action::Stall
+        } else {
+            Action::Die
+        },
+    );
     client.write(ADDRESS, &vec![2; LENGTH]).unwrap();
 }
 
@@ -71,10 +86,18 @@ fn a_killed_local_client_leaves_a_whole_write_or_none_and_the_others_go_on_at_on
     {
         remote.fill(0, K, 1).unwrap();
         let status = victim(&cluster, point, Action::Die).wait().unwrap();
-        assert_eq!(status.signal(), Some(9), "{point:?} was not reached: {status}");
+        assert_eq!(
+            status.signal(),
+            Some(9),
+            "{point:?} was not reached: {status}"
+        );
         let began = Instant::now();
         meet_all(other);
-        assert!(began.elapsed() < GO_ON, "{point:?}: the others waited {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < GO_ON,
+            "{point:?}: the others waited {:?}",
+            began.elapsed()
+        );
         let mut expected = vec![1; usize::try_from(K).unwrap()];
         let found = remote.read(0, K).unwrap();
         let start = usize::try_from(ADDRESS).unwrap();
@@ -87,9 +110,15 @@ fn a_killed_local_client_leaves_a_whole_write_or_none_and_the_others_go_on_at_on
         outcomes[usize::from(is_done)] += 1;
     }
     let recovery = remote.status(0).unwrap().recovery;
-    println!("absent {}, whole {}, {recovery:?}", outcomes[0], outcomes[1]);
+    println!(
+        "absent {}, whole {}, {recovery:?}",
+        outcomes[0], outcomes[1]
+    );
     assert_eq!(recovery.repaired, 14);
-    assert!(cluster.stderr(0).contains("which died"), "a repair of what held locks is told");
+    assert!(
+        cluster.stderr(0).contains("which died"),
+        "a repair of what held locks is told"
+    );
 }
 
 #[test]
@@ -108,25 +137,45 @@ fn a_local_client_that_stands_still_inside_holds_its_stripes_until_it_is_killed(
     child.kill().unwrap();
     child.wait().unwrap();
     others.into_iter().for_each(|thread| thread.join().unwrap());
-    assert!(began.elapsed() < GO_ON, "the others waited {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < GO_ON,
+        "the others waited {:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
 fn who_wants_the_pages_of_one_that_stands_still_is_told_so_in_time_and_all_others_go_on() {
     const TIMEOUT: Duration = Duration::from_secs(4);
-    let cluster = Cluster::builder().k(K).local().config("[limits]\nthreads = 1\n").start();
+    let cluster = Cluster::builder()
+        .k(K)
+        .local()
+        .config("[limits]\nthreads = 1\n")
+        .start();
     let mut child = victim(&cluster, Point::HalfCopied, Action::Stall);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().ends_with("stalled")));
     // More of them than dsmd has threads for.
     let began = Instant::now();
     let stuck: Vec<_> = (0..20)
-        .map(|number| if number < 16 { client(&cluster) } else { local_client(&cluster) }.with_timeout(TIMEOUT))
-        .map(|client| std::thread::spawn(move || client.write(ADDRESS, b"x").unwrap_err().to_string()))
+        .map(|number| {
+            if number < 16 {
+                client(&cluster)
+            } else {
+                local_client(&cluster)
+            }
+            .with_timeout(TIMEOUT)
+        })
+        .map(|client| {
+            std::thread::spawn(move || client.write(ADDRESS, b"x").unwrap_err().to_string())
+        })
         .collect();
     let mut others = 0;
     while stuck.iter().any(|thread| !thread.is_finished()) {
-        assert!(began.elapsed() < 3 * TIMEOUT, "who wants the pages waits still");
+        assert!(
+            began.elapsed() < 3 * TIMEOUT,
+            "who wants the pages waits still"
+        );
         // New connections, which say hello first.
         for other in [client(&cluster), local_client(&cluster)] {
             let other = other.with_timeout(TIMEOUT);
@@ -146,10 +195,15 @@ fn who_wants_the_pages_of_one_that_stands_still_is_told_so_in_time_and_all_other
     child.wait().unwrap();
     let began = Instant::now();
     meet_all(&client(&cluster));
-    assert!(began.elapsed() < GO_ON, "the others waited {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < GO_ON,
+        "the others waited {:?}",
+        began.elapsed()
+    );
 }
 
-/// A local client that SIGSTOP has stopped in the middle of its write, and that is killed at the end.
+/// A local client that SIGSTOP has stopped in the middle of its write, and that is killed at the
+/// end.
 struct Stopped(Child);
 
 impl Stopped {
@@ -158,8 +212,14 @@ impl Stopped {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let stopped = Self(child);
         assert!(lines.any(|line| line.unwrap().ends_with("stalled")));
-        kill(Pid::from_raw(i32::try_from(stopped.0.id()).unwrap()), Signal::SIGSTOP).unwrap();
-        wait_for("it is stopped", BUSY_MACHINE, || process::state(stopped.0.id()) == 'T');
+        kill(
+            Pid::from_raw(i32::try_from(stopped.0.id()).unwrap()),
+            Signal::SIGSTOP,
+        )
+        .unwrap();
+        wait_for("it is stopped", BUSY_MACHINE, || {
+            process::state(stopped.0.id()) == 'T'
+        });
         stopped
     }
 
@@ -182,8 +242,14 @@ fn late(what: &str, timeout: Duration, pid: u32, call: impl FnOnce() -> String) 
     let error = call();
     let took = began.elapsed();
     println!("{what}, {timeout:?}: {took:?}: {error}");
-    assert!((timeout..timeout + LATE).contains(&took), "{what}, {timeout:?}: {took:?}: {error}");
-    assert!(error.contains(&format!("process {pid} ")), "{what}: {error}");
+    assert!(
+        (timeout..timeout + LATE).contains(&took),
+        "{what}, {timeout:?}: {took:?}: {error}"
+    );
+    assert!(
+        error.contains(&format!("process {pid} ")),
+        "{what}: {error}"
+    );
 }
 
 #[test]
@@ -195,22 +261,37 @@ fn a_local_call_for_the_pages_of_a_stopped_process_ends_by_its_deadline_and_has_
     let pid = stopped.0.id();
     let unavailable = |outcome: Result<(), Error>| {
         let error = outcome.unwrap_err();
-        assert!(is_error(&error, ErrorKind::Unavailable, 0), "it is known to have changed nothing: {error:?}");
+        assert!(
+            is_error(&error, ErrorKind::Unavailable, 0),
+            "it is known to have changed nothing: {error:?}"
+        );
         error.to_string()
     };
     let start = ADDRESS.next_multiple_of(8);
     for timeout in [100, 500, 2000].map(Duration::from_millis) {
         let client = &local.clone().with_timeout(timeout);
-        late("write", timeout, pid, || unavailable(client.write(ADDRESS, b"x")));
-        late("read", timeout, pid, || unavailable(client.read(ADDRESS, 1).map(drop)));
-        late("add", timeout, pid, || unavailable(client.fetch_add(start, 1).map(drop)));
+        late("write", timeout, pid, || {
+            unavailable(client.write(ADDRESS, b"x"))
+        });
+        late("read", timeout, pid, || {
+            unavailable(client.read(ADDRESS, 1).map(drop))
+        });
+        late("add", timeout, pid, || {
+            unavailable(client.fetch_add(start, 1).map(drop))
+        });
     }
     let timeout = Duration::from_millis(100);
     let client = &local.clone().with_timeout(timeout);
-    late("fill", timeout, pid, || unavailable(client.fill(ADDRESS, 1, 9)));
-    late("copy", timeout, pid, || unavailable(client.copy(ADDRESS + 1..ADDRESS + 2, ADDRESS)));
+    late("fill", timeout, pid, || {
+        unavailable(client.fill(ADDRESS, 1, 9))
+    });
+    late("copy", timeout, pid, || {
+        unavailable(client.copy(ADDRESS + 1..ADDRESS + 2, ADDRESS))
+    });
     // From a large slot, after pages that are free.
-    late("long write", timeout, pid, || unavailable(client.write(0, &vec![9; LENGTH])));
+    late("long write", timeout, pid, || {
+        unavailable(client.write(0, &vec![9; LENGTH]))
+    });
     late("pipeline", timeout, pid, || {
         let mut pipeline = client.pipeline();
         let submitted = pipeline.write(ADDRESS, b"x");
@@ -228,13 +309,24 @@ fn a_local_call_for_the_pages_of_a_stopped_process_ends_by_its_deadline_and_has_
     let client_over_tcp = support::client(&cluster).with_timeout(timeout);
     let began = Instant::now();
     client_over_tcp.read(ADDRESS, 1).unwrap_err();
-    assert!(began.elapsed() < timeout + LATE, "over TCP: {:?}", began.elapsed());
-    assert_eq!(local.data_path(0).unwrap(), DataPath::Local, "other pages are as near as before");
+    assert!(
+        began.elapsed() < timeout + LATE,
+        "over TCP: {:?}",
+        began.elapsed()
+    );
+    assert_eq!(
+        local.data_path(0).unwrap(),
+        DataPath::Local,
+        "other pages are as near as before"
+    );
     stopped.kill();
     let mut expected = vec![1; usize::try_from(K).unwrap()];
     let range = usize::try_from(ADDRESS).unwrap()..usize::try_from(ADDRESS).unwrap() + LENGTH;
     expected[range].fill(2);
-    assert!(local.read(0, K).unwrap() == expected, "a change took effect that was said to have none");
+    assert!(
+        local.read(0, K).unwrap() == expected,
+        "a change took effect that was said to have none"
+    );
 }
 
 #[test]
@@ -244,20 +336,30 @@ fn a_local_change_takes_effect_when_the_stopped_process_ends_before_its_deadline
     local.fill(0, K, 1).unwrap();
     let mut stopped = Stopped::start(&cluster);
     std::thread::scope(|scope| {
-        let change = scope.spawn(|| local.clone().with_timeout(BUSY_MACHINE).write(ADDRESS, b"x"));
+        let change = scope.spawn(|| {
+            local
+                .clone()
+                .with_timeout(BUSY_MACHINE)
+                .write(ADDRESS, b"x")
+        });
         // Longer than what counts as a stall.
         std::thread::sleep(Duration::from_millis(1500));
         assert!(!change.is_finished());
         stopped.kill();
         change.join().unwrap().unwrap();
     });
-    assert_eq!(local.read(ADDRESS, 2).unwrap(), [b'x', 2], "behind the write of the process that ended");
+    assert_eq!(
+        local.read(ADDRESS, 2).unwrap(),
+        [b'x', 2],
+        "behind the write of the process that ended"
+    );
 }
 
 #[test]
 fn a_local_client_that_ends_without_a_word_is_no_matter_of_note() {
     let cluster = Cluster::builder().k(K).local().start();
-    // After its write it leaves the process with a client that is never dropped: `exit` of a test's main does that.
+    // After its write it leaves the process with a client that is never dropped: `exit` of a test's
+    // main does that.
     let mut child = own_process::command(module_path!(), "silent_process")
         .env("SILENT", "1")
         .env("DSM_CONFIG", cluster.config_path())
@@ -267,15 +369,23 @@ fn a_local_client_that_ends_without_a_word_is_no_matter_of_note() {
     // The next participant takes its place, and puts in order what there is.
     assert_eq!(local_client(&cluster).read(0, 1).unwrap(), [7]);
     cluster.restart(0);
-    assert!(!cluster.stderr(0).contains("repaired participant 4"), "{}", cluster.stderr(0));
-    assert_eq!(client(&cluster).status(0).unwrap().recovery.redone_writes, 0);
+    assert!(
+        !cluster.stderr(0).contains("repaired participant 4"),
+        "{}",
+        cluster.stderr(0)
+    );
+    assert_eq!(
+        client(&cluster).status(0).unwrap().recovery.redone_writes,
+        0
+    );
 }
 
 /// Not a test by itself: a program that ends with its client open.
 #[test]
 fn silent_process() {
     if std::env::var_os("SILENT").is_some() {
-        let client = Client::new(&dsm_config::Config::load(&dsm_config::Config::find(None)).unwrap());
+        let client =
+            Client::new(&dsm_config::Config::load(&dsm_config::Config::find(None)).unwrap());
         client.write(0, &[7]).unwrap();
         std::process::exit(0);
     }

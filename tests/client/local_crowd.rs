@@ -1,5 +1,5 @@
-//! More programs and threads beside dsmd than a segment has room for: those that find no room go by TCP, and every change
-//! takes effect once.
+//! More programs and threads beside dsmd than a segment has room for: those that find no room go by
+//! TCP, and every change takes effect once.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -18,7 +18,8 @@ const THREADS: u64 = 64;
 /// Additions of each.
 const ROUNDS: u64 = 200;
 
-/// Words: how many processes are there, and how many of them are local; and the first that all count on.
+/// Words: how many processes are there, and how many of them are local; and the first that all
+/// count on.
 const THERE: u64 = 0;
 const LOCAL: u64 = 8;
 const COUNTERS: u64 = 4096;
@@ -33,7 +34,9 @@ fn count(client: &Client) -> Result<(), Error> {
 }
 
 fn counted(client: &Client) -> u64 {
-    (0..4).map(|page| word(client, COUNTERS + page * 4096)).sum()
+    (0..4)
+        .map(|page| word(client, COUNTERS + page * 4096))
+        .sum()
 }
 
 /// Not a test by itself: one of the crowd. It stays until all are there.
@@ -46,7 +49,9 @@ fn crowd_process() {
     let is_local = client.data_path(0).unwrap() == DataPath::Local;
     client.fetch_add(LOCAL, u64::from(is_local)).unwrap();
     client.fetch_add(THERE, 1).unwrap();
-    wait_for("all are there", support::restores::PATIENCE, || word(&client, THERE) == PROCESSES);
+    wait_for("all are there", support::restores::PATIENCE, || {
+        word(&client, THERE) == PROCESSES
+    });
     count(&client).unwrap();
 }
 
@@ -92,7 +97,12 @@ fn a_server_and_an_agent_find_room_however_many_local_clients_there_are() {
     for client in &crowd {
         client.fetch_add(COUNTERS, 1).unwrap();
     }
-    let local = || crowd.iter().filter(|client| client.data_path(0).unwrap() == DataPath::Local).count();
+    let local = || {
+        crowd
+            .iter()
+            .filter(|client| client.data_path(0).unwrap() == DataPath::Local)
+            .count()
+    };
     println!("{} of {PROCESSES} clients are local", local());
     assert_eq!(local(), 48, "as many as there are workers for them");
     cluster.restart(0);
@@ -114,6 +124,10 @@ fn more_threads_than_workers_all_have_their_way() {
     });
     assert_eq!(counted(&client), THREADS * ROUNDS);
     let status = client.status(0).unwrap();
-    println!("{} of {} were local", status.local.atomics, THREADS * ROUNDS);
+    println!(
+        "{} of {} were local",
+        status.local.atomics,
+        THREADS * ROUNDS
+    );
     assert!(status.local.atomics > 0);
 }

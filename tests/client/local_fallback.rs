@@ -1,5 +1,5 @@
-//! A local client goes on while a dead server is away, and over TCP wherever its server does not let it in: there it gets
-//! the answer that everybody gets.
+//! A local client goes on while a dead server is away, and over TCP wherever its server does not
+//! let it in: there it gets the answer that everybody gets.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -24,14 +24,21 @@ fn wait_until_local(client: &Client) {
 
 /// The server, started so that it throws its memory away.
 fn reset(cluster: &Cluster) -> Program {
-    let reset = Program::new("dsmd --reset".to_owned(), cluster.directory().join("stderr.reset"));
+    let reset = Program::new(
+        "dsmd --reset".to_owned(),
+        cluster.directory().join("stderr.reset"),
+    );
     reset.spawn(cluster.command(0).arg("--reset"));
     reset.wait_until_ready(cluster.address(0));
     reset
 }
 
 fn assert_lost(client: &Client, server: usize) {
-    for error in [client.read(0, 8).unwrap_err(), client.write(0, b"x").unwrap_err(), client.swap(0, 1).unwrap_err()] {
+    for error in [
+        client.read(0, 8).unwrap_err(),
+        client.write(0, b"x").unwrap_err(),
+        client.swap(0, 1).unwrap_err(),
+    ] {
         assert!(is_error(&error, ErrorKind::MemoryLost, server), "{error:?}");
     }
 }
@@ -44,10 +51,17 @@ fn a_server_that_is_stopped_is_not_available_and_back_when_it_is_started() {
     assert!(is_local(&local));
     assert!(cluster.stop(0).success());
     let began = Instant::now();
-    for error in [local.read(0, 6).unwrap_err(), local.write(0, b"during").unwrap_err()] {
+    for error in [
+        local.read(0, 6).unwrap_err(),
+        local.write(0, b"during").unwrap_err(),
+    ] {
         assert!(is_error(&error, ErrorKind::Unavailable, 0), "{error:?}");
     }
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
     cluster.start_server(0);
     assert_eq!(local.with_timeout(PATIENCE).read(0, 6).unwrap(), b"before");
     let local = local_client(&cluster);
@@ -85,7 +99,10 @@ fn a_pipeline_that_once_used_tcp_tells_that_a_request_done_in_shared_memory_is_r
     wait_until_local(&client);
     pipeline.read(0, 6).unwrap();
     assert!(pipeline.is_next_ready());
-    assert_eq!(pipeline.next().unwrap().unwrap(), Reply::Data(b"by TCP".to_vec()));
+    assert_eq!(
+        pipeline.next().unwrap().unwrap(),
+        Reply::Data(b"by TCP".to_vec())
+    );
 }
 
 #[test]
@@ -118,7 +135,11 @@ fn a_reset_to_another_k_does_not_leave_local_clients_behind() {
     local.write(0, b"precious").unwrap();
     cluster.kill(0);
     let text = std::fs::read_to_string(cluster.config_path()).unwrap();
-    std::fs::write(cluster.config_path(), text.replace(&format!("k = {K}"), &format!("k = {}", 2 * K))).unwrap();
+    std::fs::write(
+        cluster.config_path(),
+        text.replace(&format!("k = {K}"), &format!("k = {}", 2 * K)),
+    )
+    .unwrap();
     let _reset = reset(&cluster);
     let error = local.write(0, b"x").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LayoutDiffers, "{error:?}");
@@ -132,7 +153,9 @@ fn memory_that_is_removed_by_hand_under_a_dead_server_is_lost_soon_after() {
     cluster.kill(0);
     cluster.forget(0);
     cluster.start_server(0);
-    wait_for("the loss is told", Duration::from_secs(1), || local.read(0, 8).is_err());
+    wait_for("the loss is told", Duration::from_secs(1), || {
+        local.read(0, 8).is_err()
+    });
     assert_lost(&local, 0);
 }
 
@@ -143,13 +166,22 @@ fn a_server_of_another_layout_turns_a_local_client_away() {
     local.write(0, b"x").unwrap();
     let addresses = vec![cluster.address(0).to_owned(), "127.0.0.1:9".to_owned()];
     let other = Layout::new(cluster.name(), K, addresses).unwrap();
-    assert_eq!(Client::with_layout(other).data_path(0).unwrap(), DataPath::Tcp, "it has another map");
+    assert_eq!(
+        Client::with_layout(other).data_path(0).unwrap(),
+        DataPath::Tcp,
+        "it has another map"
+    );
 
     cluster.kill(0);
     let path = cluster.config_path();
     let text = std::fs::read_to_string(&path).unwrap();
     let second = "\n[[server]]\naddress = \"127.0.0.1:9\"\n\n[snapshot]";
-    std::fs::write(&path, text.replace("n = 1", "n = 2").replace("\n[snapshot]", second)).unwrap();
+    std::fs::write(
+        &path,
+        text.replace("n = 1", "n = 2")
+            .replace("\n[snapshot]", second),
+    )
+    .unwrap();
     cluster.start_server(0);
     let error = local.write(0, b"y").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LayoutDiffers, "{error:?}");

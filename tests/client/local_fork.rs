@@ -1,5 +1,5 @@
-//! A child made by `fork(2)` uses nothing of its parent's: the parent's death is seen while the child lives, and the child
-//! gives nothing back that is its parent's, or by then somebody else's.
+//! A child made by `fork(2)` uses nothing of its parent's: the parent's death is seen while the
+//! child lives, and the child gives nothing back that is its parent's, or by then somebody else's.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -17,7 +17,8 @@ const CHILD_IS_THERE: u64 = 8;
 const DROP_IT: u64 = 16;
 const DROPPED: u64 = 24;
 
-/// Not a test by itself: a program that uses the memory, and then goes on as its own child, as daemons do.
+/// Not a test by itself: a program that uses the memory, and then goes on as its own child, as
+/// daemons do.
 #[test]
 fn forking_process() {
     if std::env::var_os("FORKING").is_none() {
@@ -37,7 +38,9 @@ fn forking_process() {
     assert_eq!(client.data_path(0).unwrap(), DataPath::Tcp);
     assert_eq!(client.read(0, 6).unwrap(), b"parent");
     client.swap(CHILD_IS_THERE, 1).unwrap();
-    wait_for("the word to drop it", PATIENCE, || before.read(DROP_IT, 1).unwrap() == [1]);
+    wait_for("the word to drop it", PATIENCE, || {
+        before.read(DROP_IT, 1).unwrap() == [1]
+    });
     drop((pipeline, before, client));
     // A client of the child's own is as any.
     let own = Client::new(&config);
@@ -49,19 +52,30 @@ fn forking_process() {
 fn a_forked_child_keeps_no_dead_parent_alive_and_gives_nothing_of_it_back() {
     let cluster = Cluster::builder().k(K).local().start();
     let mut forking = own_process::command(module_path!(), "forking_process");
-    forking.env("FORKING", "1").env("DSM_CONFIG", cluster.config_path());
+    forking
+        .env("FORKING", "1")
+        .env("DSM_CONFIG", cluster.config_path());
     assert!(forking.status().unwrap().success(), "the parent");
     let remote = client(&cluster);
     let is_set = |word| remote.read(word, 1).unwrap() == [1];
     wait_for("the child goes on", PATIENCE, || is_set(CHILD_IS_THERE));
 
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
-    assert_eq!(segment.participants(), 2, "dsmd and this test; the parent is dead though its child lives");
+    assert_eq!(
+        segment.participants(),
+        2,
+        "dsmd and this test; the parent is dead though its child lives"
+    );
     // Every worker that there is for others than the server, so that of the parent too.
     let workers: Vec<_> = std::iter::from_fn(|| segment.worker().ok()).collect();
     assert!(workers.len() > 32, "{}", workers.len());
     remote.swap(DROP_IT, 1).unwrap();
-    wait_for("the child has dropped its clients", PATIENCE, || is_set(DROPPED));
-    assert!(segment.worker().is_err(), "the child gave back a worker that is this test's by now");
+    wait_for("the child has dropped its clients", PATIENCE, || {
+        is_set(DROPPED)
+    });
+    assert!(
+        segment.worker().is_err(),
+        "the child gave back a worker that is this test's by now"
+    );
     assert!(segment.is_ready());
 }

@@ -1,5 +1,5 @@
-//! A local client is behind the gate: it waits while the segment is frozen, what it changes after the cut is not in it, and
-//! it reads on throughout.
+//! A local client is behind the gate: it waits while the segment is frozen, what it changes after
+//! the cut is not in it, and it reads on throughout.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -38,8 +38,15 @@ fn a_local_change_waits_for_the_freeze_and_is_behind_the_cut() {
             ended.send(()).unwrap();
         });
         has_begun.recv().unwrap();
-        assert_eq!(client.read(0, K).unwrap(), vec![1; usize::try_from(K).unwrap()], "reads go on");
-        assert!(has_ended.recv_timeout(Duration::from_millis(200)).is_err(), "it did not wait");
+        assert_eq!(
+            client.read(0, K).unwrap(),
+            vec![1; usize::try_from(K).unwrap()],
+            "reads go on"
+        );
+        assert!(
+            has_ended.recv_timeout(Duration::from_millis(200)).is_err(),
+            "it did not wait"
+        );
         let cut = frozen.cut(K).unwrap();
         has_ended.recv_timeout(PATIENCE).unwrap();
         assert_eq!(client.read(5 * 4096, 14).unwrap(), b"behind the cut");
@@ -63,7 +70,11 @@ fn a_freeze_that_nobody_ends_holds_a_local_change_up_for_its_lease_only() {
     let frozen = claim.freeze(lease).unwrap();
     let began = Instant::now();
     client.write(0, b"x").unwrap();
-    assert!(began.elapsed() < lease + Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < lease + Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
     drop(frozen);
 }
 
@@ -79,10 +90,19 @@ fn a_local_change_that_a_freeze_keeps_out_ends_by_its_deadline_and_takes_no_effe
     let began = Instant::now();
     let error = client.write(5 * 4096, b"x").unwrap_err();
     let took = began.elapsed();
-    assert!((TIMEOUT..TIMEOUT + LATE).contains(&took), "{took:?}: {error}");
-    assert!(is_error(&error, ErrorKind::Unavailable, 0) && error.to_string().contains("snapshot"), "{error}");
+    assert!(
+        (TIMEOUT..TIMEOUT + LATE).contains(&took),
+        "{took:?}: {error}"
+    );
+    assert!(
+        is_error(&error, ErrorKind::Unavailable, 0) && error.to_string().contains("snapshot"),
+        "{error}"
+    );
     drop(frozen);
-    assert_eq!(client.read(0, K).unwrap(), vec![1; usize::try_from(K).unwrap()]);
+    assert_eq!(
+        client.read(0, K).unwrap(),
+        vec![1; usize::try_from(K).unwrap()]
+    );
     client.write(5 * 4096, b"x").unwrap();
     assert_eq!(client.data_path(0).unwrap(), DataPath::Local);
 }
@@ -103,20 +123,35 @@ fn a_local_change_that_waits_for_the_copy_area_ends_by_its_deadline_and_leaves_t
     std::thread::scope(|scope| {
         scope.spawn(|| segment.allocate_copies(cut, &stops));
         let copies = format!("/dev/shm/{}.0.copies", cluster.name());
-        wait_for("pages are allocated", PATIENCE, || std::fs::metadata(&copies).unwrap().len() > 0);
+        wait_for("pages are allocated", PATIENCE, || {
+            std::fs::metadata(&copies).unwrap().len() > 0
+        });
         stops.store(true, Ordering::Relaxed);
     });
     let began = Instant::now();
     // The first parts find room.
-    let error = client.clone().with_timeout(TIMEOUT).fill(0, LONG, 2).unwrap_err();
+    let error = client
+        .clone()
+        .with_timeout(TIMEOUT)
+        .fill(0, LONG, 2)
+        .unwrap_err();
     let took = began.elapsed();
     assert!(took < TIMEOUT + LATE, "{took:?}: {error}");
-    assert!(is_error(&error, ErrorKind::Unavailable, 0) && error.to_string().contains("snapshot"), "{error}");
-    assert!(image(&segment, cut).unwrap() == vec![1; usize::try_from(LONG).unwrap()], "the snapshot was given up");
+    assert!(
+        is_error(&error, ErrorKind::Unavailable, 0) && error.to_string().contains("snapshot"),
+        "{error}"
+    );
+    assert!(
+        image(&segment, cut).unwrap() == vec![1; usize::try_from(LONG).unwrap()],
+        "the snapshot was given up"
+    );
     claim.end_cut(cut).unwrap();
     let found = client.read(0, LONG).unwrap();
     let done = found.iter().take_while(|byte| **byte == 2).count();
-    assert!(done > 0 && done < found.len() && found[done..].iter().all(|byte| *byte == 1), "{done} bytes");
+    assert!(
+        done > 0 && done < found.len() && found[done..].iter().all(|byte| *byte == 1),
+        "{done} bytes"
+    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! A local client that is turned away in the middle of a long request goes on by TCP with what is left of it: no part is
-//! done twice.
+//! A local client that is turned away in the middle of a long request goes on by TCP with what is
+//! left of it: no part is done twice.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -40,10 +40,16 @@ fn a_long_copy_that_is_turned_away_in_the_middle_goes_on_where_it_was() {
                 segment.refuse_local();
             });
             segment.admit_local(cluster.layout().fingerprint());
-            let (local, remote) = (segment.local_traffic().copies - local_before, by_tcp() - tcp_before);
+            let (local, remote) = (
+                segment.local_traffic().copies - local_before,
+                by_tcp() - tcp_before,
+            );
             println!("{local} parts were done locally, {remote} by TCP");
             assert_eq!(local + remote, length.div_ceil(MIB), "each part once");
-            assert!(client.read(0, K).unwrap() == model, "{local} parts locally, {remote} by TCP");
+            assert!(
+                client.read(0, K).unwrap() == model,
+                "{local} parts locally, {remote} by TCP"
+            );
             remote > 0
         });
         assert!(interrupted, "the copy was never interrupted");

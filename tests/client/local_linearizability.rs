@@ -1,5 +1,6 @@
-//! Local clients, processes of their own that are killed anywhere, and clients over TCP work on a few overlapping cells of
-//! one server, which is killed and restarted all the while; a checker then looks for an order that explains every result.
+//! Local clients, processes of their own that are killed anywhere, and clients over TCP work on a
+//! few overlapping cells of one server, which is killed and restarted all the while; a checker then
+//! looks for an order that explains every result.
 #![cfg(debug_assertions)]
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -24,11 +25,13 @@ use support::{Cluster, client, local_client, own_process, wait_for};
 
 const K: u64 = 128 * 4096;
 
-/// Processes that are there at a time, each followed by another when it is killed; and clients over TCP.
+/// Processes that are there at a time, each followed by another when it is killed; and clients over
+/// TCP.
 const PROCESSES: usize = 3;
 const REMOTE: usize = 2;
 
-/// How long all go on, and how long a process lives, in ms, if it is not killed inside its critical section before.
+/// How long all go on, and how long a process lives, in ms, if it is not killed inside its critical
+/// section before.
 const DURATION: Duration = Duration::from_secs(8);
 const LIFE: Range<u64> = 50..900;
 const BETWEEN_KILLS: Range<u64> = 100..500;
@@ -36,8 +39,9 @@ const BETWEEN_KILLS: Range<u64> = 100..500;
 /// Steps that the checker may take for one group of cells.
 const STEPS: u64 = 20_000_000;
 
-/// Offset and length of each cell, which holds one value, repeated: four words across a page boundary; a word, 64 pages
-/// and a word, which take long enough to copy that a kill or another client often comes in between.
+/// Offset and length of each cell, which holds one value, repeated: four words across a page
+/// boundary; a word, 64 pages and a word, which take long enough to copy that a kill or another
+/// client often comes in between.
 const CELLS: [(u64, u64); 7] = [
     (4096 - 16, 8),
     (4096 - 8, 8),
@@ -50,17 +54,28 @@ const CELLS: [(u64, u64); 7] = [
 const WORDS: Range<usize> = 0..4;
 const WIDE: Range<usize> = 4..7;
 
-/// What a request is to do: an [`Action`] without its result. `Read` has as many values as it reads, all zero.
+/// What a request is to do: an [`Action`] without its result. `Read` has as many values as it
+/// reads, all zero.
 fn plan(random: &mut Random, mut value: impl FnMut() -> u64, seen: &[u64; CELLS.len()]) -> Action {
     let group = [WORDS, WIDE][random.index(2)].clone();
     let first = group.start + random.index(group.len());
     let count = 1 + random.index(group.end - first);
     match random.index(8) {
-        0..=2 => Action::Read { first: group.start, values: vec![0; group.len()] },
-        3..=4 => Action::Write { first, values: (0..count).map(|_| value()).collect() },
+        0..=2 => Action::Read {
+            first: group.start,
+            values: vec![0; group.len()],
+        },
+        3..=4 => Action::Write {
+            first,
+            values: (0..count).map(|_| value()).collect(),
+        },
         5 => {
             let count = 1 + random.index(3);
-            Action::Copy { from: random.index(5 - count), to: random.index(5 - count), count }
+            Action::Copy {
+                from: random.index(5 - count),
+                to: random.index(5 - count),
+                count,
+            }
         }
         _ => {
             let cell = [0, 1, 2, 3, 4, 6][random.index(6)];
@@ -68,9 +83,16 @@ fn plan(random: &mut Random, mut value: impl FnMut() -> u64, seen: &[u64; CELLS.
                 0 => AtomicOperation::Add(value()),
                 1 => AtomicOperation::Swap(value()),
                 2 => AtomicOperation::Xor(value()),
-                _ => AtomicOperation::CompareAndSwap { expected: seen[cell], new: value() },
+                _ => AtomicOperation::CompareAndSwap {
+                    expected: seen[cell],
+                    new: value(),
+                },
             };
-            Action::Atomic { cell, operation, old: None }
+            Action::Atomic {
+                cell,
+                operation,
+                old: None,
+            }
         }
     }
 }
@@ -90,22 +112,32 @@ fn carry_out(client: &Client, action: &Action) -> Result<Vec<u64>, Error> {
             let value = |cell: usize| {
                 let (bytes, others) = rest.split_at(usize::try_from(CELLS[cell].1).unwrap());
                 rest = others;
-                assert!(bytes[8..] == bytes[..bytes.len() - 8], "torn read: cell {cell} is of several writes");
+                assert!(
+                    bytes[8..] == bytes[..bytes.len() - 8],
+                    "torn read: cell {cell} is of several writes"
+                );
                 u64::from_le_bytes(*bytes.first_chunk().unwrap())
             };
             Ok(cells.map(value).collect())
         }
         Action::Write { first, values } => {
             let of = |(value, (_, length)): (&u64, &(u64, u64))| {
-                value.to_le_bytes().repeat(usize::try_from(length / 8).unwrap())
+                value
+                    .to_le_bytes()
+                    .repeat(usize::try_from(length / 8).unwrap())
             };
             let data: Vec<u8> = values.iter().zip(&CELLS[*first..]).flat_map(of).collect();
             client.write(address(*first), &data).map(|()| Vec::new())
         }
-        Action::Copy { from, to, count } => {
-            client.copy(address(*from)..address(*from) + length(*from..from + count), address(*to)).map(|()| Vec::new())
-        }
-        Action::Atomic { cell, operation, .. } => {
+        Action::Copy { from, to, count } => client
+            .copy(
+                address(*from)..address(*from) + length(*from..from + count),
+                address(*to),
+            )
+            .map(|()| Vec::new()),
+        Action::Atomic {
+            cell, operation, ..
+        } => {
             let address = address(*cell);
             let old = match *operation {
                 AtomicOperation::Add(operand) => client.fetch_add(address, operand)?,
@@ -126,10 +158,20 @@ fn carry_out(client: &Client, action: &Action) -> Result<Vec<u64>, Error> {
 fn with_result(action: Action, found: Option<&[u64]>) -> Option<Action> {
     match (action, found) {
         (Action::Read { .. }, None) => None,
-        (Action::Read { first, .. }, Some(found)) => Some(Action::Read { first, values: found.to_vec() }),
-        (Action::Atomic { cell, operation, .. }, found) => {
-            Some(Action::Atomic { cell, operation, old: found.map(|found| found[0]) })
-        }
+        (Action::Read { first, .. }, Some(found)) => Some(Action::Read {
+            first,
+            values: found.to_vec(),
+        }),
+        (
+            Action::Atomic {
+                cell, operation, ..
+            },
+            found,
+        ) => Some(Action::Atomic {
+            cell,
+            operation,
+            old: found.map(|found| found[0]),
+        }),
         (action, _) => Some(action),
     }
 }
@@ -137,8 +179,12 @@ fn with_result(action: Action, found: Option<&[u64]>) -> Option<Action> {
 fn look(seen: &mut [u64; CELLS.len()], action: &Action, found: &[u64]) {
     match action {
         Action::Read { first, .. } => seen[*first..first + found.len()].copy_from_slice(found),
-        Action::Write { first, values } => seen[*first..first + values.len()].copy_from_slice(values),
-        Action::Atomic { cell, operation, .. } => seen[*cell] = operation.apply(found[0]).unwrap_or(found[0]),
+        Action::Write { first, values } => {
+            seen[*first..first + values.len()].copy_from_slice(values)
+        }
+        Action::Atomic {
+            cell, operation, ..
+        } => seen[*cell] = operation.apply(found[0]).unwrap_or(found[0]),
         Action::Copy { .. } | Action::Perhaps(_) => {}
     }
 }
@@ -168,7 +214,8 @@ fn work(
             &seen,
         );
         tell(now(), &action, None);
-        let found = carry_out(client, &action).unwrap_or_else(|error| panic!("client {id}: {error}"));
+        let found =
+            carry_out(client, &action).unwrap_or_else(|error| panic!("client {id}: {error}"));
         tell(now(), &action, Some(&found));
         look(&mut seen, &action, &found);
         if random.index(2) == 0 {
@@ -177,12 +224,17 @@ fn work(
     }
 }
 
-/// Not a test by itself: the body of the processes that are killed. What it does is in its lines, told before and after.
+/// Not a test by itself: the body of the processes that are killed. What it does is in its lines,
+/// told before and after.
 #[test]
 fn local_process() {
-    let Ok(words) = std::env::var("LOCAL_PROCESS") else { return };
+    let Ok(words) = std::env::var("LOCAL_PROCESS") else {
+        return;
+    };
     let words: Vec<u64> = words.split(' ').map(|word| word.parse().unwrap()).collect();
-    let [id, seed, life] = words[..] else { panic!("{words:?}") };
+    let [id, seed, life] = words[..] else {
+        panic!("{words:?}")
+    };
     let config = dsm_config::Config::load(&dsm_config::Config::find(None)).unwrap();
     let client = Client::new(&config);
     std::thread::spawn(move || {
@@ -206,7 +258,10 @@ fn local_process() {
         },
         |at, action, found| {
             let is_local = client.data_path(0) == Ok(DataPath::Local);
-            println!("\n@{}", serde_json::json!([at, is_local, encode(action), found]));
+            println!(
+                "\n@{}",
+                serde_json::json!([at, is_local, encode(action), found])
+            );
         },
     );
 }
@@ -216,7 +271,9 @@ fn encode(action: &Action) -> serde_json::Value {
         Action::Read { first, values } => serde_json::json!(["read", first, values]),
         Action::Write { first, values } => serde_json::json!(["write", first, values]),
         Action::Copy { from, to, count } => serde_json::json!(["copy", from, [to, count]]),
-        Action::Atomic { cell, operation, .. } => {
+        Action::Atomic {
+            cell, operation, ..
+        } => {
             let (name, operands) = match *operation {
                 AtomicOperation::Add(operand) => ("add", vec![operand]),
                 AtomicOperation::Swap(new) => ("swap", vec![new]),
@@ -232,21 +289,32 @@ fn encode(action: &Action) -> serde_json::Value {
 
 fn decode(name: &str, first: usize, values: Vec<u64>) -> Action {
     let index = |position: usize| usize::try_from(values[position]).unwrap();
-    let atomic = |operation| Action::Atomic { cell: first, operation, old: None };
+    let atomic = |operation| Action::Atomic {
+        cell: first,
+        operation,
+        old: None,
+    };
     match name {
         "read" => Action::Read { first, values },
         "write" => Action::Write { first, values },
-        "copy" => Action::Copy { from: first, to: index(0), count: index(1) },
+        "copy" => Action::Copy {
+            from: first,
+            to: index(0),
+            count: index(1),
+        },
         "add" => atomic(AtomicOperation::Add(values[0])),
         "swap" => atomic(AtomicOperation::Swap(values[0])),
         "xor" => atomic(AtomicOperation::Xor(values[0])),
-        "cas" => atomic(AtomicOperation::CompareAndSwap { expected: values[0], new: values[1] }),
+        "cas" => atomic(AtomicOperation::CompareAndSwap {
+            expected: values[0],
+            new: values[1],
+        }),
         other => panic!("{other}"),
     }
 }
 
-/// What a process tells before a request and after it: when, whether it goes through the shared memory, what it is, and what
-/// it has found.
+/// What a process tells before a request and after it: when, whether it goes through the shared
+/// memory, what it is, and what it has found.
 type Told = (u64, bool, (String, usize, Vec<u64>), Option<Vec<u64>>);
 
 /// Where processes live.
@@ -274,9 +342,13 @@ fn one_life(place: &Place, worker: &mut Worker, id: usize, random: &mut Random) 
         .spawn()
         .unwrap();
     let (mut events, mut called) = (Vec::new(), None);
-    for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
-        let Some((at, is_local, (name, first, values), found)) =
-            line.strip_prefix('@').and_then(|line| serde_json::from_str::<Told>(line).ok())
+    for line in BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok)
+    {
+        let Some((at, is_local, (name, first, values), found)) = line
+            .strip_prefix('@')
+            .and_then(|line| serde_json::from_str::<Told>(line).ok())
         else {
             continue;
         };
@@ -285,27 +357,54 @@ fn one_life(place: &Place, worker: &mut Worker, id: usize, random: &mut Random) 
             (None, None) => called = Some((at, is_local, action)),
             (Some((called, _, action)), Some(found)) => {
                 let action = with_result(action, Some(&found)).unwrap();
-                events.push(Event { client: id, action, called, returned: Some(at) });
+                events.push(Event {
+                    client: id,
+                    action,
+                    called,
+                    returned: Some(at),
+                });
             }
             other => panic!("process {id} told {other:?}"),
         }
     }
     let status = child.wait().unwrap();
-    assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "process {id} found something wrong: {status}");
-    if called.as_ref().is_some_and(|(at, is_local, _)| !is_local || !place.was_up_since(*at)) {
-        // Its request may have gone by TCP, and a dsmd that has received it may do it any time until it dies itself.
+    assert_eq!(
+        status.signal(),
+        Some(Signal::SIGKILL as i32),
+        "process {id} found something wrong: {status}"
+    );
+    if called
+        .as_ref()
+        .is_some_and(|(at, is_local, _)| !is_local || !place.was_up_since(*at))
+    {
+        // Its request may have gone by TCP, and a dsmd that has received it may do it any time
+        // until it dies itself.
         let kills = place.kills.load(Ordering::SeqCst);
-        wait_for("dsmd to be killed again", Duration::from_secs(60), || place.kills.load(Ordering::SeqCst) > kills);
+        wait_for("dsmd to be killed again", Duration::from_secs(60), || {
+            place.kills.load(Ordering::SeqCst) > kills
+        });
     }
-    // After one turn on each stripe the dead are repaired: what they were at is done, or will never be.
+    // After one turn on each stripe the dead are repaired: what they were at is done, or will never
+    // be.
     for page in 0..64 {
-        worker.atomic(Word::new(page * 4096, K).unwrap(), AtomicOperation::Or(0), None).unwrap();
+        worker
+            .atomic(
+                Word::new(page * 4096, K).unwrap(),
+                AtomicOperation::Or(0),
+                None,
+            )
+            .unwrap();
     }
     if let Some((called, _, action)) = called
         && let Some(action) = with_result(action, None)
     {
         let action = Action::Perhaps(Box::new(action));
-        events.push(Event { client: id, action, called, returned: Some(now()) });
+        events.push(Event {
+            client: id,
+            action,
+            called,
+            returned: Some(now()),
+        });
     }
     events
 }
@@ -322,7 +421,12 @@ fn remote_life(client: &Client, id: usize, seed: u64, end: Instant) -> Vec<Event
             None => called = at,
             Some(found) => {
                 let action = with_result(action.clone(), Some(found)).unwrap();
-                events.push(Event { client: id, action, called, returned: Some(at) });
+                events.push(Event {
+                    client: id,
+                    action,
+                    called,
+                    returned: Some(at),
+                });
             }
         },
     );
@@ -340,8 +444,16 @@ fn a_history_of_local_and_remote_clients_with_kills_of_both_sides_is_linearizabl
 fn judge_one_history() {
     let mut random = Random::new("local_linearizability");
     let cluster = Cluster::builder().k(K).local().start();
-    let place = Place { cluster, kills: AtomicUsize::new(0), up_since: AtomicU64::new(now()) };
-    let Place { cluster, kills, up_since } = &place;
+    let place = Place {
+        cluster,
+        kills: AtomicUsize::new(0),
+        up_since: AtomicU64::new(now()),
+    };
+    let Place {
+        cluster,
+        kills,
+        up_since,
+    } = &place;
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let end = Instant::now() + DURATION;
     let ids = AtomicUsize::new(1);
@@ -359,12 +471,18 @@ fn judge_one_history() {
             }));
         }
         for _ in 0..REMOTE {
-            let (client, id, seed) = (client(cluster).with_timeout(Duration::from_secs(20)), next_id(), random.next());
+            let (client, id, seed) = (
+                client(cluster).with_timeout(Duration::from_secs(20)),
+                next_id(),
+                random.next(),
+            );
             threads.push(scope.spawn(move || remote_life(&client, id, seed, end)));
         }
         // Whoever has died waits for the next kill.
         while !threads.iter().all(ScopedJoinHandle::is_finished) {
-            std::thread::sleep(Duration::from_millis(random.within(BETWEEN_KILLS.start, BETWEEN_KILLS.end)));
+            std::thread::sleep(Duration::from_millis(
+                random.within(BETWEEN_KILLS.start, BETWEEN_KILLS.end),
+            ));
             up_since.store(0, Ordering::SeqCst);
             cluster.kill(0);
             kills.fetch_add(1, Ordering::SeqCst);
@@ -372,19 +490,35 @@ fn judge_one_history() {
             cluster.start_server(0);
             up_since.store(now(), Ordering::SeqCst);
         }
-        threads.into_iter().map(|thread| thread.join().expect("no client fails")).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no client fails"))
+            .collect()
     });
     let history: Vec<Event> = histories.into_iter().flatten().collect();
-    let unknown = history.iter().filter(|event| matches!(event.action, Action::Perhaps(_))).count();
+    let unknown = history
+        .iter()
+        .filter(|event| matches!(event.action, Action::Perhaps(_)))
+        .count();
     let status = local_client(cluster).status(0).unwrap();
-    let (kills, lives) = (kills.load(Ordering::SeqCst), ids.load(Ordering::SeqCst) - 1 - REMOTE);
+    let (kills, lives) = (
+        kills.load(Ordering::SeqCst),
+        ids.load(Ordering::SeqCst) - 1 - REMOTE,
+    );
     println!(
         "{kills} kills of dsmd, {lives} of local clients, {unknown} changes cut short: {:?}, {:?}",
         status.local, status.recovery
     );
-    assert!(kills >= 3 && lives >= 10 && unknown >= 3 && status.local.writes > 100, "too little has happened");
+    assert!(
+        kills >= 3 && lives >= 10 && unknown >= 3 && status.local.writes > 100,
+        "too little has happened"
+    );
     let since = Instant::now();
     let verdict = check(&[0; CELLS.len()], &history, STEPS);
-    println!("{} operations, {:?} to check", history.len(), since.elapsed());
+    println!(
+        "{} operations, {:?} to check",
+        history.len(),
+        since.elapsed()
+    );
     assert_eq!(verdict, Verdict::Linearizable);
 }

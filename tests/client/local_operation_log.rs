@@ -13,8 +13,10 @@ const K: u64 = 1 << 20;
 
 /// mcomp.cfg of a cluster, with an operation log beside it.
 fn set_log(cluster: &Cluster, text: &str, operations: &str) {
-    let log =
-        format!("{text}\n[log]\noperations = {operations:?}\ndirectory = \"{}\"\n", cluster.directory().display());
+    let log = format!(
+        "{text}\n[log]\noperations = {operations:?}\ndirectory = \"{}\"\n",
+        cluster.directory().display()
+    );
     std::fs::write(cluster.config_path(), log).unwrap();
 }
 
@@ -32,22 +34,30 @@ fn what_a_program_beside_dsmd_does_is_in_the_operation_log_as_soon_as_there_is_o
     let client = local_client(&cluster);
     assert_eq!(client.data_path(0).unwrap(), DataPath::Tcp);
     client.write(4096, b"x").unwrap();
-    wait_for("the write is logged", PATIENCE, || lines(cluster.directory(), " write 0x0000000000001000 1 ok") == 1);
+    wait_for("the write is logged", PATIENCE, || {
+        lines(cluster.directory(), " write 0x0000000000001000 1 ok") == 1
+    });
 
     set_log(&cluster, &text, "off");
     cluster.signal(0, Signal::SIGHUP);
-    wait_for("the client is local", PATIENCE, || client.data_path(0).unwrap() == DataPath::Local);
+    wait_for("the client is local", PATIENCE, || {
+        client.data_path(0).unwrap() == DataPath::Local
+    });
     client.write(8192, b"x").unwrap();
 
     // On again: from the moment at which the server says so, nothing is missed.
     set_log(&cluster, &text, "writes");
     cluster.signal(0, Signal::SIGHUP);
     let mode = || client.status(0).unwrap().operation_log.mode;
-    wait_for("the log is on again", PATIENCE, || mode() == LoggedOperations::Writes);
+    wait_for("the log is on again", PATIENCE, || {
+        mode() == LoggedOperations::Writes
+    });
     for page in 3..103 {
         client.write(page * 4096, b"x").unwrap();
     }
-    wait_for("each write is logged", PATIENCE, || lines(cluster.directory(), " write ") == 101);
+    wait_for("each write is logged", PATIENCE, || {
+        lines(cluster.directory(), " write ") == 101
+    });
     assert_eq!(client.data_path(0).unwrap(), DataPath::Tcp);
     assert_eq!(client.status(0).unwrap().local.writes, 1);
 }
@@ -63,6 +73,8 @@ fn a_log_that_is_turned_on_while_dsmd_is_dead_turns_local_clients_away_when_it_s
     set_log(&cluster, &text, "writes");
     cluster.start_server(0);
     client.write(4096, b"z").unwrap();
-    wait_for("the write is logged", PATIENCE, || lines(cluster.directory(), " write 0x0000000000001000 1 ok") == 1);
+    wait_for("the write is logged", PATIENCE, || {
+        lines(cluster.directory(), " write 0x0000000000001000 1 ok") == 1
+    });
     assert_eq!(client.status(0).unwrap().local.writes, 2);
 }

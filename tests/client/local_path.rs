@@ -1,4 +1,5 @@
-//! A program on a server's host works on the server's shared memory, and nobody can tell but by the counters.
+//! A program on a server's host works on the server's shared memory, and nobody can tell but by the
+//! counters.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -15,7 +16,12 @@ const K: u64 = 4 << 20;
 /// Requests over TCP that read or change the memory.
 fn remote_operations(status: &Status) -> u64 {
     let others = ["hello", "ping", "status"];
-    status.operations.iter().filter(|(name, _)| !others.contains(&name.as_str())).map(|(_, count)| count).sum()
+    status
+        .operations
+        .iter()
+        .filter(|(name, _)| !others.contains(&name.as_str()))
+        .map(|(_, count)| count)
+        .sum()
 }
 
 #[test]
@@ -24,16 +30,38 @@ fn what_a_local_client_does_is_seen_over_tcp_and_the_other_way_round_and_is_coun
     let (local, remote) = (local_client(&cluster), client(&cluster));
     assert_eq!(local.data_path(0).unwrap(), DataPath::Local);
     assert_eq!(remote.data_path(0).unwrap(), DataPath::Tcp);
-    assert_eq!(local.clone().with_local(LocalAccess::Never).data_path(0).unwrap(), DataPath::Tcp);
+    assert_eq!(
+        local
+            .clone()
+            .with_local(LocalAccess::Never)
+            .data_path(0)
+            .unwrap(),
+        DataPath::Tcp
+    );
 
     local.write(100, b"from here").unwrap();
     local.fill(4096, 5000, 7).unwrap();
     local.copy(100..109, 200).unwrap();
     assert_eq!(
-        (local.fetch_add(0, 5).unwrap(), local.compare_and_swap(0, CompareAndSwap { expected: 9, new: 1 }).unwrap()),
+        (
+            local.fetch_add(0, 5).unwrap(),
+            local
+                .compare_and_swap(
+                    0,
+                    CompareAndSwap {
+                        expected: 9,
+                        new: 1
+                    }
+                )
+                .unwrap()
+        ),
         (0, 5)
     );
-    assert_eq!(remote_operations(&remote.status(0).unwrap()), 0, "none of it went by TCP");
+    assert_eq!(
+        remote_operations(&remote.status(0).unwrap()),
+        0,
+        "none of it went by TCP"
+    );
 
     assert_eq!(remote.read(100, 9).unwrap(), b"from here");
     assert_eq!(remote.read(200, 9).unwrap(), b"from here");
@@ -43,13 +71,28 @@ fn what_a_local_client_does_is_seen_over_tcp_and_the_other_way_round_and_is_coun
 
     let status = remote.status(0).unwrap();
     let bytes_written = 9 + 5000 + 9 + 8 + 8;
-    let expected = LocalTraffic { reads: 1, writes: 1, fills: 1, copies: 1, atomics: 2, bytes_read: 10, bytes_written };
+    let expected = LocalTraffic {
+        reads: 1,
+        writes: 1,
+        fills: 1,
+        copies: 1,
+        atomics: 2,
+        bytes_read: 10,
+        bytes_written,
+    };
     assert_eq!(status.local, expected);
     assert_eq!(status.recovery.participants, 2);
     drop(local);
     let status = remote.status(0).unwrap();
-    assert_eq!(status.local, expected, "the counters stay when their process goes");
-    assert_eq!((status.recovery.participants, status.recovery.repaired), (1, 0), "it has left in good order");
+    assert_eq!(
+        status.local, expected,
+        "the counters stay when their process goes"
+    );
+    assert_eq!(
+        (status.recovery.participants, status.recovery.repaired),
+        (1, 0),
+        "it has left in good order"
+    );
 }
 
 /// Does the same to the memory as to `model`, in every way that there is.
@@ -61,7 +104,9 @@ fn change_both(client: &Client, model: &mut [u8], random: &mut Random) {
     let (address, byte) = (offset as u64, u8::try_from(random.index(256)).unwrap());
     match random.index(5) {
         0 => {
-            let data: Vec<u8> = (0..length).map(|i| byte.wrapping_add(u8::try_from(i % 249).unwrap())).collect();
+            let data: Vec<u8> = (0..length)
+                .map(|i| byte.wrapping_add(u8::try_from(i % 249).unwrap()))
+                .collect();
             client.write(address, &data).unwrap();
             model[range].copy_from_slice(&data);
         }
@@ -71,7 +116,9 @@ fn change_both(client: &Client, model: &mut [u8], random: &mut Random) {
         }
         2 => {
             let to = random.index(size - length + 1);
-            client.copy(address..address + length as u64, to as u64).unwrap();
+            client
+                .copy(address..address + length as u64, to as u64)
+                .unwrap();
             model.copy_within(range, to);
         }
         3 => {
@@ -80,7 +127,10 @@ fn change_both(client: &Client, model: &mut [u8], random: &mut Random) {
             assert_eq!(client.swap(offset as u64, 77).unwrap(), word);
             model[offset..offset + 8].copy_from_slice(&77_u64.to_le_bytes());
         }
-        _ => assert!(client.read(address, length as u64).unwrap() == model[range], "{length} bytes at {address}"),
+        _ => assert!(
+            client.read(address, length as u64).unwrap() == model[range],
+            "{length} bytes at {address}"
+        ),
     }
 }
 
@@ -94,9 +144,14 @@ fn ranges_of_every_length_over_local_servers_are_those_of_one_plain_memory() {
         change_both(&local, &mut model, &mut random);
     }
     assert!(local.read(0, local.size()).unwrap() == model);
-    assert!(client(&cluster).read(0, local.size()).unwrap() == model, "as it is over TCP");
+    assert!(
+        client(&cluster).read(0, local.size()).unwrap() == model,
+        "as it is over TCP"
+    );
     let remote = client(&cluster);
-    let by_tcp: u64 = (0..3).map(|server| remote_operations(&remote.status(server).unwrap())).sum();
+    let by_tcp: u64 = (0..3)
+        .map(|server| remote_operations(&remote.status(server).unwrap()))
+        .sum();
     // Only the comparison just made.
     assert_eq!(by_tcp, 3 * K.div_ceil(MAX_ATOMIC));
 }
@@ -106,19 +161,27 @@ fn a_pipeline_over_local_and_other_servers_gives_every_outcome_in_order() {
     // The second server has an operation log: it is reached over TCP only.
     let cluster = Cluster::builder().servers(2).k(K).create();
     let text = std::fs::read_to_string(cluster.config_path()).unwrap();
-    let log = format!("{text}\n[log]\noperations = \"all\"\ndirectory = \"{}\"\n", cluster.directory().display());
+    let log = format!(
+        "{text}\n[log]\noperations = \"all\"\ndirectory = \"{}\"\n",
+        cluster.directory().display()
+    );
     std::fs::write(cluster.directory().join("mcomp.1.cfg"), log).unwrap();
     cluster.start_server(0);
     cluster.start_server(1);
     let client = local_client(&cluster);
-    assert_eq!([0, 1].map(|server| client.data_path(server).unwrap()), [DataPath::Local, DataPath::Tcp]);
+    assert_eq!(
+        [0, 1].map(|server| client.data_path(server).unwrap()),
+        [DataPath::Local, DataPath::Tcp]
+    );
 
     let mut pipeline = client.pipeline();
     let border = K - 8;
     for round in 0..500_u64 {
         pipeline.fetch_add(0, 1).unwrap();
         pipeline.fetch_add(K + 64, 1).unwrap();
-        pipeline.fill(border, 16, u8::try_from(round % 251).unwrap()).unwrap();
+        pipeline
+            .fill(border, 16, u8::try_from(round % 251).unwrap())
+            .unwrap();
         pipeline.read(border, 16).unwrap();
     }
     for round in 0..500_u64 {
@@ -126,32 +189,58 @@ fn a_pipeline_over_local_and_other_servers_gives_every_outcome_in_order() {
         assert_eq!(pipeline.next().unwrap().unwrap(), Reply::Old(round));
         assert_eq!(pipeline.next().unwrap().unwrap(), Reply::Old(round));
         assert_eq!(pipeline.next().unwrap().unwrap(), Reply::Done);
-        assert_eq!(pipeline.next().unwrap().unwrap(), Reply::Data(vec![byte; 16]));
+        assert_eq!(
+            pipeline.next().unwrap().unwrap(),
+            Reply::Data(vec![byte; 16])
+        );
     }
     assert!(pipeline.next().is_none());
     let model = vec![9; 3 << 20];
     client.write(K - (2 << 20), &model).unwrap();
     assert!(client.read(K - (2 << 20), 3 << 20).unwrap() == model);
-    client.copy(K - (2 << 20)..K + (1 << 20), K - (2 << 20) + 5).unwrap();
+    client
+        .copy(K - (2 << 20)..K + (1 << 20), K - (2 << 20) + 5)
+        .unwrap();
     assert!(client.read(K - (2 << 20), (3 << 20) + 5).unwrap() == vec![9; (3 << 20) + 5]);
 }
 
 #[test]
 fn dsmctl_is_local_if_mcomp_cfg_lets_it_and_says_so() {
-    for (builder, path) in [(Cluster::builder().local(), "local"), (Cluster::builder(), "tcp")] {
+    for (builder, path) in [
+        (Cluster::builder().local(), "local"),
+        (Cluster::builder(), "tcp"),
+    ] {
         let cluster = builder.k(K).start();
         assert_eq!(cluster.dsmctl("ping --json").json()[0]["path"], path);
         assert!(cluster.dsmctl("ping").prints().trim_end().ends_with(path));
         cluster.dsmctl("write 5 hello").prints();
-        assert_eq!(cluster.dsmctl("read 5 5 --format text").prints().trim_end(), "hello");
+        assert_eq!(
+            cluster.dsmctl("read 5 5 --format text").prints().trim_end(),
+            "hello"
+        );
         let status = cluster.dsmctl("status --json").json();
         let local = u64::from(path == "local");
         assert_eq!(
-            (status[0]["local"]["writes"].as_u64(), status[0]["local"]["reads"].as_u64()),
+            (
+                status[0]["local"]["writes"].as_u64(),
+                status[0]["local"]["reads"].as_u64()
+            ),
             (Some(local), Some(local))
         );
         assert_eq!(status[0]["operations"]["write"].as_u64(), Some(1 - local));
-        assert!(cluster.dsmctl("status").prints().lines().next().unwrap().contains("  LOCAL  "));
-        assert_eq!(status[0]["recovery"]["repaired"].as_u64(), Some(0), "it leaves the segment before it ends");
+        assert!(
+            cluster
+                .dsmctl("status")
+                .prints()
+                .lines()
+                .next()
+                .unwrap()
+                .contains("  LOCAL  ")
+        );
+        assert_eq!(
+            status[0]["recovery"]["repaired"].as_u64(),
+            Some(0),
+            "it leaves the segment before it ends"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The fuzz targets of fuzz/, driven by proptest: the same bodies as with cargo fuzz, on a stable toolchain.
+//! The fuzz targets of fuzz/, driven by proptest: the same bodies as with cargo fuzz, on a stable
+//! toolchain.
 //!
 //! The count of cases is bounded; `PROPTEST_CASES` changes it.
 
@@ -13,27 +14,53 @@ use zerocopy::IntoBytes;
 fn cases() -> ProptestConfig {
     let cases = count_of("PROPTEST_CASES", 20_000, 200_000);
     // Nothing is written into the source tree.
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 /// Numbers that programs get wrong.
 fn edge() -> impl Strategy<Value = u64> {
-    let near = select(vec![0, 8, 4096, 1 << 16, 1 << 20, 1 << 32, 1 << 63, u64::MAX]);
-    prop_oneof![(near, -2_i64..=2).prop_map(|(base, by)| base.wrapping_add_signed(by)), any::<u64>(), 0_u64..1 << 17,]
+    let near = select(vec![
+        0,
+        8,
+        4096,
+        1 << 16,
+        1 << 20,
+        1 << 32,
+        1 << 63,
+        u64::MAX,
+    ]);
+    prop_oneof![
+        (near, -2_i64..=2).prop_map(|(base, by)| base.wrapping_add_signed(by)),
+        any::<u64>(),
+        0_u64..1 << 17,
+    ]
 }
 
 /// A frame that is nearly right.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     let length_error = prop_oneof![8 => Just(0_i32), 1 => -3_i32..=3];
-    (0_u8..16, 0_u8..3, edge(), edge(), edge(), vec(any::<u8>(), 0..64), length_error).prop_map(
-        |(opcode, argument, id, offset, operand, payload, error)| {
+    (
+        0_u8..16,
+        0_u8..3,
+        edge(),
+        edge(),
+        edge(),
+        vec(any::<u8>(), 0..64),
+        length_error,
+    )
+        .prop_map(|(opcode, argument, id, offset, operand, payload, error)| {
             let mut header = RequestHeader::new(Opcode::Ping, id);
-            let length = u32::try_from(payload.len()).expect("short").saturating_add_signed(error);
+            let length = u32::try_from(payload.len())
+                .expect("short")
+                .saturating_add_signed(error);
             (header.opcode, header.argument, header.payload) = (opcode, argument, length.into());
             (header.offset, header.operand) = (offset.into(), operand.into());
             [header.as_bytes(), &payload].concat()
-        },
-    )
+        })
 }
 
 /// A file that is nearly right: lines of a good one, some mangled, repeated or missing.
@@ -68,12 +95,17 @@ fn file() -> impl Strategy<Value = String> {
         "timeout = \"500ms\"",
         "unknown = { a = [1, 2, \"\u{1F980}\"] }",
     ]);
-    let mangled = (line.clone(), any::<proptest::sample::Index>(), any::<char>()).prop_map(|(line, at, with)| {
-        let mut characters: Vec<char> = line.chars().collect();
-        let at = at.index(characters.len());
-        characters[at] = with;
-        characters.into_iter().collect()
-    });
+    let mangled = (
+        line.clone(),
+        any::<proptest::sample::Index>(),
+        any::<char>(),
+    )
+        .prop_map(|(line, at, with)| {
+            let mut characters: Vec<char> = line.chars().collect();
+            let at = at.index(characters.len());
+            characters[at] = with;
+            characters.into_iter().collect()
+        });
     let line = prop_oneof![9 => line.prop_map(str::to_owned), 1 => mangled];
     vec(line, 0..20).prop_map(|lines| lines.join("\n"))
 }
@@ -94,13 +126,22 @@ fn snapshot_file() -> Vec<u8> {
     let directory = tempfile::tempdir().expect("a directory");
     let mut memory = vec![0; 8 * 4096];
     memory[4096..2 * 4096].fill(b'a');
-    memory[3 * 4096..6 * 4096].iter_mut().zip(0_u8..=50).for_each(|(byte, value)| *byte = value);
+    memory[3 * 4096..6 * 4096]
+        .iter_mut()
+        .zip(0_u8..=50)
+        .for_each(|(byte, value)| *byte = value);
     let header = support::snapshots::header(4, &[1, 2]);
-    let path = support::snapshots::write(directory.path(), &header, &memory, support::snapshots::zstd());
+    let path = support::snapshots::write(
+        directory.path(),
+        &header,
+        &memory,
+        support::snapshots::zstd(),
+    );
     std::fs::read(path).expect("a file")
 }
 
-/// The file with some bytes changed, the checksums of header and index made right again, so that a change gets past them.
+/// The file with some bytes changed, the checksums of header and index made right again, so that a
+/// change gets past them.
 fn mangled_snapshot(sound: &[u8], changes: &[(usize, u8)], cut: usize, repair: bool) -> Vec<u8> {
     let header = u32::from_le_bytes(*sound[12..].first_chunk().expect("a header")) as usize;
     let end = sound.len() - 64;
@@ -109,8 +150,11 @@ fn mangled_snapshot(sound: &[u8], changes: &[(usize, u8)], cut: usize, repair: b
     let mut bytes = sound.to_vec();
     // Half of the changes go where the structure is: header, index, footer.
     for (at, value) in changes {
-        let at =
-            if at % 2 == 0 { at % bytes.len() } else { (index + at % (bytes.len() - index + header)) % bytes.len() };
+        let at = if at % 2 == 0 {
+            at % bytes.len()
+        } else {
+            (index + at % (bytes.len() - index + header)) % bytes.len()
+        };
         bytes[at] = *value;
     }
     if repair {

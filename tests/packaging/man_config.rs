@@ -1,4 +1,5 @@
-//! mcomp.cfg(5) documents every key that the parser knows, with its range and default, and no other.
+//! mcomp.cfg(5) documents every key that the parser knows, with its range and default, and no
+//! other.
 
 use dsm_config::{Config, Key, keys};
 use std::collections::BTreeMap;
@@ -24,11 +25,18 @@ fn entries() -> BTreeMap<String, String> {
             key = None;
         } else if let (Some(table), Some(name)) = (&table, line.strip_prefix(".It Ic ")) {
             let name = format!("{table}{name}");
-            assert!(entries.insert(name.clone(), String::new()).is_none(), "{name} has two entries");
+            assert!(
+                entries.insert(name.clone(), String::new()).is_none(),
+                "{name} has two entries"
+            );
             key = Some(name);
         } else if let Some(text) = key.as_ref().and_then(|key| entries.get_mut(key)) {
             // A macro's name is the first word of its line.
-            let words = if line.starts_with('.') { line.split_once(' ').map_or("", |(_, words)| words) } else { line };
+            let words = if line.starts_with('.') {
+                line.split_once(' ').map_or("", |(_, words)| words)
+            } else {
+                line
+            };
             text.push_str(&words.replace("\\(aq", "'"));
             text.push(' ');
         }
@@ -40,7 +48,10 @@ fn entries() -> BTreeMap<String, String> {
 fn every_key_has_an_entry_in_the_manual_page_and_every_entry_is_a_key() {
     let (known, documented) = (keys(), entries());
     for Key { name, .. } in &known {
-        assert!(documented.contains_key(name), "{name} has no entry in man/mcomp.cfg.5");
+        assert!(
+            documented.contains_key(name),
+            "{name} has no entry in man/mcomp.cfg.5"
+        );
     }
     for name in documented.keys() {
         assert!(
@@ -53,21 +64,41 @@ fn every_key_has_an_entry_in_the_manual_page_and_every_entry_is_a_key() {
 #[test]
 fn the_manual_page_has_the_range_and_the_default_that_hold() {
     let documented = entries();
-    for Key { name, default, allowed } in keys() {
+    for Key {
+        name,
+        default,
+        allowed,
+    } in keys()
+    {
         let text = &documented[&name];
-        let first = allowed.split(", ").next().unwrap_or_default().trim_matches('"');
-        assert!(text.contains(first), "the entry of {name} must say {first:?}: {text}");
+        let first = allowed
+            .split(", ")
+            .next()
+            .unwrap_or_default()
+            .trim_matches('"');
+        assert!(
+            text.contains(first),
+            "the entry of {name} must say {first:?}: {text}"
+        );
         if let Some(default) = default {
             let sentence = format!("The default is {default}");
-            let ends = text.find(&sentence).map(|start| &text[start + sentence.len()..]);
-            assert!(ends.is_some_and(|end| end.starts_with([' ', '.'])), "{name}: {sentence:?} is missing: {text}");
+            let ends = text
+                .find(&sentence)
+                .map(|start| &text[start + sentence.len()..]);
+            assert!(
+                ends.is_some_and(|end| end.starts_with([' ', '.'])),
+                "{name}: {sentence:?} is missing: {text}"
+            );
         }
     }
 }
 
 #[test]
 fn the_order_of_the_entries_is_the_order_of_the_settings() {
-    let entries: Vec<&str> = PAGE.lines().filter_map(|line| line.strip_prefix(".It Ic ")).collect();
+    let entries: Vec<&str> = PAGE
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Ic "))
+        .collect();
     let keys = keys();
     let names: Vec<&str> = keys.iter().map(|key| key.split().1).collect();
     assert_eq!(entries, names);
@@ -75,24 +106,33 @@ fn the_order_of_the_entries_is_the_order_of_the_settings() {
 
 #[test]
 fn the_examples_in_the_manual_page_are_good() {
-    let examples: Vec<&str> = PAGE.split(".Bd -literal -offset indent\n").skip(1).collect();
+    let examples: Vec<&str> = PAGE
+        .split(".Bd -literal -offset indent\n")
+        .skip(1)
+        .collect();
     assert_eq!(examples.len(), 3);
     for example in examples {
         let text = example.split(".Ed").next().unwrap_or_default();
-        Config::parse(text, Path::new("man/mcomp.cfg.5")).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        Config::parse(text, Path::new("man/mcomp.cfg.5"))
+            .unwrap_or_else(|error| panic!("{error}\n{text}"));
     }
 }
 
 #[test]
 fn the_manual_page_is_clean_mdoc() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/man/mcomp.cfg.5");
-    let output = match std::process::Command::new("mandoc").args(["-Tlint", "-Wstyle", page]).output() {
+    let output = match std::process::Command::new("mandoc")
+        .args(["-Tlint", "-Wstyle", page])
+        .output()
+    {
         Ok(output) => output,
         Err(error) => return skip::skip(format!("mandoc cannot be run: {error}")),
     };
     // Whether another page is found depends on what is installed here.
     let complaints = String::from_utf8_lossy(&output.stdout);
-    let complaints: Vec<&str> =
-        complaints.lines().filter(|line| !line.contains("referenced manual not found")).collect();
+    let complaints: Vec<&str> = complaints
+        .lines()
+        .filter(|line| !line.contains("referenced manual not found"))
+        .collect();
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }

@@ -14,8 +14,14 @@ const TIMER: &str = include_str!("../../packaging/systemd/dsm-snapshot.timer");
 fn offered() -> BTreeSet<String> {
     let mut command = dsm_service::agent::command();
     command.build();
-    let all = command.get_arguments().chain(command.get_subcommands().flat_map(clap::Command::get_arguments));
-    all.filter_map(|argument| argument.get_long()).map(str::to_owned).collect()
+    let all = command.get_arguments().chain(
+        command
+            .get_subcommands()
+            .flat_map(clap::Command::get_arguments),
+    );
+    all.filter_map(|argument| argument.get_long())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The lines of the section with this title.
@@ -28,12 +34,19 @@ fn section(title: &str) -> Vec<&'static str> {
 /// The words after each `Fl Fl`.
 fn options(lines: &[&str]) -> BTreeSet<String> {
     let options = lines.iter().flat_map(|line| line.split("Fl Fl ").skip(1));
-    options.filter_map(|rest| rest.split(' ').next()).map(str::to_owned).collect()
+    options
+        .filter_map(|rest| rest.split(' ').next())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The lines that begin with `start`.
 fn beginning<'a>(lines: &[&'a str], start: &str) -> Vec<&'a str> {
-    lines.iter().copied().filter(|line| line.starts_with(start)).collect()
+    lines
+        .iter()
+        .copied()
+        .filter(|line| line.starts_with(start))
+        .collect()
 }
 
 #[test]
@@ -47,9 +60,15 @@ fn every_command_stands_in_the_synopsis_with_its_options() {
     let calls: Vec<&str> = synopsis.split(".Nm dsm-snapshot\n").skip(1).collect();
     for command in dsm_service::agent::command().get_subcommands() {
         let name = format!(".Cm {}\n", command.get_name());
-        let call = calls.iter().find(|call| format!("{call}\n").contains(&name)).unwrap();
-        let own: BTreeSet<String> =
-            command.get_opts().filter_map(|option| option.get_long()).map(str::to_owned).collect();
+        let call = calls
+            .iter()
+            .find(|call| format!("{call}\n").contains(&name))
+            .unwrap();
+        let own: BTreeSet<String> = command
+            .get_opts()
+            .filter_map(|option| option.get_long())
+            .map(str::to_owned)
+            .collect();
         let shown = options(&call.lines().collect::<Vec<_>>());
         let everywhere = ["config", "index", "log-level"].map(str::to_owned).into();
         assert_eq!(shown, own.union(&everywhere).cloned().collect(), "{name}");
@@ -61,17 +80,25 @@ fn code(arguments: &[&str]) -> i32 {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("mcomp.cfg");
     // Nobody listens on a port of loopback that is not free for users.
-    std::fs::write(&config, "k = 4096\nn = 1\nserver = [{ address = \"127.0.0.1:1\", snapshot = \"127.0.0.1:2\" }]\n")
-        .unwrap();
+    std::fs::write(
+        &config,
+        "k = 4096\nn = 1\nserver = [{ address = \"127.0.0.1:1\", snapshot = \"127.0.0.1:2\" }]\n",
+    )
+    .unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_dsm-snapshot"));
-    command.env("DSM_CONFIG", &config).env_remove("NOTIFY_SOCKET").args(arguments);
+    command
+        .env("DSM_CONFIG", &config)
+        .env_remove("NOTIFY_SOCKET")
+        .args(arguments);
     command.output().unwrap().status.code().unwrap()
 }
 
 #[test]
 fn the_program_ends_as_the_man_page_says() {
-    let listed: BTreeSet<i32> =
-        section("EXIT STATUS").iter().filter_map(|line| line.strip_prefix(".It ")?.parse().ok()).collect();
+    let listed: BTreeSet<i32> = section("EXIT STATUS")
+        .iter()
+        .filter_map(|line| line.strip_prefix(".It ")?.parse().ok())
+        .collect();
     let seen = [
         (0, vec!["--help"]),
         (0, vec!["create", "--help"]),
@@ -85,14 +112,29 @@ fn the_program_ends_as_the_man_page_says() {
     ];
     for (expected, arguments) in seen {
         assert_eq!(code(&arguments), expected, "{arguments:?}");
-        assert!(listed.contains(&expected), "{expected} is not in dsm-snapshot(8)");
+        assert!(
+            listed.contains(&expected),
+            "{expected} is not in dsm-snapshot(8)"
+        );
     }
 }
 
 #[test]
 fn the_man_page_shows_the_settings_of_the_timer() {
-    let settings = TIMER.split("[Timer]\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    let shown: Vec<&str> = section("THE TIMER").iter().filter_map(|line| line.strip_prefix(".It Li ")).collect();
-    let set: Vec<&str> = settings.lines().filter(|line| !line.starts_with('#')).collect();
+    let settings = TIMER
+        .split("[Timer]\n")
+        .nth(1)
+        .unwrap()
+        .split("\n\n")
+        .next()
+        .unwrap();
+    let shown: Vec<&str> = section("THE TIMER")
+        .iter()
+        .filter_map(|line| line.strip_prefix(".It Li "))
+        .collect();
+    let set: Vec<&str> = settings
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .collect();
     assert_eq!(shown, set);
 }

@@ -32,10 +32,24 @@ fn every_default_in_the_packaged_file_is_the_one_that_holds_without_it() {
     let (packaged, all) = (parse(PACKAGED).settings(), parse(&uncommented()).settings());
     for key in keys() {
         let Some(default) = key.default else { continue };
-        let find = |settings: &[dsm_config::Setting]| settings.iter().find(|setting| setting.key == key.name).cloned();
+        let find = |settings: &[dsm_config::Setting]| {
+            settings
+                .iter()
+                .find(|setting| setting.key == key.name)
+                .cloned()
+        };
         let (packaged, documented) = (find(&packaged).unwrap(), find(&all).unwrap());
-        assert_eq!(packaged.origin, Origin::Default, "{} is set in the packaged file", key.name);
-        assert!(matches!(documented.origin, Origin::Line(_)), "{} is not in the packaged file", key.name);
+        assert_eq!(
+            packaged.origin,
+            Origin::Default,
+            "{} is set in the packaged file",
+            key.name
+        );
+        assert!(
+            matches!(documented.origin, Origin::Line(_)),
+            "{} is not in the packaged file",
+            key.name
+        );
         assert_eq!(documented.value, default, "{}", key.name);
     }
 }
@@ -45,7 +59,11 @@ fn the_example_of_three_machines_in_the_packaged_file_is_good() {
     let example = PACKAGED
         .lines()
         .filter_map(|line| line.strip_prefix("#   "))
-        .filter(|line| ["[[server]]", "address = "].iter().any(|start| line.starts_with(start)));
+        .filter(|line| {
+            ["[[server]]", "address = "]
+                .iter()
+                .any(|start| line.starts_with(start))
+        });
     let example = example.collect::<Vec<_>>().join("\n");
     assert_eq!(parse(&format!("k = 4096\nn = 3\n{example}")).layout.n(), 3);
 }
@@ -53,16 +71,26 @@ fn the_example_of_three_machines_in_the_packaged_file_is_good() {
 #[test]
 fn the_packaged_memory_fits_the_shared_memory_of_a_container_and_leaves_a_quarter_for_snapshots() {
     let k = parse(PACKAGED).layout.k();
-    assert!(k + dsm_core::segment::overhead(k) <= (64 << 20) / 4 * 3, "{k}");
+    assert!(
+        k + dsm_core::segment::overhead(k) <= (64 << 20) / 4 * 3,
+        "{k}"
+    );
 }
 
 /// The text files of a folder.
 fn texts(folder: &str) -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let read = |entry: std::fs::DirEntry| {
-        Some((entry.path().display().to_string(), std::fs::read_to_string(entry.path()).ok()?))
+        Some((
+            entry.path().display().to_string(),
+            std::fs::read_to_string(entry.path()).ok()?,
+        ))
     };
-    std::fs::read_dir(folder).expect("the folder").flatten().filter_map(read).collect()
+    std::fs::read_dir(folder)
+        .expect("the folder")
+        .flatten()
+        .filter_map(read)
+        .collect()
 }
 
 #[test]
@@ -71,17 +99,33 @@ fn every_document_that_a_man_page_or_the_packaged_file_names_is_in_that_package(
     let mut named = 0;
     for (file, text) in texts("man").into_iter().chain(texts("etc")) {
         for rest in text.split(INSTALLED).skip(1) {
-            let path = rest.split_whitespace().next().unwrap_or_default().trim_end_matches('.');
-            let (package, document) = path.split_once('/').unwrap_or_else(|| panic!("{file} names {path}"));
-            let list = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("packaging/debian/{package}.docs"));
-            let list = std::fs::read_to_string(&list).unwrap_or_else(|error| panic!("{}: {error}", list.display()));
-            let is_in = list.lines().any(|line| line.ends_with(&format!("/{document}")));
-            assert!(is_in, "{file} names {INSTALLED}{path}, which is not in the package");
+            let path = rest
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches('.');
+            let (package, document) = path
+                .split_once('/')
+                .unwrap_or_else(|| panic!("{file} names {path}"));
+            let list = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join(format!("packaging/debian/{package}.docs"));
+            let list = std::fs::read_to_string(&list)
+                .unwrap_or_else(|error| panic!("{}: {error}", list.display()));
+            let is_in = list
+                .lines()
+                .any(|line| line.ends_with(&format!("/{document}")));
+            assert!(
+                is_in,
+                "{file} names {INSTALLED}{path}, which is not in the package"
+            );
             named += 1;
         }
     }
     assert!(named >= 3, "{named} documents are named");
     // Who writes a client has no need of dsmd on that machine.
     let of_client = include_str!("../../packaging/debian/dsmctl.docs");
-    assert!(of_client.lines().any(|line| line == "docs/protocol.md"), "{of_client}");
+    assert!(
+        of_client.lines().any(|line| line == "docs/protocol.md"),
+        "{of_client}"
+    );
 }

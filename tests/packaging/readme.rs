@@ -1,4 +1,5 @@
-//! README.md is true: its tour, followed from top to bottom, does what it shows, also beside an installed dsmd.
+//! README.md is true: its tour, followed from top to bottom, does what it shows, also beside an
+//! installed dsmd.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -10,12 +11,15 @@ use support::skip;
 
 const README: &str = include_str!("../../README.md");
 
-/// The tour's three shares, what each has around its memory, and a snapshot that saves pages, in /dev/shm.
+/// The tour's three shares, what each has around its memory, and a snapshot that saves pages, in
+/// /dev/shm.
 const SHARED_MEMORY: u64 = 320 << 20;
 
 /// The mcomp.cfg of the tour.
 fn tour() -> Config {
-    let (_, rest) = README.split_once("$ cat > tour.cfg <<END\n").expect("the tour writes its mcomp.cfg");
+    let (_, rest) = README
+        .split_once("$ cat > tour.cfg <<END\n")
+        .expect("the tour writes its mcomp.cfg");
     let (text, _) = rest.split_once("\nEND\n").expect("END is alone on a line");
     let text = text.replace("$PWD", "/tmp/tour");
     let folder = tempfile::tempdir().unwrap();
@@ -25,32 +29,67 @@ fn tour() -> Config {
 }
 
 fn ports(config: &Config) -> Vec<u16> {
-    let port = |address: String| address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
-    let addresses = config.servers.iter().flat_map(|server| [Some(&server.address), server.snapshot.as_ref()]);
-    addresses.flatten().map(ToString::to_string).map(port).collect()
+    let port = |address: String| {
+        address
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok())
+            .expect("a port")
+    };
+    let addresses = config
+        .servers
+        .iter()
+        .flat_map(|server| [Some(&server.address), server.snapshot.as_ref()]);
+    addresses
+        .flatten()
+        .map(ToString::to_string)
+        .map(port)
+        .collect()
 }
 
 #[test]
 fn the_tour_needs_nothing_that_an_installed_dsmd_has_taken() {
     let tour = tour();
-    let packaged = Config::load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/etc/mcomp.cfg"))).unwrap();
+    let packaged = Config::load(Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/etc/mcomp.cfg"
+    )))
+    .unwrap();
     let (ours, taken) = (ports(&tour), ports(&packaged));
-    assert!(ours.iter().all(|port| !taken.contains(port)), "the tour has the ports {ours:?}, the package {taken:?}");
+    assert!(
+        ours.iter().all(|port| !taken.contains(port)),
+        "the tour has the ports {ours:?}, the package {taken:?}"
+    );
     assert_ne!(tour.layout.name(), packaged.layout.name());
 }
 
 #[test]
 fn what_make_test_needs_is_what_the_readme_installs() {
-    let installed =
-        README.lines().find_map(|line| line.strip_prefix("$ sudo apt-get install ")).expect("a line of apt-get");
+    let installed = README
+        .lines()
+        .find_map(|line| line.strip_prefix("$ sudo apt-get install "))
+        .expect("a line of apt-get");
     let installed: Vec<&str> = installed.split(' ').collect();
-    let scripts = [include_str!("../run"), include_str!("../package"), include_str!("../../packaging/build-deb")];
-    // Such as `have zstd || echo zstd`, and what `make deb` needs beside debhelper and build-essential, which depend on it.
-    let wanted = scripts.iter().flat_map(|script| script.lines()).filter_map(|line| line.split_once("|| echo "));
+    let scripts = [
+        include_str!("../run"),
+        include_str!("../package"),
+        include_str!("../../packaging/build-deb"),
+    ];
+    // Such as `have zstd || echo zstd`, and what `make deb` needs beside debhelper and
+    // build-essential, which depend on it.
+    let wanted = scripts
+        .iter()
+        .flat_map(|script| script.lines())
+        .filter_map(|line| line.split_once("|| echo "));
     let wanted: Vec<&str> = wanted.map(|(_, package)| package.trim()).collect();
     assert!(wanted.len() > 8, "{wanted:?}");
-    for package in wanted.into_iter().filter(|package| !["make", "dpkg-dev"].contains(package)) {
-        assert!(installed.contains(&package), "README.md does not install {package}: {installed:?}");
+    for package in wanted
+        .into_iter()
+        .filter(|package| !["make", "dpkg-dev"].contains(package))
+    {
+        assert!(
+            installed.contains(&package),
+            "README.md does not install {package}: {installed:?}"
+        );
     }
     let lintian = include_str!("../package").contains("command -v lintian");
     assert!(lintian && installed.contains(&"lintian"));
@@ -61,7 +100,9 @@ fn a_reader_who_follows_the_tour_sees_what_it_shows() {
     let room = nix::sys::statvfs::statvfs("/dev/shm").unwrap();
     let free = room.blocks_available() * room.fragment_size();
     if free < SHARED_MEMORY {
-        skip::skip(format!("/dev/shm has {free} bytes free; the tour needs {SHARED_MEMORY}"));
+        skip::skip(format!(
+            "/dev/shm has {free} bytes free; the tour needs {SHARED_MEMORY}"
+        ));
         return;
     }
     let name = format!("dsmtest-{}-readme", std::process::id());
@@ -78,10 +119,20 @@ fn a_reader_who_follows_the_tour_sees_what_it_shows() {
         .stdin(Stdio::null())
         .output()
         .expect("python3 is installed");
-    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (text, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     println!("{text}{errors}");
-    assert!(output.status.success(), "README.md is not as things are:\n{text}{errors}");
-    assert_eq!(objects(&name), Vec::<PathBuf>::new(), "the tour's last commands leave this");
+    assert!(
+        output.status.success(),
+        "README.md is not as things are:\n{text}{errors}"
+    );
+    assert_eq!(
+        objects(&name),
+        Vec::<PathBuf>::new(),
+        "the tour's last commands leave this"
+    );
 }
 
 /// A loopback address of this process's own.
@@ -92,8 +143,13 @@ fn host() -> String {
 
 /// What there is in /dev/shm of the memory of that name.
 fn objects(name: &str) -> Vec<PathBuf> {
-    let paths = std::fs::read_dir("/dev/shm").unwrap().flatten().map(|entry| entry.path());
-    paths.filter(|path| path.to_string_lossy().contains(name)).collect()
+    let paths = std::fs::read_dir("/dev/shm")
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    paths
+        .filter(|path| path.to_string_lossy().contains(name))
+        .collect()
 }
 
 /// Removes what a tour that failed halfway has left.

@@ -22,18 +22,27 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every file of the repository, as a path from its root. What is built or downloaded is not part of it.
+/// Every file of the repository, as a path from its root. What is built or downloaded is not part
+/// of it.
 fn files() -> Vec<String> {
     let mut folders = vec![root().to_owned()];
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
-            let (path, kind) = entry.map(|entry| (entry.path(), entry.file_type().unwrap())).unwrap();
+            let (path, kind) = entry
+                .map(|entry| (entry.path(), entry.file_type().unwrap()))
+                .unwrap();
             let skipped = ["target", ".git", "corpus", "artifacts", "__pycache__"];
             if kind.is_dir() && !skipped.iter().any(|name| path.ends_with(name)) {
                 folders.push(path);
             } else if kind.is_file() {
-                found.push(path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned());
+                found.push(
+                    path.strip_prefix(root())
+                        .unwrap()
+                        .to_str()
+                        .unwrap()
+                        .to_owned(),
+                );
             }
         }
     }
@@ -46,34 +55,52 @@ fn read(path: &str) -> String {
 }
 
 fn source_files() -> Vec<String> {
-    SOURCES.iter().flat_map(|folder| rust_files(folder)).collect()
+    SOURCES
+        .iter()
+        .flat_map(|folder| rust_files(folder))
+        .collect()
 }
 
 fn rust_files(folder: &str) -> Vec<String> {
-    let rust = |path: &String| Path::new(path).extension().is_some_and(|extension| extension == "rs");
-    files().into_iter().filter(|path| path.starts_with(folder) && rust(path)).collect()
+    let rust = |path: &String| {
+        Path::new(path)
+            .extension()
+            .is_some_and(|extension| extension == "rs")
+    };
+    files()
+        .into_iter()
+        .filter(|path| path.starts_with(folder) && rust(path))
+        .collect()
 }
 
-/// The line without its comment. Good enough here: no line has the words looked for after `//` inside a text.
+/// The line without its comment. Good enough here: no line has the words looked for after `//`
+/// inside a text.
 fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()
 }
 
 /// Whether `word` stands in `text`, not as a part of a longer word and not as a text.
 fn has_word(text: &str, word: &str) -> bool {
-    let is_part = |character: char| character.is_alphanumeric() || character == '_' || character == '"';
-    text.split(|character| !is_part(character)).any(|found| found == word)
+    let is_part =
+        |character: char| character.is_alphanumeric() || character == '_' || character == '"';
+    text.split(|character| !is_part(character))
+        .any(|found| found == word)
 }
 
 fn has_unsafe_code(path: &str) -> bool {
-    read(path).lines().any(|line| has_word(code(line), "unsafe"))
+    read(path)
+        .lines()
+        .any(|line| has_word(code(line), "unsafe"))
 }
 
 #[test]
 fn a_folder_that_may_have_unsafe_code_has_some() {
     for folder in MAY_BE_UNSAFE {
         let has_some = rust_files(folder).iter().any(|path| has_unsafe_code(path));
-        assert!(has_some, "{folder} has nothing that the compiler cannot check: take it out of the list");
+        assert!(
+            has_some,
+            "{folder} has nothing that the compiler cannot check: take it out of the list"
+        );
     }
 }
 
@@ -84,7 +111,11 @@ fn unsafe_code_stands_only_where_it_may() {
             continue;
         }
         for (number, line) in read(&path).lines().enumerate() {
-            assert!(!has_word(code(line), "unsafe"), "{path}:{}: {line}", number + 1);
+            assert!(
+                !has_word(code(line), "unsafe"),
+                "{path}:{}: {line}",
+                number + 1
+            );
         }
     }
 }
@@ -93,7 +124,10 @@ fn unsafe_code_stands_only_where_it_may() {
 fn every_source_file_fits_in_the_head() {
     for path in source_files() {
         let lines = read(&path).lines().count();
-        assert!(lines <= MAX_LINES, "{path} has {lines} lines, more than {MAX_LINES}: it holds more than one concept");
+        assert!(
+            lines <= MAX_LINES,
+            "{path} has {lines} lines, more than {MAX_LINES}: it holds more than one concept"
+        );
     }
 }
 
@@ -103,7 +137,10 @@ fn the_programs_only_call_the_library() {
     assert!(!programs.is_empty());
     for path in programs {
         let lines = read(&path).lines().count();
-        assert!(lines <= MAX_PROGRAM_LINES, "{path} has {lines} lines, more than {MAX_PROGRAM_LINES}");
+        assert!(
+            lines <= MAX_PROGRAM_LINES,
+            "{path} has {lines} lines, more than {MAX_PROGRAM_LINES}"
+        );
     }
 }
 
@@ -111,26 +148,48 @@ fn the_programs_only_call_the_library() {
 fn the_root_of_the_programs_only_names_its_modules() {
     let names = |line: &str| {
         let statement = line.strip_prefix("pub ").unwrap_or(line);
-        ["mod ", "use "].iter().any(|word| statement.starts_with(word)) && statement.ends_with(';')
+        ["mod ", "use "]
+            .iter()
+            .any(|word| statement.starts_with(word))
+            && statement.ends_with(';')
     };
     for line in read("src/lib.rs").lines().map(|line| code(line).trim()) {
-        assert!(line.is_empty() || line.starts_with('#') || names(line), "src/lib.rs: {line}");
+        assert!(
+            line.is_empty() || line.starts_with('#') || names(line),
+            "src/lib.rs: {line}"
+        );
     }
 }
 
 #[test]
 fn every_source_file_says_what_it_is_for() {
-    for path in source_files().into_iter().chain(rust_files("tests/")).chain(rust_files("benches/")) {
-        assert!(read(&path).starts_with("//!"), "{path} does not begin with a comment that says what it is for");
+    for path in source_files()
+        .into_iter()
+        .chain(rust_files("tests/"))
+        .chain(rust_files("benches/"))
+    {
+        assert!(
+            read(&path).starts_with("//!"),
+            "{path} does not begin with a comment that says what it is for"
+        );
     }
 }
 
 #[test]
 fn nothing_is_left_to_do_in_a_comment() {
-    let words = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
-    for path in files().iter().filter(|path| *path != "LICENSE" && *path != "Cargo.lock") {
+    let words = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X"),
+    ];
+    for path in files()
+        .iter()
+        .filter(|path| *path != "LICENSE" && *path != "Cargo.lock")
+    {
         // What is not text has no comments.
-        let Ok(text) = std::fs::read_to_string(root().join(path)) else { continue };
+        let Ok(text) = std::fs::read_to_string(root().join(path)) else {
+            continue;
+        };
         for (number, line) in text.lines().enumerate() {
             let left = words.iter().find(|word| has_word(line, word));
             assert!(left.is_none(), "{path}:{}: {line}", number + 1);
@@ -138,19 +197,40 @@ fn nothing_is_left_to_do_in_a_comment() {
     }
 }
 
-/// The programs that cargo builds of the tests: each has a folder, whose `main.rs` names its modules.
-const TEST_TARGETS: [&str; 6] = ["cli", "client", "packaging", "segment", "server", "snapshot"];
+/// The programs that cargo builds of the tests: each has a folder, whose `main.rs` names its
+/// modules.
+const TEST_TARGETS: [&str; 6] = [
+    "cli",
+    "client",
+    "packaging",
+    "segment",
+    "server",
+    "snapshot",
+];
 
 #[test]
 fn the_tests_are_six_programs_and_every_file_of_them_is_a_module() {
-    let of_target = |path: &str| TEST_TARGETS.into_iter().find(|target| path.starts_with(&format!("tests/{target}/")));
-    for path in rust_files("tests/").into_iter().filter(|path| !path.starts_with("tests/support/")) {
-        // Another file beside the folders, or another folder with a main.rs, would be another program to link.
-        let target = of_target(&path).unwrap_or_else(|| panic!("{path} is a module of none of {TEST_TARGETS:?}"));
+    let of_target = |path: &str| {
+        TEST_TARGETS
+            .into_iter()
+            .find(|target| path.starts_with(&format!("tests/{target}/")))
+    };
+    for path in rust_files("tests/")
+        .into_iter()
+        .filter(|path| !path.starts_with("tests/support/"))
+    {
+        // Another file beside the folders, or another folder with a main.rs, would be another
+        // program to link.
+        let target = of_target(&path)
+            .unwrap_or_else(|| panic!("{path} is a module of none of {TEST_TARGETS:?}"));
         let module = Path::new(&path).file_stem().unwrap().to_str().unwrap();
-        let named = read(&format!("tests/{target}/main.rs")).contains(&format!("\nmod {module};\n"));
+        let named =
+            read(&format!("tests/{target}/main.rs")).contains(&format!("\nmod {module};\n"));
         // Otherwise its tests are not run, and nothing says so.
-        assert!(named || module == "main", "tests/{target}/main.rs does not name the module {module}");
+        assert!(
+            named || module == "main",
+            "tests/{target}/main.rs does not name the module {module}"
+        );
         let elsewhere = concat!("#[", "path");
         assert!(
             !read(&path).contains(elsewhere),
@@ -159,8 +239,9 @@ fn the_tests_are_six_programs_and_every_file_of_them_is_a_module() {
     }
 }
 
-/// Words and phrases that do not belong in the repository, each with how often it is still there. A number may only become
-/// smaller. The first letter of each is apart, so that this list does not count itself.
+/// Words and phrases that do not belong in the repository, each with how often it is still there. A
+/// number may only become smaller. The first letter of each is apart, so that this list does not
+/// count itself.
 const UNWANTED_WORDS: [(&str, usize); 14] = [
     (concat!("w", "hoever"), 71),
     (concat!("n", "obody"), 138),
@@ -178,8 +259,8 @@ const UNWANTED_WORDS: [(&str, usize); 14] = [
     (concat!("o", "f its own"), 84),
 ];
 
-/// Its words in lower case with a space before and after each, also where a line, or a comment's line, ends between them;
-/// the end of a sentence is a word too.
+/// Its words in lower case with a space before and after each, also where a line, or a comment's
+/// line, ends between them; the end of a sentence is a word too.
 fn words(text: &str) -> String {
     let mut words = String::from(" ");
     for character in text.chars().flat_map(char::to_lowercase) {
@@ -199,27 +280,43 @@ fn words(text: &str) -> String {
 
 #[test]
 fn words_are_found_wherever_a_line_ends() {
-    assert_eq!(words("/// One\n    /// Two_three, four.\n// Five"), " one two three four . five ");
+    assert_eq!(
+        words("/// One\n    /// Two_three, four.\n// Five"),
+        " one two three four . five "
+    );
 }
 
 #[test]
 fn the_words_that_do_not_belong_here_become_fewer() {
     // These two are not ours, and the third is about the past.
     let others = ["LICENSE", "Cargo.lock", "CHANGELOG.md"];
-    let paths = files().into_iter().filter(|path| !others.contains(&path.as_str()));
+    let paths = files()
+        .into_iter()
+        .filter(|path| !others.contains(&path.as_str()));
     // What is not text has no words.
-    let text = |path: String| Some((words(&std::fs::read_to_string(root().join(&path)).ok()?), path));
+    let text = |path: String| {
+        Some((
+            words(&std::fs::read_to_string(root().join(&path)).ok()?),
+            path,
+        ))
+    };
     let texts: Vec<(String, String)> = paths.filter_map(text).collect();
     let mut wrong = Vec::new();
     for (unwanted, ceiling) in UNWANTED_WORDS {
         let unwanted = format!(" {unwanted} ");
-        let counts = texts.iter().map(|(text, path)| (text.matches(&unwanted).count(), path));
+        let counts = texts
+            .iter()
+            .map(|(text, path)| (text.matches(&unwanted).count(), path));
         let found: Vec<(usize, &String)> = counts.filter(|(count, _)| *count > 0).collect();
         let count: usize = found.iter().map(|(count, _)| count).sum();
         if count < ceiling {
-            wrong.push(format!("{unwanted:?} is there {count} times: write that in the place of {ceiling}"));
+            wrong.push(format!(
+                "{unwanted:?} is there {count} times: write that in the place of {ceiling}"
+            ));
         } else if count > ceiling {
-            wrong.push(format!("{unwanted:?} is there {count} times, and may be {ceiling} times: {found:?}"));
+            wrong.push(format!(
+                "{unwanted:?} is there {count} times, and may be {ceiling} times: {found:?}"
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -244,21 +341,44 @@ fn manifest(folder: &str) -> toml::Table {
 /// The names in a table of a package's Cargo.toml.
 fn dependencies(folder: &str) -> BTreeSet<String> {
     let manifest = manifest(folder);
-    let names = |table: &str| manifest.get(table).and_then(toml::Value::as_table).map(|table| table.keys().cloned());
-    ["dependencies", "dev-dependencies"].into_iter().filter_map(names).flatten().collect()
+    let names = |table: &str| {
+        manifest
+            .get(table)
+            .and_then(toml::Value::as_table)
+            .map(|table| table.keys().cloned())
+    };
+    ["dependencies", "dev-dependencies"]
+        .into_iter()
+        .filter_map(names)
+        .flatten()
+        .collect()
 }
 
 #[test]
 fn every_package_of_the_workspace_is_looked_at() {
-    let manifests = files().into_iter().filter(|path| path == "Cargo.toml" || path.ends_with("/Cargo.toml"));
-    let folders: BTreeSet<String> = manifests.map(|path| path.replace("Cargo.toml", "")).collect();
-    assert_eq!(folders, PACKAGES.iter().map(|(folder, _)| (*folder).to_owned()).collect());
+    let manifests = files()
+        .into_iter()
+        .filter(|path| path == "Cargo.toml" || path.ends_with("/Cargo.toml"));
+    let folders: BTreeSet<String> = manifests
+        .map(|path| path.replace("Cargo.toml", ""))
+        .collect();
+    assert_eq!(
+        folders,
+        PACKAGES
+            .iter()
+            .map(|(folder, _)| (*folder).to_owned())
+            .collect()
+    );
 }
 
 #[test]
 fn every_dependency_is_used() {
     for (folder, sources) in PACKAGES {
-        let code: String = sources.iter().flat_map(|folder| rust_files(folder)).map(|path| read(&path)).collect();
+        let code: String = sources
+            .iter()
+            .flat_map(|folder| rust_files(folder))
+            .map(|path| read(&path))
+            .collect();
         for name in dependencies(folder) {
             assert!(
                 has_word(&code, &name.replace('-', "_")),
@@ -275,21 +395,42 @@ fn is_own(name: &str) -> bool {
 
 #[test]
 fn every_dependency_has_its_reason_in_contributing() {
-    let all: BTreeSet<String> = PACKAGES.iter().flat_map(|(folder, _)| dependencies(folder)).collect();
+    let all: BTreeSet<String> = PACKAGES
+        .iter()
+        .flat_map(|(folder, _)| dependencies(folder))
+        .collect();
     let used: BTreeSet<String> = all.into_iter().filter(|name| !is_own(name)).collect();
     let text = read("CONTRIBUTING.md");
-    let section = text.split("\n## ").find(|section| section.starts_with("Dependencies")).expect("a section of them");
+    let section = text
+        .split("\n## ")
+        .find(|section| section.starts_with("Dependencies"))
+        .expect("a section of them");
     let explained: BTreeSet<String> = section
         .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name.to_owned()))
+        .filter_map(|line| {
+            line.strip_prefix("| `")?
+                .split_once('`')
+                .map(|(name, _)| name.to_owned())
+        })
         .collect();
-    assert_eq!(used, explained, "the manifests and the table in CONTRIBUTING.md differ");
+    assert_eq!(
+        used, explained,
+        "the manifests and the table in CONTRIBUTING.md differ"
+    );
 }
 
 /// The crates of this workspace that a package depends on, but for its tests.
 fn arrows(folder: &str) -> BTreeSet<String> {
-    let names = manifest(folder)["dependencies"].as_table().unwrap().keys().cloned().collect::<Vec<_>>();
-    names.into_iter().filter(|name| name.starts_with("dsm-")).collect()
+    let names = manifest(folder)["dependencies"]
+        .as_table()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect::<Vec<_>>();
+    names
+        .into_iter()
+        .filter(|name| name.starts_with("dsm-"))
+        .collect()
 }
 
 #[test]
@@ -300,11 +441,16 @@ fn the_libraries_depend_on_each_other_one_way() {
         ("dsm-client", &["dsm-config", "dsm-core"]),
         ("dsm-snapshot", &["dsm-config", "dsm-core"]),
     ] {
-        assert_eq!(arrows(&format!("crates/{name}/")), may.iter().map(|name| (*name).to_owned()).collect(), "{name}");
+        assert_eq!(
+            arrows(&format!("crates/{name}/")),
+            may.iter().map(|name| (*name).to_owned()).collect(),
+            "{name}"
+        );
     }
 }
 
-/// The most crates of others that a program gets which links the client library, with mcomp.cfg and without.
+/// The most crates of others that a program gets which links the client library, with mcomp.cfg and
+/// without.
 const MAX_FOREIGN_CRATES: [(usize, &[&str]); 2] = [(36, &[]), (26, &["--no-default-features"])];
 
 #[test]
@@ -324,13 +470,32 @@ fn the_client_library_brings_few_crates_of_others() {
             "none",
         ]);
         let tree = command.args(features).current_dir(root()).output().unwrap();
-        assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+        assert!(
+            tree.status.success(),
+            "{}",
+            String::from_utf8_lossy(&tree.stderr)
+        );
         let tree = String::from_utf8(tree.stdout).unwrap();
-        let names = tree.lines().filter_map(|line| line.split(' ').next()).filter(|name| !name.is_empty());
+        let names = tree
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .filter(|name| !name.is_empty());
         let foreign: BTreeSet<&str> = names.filter(|name| !name.starts_with("dsm-")).collect();
         assert!(foreign.contains("libc"), "{tree}");
-        assert!(foreign.len() <= most, "{} crates of others, more than {most}: {foreign:?}", foreign.len());
-        for unwanted in ["cc", "clap", "zstd-sys", "indicatif", "syslog", "daemonize", "sd-notify"] {
+        assert!(
+            foreign.len() <= most,
+            "{} crates of others, more than {most}: {foreign:?}",
+            foreign.len()
+        );
+        for unwanted in [
+            "cc",
+            "clap",
+            "zstd-sys",
+            "indicatif",
+            "syslog",
+            "daemonize",
+            "sd-notify",
+        ] {
             assert!(!foreign.contains(unwanted), "{unwanted} with {features:?}");
         }
     }
@@ -339,21 +504,38 @@ fn the_client_library_brings_few_crates_of_others() {
 #[test]
 fn the_oldest_compiler_is_the_same_everywhere() {
     let manifest = manifest("");
-    let version = manifest["workspace"]["package"]["rust-version"].as_str().unwrap().to_owned();
+    let version = manifest["workspace"]["package"]["rust-version"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     for path in ["README.md", "CONTRIBUTING.md"] {
-        assert!(read(path).contains(&format!("Rust {version}")), "{path} does not say Rust {version}");
+        assert!(
+            read(path).contains(&format!("Rust {version}")),
+            "{path} does not say Rust {version}"
+        );
     }
 }
 
 #[test]
 fn every_link_to_a_file_leads_to_one() {
-    let markdown = |path: &&String| Path::new(path).extension().is_some_and(|extension| extension == "md");
+    let markdown = |path: &&String| {
+        Path::new(path)
+            .extension()
+            .is_some_and(|extension| extension == "md")
+    };
     for path in files().iter().filter(markdown) {
         let folder = root().join(path).parent().map(PathBuf::from).unwrap();
-        for target in read(path).split("](").skip(1).filter_map(|rest| rest.split(')').next().map(str::to_owned)) {
+        for target in read(path)
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next().map(str::to_owned))
+        {
             let file = target.split('#').next().unwrap_or_default();
             let elsewhere = file.is_empty() || file.contains("://");
-            assert!(elsewhere || folder.join(file).exists(), "{path} links to {target}, which is not there");
+            assert!(
+                elsewhere || folder.join(file).exists(),
+                "{path} links to {target}, which is not there"
+            );
         }
     }
 }
@@ -365,7 +547,10 @@ const WARNING_LINES: usize = 6;
 fn a_documented_command_that_removes_memory_is_said_to_delete_it() {
     let documents = |path: &String| {
         ["README.md", "etc/mcomp.cfg"].contains(&path.as_str())
-            || ["docs/", "man/"].iter().any(|folder| path.starts_with(folder)) && !path.contains(".svg")
+            || ["docs/", "man/"]
+                .iter()
+                .any(|folder| path.starts_with(folder))
+                && !path.contains(".svg")
     };
     let mut found = 0;
     for path in files().into_iter().filter(documents) {
@@ -378,7 +563,11 @@ fn a_documented_command_that_removes_memory_is_said_to_delete_it() {
             found += 1;
             let before = &lines[number.saturating_sub(WARNING_LINES)..=number];
             let told = before.iter().any(|line| line.contains("delete"));
-            assert!(told, "{path}:{}: a reader is not told what this deletes: {line}", number + 1);
+            assert!(
+                told,
+                "{path}:{}: a reader is not told what this deletes: {line}",
+                number + 1
+            );
         }
     }
     assert!(found > 3, "only {found} such commands were found");
@@ -394,17 +583,26 @@ fn a_memory_that_grows_to_more_machines_loses_nothing() {
     let (comments, _) = comments.split_once("\n# The memory then has").unwrap();
     for steps in [steps, comments] {
         assert!(steps.contains("systemctl restart dsmd"), "{steps}");
-        assert!(!steps.contains("rm ") && !steps.contains("--reset"), "a step deletes memory: {steps}");
+        assert!(
+            !steps.contains("rm ") && !steps.contains("--reset"),
+            "a step deletes memory: {steps}"
+        );
     }
 }
 
-/// The architectures of Debian that `crates/dsm-core/src/sys/` compiles for: Linux, 64 bits, little-endian, and Rust has its standard library.
-const ARCHITECTURES: [&str; 6] = ["amd64", "arm64", "loong64", "mips64el", "ppc64el", "riscv64"];
+/// The architectures of Debian that `crates/dsm-core/src/sys/` compiles for: Linux, 64 bits,
+/// little-endian, and Rust has its standard library.
+const ARCHITECTURES: [&str; 6] = [
+    "amd64", "arm64", "loong64", "mips64el", "ppc64el", "riscv64",
+];
 
 #[test]
 fn the_packages_are_built_where_the_programs_compile() {
     let control = read("packaging/debian/control");
-    let fields: Vec<_> = control.lines().filter_map(|line| line.strip_prefix("Architecture: ")).collect();
+    let fields: Vec<_> = control
+        .lines()
+        .filter_map(|line| line.strip_prefix("Architecture: "))
+        .collect();
     assert_eq!(fields.len(), 2, "dsmd and dsmctl");
     for field in fields {
         assert_eq!(field.split(' ').collect::<Vec<_>>(), ARCHITECTURES);
@@ -413,7 +611,9 @@ fn the_packages_are_built_where_the_programs_compile() {
 
 /// The words in backquotes of a document.
 fn quoted(text: &str) -> Vec<&str> {
-    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
+    text.lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .collect()
 }
 
 #[test]
@@ -421,28 +621,51 @@ fn every_source_file_and_function_that_a_document_names_is_there() {
     let sources = rust_files("");
     let code: String = sources.iter().map(|path| read(path)).collect();
     let mut named = [0, 0];
-    for path in ["docs/design.md", "docs/agent-protocol.md", "docs/threat-model.md", "CONTRIBUTING.md"] {
+    for path in [
+        "docs/design.md",
+        "docs/agent-protocol.md",
+        "docs/threat-model.md",
+        "CONTRIBUTING.md",
+    ] {
         for word in quoted(&read(path)) {
             // As `segment/gate.rs`: folders may be moved as a whole.
-            let is_source = Path::new(word).extension().is_some_and(|extension| extension == "rs");
+            let is_source = Path::new(word)
+                .extension()
+                .is_some_and(|extension| extension == "rs");
             // Capitals stand for a name that is to be put in.
-            let is_pattern = |character: char| "* ".contains(character) || character.is_ascii_uppercase();
+            let is_pattern =
+                |character: char| "* ".contains(character) || character.is_ascii_uppercase();
             if is_source && !word.contains(is_pattern) {
                 named[0] += 1;
-                let is_there = |source: &String| source == word || source.ends_with(&format!("/{word}"));
-                assert!(sources.iter().any(is_there), "{path} names {word}, which is not there");
+                let is_there =
+                    |source: &String| source == word || source.ends_with(&format!("/{word}"));
+                assert!(
+                    sources.iter().any(is_there),
+                    "{path} names {word}, which is not there"
+                );
             }
             // As `Shared::apply`.
             if let Some((owner, function)) = word.split_once("::")
                 && owner.starts_with(|first: char| first.is_ascii_uppercase())
                 && owner.chars().all(char::is_alphanumeric)
-                && function.chars().all(|character| character.is_ascii_lowercase() || character == '_')
+                && function
+                    .chars()
+                    .all(|character| character.is_ascii_lowercase() || character == '_')
             {
                 named[1] += 1;
-                assert!(code.contains(&format!("fn {function}(")), "{path} names {word}, which is not there");
-                assert!(has_word(&code, owner), "{path} names {word}, and there is no {owner}");
+                assert!(
+                    code.contains(&format!("fn {function}(")),
+                    "{path} names {word}, which is not there"
+                );
+                assert!(
+                    has_word(&code, owner),
+                    "{path} names {word}, and there is no {owner}"
+                );
             }
         }
     }
-    assert!(named[0] > 50 && named[1] > 20, "{named:?} files and functions were found");
+    assert!(
+        named[0] > 50 && named[1] > 20,
+        "{named:?} files and functions were found"
+    );
 }

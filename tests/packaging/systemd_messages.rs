@@ -17,13 +17,25 @@ const DEADLINE: Duration = Duration::from_secs(20);
 fn systemd_is_told_of_start_watchdog_reload_and_stop() {
     let cluster = Cluster::builder().create();
     let mut service = Service::start(&cluster, "300000");
-    assert!(service.hear_until("EXTEND_TIMEOUT_USEC=").contains("STATUS=allocating"));
-    assert!(service.hear_until("READY=1").contains("STATUS=serving 1 MiB as server 0 of 1"));
+    assert!(
+        service
+            .hear_until("EXTEND_TIMEOUT_USEC=")
+            .contains("STATUS=allocating")
+    );
+    assert!(
+        service
+            .hear_until("READY=1")
+            .contains("STATUS=serving 1 MiB as server 0 of 1")
+    );
     for _ in 0..3 {
         service.hear_until("WATCHDOG=1");
     }
     service.signal(nix::sys::signal::SIGHUP);
-    assert!(service.hear_until("RELOADING=1").contains("MONOTONIC_USEC="));
+    assert!(
+        service
+            .hear_until("RELOADING=1")
+            .contains("MONOTONIC_USEC=")
+    );
     service.hear_until("READY=1");
     service.signal(nix::sys::signal::SIGTERM);
     service.hear_until("STOPPING=1");
@@ -32,20 +44,35 @@ fn systemd_is_told_of_start_watchdog_reload_and_stop() {
 
 #[test]
 fn a_server_that_is_full_still_answers_its_watchdog() {
-    let cluster = Cluster::builder().config("[limits]\nconnections = 2").create();
+    let cluster = Cluster::builder()
+        .config("[limits]\nconnections = 2")
+        .create();
     let service = Service::start(&cluster, "300000");
     service.hear_until("READY=1");
     let clients: Vec<Client> = (0..2).map(|_| support::client(&cluster)).collect();
-    clients.iter().for_each(|client| client.write(0, b"here").unwrap());
-    assert!(support::client(&cluster).ping(0).is_err(), "the server is not full");
-    let refused = clients[0].status(0).map(|status| status.connections.refused);
+    clients
+        .iter()
+        .for_each(|client| client.write(0, b"here").unwrap());
+    assert!(
+        support::client(&cluster).ping(0).is_err(),
+        "the server is not full"
+    );
+    let refused = clients[0]
+        .status(0)
+        .map(|status| status.connections.refused);
     for _ in 0..4 {
         service.hear_until("WATCHDOG=1");
     }
     if let Ok(refused) = refused {
-        assert_eq!(clients[0].status(0).unwrap().connections.refused, refused, "its own questions were refused");
+        assert_eq!(
+            clients[0].status(0).unwrap().connections.refused,
+            refused,
+            "its own questions were refused"
+        );
     }
-    clients.iter().for_each(|client| client.write(0, b"still").unwrap());
+    clients
+        .iter()
+        .for_each(|client| client.write(0, b"still").unwrap());
 }
 
 #[test]
@@ -55,20 +82,40 @@ fn a_thread_that_hangs_is_noticed_and_one_that_comes_round_again_is_well() {
         let mut service = Service::start(&cluster, "300000");
         service.hear_until("WATCHDOG=1");
         let threads = service.threads(name);
-        let &[thread] = threads.as_slice() else { panic!("{name}: {threads:?}") };
+        let &[thread] = threads.as_slice() else {
+            panic!("{name}: {threads:?}")
+        };
         let stopped = StoppedThread::new(thread);
         // What was asked before may be answered.
-        wait_for("silence", DEADLINE, || service.hear_within(Duration::from_millis(500)).is_none());
+        wait_for("silence", DEADLINE, || {
+            service.hear_within(Duration::from_millis(500)).is_none()
+        });
         let said = service.hear_within(Duration::from_secs(1));
-        assert_eq!(said, None, "{name} was stopped, and systemd was told that all is well");
+        assert_eq!(
+            said, None,
+            "{name} was stopped, and systemd was told that all is well"
+        );
         drop(stopped);
         service.hear_until("WATCHDOG=1");
         service.signal(nix::sys::signal::Signal::SIGTERM);
         assert_eq!(service.ends(), Some(0));
         let mut log = String::new();
-        service.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        let complaint = if name == "dsm-probe" { "a read of the memory" } else { name };
-        assert!(log.contains("the server does not answer itself") && log.contains(complaint), "{log}");
+        service
+            .child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut log)
+            .unwrap();
+        let complaint = if name == "dsm-probe" {
+            "a read of the memory"
+        } else {
+            name
+        };
+        assert!(
+            log.contains("the server does not answer itself") && log.contains(complaint),
+            "{log}"
+        );
     }
 }
 
@@ -87,7 +134,10 @@ fn a_server_whose_address_goes_away_answers_its_watchdog_and_local_programs() {
     let local = support::local_client(&cluster);
     local.write(8, b"local").unwrap();
     namespace::change_loopback("del");
-    assert!(Wire::try_connect(cluster.address(0)).is_err(), "the address is still there");
+    assert!(
+        Wire::try_connect(cluster.address(0)).is_err(),
+        "the address is still there"
+    );
     let began = Instant::now();
     for count in 0..10 {
         service.hear_until("WATCHDOG=1");
@@ -108,7 +158,9 @@ fn a_service_manager_that_does_not_read_holds_nothing_up() {
     filler.set_nonblocking(true).unwrap();
     while filler.send_to(b"full", &path).is_ok() {}
     let mut service = Service::with(&cluster, manager, "30000");
-    wait_for("dsmd to serve", DEADLINE, || support::client(&cluster).ping(0).is_ok());
+    wait_for("dsmd to serve", DEADLINE, || {
+        support::client(&cluster).ping(0).is_ok()
+    });
     service.signal(nix::sys::signal::SIGHUP);
     support::client(&cluster).write(0, b"served").unwrap();
     service.signal(nix::sys::signal::SIGTERM);
@@ -125,7 +177,13 @@ fn a_watchdog_time_of_zero_is_none() {
     assert!(!service.hear_until("STOPPING=1").contains("WATCHDOG"));
     assert_eq!(service.ends(), Some(0));
     let mut said = String::new();
-    service.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    service
+        .child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
     assert!(said.lines().count() < 10, "{said}");
 }
 
@@ -141,8 +199,8 @@ fn a_service_whose_name_in_shared_memory_is_taken_waits_and_starts_when_it_is_fr
     service.hear_until("READY=1");
 }
 
-/// What dsmd writes to a file that is its standard error, from its start to its end; the environment names the file to it as
-/// the journal's, or not.
+/// What dsmd writes to a file that is its standard error, from its start to its end; the
+/// environment names the file to it as the journal's, or not.
 fn log_in_a_file(as_journal: bool) -> String {
     let cluster = Cluster::builder().create();
     let path = cluster.directory().join("log");
@@ -150,12 +208,20 @@ fn log_in_a_file(as_journal: bool) -> String {
     let metadata = file.metadata().unwrap();
     let mut command = cluster.command(0);
     if as_journal {
-        command.env("JOURNAL_STREAM", format!("{}:{}", metadata.dev(), metadata.ino()));
+        command.env(
+            "JOURNAL_STREAM",
+            format!("{}:{}", metadata.dev(), metadata.ino()),
+        );
     }
     let mut child = command.stderr(file).spawn().unwrap();
-    wait_for("dsmd listens", DEADLINE, || std::net::TcpStream::connect(cluster.address(0)).is_ok());
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), nix::sys::signal::SIGTERM)
-        .unwrap();
+    wait_for("dsmd listens", DEADLINE, || {
+        std::net::TcpStream::connect(cluster.address(0)).is_ok()
+    });
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(child.id().try_into().unwrap()),
+        nix::sys::signal::SIGTERM,
+    )
+    .unwrap();
     assert!(child.wait().unwrap().success());
     std::fs::read_to_string(path).unwrap()
 }
@@ -168,10 +234,23 @@ fn a_log_line_has_a_time_unless_the_journal_adds_it() {
     for line in log.lines().filter(|line| !line.starts_with("    ")) {
         let (time, rest) = line.split_once(' ').unwrap();
         assert!(humantime::parse_rfc3339(time).is_ok(), "{line}");
-        assert!(levels.iter().any(|level| rest.starts_with(&format!("{level} "))), "{line}");
+        assert!(
+            levels
+                .iter()
+                .any(|level| rest.starts_with(&format!("{level} "))),
+            "{line}"
+        );
     }
     // Where a journal is reached by its own protocol, there are no lines.
-    for line in log_in_a_file(true).lines().filter(|line| !line.starts_with("    ")) {
-        assert!(levels.iter().any(|level| line.starts_with(&format!("{level} "))), "{line}");
+    for line in log_in_a_file(true)
+        .lines()
+        .filter(|line| !line.starts_with("    "))
+    {
+        assert!(
+            levels
+                .iter()
+                .any(|level| line.starts_with(&format!("{level} "))),
+            "{line}"
+        );
     }
 }

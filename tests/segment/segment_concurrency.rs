@@ -31,7 +31,9 @@ fn no_reader_sees_half_of_a_write_however_many_pages_it_spans() {
                             if round % 3 == 0 {
                                 worker.fill(extent, byte, None).unwrap();
                             } else {
-                                worker.write(extent, &vec![byte; extent.length()], None).unwrap();
+                                worker
+                                    .write(extent, &vec![byte; extent.length()], None)
+                                    .unwrap();
                             }
                         }
                     })
@@ -54,9 +56,14 @@ fn no_reader_sees_half_of_a_write_however_many_pages_it_spans() {
                     })
                 })
                 .into();
-            writers.into_iter().for_each(|thread| thread.join().unwrap());
+            writers
+                .into_iter()
+                .for_each(|thread| thread.join().unwrap());
             done.store(true, Ordering::Relaxed);
-            readers.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>()
+            readers
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum::<u64>()
         });
         println!("{reads} reads beside {} writes", 2 * rounds);
         assert!(reads > 0);
@@ -77,7 +84,11 @@ fn no_add_is_lost_between_threads() {
                 });
             }
         });
-        let old = segment.worker().unwrap().atomic(word, AtomicOperation::Swap(0), None).unwrap();
+        let old = segment
+            .worker()
+            .unwrap()
+            .atomic(word, AtomicOperation::Swap(0), None)
+            .unwrap();
         assert_eq!(old, 8 * 10_000 * 3);
     });
 }
@@ -86,7 +97,9 @@ fn no_add_is_lost_between_threads() {
 fn a_copy_inside_the_segment_may_overlap_itself() {
     with_segment("copy", |segment| {
         let mut worker = segment.worker().unwrap();
-        let data: Vec<u8> = (0..100_000_u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
+        let data: Vec<u8> = (0..100_000_u32)
+            .map(|i| u8::try_from(i % 251).unwrap())
+            .collect();
         let extent = |offset| Extent::new(offset, 100_000, K).unwrap();
         worker.write(extent(10), &data, None).unwrap();
         for (from, to) in [(10, 5000), (5000, 4999), (4999, 10)] {
@@ -102,7 +115,14 @@ fn a_copy_inside_the_segment_may_overlap_itself() {
 fn workers_are_bounded_and_given_back() {
     with_segment("workers", |segment| {
         let workers: Vec<_> = std::iter::from_fn(|| segment.worker().ok()).collect();
-        assert!(segment.worker().err().unwrap().to_string().contains("the most it can have"));
+        assert!(
+            segment
+                .worker()
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("the most it can have")
+        );
         drop(workers);
         assert!(segment.worker().is_ok());
     });

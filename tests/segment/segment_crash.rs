@@ -1,5 +1,5 @@
-//! A participant is killed at every place inside its critical section; the others go on within a second and find the
-//! write wholly there or wholly absent.
+//! A participant is killed at every place inside its critical section; the others go on within a
+//! second and find the write wholly there or wholly absent.
 #![cfg(debug_assertions)]
 #![allow(clippy::unwrap_used)]
 
@@ -28,12 +28,18 @@ const LEASE: Duration = Duration::from_millis(500);
 /// Long enough for a large slot, over many pages, not aligned.
 const LENGTH: u64 = 20 * PAGE;
 
-const MARK: Mark = Mark { session: 7, sequence: 42 };
+const MARK: Mark = Mark {
+    session: 7,
+    sequence: 42,
+};
 
 /// Starts this test again as a process of its own that does `task` and dies or stalls at `point`.
 fn victim(name: &Name, task: &str, point: Point, action: Action) -> Child {
     own_process::command(module_path!(), "victim_process")
-        .env("VICTIM", format!("{} {task} {} {action:?}", name.0, point as u8))
+        .env(
+            "VICTIM",
+            format!("{} {task} {} {action:?}", name.0, point as u8),
+        )
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -44,10 +50,19 @@ fn victim(name: &Name, task: &str, point: Point, action: Action) -> Child {
 /// Not a test by itself: the body of the processes that [`victim`] starts.
 #[test]
 fn victim_process() {
-    let Ok(words) = std::env::var("VICTIM") else { return };
+    let Ok(words) = std::env::var("VICTIM") else {
+        return;
+    };
     let words: Vec<&str> = words.split(' ').collect();
-    let point = Point::ALL.into_iter().find(|point| (*point as u8).to_string() == words[2]).unwrap();
-    let segment = if words[1] == "serve" { serve(words[0], K, Start::Serve) } else { attach(words[0], K) };
+    let point = Point::ALL
+        .into_iter()
+        .find(|point| (*point as u8).to_string() == words[2])
+        .unwrap();
+    let segment = if words[1] == "serve" {
+        serve(words[0], K, Start::Serve)
+    } else {
+        attach(words[0], K)
+    };
     if words[1] == "hoard" {
         let _workers: Vec<_> = std::iter::from_fn(|| segment.worker().ok()).collect();
         println!("hoarded");
@@ -59,7 +74,11 @@ fn victim_process() {
     if words[1] == "freeze" || words[1] == "cut" {
         let mut claim = segment.claim().unwrap().unwrap();
         let frozen = claim.freeze(LEASE).unwrap();
-        let _frozen = if words[1] == "cut" { frozen.cut(K).map(|_| None).unwrap() } else { Some(frozen) };
+        let _frozen = if words[1] == "cut" {
+            frozen.cut(K).map(|_| None).unwrap()
+        } else {
+            Some(frozen)
+        };
         println!("frozen");
         loop {
             std::thread::park();
@@ -74,7 +93,10 @@ fn victim_process() {
                 std::thread::park();
             }
         }
-        claim.restoration(Ipv6Addr::LOCALHOST).unwrap().write(extent(), &new());
+        claim
+            .restoration(Ipv6Addr::LOCALHOST)
+            .unwrap()
+            .write(extent(), &new());
         println!("frozen");
         loop {
             std::thread::park();
@@ -83,13 +105,29 @@ fn victim_process() {
     if words[1] == "pause" {
         pauses(&mut worker, point);
     }
-    let action =
-        [Action::Die, Action::Stall, Action::Panic].into_iter().find(|of| format!("{of:?}") == words[3]).unwrap();
+    let action = [Action::Die, Action::Stall, Action::Panic]
+        .into_iter()
+        .find(|of| format!("{of:?}") == words[3])
+        .unwrap();
     crash::arm(point, action);
     let task = move || match words[1] {
         "write" | "serve" => worker.write(extent(), &new(), Some(MARK)).unwrap(),
-        "add" => drop(worker.atomic(Word::new(8, K).unwrap(), AtomicOperation::Add(1), Some(MARK)).unwrap()),
-        "copy" => worker.copy(Extent::new(40 * PAGE, LENGTH, K).unwrap(), extent(), Some(MARK)).unwrap(),
+        "add" => drop(
+            worker
+                .atomic(
+                    Word::new(8, K).unwrap(),
+                    AtomicOperation::Add(1),
+                    Some(MARK),
+                )
+                .unwrap(),
+        ),
+        "copy" => worker
+            .copy(
+                Extent::new(40 * PAGE, LENGTH, K).unwrap(),
+                extent(),
+                Some(MARK),
+            )
+            .unwrap(),
         other => panic!("{other}"),
     };
     // As a program that survives its panics: it has given its worker back when it goes to sleep.
@@ -101,13 +139,18 @@ fn victim_process() {
     }
 }
 
-/// For each line of standard input, the number of a page, pauses in a change of it until the line after.
+/// For each line of standard input, the number of a page, pauses in a change of it until the line
+/// after.
 fn pauses(worker: &mut Worker, point: Point) -> ! {
     let mut lines = std::io::stdin().lines();
     while let Some(Ok(page)) = lines.next() {
         crash::arm(point, Action::Pause);
         std::thread::scope(|scope| {
-            scope.spawn(|| worker.fill(page_extent(page.parse().unwrap()), 1, None).unwrap());
+            scope.spawn(|| {
+                worker
+                    .fill(page_extent(page.parse().unwrap()), 1, None)
+                    .unwrap()
+            });
             lines.next();
             crash::resume();
         });
@@ -125,59 +168,107 @@ fn extent() -> Extent {
 }
 
 fn new() -> Vec<u8> {
-    (0..LENGTH).map(|i| u8::try_from(i % 251).unwrap() + 1).collect()
+    (0..LENGTH)
+        .map(|i| u8::try_from(i % 251).unwrap() + 1)
+        .collect()
 }
 
 fn whole(segment: &Segment) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(K).unwrap()];
-    segment.worker().unwrap().read(Extent::new(0, K, K).unwrap(), &mut bytes).unwrap();
+    segment
+        .worker()
+        .unwrap()
+        .read(Extent::new(0, K, K).unwrap(), &mut bytes)
+        .unwrap();
     bytes
 }
 
-/// Writes a zero to the last byte of every page, which is zero already, and so meets every stripe that the dead hold.
+/// Writes a zero to the last byte of every page, which is zero already, and so meets every stripe
+/// that the dead hold.
 fn goes_on(segment: &Segment, point: Point) {
     let started = Instant::now();
     let mut worker = segment.worker().unwrap();
     for page in 40..64 {
-        worker.fill(Extent::new(page * PAGE + 4095, 1, K).unwrap(), 9, None).unwrap();
+        worker
+            .fill(Extent::new(page * PAGE + 4095, 1, K).unwrap(), 9, None)
+            .unwrap();
     }
     let untouched = Extent::new(30 * PAGE, 8, K).unwrap();
-    worker.copy(Extent::new(0, 8, K).unwrap(), untouched, None).unwrap();
+    worker
+        .copy(Extent::new(0, 8, K).unwrap(), untouched, None)
+        .unwrap();
     worker.fill(untouched, 0, None).unwrap();
     for page in 21..40 {
-        worker.fill(Extent::new(page * PAGE, 1, K).unwrap(), 0, None).unwrap();
+        worker
+            .fill(Extent::new(page * PAGE, 1, K).unwrap(), 0, None)
+            .unwrap();
     }
     // Last, the pages of the dead, each read and written back through the stripes.
     for page in 0..21 {
-        worker.atomic(Word::new(page * PAGE + 8, K).unwrap(), AtomicOperation::Or(0), None).unwrap();
+        worker
+            .atomic(
+                Word::new(page * PAGE + 8, K).unwrap(),
+                AtomicOperation::Or(0),
+                None,
+            )
+            .unwrap();
     }
-    assert!(started.elapsed() < GO_ON, "{point:?}: the others waited {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < GO_ON,
+        "{point:?}: the others waited {:?}",
+        started.elapsed()
+    );
 }
 
 #[test]
 fn a_participant_killed_anywhere_leaves_a_whole_write_or_none() {
     let mut outcomes = [0, 0];
-    for point in Point::ALL.into_iter().filter(|point| *point != Point::Redone) {
+    for point in Point::ALL
+        .into_iter()
+        .filter(|point| *point != Point::Redone)
+    {
         for task in ["write", "copy"] {
             let name = Name::new(&format!("{task}{}", point as u8));
             let segment = name.serve(K);
-            segment.worker().unwrap().fill(Extent::new(40 * PAGE, 24 * PAGE, K).unwrap(), 9, None).unwrap();
+            segment
+                .worker()
+                .unwrap()
+                .fill(Extent::new(40 * PAGE, 24 * PAGE, K).unwrap(), 9, None)
+                .unwrap();
             let before = whole(&segment);
             let mut wanted = before.clone();
-            assert!(!victim(&name, task, point, Action::Die).wait().unwrap().success(), "{point:?} was not reached");
+            assert!(
+                !victim(&name, task, point, Action::Die)
+                    .wait()
+                    .unwrap()
+                    .success(),
+                "{point:?} was not reached"
+            );
 
             let started = Instant::now();
             let seen_by_reader = whole(&segment);
-            assert!(started.elapsed() < GO_ON, "{point:?}: a reader waited {:?}", started.elapsed());
+            assert!(
+                started.elapsed() < GO_ON,
+                "{point:?}: a reader waited {:?}",
+                started.elapsed()
+            );
             goes_on(&segment, point);
 
             let done = segment.last_executed(MARK.session) == MARK.sequence;
             if done {
-                let data = if task == "copy" { vec![9; new().len()] } else { new() };
+                let data = if task == "copy" {
+                    vec![9; new().len()]
+                } else {
+                    new()
+                };
                 wanted[100..100 + data.len()].copy_from_slice(&data);
             }
-            assert!(whole(&segment) == wanted, "{task} {point:?}: neither whole nor absent (done: {done})");
-            // A committed write that has not begun may still be in the future for a reader; half of it never is seen.
+            assert!(
+                whole(&segment) == wanted,
+                "{task} {point:?}: neither whole nor absent (done: {done})"
+            );
+            // A committed write that has not begun may still be in the future for a reader; half of
+            // it never is seen.
             assert!(
                 seen_by_reader == wanted || seen_by_reader == before,
                 "{task} {point:?}: a reader saw half a write"
@@ -195,23 +286,38 @@ fn a_participant_killed_anywhere_leaves_a_whole_write_or_none() {
 fn a_panic_inside_a_change_ends_the_process_and_leaves_a_whole_write_or_none() {
     let action = Action::Panic;
     let assert_aborted = |mut child: Child, point| {
-        let survived =
-            BufReader::new(child.stdout.take().unwrap()).lines().any(|line| line.unwrap().ends_with("survived"));
+        let survived = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .any(|line| line.unwrap().ends_with("survived"));
         let _ = child.kill();
-        assert!(!survived && child.wait().unwrap().signal() == Some(libc::SIGABRT), "{point:?}: it lives on");
+        assert!(
+            !survived && child.wait().unwrap().signal() == Some(libc::SIGABRT),
+            "{point:?}: it lives on"
+        );
     };
-    for point in Point::ALL.into_iter().filter(|point| *point != Point::Redone) {
+    for point in Point::ALL
+        .into_iter()
+        .filter(|point| *point != Point::Redone)
+    {
         let name = Name::new(&format!("panic{}", point as u8));
         let segment = name.serve(K);
         assert_aborted(victim(&name, "write", point, action), point);
         goes_on(&segment, point);
         let found = &whole(&segment)[100..100 + new().len()];
-        assert!(found == new() || found.iter().all(|byte| *byte == 0), "{point:?}: half a write");
+        assert!(
+            found == new() || found.iter().all(|byte| *byte == 0),
+            "{point:?}: half a write"
+        );
     }
     // And a repairer, which holds the byte of the dead.
     let name = Name::new("panic-repairer");
     drop(name.serve(K));
-    assert!(!victim(&name, "serve", Point::Committed, Action::Die).wait().unwrap().success());
+    assert!(
+        !victim(&name, "serve", Point::Committed, Action::Die)
+            .wait()
+            .unwrap()
+            .success()
+    );
     assert_aborted(victim(&name, "write", Point::Redone, action), Point::Redone);
     let observer = attach(&name.0, K);
     goes_on(&observer, Point::Redone);
@@ -220,33 +326,57 @@ fn a_panic_inside_a_change_ends_the_process_and_leaves_a_whole_write_or_none() {
 
 #[test]
 fn an_add_killed_anywhere_counts_once_or_not_at_all_and_its_session_knows_which() {
-    for point in Point::ALL.into_iter().filter(|point| *point != Point::Redone) {
+    for point in Point::ALL
+        .into_iter()
+        .filter(|point| *point != Point::Redone)
+    {
         let name = Name::new(&format!("add{}", point as u8));
         let segment = name.serve(K);
-        assert!(!victim(&name, "add", point, Action::Die).wait().unwrap().success(), "{point:?} was not reached");
+        assert!(
+            !victim(&name, "add", point, Action::Die)
+                .wait()
+                .unwrap()
+                .success(),
+            "{point:?} was not reached"
+        );
         let mut worker = segment.worker().unwrap();
-        let old = worker.atomic(Word::new(8, K).unwrap(), AtomicOperation::Add(0), None).unwrap();
+        let old = worker
+            .atomic(Word::new(8, K).unwrap(), AtomicOperation::Add(0), None)
+            .unwrap();
         let done = segment.last_executed(MARK.session) == MARK.sequence;
         assert_eq!(old, u64::from(done), "{point:?}");
-        assert_eq!(segment.executed_result(MARK), done.then_some(0), "{point:?}");
+        assert_eq!(
+            segment.executed_result(MARK),
+            done.then_some(0),
+            "{point:?}"
+        );
     }
 }
 
 #[test]
 fn a_stalled_participant_that_is_then_killed_holds_nobody_up() {
-    for point in [Point::Locked, Point::Committed, Point::HalfCopied, Point::HalfUnlocked] {
+    for point in [
+        Point::Locked,
+        Point::Committed,
+        Point::HalfCopied,
+        Point::HalfUnlocked,
+    ] {
         let name = Name::new(&format!("stall{}", point as u8));
         let segment = name.serve(K);
         let mut child = victim(&name, "write", point, Action::Stall);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().ends_with("stalled")), "{point:?}");
+        assert!(
+            lines.any(|line| line.unwrap().ends_with("stalled")),
+            "{point:?}"
+        );
         let others: Vec<_> = (0..4)
             .map(|_| {
                 let segment = segment.clone();
                 std::thread::spawn(move || goes_on(&segment, point))
             })
             .collect();
-        // Whether they wait for the stalled one or have not begun yet: from the kill on they have a second.
+        // Whether they wait for the stalled one or have not begun yet: from the kill on they have a
+        // second.
         child.kill().unwrap();
         child.wait().unwrap();
         others.into_iter().for_each(|thread| thread.join().unwrap());
@@ -259,7 +389,9 @@ fn a_stall_is_a_second_in_one_critical_section_and_is_waited_for_once() {
     let name = Name::new("pause");
     let segment = name.serve(K);
     let mut child = victim(&name, "pause", Point::Committed, Action::Pause);
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
     let say = |word: &str| writeln!(child.stdin.as_ref().unwrap(), "{word}").unwrap();
     let mut worker = segment.worker().unwrap();
 
@@ -267,14 +399,28 @@ fn a_stall_is_a_second_in_one_critical_section_and_is_waited_for_once() {
     assert!(lines.any(|line| line.ends_with("paused")));
     let pid = u64::from(child.id());
     let began = Instant::now();
-    assert_eq!(worker.fill(page_extent(0), 2, None), Err(Shut::Held { pid }));
-    assert!(began.elapsed() >= Duration::from_secs(1), "refused after {:?}", began.elapsed());
+    assert_eq!(
+        worker.fill(page_extent(0), 2, None),
+        Err(Shut::Held { pid })
+    );
+    assert!(
+        began.elapsed() >= Duration::from_secs(1),
+        "refused after {:?}",
+        began.elapsed()
+    );
     // Threads of a server have others to serve: none waits for a second for what is known to last.
     let began = Instant::now();
     for _ in 0..20 {
-        assert_eq!(worker.fill(page_extent(0), 2, None), Err(Shut::Held { pid }));
+        assert_eq!(
+            worker.fill(page_extent(0), 2, None),
+            Err(Shut::Held { pid })
+        );
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "each waited again: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "each waited again: {:?}",
+        began.elapsed()
+    );
 
     say("resume");
     assert!(lines.any(|line| line.ends_with("resumed")));
@@ -285,7 +431,11 @@ fn a_stall_is_a_second_in_one_critical_section_and_is_waited_for_once() {
         let waiter = scope.spawn(|| worker.fill(page_extent(1), 2, None));
         std::thread::sleep(Duration::from_millis(100));
         say("resume");
-        assert_eq!(waiter.join().unwrap(), Ok(()), "refused for a stall that was over");
+        assert_eq!(
+            waiter.join().unwrap(),
+            Ok(()),
+            "refused for a stall that was over"
+        );
     });
     drop(child.stdin.take());
     child.wait().unwrap();
@@ -295,9 +445,21 @@ fn a_stall_is_a_second_in_one_critical_section_and_is_waited_for_once() {
 fn a_repairer_that_is_killed_is_followed_by_another() {
     let name = Name::new("repairer");
     drop(name.serve(K));
-    // A server dies with a committed write, and a participant that meets its stripes dies while it repairs that.
-    assert!(!victim(&name, "serve", Point::Committed, Action::Die).wait().unwrap().success());
-    assert!(!victim(&name, "write", Point::Redone, Action::Die).wait().unwrap().success(), "it repaired nothing");
+    // A server dies with a committed write, and a participant that meets its stripes dies while it
+    // repairs that.
+    assert!(
+        !victim(&name, "serve", Point::Committed, Action::Die)
+            .wait()
+            .unwrap()
+            .success()
+    );
+    assert!(
+        !victim(&name, "write", Point::Redone, Action::Die)
+            .wait()
+            .unwrap()
+            .success(),
+        "it repaired nothing"
+    );
     let observer = attach(&name.0, K);
     goes_on(&observer, Point::Redone);
     assert_eq!(observer.last_executed(MARK.session), MARK.sequence);
@@ -308,16 +470,34 @@ fn a_repairer_that_is_killed_is_followed_by_another() {
 fn a_repairer_that_was_stopped_is_named_and_a_server_starts_once_it_is_gone() {
     let name = Name::new("stopped-repairer");
     drop(name.serve(K));
-    assert!(!victim(&name, "serve", Point::Committed, Action::Die).wait().unwrap().success());
+    assert!(
+        !victim(&name, "serve", Point::Committed, Action::Die)
+            .wait()
+            .unwrap()
+            .success()
+    );
     let mut repairer = victim(&name, "write", Point::Redone, Action::Stall);
     let mut lines = BufReader::new(repairer.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().ends_with("stalled")), "it repaired nothing");
+    assert!(
+        lines.any(|line| line.unwrap().ends_with("stalled")),
+        "it repaired nothing"
+    );
     let other = attach(&name.0, K);
     let pid = u64::from(repairer.id());
-    assert_eq!(other.worker().unwrap().fill(page_extent(1), 1, None), Err(Shut::Held { pid }));
-    let start = || Segment::serve(&layout(&name.0, K), 0, Start::Serve, &mut |_, _| ControlFlow::Continue(()));
+    assert_eq!(
+        other.worker().unwrap().fill(page_extent(1), 1, None),
+        Err(Shut::Held { pid })
+    );
+    let start = || {
+        Segment::serve(&layout(&name.0, K), 0, Start::Serve, &mut |_, _| {
+            ControlFlow::Continue(())
+        })
+    };
     let error = start().err().unwrap().to_string();
-    assert!(error.contains(&format!("(pid {pid}) that repairs")), "{error}");
+    assert!(
+        error.contains(&format!("(pid {pid}) that repairs")),
+        "{error}"
+    );
     repairer.kill().unwrap();
     repairer.wait().unwrap();
     let segment = start().unwrap().segment;
@@ -329,11 +509,16 @@ fn a_repairer_that_was_stopped_is_named_and_a_server_starts_once_it_is_gone() {
 fn a_second_server_is_refused_and_named() {
     let name = Name::new("second");
     let _first = name.serve(K);
-    let error = Segment::serve(&layout(&name.0, K), 0, Start::Serve, &mut |_, _| ControlFlow::Continue(()))
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+    let error = Segment::serve(&layout(&name.0, K), 0, Start::Serve, &mut |_, _| {
+        ControlFlow::Continue(())
+    })
+    .err()
+    .unwrap()
+    .to_string();
+    assert!(
+        error.contains(&format!("pid {}", std::process::id())),
+        "{error}"
+    );
 }
 
 #[test]
@@ -341,18 +526,29 @@ fn memory_survives_the_server_and_reset_does_not_keep_it() {
     let name = Name::new("survive");
     let segment = name.serve(K);
     let incarnation = segment.incarnation();
-    segment.worker().unwrap().write(Extent::new(5, 5, K).unwrap(), b"hello", None).unwrap();
+    segment
+        .worker()
+        .unwrap()
+        .write(Extent::new(5, 5, K).unwrap(), b"hello", None)
+        .unwrap();
     drop(segment);
     let again = name.serve(K);
     assert_eq!(again.incarnation(), incarnation);
     assert_eq!(&whole(&again)[5..10], b"hello");
-    assert_eq!(again.repairs(), (0, 0), "a server that leaves in good order is not a dead one");
+    assert_eq!(
+        again.repairs(),
+        (0, 0),
+        "a server that leaves in good order is not a dead one"
+    );
     let attached = attach(&name.0, K);
     drop(again);
     let reset = serve(&name.0, K, Start::Reset);
     assert_ne!(reset.incarnation(), incarnation);
     assert_eq!(&whole(&reset)[5..10], &[0; 5]);
-    assert!(!attached.is_ready() && reset.is_ready(), "who has the old object mapped can see that it is retired");
+    assert!(
+        !attached.is_ready() && reset.is_ready(),
+        "who has the old object mapped can see that it is retired"
+    );
 }
 
 #[test]
@@ -363,9 +559,16 @@ fn the_workers_of_a_participant_that_died_idle_are_found_when_they_are_needed() 
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().ends_with("hoarded")));
     let own: Vec<_> = std::iter::from_fn(|| segment.worker().ok()).collect();
-    println!("the other participant has {}, the server could have {}", WORKERS - own.len(), own.len());
+    println!(
+        "the other participant has {}, the server could have {}",
+        WORKERS - own.len(),
+        own.len()
+    );
     assert!(own.len() > 32, "so many threads a server may have");
-    assert!(own.len() < WORKERS / 2, "the other participant has all but what stays for a server");
+    assert!(
+        own.len() < WORKERS / 2,
+        "the other participant has all but what stays for a server"
+    );
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(segment.worker().is_ok());
@@ -408,10 +611,19 @@ fn a_cut_whose_process_dies_is_ended_and_its_copy_area_given_back() {
     let mut worker = segment.worker().unwrap();
     worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
     let mut child = holder(&name, "cut");
-    let copies = || std::fs::metadata(format!("/dev/shm/{}.0.copies", name.0)).unwrap().len();
-    worker.fill(Extent::new(0, 3 * PAGE, K).unwrap(), 2, None).unwrap();
+    let copies = || {
+        std::fs::metadata(format!("/dev/shm/{}.0.copies", name.0))
+            .unwrap()
+            .len()
+    };
+    worker
+        .fill(Extent::new(0, 3 * PAGE, K).unwrap(), 2, None)
+        .unwrap();
     assert_eq!(copies(), 3 * PAGE);
-    assert!(segment.claim().unwrap().is_none() && segment.tidy().unwrap().is_none(), "its process lives");
+    assert!(
+        segment.claim().unwrap().is_none() && segment.tidy().unwrap().is_none(),
+        "its process lives"
+    );
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(segment.tidy().unwrap(), Some(Left::Cut));
@@ -443,7 +655,11 @@ fn a_restore_whose_process_dies_leaves_a_memory_that_nobody_reads_until_it_is_do
     restoration.write(extent(), &new());
     let incarnation = restoration.commit().unwrap();
     assert!(incarnation != before && segment.incarnation() == incarnation);
-    assert_eq!(worker.read(all(), &mut bytes), Err(Shut::Replaced), "it meant the memory of before");
+    assert_eq!(
+        worker.read(all(), &mut bytes),
+        Err(Shut::Replaced),
+        "it meant the memory of before"
+    );
     assert_eq!(worker.fill(extent(), 1, None), Err(Shut::Replaced));
     let bytes = whole(&segment);
     assert!(bytes[100..100 + new().len()] == new() && bytes[..100] == [0; 100]);
@@ -474,7 +690,10 @@ fn a_restore_whose_process_dies_before_it_changes_a_byte_leaves_the_memory_as_it
 
 #[test]
 fn a_writer_killed_after_a_cut_leaves_the_cut_as_it_was() {
-    for point in Point::ALL.into_iter().filter(|point| *point != Point::Redone) {
+    for point in Point::ALL
+        .into_iter()
+        .filter(|point| *point != Point::Redone)
+    {
         let name = Name::new(&format!("cut{}", point as u8));
         let segment = name.serve(K);
         let mut worker = segment.worker().unwrap();
@@ -482,7 +701,13 @@ fn a_writer_killed_after_a_cut_leaves_the_cut_as_it_was() {
         let before = whole(&segment);
         let mut claim = segment.claim().unwrap().unwrap();
         let cut = claim.freeze(LEASE).unwrap().cut(K).unwrap();
-        assert!(!victim(&name, "write", point, Action::Die).wait().unwrap().success(), "{point:?} was not reached");
+        assert!(
+            !victim(&name, "write", point, Action::Die)
+                .wait()
+                .unwrap()
+                .success(),
+            "{point:?} was not reached"
+        );
         assert!(image(&segment, cut).unwrap() == before, "{point:?}");
         claim.end_cut(cut).unwrap();
     }

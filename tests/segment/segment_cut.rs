@@ -31,7 +31,9 @@ fn with_segment(what: &str, body: impl FnOnce(&Segment, &mut Claim)) {
 
 fn live(worker: &mut Worker) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(K).unwrap()];
-    worker.read(Extent::new(0, K, K).unwrap(), &mut bytes).unwrap();
+    worker
+        .read(Extent::new(0, K, K).unwrap(), &mut bytes)
+        .unwrap();
     bytes
 }
 
@@ -40,18 +42,46 @@ fn a_cut_shows_the_memory_as_it_was_whatever_is_changed_afterwards() {
     with_segment("still", |segment, claim| {
         let mut worker = segment.worker().unwrap();
         for round in 1..4_u8 {
-            worker.fill(Extent::new(10 * PAGE + 5, 40 * PAGE, K).unwrap(), round, None).unwrap();
+            worker
+                .fill(
+                    Extent::new(10 * PAGE + 5, 40 * PAGE, K).unwrap(),
+                    round,
+                    None,
+                )
+                .unwrap();
             let before = live(&mut worker);
             let cut = claim.freeze(LEASE).unwrap().cut(K).unwrap();
-            worker.write(Extent::new(12 * PAGE - 3, 5000, K).unwrap(), &[0xaa; 5000], None).unwrap();
-            worker.fill(Extent::new(48 * PAGE, 10 * PAGE, K).unwrap(), 0xbb, None).unwrap();
-            worker.copy(Extent::new(0, PAGE, K).unwrap(), Extent::new(30 * PAGE + 1, PAGE, K).unwrap(), None).unwrap();
-            worker.atomic(Word::new(20 * PAGE, K).unwrap(), AtomicOperation::Add(7), None).unwrap();
+            worker
+                .write(
+                    Extent::new(12 * PAGE - 3, 5000, K).unwrap(),
+                    &[0xaa; 5000],
+                    None,
+                )
+                .unwrap();
+            worker
+                .fill(Extent::new(48 * PAGE, 10 * PAGE, K).unwrap(), 0xbb, None)
+                .unwrap();
+            worker
+                .copy(
+                    Extent::new(0, PAGE, K).unwrap(),
+                    Extent::new(30 * PAGE + 1, PAGE, K).unwrap(),
+                    None,
+                )
+                .unwrap();
+            worker
+                .atomic(
+                    Word::new(20 * PAGE, K).unwrap(),
+                    AtomicOperation::Add(7),
+                    None,
+                )
+                .unwrap();
             assert!(image(segment, cut).unwrap() == before, "round {round}");
             // 3, 3 with data (pages 48 to 50 of the fill), 2 and 1; pages of zeros cost no copy.
             assert_eq!(claim.end_cut(cut).unwrap(), 9, "round {round}");
             assert_eq!(image(segment, cut), Err(CutGone));
-            worker.fill(Extent::new(50 * PAGE, 60 * PAGE, K).unwrap(), 0, None).unwrap();
+            worker
+                .fill(Extent::new(50 * PAGE, 60 * PAGE, K).unwrap(), 0, None)
+                .unwrap();
         }
     });
 }
@@ -61,19 +91,25 @@ fn a_change_that_waits_for_a_long_freeze_has_not_stalled_for_those_that_wait_for
     with_segment("long-freeze", |segment, claim| {
         let frozen = claim.freeze(2 * LEASE).unwrap();
         std::thread::scope(|scope| {
-            // Longer than a slot of one's own, and more of them than there are large ones: the last wait for the others.
+            // Longer than a slot of one's own, and more of them than there are large ones: the last
+            // wait for the others.
             let writers: Vec<_> = (0..6)
                 .map(|writer| {
                     scope.spawn(move || {
                         let extent = Extent::new(writer * 32 * PAGE, 30 * PAGE, K).unwrap();
-                        segment.worker().unwrap().write(extent, &vec![1; extent.length()], None)
+                        segment
+                            .worker()
+                            .unwrap()
+                            .write(extent, &vec![1; extent.length()], None)
                     })
                 })
                 .collect();
             // Longer than what counts as a stall.
             std::thread::sleep(Duration::from_millis(1500));
             drop(frozen);
-            writers.into_iter().for_each(|writer| assert_eq!(writer.join().unwrap(), Ok(())));
+            writers
+                .into_iter()
+                .for_each(|writer| assert_eq!(writer.join().unwrap(), Ok(())));
         });
     });
 }
@@ -81,17 +117,26 @@ fn a_change_that_waits_for_a_long_freeze_has_not_stalled_for_those_that_wait_for
 /// Not a test by itself: a program that changes a page for each line of its input.
 #[test]
 fn writing_process() {
-    let Ok(name) = std::env::var("WRITING") else { return };
+    let Ok(name) = std::env::var("WRITING") else {
+        return;
+    };
     let segment = attach(&name, K);
     let mut worker = segment.worker().unwrap();
     for _ in std::io::stdin().lines() {
-        worker.fill(Extent::new(0, PAGE, K).unwrap(), 1, None).unwrap();
+        worker
+            .fill(Extent::new(0, PAGE, K).unwrap(), 1, None)
+            .unwrap();
         println!("written");
     }
 }
 
-/// Runs `body` with a way to have a page written by a process whose monotonic clock is `ahead` seconds ahead.
-fn beside_a_writer(name: &str, ahead: &str, body: impl FnOnce(&mut dyn FnMut(), &mpsc::Receiver<String>)) {
+/// Runs `body` with a way to have a page written by a process whose monotonic clock is `ahead`
+/// seconds ahead.
+fn beside_a_writer(
+    name: &str,
+    ahead: &str,
+    body: impl FnOnce(&mut dyn FnMut(), &mpsc::Receiver<String>),
+) {
     let mut child = Command::new("unshare")
         .args(["--time", "--monotonic", ahead, "--fork", "--kill-child"])
         .arg(std::env::current_exe().unwrap())
@@ -101,11 +146,16 @@ fn beside_a_writer(name: &str, ahead: &str, body: impl FnOnce(&mut dyn FnMut(), 
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let (mut input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+    let (mut input, output) = (
+        child.stdin.take().unwrap(),
+        BufReader::new(child.stdout.take().unwrap()),
+    );
     let (sender, written) = mpsc::channel();
     std::thread::spawn(move || {
         let lines = output.lines().map_while(Result::ok);
-        lines.filter(|line| line.ends_with("written")).all(|line| sender.send(line).is_ok())
+        lines
+            .filter(|line| line.ends_with("written"))
+            .all(|line| sender.send(line).is_ok())
     });
     let mut write = || writeln!(input).unwrap();
     // It is there, and has attached.
@@ -118,7 +168,11 @@ fn beside_a_writer(name: &str, ahead: &str, body: impl FnOnce(&mut dyn FnMut(), 
 
 #[test]
 fn a_writer_of_another_time_namespace_knows_when_a_freeze_ends() {
-    if !Command::new("unshare").args(["--time", "--fork", "true"]).status().is_ok_and(|status| status.success()) {
+    if !Command::new("unshare")
+        .args(["--time", "--fork", "true"])
+        .status()
+        .is_ok_and(|status| status.success())
+    {
         println!("SKIPPED: no time namespace here");
         return;
     }
@@ -129,12 +183,23 @@ fn a_writer_of_another_time_namespace_knows_when_a_freeze_ends() {
         let frozen = claim.freeze(LEASE).unwrap();
         write();
         // It finds the gate frozen, and a day more on its clock.
-        assert!(written.recv_timeout(Duration::from_millis(200)).is_err(), "it did not wait");
+        assert!(
+            written.recv_timeout(Duration::from_millis(200)).is_err(),
+            "it did not wait"
+        );
         frozen.cut(K).unwrap();
         written.recv_timeout(PATIENCE).unwrap();
     });
     // No clock may begin before the machine did.
-    if std::fs::read_to_string("/proc/uptime").unwrap().split('.').next().unwrap().parse::<u64>().unwrap() > 60 {
+    if std::fs::read_to_string("/proc/uptime")
+        .unwrap()
+        .split('.')
+        .next()
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        > 60
+    {
         beside_a_writer(&name.0, "-30", |write, written| {
             // As one that dies: its time ends it.
             std::mem::forget(claim.freeze(Duration::from_millis(300)).unwrap());
@@ -163,9 +228,16 @@ fn a_copy_area_without_room_abandons_the_cut_and_not_the_writer() {
         let mut worker = segment.worker().unwrap();
         worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
         let cut = claim.freeze(LEASE).unwrap().cut(3 * PAGE).unwrap();
-        worker.fill(Extent::new(0, 3 * PAGE, K).unwrap(), 2, None).unwrap();
-        assert_eq!(segment.read_cut(cut, 1..2, &mut [0; 4096]), Ok(CutPages::Bytes));
-        worker.fill(Extent::new(0, 4 * PAGE, K).unwrap(), 3, None).unwrap();
+        worker
+            .fill(Extent::new(0, 3 * PAGE, K).unwrap(), 2, None)
+            .unwrap();
+        assert_eq!(
+            segment.read_cut(cut, 1..2, &mut [0; 4096]),
+            Ok(CutPages::Bytes)
+        );
+        worker
+            .fill(Extent::new(0, 4 * PAGE, K).unwrap(), 3, None)
+            .unwrap();
         assert_eq!(image(segment, cut), Err(CutGone));
         assert_eq!(&live(&mut worker)[..5], &[3; 5]);
         // What its maker would give back, if it did not die now.
@@ -174,15 +246,18 @@ fn a_copy_area_without_room_abandons_the_cut_and_not_the_writer() {
     });
 }
 
-/// Each writer writes its number i to three places one after the other: whatever instant a cut shows, what it wrote
-/// later is never ahead of what it wrote before. Reading the live memory page by page instead would show it so.
+/// Each writer writes its number i to three places one after the other: whatever instant a cut
+/// shows, what it wrote later is never ahead of what it wrote before. Reading the live memory page
+/// by page instead would show it so.
 #[test]
 fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
     const WRITERS: u64 = 3;
     let cuts: u64 = count(100, 1000);
     with_segment("ring", |segment, claim| {
         let stop = AtomicBool::new(false);
-        let place = |writer: u64, step: u64| Word::new((200 - step * 90 + writer) * PAGE + 8 * writer, K).unwrap();
+        let place = |writer: u64, step: u64| {
+            Word::new((200 - step * 90 + writer) * PAGE + 8 * writer, K).unwrap()
+        };
         std::thread::scope(|scope| {
             for writer in 0..WRITERS {
                 let stop = &stop;
@@ -190,7 +265,9 @@ fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
                     let mut worker = segment.worker().unwrap();
                     for i in 1_u64.. {
                         for step in 0..3 {
-                            worker.write(place(writer, step).extent(), &i.to_le_bytes(), None).unwrap();
+                            worker
+                                .write(place(writer, step).extent(), &i.to_le_bytes(), None)
+                                .unwrap();
                         }
                         if stop.load(Ordering::Relaxed) {
                             return;
@@ -215,7 +292,10 @@ fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
                 for page in 0..PAGES {
                     let offset = usize::try_from(page * PAGE).unwrap();
                     worker
-                        .read(Extent::new(page * PAGE, PAGE, K).unwrap(), &mut by_pages[offset..offset + 4096])
+                        .read(
+                            Extent::new(page * PAGE, PAGE, K).unwrap(),
+                            &mut by_pages[offset..offset + 4096],
+                        )
                         .unwrap();
                 }
                 for writer in 0..WRITERS {
@@ -224,7 +304,10 @@ fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
                 }
             }
             stop.store(true, Ordering::Relaxed);
-            println!("{cuts} cuts in order; {torn_live_reads} of {} reads without a cut were not", WRITERS * cuts);
+            println!(
+                "{cuts} cuts in order; {torn_live_reads} of {} reads without a cut were not",
+                WRITERS * cuts
+            );
             assert!(torn_live_reads > 0, "the test cannot see what a cut is for");
         });
     });
@@ -240,8 +323,14 @@ fn a_frozen_segment_is_read_and_not_changed_until_its_time_is_over() {
         live(&mut worker);
         let read = started.elapsed();
         worker.fill(Extent::new(0, 8, K).unwrap(), 1, None).unwrap();
-        assert!(read < SHORT && started.elapsed() >= SHORT, "read after {read:?}");
-        assert!(matches!(frozen.cut(K), Err(FreezeError::Late)), "a writer has gone on");
+        assert!(
+            read < SHORT && started.elapsed() >= SHORT,
+            "read after {read:?}"
+        );
+        assert!(
+            matches!(frozen.cut(K), Err(FreezeError::Late)),
+            "a writer has gone on"
+        );
         // A freeze that is given up does not wait for its time.
         drop(claim.freeze(LEASE).unwrap());
         worker.fill(Extent::new(0, 8, K).unwrap(), 2, None).unwrap();
@@ -253,8 +342,13 @@ fn a_frozen_segment_is_read_and_not_changed_until_its_time_is_over() {
 fn a_restore_that_changed_nothing_can_be_taken_back() {
     with_segment("cancel", |segment, claim| {
         let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
-        worker.fill(Extent::new(0, PAGE, K).unwrap(), 1, None).unwrap();
-        assert!(claim.restoration(Ipv6Addr::LOCALHOST).is_none(), "the segment is open");
+        worker
+            .fill(Extent::new(0, PAGE, K).unwrap(), 1, None)
+            .unwrap();
+        assert!(
+            claim.restoration(Ipv6Addr::LOCALHOST).is_none(),
+            "the segment is open"
+        );
         claim.freeze(LEASE).unwrap().shut().unwrap();
         let mut restoration = claim.restoration(Ipv6Addr::LOCALHOST).unwrap();
         restoration.zero(Extent::new(PAGE, K - PAGE, K).unwrap());
@@ -279,13 +373,21 @@ fn a_claim_that_ends_before_a_byte_was_changed_opens_the_memory_as_it_was() {
     let name = Name::new("cut-unchanged");
     let segment = name.serve(K);
     let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
-    worker.fill(Extent::new(0, PAGE, K).unwrap(), 1, None).unwrap();
+    worker
+        .fill(Extent::new(0, PAGE, K).unwrap(), 1, None)
+        .unwrap();
     let mut claim = segment.claim().unwrap().unwrap();
     claim.freeze(LEASE).unwrap().shut().unwrap();
-    assert_eq!(worker.fill(Extent::new(0, 1, K).unwrap(), 2, None), Err(Shut::Restoring));
+    assert_eq!(
+        worker.fill(Extent::new(0, 1, K).unwrap(), 2, None),
+        Err(Shut::Restoring)
+    );
     drop(claim.restoration(Ipv6Addr::LOCALHOST).unwrap());
     drop(claim);
-    assert_eq!((segment.shut(), segment.incarnation(), segment.restorer()), (None, before, None));
+    assert_eq!(
+        (segment.shut(), segment.incarnation(), segment.restorer()),
+        (None, before, None)
+    );
     assert_eq!(&live(&mut worker)[..2], &[1; 2]);
 }
 
@@ -302,7 +404,10 @@ fn writers_are_left_alone_for_nine_times_as_long_as_they_were_kept_out() {
     drop(frozen);
     let pause = claim.pause();
     // The time that a busy machine takes is in both.
-    assert!(pause + began.elapsed() >= 10 * KEPT_OUT && pause <= 9 * began.elapsed(), "a pause of {pause:?}");
+    assert!(
+        pause + began.elapsed() >= 10 * KEPT_OUT && pause <= 9 * began.elapsed(),
+        "a pause of {pause:?}"
+    );
     // A memory that is shut and not changed is kept from writers too, and another agent knows it.
     let began = Instant::now();
     claim.freeze(LEASE).unwrap().shut().unwrap();
@@ -311,7 +416,10 @@ fn writers_are_left_alone_for_nine_times_as_long_as_they_were_kept_out() {
     let segment = attach(&name.0, K);
     let mut claim = segment.claim().unwrap().unwrap();
     let pause = claim.pause();
-    assert!(pause + began.elapsed() >= 10 * KEPT_OUT, "a pause of {pause:?}");
+    assert!(
+        pause + began.elapsed() >= 10 * KEPT_OUT,
+        "a pause of {pause:?}"
+    );
     // A lease that is over keeps no writer out.
     let frozen = claim.freeze(Duration::from_millis(1)).unwrap();
     std::thread::sleep(KEPT_OUT);

@@ -1,4 +1,5 @@
-//! A client that asks for gigabytes and takes none of them costs a bounded amount of memory, and is cut.
+//! A client that asks for gigabytes and takes none of them costs a bounded amount of memory, and is
+//! cut.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -13,21 +14,27 @@ use support::{Cluster, client};
 const K: u64 = 8 << 20;
 const GREEDY: usize = 8;
 
-/// Sends reads of 1 MiB until the connection is cut, takes no reply, and returns how many requests went out.
+/// Sends reads of 1 MiB until the connection is cut, takes no reply, and returns how many requests
+/// went out.
 fn ask_and_never_read(mut wire: Wire) -> u64 {
     let began = Instant::now();
     let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
     let mut sent = 0;
     for id in 1..100_000 {
-        // The server stops taking requests when it cannot give its replies: that is how it bounds itself.
-        if wire.try_send(&encoded(id, Operation::Read(extent))).is_err() {
+        // The server stops taking requests when it cannot give its replies: that is how it bounds
+        // itself.
+        if wire
+            .try_send(&encoded(id, Operation::Read(extent)))
+            .is_err()
+        {
             return sent;
         }
         sent = id;
         assert!(began.elapsed() < PATIENCE, "the connection is never cut");
     }
     wire.stream().flush().unwrap();
-    // All requests fit the buffers of the sockets. The cut shows when the connection is read or written next.
+    // All requests fit the buffers of the sockets. The cut shows when the connection is read or
+    // written next.
     while wire.try_send(b"D").is_ok() {
         assert!(began.elapsed() < PATIENCE, "the connection is never cut");
         std::thread::sleep(Duration::from_millis(10));
@@ -44,10 +51,14 @@ fn clients_that_never_read_are_cut_and_cost_bounded_memory() {
     let client = client(&cluster);
     std::thread::scope(|scope| {
         let layout = cluster.layout();
-        let greedy: Vec<_> =
-            (0..GREEDY).map(|_| scope.spawn(|| ask_and_never_read(Wire::greeted(layout, 0)))).collect();
+        let greedy: Vec<_> = (0..GREEDY)
+            .map(|_| scope.spawn(|| ask_and_never_read(Wire::greeted(layout, 0))))
+            .collect();
         let (mut most, mut slowest, mut served) = (0, Duration::ZERO, 0_u64);
-        while !greedy.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+        while !greedy
+            .iter()
+            .all(std::thread::ScopedJoinHandle::is_finished)
+        {
             let began = Instant::now();
             assert_eq!(client.fetch_add(0, 1).unwrap(), served);
             assert_eq!(client.read(4096, 65536).unwrap().len(), 65536);
@@ -55,14 +66,23 @@ fn clients_that_never_read_are_cut_and_cost_bounded_memory() {
             served += 1;
             most = most.max(support::process::status_field(pid, "RssAnon"));
         }
-        let asked: u64 = greedy.into_iter().map(|thread| thread.join().unwrap()).sum();
+        let asked: u64 = greedy
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum();
         println!(
             "{GREEDY} clients asked for {asked} MiB and read nothing: private memory grew by {} KiB; \
              another client was served {served} times, the slowest took {slowest:?}",
             most.saturating_sub(before) / 1024
         );
-        assert!(most.saturating_sub(before) < 96 << 20, "private memory grew to {most} bytes from {before}");
-        assert!(slowest < Duration::from_secs(2), "another client waited {slowest:?}");
+        assert!(
+            most.saturating_sub(before) < 96 << 20,
+            "private memory grew to {most} bytes from {before}"
+        );
+        assert!(
+            slowest < Duration::from_secs(2),
+            "another client waited {slowest:?}"
+        );
         assert!(served > 10);
     });
 }

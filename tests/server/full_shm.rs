@@ -1,6 +1,7 @@
 //! A /dev/shm without room for the segment is a clear error at start, and leaves nothing behind.
 //!
-//! Each case runs dsmd in a mount namespace of its own, where /dev/shm is a small tmpfs. That takes root.
+//! Each case runs dsmd in a mount namespace of its own, where /dev/shm is a small tmpfs. That takes
+//! root.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -15,8 +16,8 @@ const CONFIG: i32 = 78;
 
 const MIB: u64 = 1 << 20;
 
-/// Runs dsmd where /dev/shm has `size` bytes, of which `used` are taken; its output, and what was left in /dev/shm.
-/// `None`, with the reason printed, where the machine does not allow it.
+/// Runs dsmd where /dev/shm has `size` bytes, of which `used` are taken; its output, and what was
+/// left in /dev/shm. `None`, with the reason printed, where the machine does not allow it.
 fn run_with_shm(cluster: &Cluster, size: u64, used: u64) -> Option<(Output, String)> {
     let mount = format!("mount -t tmpfs -o size={size} tmpfs /dev/shm");
     if !namespace::is_allowed() {
@@ -43,45 +44,77 @@ fn run_with_shm(cluster: &Cluster, size: u64, used: u64) -> Option<(Output, Stri
 #[test]
 fn a_full_dev_shm_is_a_clear_error_and_nothing_is_left_behind() {
     let cluster = Cluster::builder().k(64 * MIB).create();
-    let Some((output, left)) = run_with_shm(&cluster, 128 * MIB, 100 * MIB) else { return };
+    let Some((output, left)) = run_with_shm(&cluster, 128 * MIB, 100 * MIB) else {
+        return;
+    };
     let said = String::from_utf8_lossy(&output.stderr);
     println!("{}: {said}", output.status);
     assert_eq!(output.status.code(), Some(IO_ERROR), "{said}");
     for word in ["/dev/shm", cluster.name(), "free", &(28 * MIB).to_string()] {
         assert!(said.contains(word), "{said:?} does not say {word:?}");
     }
-    assert_eq!(left.split_whitespace().collect::<Vec<_>>(), ["0"], "left in /dev/shm: {left:?}");
+    assert_eq!(
+        left.split_whitespace().collect::<Vec<_>>(),
+        ["0"],
+        "left in /dev/shm: {left:?}"
+    );
 }
 
 #[test]
 fn a_k_that_dev_shm_can_never_hold_is_a_clear_error_and_nothing_is_left_behind() {
     let cluster = Cluster::builder().k(64 * MIB).create();
-    let Some((output, left)) = run_with_shm(&cluster, 32 * MIB, 0) else { return };
+    let Some((output, left)) = run_with_shm(&cluster, 32 * MIB, 0) else {
+        return;
+    };
     let said = String::from_utf8_lossy(&output.stderr);
     println!("{}: {said}", output.status);
     // As a mistake in mcomp.cfg, or as the lack of room that it leads to.
-    assert!(matches!(output.status.code(), Some(IO_ERROR | CONFIG)), "{said}");
-    assert!(said.contains("/dev/shm"), "{said:?} does not say where room is missing");
-    assert_eq!(left.split_whitespace().collect::<Vec<_>>(), ["0"], "left in /dev/shm: {left:?}");
+    assert!(
+        matches!(output.status.code(), Some(IO_ERROR | CONFIG)),
+        "{said}"
+    );
+    assert!(
+        said.contains("/dev/shm"),
+        "{said:?} does not say where room is missing"
+    );
+    assert_eq!(
+        left.split_whitespace().collect::<Vec<_>>(),
+        ["0"],
+        "left in /dev/shm: {left:?}"
+    );
 }
 
 #[test]
 fn a_dev_shm_with_just_too_little_room_for_the_tables_is_a_clear_error() {
     let cluster = Cluster::builder().k(8 * MIB).create();
     // k fits, the tables beside it do not.
-    let Some((output, left)) = run_with_shm(&cluster, 8 * MIB + 64 * 1024, 0) else { return };
+    let Some((output, left)) = run_with_shm(&cluster, 8 * MIB + 64 * 1024, 0) else {
+        return;
+    };
     let said = String::from_utf8_lossy(&output.stderr);
     println!("{}: {said}", output.status);
     assert_eq!(output.status.code(), Some(CONFIG), "{said}");
-    assert!(said.contains("/dev/shm"), "{said:?} does not say where room is missing");
-    assert_eq!(left.split_whitespace().collect::<Vec<_>>(), ["0"], "left in /dev/shm: {left:?}");
+    assert!(
+        said.contains("/dev/shm"),
+        "{said:?} does not say where room is missing"
+    );
+    assert_eq!(
+        left.split_whitespace().collect::<Vec<_>>(),
+        ["0"],
+        "left in /dev/shm: {left:?}"
+    );
 }
 
 /// A command that runs `program` where no file may have more than `blocks` times 512 bytes.
 fn with_file_limit(blocks: u64, program: &Command) -> Command {
     let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit -f {blocks}; exec \"$@\""), "sh"]).arg(program.get_program());
-    command.args(program.get_args()).env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
+    command
+        .args(["-c", &format!("ulimit -f {blocks}; exec \"$@\""), "sh"])
+        .arg(program.get_program());
+    command
+        .args(program.get_args())
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("JOURNAL_STREAM");
     command
 }
 
@@ -89,11 +122,18 @@ fn with_file_limit(blocks: u64, program: &Command) -> Command {
 fn a_limit_of_file_sizes_below_the_segment_is_a_clear_error_and_nothing_is_left_behind() {
     let cluster = Cluster::builder().k(8 * MIB).create();
     for blocks in [0, 8, 2048] {
-        let output = with_file_limit(blocks, &cluster.command(0)).output().unwrap();
+        let output = with_file_limit(blocks, &cluster.command(0))
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         println!("{}: {said}", output.status);
         assert_eq!(output.status.code(), Some(IO_ERROR), "{said}");
-        for word in [cluster.name(), "ulimit -f", "LimitFSIZE=", &format!("files of {} bytes", blocks * 512)] {
+        for word in [
+            cluster.name(),
+            "ulimit -f",
+            "LimitFSIZE=",
+            &format!("files of {} bytes", blocks * 512),
+        ] {
             assert!(said.contains(word), "{said:?} does not say {word:?}");
         }
         assert_eq!(cluster.leftovers(), Vec::<std::path::PathBuf>::new());
@@ -105,15 +145,22 @@ fn programs_that_may_write_no_large_file_say_so_and_leave_nothing_behind() {
     let cluster = Cluster::builder().k(MIB).start();
     cluster.start_agents();
     // What zstd cannot make small.
-    let memory: Vec<u8> = (0..MIB / 8).flat_map(|word| noise(word).to_le_bytes()).collect();
+    let memory: Vec<u8> = (0..MIB / 8)
+        .flat_map(|word| noise(word).to_le_bytes())
+        .collect();
     support::client(&cluster).write(0, &memory).unwrap();
     let dsmctl = |line: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dsmctl"));
-        command.arg("--config").arg(cluster.config_path()).args(line.split_whitespace());
+        command
+            .arg("--config")
+            .arg(cluster.config_path())
+            .args(line.split_whitespace());
         command
     };
     let output = cluster.directory().join("out.dsnap");
-    let create = with_file_limit(64, dsmctl("snapshot create --output").arg(&output)).output().unwrap();
+    let create = with_file_limit(64, dsmctl("snapshot create --output").arg(&output))
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&create.stderr);
     assert_eq!(create.status.code(), Some(IO_ERROR), "{said}");
     assert!(said.contains("ulimit -f"), "{said}");
@@ -125,10 +172,16 @@ fn programs_that_may_write_no_large_file_say_so_and_leave_nothing_behind() {
     assert!(!output.exists() && cluster.partials().is_empty() && cluster.snapshots().is_empty());
 
     let file = std::fs::File::create(cluster.directory().join("memory")).unwrap();
-    let read = with_file_limit(64, &dsmctl("read 0 1MiB")).stdout(file).output().unwrap();
+    let read = with_file_limit(64, &dsmctl("read 0 1MiB"))
+        .stdout(file)
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&read.stderr);
     assert_eq!(read.status.code(), Some(IO_ERROR), "{said}");
-    assert!(said.contains("standard output") && said.contains("ulimit -f"), "{said}");
+    assert!(
+        said.contains("standard output") && said.contains("ulimit -f"),
+        "{said}"
+    );
 }
 
 /// A number without a pattern that compression would find.
@@ -140,39 +193,66 @@ fn noise(seed: u64) -> u64 {
 /// Runs dsmctl's check of the cluster's configuration in `group`.
 fn check_in(group: &MemoryGroup, cluster: &Cluster) -> String {
     let mut command = group.command(env!("CARGO_BIN_EXE_dsmctl"));
-    let output = command.arg("--config").arg(cluster.config_path()).args(["config", "check"]).output().unwrap();
+    let output = command
+        .arg("--config")
+        .arg(cluster.config_path())
+        .args(["config", "check"])
+        .output()
+        .unwrap();
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]
 fn a_limit_of_memory_below_the_segment_is_a_clear_error_and_nothing_is_left_behind() {
     let cluster = Cluster::builder().k(64 * MIB).create();
-    let Some(group) = MemoryGroup::new(72 * MIB) else { return };
+    let Some(group) = MemoryGroup::new(72 * MIB) else {
+        return;
+    };
     let dsmd = cluster.command(0);
     let mut command = group.command(dsmd.get_program());
-    let output = command.args(dsmd.get_args()).env_remove("NOTIFY_SOCKET").output().unwrap();
+    let output = command
+        .args(dsmd.get_args())
+        .env_remove("NOTIFY_SOCKET")
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     println!("{}: {said}", output.status);
     assert_eq!(output.status.code(), Some(CONFIG), "{said}");
-    for word in [cluster.name(), "dsmtest-", "MemoryMax=", &(72 * MIB).to_string()] {
+    for word in [
+        cluster.name(),
+        "dsmtest-",
+        "MemoryMax=",
+        &(72 * MIB).to_string(),
+    ] {
         assert!(said.contains(word), "{said:?} does not say {word:?}");
     }
     assert_eq!(cluster.leftovers(), Vec::<std::path::PathBuf>::new());
     let checked = check_in(&group, &cluster);
-    assert!(checked.contains("warning: ") && checked.contains("mcomp.cfg:2:5: a segment of this k needs"), "{checked}");
+    assert!(
+        checked.contains("warning: ")
+            && checked.contains("mcomp.cfg:2:5: a segment of this k needs"),
+        "{checked}"
+    );
 }
 
 #[test]
 fn a_segment_starts_in_the_least_memory_that_is_said_to_be_needed() {
     let cluster = Cluster::builder().k(64 * MIB).create();
     let needed = 64 * MIB + dsm_core::segment::overhead(64 * MIB) + dsm_core::segment::OWN_MEMORY;
-    let Some(group) = MemoryGroup::new(needed.next_multiple_of(4096)) else { return };
+    let Some(group) = MemoryGroup::new(needed.next_multiple_of(4096)) else {
+        return;
+    };
     assert_eq!(check_in(&group, &cluster), "");
     let dsmd = cluster.command(0);
     let mut command = group.command(dsmd.get_program());
-    let mut child = command.args(dsmd.get_args()).env_remove("NOTIFY_SOCKET").spawn().unwrap();
+    let mut child = command
+        .args(dsmd.get_args())
+        .env_remove("NOTIFY_SOCKET")
+        .spawn()
+        .unwrap();
     support::wait_for("it listens, or ends", support::wire::PATIENCE, || {
-        std::net::TcpStream::connect(cluster.address(0)).is_ok() || child.try_wait().unwrap().is_some()
+        std::net::TcpStream::connect(cluster.address(0)).is_ok()
+            || child.try_wait().unwrap().is_some()
     });
     assert_eq!(child.try_wait().unwrap(), None, "it ended");
     // All of the memory is there: a change of it takes no more.
@@ -185,7 +265,10 @@ fn a_segment_starts_in_the_least_memory_that_is_said_to_be_needed() {
 fn run_by(cluster: &Cluster, line: &str) -> Output {
     let dsmd = cluster.command(0);
     let mut command = Command::new("unshare");
-    command.args(["--mount", "timeout", "20", "sh", "-c", line, "sh"]).arg(dsmd.get_program()).args(dsmd.get_args());
+    command
+        .args(["--mount", "timeout", "20", "sh", "-c", line, "sh"])
+        .arg(dsmd.get_program())
+        .args(dsmd.get_args());
     command.env_remove("NOTIFY_SOCKET").output().unwrap()
 }
 

@@ -12,7 +12,8 @@ fn a_request_before_hello_is_refused_and_not_executed() {
     let write = Operation::Write(Extent::new(0, 4, K).unwrap(), b"evil");
     for operation in [Operation::Ping(b""), Operation::Status, write] {
         let mut wire = Wire::connect(cluster.address(0));
-        wire.ask(1, operation).assert_refused(Code::HelloExpected, &["hello"]);
+        wire.ask(1, operation)
+            .assert_refused(Code::HelloExpected, &["hello"]);
         wire.assert_closed();
     }
     assert_eq!(client(&cluster).read(0, 4).unwrap(), [0; 4]);
@@ -34,7 +35,8 @@ fn an_id_that_does_not_increase_is_refused_and_not_executed() {
         let mut wire = Wire::greeted(cluster.layout(), 0);
         let extent = Extent::new(0, 4, K).unwrap();
         assert_eq!(wire.ask(7, Operation::Write(extent, b"good")).code(), None);
-        wire.ask(second, Operation::Write(extent, b"evil")).assert_refused(Code::BadSequence, &[&second.to_string()]);
+        wire.ask(second, Operation::Write(extent, b"evil"))
+            .assert_refused(Code::BadSequence, &[&second.to_string()]);
         wire.assert_closed();
         assert_eq!(client(&cluster).read(0, 4).unwrap(), b"good");
     }

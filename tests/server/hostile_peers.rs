@@ -1,4 +1,5 @@
-//! Peers that send and hold as much as they can hold up no other peer, and not the question of dsmd's watchdog.
+//! Peers that send and hold as much as they can hold up no other peer, and not the question of
+//! dsmd's watchdog.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -19,7 +20,8 @@ const K: u64 = 4 << 20;
 /// What systemd is told to expect; dsmd asks itself three times as often.
 const WATCHDOG_MICROSECONDS: &str = "300000";
 
-/// The longest wait of another peer and of the watchdog. On an idle machine it is a few milliseconds; a hang is longer.
+/// The longest wait of another peer and of the watchdog. On an idle machine it is a few
+/// milliseconds; a hang is longer.
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// Less than `limits.request_timeout`, after which each of them is closed.
@@ -51,7 +53,8 @@ impl Target {
         Wire::greeted(self.cluster.layout(), 0)
     }
 
-    /// Asks for pings, and listens to the watchdog, until the attack is over: neither waits longer than [`LONGEST`].
+    /// Asks for pings, and listens to the watchdog, until the attack is over: neither waits longer
+    /// than [`LONGEST`].
     fn serves_during(&self, name: &str, attack: impl FnOnce() + Send) {
         let _alone = support::one_at_a_time();
         let mut peer = self.greeted();
@@ -65,7 +68,10 @@ impl Target {
             let watchdog = scope.spawn(|| {
                 let (mut last, mut gap) = (Instant::now(), Duration::ZERO);
                 while !over.load(Ordering::Relaxed) {
-                    let message = self.service.hear_within(Duration::from_millis(100)).unwrap_or_default();
+                    let message = self
+                        .service
+                        .hear_within(Duration::from_millis(100))
+                        .unwrap_or_default();
                     gap = gap.max(last.elapsed());
                     if message.contains("WATCHDOG=1") {
                         last = Instant::now();
@@ -101,14 +107,18 @@ impl Drop for SetAtEnd<'_> {
     }
 }
 
-/// Sends to all wires at once, as far as the server takes it, and waits until it has answered, or closed, each.
+/// Sends to all wires at once, as far as the server takes it, and waits until it has answered, or
+/// closed, each.
 fn flood(wires: Vec<Wire>, bytes: &[u8]) {
     let deadline = Instant::now() + ATTACK;
     std::thread::scope(|scope| {
         for mut wire in wires {
             scope.spawn(move || {
                 // A refused sender is cut in the middle.
-                let _ = wire.stream().write_all(bytes).and_then(|()| wire.stream().shutdown(Shutdown::Write));
+                let _ = wire
+                    .stream()
+                    .write_all(bytes)
+                    .and_then(|()| wire.stream().shutdown(Shutdown::Write));
                 while Instant::now() < deadline && wire.try_reply().is_ok() {}
             });
         }
@@ -116,22 +126,31 @@ fn flood(wires: Vec<Wire>, bytes: &[u8]) {
 }
 
 fn long_copies(count: u64) -> Vec<u8> {
-    let (from, to) = (Extent::new(0, MAX_ATOMIC, K).unwrap(), Extent::new(2 << 20, MAX_ATOMIC, K).unwrap());
-    (1..=count).flat_map(|id| encoded(id, Operation::Copy { from, to })).collect()
+    let (from, to) = (
+        Extent::new(0, MAX_ATOMIC, K).unwrap(),
+        Extent::new(2 << 20, MAX_ATOMIC, K).unwrap(),
+    );
+    (1..=count)
+        .flat_map(|id| encoded(id, Operation::Copy { from, to }))
+        .collect()
 }
 
 #[test]
 fn a_flood_of_long_copies_holds_up_neither_another_peer_nor_the_watchdog() {
     let target = Target::new("");
     let wires = (0..24).map(|_| target.greeted()).collect();
-    target.serves_during("24 peers with 6,500 copies of 1 MiB each", || flood(wires, &long_copies(6500)));
+    target.serves_during("24 peers with 6,500 copies of 1 MiB each", || {
+        flood(wires, &long_copies(6500))
+    });
 }
 
 #[test]
 fn long_copies_inside_the_window_hold_up_neither_another_peer_nor_the_watchdog() {
     let target = Target::new("");
     let wires = (0..24).map(|_| target.greeted()).collect();
-    target.serves_during("24 peers with 64 copies of 1 MiB each", || flood(wires, &long_copies(64)));
+    target.serves_during("24 peers with 64 copies of 1 MiB each", || {
+        flood(wires, &long_copies(64))
+    });
 }
 
 /// A header that says that 1 MiB of data follow.
@@ -141,7 +160,8 @@ fn claim(opcode: Opcode, payload: u32) -> Vec<u8> {
     header.as_bytes().to_vec()
 }
 
-/// Another peer writes and reads the longest requests, on ten connections. `Err` says why one was refused.
+/// Another peer writes and reads the longest requests, on ten connections. `Err` says why one was
+/// refused.
 fn longest_requests(target: &Target) -> Result<(), String> {
     let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
     for round in 0..10 {
@@ -170,14 +190,19 @@ fn a_connection_that_claims_a_long_hello_and_sends_none_takes_no_memory() {
         wire
     };
     let wires: Vec<Wire> = (0..300).map(connect).collect();
-    target.serves_during("300 peers that claim the longest hello", || longest_requests(&target).unwrap());
+    target.serves_during("300 peers that claim the longest hello", || {
+        longest_requests(&target).unwrap()
+    });
     drop(wires);
 }
 
 #[test]
 fn what_no_hello_can_be_is_refused_by_its_header() {
     let target = Target::new("");
-    for (opcode, code) in [(Opcode::Hello, Code::BadFrame), (Opcode::Write, Code::HelloExpected)] {
+    for (opcode, code) in [
+        (Opcode::Hello, Code::BadFrame),
+        (Opcode::Write, Code::HelloExpected),
+    ] {
         let mut wire = Wire::connect(target.cluster.address(0));
         wire.send(&claim(opcode, 1 << 20));
         wire.reply().assert_refused(code, &[]);
@@ -194,21 +219,30 @@ fn a_request_that_claims_data_and_sends_none_takes_no_memory() {
         wire
     };
     let wires: Vec<Wire> = (0..300).map(greeted).collect();
-    target.serves_during("300 peers that claim a write of 1 MiB", || longest_requests(&target).unwrap());
+    target.serves_during("300 peers that claim a write of 1 MiB", || {
+        longest_requests(&target).unwrap()
+    });
     drop(wires);
 }
 
-/// While the hostile take what they can, there may be none left for a moment; it is taken back long before any timeout.
+/// While the hostile take what they can, there may be none left for a moment; it is taken back long
+/// before any timeout.
 fn gets_what_the_stalled_hold(target: &Target) {
     let began = Instant::now();
-    wait_for("ten longest requests of another peer", BEFORE_A_TIMEOUT, || longest_requests(target).is_ok());
+    wait_for(
+        "ten longest requests of another peer",
+        BEFORE_A_TIMEOUT,
+        || longest_requests(target).is_ok(),
+    );
     println!("another peer was served after {:?}", began.elapsed());
 }
 
 /// So many peers ask for 64 MiB each, and take nothing.
 fn greedy(target: &Target, peers: usize) -> Vec<Wire> {
     let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
-    let reads: Vec<u8> = (1..=64).flat_map(|id| encoded(id, Operation::Read(extent))).collect();
+    let reads: Vec<u8> = (1..=64)
+        .flat_map(|id| encoded(id, Operation::Read(extent)))
+        .collect();
     let mut wires: Vec<Wire> = (0..peers).map(|_| target.greeted()).collect();
     wires.iter_mut().for_each(|wire| wire.send(&reads));
     wires
@@ -236,12 +270,20 @@ fn peers_that_take_no_replies_lose_their_buffers_to_those_that_do() {
     let wires = greedy(&target, 400);
     let mut healthy = target.greeted();
     let short = Extent::new(0, 64 << 10, K).unwrap();
-    target.serves_during("400 peers that ask for 64 MiB each and take nothing", || {
-        for id in 1..=2000 {
-            let reply = healthy.ask(id, Operation::Read(short));
-            assert_eq!(reply.code(), None, "read {id} of a healthy peer: {}", reply.text());
-        }
-    });
+    target.serves_during(
+        "400 peers that ask for 64 MiB each and take nothing",
+        || {
+            for id in 1..=2000 {
+                let reply = healthy.ask(id, Operation::Read(short));
+                assert_eq!(
+                    reply.code(),
+                    None,
+                    "read {id} of a healthy peer: {}",
+                    reply.text()
+                );
+            }
+        },
+    );
     drop(wires);
 }
 
@@ -249,7 +291,9 @@ fn peers_that_take_no_replies_lose_their_buffers_to_those_that_do() {
 fn on_threads_of_their_own_peers_that_take_no_replies_lose_their_buffers_too() {
     let target = Target::with_threads(32, "buffer_memory = \"8MiB\"");
     let wires = greedy(&target, 16);
-    target.serves_during("16 peers with a thread each that take nothing", || gets_what_the_stalled_hold(&target));
+    target.serves_during("16 peers with a thread each that take nothing", || {
+        gets_what_the_stalled_hold(&target)
+    });
     drop(wires);
     says_why(target);
 }
@@ -261,7 +305,8 @@ fn peers_that_do_not_end_their_requests_lose_their_buffers_to_those_that_do() {
     for threads in [2, 32] {
         let target = Target::with_threads(threads, "buffer_memory = \"8MiB\"");
         let mut wires: Vec<Wire> = Vec::new();
-        // They come until there is no memory left, and the first of them has been waited for long enough.
+        // They come until there is no memory left, and the first of them has been waited for long
+        // enough.
         wait_for("a stalled peer is closed", BEFORE_A_TIMEOUT, || {
             let mut wire = target.greeted();
             // One that finds no memory is refused in the middle.
@@ -269,7 +314,10 @@ fn peers_that_do_not_end_their_requests_lose_their_buffers_to_those_that_do() {
             wires.push(wire);
             wires.iter().any(is_closed_without_a_word)
         });
-        let name = format!("{} peers that send all but a byte, {threads} threads", wires.len());
+        let name = format!(
+            "{} peers that send all but a byte, {threads} threads",
+            wires.len()
+        );
         target.serves_during(&name, || gets_what_the_stalled_hold(&target));
         drop(wires);
         says_why(target);

@@ -1,5 +1,5 @@
-//! Programs in another language, written from the specifications alone, get on with ours: a client from docs/protocol.md, a
-//! master and an agent from docs/agent-protocol.md.
+//! Programs in another language, written from the specifications alone, get on with ours: a client
+//! from docs/protocol.md, a master and an agent from docs/agent-protocol.md.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -12,8 +12,17 @@ fn python(task: &str, cluster: &Cluster) -> Command {
     let (host, port) = cluster.address(0).rsplit_once(':').expect("host:port");
     let mut command = Command::new("python3");
     command
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/independent_client.py"))
-        .args([task, host, port, cluster.name(), &cluster.layout().k().to_string()])
+        .arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/independent_client.py"
+        ))
+        .args([
+            task,
+            host,
+            port,
+            cluster.name(),
+            &cluster.layout().k().to_string(),
+        ])
         .args(cluster.layout().addresses());
     command
 }
@@ -21,17 +30,29 @@ fn python(task: &str, cluster: &Cluster) -> Command {
 #[test]
 fn a_client_written_from_the_specification_gets_on_with_dsmd() {
     let cluster = Cluster::start(2, 1 << 20);
-    let output = python("check", &cluster).output().expect("python3 is installed");
-    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = python("check", &cluster)
+        .output()
+        .expect("python3 is installed");
+    let (text, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     println!("{text}{errors}");
-    assert!(output.status.success(), "{}:\n{text}{errors}", output.status);
+    assert!(
+        output.status.success(),
+        "{}:\n{text}{errors}",
+        output.status
+    );
     assert!(text.ends_with("all as docs/protocol.md says\n"));
 }
 
 #[test]
 fn its_changes_take_effect_exactly_once_though_dsmd_is_killed() {
     let cluster = Cluster::start(1, 1 << 20);
-    let mut client = python("count", &cluster).stdout(Stdio::piped()).spawn().expect("python3 is installed");
+    let mut client = python("count", &cluster)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 is installed");
     let (mut kills, mut resumed) = (0, 0);
     for line in BufReader::new(client.stdout.take().expect("a pipe")).lines() {
         let line = line.expect("text");
@@ -43,7 +64,10 @@ fn its_changes_take_effect_exactly_once_though_dsmd_is_killed() {
             resumed = times.trim_end_matches(" times").parse().expect("a number");
         }
     }
-    assert!(client.wait().expect("wait").success(), "the client is not content");
+    assert!(
+        client.wait().expect("wait").success(),
+        "the client is not content"
+    );
     assert_eq!(kills, 10);
     assert!(resumed > 0, "no kill came while requests were under way");
 }
@@ -52,26 +76,46 @@ fn its_changes_take_effect_exactly_once_though_dsmd_is_killed() {
 fn python_with_agents(task: &str, cluster: &Cluster, file: &Path, index: Option<usize>) -> Command {
     let mut command = Command::new("python3");
     command
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/independent_snapshots.py"))
+        .arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/independent_snapshots.py"
+        ))
         .args([task, cluster.name(), &cluster.layout().k().to_string()])
         .arg(file)
         .args(index.map(|index| index.to_string()))
-        .args((0..cluster.n()).map(|server| format!("{}={}", cluster.address(server), cluster.agent_address(server))));
+        .args((0..cluster.n()).map(|server| {
+            format!(
+                "{}={}",
+                cluster.address(server),
+                cluster.agent_address(server)
+            )
+        }));
     command
 }
 
 fn succeeds(mut command: Command) {
     let output = command.output().expect("python3 is installed");
-    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (text, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     println!("{text}{errors}");
-    assert!(output.status.success() && text.ends_with("all as docs/agent-protocol.md says\n"), "{}", output.status);
+    assert!(
+        output.status.success() && text.ends_with("all as docs/agent-protocol.md says\n"),
+        "{}",
+        output.status
+    );
 }
 
 const PAGES: usize = 40;
 
 /// Two servers that let a busy master take its time for a cut.
 fn cluster_of_two() -> Cluster {
-    Cluster::builder().servers(2).k(PAGES as u64 * 4096).snapshot("freeze_timeout = \"10s\"").start()
+    Cluster::builder()
+        .servers(2)
+        .k(PAGES as u64 * 4096)
+        .snapshot("freeze_timeout = \"10s\"")
+        .start()
 }
 
 #[test]
@@ -82,11 +126,22 @@ fn a_master_written_from_the_specification_takes_a_snapshot_and_puts_it_back() {
     cluster.write_all(&bytes);
     let file = cluster.directory().join("memory");
     succeeds(python_with_agents("take", &cluster, &file, None));
-    assert!(std::fs::read(&file).expect("the file") == bytes, "another memory");
+    assert!(
+        std::fs::read(&file).expect("the file") == bytes,
+        "another memory"
+    );
 
-    client(&cluster).fill(0, bytes.len() as u64, 7).expect("a fill");
+    client(&cluster)
+        .fill(0, bytes.len() as u64, 7)
+        .expect("a fill");
     succeeds(python_with_agents("restore", &cluster, &file, None));
-    assert!(client(&cluster).read(0, bytes.len() as u64).expect("the memory") == bytes, "another memory");
+    assert!(
+        client(&cluster)
+            .read(0, bytes.len() as u64)
+            .expect("the memory")
+            == bytes,
+        "another memory"
+    );
 }
 
 #[test]
@@ -97,14 +152,21 @@ fn an_agent_written_from_the_specification_gives_its_server_to_our_master() {
     cluster.write_all(&bytes[..PAGES * 4096]);
     let file = cluster.directory().join("memory");
     std::fs::write(&file, &bytes).expect("the file");
-    let mut agent =
-        python_with_agents("agent", &cluster, &file, Some(1)).stdout(Stdio::piped()).spawn().expect("python3");
+    let mut agent = python_with_agents("agent", &cluster, &file, Some(1))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
     let mut lines = BufReader::new(agent.stdout.take().expect("a pipe")).lines();
     assert_eq!(lines.next().expect("a line").expect("text"), "listening");
     let snapshot = cluster.snapshot();
-    assert!(agent.wait().expect("wait").success(), "the agent is not content");
+    assert!(
+        agent.wait().expect("wait").success(),
+        "the agent is not content"
+    );
     let mut found = vec![0; bytes.len()];
-    snapshot.read_range(0, &mut found).expect("a sound snapshot");
+    snapshot
+        .read_range(0, &mut found)
+        .expect("a sound snapshot");
     assert!(found == bytes, "another memory");
     assert_eq!(snapshot.header().servers()[1].hostname, "python");
 }

@@ -1,8 +1,10 @@
-//! dsmd is killed at random moments under load, a hundred times (`DSM_TEST_KILLS` sets another number). Eight writers lose
-//! nothing, readers see no half write, a counter counts each add once, and nobody waits over a second after a restart.
+//! dsmd is killed at random moments under load, a hundred times (`DSM_TEST_KILLS` sets another
+//! number). Eight writers lose nothing, readers see no half write, a counter counts each add once,
+//! and nobody waits over a second after a restart.
 //!
-//! Each writer also keeps a pipeline of adds and small writes under way, so that a kill finds requests that were
-//! executed and not answered: those are the ones that a client that resends could have done twice.
+//! Each writer also keeps a pipeline of adds and small writes under way, so that a kill finds
+//! requests that were executed and not answered: those are the ones that a client that resends
+//! could have done twice.
 
 use dsm_client::{Client, Reply};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,12 +17,14 @@ use support::{Cluster, client};
 const WRITERS: usize = 8;
 const READERS: usize = 2;
 
-/// Bytes that each writer has to itself. The blocks are shorter, so that the ends of older ones stay behind them.
+/// Bytes that each writer has to itself. The blocks are shorter, so that the ends of older ones
+/// stay behind them.
 const REGION: u64 = 128 * 1024;
 const LONGEST: u64 = 100 * 1024;
 const COUNTER: u64 = WRITERS as u64 * REGION;
 
-/// Requests that each writer leaves unanswered at once beside its blocks, and the word of each writer that they write.
+/// Requests that each writer leaves unanswered at once beside its blocks, and the word of each
+/// writer that they write.
 const PIPELINED: usize = 64;
 const WORDS: u64 = COUNTER + 4096;
 
@@ -33,12 +37,14 @@ struct Shared {
     stop: AtomicBool,
     /// Nanoseconds after `began` when dsmd was last ready.
     ready: AtomicU64,
-    /// Per writer, the sequence of the block that is being written, and of the last one acknowledged.
+    /// Per writer, the sequence of the block that is being written, and of the last one
+    /// acknowledged.
     writing: [AtomicU64; WRITERS],
     acknowledged: [AtomicU64; WRITERS],
     reads: AtomicU64,
     adds: AtomicU64,
-    /// The longest call in nanoseconds: from its start, and from the last restart when that was later.
+    /// The longest call in nanoseconds: from its start, and from the last restart when that was
+    /// later.
     longest: AtomicU64,
     longest_after_restart: AtomicU64,
 }
@@ -56,12 +62,22 @@ impl Shared {
         let end = self.now();
         let ready = self.ready.load(Ordering::SeqCst);
         self.longest.fetch_max(end - start, Ordering::Relaxed);
-        self.longest_after_restart.fetch_max(end.saturating_sub(start.max(ready)), Ordering::Relaxed);
-        result.unwrap_or_else(|error| panic!("a call failed after {:?}: {error}", Duration::from_nanos(end - start)))
+        self.longest_after_restart
+            .fetch_max(end.saturating_sub(start.max(ready)), Ordering::Relaxed);
+        result.unwrap_or_else(|error| {
+            panic!(
+                "a call failed after {:?}: {error}",
+                Duration::from_nanos(end - start)
+            )
+        })
     }
 
     /// Has `PIPELINED` requests under way at once. Returns what they found.
-    fn pipelined<'a>(&self, client: &Client, submit: impl FnOnce(&mut dsm_client::Pipeline<'a>)) -> Vec<Reply> {
+    fn pipelined<'a>(
+        &self,
+        client: &Client,
+        submit: impl FnOnce(&mut dsm_client::Pipeline<'a>),
+    ) -> Vec<Reply> {
         self.timed(|| {
             let mut pipeline = client.pipeline();
             submit(&mut pipeline);
@@ -92,43 +108,74 @@ fn write_and_count(shared: &Shared, client: &Client, writer: usize, mut random: 
         if shared.stopped() {
             return;
         }
-        let label = Label { writer: writer as u64, sequence, length: random.within(200, LONGEST + 1) };
+        let label = Label {
+            writer: writer as u64,
+            sequence,
+            length: random.within(200, LONGEST + 1),
+        };
         let data = block::make(label);
         shared.writing[writer].store(sequence, Ordering::SeqCst);
         shared.timed(|| client.write(address, &data));
         shared.acknowledged[writer].store(sequence, Ordering::SeqCst);
         let found = shared.timed(|| client.read(address, label.length));
-        assert!(found == data, "writer {writer} does not find its block {label:?}: {:?}", block::check(&found));
+        assert!(
+            found == data,
+            "writer {writer} does not find its block {label:?}: {:?}",
+            block::check(&found)
+        );
         shared.adds.fetch_add(1, Ordering::SeqCst);
         shared.timed(|| client.fetch_add(COUNTER, 1));
     }
 }
 
-/// Adds to the counter and overwrites a word of its own, all in one pipeline, again and again. A write that is done
-/// twice brings back an older value; an add that is done twice shows in the end.
+/// Adds to the counter and overwrites a word of its own, all in one pipeline, again and again. A
+/// write that is done twice brings back an older value; an add that is done twice shows in the end.
 fn pipeline_and_count(shared: &Shared, client: &Client, writer: usize, mut random: Random) {
     let _guard = StopOnPanic(&shared.stop);
     let word = WORDS + 8 * writer as u64;
     let mut last = 0_u64;
     while !shared.stopped() {
-        let values: Vec<[u8; 8]> = (last + 1..).take(PIPELINED / 4).map(u64::to_le_bytes).collect();
+        let values: Vec<[u8; 8]> = (last + 1..)
+            .take(PIPELINED / 4)
+            .map(u64::to_le_bytes)
+            .collect();
         let expected = last..last + values.len() as u64;
         last = expected.end;
-        shared.adds.fetch_add(PIPELINED as u64 / 2, Ordering::SeqCst);
+        shared
+            .adds
+            .fetch_add(PIPELINED as u64 / 2, Ordering::SeqCst);
         let found = shared.pipelined(client, |pipeline| {
             for value in &values {
-                pipeline.fetch_add(COUNTER, 1).expect("there is room in the pipeline");
-                pipeline.swap(word, u64::from_le_bytes(*value)).expect("there is room in the pipeline");
-                pipeline.fetch_add(COUNTER, 1).expect("there is room in the pipeline");
-                pipeline.write(word, value).expect("there is room in the pipeline");
+                pipeline
+                    .fetch_add(COUNTER, 1)
+                    .expect("there is room in the pipeline");
+                pipeline
+                    .swap(word, u64::from_le_bytes(*value))
+                    .expect("there is room in the pipeline");
+                pipeline
+                    .fetch_add(COUNTER, 1)
+                    .expect("there is room in the pipeline");
+                pipeline
+                    .write(word, value)
+                    .expect("there is room in the pipeline");
             }
         });
         for (replies, expected) in found.chunks(4).zip(expected) {
-            assert_eq!(replies[1], Reply::Old(expected), "writer {writer}: an older value came back");
+            assert_eq!(
+                replies[1],
+                Reply::Old(expected),
+                "writer {writer}: an older value came back"
+            );
             assert_eq!(replies[3], Reply::Done);
         }
-        let counts = found.iter().step_by(2).map(|reply| if let Reply::Old(old) = reply { *old } else { 0 });
-        assert!(counts.is_sorted_by(|before, after| before < after), "writer {writer}: the counter went back");
+        let counts = found
+            .iter()
+            .step_by(2)
+            .map(|reply| if let Reply::Old(old) = reply { *old } else { 0 });
+        assert!(
+            counts.is_sorted_by(|before, after| before < after),
+            "writer {writer}: the counter went back"
+        );
         // Leaves the processors to the blocks for a while.
         std::thread::sleep(Duration::from_micros(random.within(0, 6000)));
     }
@@ -141,24 +188,35 @@ fn read_and_check(shared: &Shared, client: &Client, mut random: Random) {
         let before = shared.acknowledged[writer].load(Ordering::SeqCst);
         let region = shared.timed(|| client.read(writer as u64 * REGION, REGION));
         let after = shared.writing[writer].load(Ordering::SeqCst);
-        let found = block::check(&region).unwrap_or_else(|wrong| panic!("region of writer {writer}: {wrong}"));
+        let found = block::check(&region)
+            .unwrap_or_else(|wrong| panic!("region of writer {writer}: {wrong}"));
         let sequence = found.map_or(0, |label| label.sequence);
         assert!(
             (before..=after).contains(&sequence),
             "writer {writer}: block {sequence} found, {before}..={after} due"
         );
-        assert!(found.is_none_or(|label| label.writer == writer as u64), "writer {writer} finds {found:?}");
+        assert!(
+            found.is_none_or(|label| label.writer == writer as u64),
+            "writer {writer} finds {found:?}"
+        );
         shared.reads.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// Waits until every writer has had a block acknowledged that it began after this call.
 fn wait_for_every_writer(shared: &Shared) {
-    let due: Vec<u64> = shared.writing.iter().map(|sequence| sequence.load(Ordering::SeqCst) + 1).collect();
+    let due: Vec<u64> = shared
+        .writing
+        .iter()
+        .map(|sequence| sequence.load(Ordering::SeqCst) + 1)
+        .collect();
     let since = Instant::now();
     for (writer, due) in due.into_iter().enumerate() {
         while shared.acknowledged[writer].load(Ordering::SeqCst) < due && !shared.stopped() {
-            assert!(since.elapsed() < support::wire::PATIENCE, "writer {writer} does not get on after a restart");
+            assert!(
+                since.elapsed() < support::wire::PATIENCE,
+                "writer {writer} does not get on after a restart"
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -203,7 +261,8 @@ fn a_killed_dsmd_loses_no_write_shows_no_half_write_and_counts_each_add_once() {
             cluster.kill(0);
             cluster.restart(0);
             shared.ready.store(shared.now(), Ordering::SeqCst);
-            // Kills that follow each other quickly could hide a call that hangs, so now and then everyone must get on.
+            // Kills that follow each other quickly could hide a call that hangs, so now and then
+            // everyone must get on.
             if kill % 10 == 0 {
                 wait_for_every_writer(&shared);
             }
@@ -216,17 +275,31 @@ fn a_killed_dsmd_loses_no_write_shows_no_half_write_and_counts_each_add_once() {
 fn judge(shared: &Shared, client: &Client, kills: u64) {
     let mut written = 0;
     for (writer, acknowledged) in shared.acknowledged.iter().enumerate() {
-        let region = client.read(writer as u64 * REGION, REGION).expect("the memory can be read");
-        let found = block::check(&region).expect("the last block is whole").expect("there is a block");
+        let region = client
+            .read(writer as u64 * REGION, REGION)
+            .expect("the memory can be read");
+        let found = block::check(&region)
+            .expect("the last block is whole")
+            .expect("there is a block");
         let last = acknowledged.load(Ordering::SeqCst);
-        assert_eq!((found.writer, found.sequence), (writer as u64, last), "an acknowledged write was lost");
+        assert_eq!(
+            (found.writer, found.sequence),
+            (writer as u64, last),
+            "an acknowledged write was lost"
+        );
         written += last;
     }
-    let counter = client.fetch_add(COUNTER, 0).expect("the counter can be read");
+    let counter = client
+        .fetch_add(COUNTER, 0)
+        .expect("the counter can be read");
     let adds = shared.adds.load(Ordering::SeqCst);
     let status = client.status(0).expect("the server answers");
-    let duration = |nanoseconds: &AtomicU64| Duration::from_nanos(nanoseconds.load(Ordering::Relaxed));
-    let (longest, after) = (duration(&shared.longest), duration(&shared.longest_after_restart));
+    let duration =
+        |nanoseconds: &AtomicU64| Duration::from_nanos(nanoseconds.load(Ordering::Relaxed));
+    let (longest, after) = (
+        duration(&shared.longest),
+        duration(&shared.longest_after_restart),
+    );
     println!(
         "kills {kills}; blocks acknowledged {written}, lost 0; reads checked {}, half writes 0; adds called {adds}, \
          counter {counter}; deaths repaired {}, writes redone {}; longest call {longest:?}, after a restart {after:?}; {:?} in all",
@@ -236,6 +309,9 @@ fn judge(shared: &Shared, client: &Client, kills: u64) {
         shared.began.elapsed(),
     );
     assert_eq!(counter, adds, "each add counts exactly once");
-    assert!(after <= AFTER_RESTART, "a call took {after:?} after the restart, more than {AFTER_RESTART:?}");
+    assert!(
+        after <= AFTER_RESTART,
+        "a call took {after:?} after the restart, more than {AFTER_RESTART:?}"
+    );
     assert!(longest < Duration::from_secs(60), "a call took {longest:?}");
 }

@@ -1,5 +1,6 @@
-//! Many clients read, write and change a few overlapping cells on three servers, which are killed and restarted all the
-//! while; a checker then looks for an order of each server's operations that explains every result.
+//! Many clients read, write and change a few overlapping cells on three servers, which are killed
+//! and restarted all the while; a checker then looks for an order of each server's operations that
+//! explains every result.
 
 use dsm_client::{Client, CompareAndSwap, Effect, Error, ErrorKind, Reply};
 use dsm_core::protocol::AtomicOperation;
@@ -20,16 +21,16 @@ const OPERATIONS: usize = 4000;
 const DURATION: Duration = Duration::from_secs(25);
 const BETWEEN_KILLS: Range<u64> = 50..300;
 
-/// An impatient client's deadline: shorter than some restarts, so that outcomes become unknown. Each makes the search
-/// longer, so there is a bound on them; then the client becomes patient.
+/// An impatient client's deadline: shorter than some restarts, so that outcomes become unknown.
+/// Each makes the search longer, so there is a bound on them; then the client becomes patient.
 const IMPATIENCE: Duration = Duration::from_millis(25);
 const MOST_UNKNOWN: usize = 4;
 
 /// Steps that the checker may take for one group of cells.
 const STEPS: u64 = 20_000_000;
 
-/// The cells of each segment: offset and length in bytes. A cell holds one value, repeated; only a cell of 8 bytes can
-/// be changed by atomics. Cells of one group lie side by side.
+/// The cells of each segment: offset and length in bytes. A cell holds one value, repeated; only a
+/// cell of 8 bytes can be changed by atomics. Cells of one group lie side by side.
 const CELLS: [(u64, u64); 12] = [
     // Four words across a page boundary.
     (4096 - 16, 8),
@@ -40,11 +41,13 @@ const CELLS: [(u64, u64); 12] = [
     (6 * 4096 - 8, 8),
     (6 * 4096, 4096),
     (7 * 4096, 8),
-    // An extent over 66 pages, which takes long enough to copy that a kill or another client often comes in between.
+    // An extent over 66 pages, which takes long enough to copy that a kill or another client often
+    // comes in between.
     (16 * 4096 - 8, 8),
     (16 * 4096, 64 * 4096),
     (80 * 4096, 8),
-    // The ends of the segment: one request can touch the last word of a server and the first of the next.
+    // The ends of the segment: one request can touch the last word of a server and the first of the
+    // next.
     (0, 8),
     (K - 8, 8),
 ];
@@ -68,24 +71,35 @@ fn address_of(server: usize, cell: usize) -> u64 {
 
 fn encode(first: usize, values: &[u64]) -> Vec<u8> {
     let lengths = CELLS[first..].iter().map(|(_, length)| length / 8);
-    let words = values.iter().zip(lengths).flat_map(|(value, count)| (0..count).map(move |_| *value));
+    let words = values
+        .iter()
+        .zip(lengths)
+        .flat_map(|(value, count)| (0..count).map(move |_| *value));
     words.flat_map(u64::to_le_bytes).collect()
 }
 
 fn decode(first: usize, count: usize, bytes: &[u8]) -> Vec<u64> {
     let mut rest = bytes;
     let values = CELLS[first..first + count].iter().map(|(offset, length)| {
-        let (cell, others) = rest.split_at(usize::try_from(*length).expect("a cell fits the memory"));
+        let (cell, others) =
+            rest.split_at(usize::try_from(*length).expect("a cell fits the memory"));
         rest = others;
         // Of one value, repeated, every byte is equal to the one eight places on.
-        assert!(cell[8..] == cell[..cell.len() - 8], "torn read: the cell at offset {offset} is of several writes");
+        assert!(
+            cell[8..] == cell[..cell.len() - 8],
+            "torn read: the cell at offset {offset} is of several writes"
+        );
         u64::from_le_bytes(cell[..8].try_into().expect("eight bytes"))
     });
     values.collect()
 }
 
 fn atomic(cell: usize, operation: AtomicOperation, old: Option<u64>) -> Action {
-    Action::Atomic { cell, operation, old }
+    Action::Atomic {
+        cell,
+        operation,
+        old,
+    }
 }
 
 /// One client's part of the history: per server, its events.
@@ -110,8 +124,8 @@ impl Scribe<'_> {
         ((self.id as u64 + 1) << 32) | self.values
     }
 
-    /// Makes a call, and records its events with what they learned. `events` turns the result, or `None` for an unknown
-    /// outcome, into actions; there are several when the call spans servers.
+    /// Makes a call, and records its events with what they learned. `events` turns the result, or
+    /// `None` for an unknown outcome, into actions; there are several when the call spans servers.
     fn record<T>(
         &mut self,
         call: impl FnOnce(&Client) -> Result<T, Error>,
@@ -123,14 +137,20 @@ impl Scribe<'_> {
         let returned = self.clock.fetch_add(1, Ordering::SeqCst);
         let (events, returned) = match result {
             Ok(result) => (events(Some(result)), Some(returned)),
-            Err(error) if matches!(error.kind(), ErrorKind::OutcomeUnknown | ErrorKind::Unavailable) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::OutcomeUnknown | ErrorKind::Unavailable
+                ) =>
+            {
                 assert!(
                     impatient.is_some(),
                     "client {}: no server was away for as long as its deadline: {error:?}",
                     self.id
                 );
                 match error.effect() {
-                    // Such a call changed nothing, and the checker believes it, so that a lie shows.
+                    // Such a call changed nothing, and the checker believes it, so that a lie
+                    // shows.
                     Effect::None => {
                         self.not_sent += 1;
                         (Vec::new(), None)
@@ -143,11 +163,17 @@ impl Scribe<'_> {
         self.unknown += usize::from(returned.is_none() && !events.is_empty());
         for (server, action) in events {
             self.look(server, &action);
-            self.history[server].push(Event { client: self.id, action, called, returned });
+            self.history[server].push(Event {
+                client: self.id,
+                action,
+                called,
+                returned,
+            });
         }
     }
 
-    /// Many atomics on one word under way at once, so that a kill finds some that were executed and not answered.
+    /// Many atomics on one word under way at once, so that a kill finds some that were executed and
+    /// not answered.
     fn burst(&mut self, server: usize) {
         let cell = WORDS[self.random.index(WORDS.len())];
         let address = address_of(server, cell);
@@ -170,11 +196,18 @@ impl Scribe<'_> {
                 pipeline.collect::<Result<Vec<Reply>, Error>>()
             },
             |replies| {
-                let olds = replies.expect("only patient clients send bursts").into_iter().map(|reply| match reply {
-                    Reply::Old(old) => Some(old),
-                    other => panic!("an atomic found {other:?}"),
-                });
-                operations.iter().zip(olds).map(|(operation, old)| (server, atomic(cell, *operation, old))).collect()
+                let olds = replies
+                    .expect("only patient clients send bursts")
+                    .into_iter()
+                    .map(|reply| match reply {
+                        Reply::Old(old) => Some(old),
+                        other => panic!("an atomic found {other:?}"),
+                    });
+                operations
+                    .iter()
+                    .zip(olds)
+                    .map(|(operation, old)| (server, atomic(cell, *operation, old)))
+                    .collect()
             },
         );
     }
@@ -184,7 +217,11 @@ impl Scribe<'_> {
             Action::Read { first, values } | Action::Write { first, values } => {
                 self.seen[server][*first..first + values.len()].copy_from_slice(values);
             }
-            Action::Atomic { cell, operation, old: Some(old) } => {
+            Action::Atomic {
+                cell,
+                operation,
+                old: Some(old),
+            } => {
                 self.seen[server][*cell] = operation.apply(*old).unwrap_or(*old);
             }
             _ => {}
@@ -197,7 +234,18 @@ impl Scribe<'_> {
             |client| client.read(address, length),
             |found| {
                 let values = found.map(|bytes| decode(cells.start, cells.len(), &bytes));
-                values.map(|values| (server, Action::Read { first: cells.start, values })).into_iter().collect()
+                values
+                    .map(|values| {
+                        (
+                            server,
+                            Action::Read {
+                                first: cells.start,
+                                values,
+                            },
+                        )
+                    })
+                    .into_iter()
+                    .collect()
             },
         );
     }
@@ -207,7 +255,15 @@ impl Scribe<'_> {
         let data = encode(cells.start, &values);
         self.record(
             |client| client.write(address_of(server, cells.start), &data),
-            |_| vec![(server, Action::Write { first: cells.start, values })],
+            |_| {
+                vec![(
+                    server,
+                    Action::Write {
+                        first: cells.start,
+                        values,
+                    },
+                )]
+            },
         );
     }
 
@@ -218,7 +274,10 @@ impl Scribe<'_> {
             0 | 1 => AtomicOperation::Add(operand),
             2 => AtomicOperation::Swap(operand),
             3 => AtomicOperation::Xor(operand),
-            _ => AtomicOperation::CompareAndSwap { expected, new: operand },
+            _ => AtomicOperation::CompareAndSwap {
+                expected,
+                new: operand,
+            },
         };
         let address = address_of(server, cell);
         self.record(
@@ -242,32 +301,55 @@ impl Scribe<'_> {
         let (from, to) = (self.random.index(5 - count), self.random.index(5 - count));
         let length = bytes_of(from..from + count);
         self.record(
-            |client| client.copy(address_of(server, from)..address_of(server, from) + length, address_of(server, to)),
+            |client| {
+                client.copy(
+                    address_of(server, from)..address_of(server, from) + length,
+                    address_of(server, to),
+                )
+            },
             |_| vec![(server, Action::Copy { from, to, count })],
         );
     }
 
-    /// The last word of a server and the first of the next in one call: two pieces, each atomic by itself.
+    /// The last word of a server and the first of the next in one call: two pieces, each atomic by
+    /// itself.
     fn across_servers(&mut self, server: usize, write: bool) {
         let next = server + 1;
         let address = address_of(server, LAST);
         if write {
             let values = [self.value(), self.value()];
-            let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let data: Vec<u8> = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
             self.record(
                 |client| client.write(address, &data),
                 |_| {
-                    let piece = |first, value| Action::Write { first, values: vec![value] };
-                    vec![(server, piece(LAST, values[0])), (next, piece(FIRST, values[1]))]
+                    let piece = |first, value| Action::Write {
+                        first,
+                        values: vec![value],
+                    };
+                    vec![
+                        (server, piece(LAST, values[0])),
+                        (next, piece(FIRST, values[1])),
+                    ]
                 },
             );
         } else {
             self.record(
                 |client| client.read(address, 16),
                 |found| {
-                    let Some(bytes) = found else { return Vec::new() };
-                    let piece = |first, bytes: &[u8]| Action::Read { first, values: decode(first, 1, bytes) };
-                    vec![(server, piece(LAST, &bytes[..8])), (next, piece(FIRST, &bytes[8..]))]
+                    let Some(bytes) = found else {
+                        return Vec::new();
+                    };
+                    let piece = |first, bytes: &[u8]| Action::Read {
+                        first,
+                        values: decode(first, 1, bytes),
+                    };
+                    vec![
+                        (server, piece(LAST, &bytes[..8])),
+                        (next, piece(FIRST, &bytes[8..])),
+                    ]
                 },
             );
         }
@@ -291,7 +373,8 @@ impl Scribe<'_> {
             }
             5 => self.copy(server),
             6..=8 => {
-                let cell = [WORDS.as_slice(), &[FIRST, LAST]].concat()[self.random.index(WORDS.len() + 2)];
+                let cell =
+                    [WORDS.as_slice(), &[FIRST, LAST]].concat()[self.random.index(WORDS.len() + 2)];
                 self.atomic(server, cell);
             }
             9..=10 => {
@@ -361,7 +444,9 @@ fn judge_one_history() {
                     for _ in 0..OPERATIONS {
                         scribe.step();
                         if scribe.random.index(4) == 0 {
-                            std::thread::sleep(Duration::from_micros(scribe.random.within(0, 20_000)));
+                            std::thread::sleep(Duration::from_micros(
+                                scribe.random.within(0, 20_000),
+                            ));
                         }
                         if began.elapsed() > DURATION {
                             break;
@@ -372,7 +457,9 @@ fn judge_one_history() {
             })
             .collect();
         while !done.iter().all(|flag| flag.load(Ordering::SeqCst)) {
-            std::thread::sleep(Duration::from_millis(random.within(BETWEEN_KILLS.start, BETWEEN_KILLS.end)));
+            std::thread::sleep(Duration::from_millis(
+                random.within(BETWEEN_KILLS.start, BETWEEN_KILLS.end),
+            ));
             let server = random.index(SERVERS);
             cluster.kill(server);
             // Sometimes the server stays away for longer than an impatient client waits.
@@ -380,7 +467,10 @@ fn judge_one_history() {
             cluster.restart(server);
             kills += 1;
         }
-        threads.into_iter().map(|thread| thread.join().expect("no client fails")).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no client fails"))
+            .collect()
     });
     judge(&scribes, kills, began);
 }
@@ -388,13 +478,23 @@ fn judge_one_history() {
 fn judge(scribes: &[Scribe<'_>], kills: u64, began: Instant) {
     let unknown: usize = scribes.iter().map(|scribe| scribe.unknown).sum();
     let not_sent: usize = scribes.iter().map(|scribe| scribe.not_sent).sum();
-    println!("{kills} kills in {:?}; outcomes unknown {unknown}, calls not sent {not_sent}", began.elapsed());
+    println!(
+        "{kills} kills in {:?}; outcomes unknown {unknown}, calls not sent {not_sent}",
+        began.elapsed()
+    );
     assert!(kills >= 3, "the history was over after {kills} kills");
     for server in 0..SERVERS {
-        let history: Vec<Event> = scribes.iter().flat_map(|scribe| scribe.history[server].iter().cloned()).collect();
+        let history: Vec<Event> = scribes
+            .iter()
+            .flat_map(|scribe| scribe.history[server].iter().cloned())
+            .collect();
         let since = Instant::now();
         let verdict = check(&[0; CELLS.len()], &history, STEPS);
-        println!("server {server}: {} operations, {:?} to check", history.len(), since.elapsed());
+        println!(
+            "server {server}: {} operations, {:?} to check",
+            history.len(),
+            since.elapsed()
+        );
         match verdict {
             Verdict::Linearizable => {}
             Verdict::Violation(why) => panic!("server {server} is not linearizable: {why}"),

@@ -1,5 +1,6 @@
-//! Long writes, whose data a thread with one connection receives straight into shared memory: however they come in pieces, are
-//! mixed with other requests, change threads or break off, each is done whole or not at all, and so is what comes after it.
+//! Long writes, whose data a thread with one connection receives straight into shared memory:
+//! however they come in pieces, are mixed with other requests, change threads or break off, each is
+//! done whole or not at all, and so is what comes after it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +19,10 @@ const LONG: u64 = 16 << 10;
 
 /// Two threads for connections; a third connection makes all of them share.
 fn cluster() -> Cluster {
-    Cluster::builder().k(K).config("[limits]\nthreads = 2\nrequest_timeout = \"5s\"\n").start()
+    Cluster::builder()
+        .k(K)
+        .config("[limits]\nthreads = 2\nrequest_timeout = \"5s\"\n")
+        .start()
 }
 
 fn extent(offset: u64, length: u64) -> Extent {
@@ -36,7 +40,12 @@ struct Writer {
 
 impl Writer {
     fn new(cluster: &Cluster) -> Self {
-        Self { wire: Wire::greeted(cluster.layout(), 0), memory: vec![0; 1 << 20], id: 0, under_way: Vec::new() }
+        Self {
+            wire: Wire::greeted(cluster.layout(), 0),
+            memory: vec![0; 1 << 20],
+            id: 0,
+            under_way: Vec::new(),
+        }
     }
 
     fn range(offset: u64, length: u64) -> std::ops::Range<usize> {
@@ -48,13 +57,19 @@ impl Writer {
         self.id += 1;
         self.under_way.push((self.id, expected));
         let mut bytes = Vec::new();
-        Request { id: self.id, operation }.append_to(&mut bytes);
+        Request {
+            id: self.id,
+            operation,
+        }
+        .append_to(&mut bytes);
         bytes
     }
 
     fn write(&mut self, offset: u64, length: u64) -> Vec<u8> {
         let mut random = Random::seeded(self.id);
-        let data: Vec<u8> = (0..=length / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+        let data: Vec<u8> = (0..=length / 8)
+            .flat_map(|_| random.next().to_le_bytes())
+            .collect();
         let data = &data[..usize::try_from(length).unwrap()];
         self.memory[Self::range(offset, length)].copy_from_slice(data);
         self.request(Operation::Write(extent(offset, length), data), None)
@@ -68,8 +83,16 @@ impl Writer {
     fn replies(&mut self) {
         for (id, expected) in std::mem::take(&mut self.under_way) {
             let reply = self.wire.reply();
-            assert_eq!((reply.code(), reply.header.id.get()), (None, id), "{}", reply.text());
-            assert!(expected.is_none_or(|expected| expected == reply.payload), "read {id} is wrong");
+            assert_eq!(
+                (reply.code(), reply.header.id.get()),
+                (None, id),
+                "{}",
+                reply.text()
+            );
+            assert!(
+                expected.is_none_or(|expected| expected == reply.payload),
+                "read {id} is wrong"
+            );
         }
     }
 
@@ -117,12 +140,24 @@ fn length(random: &mut Random) -> u64 {
 fn requests(writer: &mut Writer, random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     // Mostly one, and often as long as the one before.
-    let number = if random.index(3) == 0 { random.within(1, 6) } else { 1 };
+    let number = if random.index(3) == 0 {
+        random.within(1, 6)
+    } else {
+        1
+    };
     let common = length(random);
     for _ in 0..number {
-        let length = if random.index(2) == 0 { common } else { length(random) };
+        let length = if random.index(2) == 0 {
+            common
+        } else {
+            length(random)
+        };
         let offset = random.within(0, K - length + 1);
-        bytes.extend(if random.index(4) == 0 { writer.read(offset, length) } else { writer.write(offset, length) });
+        bytes.extend(if random.index(4) == 0 {
+            writer.read(offset, length)
+        } else {
+            writer.write(offset, length)
+        });
     }
     bytes
 }
@@ -153,7 +188,9 @@ fn a_connection_that_changes_threads_in_the_middle_of_a_write_takes_along_what_h
     let mut random = Random::new("long_writes move");
     let mut writer = Writer::new(&cluster);
     for _ in 0..6 {
-        wait_for("a thread of its own", PATIENCE, || !cluster.threads(0, "dsm-connection").is_empty());
+        wait_for("a thread of its own", PATIENCE, || {
+            !cluster.threads(0, "dsm-connection").is_empty()
+        });
         // The first only says what to expect.
         for _ in 0..2 {
             let long = writer.write(random.within(0, K - SLOT), SLOT);
@@ -163,7 +200,9 @@ fn a_connection_that_changes_threads_in_the_middle_of_a_write_takes_along_what_h
         let (begin, end) = long.split_at(random.index(long.len()));
         writer.wire.send(begin);
         let others: Vec<Wire> = (0..2).map(|_| Wire::greeted(cluster.layout(), 0)).collect();
-        wait_for("a shared thread", PATIENCE, || cluster.threads(0, "dsm-connection").is_empty());
+        wait_for("a shared thread", PATIENCE, || {
+            cluster.threads(0, "dsm-connection").is_empty()
+        });
         writer.ask(end);
         writer.check();
         drop(others);
@@ -180,8 +219,14 @@ fn a_write_that_is_refused_after_its_data_has_landed_changes_nothing_and_the_con
         writer.id += 1;
         // Inside a larger memory.
         let outside = Extent::new(K - SLOT + 1, SLOT, 2 * K).unwrap();
-        writer.wire.send(&encoded(writer.id, Operation::Write(outside, &vec![7; 64 << 10])));
-        writer.wire.reply().assert_refused(Code::OutOfRange, &["outside the segment"]);
+        writer.wire.send(&encoded(
+            writer.id,
+            Operation::Write(outside, &vec![7; 64 << 10]),
+        ));
+        writer
+            .wire
+            .reply()
+            .assert_refused(Code::OutOfRange, &["outside the segment"]);
         writer.check();
     }
 }
@@ -198,7 +243,10 @@ fn a_client_that_stops_in_the_middle_of_a_write_is_refused_in_time_and_changes_n
     let reply = writer.wire.reply();
     reply.assert_refused(Code::TooSlow, &["limits.request_timeout"]);
     writer.wire.assert_closed();
-    assert!(client(&cluster).read(0, K).unwrap() == memory, "half a write was done");
+    assert!(
+        client(&cluster).read(0, K).unwrap() == memory,
+        "half a write was done"
+    );
 }
 
 #[test]
@@ -215,17 +263,25 @@ fn of_a_write_that_has_landed_in_part_when_dsmd_is_killed_nothing_is_there() {
     // Long enough to land; if it has not, the test is only weaker.
     std::thread::sleep(Duration::from_millis(100));
     cluster.restart(0);
-    assert!(client(&cluster).read(0, K).unwrap() == memory, "a part of a write was done");
+    assert!(
+        client(&cluster).read(0, K).unwrap() == memory,
+        "a part of a write was done"
+    );
 }
 
-/// One write after the other, each of one byte all over, until the server is gone. Returns the last number that was
-/// acknowledged; the next one was under way.
+/// One write after the other, each of one byte all over, until the server is gone. Returns the last
+/// number that was acknowledged; the next one was under way.
 fn write_until_killed(mut wire: Wire, last: u64) -> u64 {
     let mut acknowledged = last;
     for id in 1.. {
         let [byte, ..] = (acknowledged + 1).to_le_bytes();
-        let request = encoded(id, Operation::Write(extent(100, SLOT), &vec![byte; 64 << 10]));
-        let Ok(reply) = wire.try_send(&request).and_then(|()| wire.try_reply()) else { break };
+        let request = encoded(
+            id,
+            Operation::Write(extent(100, SLOT), &vec![byte; 64 << 10]),
+        );
+        let Ok(reply) = wire.try_send(&request).and_then(|()| wire.try_reply()) else {
+            break;
+        };
         assert_eq!(reply.code(), None, "{}", reply.text());
         acknowledged += 1;
     }
@@ -247,14 +303,23 @@ fn a_write_that_dsmd_was_killed_in_is_whole_or_absent_and_those_before_it_are_th
         cluster.start_server(0);
         let found = client(&cluster).read(100, SLOT).unwrap();
         let begin = found[0];
-        assert!(found.iter().all(|&byte| byte == begin), "after kill {kills} there is a part of a write");
+        assert!(
+            found.iter().all(|&byte| byte == begin),
+            "after kill {kills} there is a part of a write"
+        );
         if u64::from(begin) == (acknowledged + 1) % 256 {
             acknowledged += 1;
         }
-        assert_eq!(u64::from(begin), acknowledged % 256, "after kill {kills} an acknowledged write is lost");
+        assert_eq!(
+            u64::from(begin),
+            acknowledged % 256,
+            "after kill {kills} an acknowledged write is lost"
+        );
     }
     let redone = client(&cluster).status(0).unwrap().recovery.redone_writes;
-    println!("{acknowledged} writes, {most} kills; {redone} of them met a write that was decided, and it was redone");
+    println!(
+        "{acknowledged} writes, {most} kills; {redone} of them met a write that was decided, and it was redone"
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What dsmd promises: its protocol, its limits, its start and its end, and the memory that outlives it.
+//! What dsmd promises: its protocol, its limits, its start and its end, and the memory that
+//! outlives it.
 
 mod client_that_never_reads;
 mod failed_start;

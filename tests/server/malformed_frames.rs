@@ -1,4 +1,5 @@
-//! Bytes that are no request get a numbered refusal that says what was wrong, and nobody else notices.
+//! Bytes that are no request get a numbered refusal that says what was wrong, and nobody else
+//! notices.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -28,7 +29,9 @@ fn garbage_is_refused_and_the_connection_closed() {
     let cluster = Cluster::start(1, K);
     let mut random = Random::new("malformed_frames");
     for length in [32, 33, 100, 4096, 200_000] {
-        let mut bytes: Vec<u8> = (0..length).map(|_| random.next().to_le_bytes()[0]).collect();
+        let mut bytes: Vec<u8> = (0..length)
+            .map(|_| random.next().to_le_bytes()[0])
+            .collect();
         bytes[0] = b'X';
         let mut wire = Wire::connect(cluster.address(0));
         // The server may close before it has taken all of it.
@@ -41,7 +44,8 @@ fn garbage_is_refused_and_the_connection_closed() {
     }
     let mut wire = Wire::connect(cluster.address(0));
     wire.send(b"GET / HTTP/1.1\r\nHost: dsm.example\r\n\r\n");
-    wire.reply().assert_refused(Code::BadFrame, &["47 45", "HTTP"]);
+    wire.reply()
+        .assert_refused(Code::BadFrame, &["47 45", "HTTP"]);
     wire.assert_closed();
     assert_serves(&cluster);
 }
@@ -49,7 +53,10 @@ fn garbage_is_refused_and_the_connection_closed() {
 #[test]
 fn a_frame_that_ends_early_changes_nothing() {
     let cluster = Cluster::start(1, K);
-    let whole = encoded(1, Operation::Write(Extent::new(64, 4096, K).unwrap(), &[7; 4096]));
+    let whole = encoded(
+        1,
+        Operation::Write(Extent::new(64, 4096, K).unwrap(), &[7; 4096]),
+    );
     for length in [1, 31, 32, 33, 2000, whole.len() - 1] {
         let mut wire = Wire::greeted(cluster.layout(), 0);
         wire.send(&whole[..length]);
@@ -68,7 +75,8 @@ fn a_payload_length_over_the_longest_is_refused_before_it_is_awaited() {
         header.payload = claim.into();
         let mut wire = Wire::greeted(cluster.layout(), 0);
         wire.send(header.as_bytes());
-        wire.reply().assert_refused(Code::BadFrame, &[&claim.to_string(), "1048576"]);
+        wire.reply()
+            .assert_refused(Code::BadFrame, &[&claim.to_string(), "1048576"]);
         wire.assert_closed();
     }
     assert_serves(&cluster);
@@ -96,13 +104,21 @@ fn lengths_and_offsets_of_two_to_the_64_are_refused_and_the_connection_goes_on()
         wire.send(header.as_bytes());
         let reply = wire.reply();
         assert_eq!(reply.header.id.get(), id);
-        let blamed = if code == Code::TooLong { operand } else { offset };
+        let blamed = if code == Code::TooLong {
+            operand
+        } else {
+            offset
+        };
         reply.assert_refused(code, &[&blamed.to_string()]);
     }
     let reply = wire.ask(100, Operation::Ping(b"still here"));
     assert_eq!((reply.code(), reply.text().as_str()), (None, "still here"));
     let status = client(&cluster).status(0).unwrap();
-    assert!(status.traffic.errors >= cases.len() as u64, "errors counted: {}", status.traffic.errors);
+    assert!(
+        status.traffic.errors >= cases.len() as u64,
+        "errors counted: {}",
+        status.traffic.errors
+    );
 }
 
 #[test]
@@ -115,9 +131,13 @@ fn an_unknown_opcode_is_refused_and_the_connection_goes_on() {
         header.payload = 5.into();
         wire.send(header.as_bytes());
         wire.send(b"hello");
-        wire.reply().assert_refused(Code::UnknownOpcode, &[&opcode.to_string()]);
+        wire.reply()
+            .assert_refused(Code::UnknownOpcode, &[&opcode.to_string()]);
     }
-    assert_eq!(wire.ask(100, Operation::Ping(b"still here")).text(), "still here");
+    assert_eq!(
+        wire.ask(100, Operation::Ping(b"still here")).text(),
+        "still here"
+    );
 }
 
 #[test]
@@ -129,7 +149,10 @@ fn a_field_that_must_be_zero_is_refused_and_the_connection_goes_on() {
     header.argument = 3;
     wire.send(header.as_bytes());
     wire.reply().assert_refused(Code::BadRequest, &["argument"]);
-    assert_eq!(wire.ask(2, Operation::Ping(b"still here")).text(), "still here");
+    assert_eq!(
+        wire.ask(2, Operation::Ping(b"still here")).text(),
+        "still here"
+    );
 }
 
 /// What other programs say first, which may be shorter than a header, and how it is named.
@@ -151,22 +174,34 @@ fn dsmd_and_the_agent_name_a_program_that_calls_at_the_wrong_port() {
     let cluster = Cluster::start(1, K);
     cluster.start_agent(0);
     let hello = control(json!({"hello": {"layout": cluster.layout().canonical(), "index": 0}}));
-    for (bytes, words) in FOREIGN.into_iter().chain([(&hello[..], "this is a snapshot agent or its client")]) {
+    for (bytes, words) in FOREIGN
+        .into_iter()
+        .chain([(&hello[..], "this is a snapshot agent or its client")])
+    {
         let mut wire = Wire::connect(cluster.address(0));
         wire.send(bytes);
         wire.reply().assert_refused(Code::BadFrame, &[words]);
         wire.assert_closed();
     }
     let request = encoded(1, Operation::Ping(b"hello"));
-    for (bytes, words) in FOREIGN.into_iter().chain([(&request[..], "this is a client of dsmd")]) {
+    for (bytes, words) in FOREIGN
+        .into_iter()
+        .chain([(&request[..], "this is a client of dsmd")])
+    {
         let mut caller = Caller::connect(&cluster, 0);
         caller.send(bytes);
         let (_, text) = caller.refusal().expect("a refusal");
         assert!(text.contains(words), "{text}");
     }
     let (dsmd, agent) = (cluster.stderr(0), cluster.agent(0).stderr());
-    assert!(dsmd.contains("refused 127.") && dsmd.contains(PORTS), "{dsmd}");
-    assert!(agent.contains("refused 127.") && agent.contains(PORTS), "{agent}");
+    assert!(
+        dsmd.contains("refused 127.") && dsmd.contains(PORTS),
+        "{dsmd}"
+    );
+    assert!(
+        agent.contains("refused 127.") && agent.contains(PORTS),
+        "{agent}"
+    );
     assert_serves(&cluster);
 }
 
@@ -177,7 +212,9 @@ fn dsmctl_names_what_answers_in_the_place_of_dsmd_or_of_an_agent() {
     let run = |address: &str, agent: &str, line: &str| {
         let path = cluster.directory().join("other.cfg");
         let text = std::fs::read_to_string(cluster.config_path()).unwrap();
-        let other = |key: &str, old: &str, new: &str| (format!("{key} = {old:?}"), format!("{key} = {new:?}"));
+        let other = |key: &str, old: &str, new: &str| {
+            (format!("{key} = {old:?}"), format!("{key} = {new:?}"))
+        };
         let (old, new) = other("address", cluster.address(0), address);
         let text = text.replace(&old, &new);
         let (old, new) = other("snapshot", cluster.agent_address(0), agent);
@@ -186,14 +223,20 @@ fn dsmctl_names_what_answers_in_the_place_of_dsmd_or_of_an_agent() {
     };
     // The two ports mixed up.
     let (address, agent) = (cluster.address(0), cluster.agent_address(0));
-    run(agent, address, "read 0 8").fails(PROTOCOL, &["this is a snapshot agent or its client", PORTS]);
-    run(agent, address, "snapshot create").fails(UNAVAILABLE, &["this is dsmd, not a snapshot agent", PORTS]);
+    run(agent, address, "read 0 8")
+        .fails(PROTOCOL, &["this is a snapshot agent or its client", PORTS]);
+    run(agent, address, "snapshot create")
+        .fails(UNAVAILABLE, &["this is dsmd, not a snapshot agent", PORTS]);
     for (bytes, words) in FOREIGN {
         let listener = TcpListener::bind((address.rsplit_once(':').unwrap().0, 0)).unwrap();
         let other = listener.local_addr().unwrap().to_string();
         std::thread::spawn(move || {
             // As such servers do: it keeps the connection.
-            let _kept: Vec<_> = listener.incoming().flatten().inspect(|mut stream| drop(stream.write(bytes))).collect();
+            let _kept: Vec<_> = listener
+                .incoming()
+                .flatten()
+                .inspect(|mut stream| drop(stream.write(bytes)))
+                .collect();
         });
         run(&other, agent, "read 0 8").fails(PROTOCOL, &[words]);
         run(address, &other, "snapshot create").fails(UNAVAILABLE, &[words]);
@@ -203,7 +246,11 @@ fn dsmctl_names_what_answers_in_the_place_of_dsmd_or_of_an_agent() {
 #[test]
 fn an_id_outside_the_window_is_refused_and_what_came_before_it_is_answered() {
     let cluster = Cluster::start(1, K);
-    let pings = |ids: &[u64]| ids.iter().flat_map(|&id| encoded(id, Operation::Ping(b"here"))).collect::<Vec<u8>>();
+    let pings = |ids: &[u64]| {
+        ids.iter()
+            .flat_map(|&id| encoded(id, Operation::Ping(b"here")))
+            .collect::<Vec<u8>>()
+    };
     let inside: Vec<u64> = (1..=WINDOW).collect();
     // By number, and by a gap of the same length. One send, which the server receives at once.
     for ids in [inside.as_slice(), &[1]] {
@@ -211,7 +258,12 @@ fn an_id_outside_the_window_is_refused_and_what_came_before_it_is_answered() {
         wire.send(&pings(&[ids, &[WINDOW + 1, WINDOW + 2]].concat()));
         for &id in ids {
             let reply = wire.reply();
-            assert_eq!((reply.code(), reply.header.id.get()), (None, id), "{}", reply.text());
+            assert_eq!(
+                (reply.code(), reply.header.id.get()),
+                (None, id),
+                "{}",
+                reply.text()
+            );
         }
         let reply = wire.reply();
         assert_eq!(reply.header.id.get(), WINDOW + 1);
@@ -222,11 +274,20 @@ fn an_id_outside_the_window_is_refused_and_what_came_before_it_is_answered() {
     let mut wire = Wire::greeted(cluster.layout(), 0);
     for round in 0..20 {
         let ids: Vec<u64> = inside.iter().map(|id| round * WINDOW + id).collect();
-        let ids = if round % 2 == 0 { ids } else { vec![ids[0], round * WINDOW + WINDOW] };
+        let ids = if round % 2 == 0 {
+            ids
+        } else {
+            vec![ids[0], round * WINDOW + WINDOW]
+        };
         wire.send(&pings(&ids));
         for id in ids {
             let reply = wire.reply();
-            assert_eq!((reply.code(), reply.header.id.get()), (None, id), "{}", reply.text());
+            assert_eq!(
+                (reply.code(), reply.header.id.get()),
+                (None, id),
+                "{}",
+                reply.text()
+            );
         }
     }
     assert_serves(&cluster);

@@ -1,4 +1,5 @@
-//! What a server does that has lost its memory is the operator's choice: zeros, wait, or the newest snapshot that is sound.
+//! What a server does that has lost its memory is the operator's choice: zeros, wait, or the newest
+//! snapshot that is sound.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -25,7 +26,11 @@ const K: usize = 256 << 10;
 /// Three servers with a policy, and their agents.
 fn cluster(policy: &str) -> Cluster {
     let recovery = format!("[recovery]\non_memory_loss = {policy:?}");
-    let cluster = Cluster::builder().servers(3).k(K as u64).config(&recovery).start();
+    let cluster = Cluster::builder()
+        .servers(3)
+        .k(K as u64)
+        .config(&recovery)
+        .start();
     cluster.start_agents();
     cluster
 }
@@ -36,7 +41,10 @@ fn own_directory(cluster: &Cluster, index: usize) -> PathBuf {
     std::fs::create_dir(&directory).unwrap();
     let text = std::fs::read_to_string(cluster.config_path()).unwrap();
     let (shared, own) = (cluster.snapshot_directory(), directory.to_str().unwrap());
-    let text = text.replace(&format!("directory = {:?}", shared.to_str().unwrap()), &format!("directory = {own:?}"));
+    let text = text.replace(
+        &format!("directory = {:?}", shared.to_str().unwrap()),
+        &format!("directory = {own:?}"),
+    );
     assert!(text.contains(own));
     std::fs::write(cluster.directory().join(format!("mcomp.{index}.cfg")), text).unwrap();
     cluster.restart_agent(index);
@@ -47,7 +55,9 @@ fn own_directory(cluster: &Cluster, index: usize) -> PathBuf {
 fn snapshot_of_another(cluster: &Cluster, random: &mut Random) -> (Vec<u8>, PathBuf) {
     let mut bytes = memory(random, 3 * K / PAGE_BYTES);
     // Every server has bytes that a damaged frame can lose.
-    bytes.chunks_mut(K).for_each(|segment| segment[..PAGE_BYTES].fill(b'x'));
+    bytes
+        .chunks_mut(K)
+        .for_each(|segment| segment[..PAGE_BYTES].fill(b'x'));
     cluster.write_all(&bytes);
     let file = cluster.snapshot().path().to_owned();
     (bytes, file)
@@ -65,7 +75,10 @@ fn lose(cluster: &Cluster, index: usize) {
 fn check(cluster: &Cluster, live: &[u8], snapshot: &[u8]) {
     let expected = [&live[..K], &snapshot[K..2 * K], &live[2 * K..]].concat();
     let found = cluster.read_all();
-    let differs = found.iter().zip(&expected).position(|(found, expected)| found != expected);
+    let differs = found
+        .iter()
+        .zip(&expected)
+        .position(|(found, expected)| found != expected);
     assert_eq!(differs, None, "the first address that is not as expected");
 }
 
@@ -77,16 +90,31 @@ fn empty_begins_with_zeros_and_a_warning() {
     knew.read(0, 3 * K as u64).unwrap();
     lose(&cluster, 1);
     check(&cluster, &bytes, &vec![0; 3 * K]);
-    assert!(is_error(&knew.read(K as u64, 8).unwrap_err(), ErrorKind::MemoryLost, 1));
-    assert!(knew.read(0, K as u64).unwrap() == bytes[..K], "the others have lost nothing");
+    assert!(is_error(
+        &knew.read(K as u64, 8).unwrap_err(),
+        ErrorKind::MemoryLost,
+        1
+    ));
+    assert!(
+        knew.read(0, K as u64).unwrap() == bytes[..K],
+        "the others have lost nothing"
+    );
     let said = cluster.stderr(1);
-    let lost = said.lines().rev().find(|line| line.contains("was not there")).unwrap();
+    let lost = said
+        .lines()
+        .rev()
+        .find(|line| line.contains("was not there"))
+        .unwrap();
     assert!(lost.contains(" WARN ") && lost.contains("zeros"), "{lost}");
 }
 
 #[test]
 fn the_last_snapshot_of_a_memory_that_was_lost_is_not_thrown_away_for_those_of_its_zeros() {
-    let cluster = Cluster::builder().servers(2).k(K as u64).snapshot("keep = 2").start();
+    let cluster = Cluster::builder()
+        .servers(2)
+        .k(K as u64)
+        .snapshot("keep = 2")
+        .start();
     cluster.start_agents();
     let mut random = Random::new("zeros");
     let bytes = memory(&mut random, 2 * K / PAGE_BYTES);
@@ -98,10 +126,15 @@ fn the_last_snapshot_of_a_memory_that_was_lost_is_not_thrown_away_for_those_of_i
     let name = last.file_name().unwrap().to_str().unwrap();
     // Two of the zeros, and that one.
     assert_eq!(cluster.snapshots().len(), 3);
-    assert!(!runs[0].stderr.contains("keep_lost"), "it is one of the newest still");
+    assert!(
+        !runs[0].stderr.contains("keep_lost"),
+        "it is one of the newest still"
+    );
     for run in &runs[1..] {
         assert_eq!(run.code, 0, "{}", run.stderr);
-        let told = |line: &str| line.contains(" WARN ") && line.contains(name) && line.contains("keep_lost");
+        let told = |line: &str| {
+            line.contains(" WARN ") && line.contains(name) && line.contains("keep_lost")
+        };
         assert!(run.stderr.lines().any(told), "{}", run.stderr);
     }
     println!("{}", runs[3].stderr);
@@ -132,11 +165,17 @@ fn wait_refuses_every_request_until_somebody_decides() {
     ];
     for error in &refusals {
         assert!(is_error(error, ErrorKind::Refused, 1), "{error:?}");
-        assert_eq!((error.refusal(), error.effect()), (Some(Code::Restoring), Effect::None));
+        assert_eq!(
+            (error.refusal(), error.effect()),
+            (Some(Code::Restoring), Effect::None)
+        );
         assert!(error.reason().contains("waiting for restore"), "{error}");
     }
     println!("{}", refusals[0]);
-    assert_eq!(client(&cluster).status(1).unwrap().memory, MemoryState::WaitingForRestore);
+    assert_eq!(
+        client(&cluster).status(1).unwrap().memory,
+        MemoryState::WaitingForRestore
+    );
     assert!(knew.read(0, own).unwrap() == bytes[..K], "the others go on");
     // It waits also when it is started again.
     cluster.restart(1);
@@ -144,7 +183,11 @@ fn wait_refuses_every_request_until_somebody_decides() {
 
     cluster.restore(&file, &format!("--range {K} {K}")).prints();
     check(&cluster, &bytes, &bytes);
-    assert!(is_error(&knew.read(own, 8).unwrap_err(), ErrorKind::MemoryLost, 1));
+    assert!(is_error(
+        &knew.read(own, 8).unwrap_err(),
+        ErrorKind::MemoryLost,
+        1
+    ));
     lose(&cluster, 1);
     cluster.dsmctl("memory accept-empty 1").prints();
     check(&cluster, &bytes, &vec![0; 3 * K]);
@@ -166,7 +209,11 @@ fn restore_takes_its_part_of_the_newest_snapshot() {
     check(&cluster, &live, &newest);
     let after = cluster.incarnations();
     assert!(before[0] == after[0] && before[1] != after[1] && before[2] == after[2]);
-    assert!(is_error(&knew.read(K as u64, 8).unwrap_err(), ErrorKind::MemoryLost, 1));
+    assert!(is_error(
+        &knew.read(K as u64, 8).unwrap_err(),
+        ErrorKind::MemoryLost,
+        1
+    ));
     // A server that has its memory keeps it.
     cluster.write_all(&live);
     cluster.restart(1);
@@ -226,7 +273,9 @@ fn restore_leaves_out_what_is_damaged_or_partial_wherever_it_is() {
     let said = cluster.agent(1).stderr();
     for file in [&here, &elsewhere] {
         let name = file.file_name().unwrap().to_str().unwrap();
-        let told = said.lines().any(|line| line.contains(" ERROR ") && line.contains(name) && line.contains("damaged"));
+        let told = said.lines().any(|line| {
+            line.contains(" ERROR ") && line.contains(name) && line.contains("damaged")
+        });
         assert!(told, "nothing is said of {name}:\n{said}");
     }
 }
@@ -240,7 +289,10 @@ fn restore_leaves_out_a_newer_snapshot_of_a_memory_that_was_too_small_to_have_th
     let layout = Layout::new(cluster.name(), PAGE, vec![cluster.address(0).to_owned()]).unwrap();
     let header = Header::new(HeaderFields::new(layout, newer, &[1], Some(0)).unwrap()).unwrap();
     let destination = Destination::Directory(cluster.snapshot_directory());
-    SnapshotWriter::create(destination, header, Compression::None).unwrap().finish().unwrap();
+    SnapshotWriter::create(destination, header, Compression::None)
+        .unwrap()
+        .finish()
+        .unwrap();
     lose(&cluster, 1);
     check(&cluster, &bytes, &bytes);
 }
@@ -252,15 +304,20 @@ fn restore_leaves_out_a_snapshot_of_the_future_here_and_elsewhere() {
     let own = own_directory(&cluster, 1);
     let (bytes, _) = snapshot_of_another(&cluster, &mut Random::new("future"));
     // Both are sound, by all that can be checked.
-    let tomorrow = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(24 * 60 * 60);
+    let tomorrow =
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(24 * 60 * 60);
     let tomorrow = u64::try_from(tomorrow.as_nanos()).unwrap();
-    let header = Header::new(HeaderFields::new(cluster.layout().clone(), tomorrow, &[1; 3], Some(0)).unwrap()).unwrap();
+    let header = Header::new(
+        HeaderFields::new(cluster.layout().clone(), tomorrow, &[1; 3], Some(0)).unwrap(),
+    )
+    .unwrap();
     support::snapshots::write(&own, &header, &vec![b'h'; 3 * K], Compression::None);
     let liar = own_directory(&cluster, 2);
     support::snapshots::write(&liar, &header, &vec![b'e'; 3 * K], Compression::None);
     cluster.kill_agent(2);
     let name = FileName::new(tomorrow).to_string();
-    let held = json!({"snapshots": {"files": [{"name": name, "cut_time": tomorrow, "size": 3 * K}]}});
+    let held =
+        json!({"snapshots": {"files": [{"name": name, "cut_time": tomorrow, "size": 3 * K}]}});
     let listener = TcpListener::bind(cluster.agent_address(2)).unwrap();
     let lies = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -275,7 +332,11 @@ fn restore_leaves_out_a_snapshot_of_the_future_here_and_elsewhere() {
     check(&cluster, &bytes, &bytes);
     assert!(lies.join().unwrap());
     let said = cluster.agent(1).stderr();
-    assert!(said.lines().any(|line| line.contains(&name) && line.contains("in the future")), "{said}");
+    assert!(
+        said.lines()
+            .any(|line| line.contains(&name) && line.contains("in the future")),
+        "{said}"
+    );
 }
 
 #[test]
@@ -287,7 +348,10 @@ fn restore_waits_when_there_is_no_snapshot_or_no_agent() {
     cluster.write_all(&live);
     lose(&cluster, 1);
     cluster.waits_for_restore(1);
-    assert!(client(&cluster).read(0, K as u64).unwrap() == live[..K], "the others go on");
+    assert!(
+        client(&cluster).read(0, K as u64).unwrap() == live[..K],
+        "the others go on"
+    );
     cluster.dsmctl("memory accept-empty 1").prints();
     check(&cluster, &live, &vec![0; 3 * K]);
 
@@ -297,7 +361,9 @@ fn restore_waits_when_there_is_no_snapshot_or_no_agent() {
     lose(&cluster, 1);
     cluster.waits_for_restore(1);
     cluster.start_agent(1);
-    cluster.restore(file.path(), &format!("--range {K} {K}")).prints();
+    cluster
+        .restore(file.path(), &format!("--range {K} {K}"))
+        .prints();
     check(&cluster, &live, &live);
 
     // A server that waits asks again when it is started again.
@@ -318,8 +384,13 @@ fn a_server_is_not_ready_before_it_is_restored_and_can_be_stopped_until_then() {
     cluster.kill(1);
     cluster.forget(1);
     cluster.spawn_server(1);
-    wait_for("the server has begun", PATIENCE, || cluster.stderr(1).matches("was not there").count() == 2);
-    assert!(TcpStream::connect(cluster.address(1)).is_err(), "it listens without its memory");
+    wait_for("the server has begun", PATIENCE, || {
+        cluster.stderr(1).matches("was not there").count() == 2
+    });
+    assert!(
+        TcpStream::connect(cluster.address(1)).is_err(),
+        "it listens without its memory"
+    );
     assert!(cluster.stop(1).success());
     cluster.agent(1).signal(Signal::SIGCONT);
     cluster.start_server(1);
@@ -359,7 +430,9 @@ fn nothing_of_a_snapshot_whose_holder_dies_is_left_when_an_older_one_is_restored
     cluster.spawn_server(1);
     cluster.agent(1).wait_until_stopped();
     cluster.kill_agent(0);
-    cluster.agent(1).go_on_until("the server is ready", || TcpStream::connect(cluster.address(1)).is_ok());
+    cluster.agent(1).go_on_until("the server is ready", || {
+        TcpStream::connect(cluster.address(1)).is_ok()
+    });
     let mut expected = vec![0; usize::try_from(K).unwrap()];
     expected[10_000..10_005].copy_from_slice(b"older");
     assert!(client(&cluster).read(K, K).unwrap() == expected);
@@ -368,7 +441,8 @@ fn nothing_of_a_snapshot_whose_holder_dies_is_left_when_an_older_one_is_restored
 /// Moves a snapshot to another directory, where its name may be taken; returns its new path.
 fn move_to(file: &Path, directory: &Path) -> PathBuf {
     let name = FileName::parse(file.file_name().unwrap().to_str().unwrap());
-    let mut paths = std::iter::successors(name, |name| name.next()).map(|name| directory.join(name.to_string()));
+    let mut paths = std::iter::successors(name, |name| name.next())
+        .map(|name| directory.join(name.to_string()));
     let free = paths.find(|path| !path.exists()).unwrap();
     std::fs::rename(file, &free).unwrap();
     free

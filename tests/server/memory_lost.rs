@@ -27,7 +27,8 @@ fn a_client_that_knew_the_lost_memory_is_told_and_a_new_one_reads_zeros() {
     cluster.forget(1);
     cluster.start_server(1);
 
-    // Reads, writes and atomics alike, and again and again: the loss is not forgotten by being told once.
+    // Reads, writes and atomics alike, and again and again: the loss is not forgotten by being told
+    // once.
     for _ in 0..2 {
         for error in [
             old.read(k, 8).unwrap_err(),
@@ -37,16 +38,27 @@ fn a_client_that_knew_the_lost_memory_is_told_and_a_new_one_reads_zeros() {
         ] {
             assert!(is_error(&error, ErrorKind::MemoryLost, 1), "{error:?}");
             let said = error.to_string();
-            assert!(said.contains("server 1") && said.contains(cluster.address(1)), "{said:?}");
+            assert!(
+                said.contains("server 1") && said.contains(cluster.address(1)),
+                "{said:?}"
+            );
         }
     }
-    assert_eq!(old.read(0, 8).unwrap(), b"server 0", "the other server has lost nothing");
+    assert_eq!(
+        old.read(0, 8).unwrap(),
+        b"server 0",
+        "the other server has lost nothing"
+    );
     // This one never saw server 1's memory, so for it nothing was lost.
     assert_eq!(bystander.read(k, 8).unwrap(), [0; 8]);
     assert_eq!(client(&cluster).read(k, 8).unwrap(), [0; 8]);
 
     old.accept_memory_loss(1);
-    assert_eq!(old.read(k, 8).unwrap(), [0; 8], "whoever accepts the loss goes on");
+    assert_eq!(
+        old.read(k, 8).unwrap(),
+        [0; 8],
+        "whoever accepts the loss goes on"
+    );
     old.write(k, b"new life").unwrap();
     assert_eq!(client(&cluster).read(k, 8).unwrap(), b"new life");
 }
@@ -93,7 +105,9 @@ fn every_server_that_lost_its_memory_is_named() {
 
 /// The file of the memory of server 0, and whether it has that name.
 fn is_named(cluster: &Cluster) -> bool {
-    Path::new("/dev/shm").join(format!("{}.0", cluster.name())).exists()
+    Path::new("/dev/shm")
+        .join(format!("{}.0", cluster.name()))
+        .exists()
 }
 
 /// Removes a file of server 0 in /dev/shm.
@@ -113,16 +127,29 @@ fn a_name_that_is_removed_under_a_living_server_is_given_back() {
     for suffix in ["", ".copies"] {
         remove(&cluster, suffix);
         let path = format!("/dev/shm/{}.0{suffix}", cluster.name());
-        wait_for("the name is given back", DEADLINE, || Path::new(&path).exists());
+        wait_for("the name is given back", DEADLINE, || {
+            Path::new(&path).exists()
+        });
     }
-    wait_for("it is said", DEADLINE, || cluster.stderr(0).contains("given its name back"));
+    wait_for("it is said", DEADLINE, || {
+        cluster.stderr(0).contains("given its name back")
+    });
     assert_eq!(memory_state(&cluster), MemoryState::InUse);
     // What opens the memory by its name finds it.
     let file = cluster.snapshot();
-    assert_eq!(std::fs::read(file.path()).unwrap().len() as u64, file.path().metadata().unwrap().len());
+    assert_eq!(
+        std::fs::read(file.path()).unwrap().len() as u64,
+        file.path().metadata().unwrap().len()
+    );
     assert!(cluster.stop(0).success());
     assert!(cluster.stderr(0).contains("is kept"));
-    assert!(!cluster.leftovers().iter().any(|path| path.to_string_lossy().ends_with(".kept")), "a second name is left");
+    assert!(
+        !cluster
+            .leftovers()
+            .iter()
+            .any(|path| path.to_string_lossy().ends_with(".kept")),
+        "a second name is left"
+    );
     cluster.start_server(0);
     assert_eq!(client(&cluster).read(0, 8).unwrap(), b"precious");
 }
@@ -135,8 +162,15 @@ fn a_python_program_that_opens_the_memory_does_not_take_it_away() {
         "from multiprocessing import shared_memory; shared_memory.SharedMemory('{}.0').close()",
         cluster.name()
     );
-    let ran = Command::new("python3").args(["-c", &program]).output().unwrap();
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let ran = Command::new("python3")
+        .args(["-c", &program])
+        .output()
+        .unwrap();
+    assert!(
+        ran.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
     // Whether this version of Python removes it or not.
     wait_for("the name is there", DEADLINE, || is_named(&cluster));
     assert!(cluster.stop(0).success());
@@ -148,28 +182,49 @@ fn a_python_program_that_opens_the_memory_does_not_take_it_away() {
 fn memory_whose_names_are_all_removed_says_so_and_is_never_called_kept() {
     let cluster = Cluster::builder().start();
     cluster.start_agents();
-    let memory: Vec<u8> = (0..1 << 20).map(|at: u32| at.to_le_bytes()[1] ^ 0x5a).collect();
+    let memory: Vec<u8> = (0..1 << 20)
+        .map(|at: u32| at.to_le_bytes()[1] ^ 0x5a)
+        .collect();
     client(&cluster).write(0, &memory).unwrap();
-    let dsmctl = |line: &str, input: &[u8]| run(cluster.directory(), &cluster.config_path(), line, input);
+    let dsmctl =
+        |line: &str, input: &[u8]| run(cluster.directory(), &cluster.config_path(), line, input);
 
-    cluster.leftovers().into_iter().for_each(|path| std::fs::remove_file(path).unwrap());
-    wait_for("status tells it", DEADLINE, || memory_state(&cluster) == MemoryState::InUseRemoved);
+    cluster
+        .leftovers()
+        .into_iter()
+        .for_each(|path| std::fs::remove_file(path).unwrap());
+    wait_for("status tells it", DEADLINE, || {
+        memory_state(&cluster) == MemoryState::InUseRemoved
+    });
     let status = dsmctl("status", b"");
     assert!(status.prints().contains("in use, removed"), "{status:?}");
     let log = cluster.stderr(0);
     let advice = format!("dsmctl read 0 {} > FILE", memory.len());
-    assert!(log.contains("ENDS WITH THIS DSMD") && log.contains(&advice), "{log}");
+    assert!(
+        log.contains("ENDS WITH THIS DSMD") && log.contains(&advice),
+        "{log}"
+    );
     assert_eq!(log.matches("ENDS WITH THIS DSMD").count(), 1, "{log}");
     let refused = dsmctl("snapshot create -o lost.dsnap", b"");
-    assert!(refused.code != 0 && refused.stderr.contains("journal"), "{refused:?}");
+    assert!(
+        refused.code != 0 && refused.stderr.contains("journal"),
+        "{refused:?}"
+    );
 
     // The advice, to the letter.
     let saved = dsmctl(&format!("read 0 {}", memory.len()), b"");
-    assert!(saved.code == 0 && saved.stdout == memory, "{}", saved.stderr);
+    assert!(
+        saved.code == 0 && saved.stdout == memory,
+        "{}",
+        saved.stderr
+    );
     cluster.signal(0, Signal::SIGTERM);
     assert!(cluster.wait(0).success());
     let log = cluster.stderr(0);
-    assert!(log.contains("its memory is gone") && !log.contains("is kept"), "{log}");
+    assert!(
+        log.contains("its memory is gone") && !log.contains("is kept"),
+        "{log}"
+    );
     cluster.start_server(0);
     assert_eq!(client(&cluster).read(0, 8).unwrap(), [0; 8]);
     let put_back = dsmctl("write 0 --file -", &saved.stdout);
@@ -182,8 +237,14 @@ fn semaphores_that_are_removed_cost_no_memory_and_a_restart_makes_them_anew() {
     let cluster = Cluster::builder().start();
     client(&cluster).write(0, b"precious").unwrap();
     std::fs::remove_file(format!("/dev/shm/sem.{}.0.17", cluster.name())).unwrap();
-    wait_for("status tells it", DEADLINE, || memory_state(&cluster) == MemoryState::InUsePartsRemoved);
-    assert!(cluster.stderr(0).contains("a semaphore"), "{}", cluster.stderr(0));
+    wait_for("status tells it", DEADLINE, || {
+        memory_state(&cluster) == MemoryState::InUsePartsRemoved
+    });
+    assert!(
+        cluster.stderr(0).contains("a semaphore"),
+        "{}",
+        cluster.stderr(0)
+    );
     assert!(cluster.stop(0).success());
     assert!(cluster.stderr(0).contains("is kept"));
     cluster.start_server(0);

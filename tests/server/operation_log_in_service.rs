@@ -1,4 +1,5 @@
-//! The operation log: a line per operation with all it promises, rotation, and service that goes on when the disk fails.
+//! The operation log: a line per operation with all it promises, rotation, and service that goes on
+//! when the disk fails.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -20,7 +21,10 @@ fn logging(operations: &str) -> (Cluster, PathBuf) {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(
         &path,
-        format!("{text}\n[log]\noperations = {operations:?}\ndirectory = \"{}\"\n", directory.display()),
+        format!(
+            "{text}\n[log]\noperations = {operations:?}\ndirectory = \"{}\"\n",
+            directory.display()
+        ),
     )
     .unwrap();
     (cluster, directory)
@@ -36,17 +40,27 @@ fn start(cluster: &Cluster) -> Client {
 fn lines(directory: &Path) -> Vec<String> {
     let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
-    texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+    texts
+        .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect()
 }
 
-/// Waits for the one line whose fields from the third on begin with `words`, and returns its fields.
+/// Waits for the one line whose fields from the third on begin with `words`, and returns its
+/// fields.
 fn wait_for_line(directory: &Path, words: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     wait_for(&format!("a line with {words:?}"), PATIENCE, || {
         found = lines(directory)
             .iter()
-            .map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-            .filter(|fields| fields.len() >= 2 + words.len() && fields[2..].iter().zip(words).all(|(a, b)| a == b))
+            .map(|line| {
+                line.split_whitespace()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            })
+            .filter(|fields| {
+                fields.len() >= 2 + words.len()
+                    && fields[2..].iter().zip(words).all(|(a, b)| a == b)
+            })
             .collect();
         !found.is_empty()
     });
@@ -69,7 +83,15 @@ fn each_operation_has_a_line_with_all_its_facts() {
     client.read(base, 5).unwrap();
     client.fill(base + 64, 32, 7).unwrap();
     client.fetch_add(base + 128, 1).unwrap();
-    client.compare_and_swap(base + 136, CompareAndSwap { expected: 99, new: 1 }).unwrap();
+    client
+        .compare_and_swap(
+            base + 136,
+            CompareAndSwap {
+                expected: 99,
+                new: 1,
+            },
+        )
+        .unwrap();
     client.copy(base..base + 5, base + 256).unwrap();
     for (operation, address, length) in [
         ("write", base, 5),
@@ -79,13 +101,22 @@ fn each_operation_has_a_line_with_all_its_facts() {
         ("compare-and-swap", base + 136, 8),
         ("copy", base + 256, 5),
     ] {
-        let fields = wait_for_line(&directory, &[operation, &hexadecimal(address), &length.to_string()]);
+        let fields = wait_for_line(
+            &directory,
+            &[operation, &hexadecimal(address), &length.to_string()],
+        );
         println!("{}", fields.join(" "));
         assert_eq!(fields.len(), 7, "{fields:?}");
-        assert!(fields[0].starts_with("20") && fields[0].contains('T'), "no time: {fields:?}");
+        assert!(
+            fields[0].starts_with("20") && fields[0].contains('T'),
+            "no time: {fields:?}"
+        );
         assert!(fields[1].contains("127."), "no client: {fields:?}");
         assert_eq!(fields[5], "ok", "{fields:?}");
-        assert!(fields[6].parse::<u64>().is_ok(), "no microseconds: {fields:?}");
+        assert!(
+            fields[6].parse::<u64>().is_ok(),
+            "no microseconds: {fields:?}"
+        );
     }
 }
 
@@ -94,10 +125,12 @@ fn a_refused_operation_has_a_line_with_its_outcome() {
     let (cluster, directory) = logging("all");
     let _client = start(&cluster);
     let mut wire = support::wire::Wire::greeted(cluster.layout(), 1);
-    let mut header = dsm_core::protocol::RequestHeader::new(dsm_core::protocol::Opcode::FetchAdd, 1);
+    let mut header =
+        dsm_core::protocol::RequestHeader::new(dsm_core::protocol::Opcode::FetchAdd, 1);
     header.offset = 4.into();
     wire.send(zerocopy::IntoBytes::as_bytes(&header));
-    wire.reply().assert_refused(dsm_core::protocol::Code::Unaligned, &["4"]);
+    wire.reply()
+        .assert_refused(dsm_core::protocol::Code::Unaligned, &["4"]);
     let fields = wait_for_line(&directory, &["fetch-add", &hexadecimal(K + 4)]);
     println!("{}", fields.join(" "));
     assert_eq!(fields[5].to_lowercase(), "unaligned", "{fields:?}");
@@ -113,13 +146,20 @@ fn writes_only_leaves_the_reads_out() {
     client.fetch_add(64, 1).unwrap();
     wait_for_line(&directory, &["fetch-add"]);
     wait_for_line(&directory, &["write"]);
-    let reads = lines(&directory).iter().filter(|line| line.split_whitespace().any(|word| word == "read")).count();
+    let reads = lines(&directory)
+        .iter()
+        .filter(|line| line.split_whitespace().any(|word| word == "read"))
+        .count();
     assert_eq!(reads, 0, "{:?}", lines(&directory));
 }
 
 /// The log files of the folder.
 fn files(directory: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().flatten().map(|entry| entry.path()).collect();
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(directory)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     paths.sort();
     paths
 }
@@ -141,7 +181,9 @@ fn renaming_and_sighup_rotate_without_losing_a_line() {
         for place in 0..100 {
             client.write((rotation * 100 + place) * 8, &[1; 8]).unwrap();
         }
-        wait_for("the lines are written", PATIENCE, || written(&client) >= (rotation + 1) * 100);
+        wait_for("the lines are written", PATIENCE, || {
+            written(&client) >= (rotation + 1) * 100
+        });
         for path in files(&directory) {
             if path.extension().is_none_or(|extension| extension != "old") {
                 std::fs::rename(&path, format!("{}.{rotation}.old", path.display())).unwrap();
@@ -149,10 +191,17 @@ fn renaming_and_sighup_rotate_without_losing_a_line() {
         }
         cluster.signal(0, Signal::SIGHUP);
         cluster.signal(1, Signal::SIGHUP);
-        let fresh = || files(&directory).iter().any(|path| path.extension().is_none_or(|extension| extension != "old"));
+        let fresh = || {
+            files(&directory)
+                .iter()
+                .any(|path| path.extension().is_none_or(|extension| extension != "old"))
+        };
         wait_for("a new file", PATIENCE, fresh);
     }
-    let found = lines(&directory).iter().filter(|line| line.contains(" write ")).count();
+    let found = lines(&directory)
+        .iter()
+        .filter(|line| line.contains(" write "))
+        .count();
     assert_eq!(found as u64, rotations * 100);
     assert_eq!(lost(&client), 0);
 }
@@ -187,8 +236,14 @@ fn a_full_disk_loses_lines_and_no_service() {
     }
     cluster.signal(0, Signal::SIGHUP);
     write_until_lost(&client, "lost lines are counted");
-    wait_for("the loss is logged", PATIENCE, || cluster.stderr(0).contains("lost"));
-    println!("{} lines lost; {}", lost(&client), cluster.stderr(0).lines().last().unwrap_or(""));
+    wait_for("the loss is logged", PATIENCE, || {
+        cluster.stderr(0).contains("lost")
+    });
+    println!(
+        "{} lines lost; {}",
+        lost(&client),
+        cluster.stderr(0).lines().last().unwrap_or("")
+    );
     for path in files(&directory) {
         std::fs::remove_file(&path).unwrap();
     }
@@ -205,7 +260,9 @@ fn a_folder_that_vanishes_loses_lines_and_no_service() {
     std::fs::remove_dir_all(&directory).unwrap();
     cluster.signal(0, Signal::SIGHUP);
     write_until_lost(&client, "lost lines are counted");
-    wait_for("the loss is logged", PATIENCE, || cluster.stderr(0).contains("lost"));
+    wait_for("the loss is logged", PATIENCE, || {
+        cluster.stderr(0).contains("lost")
+    });
     std::fs::create_dir(&directory).unwrap();
     cluster.signal(0, Signal::SIGHUP);
     write_until_written(&client, "the log works again");

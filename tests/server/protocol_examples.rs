@@ -1,13 +1,14 @@
-//! docs/protocol.md and the code say the same: every example is decoded, compared with what it means, and encoded
-//! again to the same bytes; every table is compared with the code's.
+//! docs/protocol.md and the code say the same: every example is decoded, compared with what it
+//! means, and encoded again to the same bytes; every table is compared with the code's.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
 use dsm_core::layout::Layout;
 use dsm_core::protocol::{
-    AtomicOperation as Atomic, Code, Extent, HEADER, HelloReply, HelloRequest, MAX_HELLO, Opcode, Operation, Refusal,
-    ReplyHeader, Request, RequestHeader, Status, VERSION, Word, split_reply, split_request,
+    AtomicOperation as Atomic, Code, Extent, HEADER, HelloReply, HelloRequest, MAX_HELLO, Opcode,
+    Operation, Refusal, ReplyHeader, Request, RequestHeader, Status, VERSION, Word, split_reply,
+    split_request,
 };
 use support::examples;
 use support::examples::{Example, Token};
@@ -15,8 +16,9 @@ use zerocopy::{FromBytes, IntoBytes};
 
 /// The memory that the examples use.
 const K: u64 = 65536;
-const SESSION: [u8; 16] =
-    [0xd5, 0xdc, 0x0c, 0x0a, 0x4e, 0x1b, 0x4c, 0x6f, 0x9a, 0x3e, 0x5b, 0x70, 0x81, 0xf2, 0xc6, 0xd4];
+const SESSION: [u8; 16] = [
+    0xd5, 0xdc, 0x0c, 0x0a, 0x4e, 0x1b, 0x4c, 0x6f, 0x9a, 0x3e, 0x5b, 0x70, 0x81, 0xf2, 0xc6, 0xd4,
+];
 
 /// What stands where the document says `??`.
 const INCARNATION: u64 = 0x6f1d_2a9c_03b7_e458;
@@ -32,7 +34,10 @@ struct Exchange {
 }
 
 fn good(id: u64, operation: Operation<'_>, value: u64, payload: &[u8]) -> Exchange {
-    Exchange { request: Ok(encoded(id, operation)), reply: Ok((value, payload.to_vec())) }
+    Exchange {
+        request: Ok(encoded(id, operation)),
+        reply: Ok((value, payload.to_vec())),
+    }
 }
 
 /// A well-formed request that cannot be made with the checked types.
@@ -41,7 +46,10 @@ fn bad(opcode: u8, id: u64, offset: u64, operand: u64, code: Code) -> Exchange {
     (header.opcode, header.offset, header.operand) = (opcode, offset.into(), operand.into());
     let refusal = Request::parse(&header, &[], K).unwrap_err();
     assert_eq!(refusal.code, code);
-    Exchange { request: Err(header), reply: Err(refusal) }
+    Exchange {
+        request: Err(header),
+        reply: Err(refusal),
+    }
 }
 
 fn encoded(id: u64, operation: Operation<'_>) -> Vec<u8> {
@@ -55,7 +63,10 @@ fn hello(hello: &HelloRequest, layout: &Layout) -> Vec<u8> {
 }
 
 fn greeting(incarnation: u64, resume: bool, last_executed: u64) -> Exchange {
-    let payload = hello(&HelloRequest::new(0, SESSION, incarnation, resume), &layout(K));
+    let payload = hello(
+        &HelloRequest::new(0, SESSION, incarnation, resume),
+        &layout(K),
+    );
     let reply = HelloReply::new(0, INCARNATION, K, last_executed, resume);
     good(0, Operation::Hello(&payload), 0, reply.as_bytes())
 }
@@ -65,11 +76,17 @@ fn refused_greeting(mut request: HelloRequest, version: u32, k: u64, code: Code)
     let payload = hello(&request, &layout(k));
     let refusal = HelloRequest::parse(&payload, &layout(K), 0).unwrap_err();
     assert_eq!(refusal.code, code);
-    Exchange { request: Ok(encoded(0, Operation::Hello(&payload))), reply: Err(refusal) }
+    Exchange {
+        request: Ok(encoded(0, Operation::Hello(&payload))),
+        reply: Err(refusal),
+    }
 }
 
 fn refused(id: u64, operation: Operation<'_>, code: Code, message: &str) -> Exchange {
-    Exchange { request: Ok(encoded(id, operation)), reply: Err(Refusal::new(code, message)) }
+    Exchange {
+        request: Ok(encoded(id, operation)),
+        reply: Err(Refusal::new(code, message)),
+    }
 }
 
 /// What the example of this name means.
@@ -81,12 +98,26 @@ fn meaning(name: &str) -> Vec<Exchange> {
     match name {
         "hello" => vec![greeting(0, false, 0)],
         "ping" => vec![good(1, Operation::Ping(b"dsm?"), 0, b"dsm?")],
-        "write" => vec![good(2, Operation::Write(extent(4096, 13), b"hello, memory"), 0, b"")],
-        "read" => vec![good(3, Operation::Read(extent(4096, 13)), 0, b"hello, memory")],
+        "write" => vec![good(
+            2,
+            Operation::Write(extent(4096, 13), b"hello, memory"),
+            0,
+            b"",
+        )],
+        "read" => vec![good(
+            3,
+            Operation::Read(extent(4096, 13)),
+            0,
+            b"hello, memory",
+        )],
         "fill" => vec![good(4, Operation::Fill(extent(4101, 3), b'.'), 0, b"")],
         "fetch-add" => vec![good(5, atomic(Atomic::Add(41)), 0, b"")],
         "pipeline" => {
-            vec![good(6, atomic(Atomic::Add(1)), 41, b""), good(7, compare(7), 42, b""), good(8, compare(9), 7, b"")]
+            vec![
+                good(6, atomic(Atomic::Add(1)), 41, b""),
+                good(7, compare(7), 42, b""),
+                good(8, compare(9), 7, b""),
+            ]
         }
         "bits" => vec![
             good(9, atomic(Atomic::Swap(0xff)), 7, b""),
@@ -95,7 +126,15 @@ fn meaning(name: &str) -> Vec<Exchange> {
             good(12, atomic(Atomic::Xor(0x13c)), 0x13c, b""),
         ],
         "copy" => vec![
-            good(13, Operation::Copy { from: extent(4096, 13), to: extent(8192, 13) }, 0, b""),
+            good(
+                13,
+                Operation::Copy {
+                    from: extent(4096, 13),
+                    to: extent(8192, 13),
+                },
+                0,
+                b"",
+            ),
             good(14, Operation::Read(extent(8192, 13)), 0, b"hello...emory"),
         ],
         "status" => vec![good(15, Operation::Status, 0, b"")],
@@ -115,12 +154,27 @@ fn meaning(name: &str) -> Vec<Exchange> {
             good(21, atomic(Atomic::Add(1)), 0, b""),
         ],
         "version" => vec![refused_greeting(hello(), 2, K, Code::Version)],
-        "layout-differs" => vec![refused_greeting(hello(), VERSION, 2 * K, Code::LayoutDiffers)],
+        "layout-differs" => vec![refused_greeting(
+            hello(),
+            VERSION,
+            2 * K,
+            Code::LayoutDiffers,
+        )],
         "wrong-server" => {
-            vec![refused_greeting(HelloRequest::new(1, SESSION, 0, false), VERSION, K, Code::WrongServer)]
+            vec![refused_greeting(
+                HelloRequest::new(1, SESSION, 0, false),
+                VERSION,
+                K,
+                Code::WrongServer,
+            )]
         }
         "hello-expected" => {
-            vec![refused(1, Operation::Ping(b""), Code::HelloExpected, "the first request must be hello")]
+            vec![refused(
+                1,
+                Operation::Ping(b""),
+                Code::HelloExpected,
+                "the first request must be hello",
+            )]
         }
         _ => panic!("the example {name:?} has no meaning here: add it to the table"),
     }
@@ -166,21 +220,35 @@ fn replay(example: &Example) {
     let mut request = &examples::fill(&example.request, INCARNATION.to_le_bytes())[..];
     let open_ended = example.reply.contains(&Token::Rest);
     // The length of a payload that the document leaves open is left open too: here it is none.
-    let filler = if open_ended { [0; 8] } else { INCARNATION.to_le_bytes() };
+    let filler = if open_ended {
+        [0; 8]
+    } else {
+        INCARNATION.to_le_bytes()
+    };
     let mut reply = &examples::fill(&example.reply, filler)[..];
     for exchange in meaning(&example.name) {
         let header;
         (header, request) = check_request(request, &exchange);
         reply = check_reply(reply, &header, &exchange);
     }
-    assert!(request.is_empty() && reply.is_empty(), "bytes are left over");
+    assert!(
+        request.is_empty() && reply.is_empty(),
+        "bytes are left over"
+    );
 }
 
 #[test]
 fn every_example_decodes_to_its_meaning_and_encodes_to_the_same_bytes() {
     let examples = examples::examples();
-    assert!(examples.len() > 20, "only {} examples were found", examples.len());
-    for example in examples.iter().filter(|example| example.name != "bad-frame") {
+    assert!(
+        examples.len() > 20,
+        "only {} examples were found",
+        examples.len()
+    );
+    for example in examples
+        .iter()
+        .filter(|example| example.name != "bad-frame")
+    {
         println!("{}", example.name);
         replay(example);
     }
@@ -188,17 +256,26 @@ fn every_example_decodes_to_its_meaning_and_encodes_to_the_same_bytes() {
 
 #[test]
 fn what_is_no_frame_is_refused_as_the_document_shows() {
-    let example = examples::examples().into_iter().find(|example| example.name == "bad-frame").unwrap();
+    let example = examples::examples()
+        .into_iter()
+        .find(|example| example.name == "bad-frame")
+        .unwrap();
     let refusal = split_request(&examples::fill(&example.request, [0; 8])).unwrap_err();
     assert_eq!(refusal.code, Code::BadFrame);
     let text = refusal.message.as_bytes();
     let header = ReplyHeader::refusal(1, 0, Code::BadFrame, u32::try_from(text.len()).unwrap());
-    assert_eq!(examples::fill(&example.reply, [0; 8]), [header.as_bytes(), text].concat());
+    assert_eq!(
+        examples::fill(&example.reply, [0; 8]),
+        [header.as_bytes(), text].concat()
+    );
 }
 
 #[test]
 fn hello_of_the_example_passes_the_servers_checks() {
-    let example = examples::examples().into_iter().find(|example| example.name == "hello").unwrap();
+    let example = examples::examples()
+        .into_iter()
+        .find(|example| example.name == "hello")
+        .unwrap();
     let bytes = examples::fill(&example.request, [0; 8]);
     let (parsed, text) = HelloRequest::parse(&bytes[HEADER..], &layout(K), 0).unwrap();
     assert_eq!((parsed.session, parsed.resume.get()), (SESSION, 0));
@@ -210,21 +287,34 @@ fn hello_of_the_example_passes_the_servers_checks() {
 
 #[test]
 fn every_opcode_and_every_code_has_its_row() {
-    let opcodes: Vec<_> = examples::rows("4. Operations").iter().map(|row| format!("{} {}", row[0], row[1])).collect();
-    let expected: Vec<_> = Opcode::ALL.iter().map(|opcode| format!("{} {}", *opcode as u8, opcode.name())).collect();
+    let opcodes: Vec<_> = examples::rows("4. Operations")
+        .iter()
+        .map(|row| format!("{} {}", row[0], row[1]))
+        .collect();
+    let expected: Vec<_> = Opcode::ALL
+        .iter()
+        .map(|opcode| format!("{} {}", *opcode as u8, opcode.name()))
+        .collect();
     assert_eq!(opcodes, expected);
 
-    let codes: Vec<_> = examples::rows("5. Refusals").iter().map(|row| row[..3].join(" ")).collect();
+    let codes: Vec<_> = examples::rows("5. Refusals")
+        .iter()
+        .map(|row| row[..3].join(" "))
+        .collect();
     let closes = |code: Code| if code.closes() { "yes" } else { "no" };
-    let expected: Vec<_> =
-        Code::ALL.iter().map(|code| format!("{} {code:?} {}", *code as u16, closes(*code))).collect();
+    let expected: Vec<_> = Code::ALL
+        .iter()
+        .map(|code| format!("{} {code:?} {}", *code as u16, closes(*code)))
+        .collect();
     assert_eq!(codes, expected);
 }
 
 #[test]
 fn the_status_in_the_document_has_exactly_the_keys_of_the_code() {
     let blocks = examples::blocks("json");
-    let [(_, text)] = &blocks[..] else { panic!("one status is shown, not {}", blocks.len()) };
+    let [(_, text)] = &blocks[..] else {
+        panic!("one status is shown, not {}", blocks.len())
+    };
     let shown: serde_json::Value = serde_json::from_str(text).unwrap();
     let status: Status = serde_json::from_str(text).unwrap();
     assert_eq!(serde_json::to_value(&status).unwrap(), shown);

@@ -17,8 +17,8 @@ const WITHOUT_HELLO: [&str; 2] = ["hello-expected", "bad-frame"];
 /// Codes, by number, after which the server closes.
 const CLOSING: [u8; 6] = [1, 2, 3, 4, 6, 12];
 
-/// The request as it must be for this server: with its name and address in the layout text, and the incarnation that
-/// it gave in the place of `??`.
+/// The request as it must be for this server: with its name and address in the layout text, and the
+/// incarnation that it gave in the place of `??`.
 fn request_for(example: &Example, cluster: &Cluster, incarnation: [u8; 8]) -> Vec<u8> {
     let mut bytes = examples::fill(&example.request, incarnation);
     if bytes[2] != 1 || !bytes.starts_with(b"DQ") {
@@ -38,10 +38,16 @@ fn receive(stream: &mut TcpStream, example: &Example) -> Vec<u8> {
     let open_ended = example.reply.last() == Some(&Token::Rest);
     let shown = &example.reply[..example.reply.len() - usize::from(open_ended)];
     let mut bytes = vec![0; shown.len()];
-    stream.read_exact(&mut bytes).unwrap_or_else(|error| panic!("the reply to {}: {error}", example.name));
+    stream
+        .read_exact(&mut bytes)
+        .unwrap_or_else(|error| panic!("the reply to {}: {error}", example.name));
     for (place, (token, byte)) in shown.iter().zip(&bytes).enumerate() {
         let same = *token == Token::Any || *token == Token::Byte(*byte);
-        assert!(same, "{}: byte {place} of the reply is {byte:02x}, not {token:?}\n{bytes:02x?}", example.name);
+        assert!(
+            same,
+            "{}: byte {place} of the reply is {byte:02x}, not {token:?}\n{bytes:02x?}",
+            example.name
+        );
     }
     if open_ended {
         let length = u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes"));
@@ -62,7 +68,9 @@ fn a_running_server_answers_every_example_as_the_document_shows() {
         let request = request_for(&example, &cluster, incarnation);
         if request[2] == 1 || WITHOUT_HELLO.contains(&example.name.as_str()) {
             let stream = TcpStream::connect(cluster.address(0)).unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream
+                .set_read_timeout(Some(Duration::from_secs(20)))
+                .unwrap();
             connection = Some(stream);
         }
         let stream = connection.as_mut().expect("a hello before everything else");
@@ -72,7 +80,12 @@ fn a_running_server_answers_every_example_as_the_document_shows() {
             incarnation = reply[HEADER + 8..HEADER + 16].try_into().unwrap();
         }
         if reply[2..].len() >= HEADER - 2 && CLOSING.contains(&reply[16]) {
-            assert_eq!(stream.read(&mut [0]).unwrap(), 0, "{}: the server closes", example.name);
+            assert_eq!(
+                stream.read(&mut [0]).unwrap(),
+                0,
+                "{}: the server closes",
+                example.name
+            );
         }
         println!("{}: {} bytes as shown", example.name, reply.len());
     }

@@ -1,4 +1,5 @@
-//! SIGHUP re-reads mcomp.cfg: what can change does, a changed layout is refused and service goes on with the old one.
+//! SIGHUP re-reads mcomp.cfg: what can change does, a changed layout is refused and service goes on
+//! with the old one.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -22,38 +23,67 @@ fn config_text(cluster: &Cluster) -> String {
 
 /// Waits until the server's log says `word` after what it said before.
 fn wait_for_log(cluster: &Cluster, before: usize, word: &str) {
-    wait_for(&format!("the log says {word:?}"), PATIENCE, || cluster.stderr(0)[before..].contains(word));
+    wait_for(&format!("the log says {word:?}"), PATIENCE, || {
+        cluster.stderr(0)[before..].contains(word)
+    });
 }
 
 #[test]
 fn limits_change_and_connections_stay() {
-    let cluster = Cluster::builder().k(K).config("[limits]\nconnections = 100\n").start();
+    let cluster = Cluster::builder()
+        .k(K)
+        .config("[limits]\nconnections = 100\n")
+        .start();
     let text = config_text(&cluster);
     let client = client(&cluster);
     client.write(0, b"before").unwrap();
     let mut wire = Wire::greeted(cluster.layout(), 0);
     let accepted = client.status(0).unwrap().connections.accepted;
 
-    reload(&cluster, &text.replace("connections = 100", "connections = 55\nhello_timeout = \"300ms\""));
+    reload(
+        &cluster,
+        &text.replace(
+            "connections = 100",
+            "connections = 55\nhello_timeout = \"300ms\"",
+        ),
+    );
     let limit = || client.status(0).unwrap().connections.limit;
     wait_for("the new limit", PATIENCE, || limit() == 55);
     let mut silent = Wire::connect(cluster.address(0));
     let began = Instant::now();
-    silent.reply().assert_refused(dsm_core::protocol::Code::TooSlow, &["limits.hello_timeout"]);
-    assert!(began.elapsed() < Duration::from_secs(4), "the old timeout still holds");
+    silent
+        .reply()
+        .assert_refused(dsm_core::protocol::Code::TooSlow, &["limits.hello_timeout"]);
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "the old timeout still holds"
+    );
 
     assert_eq!(client.read(0, 6).unwrap(), b"before");
-    assert_eq!(wire.ask(1, dsm_core::protocol::Operation::Ping(b"still the same connection")).code(), None);
+    assert_eq!(
+        wire.ask(
+            1,
+            dsm_core::protocol::Operation::Ping(b"still the same connection")
+        )
+        .code(),
+        None
+    );
     // The silent one is new.
-    assert!(client.status(0).unwrap().connections.accepted <= accepted + 1, "clients had to connect again");
+    assert!(
+        client.status(0).unwrap().connections.accepted <= accepted + 1,
+        "clients had to connect again"
+    );
 }
 
 /// Says hello with another k; returns when it was refused.
 fn provoke_warning(cluster: &Cluster) {
-    let layout = dsm_core::layout::Layout::new(cluster.name(), 2 * K, cluster.layout().addresses().to_vec()).unwrap();
+    let layout =
+        dsm_core::layout::Layout::new(cluster.name(), 2 * K, cluster.layout().addresses().to_vec())
+            .unwrap();
     let mut wire = Wire::connect(cluster.address(0));
     wire.send(&support::wire::hello(&layout, 0));
-    wire.reply().assert_refused(dsm_core::protocol::Code::LayoutDiffers, &["k:"]);
+    wire.reply()
+        .assert_refused(dsm_core::protocol::Code::LayoutDiffers, &["k:"]);
 }
 
 #[test]
@@ -63,27 +93,39 @@ fn the_log_level_and_the_operation_log_change() {
     std::fs::create_dir(&directory).unwrap();
     let text = config_text(&cluster);
     let with = |level: &str, operations: &str| {
-        format!("{text}\n[log]\nlevel = {level:?}\noperations = {operations:?}\ndirectory = {directory:?}\n")
+        format!(
+            "{text}\n[log]\nlevel = {level:?}\noperations = {operations:?}\ndirectory = {directory:?}\n"
+        )
     };
     std::fs::write(cluster.config_path(), with("error", "off")).unwrap();
     cluster.start_server(0);
     let client = client(&cluster);
     client.write(0, b"not logged").unwrap();
     provoke_warning(&cluster);
-    assert!(!cluster.stderr(0).contains("mcomp.cfg differs"), "{}", cluster.stderr(0));
+    assert!(
+        !cluster.stderr(0).contains("mcomp.cfg differs"),
+        "{}",
+        cluster.stderr(0)
+    );
     let before = cluster.stderr(0).len();
     assert_eq!(client.status(0).unwrap().operation_log.mode.as_str(), "off");
 
     reload(&cluster, &with("debug", "all"));
-    wait_for("the operation log is on", PATIENCE, || client.status(0).unwrap().operation_log.mode.as_str() == "all");
+    wait_for("the operation log is on", PATIENCE, || {
+        client.status(0).unwrap().operation_log.mode.as_str() == "all"
+    });
     client.write(0, b"logged").unwrap();
-    wait_for("lines are written", PATIENCE, || client.status(0).unwrap().operation_log.written > 0);
+    wait_for("lines are written", PATIENCE, || {
+        client.status(0).unwrap().operation_log.written > 0
+    });
     // A hello with another layout is worth a warning, which level error suppresses.
     provoke_warning(&cluster);
     wait_for_log(&cluster, before, "mcomp.cfg differs");
 
     reload(&cluster, &with("error", "off"));
-    wait_for("the operation log is off", PATIENCE, || client.status(0).unwrap().operation_log.mode.as_str() == "off");
+    wait_for("the operation log is off", PATIENCE, || {
+        client.status(0).unwrap().operation_log.mode.as_str() == "off"
+    });
     assert_eq!(client.read(0, 6).unwrap(), b"logged");
 }
 
@@ -106,7 +148,10 @@ fn a_changed_layout_is_refused_and_service_goes_on_with_the_old_one() {
         wait_for_log(&cluster, before, named);
         let log = &cluster.stderr(0)[before..];
         println!("{}", log.trim());
-        assert!(log.to_lowercase().contains("restart"), "{log:?} does not say the way out");
+        assert!(
+            log.to_lowercase().contains("restart"),
+            "{log:?} does not say the way out"
+        );
         assert_eq!(client.read(K - 3, 6).unwrap(), b"before");
         // A new connection with the old layout is welcome still.
         assert_eq!(support::client(&cluster).read(K - 3, 3).unwrap(), b"bef");
@@ -141,14 +186,22 @@ fn a_broken_file_is_refused_by_line_and_service_goes_on() {
 fn ask_for_reload(cluster: &Cluster, pid: u32) -> (Option<i32>, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dsmd"));
     // As in the environment of a unit.
-    command.env("DSM_CONFIG", cluster.directory().join("not-read")).args(["--reload", &pid.to_string()]);
+    command
+        .env("DSM_CONFIG", cluster.directory().join("not-read"))
+        .args(["--reload", &pid.to_string()]);
     let output = command.output().unwrap();
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    (
+        output.status.code(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
 }
 
 #[test]
 fn who_asks_for_a_reload_is_told_whether_the_file_was_taken_over() {
-    let cluster = Cluster::builder().k(K).config("[limits]\nconnections = 100\n").start();
+    let cluster = Cluster::builder()
+        .k(K)
+        .config("[limits]\nconnections = 100\n")
+        .start();
     let (text, pid) = (config_text(&cluster), cluster.pid(0));
     let limit = || client(&cluster).status(0).unwrap().connections.limit;
     for round in 0..3 {
@@ -161,14 +214,24 @@ fn who_asks_for_a_reload_is_told_whether_the_file_was_taken_over() {
             let before = cluster.stderr(0).len();
             std::fs::write(cluster.config_path(), &broken).unwrap();
             let (code, said) = ask_for_reload(&cluster, pid);
-            assert!(code == Some(78) && said.contains("refused"), "{code:?}: {said}");
+            assert!(
+                code == Some(78) && said.contains("refused"),
+                "{code:?}: {said}"
+            );
             // The reason is there already.
-            assert!(cluster.stderr(0)[before..].contains("reload refused"), "{}", cluster.stderr(0));
+            assert!(
+                cluster.stderr(0)[before..].contains("reload refused"),
+                "{}",
+                cluster.stderr(0)
+            );
             assert_eq!(limit(), 100 - round);
         }
         std::fs::write(
             cluster.config_path(),
-            text.replace("connections = 100", &format!("connections = {}", 99 - round)),
+            text.replace(
+                "connections = 100",
+                &format!("connections = {}", 99 - round),
+            ),
         )
         .unwrap();
         assert_eq!(ask_for_reload(&cluster, pid), (Some(0), String::new()));
@@ -176,8 +239,14 @@ fn who_asks_for_a_reload_is_told_whether_the_file_was_taken_over() {
     }
     cluster.stop(0);
     let (code, said) = ask_for_reload(&cluster, pid);
-    assert!(code == Some(69) && said.contains("no dsmd"), "{code:?}: {said}");
+    assert!(
+        code == Some(69) && said.contains("no dsmd"),
+        "{code:?}: {said}"
+    );
     // A process that is no dsmd gets no signal, which would end it.
     let (code, said) = ask_for_reload(&cluster, std::process::id());
-    assert!(code == Some(69) && said.contains("no dsmd"), "{code:?}: {said}");
+    assert!(
+        code == Some(69) && said.contains("no dsmd"),
+        "{code:?}: {said}"
+    );
 }

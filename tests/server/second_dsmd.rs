@@ -21,7 +21,10 @@ fn a_second_dsmd_is_refused_naming_the_pid_of_the_first() {
         let said = String::from_utf8_lossy(&output.stderr);
         println!("{}: {said}", output.status);
         assert_eq!(output.status.code(), Some(UNAVAILABLE), "{said}");
-        assert!(said.contains(&pid.to_string()), "{said:?} does not name pid {pid}");
+        assert!(
+            said.contains(&pid.to_string()),
+            "{said:?} does not name pid {pid}"
+        );
     }
     assert_eq!(client(&cluster).read(0, 4).unwrap(), b"mine");
     assert_eq!(cluster.pid(0), pid);
@@ -40,8 +43,14 @@ fn a_dsmd_of_another_pid_namespace_is_named_without_a_pid_that_is_another_proces
     let dsmd = cluster.command(0);
     let mut contained = Command::new("unshare");
     // There it has pid 1.
-    contained.args(["--pid", "--fork", "--kill-child"]).arg(dsmd.get_program()).args(dsmd.get_args());
-    let first = Program::new("a dsmd in a container".to_owned(), cluster.directory().join("stderr.contained"));
+    contained
+        .args(["--pid", "--fork", "--kill-child"])
+        .arg(dsmd.get_program())
+        .args(dsmd.get_args());
+    let first = Program::new(
+        "a dsmd in a container".to_owned(),
+        cluster.directory().join("stderr.contained"),
+    );
     first.spawn(&mut contained);
     first.wait_until_ready(cluster.address(0));
     let refused = |mut command: Command| {
@@ -52,16 +61,26 @@ fn a_dsmd_of_another_pid_namespace_is_named_without_a_pid_that_is_another_proces
         said
     };
     let said = refused(cluster.command(0));
-    assert!(said.contains("another pid namespace") && !said.contains("pid 1"), "{said}");
+    assert!(
+        said.contains("another pid namespace") && !said.contains("pid 1"),
+        "{said}"
+    );
     first.kill();
     client(&cluster).ping(0).unwrap_err();
 
     // And the other way round.
     cluster.start_server(0);
     let mut contained = Command::new("unshare");
-    contained.args(["--pid", "--fork", "--kill-child"]).arg(dsmd.get_program()).args(dsmd.get_args());
+    contained
+        .args(["--pid", "--fork", "--kill-child"])
+        .arg(dsmd.get_program())
+        .args(dsmd.get_args());
     let said = refused(contained);
-    assert!(said.contains("another pid namespace") && !said.contains(&format!("pid {}", cluster.pid(0))), "{said}");
+    assert!(
+        said.contains("another pid namespace")
+            && !said.contains(&format!("pid {}", cluster.pid(0))),
+        "{said}"
+    );
 }
 
 #[test]
@@ -89,13 +108,22 @@ fn a_second_dsmd_is_refused_also_while_the_memory_of_the_first_has_lost_its_name
     let second = cluster.command(0);
     // One that is not refused would serve until it is stopped.
     let mut bounded = std::process::Command::new("timeout");
-    bounded.arg("20").arg(second.get_program()).args(second.get_args()).env_remove("NOTIFY_SOCKET");
+    bounded
+        .arg("20")
+        .arg(second.get_program())
+        .args(second.get_args())
+        .env_remove("NOTIFY_SOCKET");
     let output = bounded.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(UNAVAILABLE), "{said}");
     assert!(said.contains(&cluster.pid(0).to_string()), "{said}");
-    assert!(!std::path::Path::new(&object).exists(), "it made another one");
+    assert!(
+        !std::path::Path::new(&object).exists(),
+        "it made another one"
+    );
     cluster.signal(0, Signal::SIGCONT);
-    support::wait_for("the name is given back", support::wire::PATIENCE, || std::path::Path::new(&object).exists());
+    support::wait_for("the name is given back", support::wire::PATIENCE, || {
+        std::path::Path::new(&object).exists()
+    });
     assert_eq!(client(&cluster).read(0, 4).unwrap(), b"mine");
 }

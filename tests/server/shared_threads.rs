@@ -1,4 +1,5 @@
-//! More connections than limits.threads share a few threads, and part again; what one of them waits for holds up no other.
+//! More connections than limits.threads share a few threads, and part again; what one of them waits
+//! for holds up no other.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,10 +26,14 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const LEASE: Duration = Duration::from_secs(10);
 
 fn cluster() -> Cluster {
-    Cluster::builder().k(K).config("[limits]\nthreads = 2\n").start()
+    Cluster::builder()
+        .k(K)
+        .config("[limits]\nthreads = 2\n")
+        .start()
 }
 
-/// The stack of each thread of a server here, and the memory that it may still map: enough for all but a stack.
+/// The stack of each thread of a server here, and the memory that it may still map: enough for all
+/// but a stack.
 const STACK: u64 = 64 << 20;
 const SHORT: u64 = 16 << 20;
 
@@ -37,11 +42,19 @@ const SETTLED: u32 = 20;
 
 #[test]
 fn a_connection_that_no_thread_can_be_had_for_is_served_all_the_same() {
-    let cluster = Cluster::builder().k(K).config("[limits]\nthreads = 8\n").create();
-    let server = Program::new("server 0".to_owned(), cluster.directory().join("stderr.short"));
+    let cluster = Cluster::builder()
+        .k(K)
+        .config("[limits]\nthreads = 8\n")
+        .create();
+    let server = Program::new(
+        "server 0".to_owned(),
+        cluster.directory().join("stderr.short"),
+    );
     server.spawn(cluster.command(0).env("RUST_MIN_STACK", STACK.to_string()));
     server.wait_until_ready(cluster.address(0));
-    wait_for("the server has said that it is ready", DEADLINE, || server.stderr().contains("ready: "));
+    wait_for("the server has said that it is ready", DEADLINE, || {
+        server.stderr().contains("ready: ")
+    });
     // Its threads map memory as they begin, and after one that has ended.
     let (mut mapped, mut same) = (0, 0);
     wait_for("the server maps no more memory", DEADLINE, || {
@@ -51,7 +64,10 @@ fn a_connection_that_no_thread_can_be_had_for_is_served_all_the_same() {
         same == SETTLED
     });
     let pid = server.pid().to_string();
-    let limited = Command::new("prlimit").args(["--pid", &pid, &format!("--as={}", mapped + SHORT)]).status().unwrap();
+    let limited = Command::new("prlimit")
+        .args(["--pid", &pid, &format!("--as={}", mapped + SHORT)])
+        .status()
+        .unwrap();
     assert!(limited.success());
     // One may get the stack of a thread that has ended.
     let mut wires: Vec<Wire> = (0..4).map(|_| Wire::greeted(cluster.layout(), 0)).collect();
@@ -59,7 +75,10 @@ fn a_connection_that_no_thread_can_be_had_for_is_served_all_the_same() {
         assert_eq!(wire.ask(1, Operation::Ping(b"served")).text(), "served");
     }
     let said = server.stderr();
-    assert!(said.contains("no thread for a connection: ") && said.contains("It shares one"), "{said}");
+    assert!(
+        said.contains("no thread for a connection: ") && said.contains("It shares one"),
+        "{said}"
+    );
 }
 
 /// Threads of the server that have one connection.
@@ -73,7 +92,10 @@ fn pin(cluster: &Cluster, name: &str, processor: usize) {
     wait_for(name, DEADLINE, || !cluster.threads(0, name).is_empty());
     let mut there = CpuSet::new();
     there.set(processor).unwrap();
-    cluster.threads(0, name).into_iter().for_each(|thread| sched_setaffinity(thread, &there).unwrap());
+    cluster
+        .threads(0, name)
+        .into_iter()
+        .for_each(|thread| sched_setaffinity(thread, &there).unwrap());
 }
 
 /// For each of the server's epoll instances, the clients' ports of the connections that it watches.
@@ -93,15 +115,22 @@ fn watched(cluster: &Cluster) -> Vec<BTreeSet<u16>> {
         .collect();
     let port = |number: &str| {
         let link = std::fs::read_link(process.join("fd").join(number)).ok()?;
-        ports.get(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?).copied()
+        ports
+            .get(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?)
+            .copied()
     };
     let files = std::fs::read_dir(process.join("fdinfo")).unwrap().flatten();
-    let watches = files.map(|file| text(file.path())).filter(|watches| watches.contains("tfd:"));
+    let watches = files
+        .map(|file| text(file.path()))
+        .filter(|watches| watches.contains("tfd:"));
     let descriptor = |line: &str| port(line.strip_prefix("tfd:")?.split_whitespace().next()?);
-    watches.map(|watches| watches.lines().filter_map(descriptor).collect()).collect()
+    watches
+        .map(|watches| watches.lines().filter_map(descriptor).collect())
+        .collect()
 }
 
-/// A client whose connections ask from one processor, until it is told to stop; every reply is checked.
+/// A client whose connections ask from one processor, until it is told to stop; every reply is
+/// checked.
 struct Asking {
     ports: BTreeSet<u16>,
     stop: Arc<AtomicBool>,
@@ -111,7 +140,10 @@ struct Asking {
 impl Asking {
     fn from(processor: usize, mut wires: Vec<Wire>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let ports = wires.iter().map(|wire| wire.stream().local_addr().unwrap().port()).collect();
+        let ports = wires
+            .iter()
+            .map(|wire| wire.stream().local_addr().unwrap().port())
+            .collect();
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let mut here = CpuSet::new();
@@ -124,7 +156,11 @@ impl Asking {
                 wires.iter_mut().for_each(|wire| read(wire, id));
             }
         });
-        Self { ports, stop, thread: Some(thread) }
+        Self {
+            ports,
+            stop,
+            thread: Some(thread),
+        }
     }
 }
 
@@ -132,13 +168,21 @@ impl Drop for Asking {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let ended = self.thread.take().unwrap().join();
-        assert!(ended.is_ok() || std::thread::panicking(), "a reply was wrong");
+        assert!(
+            ended.is_ok() || std::thread::panicking(),
+            "a reply was wrong"
+        );
     }
 }
 
 fn read(wire: &mut Wire, id: u64) {
     let reply = wire.ask(id, Operation::Read(Extent::new(0, 8, K).unwrap()));
-    assert_eq!((reply.code(), reply.payload.len()), (None, 8), "{}", reply.text());
+    assert_eq!(
+        (reply.code(), reply.payload.len()),
+        (None, 8),
+        "{}",
+        reply.text()
+    );
 }
 
 #[test]
@@ -146,13 +190,19 @@ fn connections_share_threads_while_there_are_more_than_the_limit_and_have_their_
     let cluster = cluster();
     let greeted = || Wire::greeted(cluster.layout(), 0);
     let mut wires = vec![greeted(), greeted()];
-    wait_for("two threads for two connections", DEADLINE, || own_threads(&cluster) == 2);
+    wait_for("two threads for two connections", DEADLINE, || {
+        own_threads(&cluster) == 2
+    });
     for round in 0..3 {
         wires.extend([greeted(), greeted(), greeted()]);
-        wait_for("no thread for one connection alone", DEADLINE, || own_threads(&cluster) == 0);
+        wait_for("no thread for one connection alone", DEADLINE, || {
+            own_threads(&cluster) == 0
+        });
         wires.iter_mut().for_each(|wire| read(wire, 10 * round + 1));
         wires.drain(..3);
-        wait_for("two threads for two connections again", DEADLINE, || own_threads(&cluster) == 2);
+        wait_for("two threads for two connections again", DEADLINE, || {
+            own_threads(&cluster) == 2
+        });
         wires.iter_mut().for_each(|wire| read(wire, 10 * round + 2));
     }
 }
@@ -169,48 +219,87 @@ fn requests_that_are_under_way_while_connections_move_are_answered_in_order() {
             let first = id + 1;
             for _ in 0..20 {
                 id += 1;
-                wire.send(&encoded(id, Operation::Write(Extent::new(id % 512 * 8, 8, K).unwrap(), &id.to_le_bytes())));
+                wire.send(&encoded(
+                    id,
+                    Operation::Write(Extent::new(id % 512 * 8, 8, K).unwrap(), &id.to_le_bytes()),
+                ));
             }
             for expected in first..=id {
                 let reply = wire.reply();
-                assert_eq!((reply.code(), reply.header.id.get()), (None, expected), "{}", reply.text());
+                assert_eq!(
+                    (reply.code(), reply.header.id.get()),
+                    (None, expected),
+                    "{}",
+                    reply.text()
+                );
             }
             if round == 100 {
-                others.iter().for_each(|other| other.stream().shutdown(std::net::Shutdown::Both).unwrap());
+                others
+                    .iter()
+                    .for_each(|other| other.stream().shutdown(std::net::Shutdown::Both).unwrap());
             }
         }
     }
 }
 
 #[test]
-fn connections_from_one_processor_meet_on_the_thread_there_which_never_gets_many_more_than_another() {
+fn connections_from_one_processor_meet_on_the_thread_there_which_never_gets_many_more_than_another()
+{
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
-    let processors: Vec<usize> = (0..CpuSet::count()).filter(|&number| allowed.is_set(number).unwrap()).collect();
+    let processors: Vec<usize> = (0..CpuSet::count())
+        .filter(|&number| allowed.is_set(number).unwrap())
+        .collect();
     // As many shared threads as there are processors, and at most 8.
     let &[first, second] = processors.as_slice() else {
-        return eprintln!("not tested: this takes two processors, and there are {}", processors.len());
+        return eprintln!(
+            "not tested: this takes two processors, and there are {}",
+            processors.len()
+        );
     };
     let cluster = cluster();
     pin(&cluster, "dsm-shared-0", second);
     pin(&cluster, "dsm-shared-1", first);
     let greeted = |_| Wire::greeted(cluster.layout(), 0);
     // Threads take new connections in turn, so each gets some of both.
-    let (even, odd): (Vec<_>, Vec<_>) = (0..12).map(greeted).enumerate().partition(|(number, _)| number % 4 < 2);
+    let (even, odd): (Vec<_>, Vec<_>) = (0..12)
+        .map(greeted)
+        .enumerate()
+        .partition(|(number, _)| number % 4 < 2);
     let wires = |numbered: Vec<(usize, Wire)>| numbered.into_iter().map(|(_, wire)| wire).collect();
-    let (one, other) = (Asking::from(first, wires(even)), Asking::from(second, wires(odd)));
-    wait_for("each thread to have the connections of one processor", DEADLINE, || {
-        let watched = watched(&cluster);
-        watched.contains(&one.ports) && watched.contains(&other.ports)
-    });
+    let (one, other) = (
+        Asking::from(first, wires(even)),
+        Asking::from(second, wires(odd)),
+    );
+    wait_for(
+        "each thread to have the connections of one processor",
+        DEADLINE,
+        || {
+            let watched = watched(&cluster);
+            watched.contains(&one.ports) && watched.contains(&other.ports)
+        },
+    );
     drop(other);
     drop(one);
     let same = Asking::from(first, (0..12).map(greeted).collect());
-    let counts = || watched(&cluster).iter().map(BTreeSet::len).filter(|&count| count > 0).collect::<Vec<_>>();
-    wait_for("both threads to share what comes from one processor", DEADLINE, || counts().iter().sum::<usize>() == 12);
+    let counts = || {
+        watched(&cluster)
+            .iter()
+            .map(BTreeSet::len)
+            .filter(|&count| count > 0)
+            .collect::<Vec<_>>()
+    };
+    wait_for(
+        "both threads to share what comes from one processor",
+        DEADLINE,
+        || counts().iter().sum::<usize>() == 12,
+    );
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(1) {
         let counts = counts();
-        assert!(counts.len() == 2 && counts.iter().all(|count| (4..=8).contains(count)), "{counts:?}");
+        assert!(
+            counts.len() == 2 && counts.iter().all(|count| (4..=8).contains(count)),
+            "{counts:?}"
+        );
     }
     drop(same);
 }
@@ -219,20 +308,31 @@ fn connections_from_one_processor_meet_on_the_thread_there_which_never_gets_many
 fn a_write_that_waits_for_a_snapshot_holds_up_no_read_on_the_same_thread() {
     let cluster = cluster();
     // Each shared thread has several of them.
-    let mut wires: Vec<Wire> = (0..32).map(|_| Wire::greeted(cluster.layout(), 0)).collect();
-    wait_for("no thread for one connection alone", DEADLINE, || own_threads(&cluster) == 0);
+    let mut wires: Vec<Wire> = (0..32)
+        .map(|_| Wire::greeted(cluster.layout(), 0))
+        .collect();
+    wait_for("no thread for one connection alone", DEADLINE, || {
+        own_threads(&cluster) == 0
+    });
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let mut claim = segment.claim().unwrap().unwrap();
     let frozen = claim.freeze(LEASE).unwrap();
     let (writers, readers) = wires.split_at_mut(16);
     for wire in writers.iter_mut() {
-        wire.send(&encoded(1, Operation::Write(Extent::new(64, 8, K).unwrap(), b"12345678")));
+        wire.send(&encoded(
+            1,
+            Operation::Write(Extent::new(64, 8, K).unwrap(), b"12345678"),
+        ));
     }
     let began = Instant::now();
     for id in 1..100 {
         readers.iter_mut().for_each(|wire| read(wire, id));
     }
-    assert!(began.elapsed() < LEASE / 2, "reads took {:?} while writers stood still", began.elapsed());
+    assert!(
+        began.elapsed() < LEASE / 2,
+        "reads took {:?} while writers stood still",
+        began.elapsed()
+    );
     // Nobody has written meanwhile.
     let word = readers[0].ask(100, Operation::Read(Extent::new(64, 8, K).unwrap()));
     assert_eq!(word.payload, [0; 8]);
@@ -240,5 +340,10 @@ fn a_write_that_waits_for_a_snapshot_holds_up_no_read_on_the_same_thread() {
     for wire in writers {
         assert_eq!(wire.reply().code(), None);
     }
-    assert_eq!(readers[0].ask(101, Operation::Read(Extent::new(64, 8, K).unwrap())).payload, b"12345678");
+    assert_eq!(
+        readers[0]
+            .ask(101, Operation::Read(Extent::new(64, 8, K).unwrap()))
+            .payload,
+        b"12345678"
+    );
 }

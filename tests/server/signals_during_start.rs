@@ -10,7 +10,12 @@ use support::Cluster;
 
 const K: u64 = 192 << 20;
 
-fn signalled_after(cluster: &Cluster, object: &Path, delay: Duration, signals: &[Signal]) -> std::process::ExitStatus {
+fn signalled_after(
+    cluster: &Cluster,
+    object: &Path,
+    delay: Duration,
+    signals: &[Signal],
+) -> std::process::ExitStatus {
     let mut child = cluster.command(0).stderr(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     while !object.exists() && child.try_wait().unwrap().is_none() {

@@ -1,4 +1,5 @@
-//! A client that takes its replies drop by drop is cut in time, whether it has a thread of its own or shares one.
+//! A client that takes its replies drop by drop is cut in time, whether it has a thread of its own
+//! or shares one.
 #![allow(clippy::unwrap_used)]
 
 use dsm_core::layout::MAX_ATOMIC;
@@ -15,16 +16,22 @@ fn is_cut(threads: usize) {
     let limits = format!("[limits]\nrequest_timeout = \"1s\"\nthreads = {threads}\n");
     let cluster = Cluster::builder().k(K).config(&limits).start();
     // With one dedicated thread taken, the next connection shares.
-    let _others: Vec<Wire> = (0..2 - threads.min(2)).map(|_| Wire::greeted(cluster.layout(), 0)).collect();
+    let _others: Vec<Wire> = (0..2 - threads.min(2))
+        .map(|_| Wire::greeted(cluster.layout(), 0))
+        .collect();
     let mut wire = Wire::greeted(cluster.layout(), 0);
     let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
     for id in 1..64 {
-        wire.try_send(&encoded(id, Operation::Read(extent))).unwrap();
+        wire.try_send(&encoded(id, Operation::Read(extent)))
+            .unwrap();
     }
     let began = Instant::now();
     let mut drop = [0; 8192];
     while !cluster.stderr(0).contains("did not take its replies") {
-        assert!(began.elapsed() < DEADLINE, "a slow reader is never cut with {threads} threads");
+        assert!(
+            began.elapsed() < DEADLINE,
+            "a slow reader is never cut with {threads} threads"
+        );
         let taken = wire.stream().read(&mut drop).unwrap();
         assert!(taken > 0, "cut without a word in the log");
         std::thread::sleep(Duration::from_millis(50));

@@ -1,4 +1,5 @@
-//! A client that sends a byte a second holds up nobody, and is refused when `limits.request_timeout` is over.
+//! A client that sends a byte a second holds up nobody, and is refused when
+//! `limits.request_timeout` is over.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -13,9 +14,14 @@ const K: u64 = 1 << 20;
 /// Sends a byte a second until the server has closed the connection; what it said, and when.
 fn drip(mut wire: Wire, bytes: &[u8]) -> (support::wire::Reply, Duration) {
     let began = Instant::now();
-    wire.stream().set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    wire.stream()
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
     for byte in bytes {
-        assert!(began.elapsed() < PATIENCE, "the server waits for the rest for ever");
+        assert!(
+            began.elapsed() < PATIENCE,
+            "the server waits for the rest for ever"
+        );
         if wire.try_send(&[*byte]).is_err() {
             break;
         }
@@ -33,11 +39,16 @@ fn a_slow_sender_is_refused_in_time_and_holds_up_nobody() {
     // One thread for all connections that have none of their own: the slow must not block it.
     let limits = "[limits]\nrequest_timeout = \"2s\"\nhello_timeout = \"2s\"\nthreads = 1\n";
     let cluster = Cluster::builder().k(K).config(limits).start();
-    let request = encoded(1, Operation::Write(Extent::new(0, 100, K).unwrap(), &[7; 100]));
+    let request = encoded(
+        1,
+        Operation::Write(Extent::new(0, 100, K).unwrap(), &[7; 100]),
+    );
     let greeting = hello(cluster.layout(), 0);
     let (layout, address) = (cluster.layout(), cluster.address(0));
     std::thread::scope(|scope| {
-        let slow: Vec<_> = (0..3).map(|_| scope.spawn(|| drip(Wire::greeted(layout, 0), &request))).collect();
+        let slow: Vec<_> = (0..3)
+            .map(|_| scope.spawn(|| drip(Wire::greeted(layout, 0), &request)))
+            .collect();
         // The payload is as slow as the header.
         let late = scope.spawn(|| {
             let mut wire = Wire::greeted(layout, 0);
@@ -47,7 +58,9 @@ fn a_slow_sender_is_refused_in_time_and_holds_up_nobody() {
         let shy = scope.spawn(|| drip(Wire::connect(address), &greeting));
         let mut served = 0_u64;
         let client = client(&cluster);
-        while !(shy.is_finished() && late.is_finished() && slow.iter().all(std::thread::ScopedJoinHandle::is_finished))
+        while !(shy.is_finished()
+            && late.is_finished()
+            && slow.iter().all(std::thread::ScopedJoinHandle::is_finished))
         {
             assert_eq!(client.fetch_add(8192, 1).unwrap(), served);
             served += 1;
@@ -61,7 +74,10 @@ fn a_slow_sender_is_refused_in_time_and_holds_up_nobody() {
         {
             let (reply, after) = who.join().unwrap();
             reply.assert_refused(Code::TooSlow, &[limit]);
-            assert!(after >= Duration::from_millis(1500), "refused after {after:?} already");
+            assert!(
+                after >= Duration::from_millis(1500),
+                "refused after {after:?} already"
+            );
             println!("refused after {after:?}: {}", reply.text());
         }
         assert!(served > 0);
@@ -71,18 +87,27 @@ fn a_slow_sender_is_refused_in_time_and_holds_up_nobody() {
 
 #[test]
 fn a_client_that_says_nothing_is_refused_after_the_hello_timeout() {
-    let cluster = Cluster::builder().k(K).config("[limits]\nhello_timeout = \"1s\"\n").start();
+    let cluster = Cluster::builder()
+        .k(K)
+        .config("[limits]\nhello_timeout = \"1s\"\n")
+        .start();
     let mut wire = Wire::connect(cluster.address(0));
-    wire.reply().assert_refused(Code::TooSlow, &["limits.hello_timeout"]);
+    wire.reply()
+        .assert_refused(Code::TooSlow, &["limits.hello_timeout"]);
     wire.assert_closed();
 }
 
 #[test]
 fn an_idle_client_between_requests_is_not_too_slow() {
-    let cluster =
-        Cluster::builder().k(K).config("[limits]\nrequest_timeout = \"500ms\"\nhello_timeout = \"500ms\"\n").start();
+    let cluster = Cluster::builder()
+        .k(K)
+        .config("[limits]\nrequest_timeout = \"500ms\"\nhello_timeout = \"500ms\"\n")
+        .start();
     let mut wire = Wire::greeted(cluster.layout(), 0);
     // The wait is the thing that is tested: several times the timeout.
     std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(wire.ask(1, Operation::Ping(b"back again")).text(), "back again");
+    assert_eq!(
+        wire.ask(1, Operation::Ping(b"back again")).text(),
+        "back again"
+    );
 }

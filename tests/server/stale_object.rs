@@ -1,5 +1,5 @@
-//! What lies under a segment's name and is not that segment is refused with what was found and what was expected, left
-//! as it is, and thrown away only by `--reset`.
+//! What lies under a segment's name and is not that segment is refused with what was found and what
+//! was expected, left as it is, and thrown away only by `--reset`.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -23,7 +23,8 @@ fn object(cluster: &Cluster) -> PathBuf {
     PathBuf::from(format!("/dev/shm/{}.0", cluster.name()))
 }
 
-/// Fails unless dsmd refuses the object with exit code 78, says each of `words`, and changes nothing.
+/// Fails unless dsmd refuses the object with exit code 78, says each of `words`, and changes
+/// nothing.
 fn assert_refused(cluster: &Cluster, words: &[&str]) {
     let before = std::fs::read(object(cluster)).unwrap();
     let names = cluster.leftovers();
@@ -36,11 +37,23 @@ fn assert_refused(cluster: &Cluster, words: &[&str]) {
     for word in words {
         assert!(said.contains(word), "{said:?} does not say {word:?}");
     }
-    let remove = format!("rm -f {0} {0}.* /dev/shm/sem.{1}.0.*", object(cluster).display(), cluster.name());
-    for way_out in ["take a snapshot", &remove, "as root or as the user whose it is", "--reset, as that user only"] {
+    let remove = format!(
+        "rm -f {0} {0}.* /dev/shm/sem.{1}.0.*",
+        object(cluster).display(),
+        cluster.name()
+    );
+    for way_out in [
+        "take a snapshot",
+        &remove,
+        "as root or as the user whose it is",
+        "--reset, as that user only",
+    ] {
         assert!(said.contains(way_out), "{said:?} does not say the way out");
     }
-    assert!(std::fs::read(object(cluster)).unwrap() == before, "the object was modified");
+    assert!(
+        std::fs::read(object(cluster)).unwrap() == before,
+        "the object was modified"
+    );
     assert_eq!(cluster.leftovers(), names, "files came or went");
 }
 
@@ -50,7 +63,10 @@ fn assert_reset_helps(cluster: &Cluster) {
     let end = std::time::Instant::now() + support::wire::PATIENCE;
     while std::net::TcpStream::connect(cluster.address(0)).is_err() {
         let ended = child.try_wait().unwrap();
-        assert!(ended.is_none() && std::time::Instant::now() < end, "dsmd --reset does not start: {ended:?}");
+        assert!(
+            ended.is_none() && std::time::Instant::now() < end,
+            "dsmd --reset does not start: {ended:?}"
+        );
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     let found = client(cluster).read(0, 64);
@@ -92,7 +108,10 @@ fn foreign_bytes_that_begin_with_zeros_are_refused_and_left_alone() {
 fn an_object_of_another_format_is_refused_and_left_alone() {
     let cluster = used();
     // The format version is the second word of the superblock.
-    let file = std::fs::File::options().write(true).open(object(&cluster)).unwrap();
+    let file = std::fs::File::options()
+        .write(true)
+        .open(object(&cluster))
+        .unwrap();
     file.write_all_at(&4711_u64.to_le_bytes(), 8).unwrap();
     assert_refused(&cluster, &["format", "4711", "expected"]);
     assert_reset_helps(&cluster);
@@ -101,7 +120,10 @@ fn an_object_of_another_format_is_refused_and_left_alone() {
 #[test]
 fn a_truncated_object_is_refused_and_left_alone() {
     let cluster = used();
-    let file = std::fs::File::options().write(true).open(object(&cluster)).unwrap();
+    let file = std::fs::File::options()
+        .write(true)
+        .open(object(&cluster))
+        .unwrap();
     for size in [100, 4096, K] {
         file.set_len(size).unwrap();
         assert_refused(&cluster, &["size", &size.to_string(), "expected"]);
@@ -119,7 +141,10 @@ fn a_segment_of_another_k_is_refused_and_left_alone() {
     // With the old k everything is still there.
     std::fs::write(&path, &text).unwrap();
     cluster.start_server(0);
-    assert_eq!(client(&cluster).read(0, 21).unwrap(), b"what was there before");
+    assert_eq!(
+        client(&cluster).read(0, 21).unwrap(),
+        b"what was there before"
+    );
 }
 
 #[test]
@@ -130,17 +155,32 @@ fn a_segment_survives_a_change_of_the_map_around_it() {
     let more = text.replace("n = 1", "n = 2") + "\n[[server]]\naddress = \"127.0.0.1:9\"\n";
     std::fs::write(&path, more).unwrap();
     cluster.start_server(0);
-    assert_eq!(Client::new(&cluster.config()).read(0, 21).unwrap(), b"what was there before");
+    assert_eq!(
+        Client::new(&cluster.config()).read(0, 21).unwrap(),
+        b"what was there before"
+    );
 }
 
-/// The names of the memory in shared memory: the segment, its copy area, one of its semaphores, and where they are made.
+/// The names of the memory in shared memory: the segment, its copy area, one of its semaphores, and
+/// where they are made.
 fn names(cluster: &Cluster) -> [String; 4] {
     let name = cluster.name();
-    [format!("{name}.0"), format!("{name}.0.copies"), format!("sem.{name}.0.03"), format!("sem.{name}.0.new")]
+    [
+        format!("{name}.0"),
+        format!("{name}.0.copies"),
+        format!("sem.{name}.0.03"),
+        format!("sem.{name}.0.new"),
+    ]
 }
 
-/// Fails unless dsmd, run by this command, ends with exit code 69, says each of `words`, and leaves only `path`.
-fn assert_unavailable(cluster: &Cluster, mut command: std::process::Command, path: &std::path::Path, words: &[&str]) {
+/// Fails unless dsmd, run by this command, ends with exit code 69, says each of `words`, and leaves
+/// only `path`.
+fn assert_unavailable(
+    cluster: &Cluster,
+    mut command: std::process::Command,
+    path: &std::path::Path,
+    words: &[&str],
+) {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     println!("{}: {said}", output.status);
@@ -162,9 +202,15 @@ fn a_name_that_another_user_has_is_refused_naming_the_file_its_owner_and_the_way
         std::fs::write(&path, [0; 32]).unwrap();
         for mode in [0o600, 0o666] {
             std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-            let (_folder, command) = other_user::command(env!("CARGO_BIN_EXE_dsmd"), &cluster, "--clear-groups");
+            let (_folder, command) =
+                other_user::command(env!("CARGO_BIN_EXE_dsmd"), &cluster, "--clear-groups");
             let way_out = format!("{}", path.display());
-            let words = ["user root (uid 0)", &format!("uid {OTHER_USER}"), "rm ", &way_out];
+            let words = [
+                "user root (uid 0)",
+                &format!("uid {OTHER_USER}"),
+                "rm ",
+                &way_out,
+            ];
             assert_unavailable(&cluster, command, &path, &words);
         }
         std::fs::remove_file(&path).unwrap();
@@ -177,18 +223,38 @@ fn what_is_no_file_is_refused_saying_what_it_is_and_left_alone() {
     for name in &names(&cluster)[..2] {
         let path = PathBuf::from("/dev/shm").join(name);
         std::fs::create_dir(&path).unwrap();
-        assert_unavailable(&cluster, cluster.command(0), &path, &["is a directory", "remove it"]);
+        assert_unavailable(
+            &cluster,
+            cluster.command(0),
+            &path,
+            &["is a directory", "remove it"],
+        );
         std::fs::remove_dir(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert_unavailable(&cluster, cluster.command(0), &path, &["is a FIFO", "remove it"]);
+        assert_unavailable(
+            &cluster,
+            cluster.command(0),
+            &path,
+            &["is a FIFO", "remove it"],
+        );
         std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
-        assert_unavailable(&cluster, cluster.command(0), &path, &["is a symbolic link", "remove it"]);
+        assert_unavailable(
+            &cluster,
+            cluster.command(0),
+            &path,
+            &["is a symbolic link", "remove it"],
+        );
         std::fs::remove_file(&path).unwrap();
     }
     let path = PathBuf::from("/dev/shm").join(&names(&cluster)[2]);
     std::fs::create_dir(&path).unwrap();
-    assert_unavailable(&cluster, cluster.command(0), &path, &["is a directory", "remove it"]);
+    assert_unavailable(
+        &cluster,
+        cluster.command(0),
+        &path,
+        &["is a directory", "remove it"],
+    );
     std::fs::remove_dir(&path).unwrap();
 }
 
@@ -206,22 +272,37 @@ fn a_semaphore_that_another_user_has_laid_beside_a_segment_is_not_used() {
     let status = cluster.wait(0);
     let said = cluster.stderr(0);
     assert_eq!(status.code(), Some(UNAVAILABLE), "{said}");
-    assert!(said.contains(path.to_str().unwrap()) && said.contains(&format!("uid {OTHER_USER}")), "{said}");
+    assert!(
+        said.contains(path.to_str().unwrap()) && said.contains(&format!("uid {OTHER_USER}")),
+        "{said}"
+    );
     std::fs::remove_file(&path).unwrap();
     cluster.start_server(0);
-    assert_eq!(client(&cluster).read(0, 21).unwrap(), b"what was there before");
+    assert_eq!(
+        client(&cluster).read(0, 21).unwrap(),
+        b"what was there before"
+    );
 }
 
 #[test]
 fn semaphores_that_are_gone_or_cut_short_are_made_again_and_the_memory_stays() {
     let cluster = used();
-    let [_, _, semaphore, making] = names(&cluster).map(|name| PathBuf::from("/dev/shm").join(name));
-    std::fs::File::options().write(true).open(&semaphore).unwrap().set_len(0).unwrap();
+    let [_, _, semaphore, making] =
+        names(&cluster).map(|name| PathBuf::from("/dev/shm").join(name));
+    std::fs::File::options()
+        .write(true)
+        .open(&semaphore)
+        .unwrap()
+        .set_len(0)
+        .unwrap();
     std::fs::remove_file(semaphore.with_extension("40")).unwrap();
     // What a dsmd leaves that is killed while it makes one.
     std::fs::write(&making, [0; 7]).unwrap();
     cluster.start_server(0);
-    assert_eq!(client(&cluster).read(0, 21).unwrap(), b"what was there before");
+    assert_eq!(
+        client(&cluster).read(0, 21).unwrap(),
+        b"what was there before"
+    );
     assert_eq!(std::fs::metadata(&semaphore).unwrap().len(), 32);
     assert!(!making.exists(), "{} is left", making.display());
 }

@@ -1,4 +1,5 @@
-//! 2,000 connections against a limit of 1,024: the excess is told which limit it met, and those inside are served.
+//! 2,000 connections against a limit of 1,024: the excess is told which limit it met, and those
+//! inside are served.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -12,12 +13,16 @@ const K: u64 = 1 << 20;
 const LIMIT: usize = 1024;
 const ASKED: usize = 2000;
 
-/// Room for both ends of every connection: the servers inherit the limit, and so would those of other tests.
+/// Room for both ends of every connection: the servers inherit the limit, and so would those of
+/// other tests.
 fn raise_open_files() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let wanted = 8192.min(hard);
     setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).unwrap();
-    assert!(wanted > ASKED as u64 + 200, "RLIMIT_NOFILE allows only {hard} open files: raise it with ulimit -Hn 8192");
+    assert!(
+        wanted > ASKED as u64 + 200,
+        "RLIMIT_NOFILE allows only {hard} open files: raise it with ulimit -Hn 8192"
+    );
 }
 
 /// Bytes of memory that a process has to itself.
@@ -32,14 +37,20 @@ fn the_excess_over_the_limit_is_refused_by_name_and_the_others_are_served() {
         return;
     }
     raise_open_files();
-    let cluster = Cluster::builder().k(K).config(&format!("[limits]\nconnections = {LIMIT}\n")).start();
+    let cluster = Cluster::builder()
+        .k(K)
+        .config(&format!("[limits]\nconnections = {LIMIT}\n"))
+        .start();
     let before = private_memory(cluster.pid(0));
     let (mut served, mut refused) = (Vec::new(), 0);
     for place in 0..ASKED {
         let mut wire = Wire::connect(cluster.address(0));
-        // A refused connection may be closed before the hello is sent; the refusal is there to be read all the same.
+        // A refused connection may be closed before the hello is sent; the refusal is there to be
+        // read all the same.
         let _ = wire.try_send(&hello(cluster.layout(), 0));
-        let reply = wire.try_reply().unwrap_or_else(|error| panic!("connection {place} got no reply: {error}"));
+        let reply = wire
+            .try_reply()
+            .unwrap_or_else(|error| panic!("connection {place} got no reply: {error}"));
         if reply.code().is_none() {
             served.push(wire);
         } else {
@@ -56,7 +67,10 @@ fn the_excess_over_the_limit_is_refused_by_name_and_the_others_are_served() {
     }
     let grown = private_memory(cluster.pid(0)).saturating_sub(before);
     let threads = support::process::status_field(cluster.pid(0), "Threads");
-    println!("private memory grown by {} KiB, {threads} threads", grown / 1024);
+    println!(
+        "private memory grown by {} KiB, {threads} threads",
+        grown / 1024
+    );
     assert!(grown < 256 << 20, "{grown} bytes for {LIMIT} connections");
     assert!(threads < 64, "{threads} threads for {LIMIT} connections");
 
@@ -66,5 +80,9 @@ fn the_excess_over_the_limit_is_refused_by_name_and_the_others_are_served() {
     client.write(0, b"a place became free").unwrap();
     let status = client.status(0).unwrap();
     assert_eq!(status.connections.limit, LIMIT as u64);
-    assert!(status.connections.refused >= refused as u64, "{:?}", status.connections);
+    assert!(
+        status.connections.refused >= refused as u64,
+        "{:?}",
+        status.connections
+    );
 }

@@ -1,5 +1,5 @@
-//! What listens where an agent should be may be slow, silent or broken in any way: the master ends in time, names it, and
-//! leaves nothing behind.
+//! What listens where an agent should be may be slow, silent or broken in any way: the master ends
+//! in time, names it, and leaves nothing behind.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -11,7 +11,9 @@ use serde_json::json;
 use std::time::Duration;
 use support::Cluster;
 use support::dsmctl::Run;
-use support::fake_agent::{BROKEN, Behaviour, FakeAgent, Fault, SLOW, SPEAKING, STEPS, Step, UNAVAILABLE};
+use support::fake_agent::{
+    BROKEN, Behaviour, FakeAgent, Fault, SLOW, SPEAKING, STEPS, Step, UNAVAILABLE,
+};
 use support::messages::{FRAME, control, message};
 use support::snapshots::PAGE_BYTES;
 
@@ -21,7 +23,8 @@ const K: u64 = 256 * 1024;
 /// The server whose agent is bad.
 const VICTIM: usize = 1;
 
-/// `snapshot.timeout`, and how much longer a master may take on a busy machine, whose disk may take seconds for a file.
+/// `snapshot.timeout`, and how much longer a master may take on a busy machine, whose disk may take
+/// seconds for a file.
 const TIMEOUT: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_secs(8);
 
@@ -31,15 +34,22 @@ const NO_AGENT: i32 = 76;
 
 /// Servers, of which one has no agent yet.
 fn cluster() -> Cluster {
-    let cluster = Cluster::builder().servers(SERVERS).k(K).snapshot("timeout = \"1s\"").start();
-    (0..SERVERS).filter(|index| *index != VICTIM).for_each(|index| cluster.start_agent(index));
+    let cluster = Cluster::builder()
+        .servers(SERVERS)
+        .k(K)
+        .snapshot("timeout = \"1s\"")
+        .start();
+    (0..SERVERS)
+        .filter(|index| *index != VICTIM)
+        .for_each(|index| cluster.start_agent(index));
     cluster
 }
 
 /// The frames of a server as its agent would send them: a few pages each, with gaps between them.
 fn frames(cluster: &Cluster, server: usize) -> [Vec<u8>; 3] {
     let fields = HeaderFields::new(cluster.layout().clone(), 0, &[1; SERVERS], None).unwrap();
-    let mut encoder = FrameEncoder::new(server, &Header::new(fields).unwrap(), Compression::None).unwrap();
+    let mut encoder =
+        FrameEncoder::new(server, &Header::new(fields).unwrap(), Compression::None).unwrap();
     [0, 10, 20].map(|first| {
         let mut found = Vec::new();
         let mut emit = |frame: &[u8]| -> Result<(), ()> {
@@ -54,16 +64,24 @@ fn frames(cluster: &Cluster, server: usize) -> [Vec<u8>; 3] {
 
 /// The messages with these frames, and the word that these are all.
 fn pages(frames: &[&[u8]]) -> Vec<u8> {
-    let mut bytes: Vec<u8> = frames.iter().flat_map(|frame| message(FRAME, frame)).collect();
+    let mut bytes: Vec<u8> = frames
+        .iter()
+        .flat_map(|frame| message(FRAME, frame))
+        .collect();
     bytes.extend(control(json!({"sent": {"pages_copied": 0}})));
     bytes
 }
 
-/// Runs a master, which must end in time, when the writers of the others have had their rest after the one before.
+/// Runs a master, which must end in time, when the writers of the others have had their rest after
+/// the one before.
 #[track_caller]
 fn create(cluster: &Cluster, what: &str) -> Run {
     let (run, took) = cluster.create_when_rested(&[]);
-    println!("{what}: exit code {} after {took:?}: {}", run.code, run.stderr.lines().nth(1).unwrap_or_default());
+    println!(
+        "{what}: exit code {} after {took:?}: {}",
+        run.code,
+        run.stderr.lines().nth(1).unwrap_or_default()
+    );
     assert!(took <= TIMEOUT + SLACK, "{what}: the master took {took:?}");
     run
 }
@@ -73,10 +91,20 @@ fn create(cluster: &Cluster, what: &str) -> Run {
 fn fails(cluster: &Cluster, what: &str, code: i32) {
     let run = create(cluster, what);
     run.fails(code, &[&format!("server {VICTIM}")]);
-    let others = (0..SERVERS).filter(|index| *index != VICTIM).map(|index| format!("server {index}"));
-    others
-        .for_each(|other| assert!(!run.stderr.contains(&other), "{what} is not the fault of {other}: {}", run.stderr));
-    assert!(cluster.snapshots().is_empty() && cluster.partials().is_empty(), "{what} leaves a file");
+    let others = (0..SERVERS)
+        .filter(|index| *index != VICTIM)
+        .map(|index| format!("server {index}"));
+    others.for_each(|other| {
+        assert!(
+            !run.stderr.contains(&other),
+            "{what} is not the fault of {other}: {}",
+            run.stderr
+        )
+    });
+    assert!(
+        cluster.snapshots().is_empty() && cluster.partials().is_empty(),
+        "{what} leaves a file"
+    );
 }
 
 /// After all that, there is a real agent in the same place.
@@ -92,7 +120,11 @@ fn a_slow_or_broken_agent_is_named_in_time_and_leaves_no_file() {
     let cluster = cluster();
     fails(&cluster, "nobody listens", NOT_THERE);
     let pages = pages(&frames(&cluster, VICTIM).each_ref().map(Vec::as_slice));
-    let behaviour = |step, fault| Behaviour { step, fault, pages: pages.clone() };
+    let behaviour = |step, fault| Behaviour {
+        step,
+        fault,
+        pages: pages.clone(),
+    };
     let fake = FakeAgent::start(&cluster, VICTIM, behaviour(Step::Hello, Fault::Silent));
     for step in STEPS {
         let cases = SLOW.map(|fault| (fault, NOT_THERE)).into_iter();
@@ -100,7 +132,11 @@ fn a_slow_or_broken_agent_is_named_in_time_and_leaves_no_file() {
         for (fault, code) in cases.chain(BROKEN.map(|fault| (fault, NO_AGENT))) {
             fake.behave(behaviour(step, fault));
             // Before the cut, it is missing like one that is not there.
-            let code = if [Step::Hello, Step::Claim].contains(&step) { NOT_THERE } else { code };
+            let code = if [Step::Hello, Step::Claim].contains(&step) {
+                NOT_THERE
+            } else {
+                code
+            };
             fails(&cluster, &format!("{fault:?} at {step:?}"), code);
         }
     }
@@ -118,16 +154,35 @@ fn pages_that_cannot_be_make_no_file() {
         frame
     };
     // Byte by byte: the frame's header, and the first of its pages.
-    let damaged = (0..=dsm_snapshot::FRAME_HEADER).map(|byte| (format!("byte {byte} is another"), changed(byte)));
-    let mut cases: Vec<_> = damaged.map(|(what, frame)| (what, pages(&[&first, &frame, &third]))).collect();
+    let damaged = (0..=dsm_snapshot::FRAME_HEADER)
+        .map(|byte| (format!("byte {byte} is another"), changed(byte)));
+    let mut cases: Vec<_> = damaged
+        .map(|(what, frame)| (what, pages(&[&first, &frame, &third])))
+        .collect();
     cases.extend([
-        ("a frame of another server".to_owned(), pages(&[&first, &other])),
+        (
+            "a frame of another server".to_owned(),
+            pages(&[&first, &other]),
+        ),
         ("the same frame twice".to_owned(), pages(&[&first, &first])),
-        ("frames in the wrong order".to_owned(), pages(&[&second, &first])),
-        ("a frame and a half".to_owned(), pages(&[&first, &second[..second.len() / 2]])),
-        ("a frame with more bytes".to_owned(), pages(&[&[&first[..], &[0]].concat()])),
+        (
+            "frames in the wrong order".to_owned(),
+            pages(&[&second, &first]),
+        ),
+        (
+            "a frame and a half".to_owned(),
+            pages(&[&first, &second[..second.len() / 2]]),
+        ),
+        (
+            "a frame with more bytes".to_owned(),
+            pages(&[&[&first[..], &[0]].concat()]),
+        ),
     ]);
-    let behaviour = |pages| Behaviour { step: Step::Send, fault: Fault::None, pages };
+    let behaviour = |pages| Behaviour {
+        step: Step::Send,
+        fault: Fault::None,
+        pages,
+    };
     let fake = FakeAgent::start(&cluster, VICTIM, behaviour(Vec::new()));
     for (what, pages) in cases {
         fake.behave(behaviour(pages));
@@ -136,45 +191,79 @@ fn pages_that_cannot_be_make_no_file() {
     // The fake one is as good as a real one, when it does what it should.
     fake.behave(behaviour(pages(&[&first, &second, &third])));
     let run = create(&cluster, "sound pages");
-    assert_eq!((run.code, cluster.snapshots().len()), (0, 1), "{}", run.stderr);
+    assert_eq!(
+        (run.code, cluster.snapshots().len()),
+        (0, 1),
+        "{}",
+        run.stderr
+    );
     succeeds_with_a_real_agent(&cluster, fake);
 }
 
 #[test]
 fn with_allow_partial_there_is_a_file_without_the_server_whose_agent_is_silent_or_broken() {
     let cluster = cluster();
-    let behaviour = |step, fault| Behaviour { step, fault, pages: Vec::new() };
+    let behaviour = |step, fault| Behaviour {
+        step,
+        fault,
+        pages: Vec::new(),
+    };
     let fake = FakeAgent::start(&cluster, VICTIM, behaviour(Step::Hello, Fault::Silent));
     for (number, step) in [Step::Hello, Step::Claim].into_iter().enumerate() {
-        for (more, fault) in [Fault::Silent, Fault::Garbage, Fault::Refuse, Fault::Close].into_iter().enumerate() {
+        for (more, fault) in [Fault::Silent, Fault::Garbage, Fault::Refuse, Fault::Close]
+            .into_iter()
+            .enumerate()
+        {
             fake.behave(behaviour(step, fault));
             let (run, _) = cluster.create_when_rested(&["--allow-partial"]);
             assert_eq!(run.code, 0, "{fault:?} at {step:?}: {}", run.stderr);
-            assert!(run.stderr.contains(&format!("server {VICTIM}")), "{}", run.stderr);
+            assert!(
+                run.stderr.contains(&format!("server {VICTIM}")),
+                "{}",
+                run.stderr
+            );
             assert_eq!(cluster.snapshots().len(), 4 * number + more + 1);
         }
     }
     let files = dsm_snapshot::list(&cluster.snapshot_directory(), cluster.name()).unwrap();
-    assert!(files.iter().all(|file| file.standing == Standing::Partial), "{files:?}");
+    assert!(
+        files.iter().all(|file| file.standing == Standing::Partial),
+        "{files:?}"
+    );
     // Later than that nobody can leave the others alone: they have made their cut with it.
     fake.behave(behaviour(Step::Cut, Fault::Close));
-    cluster.create_when_rested(&["--allow-partial"]).0.fails(NOT_THERE, &[&format!("server {VICTIM}")]);
+    cluster
+        .create_when_rested(&["--allow-partial"])
+        .0
+        .fails(NOT_THERE, &[&format!("server {VICTIM}")]);
     assert_eq!(cluster.snapshots().len(), files.len());
     succeeds_with_a_real_agent(&cluster, fake);
 }
 
-/// Fails when anything in the text could steer a terminal, or begins a line that the program has not written.
+/// Fails when anything in the text could steer a terminal, or begins a line that the program has
+/// not written.
 #[track_caller]
 fn assert_harmless(what: &str, text: &str) {
-    assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{what}: {text:?}");
-    assert!(!text.lines().any(|line| line.starts_with("all is well")), "{what}: {text:?}");
+    assert!(
+        text.chars()
+            .all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'),
+        "{what}: {text:?}"
+    );
+    assert!(
+        !text.lines().any(|line| line.starts_with("all is well")),
+        "{what}: {text:?}"
+    );
     assert!(text.len() < 4000, "{what}: {} bytes", text.len());
 }
 
 #[test]
 fn what_a_bad_agent_says_steers_no_terminal_and_floods_no_log() {
     let cluster = cluster();
-    let behaviour = |step, fault| Behaviour { step, fault, pages: Vec::new() };
+    let behaviour = |step, fault| Behaviour {
+        step,
+        fault,
+        pages: Vec::new(),
+    };
     let fake = FakeAgent::start(&cluster, VICTIM, behaviour(Step::Hello, Fault::Silent));
     let output = cluster.directory().join("own.dsnap");
     for step in STEPS {

@@ -1,5 +1,5 @@
-//! Whoever connects to an agent may say anything, or nothing: the agent lives on, writers wait for no longer than the lease,
-//! and a real snapshot succeeds afterwards.
+//! Whoever connects to an agent may say anything, or nothing: the agent lives on, writers wait for
+//! no longer than the lease, and a real snapshot succeeds afterwards.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -19,7 +19,8 @@ const K: u64 = 256 * 1024;
 /// The server whose agent is talked to.
 const SERVER: usize = 0;
 
-/// `snapshot.timeout`, how many times that an agent waits between two asks, and how much longer on a busy machine.
+/// `snapshot.timeout`, how many times that an agent waits between two asks, and how much longer on
+/// a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(1);
 const PATIENCE: u32 = 10;
 const SLACK: Duration = Duration::from_secs(5);
@@ -34,7 +35,11 @@ const LEASE: Duration = Duration::from_millis(500);
 const CONNECTIONS: usize = 200;
 
 fn cluster(servers: usize, k: u64) -> Cluster {
-    let cluster = Cluster::builder().servers(servers).k(k).snapshot("timeout = \"1s\"").start();
+    let cluster = Cluster::builder()
+        .servers(servers)
+        .k(k)
+        .snapshot("timeout = \"1s\"")
+        .start();
     cluster.start_agents();
     cluster
 }
@@ -50,30 +55,45 @@ fn succeeds(cluster: &Cluster) {
 fn closed(caller: &mut Caller, within: Duration) -> Option<String> {
     let began = Instant::now();
     let reason = caller.refusal().map(|(reason, _)| reason);
-    assert!(began.elapsed() <= within + SLACK, "it was closed after {:?}", began.elapsed());
+    assert!(
+        began.elapsed() <= within + SLACK,
+        "it was closed after {:?}",
+        began.elapsed()
+    );
     reason
 }
 
 #[test]
 fn a_master_that_says_nothing_is_given_up_after_its_time() {
     let cluster = cluster(2, K);
-    let (mut silent, mut half) = (Caller::connect(&cluster, SERVER), Caller::connect(&cluster, SERVER));
+    let (mut silent, mut half) = (
+        Caller::connect(&cluster, SERVER),
+        Caller::connect(&cluster, SERVER),
+    );
     half.send(&control(json!({"hello": {}}))[..20]);
-    let (mut greeted, mut claimed) = (Caller::greeted(&cluster, SERVER), Caller::claimed(&cluster, SERVER));
+    let (mut greeted, mut claimed) = (
+        Caller::greeted(&cluster, SERVER),
+        Caller::claimed(&cluster, SERVER),
+    );
     closed(&mut silent, TIMEOUT);
     closed(&mut half, TIMEOUT);
     // These may wait for others; nobody stands still for them.
     Ring::start(&cluster).stop();
-    wait_for("a snapshot is refused while another is under way", REFUSED, || {
-        // The claim lasts from the last ask on, and a busy machine takes longer for a snapshot than its agents have.
-        claimed.ask(json!("activity"));
-        let run = cluster.create_snapshot(&[]);
-        if is_slow(&run) {
-            return false;
-        }
-        run.fails(UNDER_WAY, &["is under way"]);
-        true
-    });
+    wait_for(
+        "a snapshot is refused while another is under way",
+        REFUSED,
+        || {
+            // The claim lasts from the last ask on, and a busy machine takes longer for a snapshot
+            // than its agents have.
+            claimed.ask(json!("activity"));
+            let run = cluster.create_snapshot(&[]);
+            if is_slow(&run) {
+                return false;
+            }
+            run.fails(UNDER_WAY, &["is under way"]);
+            true
+        },
+    );
     closed(&mut greeted, TIMEOUT * PATIENCE);
     closed(&mut claimed, TIMEOUT * PATIENCE);
     succeeds(&cluster);
@@ -90,8 +110,14 @@ fn a_freeze_that_nobody_ends_holds_writers_for_as_long_as_the_agents_configurati
     ring.wait_until_all_get_on();
     let longest = ring.take_longest();
     println!("the longest requests: {longest:?}");
-    assert!(longest.iter().all(|longest| *longest <= LEASE + TIMEOUT), "writers waited {longest:?}");
-    assert!(longest.iter().any(|longest| *longest >= LEASE / 2), "writers waited {longest:?}");
+    assert!(
+        longest.iter().all(|longest| *longest <= LEASE + TIMEOUT),
+        "writers waited {longest:?}"
+    );
+    assert!(
+        longest.iter().any(|longest| *longest >= LEASE / 2),
+        "writers waited {longest:?}"
+    );
     succeeds(&cluster);
     ring.stop();
 }
@@ -105,7 +131,10 @@ fn a_cut_that_nobody_reads_holds_no_writer_and_ends_with_the_connection() {
     ring.take_longest();
     ring.wait_until_all_get_on();
     let longest = ring.take_longest();
-    assert!(longest.iter().all(|longest| *longest < LEASE), "writers waited {longest:?}");
+    assert!(
+        longest.iter().all(|longest| *longest < LEASE),
+        "writers waited {longest:?}"
+    );
     drop(cut);
     succeeds(&cluster);
     ring.stop();
@@ -132,7 +161,10 @@ fn garbage() -> Vec<(&'static str, Vec<u8>)> {
         ("no JSON", message(CONTROL, b"{\"freeze\":")),
         ("deep JSON", message(CONTROL, &[b'['; 100_000])),
         ("an unknown ask", control(json!({"explode": {"now": true}}))),
-        ("an ask with a wrong value", control(json!({"freeze": {"lease_us": -1}}))),
+        (
+            "an ask with a wrong value",
+            control(json!({"freeze": {"lease_us": -1}})),
+        ),
         ("an ask out of turn", control(json!("written"))),
         ("a frame", message(FRAME, &[0; 64])),
         ("data", message(DATA, &[0; 64])),
@@ -155,14 +187,25 @@ fn garbage_at_any_step_is_refused_and_hurts_nobody() {
         for (what, bytes) in garbage() {
             let mut caller = begin(&cluster, SERVER);
             caller.send(&bytes);
-            assert_eq!(closed(&mut caller, TIMEOUT).as_deref(), Some("protocol"), "{what} when {step}");
+            assert_eq!(
+                closed(&mut caller, TIMEOUT).as_deref(),
+                Some("protocol"),
+                "{what} when {step}"
+            );
         }
         succeeds(&cluster);
     }
     ring.wait_until_all_get_on();
     let longest = ring.take_longest();
-    println!("{} kinds of garbage at {} steps: the longest requests {longest:?}", garbage().len(), steps.len());
-    assert!(longest.iter().all(|longest| *longest <= LEASE + TIMEOUT), "writers waited {longest:?}");
+    println!(
+        "{} kinds of garbage at {} steps: the longest requests {longest:?}",
+        garbage().len(),
+        steps.len()
+    );
+    assert!(
+        longest.iter().all(|longest| *longest <= LEASE + TIMEOUT),
+        "writers waited {longest:?}"
+    );
     ring.stop();
 }
 
@@ -175,7 +218,11 @@ fn values_that_cannot_be_are_refused() {
     let send = |level: i64, size: u64| json!({"send": {"level": level, "frame_size": size}});
     let cases: [(&str, Begin, Value); 9] = [
         ("layout", Caller::connect, hello("", 0)),
-        ("layout", Caller::connect, hello(&layout.replace('2', "3"), 0)),
+        (
+            "layout",
+            Caller::connect,
+            hello(&layout.replace('2', "3"), 0),
+        ),
         ("layout", Caller::connect, hello(&layout, 1)),
         ("late", Caller::claimed, json!({"freeze": {"lease_us": 0}})),
         ("protocol", Caller::cut, send(99, 4096)),
@@ -187,7 +234,9 @@ fn values_that_cannot_be_are_refused() {
     for (reason, begin, ask) in cases {
         let mut caller = begin(&cluster, SERVER);
         caller.send(&control(ask.clone()));
-        let mut answer = caller.answer().unwrap_or_else(|| panic!("no answer to {ask}"));
+        let mut answer = caller
+            .answer()
+            .unwrap_or_else(|| panic!("no answer to {ask}"));
         if answer.get("frozen").is_some() {
             answer = caller.answer().unwrap();
         }
@@ -195,7 +244,12 @@ fn values_that_cannot_be_are_refused() {
     }
     // A copy area without any room: the writers end the cut.
     let mut caller = Caller::frozen(&cluster, SERVER);
-    assert!(caller.ask(json!({"cut": {"copy_area": 0}})).get("cut").is_some());
+    assert!(
+        caller
+            .ask(json!({"cut": {"copy_area": 0}}))
+            .get("cut")
+            .is_some()
+    );
     ring.wait_until_all_get_on();
     assert_eq!(caller.ask(send(1, 4096))["refused"]["reason"], "abandoned");
     succeeds(&cluster);
@@ -207,14 +261,22 @@ fn a_master_that_does_not_take_the_pages_is_given_up_after_its_time() {
     // More than the sockets hold, and not to be compressed.
     let cluster = cluster(1, 32 << 20);
     let mut random = Random::new("snapshot_bad_masters");
-    let noise: Vec<u8> = (0..cluster.layout().k() / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+    let noise: Vec<u8> = (0..cluster.layout().k() / 8)
+        .flat_map(|_| random.next().to_le_bytes())
+        .collect();
     client(&cluster).write(0, &noise).unwrap();
     let mut caller = Caller::cut(&cluster, SERVER);
-    caller.send(&control(json!({"send": {"level": 0, "frame_size": 262_144}})));
+    caller.send(&control(
+        json!({"send": {"level": 0, "frame_size": 262_144}}),
+    ));
     let began = Instant::now();
     // As soon as another can have the claim, the agent has given up.
     drop(Caller::claimed(&cluster, SERVER));
-    assert!(began.elapsed() <= 2 * TIMEOUT + SLACK, "it was given up after {:?}", began.elapsed());
+    assert!(
+        began.elapsed() <= 2 * TIMEOUT + SLACK,
+        "it was given up after {:?}",
+        began.elapsed()
+    );
     let file = cluster.snapshot();
     let mut memory = vec![0; noise.len()];
     file.read_range(0, &mut memory).unwrap();
@@ -227,16 +289,28 @@ fn two_hundred_connections_do_not_end_a_snapshot_that_has_begun_nor_keep_the_nex
     let cluster = cluster(2, K);
     let ring = Ring::start(&cluster);
     let mut before = Caller::cut(&cluster, SERVER);
-    let mut crowd: Vec<Caller> = (0..CONNECTIONS).map(|_| Caller::connect(&cluster, SERVER)).collect();
-    before.send(&control(json!({"send": {"level": 1, "frame_size": 262_144}})));
+    let mut crowd: Vec<Caller> = (0..CONNECTIONS)
+        .map(|_| Caller::connect(&cluster, SERVER))
+        .collect();
+    before.send(&control(
+        json!({"send": {"level": 1, "frame_size": 262_144}}),
+    ));
     let mut kinds = Vec::new();
     while kinds.last() != Some(&CONTROL) {
         kinds.push(support::messages::receive(&mut before.0).unwrap().0);
     }
-    assert!(kinds.len() > 1 && kinds[..kinds.len() - 1].iter().all(|kind| *kind == FRAME), "{kinds:?}");
+    assert!(
+        kinds.len() > 1 && kinds[..kinds.len() - 1].iter().all(|kind| *kind == FRAME),
+        "{kinds:?}"
+    );
     let began = Instant::now();
-    crowd.iter_mut().for_each(|caller| drop(closed(caller, TIMEOUT)));
-    println!("{CONNECTIONS} connections were closed within {:?}", began.elapsed());
+    crowd
+        .iter_mut()
+        .for_each(|caller| drop(closed(caller, TIMEOUT)));
+    println!(
+        "{CONNECTIONS} connections were closed within {:?}",
+        began.elapsed()
+    );
     succeeds(&cluster);
     ring.stop();
 }
@@ -253,24 +327,48 @@ fn what_masters_say_steers_no_terminal_and_floods_no_log() {
     let layout = cluster.layout().canonical();
     for number in 0..100 {
         let (mut caller, ask) = match number % 5 {
-            0 => (Caller::connect(&cluster, SERVER), json!({"hello": {"layout": evil(), "index": 0}})),
-            1 => {
-                (Caller::connect(&cluster, SERVER), json!({"hello": {"layout": layout.clone() + &evil(), "index": 0}}))
-            }
-            2 => (Caller::greeted(&cluster, SERVER), json!({"claim": {"purpose": "snapshot", "id": evil()}})),
-            3 => (Caller::greeted(&cluster, SERVER), json!({"fetch": {"name": evil(), "address": 0, "length": 1}})),
+            0 => (
+                Caller::connect(&cluster, SERVER),
+                json!({"hello": {"layout": evil(), "index": 0}}),
+            ),
+            1 => (
+                Caller::connect(&cluster, SERVER),
+                json!({"hello": {"layout": layout.clone() + &evil(), "index": 0}}),
+            ),
+            2 => (
+                Caller::greeted(&cluster, SERVER),
+                json!({"claim": {"purpose": "snapshot", "id": evil()}}),
+            ),
+            3 => (
+                Caller::greeted(&cluster, SERVER),
+                json!({"fetch": {"name": evil(), "address": 0, "length": 1}}),
+            ),
             _ => (Caller::greeted(&cluster, SERVER), json!({ evil(): {}})),
         };
         let answer = caller.ask(ask);
-        let message = answer["refused"]["message"].as_str().unwrap_or_else(|| panic!("{answer}"));
-        assert!(message.len() < 4096 && !message.contains('\x1b'), "{message:?}");
+        let message = answer["refused"]["message"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{answer}"));
+        assert!(
+            message.len() < 4096 && !message.contains('\x1b'),
+            "{message:?}"
+        );
     }
     let log = cluster.agent(SERVER).stderr().split_off(before);
-    // Lines that came within one or two periods of the bound, each with the most that is shown of such a text.
+    // Lines that came within one or two periods of the bound, each with the most that is shown of
+    // such a text.
     assert!(log.len() < 2 * 10 * 1000, "{} bytes:\n{log}", log.len());
     assert!(log.lines().count() >= 10, "{log}");
-    assert!(log.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{log:?}");
-    assert!(!log.lines().any(|line| line.trim_start().starts_with("all is well")), "{log:?}");
+    assert!(
+        log.chars()
+            .all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'),
+        "{log:?}"
+    );
+    assert!(
+        !log.lines()
+            .any(|line| line.trim_start().starts_with("all is well")),
+        "{log:?}"
+    );
 }
 
 /// Other peers than those of 127.0.0.1, as all programs of a test are.
@@ -281,7 +379,9 @@ const ANOTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 fn however_often_a_master_freezes_the_writers_are_kept_out_for_a_tenth_of_the_time_at_most() {
     const LEASE: Duration = Duration::from_millis(100);
     const FREEZES: u32 = 5;
-    let cluster = Cluster::builder().snapshot("timeout = \"1s\"\nfreeze_timeout = \"100ms\"").start();
+    let cluster = Cluster::builder()
+        .snapshot("timeout = \"1s\"\nfreeze_timeout = \"100ms\"")
+        .start();
     cluster.start_agents();
     let (stop, began) = (AtomicBool::new(false), Instant::now());
     std::thread::scope(|scope| {
@@ -290,7 +390,10 @@ fn however_often_a_master_freezes_the_writers_are_kept_out_for_a_tenth_of_the_ti
             while !stop.load(Ordering::SeqCst) {
                 let began = Instant::now();
                 writer.write(0, b"x").unwrap();
-                kept_out += began.elapsed().checked_sub(LEASE / 4).map_or(Duration::ZERO, |_| began.elapsed());
+                kept_out += began
+                    .elapsed()
+                    .checked_sub(LEASE / 4)
+                    .map_or(Duration::ZERO, |_| began.elapsed());
             }
             kept_out
         });
@@ -308,7 +411,10 @@ fn however_often_a_master_freezes_the_writers_are_kept_out_for_a_tenth_of_the_ti
         stop.store(true, Ordering::SeqCst);
         let kept_out = writer.join().unwrap();
         println!("{FREEZES} freezes in {took:?}, the writer was kept out for {kept_out:?}");
-        assert!(took >= 10 * LEASE * (FREEZES - 1), "{FREEZES} freezes within {took:?}");
+        assert!(
+            took >= 10 * LEASE * (FREEZES - 1),
+            "{FREEZES} freezes within {took:?}"
+        );
     });
     succeeds_alone(&cluster);
 }
@@ -324,8 +430,12 @@ type End = fn(&mut Caller) -> Option<&'static str>;
 
 #[test]
 fn a_restore_that_ends_before_it_has_changed_a_byte_leaves_the_memory_in_use_as_it_was() {
-    // So long the memory is shut for a master that does not begin, and ten times as long it has a rest then.
-    let cluster = Cluster::builder().k(K).snapshot("timeout = \"300ms\"").start();
+    // So long the memory is shut for a master that does not begin, and ten times as long it has a
+    // rest then.
+    let cluster = Cluster::builder()
+        .k(K)
+        .snapshot("timeout = \"300ms\"")
+        .start();
     cluster.start_agents();
     client(&cluster).write(0, b"what was there").unwrap();
     let before = cluster.incarnations();
@@ -350,17 +460,30 @@ fn a_restore_that_ends_before_it_has_changed_a_byte_leaves_the_memory_in_use_as_
     for (what, end) in ends {
         let mut caller = Caller::shut(ONE, &cluster, SERVER);
         if let Some(reason) = end(&mut caller) {
-            assert_eq!(closed(&mut caller, TIMEOUT).as_deref(), Some(reason), "{what}");
+            assert_eq!(
+                closed(&mut caller, TIMEOUT).as_deref(),
+                Some(reason),
+                "{what}"
+            );
         }
         drop(caller);
         // Who comes now does not find it shut, and accepts nothing.
         wait_for("the claim is given back", SLACK, || {
             let mut next = Caller::connect_from(ANOTHER, &cluster, SERVER).greet(&cluster, SERVER);
             let answer = next.ask(json!("accept"));
-            assert!(["inuse", "underway"].map(Value::from).contains(&answer["refused"]["reason"]), "{what}: {answer}");
+            assert!(
+                ["inuse", "underway"]
+                    .map(Value::from)
+                    .contains(&answer["refused"]["reason"]),
+                "{what}: {answer}"
+            );
             answer["refused"]["reason"] == "inuse"
         });
-        assert_eq!(client(&cluster).read(0, 14).unwrap(), b"what was there", "{what}");
+        assert_eq!(
+            client(&cluster).read(0, 14).unwrap(),
+            b"what was there",
+            "{what}"
+        );
         assert_eq!(cluster.incarnations(), before, "{what}");
     }
     succeeds_alone(&cluster);
@@ -369,7 +492,13 @@ fn a_restore_that_ends_before_it_has_changed_a_byte_leaves_the_memory_in_use_as_
 #[test]
 fn a_half_restored_memory_is_given_up_by_who_began_to_restore_it_or_on_its_machine_only() {
     let cluster = cluster(1, K);
-    let own: Ipv4Addr = cluster.agent_address(SERVER).split(':').next().unwrap().parse().unwrap();
+    let own: Ipv4Addr = cluster
+        .agent_address(SERVER)
+        .split(':')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
     let bytes = message(DATA, &[&0_u64.to_le_bytes()[..], b"half of it"].concat());
     for gives_up in [ONE, own] {
         let mut caller = Caller::shut(ONE, &cluster, SERVER);
@@ -381,7 +510,9 @@ fn a_half_restored_memory_is_given_up_by_who_began_to_restore_it_or_on_its_machi
         let accept = |from| {
             let mut answer = Value::Null;
             wait_for("the claim is given back", SLACK, || {
-                answer = Caller::connect_from(from, &cluster, SERVER).greet(&cluster, SERVER).ask(json!("accept"));
+                answer = Caller::connect_from(from, &cluster, SERVER)
+                    .greet(&cluster, SERVER)
+                    .ask(json!("accept"));
                 answer["refused"]["reason"] != "underway"
             });
             answer
@@ -393,7 +524,13 @@ fn a_half_restored_memory_is_given_up_by_who_began_to_restore_it_or_on_its_machi
         assert_eq!(other.ask(json!("commit"))["refused"]["reason"], "protocol");
         cluster.waits_for_restore(SERVER);
         assert!(accept(gives_up).get("committed").is_some());
-        assert!(client(&cluster).read(0, K).unwrap().iter().all(|byte| *byte == 0));
+        assert!(
+            client(&cluster)
+                .read(0, K)
+                .unwrap()
+                .iter()
+                .all(|byte| *byte == 0)
+        );
     }
     // Who sends all of it may open what another has left.
     let mut caller = Caller::shut(ONE, &cluster, SERVER);
@@ -401,12 +538,22 @@ fn a_half_restored_memory_is_given_up_by_who_began_to_restore_it_or_on_its_machi
     drop(caller);
     let mut other = Caller::shut(ANOTHER, &cluster, SERVER);
     other.send(&bytes);
-    assert_eq!(other.ask(json!("commit"))["refused"]["reason"], "protocol", "a part of it");
+    assert_eq!(
+        other.ask(json!("commit"))["refused"]["reason"],
+        "protocol",
+        "a part of it"
+    );
     cluster.waits_for_restore(SERVER);
     let mut other = Caller::shut(ANOTHER, &cluster, SERVER);
     other.send(&control(json!({"zeros": {"offset": 0, "length": K}})));
     assert!(other.ask(json!("commit")).get("committed").is_some());
-    assert!(client(&cluster).read(0, K).unwrap().iter().all(|byte| *byte == 0));
+    assert!(
+        client(&cluster)
+            .read(0, K)
+            .unwrap()
+            .iter()
+            .all(|byte| *byte == 0)
+    );
 }
 
 #[test]
@@ -421,8 +568,16 @@ fn a_crowd_of_one_peer_keeps_no_other_from_an_agent_and_takes_no_place_without_a
     let greeted = |_| Caller::connect_from(ONE, &cluster, SERVER).greet(&cluster, SERVER);
     let mut crowd: Vec<Caller> = (0..CROWD).map(greeted).collect();
     succeeds_alone(&cluster);
-    assert!(crowd[0].answer().is_none(), "the first of a crowd of one peer makes room for the last");
-    assert!(crowd[CROWD - 1].ask(json!("snapshots")).get("snapshots").is_some());
+    assert!(
+        crowd[0].answer().is_none(),
+        "the first of a crowd of one peer makes room for the last"
+    );
+    assert!(
+        crowd[CROWD - 1]
+            .ask(json!("snapshots"))
+            .get("snapshots")
+            .is_some()
+    );
     // By default a message may take 30 s, but it does not take so long to say who one is.
     closed(&mut silent, Duration::from_secs(5));
     println!("the silent one was closed after {:?}", began.elapsed());
@@ -435,16 +590,29 @@ fn a_snapshot_that_many_fetch_is_checked_once() {
     let cluster = Cluster::builder().k(BYTES as u64).start();
     cluster.start_agents();
     let mut random = Random::new("snapshot_bad_masters");
-    let noise: Vec<u8> = (0..BYTES / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+    let noise: Vec<u8> = (0..BYTES / 8)
+        .flat_map(|_| random.next().to_le_bytes())
+        .collect();
     cluster.write_all(&noise);
     let path = cluster.snapshot().path().to_owned();
     let name = path.file_name().unwrap().to_str().unwrap();
     // Its time of change is taken for what it is when it is some seconds old.
-    let is_old = || path.metadata().unwrap().modified().unwrap().elapsed().is_ok_and(|age| age.as_secs() > 3);
+    let is_old = || {
+        path.metadata()
+            .unwrap()
+            .modified()
+            .unwrap()
+            .elapsed()
+            .is_ok_and(|age| age.as_secs() > 3)
+    };
     wait_for("the file is old enough", SLACK, is_old);
     let read = || {
-        let counters = std::fs::read_to_string(format!("/proc/{}/io", cluster.agent(SERVER).pid())).unwrap();
-        counters.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<usize>().ok()).unwrap()
+        let counters =
+            std::fs::read_to_string(format!("/proc/{}/io", cluster.agent(SERVER).pid())).unwrap();
+        counters
+            .lines()
+            .find_map(|line| line.strip_prefix("rchar: ")?.parse::<usize>().ok())
+            .unwrap()
     };
     let before = read();
     // Each has another address, for none has so many connections.
@@ -463,7 +631,9 @@ fn a_snapshot_that_many_fetch_is_checked_once() {
         assert!(page == noise[..4096], "another memory");
     }
     let read = read() - before;
-    println!("{FETCHERS} have fetched a page of {BYTES} bytes, and the agent has read {read} bytes");
+    println!(
+        "{FETCHERS} have fetched a page of {BYTES} bytes, and the agent has read {read} bytes"
+    );
     // For each of them the beginning, the index and a frame, and all of it once.
     assert!(read < FETCHERS / 4 * BYTES, "{read} bytes");
     // One that has changed since is checked again.
@@ -474,21 +644,32 @@ fn a_snapshot_that_many_fetch_is_checked_once() {
 
 /// docs/agent-protocol.md.
 fn document() -> String {
-    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/agent-protocol.md")).unwrap()
+    std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/docs/agent-protocol.md"
+    ))
+    .unwrap()
 }
 
-/// The examples of the document: the kind and the name of each, and its bytes as far as they are shown.
+/// The examples of the document: the kind and the name of each, and its bytes as far as they are
+/// shown.
 fn examples() -> Vec<(String, Vec<u8>)> {
     let bytes = |line: &str| {
         if line.starts_with(['{', '"']) {
             return line.as_bytes().to_vec();
         }
         let shown = line.split('#').next().unwrap_or_default();
-        shown.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+        shown
+            .split_whitespace()
+            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+            .collect()
     };
     let block = |rest: &str| {
         let (title, rest) = rest.split_once('\n').unwrap();
-        let lines = rest.lines().take_while(|line| *line != "```").filter(|line| *line != "...");
+        let lines = rest
+            .lines()
+            .take_while(|line| *line != "```")
+            .filter(|line| *line != "...");
         (title.to_owned(), lines.flat_map(bytes).collect())
     };
     document().split("```hex ").skip(1).map(block).collect()
@@ -497,8 +678,16 @@ fn examples() -> Vec<(String, Vec<u8>)> {
 /// The JSON without what differs from run to run: numbers, and texts that are fields.
 fn shape(value: &Value) -> Value {
     let fields = |fields: &serde_json::Map<String, Value>| {
-        let shape_of =
-            |(name, value): (&String, &Value)| (name.clone(), if value.is_string() { json!("") } else { shape(value) });
+        let shape_of = |(name, value): (&String, &Value)| {
+            (
+                name.clone(),
+                if value.is_string() {
+                    json!("")
+                } else {
+                    shape(value)
+                },
+            )
+        };
         Value::Object(fields.iter().map(shape_of).collect())
     };
     match value {
@@ -510,17 +699,27 @@ fn shape(value: &Value) -> Value {
 
 #[test]
 fn an_agent_takes_and_answers_every_message_that_the_document_shows() {
-    let cluster = Cluster::builder().k(65536).snapshot("freeze_timeout = \"10s\"").start();
+    let cluster = Cluster::builder()
+        .k(65536)
+        .snapshot("freeze_timeout = \"10s\"")
+        .start();
     cluster.start_agents();
     client(&cluster).write(0, b"hello, memory").unwrap();
     let examples = examples();
     let example = |title: &str| {
-        let (_, bytes) = examples.iter().find(|(found, _)| found == title).unwrap_or_else(|| panic!("no {title}"));
+        let (_, bytes) = examples
+            .iter()
+            .find(|(found, _)| found == title)
+            .unwrap_or_else(|| panic!("no {title}"));
         bytes
     };
     let json_of = |title: &str| {
         let bytes = example(title);
-        assert_eq!(*bytes, message(CONTROL, &bytes[16..]), "{title} is no message");
+        assert_eq!(
+            *bytes,
+            message(CONTROL, &bytes[16..]),
+            "{title} is no message"
+        );
         serde_json::from_slice::<Value>(&bytes[16..]).unwrap()
     };
 
@@ -532,13 +731,23 @@ fn an_agent_takes_and_answers_every_message_that_the_document_shows() {
     for name in ["claim", "activity", "freeze", "cut"] {
         json_of(&format!("request {name}"));
         caller.send(example(&format!("request {name}")));
-        assert_eq!(shape(&caller.answer().unwrap()), shape(&json_of(&format!("response {name}"))), "{name}");
+        assert_eq!(
+            shape(&caller.answer().unwrap()),
+            shape(&json_of(&format!("response {name}"))),
+            "{name}"
+        );
     }
     json_of("request send");
     caller.send(example("request send"));
     let (kind, frame) = support::messages::receive(&mut caller.0).unwrap();
     let shown = example("response send");
-    assert_eq!((kind, &header(FRAME, u32::try_from(frame.len()).unwrap(), 0)[..]), (FRAME, &shown[..16]));
+    assert_eq!(
+        (
+            kind,
+            &header(FRAME, u32::try_from(frame.len()).unwrap(), 0)[..]
+        ),
+        (FRAME, &shown[..16])
+    );
     assert_eq!(frame[..shown.len() - 16], shown[16..]);
     assert!(frame[shown.len() - 16..].iter().all(|byte| *byte == 0));
     assert_eq!(caller.answer().unwrap(), json_of("response sent"));
@@ -555,17 +764,26 @@ fn an_agent_takes_and_answers_every_message_that_the_document_shows() {
     let mut caller = Caller::connect(&cluster, SERVER);
     caller.send(&header(CONTROL, u32::MAX, 0));
     let (_, refusal) = caller.refusal().unwrap();
-    assert!(refusal.contains("where 0 to 560148 are allowed"), "{refusal}");
+    assert!(
+        refusal.contains("where 0 to 560148 are allowed"),
+        "{refusal}"
+    );
 }
 
 /// The requests in the table of the document, with some value of the right type in each field.
 fn requests() -> Vec<(String, Value)> {
     let text = document();
     let (_, section) = text.split_once("\n## 3. ").unwrap();
-    let rows = section.lines().take_while(|line| !line.starts_with("## ")).filter(|line| line.starts_with("| `"));
+    let rows = section
+        .lines()
+        .take_while(|line| !line.starts_with("## "))
+        .filter(|line| line.starts_with("| `"));
     let request = |row: &str| {
         let mut cells = row.trim_matches('|').split('|').map(str::trim);
-        let (name, fields) = (cells.next().unwrap().trim_matches('`'), cells.next().unwrap());
+        let (name, fields) = (
+            cells.next().unwrap().trim_matches('`'),
+            cells.next().unwrap(),
+        );
         let field = |field: &str| {
             let (name, kind) = field.trim_start_matches('`').split_once("` (").unwrap();
             let value = match kind {
@@ -575,9 +793,19 @@ fn requests() -> Vec<(String, Value)> {
             };
             (name.to_owned(), value)
         };
-        let fields: serde_json::Map<_, _> =
-            fields.split("), ").filter(|text| !text.is_empty()).map(|text| field(text.trim_end_matches(')'))).collect();
-        (name.to_owned(), if fields.is_empty() { json!(name) } else { json!({ name: fields }) })
+        let fields: serde_json::Map<_, _> = fields
+            .split("), ")
+            .filter(|text| !text.is_empty())
+            .map(|text| field(text.trim_end_matches(')')))
+            .collect();
+        (
+            name.to_owned(),
+            if fields.is_empty() {
+                json!(name)
+            } else {
+                json!({ name: fields })
+            },
+        )
     };
     rows.map(request).collect()
 }
@@ -589,10 +817,18 @@ fn an_agent_knows_every_request_of_the_document_with_its_fields() {
     assert_eq!(requests.len(), 15, "{requests:?}");
     for (name, request) in requests {
         let answer = Caller::connect(&cluster, SERVER).ask(request.clone());
-        let message = answer["refused"]["message"].as_str().unwrap_or_else(|| panic!("{request}: {answer}"));
-        let expected = if name == "hello" { "mcomp.cfg differs" } else { "out of turn" };
+        let message = answer["refused"]["message"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{request}: {answer}"));
+        let expected = if name == "hello" {
+            "mcomp.cfg differs"
+        } else {
+            "out of turn"
+        };
         assert!(message.starts_with(expected), "{request}: {message}");
-        let Value::Object(object) = request else { continue };
+        let Value::Object(object) = request else {
+            continue;
+        };
         let fields = object[&name].as_object().unwrap();
         for field in fields.keys() {
             let rest: serde_json::Map<_, _> = fields
@@ -602,7 +838,10 @@ fn an_agent_knows_every_request_of_the_document_with_its_fields() {
                 .collect();
             let answer = Caller::connect(&cluster, SERVER).ask(json!({ name.as_str(): rest }));
             let message = answer["refused"]["message"].as_str().unwrap();
-            assert!(message.contains(&format!("missing field `{field}`")), "{name} without {field}: {message}");
+            assert!(
+                message.contains(&format!("missing field `{field}`")),
+                "{name} without {field}: {message}"
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
-//! When there is no room for the pages that writers overwrite while a snapshot is read, the snapshot is abandoned with a
-//! clear error; the writers neither fail nor wait, and nothing stays behind.
+//! When there is no room for the pages that writers overwrite while a snapshot is read, the
+//! snapshot is abandoned with a clear error; the writers neither fail nor wait, and nothing stays
+//! behind.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -25,8 +26,9 @@ fn copy_area(cluster: &Cluster, index: usize) -> u64 {
     path.metadata().unwrap().len()
 }
 
-/// Writers overwrite every page of server 1 again and again from before the snapshot on, which stands still between the cut
-/// and the reading for as long as it takes them to do so once more. It fails, and they do not notice.
+/// Writers overwrite every page of server 1 again and again from before the snapshot on, which
+/// stands still between the cut and the reading for as long as it takes them to do so once more. It
+/// fails, and they do not notice.
 fn is_abandoned_under_load(cluster: &Cluster) {
     cluster.write_all(&vec![1; 2 * K]);
     cluster.restart_agent_with(1, &[("DSM_TEST_STOP_AT", "cut")]);
@@ -42,7 +44,10 @@ fn is_abandoned_under_load(cluster: &Cluster) {
                     while !stop.load(Ordering::Relaxed) {
                         let round = done.load(Ordering::Relaxed) + 1;
                         for page in (half..(K / PAGE_BYTES) as u64).step_by(2) {
-                            client.write((K + 8) as u64 + page * PAGE_BYTES as u64, &round.to_le_bytes())?;
+                            client.write(
+                                (K + 8) as u64 + page * PAGE_BYTES as u64,
+                                &round.to_le_bytes(),
+                            )?;
                         }
                         done.store(round, Ordering::Relaxed);
                     }
@@ -54,26 +59,47 @@ fn is_abandoned_under_load(cluster: &Cluster) {
             let before = rounds.each_ref().map(|done| done.load(Ordering::Relaxed));
             wait_for("the writers go on", PATIENCE, || {
                 // The second one has begun after the call.
-                writers.iter().any(std::thread::ScopedJoinHandle::is_finished)
-                    || rounds.iter().zip(before).all(|(done, before)| done.load(Ordering::Relaxed) >= before + 2)
+                writers
+                    .iter()
+                    .any(std::thread::ScopedJoinHandle::is_finished)
+                    || rounds
+                        .iter()
+                        .zip(before)
+                        .all(|(done, before)| done.load(Ordering::Relaxed) >= before + 2)
             });
         };
         two_more_rounds();
         let master = cluster.spawn_master(&[], &[]);
         cluster.agent(1).wait_until_stopped();
         two_more_rounds();
-        cluster.agent(1).go_on_until("the agent goes on", || support::process::state(cluster.agent(1).pid()) != 'T');
+        cluster.agent(1).go_on_until("the agent goes on", || {
+            support::process::state(cluster.agent(1).pid()) != 'T'
+        });
         let run = master.wait();
         println!("{}", run.stderr.lines().last().unwrap());
-        run.fails(69, &["abandoned", "server 1", "snapshot.copy_area", "/dev/shm"]);
+        run.fails(
+            69,
+            &["abandoned", "server 1", "snapshot.copy_area", "/dev/shm"],
+        );
         two_more_rounds();
         stop.store(true, Ordering::Relaxed);
-        writers.into_iter().for_each(|writer| writer.join().unwrap().unwrap());
+        writers
+            .into_iter()
+            .for_each(|writer| writer.join().unwrap().unwrap());
     });
-    assert!(names(&cluster.snapshot_directory()).is_empty(), "something was left in the snapshot directory");
-    wait_for("the copy areas are empty", PATIENCE, || (0..2).all(|index| copy_area(cluster, index) == 0));
+    assert!(
+        names(&cluster.snapshot_directory()).is_empty(),
+        "something was left in the snapshot directory"
+    );
+    wait_for("the copy areas are empty", PATIENCE, || {
+        (0..2).all(|index| copy_area(cluster, index) == 0)
+    });
     let said = cluster.stderr(1);
-    assert!(said.lines().any(|line| line.contains("writers go on") && line.contains("snapshot.copy_area")), "{said}");
+    assert!(
+        said.lines()
+            .any(|line| line.contains("writers go on") && line.contains("snapshot.copy_area")),
+        "{said}"
+    );
     // Without a write load there is room.
     cluster.restart_agent(1);
     let memory = cluster.read_all();
@@ -82,7 +108,11 @@ fn is_abandoned_under_load(cluster: &Cluster) {
 
 #[test]
 fn a_copy_area_that_is_too_small_for_the_write_load_abandons_the_snapshot_only() {
-    let cluster = Cluster::builder().servers(2).k(K as u64).snapshot("copy_area = \"4KiB\"").start();
+    let cluster = Cluster::builder()
+        .servers(2)
+        .k(K as u64)
+        .snapshot("copy_area = \"4KiB\"")
+        .start();
     cluster.start_agents();
     is_abandoned_under_load(&cluster);
 }
@@ -97,7 +127,9 @@ fn a_full_dev_shm_abandons_the_snapshot_only() {
     let cluster = Cluster::start(2, K as u64);
     cluster.start_agents();
     let mut ballast = std::fs::File::create("/dev/shm/ballast").unwrap();
-    let full = (0..).find_map(|_| ballast.write_all(&[1; PAGE_BYTES]).err()).unwrap();
+    let full = (0..)
+        .find_map(|_| ballast.write_all(&[1; PAGE_BYTES]).err())
+        .unwrap();
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     is_abandoned_under_load(&cluster);
 }
@@ -112,14 +144,23 @@ fn a_copy_area_with_room_for_the_write_load_holds_the_pages_and_is_given_back() 
     let master = cluster.spawn_master(&[], &[]);
     cluster.agent(1).wait_until_stopped();
     client(&cluster).fill(K as u64, K as u64, 2).unwrap();
-    assert_eq!(copy_area(&cluster, 1), K as u64, "every page of server 1 is saved once");
+    assert_eq!(
+        copy_area(&cluster, 1),
+        K as u64,
+        "every page of server 1 is saved once"
+    );
     client(&cluster).fill(K as u64, K as u64, 3).unwrap();
     assert_eq!(copy_area(&cluster, 1), K as u64);
-    cluster.agent(1).go_on_until("the agent goes on", || support::process::state(cluster.agent(1).pid()) != 'T');
+    cluster.agent(1).go_on_until("the agent goes on", || {
+        support::process::state(cluster.agent(1).pid()) != 'T'
+    });
     let run = master.wait();
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(copy_area(&cluster, 1), 0);
-    assert!(cluster.export(&cluster.snapshots()[0]) == memory, "the snapshot shows what was written after its cut");
+    assert!(
+        cluster.export(&cluster.snapshots()[0]) == memory,
+        "the snapshot shows what was written after its cut"
+    );
 }
 
 /// In the environment of a process that writes locally: the most bytes that a file of it may have.
@@ -128,7 +169,9 @@ const FILE_LIMIT: &str = "DSM_TEST_FILE_LIMIT";
 /// Not a test by itself: the body of the processes of [`overwrites_locally`].
 #[test]
 fn local_writer_process() {
-    let Ok(limit) = std::env::var(FILE_LIMIT) else { return };
+    let Ok(limit) = std::env::var(FILE_LIMIT) else {
+        return;
+    };
     if let Ok(limit) = limit.parse() {
         setrlimit(Resource::RLIMIT_FSIZE, limit, limit).unwrap();
     }
@@ -139,10 +182,16 @@ fn local_writer_process() {
     }
 }
 
-/// Has a program that uses the memory locally overwrite all of it, started by `command`, and checks that it lives.
+/// Has a program that uses the memory locally overwrite all of it, started by `command`, and checks
+/// that it lives.
 fn overwrites_locally(cluster: &Cluster, mut command: Command, file_limit: &str) {
-    command.args(own_process::arguments(module_path!(), "local_writer_process"));
-    command.env("DSM_CONFIG", cluster.config_path()).env(FILE_LIMIT, file_limit);
+    command.args(own_process::arguments(
+        module_path!(),
+        "local_writer_process",
+    ));
+    command
+        .env("DSM_CONFIG", cluster.config_path())
+        .env(FILE_LIMIT, file_limit);
     own_process::passes(&mut command, "the local writer");
 }
 
@@ -159,28 +208,47 @@ fn a_local_writer_that_may_make_no_file_ends_the_snapshot_and_not_itself() {
     cluster.start_agents();
     cluster.write_all(&vec![1; 4 << 20]);
     let master = begin_snapshot(&cluster);
-    overwrites_locally(&cluster, Command::new(std::env::current_exe().unwrap()), "0");
+    overwrites_locally(
+        &cluster,
+        Command::new(std::env::current_exe().unwrap()),
+        "0",
+    );
     master.go_on();
     master.wait().fails(69, &["abandoned"]);
     assert!(cluster.read_all() == vec![2; 4 << 20]);
-    wait_for("the copy area is empty", PATIENCE, || copy_area(&cluster, 0) == 0);
+    wait_for("the copy area is empty", PATIENCE, || {
+        copy_area(&cluster, 0) == 0
+    });
 }
 
 #[test]
 fn the_pages_that_a_local_writer_saves_are_the_memory_of_the_agent() {
     const MEMORY: usize = 64 << 20;
     // For the program itself; a fraction of what it overwrites.
-    let Some(group) = MemoryGroup::new(24 << 20) else { return };
+    let Some(group) = MemoryGroup::new(24 << 20) else {
+        return;
+    };
     let cluster = Cluster::builder().k(MEMORY as u64).local().start();
     cluster.start_agents();
     cluster.write_all(&vec![1; MEMORY]);
     let master = begin_snapshot(&cluster);
-    overwrites_locally(&cluster, group.command(std::env::current_exe().unwrap()), "unlimited");
-    assert_eq!(copy_area(&cluster, 0), MEMORY as u64, "every page was saved");
+    overwrites_locally(
+        &cluster,
+        group.command(std::env::current_exe().unwrap()),
+        "unlimited",
+    );
+    assert_eq!(
+        copy_area(&cluster, 0),
+        MEMORY as u64,
+        "every page was saved"
+    );
     master.go_on();
     let run = master.wait();
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert!(cluster.export(&cluster.snapshots()[0]) == vec![1; MEMORY], "the snapshot shows what came after it");
+    assert!(
+        cluster.export(&cluster.snapshots()[0]) == vec![1; MEMORY],
+        "the snapshot shows what came after it"
+    );
     assert!(cluster.read_all() == vec![2; MEMORY]);
 }
 
@@ -192,10 +260,18 @@ fn a_stopped_agent_holds_a_local_writer_up_for_a_moment_only() {
     cluster.write_all(&vec![1; usize::try_from(MEMORY).unwrap()]);
     let master = begin_snapshot(&cluster);
     // It has begun to allocate.
-    wait_for("pages are allocated", PATIENCE, || copy_area(&cluster, 0) > 0);
+    wait_for("pages are allocated", PATIENCE, || {
+        copy_area(&cluster, 0) > 0
+    });
     cluster.agent(0).signal(nix::sys::signal::Signal::SIGSTOP);
-    wait_for("the agent is stopped", PATIENCE, || support::process::state(cluster.agent(0).pid()) == 'T');
-    overwrites_locally(&cluster, Command::new(std::env::current_exe().unwrap()), "unlimited");
+    wait_for("the agent is stopped", PATIENCE, || {
+        support::process::state(cluster.agent(0).pid()) == 'T'
+    });
+    overwrites_locally(
+        &cluster,
+        Command::new(std::env::current_exe().unwrap()),
+        "unlimited",
+    );
     cluster.agent(0).signal(nix::sys::signal::Signal::SIGCONT);
     master.go_on();
     master.wait().fails(69, &["abandoned"]);

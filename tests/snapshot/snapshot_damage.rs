@@ -1,4 +1,5 @@
-//! No damage to a snapshot file passes unseen: not a flipped bit, not a missing end, not a file that is something else.
+//! No damage to a snapshot file passes unseen: not a flipped bit, not a missing end, not a file
+//! that is something else.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -18,7 +19,13 @@ fn verify(bytes: &[u8]) -> Result<Summary, ReadError> {
 fn sound_file(random: &mut Random) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     let memory = memory(random, 3 * 100);
-    std::fs::read(write(directory.path(), &header(100, &[1, 2, 3]), &memory, zstd())).unwrap()
+    std::fs::read(write(
+        directory.path(),
+        &header(100, &[1, 2, 3]),
+        &memory,
+        zstd(),
+    ))
+    .unwrap()
 }
 
 /// Which part of the file an error names.
@@ -43,10 +50,16 @@ fn a_flipped_bit_is_found_wherever_it_is() {
         let (at, bit) = (random.index(sound.len()), random.index(8));
         let mut bytes = sound.clone();
         bytes[at] ^= 1 << bit;
-        let error = verify(&bytes).expect_err(&format!("bit {bit} of byte {at} of {} flipped, unseen", sound.len()));
+        let error = verify(&bytes).expect_err(&format!(
+            "bit {bit} of byte {at} of {} flipped, unseen",
+            sound.len()
+        ));
         *found.entry(part(&error)).or_insert(0) += 1;
     }
-    println!("{flips} flipped bits of {} bytes, all found: {found:?}", sound.len());
+    println!(
+        "{flips} flipped bits of {} bytes, all found: {found:?}",
+        sound.len()
+    );
 }
 
 #[test]
@@ -54,7 +67,13 @@ fn every_flipped_bit_of_a_small_file_is_found() {
     let directory = tempfile::tempdir().unwrap();
     let mut memory = vec![0; 8 * PAGE_BYTES];
     memory[3 * PAGE_BYTES..4 * PAGE_BYTES].fill(b'x');
-    let sound = std::fs::read(write(directory.path(), &header(4, &[1, 2]), &memory, zstd())).unwrap();
+    let sound = std::fs::read(write(
+        directory.path(),
+        &header(4, &[1, 2]),
+        &memory,
+        zstd(),
+    ))
+    .unwrap();
     let mut found = BTreeMap::new();
     for bit in 0..8 * sound.len() {
         let mut bytes = sound.clone();
@@ -62,7 +81,11 @@ fn every_flipped_bit_of_a_small_file_is_found() {
         let error = verify(&bytes).expect_err(&format!("bit {bit} flipped, unseen"));
         *found.entry(part(&error)).or_insert(0) += 1;
     }
-    println!("all {} bits of {} bytes: {found:?}", 8 * sound.len(), sound.len());
+    println!(
+        "all {} bits of {} bytes: {found:?}",
+        8 * sound.len(),
+        sound.len()
+    );
 }
 
 #[test]
@@ -71,7 +94,24 @@ fn a_file_cut_short_at_any_boundary_is_found() {
     let file = SnapshotFile::from_source(Path::new("sound"), &sound[..]).unwrap();
     let (header, footer) = (file.header().encode().len(), sound.len() - 64);
     // The fields of the header up to the name, its checksum and its end; those of the footer.
-    let mut boundaries = vec![0, 8, 12, 16, 32, 40, 48, 52, 56, 60, 64, 66, 68, 72, header - 4, header];
+    let mut boundaries = vec![
+        0,
+        8,
+        12,
+        16,
+        32,
+        40,
+        48,
+        52,
+        56,
+        60,
+        64,
+        66,
+        68,
+        72,
+        header - 4,
+        header,
+    ];
     boundaries.extend([0, 8, 16, 20, 24, 56, 62].map(|field| footer + field));
     for extent in file.extents(0..u64::MAX).unwrap() {
         let begin = usize::try_from(extent.unwrap().offset()).unwrap();
@@ -82,7 +122,8 @@ fn a_file_cut_short_at_any_boundary_is_found() {
     let mut tried = 0;
     for boundary in boundaries {
         for length in [boundary.saturating_sub(1), boundary, boundary + 1] {
-            let error = verify(&sound[..length]).expect_err(&format!("cut to {length} bytes, unseen"));
+            let error =
+                verify(&sound[..length]).expect_err(&format!("cut to {length} bytes, unseen"));
             assert!(matches!(part(&error), "header" | "footer"), "{error}");
             tried += 1;
         }
@@ -98,7 +139,11 @@ fn a_damaged_frame_is_named_with_its_addresses_and_the_others_can_be_read() {
     let memory = vec![b'x'; 300 * PAGE_BYTES];
     let path = write(directory.path(), &header(100, &[1, 2, 3]), &memory, zstd());
     let file = SnapshotFile::open(&path).unwrap();
-    let extents: Vec<_> = file.extents(0..u64::MAX).unwrap().map(Result::unwrap).collect();
+    let extents: Vec<_> = file
+        .extents(0..u64::MAX)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
     let (bad, good) = (extents[3], extents[4]);
     let mut bytes = std::fs::read(&path).unwrap();
     // In the length that the frame's header gives: what follows must still be found.
@@ -108,9 +153,22 @@ fn a_damaged_frame_is_named_with_its_addresses_and_the_others_can_be_read() {
     let file = SnapshotFile::open(&path).unwrap();
     let error = file.verify(|_, _| {}).unwrap_err();
     println!("{error}");
-    let ReadError::Frame { offset, addresses, .. } = &error else { panic!("{error}") };
-    assert_eq!((*offset, addresses.clone()), (bad.offset(), bad.addresses()));
-    assert!(error.to_string().contains(&format!("{} to {}", addresses.start, addresses.end - 1)), "{error}");
+    let ReadError::Frame {
+        offset, addresses, ..
+    } = &error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(
+        (*offset, addresses.clone()),
+        (bad.offset(), bad.addresses())
+    );
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("{} to {}", addresses.start, addresses.end - 1)),
+        "{error}"
+    );
     let mut page = vec![0; PAGE_BYTES];
     assert!(file.read_range(bad.addresses().start, &mut page).is_err());
     file.read_range(good.addresses().start, &mut page).unwrap();
@@ -153,7 +211,10 @@ fn a_restore_refuses_a_damaged_file_and_touches_nothing() {
         println!("{what}: {}", run.stderr.trim());
         run.fails(65, &[path.to_str().unwrap()]);
     }
-    assert!(cluster.read_all() == live && cluster.incarnations() == before, "something was touched");
+    assert!(
+        cluster.read_all() == live && cluster.incarnations() == before,
+        "something was touched"
+    );
     std::fs::write(&path, sound).unwrap();
     cluster.restore(&path, "--force").prints();
 }

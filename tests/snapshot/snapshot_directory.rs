@@ -1,16 +1,24 @@
-//! Old snapshots go, and nothing else does: not the newest good one, not what a living process writes, not what is not ours.
+//! Old snapshots go, and nothing else does: not the newest good one, not what a living process
+//! writes, not what is not ours.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
 use dsm_config::Keep;
 use dsm_snapshot::retention::Standing;
-use dsm_snapshot::{Destination, Header, SnapshotWriter, apply_retention, list, remove_stale_partials};
+use dsm_snapshot::{
+    Destination, Header, SnapshotWriter, apply_retention, list, remove_stale_partials,
+};
 use std::path::Path;
 use support::snapshots::{CUT_TIME, PAGE_BYTES, fields, names, write, zstd};
 
 const SECOND: u64 = 1_000_000_000;
-const KEEP: Keep = Keep { newest: 2, daily: 0, weekly: 0, lost: 30 };
+const KEEP: Keep = Keep {
+    newest: 2,
+    daily: 0,
+    weekly: 0,
+    lost: 30,
+};
 
 /// Writes a snapshot of the second `second` after the usual one; its name.
 fn snapshot(directory: &Path, second: u64, incarnations: &[u64]) -> String {
@@ -25,7 +33,9 @@ fn snapshot(directory: &Path, second: u64, incarnations: &[u64]) -> String {
 fn old_snapshots_go_and_what_is_not_ours_stays() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
-    let good: Vec<_> = (0..5).map(|second| snapshot(path, second, &[1, 2])).collect();
+    let good: Vec<_> = (0..5)
+        .map(|second| snapshot(path, second, &[1, 2]))
+        .collect();
     let partial = snapshot(path, 10, &[1, 0]);
     // Newer than any good one, and damaged.
     let damaged = snapshot(path, 11, &[1, 2]);
@@ -37,15 +47,28 @@ fn old_snapshots_go_and_what_is_not_ours_stays() {
     std::os::unix::fs::symlink(&good[4], path.join("dsm-20200102T000000Z.dsnap")).unwrap();
     std::fs::write(path.join("dsm-20200103T000000Z.dsnap"), "").unwrap();
 
-    let standings: Vec<_> = list(path, "test").unwrap().into_iter().map(|file| file.standing).collect();
+    let standings: Vec<_> = list(path, "test")
+        .unwrap()
+        .into_iter()
+        .map(|file| file.standing)
+        .collect();
     let mut expected = vec![Standing::Foreign; 3];
     expected.extend([Standing::Good; 5]);
     expected.extend([Standing::Partial, Standing::Bad]);
     assert_eq!(standings, expected);
 
-    assert_eq!(apply_retention(path, "another system", KEEP, u64::MAX).unwrap(), [""; 0]);
-    assert_eq!(apply_retention(path, "test", KEEP, u64::MAX).unwrap(), good[..3]);
-    assert_eq!(apply_retention(path, "test", KEEP, u64::MAX).unwrap(), [""; 0]);
+    assert_eq!(
+        apply_retention(path, "another system", KEEP, u64::MAX).unwrap(),
+        [""; 0]
+    );
+    assert_eq!(
+        apply_retention(path, "test", KEEP, u64::MAX).unwrap(),
+        good[..3]
+    );
+    assert_eq!(
+        apply_retention(path, "test", KEEP, u64::MAX).unwrap(),
+        [""; 0]
+    );
     let mut left = vec![
         "copy.dsnap".to_owned(),
         "dsm-20200101T000000Z.dsnap".to_owned(),
@@ -63,7 +86,9 @@ fn the_last_snapshot_of_a_memory_that_was_lost_outlives_those_of_the_one_after_i
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let of = |seconds: std::ops::Range<u64>, incarnations: &[u64]| -> Vec<String> {
-        seconds.map(|second| snapshot(path, second, incarnations)).collect()
+        seconds
+            .map(|second| snapshot(path, second, incarnations))
+            .collect()
     };
     let (before, after) = (of(0..3, &[1, 2]), of(3..7, &[1, 9]));
     let deleted = apply_retention(path, "test", KEEP, u64::MAX).unwrap();
@@ -71,7 +96,10 @@ fn the_last_snapshot_of_a_memory_that_was_lost_outlives_those_of_the_one_after_i
     assert_eq!(names(path), [&before[2..], &after[2..]].concat());
     // Until its days are over.
     let later = of(30 * DAY + 2..30 * DAY + 4, &[1, 9]);
-    assert_eq!(apply_retention(path, "test", KEEP, u64::MAX).unwrap(), [&before[2..], &after[2..]].concat());
+    assert_eq!(
+        apply_retention(path, "test", KEEP, u64::MAX).unwrap(),
+        [&before[2..], &after[2..]].concat()
+    );
     assert_eq!(names(path), later);
 }
 
@@ -81,34 +109,74 @@ fn what_a_dead_process_left_goes_and_what_a_living_one_writes_stays() {
     let path = directory.path();
     let header = Header::new(fields(4, &[1])).unwrap();
     assert_eq!(header.cut_time(), CUT_TIME);
-    let living = SnapshotWriter::create(Destination::Directory(path.into()), header.clone(), zstd()).unwrap();
-    std::fs::write(path.join("dsm-20200101T000000Z.dsnap.partial"), &header.encode()[..50]).unwrap();
+    let living =
+        SnapshotWriter::create(Destination::Directory(path.into()), header.clone(), zstd())
+            .unwrap();
+    std::fs::write(
+        path.join("dsm-20200101T000000Z.dsnap.partial"),
+        &header.encode()[..50],
+    )
+    .unwrap();
     std::fs::write(path.join("dsm-20200102T000000Z.dsnap.partial"), "").unwrap();
     std::fs::write(path.join("dsm-20200103T000000Z.dsnap.partial"), "a letter").unwrap();
     std::fs::write(path.join("letter.partial"), "").unwrap();
     // As of `create --output`, also when it died with its header alone; and as of `export`.
     std::fs::write(path.join("first.partial"), header.encode()).unwrap();
     std::fs::write(path.join(".memory.12.partial"), header.encode()).unwrap();
-    let other = SnapshotWriter::create(Destination::File(path.join("second")), header.clone(), zstd()).unwrap();
+    let other = SnapshotWriter::create(
+        Destination::File(path.join("second")),
+        header.clone(),
+        zstd(),
+    )
+    .unwrap();
     let begun = std::fs::read(path.join("second.partial")).unwrap();
-    assert!(begun == header.encode(), "it is known for what it is from the beginning");
+    assert!(
+        begun == header.encode(),
+        "it is known for what it is from the beginning"
+    );
     std::fs::create_dir(path.join("folder.partial")).unwrap();
     let mut removed = remove_stale_partials(path).unwrap();
     removed.sort();
-    let dead = ["dsm-20200101T000000Z.dsnap.partial", "dsm-20200102T000000Z.dsnap.partial", "first.partial"];
+    let dead = [
+        "dsm-20200101T000000Z.dsnap.partial",
+        "dsm-20200102T000000Z.dsnap.partial",
+        "first.partial",
+    ];
     assert_eq!(removed, dead);
-    let kept = ["dsm-20200103T000000Z.dsnap.partial", "dsm-20261123T040000Z.dsnap.partial", "folder.partial"];
-    assert_eq!(names(path), [&[".memory.12.partial"], &kept[..], &["letter.partial", "second.partial"]].concat());
+    let kept = [
+        "dsm-20200103T000000Z.dsnap.partial",
+        "dsm-20261123T040000Z.dsnap.partial",
+        "folder.partial",
+    ];
+    assert_eq!(
+        names(path),
+        [
+            &[".memory.12.partial"],
+            &kept[..],
+            &["letter.partial", "second.partial"]
+        ]
+        .concat()
+    );
     living.finish().unwrap();
     other.finish().unwrap();
-    assert!(names(path).contains(&"dsm-20261123T040000Z.dsnap".to_owned()) && path.join("second").exists());
+    assert!(
+        names(path).contains(&"dsm-20261123T040000Z.dsnap".to_owned())
+            && path.join("second").exists()
+    );
 }
 
 #[test]
 fn the_next_run_takes_the_name_that_a_dead_one_left() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("dsm-20261123T040000Z.dsnap.partial"), "dsmS").unwrap();
-    assert_eq!(snapshot(directory.path(), 0, &[1]), "dsm-20261123T040000Z.dsnap");
+    std::fs::write(
+        directory.path().join("dsm-20261123T040000Z.dsnap.partial"),
+        "dsmS",
+    )
+    .unwrap();
+    assert_eq!(
+        snapshot(directory.path(), 0, &[1]),
+        "dsm-20261123T040000Z.dsnap"
+    );
     assert_eq!(names(directory.path()), ["dsm-20261123T040000Z.dsnap"]);
 }
 
@@ -116,9 +184,16 @@ fn the_next_run_takes_the_name_that_a_dead_one_left() {
 fn a_file_from_when_a_clock_was_ahead_pushes_no_new_one_out() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
-    let now: Vec<_> = (0..4).map(|second| snapshot(path, second, &[1, 2])).collect();
-    let ahead: Vec<_> = (0..3).map(|second| snapshot(path, 1_000_000 + second, &[1, 2])).collect();
-    assert_eq!(apply_retention(path, "test", KEEP, CUT_TIME + 3 * SECOND).unwrap(), now[..2]);
+    let now: Vec<_> = (0..4)
+        .map(|second| snapshot(path, second, &[1, 2]))
+        .collect();
+    let ahead: Vec<_> = (0..3)
+        .map(|second| snapshot(path, 1_000_000 + second, &[1, 2]))
+        .collect();
+    assert_eq!(
+        apply_retention(path, "test", KEEP, CUT_TIME + 3 * SECOND).unwrap(),
+        now[..2]
+    );
     assert_eq!(names(path), [&now[2..], &ahead].concat());
 }
 
@@ -129,13 +204,22 @@ fn snapshots_of_one_second_are_listed_by_their_instant_whatever_their_names() {
     let at = |nanoseconds| {
         let mut fields = fields(4, &[1]);
         fields.cut_time += nanoseconds;
-        write(path, &Header::new(fields).unwrap(), &[1; 4 * PAGE_BYTES], zstd())
+        write(
+            path,
+            &Header::new(fields).unwrap(),
+            &[1; 4 * PAGE_BYTES],
+            zstd(),
+        )
     };
     let deleted = at(100);
     let second = at(200);
     std::fs::remove_file(&deleted).unwrap();
     let last = at(300);
     assert_eq!(last, deleted, "its name is given again");
-    let listed: Vec<_> = list(path, "test").unwrap().into_iter().map(|file| file.path).collect();
+    let listed: Vec<_> = list(path, "test")
+        .unwrap()
+        .into_iter()
+        .map(|file| file.path)
+        .collect();
     assert_eq!(listed, [second, last]);
 }

@@ -1,5 +1,6 @@
-//! A snapshot that cannot be written to its directory fails with a clear error, leaves the older ones and nothing else, and
-//! lets its agents go. Old ones are deleted only after a new one is there.
+//! A snapshot that cannot be written to its directory fails with a clear error, leaves the older
+//! ones and nothing else, and lets its agents go. Old ones are deleted only after a new one is
+//! there.
 //!
 //! Full and read-only file systems are mounted in a namespace of the test's own, which takes root.
 
@@ -30,7 +31,9 @@ fn cluster() -> Cluster {
 
 /// Bytes that no compression makes fewer.
 fn noise(random: &mut Random, length: usize) -> Vec<u8> {
-    (0..length / 8).flat_map(|_| random.next().to_le_bytes()).collect()
+    (0..length / 8)
+        .flat_map(|_| random.next().to_le_bytes())
+        .collect()
 }
 
 /// The files in the snapshot directory, with their bytes.
@@ -43,16 +46,23 @@ fn files(cluster: &Cluster) -> Vec<(PathBuf, Vec<u8>)> {
         .collect()
 }
 
-/// Takes a snapshot, as the timer does and as a person does, which must fail with all of the words, and change nothing.
+/// Takes a snapshot, as the timer does and as a person does, which must fail with all of the words,
+/// and change nothing.
 fn fails(cluster: &Cluster, words: &[&str]) {
     let before = files(cluster);
-    let runs: [fn(&Cluster) -> Run; 2] =
-        [|cluster| cluster.create_snapshot(&[]), |cluster| cluster.dsmctl("snapshot create")];
+    let runs: [fn(&Cluster) -> Run; 2] = [
+        |cluster| cluster.create_snapshot(&[]),
+        |cluster| cluster.dsmctl("snapshot create"),
+    ];
     for run in runs {
         let ended = when_free(|| run(cluster));
         println!("{}", ended.stderr.lines().last().unwrap());
         ended.fails(IO_ERROR, words);
-        assert!(files(cluster) == before, "the directory has changed: {:?}", names(&cluster.snapshot_directory()));
+        assert!(
+            files(cluster) == before,
+            "the directory has changed: {:?}",
+            names(&cluster.snapshot_directory())
+        );
     }
 }
 
@@ -66,7 +76,10 @@ fn succeeds_elsewhere(cluster: &Cluster, memory: &[u8]) {
 
 #[test]
 fn a_full_disk_is_a_clear_error_and_the_older_snapshots_are_intact() {
-    if !entered(module_path!(), "a_full_disk_is_a_clear_error_and_the_older_snapshots_are_intact") {
+    if !entered(
+        module_path!(),
+        "a_full_disk_is_a_clear_error_and_the_older_snapshots_are_intact",
+    ) {
         return;
     }
     let cluster = cluster();
@@ -76,8 +89,19 @@ fn a_full_disk_is_a_clear_error_and_the_older_snapshots_are_intact() {
     let memory = noise(&mut Random::new("full"), 3 * K);
     cluster.write_all(&memory);
     let directory = cluster.snapshot_directory();
-    fails(&cluster, &["cannot write", directory.to_str().unwrap(), "No space left", "snapshot.directory"]);
-    SnapshotFile::open(older.path()).unwrap().verify(|_, _| {}).unwrap();
+    fails(
+        &cluster,
+        &[
+            "cannot write",
+            directory.to_str().unwrap(),
+            "No space left",
+            "snapshot.directory",
+        ],
+    );
+    SnapshotFile::open(older.path())
+        .unwrap()
+        .verify(|_, _| {})
+        .unwrap();
     succeeds_elsewhere(&cluster, &memory);
 }
 
@@ -94,7 +118,15 @@ fn a_read_only_directory_is_a_clear_error() {
     cluster.write_all(&memory);
     disk.make_read_only();
     let directory = cluster.snapshot_directory();
-    fails(&cluster, &["cannot create", directory.to_str().unwrap(), "Read-only file system", "snapshot.directory"]);
+    fails(
+        &cluster,
+        &[
+            "cannot create",
+            directory.to_str().unwrap(),
+            "Read-only file system",
+            "snapshot.directory",
+        ],
+    );
     succeeds_elsewhere(&cluster, &memory);
 }
 
@@ -105,9 +137,19 @@ fn a_directory_that_is_not_there_is_a_clear_error() {
     cluster.write_all(&memory);
     let directory = cluster.snapshot_directory();
     std::fs::remove_dir(&directory).unwrap();
-    for run in [cluster.create_snapshot(&[]), cluster.dsmctl("snapshot create")] {
+    for run in [
+        cluster.create_snapshot(&[]),
+        cluster.dsmctl("snapshot create"),
+    ] {
         println!("{}", run.stderr.lines().last().unwrap());
-        run.fails(IO_ERROR, &[directory.to_str().unwrap(), "No such file or directory", "snapshot.directory"]);
+        run.fails(
+            IO_ERROR,
+            &[
+                directory.to_str().unwrap(),
+                "No such file or directory",
+                "snapshot.directory",
+            ],
+        );
         assert!(!directory.exists());
     }
     succeeds_elsewhere(&cluster, &memory);
@@ -115,7 +157,11 @@ fn a_directory_that_is_not_there_is_a_clear_error() {
 
 #[test]
 fn old_snapshots_are_deleted_only_when_a_new_one_is_there() {
-    let cluster = Cluster::builder().servers(2).k(64 << 10).snapshot("keep = 2").start();
+    let cluster = Cluster::builder()
+        .servers(2)
+        .k(64 << 10)
+        .snapshot("keep = 2")
+        .start();
     cluster.start_agents();
     let foreign = cluster.snapshot_directory().join("notes.txt");
     std::fs::write(&foreign, "not a snapshot").unwrap();
@@ -125,13 +171,29 @@ fn old_snapshots_are_deleted_only_when_a_new_one_is_there() {
 
     // With an agent down there is none, and with a partial one there is no whole one.
     cluster.kill_agent(1);
-    cluster.create_snapshot(&[]).fails(69, &["server 1", "--allow-partial"]);
-    assert!(files(&cluster) == kept, "a snapshot that failed has changed the directory");
-    assert_eq!(cluster.spawn_master(&["--allow-partial"], &[]).wait().code, 0);
-    assert!(first.exists() && second.exists(), "a partial snapshot has pushed out a whole one");
+    cluster
+        .create_snapshot(&[])
+        .fails(69, &["server 1", "--allow-partial"]);
+    assert!(
+        files(&cluster) == kept,
+        "a snapshot that failed has changed the directory"
+    );
+    assert_eq!(
+        cluster.spawn_master(&["--allow-partial"], &[]).wait().code,
+        0
+    );
+    assert!(
+        first.exists() && second.exists(),
+        "a partial snapshot has pushed out a whole one"
+    );
     cluster.start_agent(1);
     // One that goes elsewhere takes no place here.
-    cluster.dsmctl(&format!("snapshot create --output {}", cluster.directory().join("elsewhere").display())).prints();
+    cluster
+        .dsmctl(&format!(
+            "snapshot create --output {}",
+            cluster.directory().join("elsewhere").display()
+        ))
+        .prints();
     assert!(first.exists() && second.exists());
 
     let third = cluster.snapshot().path().to_owned();

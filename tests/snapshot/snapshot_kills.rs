@@ -1,5 +1,6 @@
-//! kill -9 and SIGSTOP of a master, an agent and a dsmd at every phase of a snapshot, under load: writers wait for at most
-//! the lease, there is a whole file or none, and the next run succeeds and leaves nothing behind.
+//! kill -9 and SIGSTOP of a master, an agent and a dsmd at every phase of a snapshot, under load:
+//! writers wait for at most the lease, there is a whole file or none, and the next run succeeds and
+//! leaves nothing behind.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -49,15 +50,23 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let alone = support::one_at_a_time();
-        let cluster = Cluster::builder().servers(SERVERS).k(K).snapshot("timeout = \"2s\"\nkeep = 1000").start();
+        let cluster = Cluster::builder()
+            .servers(SERVERS)
+            .k(K)
+            .snapshot("timeout = \"2s\"\nkeep = 1000")
+            .start();
         cluster.start_agents();
         let ring = Ring::start(&cluster);
         cluster.snapshot();
-        Self { ring, cluster, _alone: alone }
+        Self {
+            ring,
+            cluster,
+            _alone: alone,
+        }
     }
 
-    /// Does something to a snapshot, and checks what must hold afterwards. Returns the files that it left and the longest
-    /// time that a writer waited for each server.
+    /// Does something to a snapshot, and checks what must hold afterwards. Returns the files that
+    /// it left and the longest time that a writer waited for each server.
     fn survive(&self, what: &str, harm: impl FnOnce(&Cluster)) -> (Vec<PathBuf>, Vec<Duration>) {
         let began = Instant::now();
         let before = self.cluster.snapshots();
@@ -66,23 +75,44 @@ impl Scene {
         harm(&self.cluster);
         self.ring.wait_until_all_get_on();
         let longest = self.ring.take_longest();
-        assert!(longest.iter().all(|longest| *longest <= LEASE + SLACK), "{what}: writers waited {longest:?}");
+        assert!(
+            longest.iter().all(|longest| *longest <= LEASE + SLACK),
+            "{what}: writers waited {longest:?}"
+        );
 
         let after = self.cluster.snapshots();
         after.iter().for_each(|path| ring::check_snapshot(path));
-        let list = support::dsmctl::run(self.cluster.directory(), &self.cluster.config_path(), "snapshot list", b"");
-        assert!(!list.prints().contains(".partial"), "{what}: {}", list.text());
+        let list = support::dsmctl::run(
+            self.cluster.directory(),
+            &self.cluster.config_path(),
+            "snapshot list",
+            b"",
+        );
+        assert!(
+            !list.prints().contains(".partial"),
+            "{what}: {}",
+            list.text()
+        );
         let partials = self.cluster.partials().len();
 
         ring::check_snapshot(self.cluster.snapshot().path());
-        assert!(self.cluster.partials().is_empty(), "{what}: the next run removes what was left");
+        assert!(
+            self.cluster.partials().is_empty(),
+            "{what}: the next run removes what was left"
+        );
         self.cluster.wait_until_copy_areas_are_empty();
         println!(
             "{what}: longest requests {longest:?}, new files {}, partial files left {partials}, {:?} in all",
             after.len() - before.len(),
             began.elapsed()
         );
-        (after.into_iter().filter(|path| !before.contains(path)).collect(), longest)
+        (
+            after
+                .into_iter()
+                .filter(|path| !before.contains(path))
+                .collect(),
+            longest,
+        )
     }
 
     fn end(self) {
@@ -90,14 +120,18 @@ impl Scene {
     }
 }
 
-/// Runs a master until it is not too late for a freeze, as it may be on a busy machine, nor too soon after one that was.
+/// Runs a master until it is not too late for a freeze, as it may be on a busy machine, nor too
+/// soon after one that was.
 fn run_master(cluster: &Cluster, environment: Environment<'_>) -> Run {
     let mut run = None;
-    wait_for("a freeze in time", FREE_AGAIN, || !is_not_now(run.insert(cluster.create_snapshot(environment))));
+    wait_for("a freeze in time", FREE_AGAIN, || {
+        !is_not_now(run.insert(cluster.create_snapshot(environment)))
+    });
     run.unwrap()
 }
 
-/// Starts a master until it stands still at a phase, or, if that is given, until the agent of a server does.
+/// Starts a master until it stands still at a phase, or, if that is given, until the agent of a
+/// server does.
 fn stop_at(cluster: &Cluster, agent: Option<usize>, phase: &str) -> Master {
     let stop = [(STOP_AT, phase)];
     if let Some(agent) = agent {
@@ -107,7 +141,9 @@ fn stop_at(cluster: &Cluster, agent: Option<usize>, phase: &str) -> Master {
     while Instant::now() < deadline {
         let master = cluster.spawn_master(&[], if agent.is_none() { &stop } else { &[] });
         let stopped = agent.map_or(master.program(), |agent| cluster.agent(agent));
-        wait_for("somebody stands still", TIDY, || stopped.has_stopped() || master.program().has_stopped());
+        wait_for("somebody stands still", TIDY, || {
+            stopped.has_stopped() || master.program().has_stopped()
+        });
         if state(stopped.pid()) == 'T' {
             return master;
         }
@@ -127,7 +163,11 @@ fn a_master_killed_at_any_phase_leaves_a_whole_file_or_none_and_the_next_one_cle
             let begun = ["copying", "written"].contains(&phase);
             assert_eq!(cluster.partials().len(), usize::from(begun), "{phase}");
         });
-        assert_eq!(new.len(), usize::from(phase == "renamed"), "{phase}: {new:?}");
+        assert_eq!(
+            new.len(),
+            usize::from(phase == "renamed"),
+            "{phase}: {new:?}"
+        );
     }
     scene.end();
 }
@@ -136,14 +176,25 @@ fn a_master_killed_at_any_phase_leaves_a_whole_file_or_none_and_the_next_one_cle
 fn what_a_killed_create_left_beside_its_output_goes_with_the_next_one_in_that_directory() {
     let cluster = Cluster::start(1, K);
     cluster.start_agents();
-    support::client(&cluster).write(0, b"not only zeros").unwrap();
+    support::client(&cluster)
+        .write(0, b"not only zeros")
+        .unwrap();
     let elsewhere = cluster.directory().join("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();
-    let killed = cluster.spawn_dsmctl_create(&elsewhere.join("first.dsnap"), &[(DIE_AT, "copying")]).wait();
+    let killed = cluster
+        .spawn_dsmctl_create(&elsewhere.join("first.dsnap"), &[(DIE_AT, "copying")])
+        .wait();
     assert_eq!(killed.code, -(Signal::SIGKILL as i32), "{}", killed.stderr);
-    assert_eq!(support::snapshots::names(&elsewhere), ["first.dsnap.partial"]);
+    assert_eq!(
+        support::snapshots::names(&elsewhere),
+        ["first.dsnap.partial"]
+    );
     wait_for("the agent has given its claim back", TIDY, || {
-        cluster.spawn_dsmctl_create(&elsewhere.join("second.dsnap"), &[]).wait().code == 0
+        cluster
+            .spawn_dsmctl_create(&elsewhere.join("second.dsnap"), &[])
+            .wait()
+            .code
+            == 0
     });
     assert_eq!(support::snapshots::names(&elsewhere), ["second.dsnap"]);
 }
@@ -155,11 +206,27 @@ fn an_agent_killed_at_any_phase_is_named_and_its_cut_is_ended_by_the_server() {
         let (new, _) = scene.survive(&format!("agent {victim} killed when {phase}"), |cluster| {
             cluster.restart_agent_with(victim, &[(DIE_AT, phase)]);
             let run = run_master(cluster, &[]);
-            run.fails(UNAVAILABLE, &[&format!("server {victim} ({})", cluster.agent_address(victim))]);
-            assert!(cluster.partials().is_empty(), "{phase}: the master removes what it has begun");
-            assert_eq!(cluster.agent(victim).wait_for_code(), -(Signal::SIGKILL as i32));
+            run.fails(
+                UNAVAILABLE,
+                &[&format!(
+                    "server {victim} ({})",
+                    cluster.agent_address(victim)
+                )],
+            );
+            assert!(
+                cluster.partials().is_empty(),
+                "{phase}: the master removes what it has begun"
+            );
+            assert_eq!(
+                cluster.agent(victim).wait_for_code(),
+                -(Signal::SIGKILL as i32)
+            );
             if phase != "frozen" {
-                let ended = || cluster.stderr(victim).contains("was abandoned, for its agent has died");
+                let ended = || {
+                    cluster
+                        .stderr(victim)
+                        .contains("was abandoned, for its agent has died")
+                };
                 wait_for("the server ends the cut of its dead agent", TIDY, ended);
                 cluster.wait_until_copy_areas_are_empty();
             }
@@ -174,16 +241,21 @@ fn an_agent_killed_at_any_phase_is_named_and_its_cut_is_ended_by_the_server() {
 fn an_agent_and_its_dsmd_killed_together_leave_no_cut_behind() {
     let scene = Scene::new();
     for (victim, phase) in PHASES_OF_AN_AGENT.into_iter().enumerate() {
-        let (new, _) = scene.survive(&format!("agent {victim} and its dsmd killed when {phase}"), |cluster| {
-            let master = stop_at(cluster, Some(victim), phase);
-            cluster.kill_agent(victim);
-            cluster.restart(victim);
-            scene.ring.is_ready(victim);
-            master.wait().fails(UNAVAILABLE, &[cluster.agent_address(victim)]);
-            // By the server, for there is no agent that could.
-            cluster.wait_until_copy_areas_are_empty();
-            cluster.start_agent(victim);
-        });
+        let (new, _) = scene.survive(
+            &format!("agent {victim} and its dsmd killed when {phase}"),
+            |cluster| {
+                let master = stop_at(cluster, Some(victim), phase);
+                cluster.kill_agent(victim);
+                cluster.restart(victim);
+                scene.ring.is_ready(victim);
+                master
+                    .wait()
+                    .fails(UNAVAILABLE, &[cluster.agent_address(victim)]);
+                // By the server, for there is no agent that could.
+                cluster.wait_until_copy_areas_are_empty();
+                cluster.start_agent(victim);
+            },
+        );
         assert!(new.is_empty(), "{phase}: {new:?}");
     }
     scene.end();
@@ -197,25 +269,42 @@ fn whoever_is_killed_at_whatever_moment_there_is_a_whole_file_or_none() {
     for kill in 0..kills {
         let (who, victim) = (["master", "agent", "dsmd"][kill % 3], random.index(SERVERS));
         let moment = Duration::from_micros(random.within(0, LONGEST_RUN));
-        let (new, _) = scene.survive(&format!("{who} {victim} killed after {moment:?}"), |cluster| {
-            let master = cluster.spawn_master(&[], &[]);
-            std::thread::sleep(moment);
-            match who {
-                "master" => master.signal(Signal::SIGKILL),
-                "agent" => cluster.restart_agent(victim),
-                _ => {
-                    cluster.restart(victim);
-                    scene.ring.is_ready(victim);
+        let (new, _) = scene.survive(
+            &format!("{who} {victim} killed after {moment:?}"),
+            |cluster| {
+                let master = cluster.spawn_master(&[], &[]);
+                std::thread::sleep(moment);
+                match who {
+                    "master" => master.signal(Signal::SIGKILL),
+                    "agent" => cluster.restart_agent(victim),
+                    _ => {
+                        cluster.restart(victim);
+                        scene.ring.is_ready(victim);
+                    }
                 }
-            }
-            let run = master.wait();
-            let expected = [0, if who == "master" { -(Signal::SIGKILL as i32) } else { UNAVAILABLE }];
-            assert!(expected.contains(&run.code) || is_not_now(&run), "exit code {}: {}", run.code, run.stderr);
-            failures += usize::from(run.code != 0);
-        });
+                let run = master.wait();
+                let expected = [
+                    0,
+                    if who == "master" {
+                        -(Signal::SIGKILL as i32)
+                    } else {
+                        UNAVAILABLE
+                    },
+                ];
+                assert!(
+                    expected.contains(&run.code) || is_not_now(&run),
+                    "exit code {}: {}",
+                    run.code,
+                    run.stderr
+                );
+                failures += usize::from(run.code != 0);
+            },
+        );
         files += new.len();
     }
-    println!("{kills} kills at random moments: {files} whole files, {failures} runs that failed, nothing else");
+    println!(
+        "{kills} kills at random moments: {files} whole files, {failures} runs that failed, nothing else"
+    );
     scene.end();
 }
 
@@ -226,18 +315,34 @@ fn a_dsmd_killed_at_any_phase_does_not_keep_the_snapshot_from_being_whole_or_abs
     let of_agent = PHASES_OF_AN_AGENT.map(|phase| (false, phase));
     for (number, (stops_master, phase)) in of_master.into_iter().chain(of_agent).enumerate() {
         let victim = number % SERVERS;
-        let who = if stops_master { "the master" } else { "its agent" };
-        let (new, _) = scene.survive(&format!("dsmd {victim} killed when {who} was at {phase}"), |cluster| {
-            let master = stop_at(cluster, (!stops_master).then_some(victim), phase);
-            let stopped = if stops_master { master.program() } else { cluster.agent(victim) };
-            cluster.kill(victim);
-            stopped.signal(Signal::SIGCONT);
-            cluster.start_server(victim);
-            scene.ring.is_ready(victim);
-            let run = master.wait();
-            // Agents read the memory without dsmd; only a lease can have ended meanwhile.
-            assert!(run.code == 0 || phase == "frozen" && is_late(&run), "exit code {}: {}", run.code, run.stderr);
-        });
+        let who = if stops_master {
+            "the master"
+        } else {
+            "its agent"
+        };
+        let (new, _) = scene.survive(
+            &format!("dsmd {victim} killed when {who} was at {phase}"),
+            |cluster| {
+                let master = stop_at(cluster, (!stops_master).then_some(victim), phase);
+                let stopped = if stops_master {
+                    master.program()
+                } else {
+                    cluster.agent(victim)
+                };
+                cluster.kill(victim);
+                stopped.signal(Signal::SIGCONT);
+                cluster.start_server(victim);
+                scene.ring.is_ready(victim);
+                let run = master.wait();
+                // Agents read the memory without dsmd; only a lease can have ended meanwhile.
+                assert!(
+                    run.code == 0 || phase == "frozen" && is_late(&run),
+                    "exit code {}: {}",
+                    run.code,
+                    run.stderr
+                );
+            },
+        );
         assert!(new.len() == 1 || phase == "frozen", "{phase}: {new:?}");
     }
     scene.end();
@@ -247,16 +352,26 @@ fn a_dsmd_killed_at_any_phase_does_not_keep_the_snapshot_from_being_whole_or_abs
 fn an_agent_that_stands_still_is_named_and_holds_writers_no_longer_than_the_lease() {
     let scene = Scene::new();
     for (victim, phase) in PHASES_OF_AN_AGENT.into_iter().enumerate() {
-        let (new, longest) = scene.survive(&format!("agent {victim} stopped when {phase}"), |cluster| {
-            let named = format!("the snapshot agent of server {victim} ({}) did not", cluster.agent_address(victim));
-            stop_at(cluster, Some(victim), phase).wait().fails(UNAVAILABLE, &[&named]);
-            // The next one finds it as it is; dsmctl, for it is the master whoever's agent answers first.
-            let output = cluster.directory().join("output.dsnap");
-            cluster.spawn_dsmctl_create(&output, &[]).wait().fails(UNAVAILABLE, &[&named]);
-            assert!(!output.exists());
-            assert!(cluster.partials().is_empty(), "{phase}");
-            cluster.agent(victim).signal(Signal::SIGCONT);
-        });
+        let (new, longest) =
+            scene.survive(&format!("agent {victim} stopped when {phase}"), |cluster| {
+                let named = format!(
+                    "the snapshot agent of server {victim} ({}) did not",
+                    cluster.agent_address(victim)
+                );
+                stop_at(cluster, Some(victim), phase)
+                    .wait()
+                    .fails(UNAVAILABLE, &[&named]);
+                // The next one finds it as it is; dsmctl, for it is the master whoever's agent
+                // answers first.
+                let output = cluster.directory().join("output.dsnap");
+                cluster
+                    .spawn_dsmctl_create(&output, &[])
+                    .wait()
+                    .fails(UNAVAILABLE, &[&named]);
+                assert!(!output.exists());
+                assert!(cluster.partials().is_empty(), "{phase}");
+                cluster.agent(victim).signal(Signal::SIGCONT);
+            });
         assert!(new.is_empty(), "{phase}: {new:?}");
         // Otherwise this test would not see a writer that waits.
         let waited = longest.iter().any(|longest| *longest >= LEASE / 2);
@@ -276,10 +391,16 @@ fn a_master_that_stands_still_holds_writers_no_longer_than_the_lease_and_is_told
         std::fs::remove_file(next.path()).unwrap();
         late.go_on();
         let first = format!("server 0 ({})", cluster.agent_address(0));
-        late.wait().fails(UNAVAILABLE, &[&first, "stood still for longer than allowed"]);
+        late.wait().fails(
+            UNAVAILABLE,
+            &[&first, "stood still for longer than allowed"],
+        );
         assert!(cluster.partials().is_empty());
     });
     assert!(new.is_empty(), "{new:?}");
-    assert!(longest.iter().any(|longest| *longest >= LEASE / 2), "writers waited {longest:?}");
+    assert!(
+        longest.iter().any(|longest| *longest >= LEASE / 2),
+        "writers waited {longest:?}"
+    );
     scene.end();
 }

@@ -1,4 +1,5 @@
-//! A restore brings back the bytes of a snapshot, in whatever layout, and whoever knew the memory before is told.
+//! A restore brings back the bytes of a snapshot, in whatever layout, and whoever knew the memory
+//! before is told.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -28,7 +29,10 @@ fn snapshotted(random: &mut Random) -> (Cluster, Vec<u8>, PathBuf) {
 fn a_restore_brings_back_every_byte_and_who_knew_the_memory_is_told() {
     let mut random = Random::new("restore");
     let (cluster, bytes, file) = snapshotted(&mut random);
-    assert!(cluster.read_all() == bytes && cluster.export(&file) == bytes, "the export is not what was read");
+    assert!(
+        cluster.read_all() == bytes && cluster.export(&file) == bytes,
+        "the export is not what was read"
+    );
 
     let knew = client(&cluster);
     knew.read(0, 3 * K as u64).unwrap();
@@ -38,15 +42,30 @@ fn a_restore_brings_back_every_byte_and_who_knew_the_memory_is_told() {
     let run = cluster.restore(&file, "--json");
     let printed = run.json();
     println!("{printed}");
-    assert_eq!((&printed["address"], &printed["length"]), (&0.into(), &(3 * K).into()));
-    assert!(cluster.read_all() == bytes && cluster.export(&file) == bytes, "it is not as it was");
+    assert_eq!(
+        (&printed["address"], &printed["length"]),
+        (&0.into(), &(3 * K).into())
+    );
+    assert!(
+        cluster.read_all() == bytes && cluster.export(&file) == bytes,
+        "it is not as it was"
+    );
 
     let after = cluster.incarnations();
     for server in 0..3 {
-        assert!(before[server] != after[server], "server {server} has its old incarnation");
-        assert_eq!(printed["servers"][server]["incarnation"], after[server].as_str());
+        assert!(
+            before[server] != after[server],
+            "server {server} has its old incarnation"
+        );
+        assert_eq!(
+            printed["servers"][server]["incarnation"],
+            after[server].as_str()
+        );
         let address = (server * K) as u64;
-        for error in [knew.read(address, 8).unwrap_err(), knew.write(address, b"x").unwrap_err()] {
+        for error in [
+            knew.read(address, 8).unwrap_err(),
+            knew.write(address, b"x").unwrap_err(),
+        ] {
             assert!(is_error(&error, ErrorKind::MemoryLost, server), "{error:?}");
         }
     }
@@ -54,7 +73,11 @@ fn a_restore_brings_back_every_byte_and_who_knew_the_memory_is_told() {
     assert!(knew.read(0, 3 * K as u64).unwrap() == bytes);
     // What was restored is memory like any other: it is written, and a snapshot of it is taken.
     cluster.write_all(b"after");
-    assert!(cluster.export(cluster.snapshot().path()).starts_with(b"after"));
+    assert!(
+        cluster
+            .export(cluster.snapshot().path())
+            .starts_with(b"after")
+    );
 }
 
 #[test]
@@ -68,14 +91,20 @@ fn a_part_is_restored_and_the_rest_stays_as_it_is() {
     knew.read(0, 3 * K as u64).unwrap();
     // From the middle of a page of server 0 to that of a page of server 1.
     let (address, length) = (K - 10_001, 25_000);
-    cluster.restore(&file, &format!("--range {address} {length}")).prints();
+    cluster
+        .restore(&file, &format!("--range {address} {length}"))
+        .prints();
     let mut expected = other;
     expected[address..address + length].copy_from_slice(&bytes[address..address + length]);
     assert!(cluster.read_all() == expected);
     let after = cluster.incarnations();
     assert!(before[0] != after[0] && before[1] != after[1]);
     assert_eq!(before[2], after[2], "nothing of server 2 was restored");
-    assert!(is_error(&knew.read(0, 8).unwrap_err(), ErrorKind::MemoryLost, 0));
+    assert!(is_error(
+        &knew.read(0, 8).unwrap_err(),
+        ErrorKind::MemoryLost,
+        0
+    ));
     assert!(knew.read(2 * K as u64, K as u64).unwrap() == expected[2 * K..]);
 }
 
@@ -93,19 +122,24 @@ fn it_is_refused_while_somebody_writes_unless_it_is_forced() {
             }
             Ok::<(), Error>(())
         });
-        wait_for("the writer writes", PATIENCE, || written.load(Ordering::Relaxed) > 0);
+        wait_for("the writer writes", PATIENCE, || {
+            written.load(Ordering::Relaxed) > 0
+        });
         let run = cluster.restore(&file, "");
         println!("{}", run.stderr);
         run.fails(75, &["somebody", "server 1", "--force"]);
         let seen = written.load(Ordering::Relaxed);
-        wait_for("the writer goes on", PATIENCE, || written.load(Ordering::Relaxed) > seen);
+        wait_for("the writer goes on", PATIENCE, || {
+            written.load(Ordering::Relaxed) > seen
+        });
         assert_eq!(cluster.incarnations(), before);
 
         cluster.restore(&file, "--force").prints();
         wait_for("the writer is told", PATIENCE, || writer.is_finished());
         stop.store(true, Ordering::Relaxed);
         let error = writer.join().unwrap().unwrap_err();
-        let told = error.kind() == ErrorKind::MemoryLost || error.refusal() == Some(Code::Restoring);
+        let told =
+            error.kind() == ErrorKind::MemoryLost || error.refusal() == Some(Code::Restoring);
         assert!(told && error.server() == Some(1.into()), "{error:?}");
     });
     assert!(cluster.read_all() == bytes);
@@ -118,7 +152,12 @@ fn what_cannot_be_restored_is_refused_and_nothing_is_touched() {
     let (cluster, bytes, file) = snapshotted(&mut random);
     let partial = cluster.directory().join("partial");
     cluster.kill_agent(2);
-    let run = cluster.spawn_master(&["--allow-partial", "--output", partial.to_str().unwrap()], &[]).wait();
+    let run = cluster
+        .spawn_master(
+            &["--allow-partial", "--output", partial.to_str().unwrap()],
+            &[],
+        )
+        .wait();
     assert_eq!(run.code, 0, "{}", run.stderr);
     cluster.start_agent(2);
     let damaged = cluster.directory().join("damaged");
@@ -131,13 +170,33 @@ fn what_cannot_be_restored_is_refused_and_nothing_is_touched() {
 
     let size = 3 * K;
     for (file, options, code, words) in [
-        (&partial, String::new(), 65, &["partial", "server 2", "--range"][..]),
-        (&partial, format!("--range {} 8", size - 8), 65, &["server 2"]),
-        (&damaged, String::new(), 65, &["nothing was restored", "damaged", "addresses"]),
+        (
+            &partial,
+            String::new(),
+            65,
+            &["partial", "server 2", "--range"][..],
+        ),
+        (
+            &partial,
+            format!("--range {} 8", size - 8),
+            65,
+            &["server 2"],
+        ),
+        (
+            &damaged,
+            String::new(),
+            65,
+            &["nothing was restored", "damaged", "addresses"],
+        ),
         // Also when only a part is wanted that is sound.
         (&damaged, "--range 0 8".to_owned(), 65, &["damaged"]),
         (&file, format!("--range {size} 8"), 65, &[&size.to_string()]),
-        (&cluster.directory().join("nothing"), String::new(), 66, &["nothing"]),
+        (
+            &cluster.directory().join("nothing"),
+            String::new(),
+            66,
+            &["nothing"],
+        ),
     ] {
         let run = cluster.restore(file, &options);
         println!("{}", run.stderr.trim());
@@ -149,11 +208,18 @@ fn what_cannot_be_restored_is_refused_and_nothing_is_touched() {
     println!("{}", run.stderr.trim());
     run.fails(65, &[&size.to_string(), &(2 * K).to_string(), "--range"]);
     assert!(smaller.read_all().iter().all(|byte| *byte == 0));
-    assert!(cluster.read_all() == other && cluster.incarnations() == before, "something was touched");
+    assert!(
+        cluster.read_all() == other && cluster.incarnations() == before,
+        "something was touched"
+    );
 
     // What a partial one has can be restored.
-    cluster.restore(&partial, &format!("--range 0 {}", 2 * K)).prints();
+    cluster
+        .restore(&partial, &format!("--range 0 {}", 2 * K))
+        .prints();
     assert!(cluster.read_all() == [&bytes[..2 * K], &other[2 * K..]].concat());
-    smaller.restore(&file, &format!("--range 0 {}", 2 * K)).prints();
+    smaller
+        .restore(&file, &format!("--range 0 {}", 2 * K))
+        .prints();
     assert!(smaller.read_all() == bytes[..2 * K]);
 }

@@ -11,17 +11,23 @@ use support::skip::skip;
 /// script(1), which makes a terminal and runs a command on it.
 fn script(line: &str) -> Command {
     let mut command = Command::new("script");
-    command.args(["--quiet", "--return", "--command", line, "/dev/null"]).env("NO_COLOR", "1");
+    command
+        .args(["--quiet", "--return", "--command", line, "/dev/null"])
+        .env("NO_COLOR", "1");
     command
 }
 
-/// Whether there are terminals to be had here, which takes script(1) and a devpts. If not, the reason is printed.
+/// Whether there are terminals to be had here, which takes script(1) and a devpts. If not, the
+/// reason is printed.
 fn there_are_terminals() -> bool {
     match script("true").stdin(Stdio::null()).output() {
         Ok(output) if output.status.success() => true,
         Ok(output) => {
             let said = [output.stdout, output.stderr].concat();
-            skip(format!("script(1) gets no terminal here: {}", String::from_utf8_lossy(&said).trim()));
+            skip(format!(
+                "script(1) gets no terminal here: {}",
+                String::from_utf8_lossy(&said).trim()
+            ));
             false
         }
         Err(error) => {
@@ -31,15 +37,31 @@ fn there_are_terminals() -> bool {
     }
 }
 
-/// Runs `dsmctl snapshot restore` on a terminal where `answer` is typed. Its exit code, and what stands on the terminal.
+/// Runs `dsmctl snapshot restore` on a terminal where `answer` is typed. Its exit code, and what
+/// stands on the terminal.
 fn on_a_terminal(cluster: &Cluster, arguments: &str, answer: &str) -> (i32, String) {
     let dsmctl = env!("CARGO_BIN_EXE_dsmctl");
-    let line = format!("'{dsmctl}' --config '{}' snapshot restore {arguments}", cluster.config_path().display());
-    let mut child = script(&line).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let line = format!(
+        "'{dsmctl}' --config '{}' snapshot restore {arguments}",
+        cluster.config_path().display()
+    );
+    let mut child = script(&line)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     // Typed before it is asked for, it waits in the terminal.
-    child.stdin.as_mut().unwrap().write_all(answer.as_bytes()).unwrap();
+    child
+        .stdin
+        .as_mut()
+        .unwrap()
+        .write_all(answer.as_bytes())
+        .unwrap();
     let output = child.wait_with_output().unwrap();
-    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned())
+    (
+        output.status.code().unwrap(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
 }
 
 #[test]
@@ -56,7 +78,13 @@ fn whoever_does_not_say_yes_changes_nothing() {
     for answer in ["n\n", "\n", "yess\n", "\u{4}"] {
         let (code, said) = on_a_terminal(&cluster, file, answer);
         assert_eq!(code, 1, "{answer:?}: {said}");
-        for words in ["64 KiB", cluster.name(), "What was written since is lost", "[y/N]", "nothing was changed"] {
+        for words in [
+            "64 KiB",
+            cluster.name(),
+            "What was written since is lost",
+            "[y/N]",
+            "nothing was changed",
+        ] {
             assert!(said.contains(words), "no {words:?} in {said}");
         }
         assert!(cluster.read_all().starts_with(b"since"));

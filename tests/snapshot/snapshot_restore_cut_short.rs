@@ -1,5 +1,6 @@
-//! Whatever dies in the middle of a restore, nobody reads a half-restored memory: it waits until a restore succeeds, or
-//! until somebody accepts it as zeros. What dies before leaves the memory in use.
+//! Whatever dies in the middle of a restore, nobody reads a half-restored memory: it waits until a
+//! restore succeeds, or until somebody accepts it as zeros. What dies before leaves the memory in
+//! use.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -36,14 +37,21 @@ impl Case {
         let mut made_up = || {
             let mut bytes = memory(&mut random, 3 * K / PAGE_BYTES);
             // Every server has bytes that are restored.
-            bytes.chunks_mut(K).for_each(|segment| segment[..PAGE_BYTES].fill(7));
+            bytes
+                .chunks_mut(K)
+                .for_each(|segment| segment[..PAGE_BYTES].fill(7));
             bytes
         };
         let (in_snapshot, live) = (made_up(), made_up());
         cluster.write_all(&in_snapshot);
         let file = cluster.snapshot().path().to_owned();
         cluster.write_all(&live);
-        Self { cluster, in_snapshot, live, file }
+        Self {
+            cluster,
+            in_snapshot,
+            live,
+            file,
+        }
     }
 
     fn restore(&self) -> support::dsmctl::Run {
@@ -52,16 +60,29 @@ impl Case {
 
     /// Starts a restore that is stalled in the middle, because the last agent is stopped.
     fn half_restored(&self) -> Restorer {
-        self.cluster.restart_agent_with(LAST, &[("DSM_TEST_STOP_AT", "restoring")]);
+        self.cluster
+            .restart_agent_with(LAST, &[("DSM_TEST_STOP_AT", "restoring")]);
         let mut command = Command::new(env!("CARGO_BIN_EXE_dsmctl"));
-        command.arg("--config").arg(self.cluster.config_path()).args(["snapshot", "restore"]).arg(&self.file);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        command
+            .arg("--config")
+            .arg(self.cluster.config_path())
+            .args(["snapshot", "restore"])
+            .arg(&self.file);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let restorer = Restorer(child);
         self.cluster.agent(LAST).wait_until_stopped();
-        // The others have been sent their parts. One that is killed before it takes a byte leaves the memory as it was.
+        // The others have been sent their parts. One that is killed before it takes a byte leaves
+        // the memory as it was.
         for server in 0..u32::try_from(LAST).unwrap() {
             let segment = Segment::attach(self.cluster.layout(), server).unwrap();
-            wait_for("the part of another server is begun", PATIENCE, || segment.restorer().is_some());
+            wait_for("the part of another server is begun", PATIENCE, || {
+                segment.restorer().is_some()
+            });
         }
         restorer
     }
@@ -76,7 +97,8 @@ impl Case {
         }
     }
 
-    /// The memory waits, also after every dsmd was killed and started; then another restore brings it back.
+    /// The memory waits, also after every dsmd was killed and started; then another restore brings
+    /// it back.
     #[track_caller]
     fn waits_until_it_is_restored(&self) {
         self.waits();
@@ -84,17 +106,29 @@ impl Case {
         self.waits();
         // A part of it would open all of it.
         let part = format!("--range {} 8", K + 8);
-        when_free(|| self.cluster.restore(&self.file, &part))
-            .fails(65, &["server 1", &format!("--range {K} {K}"), "dsmctl memory accept-empty"]);
+        when_free(|| self.cluster.restore(&self.file, &part)).fails(
+            65,
+            &[
+                "server 1",
+                &format!("--range {K} {K}"),
+                "dsmctl memory accept-empty",
+            ],
+        );
         self.waits();
         when_free(|| self.restore()).prints();
-        assert!(self.cluster.read_all() == self.in_snapshot, "what was restored is not what was in the snapshot");
+        assert!(
+            self.cluster.read_all() == self.in_snapshot,
+            "what was restored is not what was in the snapshot"
+        );
     }
 
     /// The memory is in use as if nothing had happened.
     #[track_caller]
     fn is_as_it_was(&self, incarnations: &[String]) {
-        assert!(self.cluster.read_all() == self.live, "something was changed");
+        assert!(
+            self.cluster.read_all() == self.live,
+            "something was changed"
+        );
         assert_eq!(self.cluster.incarnations(), incarnations);
         client(&self.cluster).write(K as u64, b"in use").unwrap();
     }
@@ -105,7 +139,11 @@ struct Restorer(Child);
 
 impl Restorer {
     fn kill(&mut self) {
-        kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGKILL).unwrap();
+        kill(
+            Pid::from_raw(i32::try_from(self.0.id()).unwrap()),
+            Signal::SIGKILL,
+        )
+        .unwrap();
         self.0.wait().unwrap();
     }
 
@@ -124,14 +162,25 @@ impl Drop for Restorer {
 #[test]
 fn an_agent_that_is_killed_leaves_a_memory_that_waits() {
     let case = Case::new("agent");
-    case.cluster.restart_agent_with(1, &[("DSM_TEST_DIE_AT", "restoring")]);
+    case.cluster
+        .restart_agent_with(1, &[("DSM_TEST_DIE_AT", "restoring")]);
     let run = case.restore();
     println!("{}", run.stderr);
     run.fails(
         69,
-        &["cut short", "agent of server 1", "servers 0, 1, 2", "restore again", "dsmctl memory accept-empty"],
+        &[
+            "cut short",
+            "agent of server 1",
+            "servers 0, 1, 2",
+            "restore again",
+            "dsmctl memory accept-empty",
+        ],
     );
-    assert!(!run.stderr.contains("nothing was restored"), "{}", run.stderr);
+    assert!(
+        !run.stderr.contains("nothing was restored"),
+        "{}",
+        run.stderr
+    );
     case.cluster.restart_agent(1);
     case.waits_until_it_is_restored();
 }
@@ -144,7 +193,9 @@ fn a_dsmctl_that_is_killed_leaves_a_memory_that_waits() {
     let agent = case.cluster.agent(LAST);
     // It finds that its master is gone behind what that one has sent.
     let lost = agent.stderr().matches("was lost").count();
-    agent.go_on_until("the agent has noticed", || agent.stderr().matches("was lost").count() > lost);
+    agent.go_on_until("the agent has noticed", || {
+        agent.stderr().matches("was lost").count() > lost
+    });
     case.cluster.restart_agent(LAST);
     case.waits_until_it_is_restored();
 }
@@ -157,7 +208,9 @@ fn a_dsmd_that_is_killed_in_the_middle_shows_no_half_of_it_and_the_restore_goes_
     case.cluster.restart(1);
     case.waits();
     case.cluster.kill(2);
-    case.cluster.agent(LAST).go_on_until("the restore ends", || restorer.has_ended());
+    case.cluster
+        .agent(LAST)
+        .go_on_until("the restore ends", || restorer.has_ended());
     assert!(restorer.0.wait().unwrap().success());
     case.cluster.start_server(2);
     assert!(case.cluster.read_all() == case.in_snapshot);
@@ -183,7 +236,11 @@ fn a_memory_that_waits_can_be_accepted_as_zeros() {
     case.half_restored().kill();
     (0..3).for_each(|server| case.cluster.restart_agent(server));
     case.waits();
-    let said = case.cluster.dsmctl("memory accept-empty 1").prints().to_owned();
+    let said = case
+        .cluster
+        .dsmctl("memory accept-empty 1")
+        .prints()
+        .to_owned();
     assert!(said.contains("server 1"), "{said}");
     let server = |index: usize| client(&case.cluster).read((index * K) as u64, K as u64);
     assert!(server(1).unwrap().iter().all(|byte| *byte == 0));
@@ -193,7 +250,13 @@ fn a_memory_that_waits_can_be_accepted_as_zeros() {
     // Those that wait still, and no other.
     client(&case.cluster).write(K as u64, b"new life").unwrap();
     let run = case.cluster.dsmctl("memory accept-empty --json");
-    let accepted: Vec<u64> = run.json().as_array().unwrap().iter().map(|row| row["index"].as_u64().unwrap()).collect();
+    let accepted: Vec<u64> = run
+        .json()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["index"].as_u64().unwrap())
+        .collect();
     assert_eq!((run.code, accepted), (0, vec![0, 2]));
     let mut expected = vec![0; 3 * K];
     expected[K..K + 8].copy_from_slice(b"new life");
@@ -214,7 +277,10 @@ fn an_agent_that_is_down_before_the_first_change_leaves_the_memory_as_it_was() {
     case.cluster.kill_agent(2);
     let run = case.restore();
     println!("{}", run.stderr);
-    run.fails(69, &["nothing was restored", "as it was", "agent of server 2"]);
+    run.fails(
+        69,
+        &["nothing was restored", "as it was", "agent of server 2"],
+    );
     case.is_as_it_was(&before);
 }
 
@@ -222,12 +288,23 @@ fn an_agent_that_is_down_before_the_first_change_leaves_the_memory_as_it_was() {
 fn an_agent_that_dies_before_the_first_change_leaves_the_memory_as_it_was() {
     let case = Case::new("shut");
     let before = case.cluster.incarnations();
-    case.cluster.restart_agent_with(1, &[("DSM_TEST_DIE_AT", "shut")]);
+    case.cluster
+        .restart_agent_with(1, &[("DSM_TEST_DIE_AT", "shut")]);
     let run = case.restore();
     println!("{}", run.stderr);
-    run.fails(69, &["cut short", "agent of server 1", "The memory of server 1", "dsmctl status"]);
+    run.fails(
+        69,
+        &[
+            "cut short",
+            "agent of server 1",
+            "The memory of server 1",
+            "dsmctl status",
+        ],
+    );
     // Its dsmd finds that out within a second or so.
-    wait_for("server 1 is in use", PATIENCE, || case.cluster.probe(1).code == 0);
+    wait_for("server 1 is in use", PATIENCE, || {
+        case.cluster.probe(1).code == 0
+    });
     case.is_as_it_was(&before);
     case.cluster.restart_agent(1);
     case.restore().prints();
@@ -238,10 +315,14 @@ fn an_agent_that_dies_before_the_first_change_leaves_the_memory_as_it_was() {
 fn an_agent_that_dies_in_the_freeze_leaves_the_memory_as_it_was() {
     let case = Case::new("frozen");
     let before = case.cluster.incarnations();
-    case.cluster.restart_agent_with(1, &[("DSM_TEST_DIE_AT", "frozen")]);
+    case.cluster
+        .restart_agent_with(1, &[("DSM_TEST_DIE_AT", "frozen")]);
     let run = case.restore();
     println!("{}", run.stderr);
-    run.fails(69, &["nothing was restored", "as it was", "agent of server 1"]);
+    run.fails(
+        69,
+        &["nothing was restored", "as it was", "agent of server 1"],
+    );
     case.is_as_it_was(&before);
     case.cluster.restart_agent(1);
     case.restore().prints();
@@ -251,7 +332,8 @@ fn an_agent_that_dies_in_the_freeze_leaves_the_memory_as_it_was() {
 #[test]
 fn a_server_whose_agent_dies_when_the_others_are_opened_is_opened_by_the_next_agent() {
     let case = Case::new("opening");
-    case.cluster.restart_agent_with(1, &[("DSM_TEST_DIE_AT", "opening")]);
+    case.cluster
+        .restart_agent_with(1, &[("DSM_TEST_DIE_AT", "opening")]);
     let run = std::thread::scope(|scope| {
         let restore = scope.spawn(|| case.restore());
         // As the service manager does.
@@ -260,5 +342,8 @@ fn a_server_whose_agent_dies_when_the_others_are_opened_is_opened_by_the_next_ag
         restore.join().unwrap()
     });
     run.prints();
-    assert!(case.cluster.read_all() == case.in_snapshot, "what was restored is not what was in the snapshot");
+    assert!(
+        case.cluster.read_all() == case.in_snapshot,
+        "what was restored is not what was in the snapshot"
+    );
 }

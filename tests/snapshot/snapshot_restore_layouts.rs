@@ -1,4 +1,5 @@
-//! A snapshot is restored into memories with another k and another N: the same bytes, at the same addresses.
+//! A snapshot is restored into memories with another k and another N: the same bytes, at the same
+//! addresses.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -24,9 +25,20 @@ fn the_same_bytes_at_the_same_addresses_whatever_k_and_n_are() {
         // What was there before must not shine through.
         cluster.write_all(&vec![0xee; n * units * UNIT]);
         let said = cluster.restore(file.path(), "").prints().to_owned();
-        println!("3 x {} into {n} x {}: {}", 4 * UNIT, units * UNIT, said.trim());
+        println!(
+            "3 x {} into {n} x {}: {}",
+            4 * UNIT,
+            units * UNIT,
+            said.trim()
+        );
         let found = cluster.read_all();
-        assert!(found[..bytes.len()] == bytes, "{n} servers of {units} units");
-        assert!(found[bytes.len()..].iter().all(|byte| *byte == 0), "the rest of {n} x {units} is not zeros");
+        assert!(
+            found[..bytes.len()] == bytes,
+            "{n} servers of {units} units"
+        );
+        assert!(
+            found[bytes.len()..].iter().all(|byte| *byte == 0),
+            "the rest of {n} x {units} is not zeros"
+        );
     }
 }

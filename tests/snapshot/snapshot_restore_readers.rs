@@ -1,5 +1,6 @@
-//! Whoever reads while a snapshot is restored gets bytes of the old memory, bytes of the new one, or an error; never a
-//! half-restored memory, and never the old memory of one server after the new one of another.
+//! Whoever reads while a snapshot is restored gets bytes of the old memory, bytes of the new one,
+//! or an error; never a half-restored memory, and never the old memory of one server after the new
+//! one of another.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -32,7 +33,10 @@ fn word(generation: u64, address: u64) -> u64 {
 }
 
 fn whole(generation: u64) -> Vec<u8> {
-    (0..SERVERS * K).step_by(8).flat_map(|address| word(generation, address).to_le_bytes()).collect()
+    (0..SERVERS * K)
+        .step_by(8)
+        .flat_map(|address| word(generation, address).to_le_bytes())
+        .collect()
 }
 
 /// Which memory the bytes are of, all of them.
@@ -40,7 +44,10 @@ fn generation(address: u64, bytes: &[u8]) -> u64 {
     let found = u64::from_le_bytes(bytes[..8].try_into().unwrap()) >> 56;
     for (address, bytes) in (address..).step_by(8).zip(bytes.chunks(8)) {
         let word_found = u64::from_le_bytes(bytes.try_into().unwrap());
-        assert!(word_found == word(found, address), "{word_found:#x} at {address} of memory {found}");
+        assert!(
+            word_found == word(found, address),
+            "{word_found:#x} at {address} of memory {found}"
+        );
     }
     assert!([OLD, NEW].contains(&found), "memory {found}");
     found
@@ -64,15 +71,29 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// Takes note of one outcome; `early` when the request was made before anybody had seen the new memory.
-    fn note(&self, seen: &Seen, knew: bool, early: bool, address: u64, outcome: Result<Vec<u8>, Error>) {
+    /// Takes note of one outcome; `early` when the request was made before anybody had seen the new
+    /// memory.
+    fn note(
+        &self,
+        seen: &Seen,
+        knew: bool,
+        early: bool,
+        address: u64,
+        outcome: Result<Vec<u8>, Error>,
+    ) {
         let counter = match outcome {
             Ok(bytes) if generation(address, &bytes) == OLD => {
-                assert!(early, "old bytes at {address} after somebody had seen new ones");
+                assert!(
+                    early,
+                    "old bytes at {address} after somebody had seen new ones"
+                );
                 &seen.old
             }
             Ok(_) => {
-                assert!(!knew, "new bytes at {address} for a client that knew the old memory");
+                assert!(
+                    !knew,
+                    "new bytes at {address} for a client that knew the old memory"
+                );
                 self.new.store(true, Ordering::SeqCst);
                 &seen.new
             }
@@ -113,7 +134,13 @@ impl Watch<'_> {
         while self.goes_on() {
             let (address, length) = range(random);
             let early = self.is_early();
-            self.note(seen, false, early, address, client(self.cluster).read(address, length));
+            self.note(
+                seen,
+                false,
+                early,
+                address,
+                client(self.cluster).read(address, length),
+            );
         }
     }
 
@@ -130,7 +157,8 @@ impl Watch<'_> {
                 Err(error) => self.note(seen, true, early, address, Err(error)),
             }
             if asked.len() >= DEPTH {
-                let ((early, address), outcome) = (asked.pop_front().unwrap(), pipeline.next().unwrap());
+                let ((early, address), outcome) =
+                    (asked.pop_front().unwrap(), pipeline.next().unwrap());
                 let bytes = outcome.map(|reply| match reply {
                     Reply::Data(bytes) => bytes,
                     other => panic!("{other:?}"),
@@ -144,7 +172,10 @@ impl Watch<'_> {
 /// Whole words of one server.
 fn range(random: &mut Random) -> (u64, u64) {
     let words = random.within(1, WORDS);
-    (random.within(0, SERVERS) * K + random.within(0, K / 8 - words) * 8, words * 8)
+    (
+        random.within(0, SERVERS) * K + random.within(0, K / 8 - words) * 8,
+        words * 8,
+    )
 }
 
 #[test]
@@ -158,17 +189,31 @@ fn readers_get_the_old_memory_or_the_new_one_or_an_error() {
     let file = cluster.snapshot();
     cluster.write_all(&whole(OLD));
 
-    let watch = Watch { cluster: &cluster, new: AtomicBool::new(false), stop: AtomicBool::new(false) };
+    let watch = Watch {
+        cluster: &cluster,
+        new: AtomicBool::new(false),
+        stop: AtomicBool::new(false),
+    };
     let seen: [Seen; 4] = std::array::from_fn(|_| Seen::default());
     let all = |what: &str, counter: fn(&Seen) -> &AtomicU64, readers: &[Seen]| {
-        let before: Vec<u64> = readers.iter().map(|seen| counter(seen).load(Ordering::SeqCst)).collect();
+        let before: Vec<u64> = readers
+            .iter()
+            .map(|seen| counter(seen).load(Ordering::SeqCst))
+            .collect();
         wait_for(what, PATIENCE, || {
-            readers.iter().zip(&before).all(|(seen, before)| counter(seen).load(Ordering::SeqCst) > *before)
+            readers
+                .iter()
+                .zip(&before)
+                .all(|(seen, before)| counter(seen).load(Ordering::SeqCst) > *before)
         });
     };
     std::thread::scope(|scope| {
-        let kinds =
-            [Watch::read_as_one_who_knew, Watch::read_as_one_who_knew, Watch::read_ahead, Watch::read_as_strangers];
+        let kinds = [
+            Watch::read_as_one_who_knew,
+            Watch::read_as_one_who_knew,
+            Watch::read_ahead,
+            Watch::read_as_strangers,
+        ];
         let readers: Vec<_> = kinds
             .into_iter()
             .zip(&seen)
@@ -178,21 +223,41 @@ fn readers_get_the_old_memory_or_the_new_one_or_an_error() {
             })
             .collect();
         let _stop = StopAtTheEnd(&watch.stop);
-        all("every reader has read the old memory", |seen| &seen.old, &seen);
+        all(
+            "every reader has read the old memory",
+            |seen| &seen.old,
+            &seen,
+        );
         let restore = scope.spawn(|| cluster.restore(file.path(), ""));
         cluster.agent(1).wait_until_stopped();
-        all("every reader is told of the restore", |seen| &seen.restoring, &seen);
+        all(
+            "every reader is told of the restore",
+            |seen| &seen.restoring,
+            &seen,
+        );
         assert!(
             seen.iter().all(|seen| seen.new.load(Ordering::SeqCst) == 0),
             "a byte of the new memory came too early"
         );
         (0..3).for_each(|server| cluster.waits_for_restore(server));
-        cluster.agent(1).go_on_until("the restore ends", || restore.is_finished());
+        cluster
+            .agent(1)
+            .go_on_until("the restore ends", || restore.is_finished());
         restore.join().unwrap().prints();
-        all("who knew the old memory is told that it is lost", |seen| &seen.lost, &seen[..3]);
-        all("strangers read the new memory", |seen| &seen.new, &seen[3..]);
+        all(
+            "who knew the old memory is told that it is lost",
+            |seen| &seen.lost,
+            &seen[..3],
+        );
+        all(
+            "strangers read the new memory",
+            |seen| &seen.new,
+            &seen[3..],
+        );
         watch.stop.store(true, Ordering::SeqCst);
-        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        readers
+            .into_iter()
+            .for_each(|reader| reader.join().unwrap());
     });
     seen.iter().for_each(|seen| println!("{seen:?}"));
     assert!(cluster.read_all() == whole(NEW));

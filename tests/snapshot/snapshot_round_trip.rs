@@ -1,11 +1,13 @@
-//! What is written into a snapshot file is what is read from it: all of it, any range, whoever made the frames.
+//! What is written into a snapshot file is what is read from it: all of it, any range, whoever made
+//! the frames.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
 use dsm_config::Compression;
 use dsm_snapshot::{
-    Destination, FrameBuffer, FrameEncoder, FrameHeader, Header, ReadError, SnapshotFile, SnapshotWriter, WriteError,
+    Destination, FrameBuffer, FrameEncoder, FrameHeader, Header, ReadError, SnapshotFile,
+    SnapshotWriter, WriteError,
 };
 use proptest::prelude::*;
 use std::path::Path;
@@ -19,7 +21,8 @@ fn export(file: &SnapshotFile) -> Vec<u8> {
     for extent in file.extents(0..u64::MAX).unwrap() {
         let extent = extent.unwrap();
         let addresses = extent.addresses();
-        let place = usize::try_from(addresses.start).unwrap()..usize::try_from(addresses.end).unwrap();
+        let place =
+            usize::try_from(addresses.start).unwrap()..usize::try_from(addresses.end).unwrap();
         memory[place].copy_from_slice(file.read_frame(&extent, &mut buffer).unwrap());
     }
     memory
@@ -61,7 +64,10 @@ fn a_memory_of_zeros_costs_a_header_and_a_footer() {
     let directory = tempfile::tempdir().unwrap();
     let header = header(1 << 10, &[1, 2]);
     let path = write(directory.path(), &header, &vec![0; 2 << 22], zstd());
-    assert_eq!(path.metadata().unwrap().len(), header.encode().len() as u64 + 64);
+    assert_eq!(
+        path.metadata().unwrap().len(),
+        header.encode().len() as u64 + 64
+    );
     let file = SnapshotFile::open(&path).unwrap();
     let mut bytes = vec![1; 10_000];
     file.read_range((1 << 22) - 5000, &mut bytes).unwrap();
@@ -83,14 +89,22 @@ fn a_partial_snapshot_says_what_it_does_not_have() {
         assert!(bytes == memory[start..start + k]);
     }
     let error = file.read_range(k as u64 - 1, &mut [0; 2]).unwrap_err();
-    assert!(matches!(error, ReadError::Missing { server: 1, .. }), "{error}");
+    assert!(
+        matches!(error, ReadError::Missing { server: 1, .. }),
+        "{error}"
+    );
     let error = file.read_range(3 * k as u64, &mut [0]).unwrap_err();
     assert!(matches!(error, ReadError::Outside(_)), "{error}");
     file.verify(|_, _| {}).unwrap();
 }
 
 fn writer(directory: &Path, header: &Header) -> SnapshotWriter {
-    SnapshotWriter::create(Destination::Directory(directory.to_owned()), header.clone(), zstd()).unwrap()
+    SnapshotWriter::create(
+        Destination::Directory(directory.to_owned()),
+        header.clone(),
+        zstd(),
+    )
+    .unwrap()
 }
 
 /// The frames that an agent makes of a segment.
@@ -109,7 +123,10 @@ fn frames(server: usize, header: &Header, segment: &[u8]) -> Vec<Vec<u8>> {
 #[test]
 fn frames_of_agents_are_taken_in_any_order_of_servers() {
     let directory = tempfile::tempdir().unwrap();
-    let (header, memory) = (header(512, &[1, 2, 3]), memory(&mut Random::new("agents"), 3 * 512));
+    let (header, memory) = (
+        header(512, &[1, 2, 3]),
+        memory(&mut Random::new("agents"), 3 * 512),
+    );
     let mut sent: Vec<_> = memory
         .chunks(512 * PAGE_BYTES)
         .enumerate()
@@ -149,22 +166,46 @@ fn a_frame_that_cannot_be_ends_the_snapshot() {
     refused.push(("cut short", good[..good.len() - 1].to_vec()));
     refused.push(("only a header", good[..32].to_vec()));
     refused.push(("nothing", vec![]));
-    refused.push(("a server that is missing", frames(1, &header, &text).remove(0)));
-    refused.push(("a server that is not in the map", frames(2, &header, &text).remove(0)));
+    refused.push((
+        "a server that is missing",
+        frames(1, &header, &text).remove(0),
+    ));
+    refused.push((
+        "a server that is not in the map",
+        frames(2, &header, &text).remove(0),
+    ));
     for (what, frame) in refused {
         let mut writer = writer(directory.path(), &header);
         let error = writer.add_frame(&frame).unwrap_err();
         assert!(matches!(error, WriteError::Frame { .. }), "{what}: {error}");
-        assert!(matches!(writer.finish().unwrap_err(), WriteError::Broken(_)), "{what}");
+        assert!(
+            matches!(writer.finish().unwrap_err(), WriteError::Broken(_)),
+            "{what}"
+        );
         assert_eq!(names(directory.path()), [""; 0], "{what}");
     }
     let mut twice = writer(directory.path(), &header);
     twice.add_frame(&good).unwrap();
-    assert!(matches!(twice.add_frame(&good).unwrap_err(), WriteError::Order { server: 0, page: 0, expected: 64 }));
+    assert!(matches!(
+        twice.add_frame(&good).unwrap_err(),
+        WriteError::Order {
+            server: 0,
+            page: 0,
+            expected: 64
+        }
+    ));
     drop(twice);
     let mut outside = writer(directory.path(), &header);
-    for (server, page, length) in [(0, 64, 4096), (0, 63, 8192), (0, u64::MAX, 4096), (0, 0, 100), (1, 0, 4096)] {
-        let error = outside.add_pages(server, page, &text[..length]).unwrap_err();
+    for (server, page, length) in [
+        (0, 64, 4096),
+        (0, 63, 8192),
+        (0, u64::MAX, 4096),
+        (0, 0, 100),
+        (1, 0, 4096),
+    ] {
+        let error = outside
+            .add_pages(server, page, &text[..length])
+            .unwrap_err();
         assert!(matches!(error, WriteError::NotPages { .. }), "{error}");
     }
 }
@@ -175,16 +216,27 @@ fn a_snapshot_never_overwrites_and_two_of_one_second_have_two_names() {
     let (header, memory) = (header(8, &[1]), vec![1; 8 * PAGE_BYTES]);
     assert_eq!(header.cut_time(), CUT_TIME);
     let first = writer(directory.path(), &header);
-    let error = SnapshotWriter::create(Destination::Directory(directory.path().into()), header.clone(), zstd());
+    let error = SnapshotWriter::create(
+        Destination::Directory(directory.path().into()),
+        header.clone(),
+        zstd(),
+    );
     assert!(matches!(error.err().unwrap(), WriteError::UnderWay(_)));
     // The name is taken only after the writer has begun.
     std::fs::write(directory.path().join("dsm-20261123T040000Z.dsnap"), "mine").unwrap();
     first.finish().unwrap();
     write(directory.path(), &header, &memory, zstd());
-    let mut expected = ["dsm-20261123T040000Z-2.dsnap", "dsm-20261123T040000Z-3.dsnap", "dsm-20261123T040000Z.dsnap"];
+    let mut expected = [
+        "dsm-20261123T040000Z-2.dsnap",
+        "dsm-20261123T040000Z-3.dsnap",
+        "dsm-20261123T040000Z.dsnap",
+    ];
     expected.sort_unstable();
     assert_eq!(names(directory.path()), expected);
-    assert_eq!(std::fs::read(directory.path().join(expected[2])).unwrap(), b"mine");
+    assert_eq!(
+        std::fs::read(directory.path().join(expected[2])).unwrap(),
+        b"mine"
+    );
     let exact = Destination::File(directory.path().join(expected[2]));
     let error = SnapshotWriter::create(exact, header, zstd()).err().unwrap();
     assert!(matches!(error, WriteError::Exists(_)), "{error}");
@@ -195,7 +247,10 @@ fn a_writer_that_is_dropped_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = writer(directory.path(), &header(64, &[1]));
     writer.add_pages(0, 0, &vec![9; 64 * PAGE_BYTES]).unwrap();
-    assert_eq!(names(directory.path()), ["dsm-20261123T040000Z.dsnap.partial"]);
+    assert_eq!(
+        names(directory.path()),
+        ["dsm-20261123T040000Z.dsnap.partial"]
+    );
     drop(writer);
     assert_eq!(names(directory.path()), [""; 0]);
 }

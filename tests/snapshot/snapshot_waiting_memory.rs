@@ -1,4 +1,5 @@
-//! A memory that waits for a restore is opened by one of all of it only, and is missing from a snapshot.
+//! A memory that waits for a restore is opened by one of all of it only, and is missing from a
+//! snapshot.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -19,11 +20,24 @@ struct Agent(Child);
 impl Agent {
     fn start(cluster: &Cluster) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dsm-snapshot"));
-        command.arg("--config").arg(cluster.config_path()).args(["--index", "0", "agent"]);
-        command.env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM").stdin(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg("--config")
+            .arg(cluster.config_path())
+            .args(["--index", "0", "agent"]);
+        command
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("JOURNAL_STREAM")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
         let agent = Self(command.spawn().unwrap());
-        let address = cluster.config().servers[0].snapshot.as_ref().unwrap().to_string();
-        wait_for("the agent listens", Duration::from_secs(20), || TcpStream::connect(&address).is_ok());
+        let address = cluster.config().servers[0]
+            .snapshot
+            .as_ref()
+            .unwrap()
+            .to_string();
+        wait_for("the agent listens", Duration::from_secs(20), || {
+            TcpStream::connect(&address).is_ok()
+        });
         agent
     }
 }
@@ -46,9 +60,16 @@ fn a_memory_that_waits_is_opened_by_a_restore_of_all_of_it_only() {
     let snapshot = write(cluster.directory(), &header(PAGES, &[7]), &bytes, zstd());
     let restore = format!("snapshot restore {}", snapshot.display());
 
-    run("snapshot create -o new.dsnap").fails(69, &["1 of 1 servers cannot be in the snapshot", "waiting for restore"]);
+    run("snapshot create -o new.dsnap").fails(
+        69,
+        &[
+            "1 of 1 servers cannot be in the snapshot",
+            "waiting for restore",
+        ],
+    );
     let whole = format!("--range 0 {k}");
-    run(&format!("{restore} --range 0 4096")).fails(65, &["server 0", &whole, "dsmctl memory accept-empty"]);
+    run(&format!("{restore} --range 0 4096"))
+        .fails(65, &["server 0", &whole, "dsmctl memory accept-empty"]);
     run("read 0 8").fails(75, &["waiting for restore"]);
 
     run(&format!("{restore} {whole}")).prints();

@@ -1,7 +1,8 @@
-//! A snapshot that cannot be written is a clear error: no file under its name, and the older ones as they were.
+//! A snapshot that cannot be written is a clear error: no file under its name, and the older ones
+//! as they were.
 //!
-//! Full and read-only file systems are small tmpfs in a mount namespace of their own: the test starts itself in it, which
-//! takes root.
+//! Full and read-only file systems are small tmpfs in a mount namespace of their own: the test
+//! starts itself in it, which takes root.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -28,19 +29,34 @@ fn in_small_directory(test: &str, body: impl FnOnce(&Path, &Mounted)) {
 }
 
 fn older_snapshot(directory: &Path) -> (PathBuf, Vec<u8>) {
-    let path = write(directory, &header(16, &[1]), &vec![7; 16 * PAGE_BYTES], zstd());
+    let path = write(
+        directory,
+        &header(16, &[1]),
+        &vec![7; 16 * PAGE_BYTES],
+        zstd(),
+    );
     let bytes = std::fs::read(&path).unwrap();
     (path, bytes)
 }
 
 fn check_older(directory: &Path, (path, bytes): &(PathBuf, Vec<u8>)) {
-    assert_eq!(names(directory), [path.file_name().unwrap().to_str().unwrap()]);
-    assert!(std::fs::read(path).unwrap() == *bytes, "the older snapshot changed");
+    assert_eq!(
+        names(directory),
+        [path.file_name().unwrap().to_str().unwrap()]
+    );
+    assert!(
+        std::fs::read(path).unwrap() == *bytes,
+        "the older snapshot changed"
+    );
     SnapshotFile::open(path).unwrap().verify(|_, _| {}).unwrap();
 }
 
 fn create(directory: &Path, pages: usize) -> Result<SnapshotWriter, WriteError> {
-    SnapshotWriter::create(Destination::Directory(directory.into()), header(pages, &[1]), Compression::None)
+    SnapshotWriter::create(
+        Destination::Directory(directory.into()),
+        header(pages, &[1]),
+        Compression::None,
+    )
 }
 
 fn noise(pages: usize) -> Vec<u8> {
@@ -51,56 +67,85 @@ fn noise(pages: usize) -> Vec<u8> {
 
 #[test]
 fn a_full_disk_is_a_clear_error_and_older_snapshots_are_intact() {
-    in_small_directory("a_full_disk_is_a_clear_error_and_older_snapshots_are_intact", |directory, _| {
-        let older = older_snapshot(directory);
-        let mut writer = create(directory, PAGES).unwrap();
-        let error = writer.add_pages(0, 0, &noise(PAGES)).unwrap_err().to_string();
-        println!("{error}");
-        for word in ["cannot write", directory.to_str().unwrap(), "No space left", "Make room", "those before"] {
-            assert!(error.contains(word), "{error:?} does not say {word:?}");
-        }
-        let error = writer.finish().unwrap_err();
-        assert!(matches!(error, WriteError::Broken(_)), "{error}");
-        check_older(directory, &older);
-    });
+    in_small_directory(
+        "a_full_disk_is_a_clear_error_and_older_snapshots_are_intact",
+        |directory, _| {
+            let older = older_snapshot(directory);
+            let mut writer = create(directory, PAGES).unwrap();
+            let error = writer
+                .add_pages(0, 0, &noise(PAGES))
+                .unwrap_err()
+                .to_string();
+            println!("{error}");
+            for word in [
+                "cannot write",
+                directory.to_str().unwrap(),
+                "No space left",
+                "Make room",
+                "those before",
+            ] {
+                assert!(error.contains(word), "{error:?} does not say {word:?}");
+            }
+            let error = writer.finish().unwrap_err();
+            assert!(matches!(error, WriteError::Broken(_)), "{error}");
+            check_older(directory, &older);
+        },
+    );
 }
 
 #[test]
 fn a_disk_that_is_full_at_the_very_end_is_a_clear_error_too() {
-    in_small_directory("a_disk_that_is_full_at_the_very_end_is_a_clear_error_too", |directory, _| {
-        let older = older_snapshot(directory);
-        // What is written last waits in a buffer: only finish() finds that there is no room.
-        let mut writer = create(directory, 16).unwrap();
-        writer.add_pages(0, 0, &noise(16)).unwrap();
-        let ballast = directory.join("ballast");
-        let full = std::fs::write(&ballast, vec![1; 8 << 20]).unwrap_err();
-        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
-        let error = writer.finish().unwrap_err().to_string();
-        println!("{error}");
-        assert!(error.contains("No space left"), "{error}");
-        std::fs::remove_file(ballast).unwrap();
-        check_older(directory, &older);
-    });
+    in_small_directory(
+        "a_disk_that_is_full_at_the_very_end_is_a_clear_error_too",
+        |directory, _| {
+            let older = older_snapshot(directory);
+            // What is written last waits in a buffer: only finish() finds that there is no room.
+            let mut writer = create(directory, 16).unwrap();
+            writer.add_pages(0, 0, &noise(16)).unwrap();
+            let ballast = directory.join("ballast");
+            let full = std::fs::write(&ballast, vec![1; 8 << 20]).unwrap_err();
+            assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+            let error = writer.finish().unwrap_err().to_string();
+            println!("{error}");
+            assert!(error.contains("No space left"), "{error}");
+            std::fs::remove_file(ballast).unwrap();
+            check_older(directory, &older);
+        },
+    );
 }
 
 #[test]
 fn a_read_only_directory_is_a_clear_error() {
-    in_small_directory("a_read_only_directory_is_a_clear_error", |directory, file_system| {
-        let older = older_snapshot(directory);
-        file_system.make_read_only();
-        let error = create(directory, 16).err().unwrap().to_string();
-        println!("{error}");
-        for word in ["cannot create", directory.to_str().unwrap(), "Read-only file system", "snapshot.directory"] {
-            assert!(error.contains(word), "{error:?} does not say {word:?}");
-        }
-        check_older(directory, &older);
-    });
+    in_small_directory(
+        "a_read_only_directory_is_a_clear_error",
+        |directory, file_system| {
+            let older = older_snapshot(directory);
+            file_system.make_read_only();
+            let error = create(directory, 16).err().unwrap().to_string();
+            println!("{error}");
+            for word in [
+                "cannot create",
+                directory.to_str().unwrap(),
+                "Read-only file system",
+                "snapshot.directory",
+            ] {
+                assert!(error.contains(word), "{error:?} does not say {word:?}");
+            }
+            check_older(directory, &older);
+        },
+    );
 }
 
 #[test]
 fn a_directory_that_is_not_there_is_a_clear_error() {
     let directory = tempfile::tempdir().unwrap();
-    let error = create(&directory.path().join("nothing"), 16).err().unwrap().to_string();
+    let error = create(&directory.path().join("nothing"), 16)
+        .err()
+        .unwrap()
+        .to_string();
     println!("{error}");
-    assert!(error.contains("nothing") && error.contains("Make the directory"), "{error}");
+    assert!(
+        error.contains("nothing") && error.contains("Make the directory"),
+        "{error}"
+    );
 }

@@ -15,7 +15,10 @@ pub(super) struct Input {
 
 impl Input {
     pub(super) fn new() -> Self {
-        Self { bytes: Vec::new(), unread: 0..0 }
+        Self {
+            bytes: Vec::new(),
+            unread: 0..0,
+        }
     }
 
     pub(super) fn unread(&self) -> &[u8] {
@@ -43,8 +46,8 @@ impl Input {
         count
     }
 
-    /// Where the next received bytes go; never empty, since what is left unread is always less than one frame without
-    /// data.
+    /// Where the next received bytes go; never empty, since what is left unread is always less than
+    /// one frame without data.
     pub(super) fn space(&mut self) -> &mut [u8] {
         if self.bytes.is_empty() {
             self.bytes.resize(CAPACITY, 0);

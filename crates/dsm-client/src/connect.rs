@@ -8,14 +8,25 @@ use std::os::fd::AsRawFd;
 
 /// The socket addresses that `host:port` stands for. Blocks while a name is looked up.
 pub(super) fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
-    let found: Vec<_> =
-        address.to_socket_addrs().map_err(|error| format!("its name is not resolved: {error}"))?.collect();
-    if found.is_empty() { Err("its name has no address".into()) } else { Ok(found) }
+    let found: Vec<_> = address
+        .to_socket_addrs()
+        .map_err(|error| format!("its name is not resolved: {error}"))?
+        .collect();
+    if found.is_empty() {
+        Err("its name has no address".into())
+    } else {
+        Ok(found)
+    }
 }
 
-/// Starts to connect. The stream is non-blocking; when it becomes writable, [`finish`] says how it went.
+/// Starts to connect. The stream is non-blocking; when it becomes writable, [`finish`] says how it
+/// went.
 pub(super) fn begin(address: SocketAddr) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(family, SockType::Stream, flags, None)?;
     match connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
@@ -32,8 +43,9 @@ pub(super) fn finish(stream: &TcpStream) -> io::Result<()> {
     if let Some(error) = stream.take_error()? {
         return Err(error);
     }
-    // On loopback, a client that keeps trying a port that nobody listens on is now and then given that very port as its
-    // own, and is then connected to itself; it would also keep the server from binding it.
+    // On loopback, a client that keeps trying a port that nobody listens on is now and then given
+    // that very port as its own, and is then connected to itself; it would also keep the server
+    // from binding it.
     if stream.local_addr()? == stream.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }

@@ -18,13 +18,19 @@ pub(super) struct Step {
     pub(super) same_server: bool,
 }
 
-/// Whether a copy must go from the last byte to the first, so that it overwrites nothing that it has yet to read.
+/// Whether a copy must go from the last byte to the first, so that it overwrites nothing that it
+/// has yet to read.
 pub(super) fn is_backward(from: u64, to: u64, length: u64) -> bool {
     from < to && to - from < length
 }
 
 /// The steps of a copy inside the memory, in an order that gives the result of memmove(3).
-pub(super) fn steps(layout: &Layout, from: u64, to: u64, length: u64) -> impl Iterator<Item = Step> + use<> {
+pub(super) fn steps(
+    layout: &Layout,
+    from: u64,
+    to: u64,
+    length: u64,
+) -> impl Iterator<Item = Step> + use<> {
     let k = layout.k();
     let backward = is_backward(from, to, length);
     let mut rest = length;
@@ -36,14 +42,21 @@ pub(super) fn steps(layout: &Layout, from: u64, to: u64, length: u64) -> impl It
         let (source, target, reach): (u64, u64, fn(u64, u64) -> u64) = if backward {
             (from + rest - 1, to + rest - 1, |last, k| last % k + 1)
         } else {
-            (from + (length - rest), to + (length - rest), |first, k| k - first % k)
+            (from + (length - rest), to + (length - rest), |first, k| {
+                k - first % k
+            })
         };
         let same_server = source / k == target / k;
         let bound = if same_server { u64::MAX } else { MAX_CARRIED };
         let step = rest.min(reach(source, k)).min(reach(target, k)).min(bound);
         rest -= step;
         let done_before = if backward { rest } else { length - rest - step };
-        Some(Step { from: from + done_before, to: to + done_before, length: step, same_server })
+        Some(Step {
+            from: from + done_before,
+            to: to + done_before,
+            length: step,
+            same_server,
+        })
     })
 }
 
@@ -81,6 +94,9 @@ mod tests {
         let layout = Layout::new("dsm", 64 << 20, vec!["a:1".into(), "b:1".into()]).unwrap();
         let all: Vec<Step> = steps(&layout, 0, 64 << 20, 64 << 20).collect();
         assert_eq!(all.len(), 16);
-        assert!(all.iter().all(|step| step.length == MAX_CARRIED && !step.same_server));
+        assert!(
+            all.iter()
+                .all(|step| step.length == MAX_CARRIED && !step.same_server)
+        );
     }
 }

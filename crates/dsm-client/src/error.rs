@@ -17,14 +17,17 @@ pub enum ErrorKind {
     NoSuchServer,
     /// The bytes asked for do not fit this process's memory. Nothing was sent.
     NoRoom,
-    /// The server did not answer before the deadline, or its memory on this host was held by others.
+    /// The server did not answer before the deadline, or its memory on this host was held by
+    /// others.
     Unavailable,
-    /// The request was sent, and there is no telling any more whether it was carried out: the deadline passed before the
-    /// reply came, or the server has forgotten the session. It was carried out once, or not at all, or may yet be: a server
-    /// that was stopped carries out what it had received when it continues.
+    /// The request was sent, and there is no telling any more whether it was carried out: the
+    /// deadline passed before the reply came, or the server has forgotten the session. It was
+    /// carried out once, or not at all, or may yet be: a server that was stopped carries out what
+    /// it had received when it continues.
     OutcomeUnknown,
-    /// The server's memory is not the one that this client knew: it started again from zero, or from a restore, and with
-    /// it went every change made before. Stays until [`Client::accept_memory_loss`](crate::Client::accept_memory_loss).
+    /// The server's memory is not the one that this client knew: it started again from zero, or
+    /// from a restore, and with it went every change made before. Stays until
+    /// [`Client::accept_memory_loss`](crate::Client::accept_memory_loss).
     MemoryLost,
     /// The server has another mcomp.cfg than this client.
     LayoutDiffers,
@@ -114,9 +117,10 @@ impl Error {
         self.0.effect
     }
 
-    /// Whether the same request may succeed later, although nothing is changed in the program, in mcomp.cfg or in the
-    /// memory: a server may come back, or have less to do. Where [`Error::effect`] is possible, a repeated request may
-    /// take effect a second time; read the memory first, unless that does no harm.
+    /// Whether the same request may succeed later, although nothing is changed in the program, in
+    /// mcomp.cfg or in the memory: a server may come back, or have less to do. Where
+    /// [`Error::effect`] is possible, a repeated request may take effect a second time; read the
+    /// memory first, unless that does no harm.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self.0.kind {
@@ -154,17 +158,35 @@ impl Error {
         self
     }
 
-    /// The one of two errors of a request that tells its caller more: that an outcome is unknown must not be hidden by
-    /// an error that says that something had no effect. What either may have done, the request may have done.
+    /// The one of two errors of a request that tells its caller more: that an outcome is unknown
+    /// must not be hidden by an error that says that something had no effect. What either may have
+    /// done, the request may have done.
     pub(super) fn or_graver(self, other: Self) -> Self {
         let unknown = |error: &Self| error.kind() == ErrorKind::OutcomeUnknown;
-        let possible = [&self, &other].iter().any(|error| error.effect() == Effect::Possible);
-        let error = if unknown(&other) && !unknown(&self) { other } else { self };
-        if possible { error.with_effect(Effect::Possible) } else { error }
+        let possible = [&self, &other]
+            .iter()
+            .any(|error| error.effect() == Effect::Possible);
+        let error = if unknown(&other) && !unknown(&self) {
+            other
+        } else {
+            self
+        };
+        if possible {
+            error.with_effect(Effect::Possible)
+        } else {
+            error
+        }
     }
 
     fn new(kind: ErrorKind, reason: String, message: String) -> Self {
-        Self(Box::new(Contents { kind, server: None, effect: Effect::None, refusal: None, reason, message }))
+        Self(Box::new(Contents {
+            kind,
+            server: None,
+            effect: Effect::None,
+            refusal: None,
+            reason,
+            message,
+        }))
     }
 
     pub(super) fn unaligned(address: u64) -> Self {
@@ -177,14 +199,17 @@ impl Error {
 
     pub(super) fn no_such_server(server: usize, count: usize) -> Self {
         let last = count - 1;
-        let message = format!("there is no server {server}: the network map has {count}, with the indexes 0 to {last}");
+        let message = format!(
+            "there is no server {server}: the network map has {count}, with the indexes 0 to {last}"
+        );
         let mut error = Self::new(ErrorKind::NoSuchServer, message.clone(), message);
         error.0.server = Some(server.into());
         error
     }
 
     pub(super) fn no_room(length: u64) -> Self {
-        let message = format!("there is no room for {length} bytes in this process: read less at a time");
+        let message =
+            format!("there is no room for {length} bytes in this process: read less at a time");
         Self::new(ErrorKind::NoRoom, message.clone(), message)
     }
 }
@@ -257,7 +282,11 @@ impl ServerName<'_> {
 
 impl From<OutsideMemory> for Error {
     fn from(outside: OutsideMemory) -> Self {
-        Self::new(ErrorKind::OutsideMemory, outside.to_string(), outside.to_string())
+        Self::new(
+            ErrorKind::OutsideMemory,
+            outside.to_string(),
+            outside.to_string(),
+        )
     }
 }
 
@@ -273,19 +302,34 @@ impl std::error::Error for Error {}
 mod tests {
     use super::*;
 
-    const SERVER: ServerName<'_> = ServerName { server: 1, address: "10.0.0.2:7411" };
+    const SERVER: ServerName<'_> = ServerName {
+        server: 1,
+        address: "10.0.0.2:7411",
+    };
 
     #[test]
     fn an_error_tells_its_caller_whether_to_retry_and_whether_the_request_may_have_taken_effect() {
         let down = SERVER.unavailable("no answer".to_owned());
-        assert_eq!((down.kind(), down.effect(), down.is_retryable()), (ErrorKind::Unavailable, Effect::None, true));
+        assert_eq!(
+            (down.kind(), down.effect(), down.is_retryable()),
+            (ErrorKind::Unavailable, Effect::None, true)
+        );
         assert_eq!(down.server(), Some(ServerIndex::new(1)));
         let unknown = SERVER.outcome_unknown("write", "no reply");
-        assert_eq!((unknown.effect(), unknown.is_retryable()), (Effect::Possible, true));
+        assert_eq!(
+            (unknown.effect(), unknown.is_retryable()),
+            (Effect::Possible, true)
+        );
         let busy = SERVER.refused(Refusal::new(Code::Busy, "later"));
-        assert_eq!((busy.kind(), busy.refusal(), busy.is_retryable()), (ErrorKind::Refused, Some(Code::Busy), true));
+        assert_eq!(
+            (busy.kind(), busy.refusal(), busy.is_retryable()),
+            (ErrorKind::Refused, Some(Code::Busy), true)
+        );
         let lost = SERVER.refused(Refusal::new(Code::MemoryLost, "another"));
-        assert_eq!((lost.kind(), lost.is_retryable()), (ErrorKind::MemoryLost, false));
+        assert_eq!(
+            (lost.kind(), lost.is_retryable()),
+            (ErrorKind::MemoryLost, false)
+        );
         assert!(!Error::unaligned(9).is_retryable());
     }
 

@@ -1,4 +1,5 @@
-//! The work for one server that one call asks for: cut into requests, and put together from replies.
+//! The work for one server that one call asks for: cut into requests, and put together from
+//! replies.
 
 use super::error::{Effect, Error};
 use dsm_core::layout::MAX_ATOMIC;
@@ -43,7 +44,8 @@ pub(super) struct Job<'a> {
     work: Work<'a>,
     offset: u64,
     length: u64,
-    /// First byte, counted from the job's first, that is not yet part of a request; `None` when nothing is left to cut.
+    /// First byte, counted from the job's first, that is not yet part of a request; `None` when
+    /// nothing is left to cut.
     next: Option<u64>,
     unanswered: usize,
     value: Value,
@@ -53,9 +55,19 @@ pub(super) struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Work on `length` bytes at `offset` of the server's segment; both are zero for what is about no range.
+    /// Work on `length` bytes at `offset` of the server's segment; both are zero for what is about
+    /// no range.
     pub(super) fn new(work: Work<'a>, offset: u64, length: u64) -> Self {
-        Self { work, offset, length, next: Some(0), unanswered: 0, value: Value::Done, error: None, is_begun: false }
+        Self {
+            work,
+            offset,
+            length,
+            next: Some(0),
+            unanswered: 0,
+            value: Value::Done,
+            error: None,
+            is_begun: false,
+        }
     }
 
     pub(super) fn work(&self) -> &Work<'a> {
@@ -83,7 +95,14 @@ impl<'a> Job<'a> {
     pub(super) fn peek(&self) -> Option<(u64, u64)> {
         let (next, length) = (self.next?, self.next_length()?);
         let backward = matches!(self.work, Work::Copy { backward: true, .. });
-        Some((if backward { self.length - (next + length) } else { next }, length))
+        Some((
+            if backward {
+                self.length - (next + length)
+            } else {
+                next
+            },
+            length,
+        ))
     }
 
     /// Cuts the next request.
@@ -99,7 +118,8 @@ impl<'a> Job<'a> {
         self.next = end.filter(|end| *end < self.length);
     }
 
-    /// The next request needs not be cut: it was carried out without being sent, and `value` is what came of it.
+    /// The next request needs not be cut: it was carried out without being sent, and `value` is
+    /// what came of it.
     pub(super) fn done_at_once(&mut self, value: u64) {
         if let Some(length) = self.next_length() {
             self.advance(length);
@@ -111,14 +131,24 @@ impl<'a> Job<'a> {
     }
 
     /// The request for a part that was cut, for a segment of `k` bytes.
-    pub(super) fn operation(&self, position: u64, length: u64, k: u64) -> Result<Operation<'a>, Refusal> {
+    pub(super) fn operation(
+        &self,
+        position: u64,
+        length: u64,
+        k: u64,
+    ) -> Result<Operation<'a>, Refusal> {
         let extent = Extent::new(self.offset + position, length, k)?;
         Ok(match &self.work {
             Work::Read(_) | Work::ReadInto(_) => Operation::Read(extent),
-            Work::Write(data) => Operation::Write(extent, &data[index(position)..index(position + length)]),
+            Work::Write(data) => {
+                Operation::Write(extent, &data[index(position)..index(position + length)])
+            }
             Work::Fill(byte) => Operation::Fill(extent, *byte),
             Work::Atomic(atomic) => Operation::Atomic(Word::new(self.offset, k)?, *atomic),
-            Work::Copy { from, .. } => Operation::Copy { from: Extent::new(from + position, length, k)?, to: extent },
+            Work::Copy { from, .. } => Operation::Copy {
+                from: Extent::new(from + position, length, k)?,
+                to: extent,
+            },
             Work::Status(_) => Operation::Status,
             Work::Ping(..) => Operation::Ping(PING),
         })
@@ -131,7 +161,8 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// The payload that a reply must have, in bytes, to the part of `length` bytes; `None` when any will do.
+    /// The payload that a reply must have, in bytes, to the part of `length` bytes; `None` when any
+    /// will do.
     pub(super) fn reply_length(&self, length: u64) -> Option<u64> {
         match &self.work {
             Work::Read(_) | Work::ReadInto(_) => Some(length),
@@ -201,7 +232,9 @@ impl<'a> Job<'a> {
     pub(super) fn outcome(self) -> Result<Value, Error> {
         let mutates = self.opcode().mutates();
         match (self.error, self.work) {
-            (Some(error), _) if self.is_begun && mutates => Err(error.with_effect(Effect::Possible)),
+            (Some(error), _) if self.is_begun && mutates => {
+                Err(error.with_effect(Effect::Possible))
+            }
             (Some(error), _) => Err(error),
             (None, Work::Read(data) | Work::Status(data)) => Ok(Value::Data(data)),
             (None, _) => Ok(self.value),
@@ -228,21 +261,47 @@ mod tests {
     #[test]
     fn a_long_job_is_cut_into_the_longest_requests() {
         let mut job = Job::new(Work::Fill(1), 5, 2 * MAX_ATOMIC + 3);
-        assert_eq!(parts(&mut job), [(0, MAX_ATOMIC), (MAX_ATOMIC, MAX_ATOMIC), (2 * MAX_ATOMIC, 3)]);
-        let Operation::Fill(extent, 1) = job.operation(2 * MAX_ATOMIC, 3, K).unwrap() else { panic!() };
+        assert_eq!(
+            parts(&mut job),
+            [
+                (0, MAX_ATOMIC),
+                (MAX_ATOMIC, MAX_ATOMIC),
+                (2 * MAX_ATOMIC, 3)
+            ]
+        );
+        let Operation::Fill(extent, 1) = job.operation(2 * MAX_ATOMIC, 3, K).unwrap() else {
+            panic!()
+        };
         assert_eq!((extent.offset(), extent.length()), (5 + 2 * MAX_ATOMIC, 3));
-        assert_eq!(parts(&mut Job::new(Work::Status(Vec::new()), 0, 0)), [(0, 0)]);
+        assert_eq!(
+            parts(&mut Job::new(Work::Status(Vec::new()), 0, 0)),
+            [(0, 0)]
+        );
     }
 
     #[test]
     fn a_backward_copy_is_cut_from_the_end() {
-        let mut job = Job::new(Work::Copy { from: 0, backward: true }, 8, MAX_ATOMIC + 3);
+        let mut job = Job::new(
+            Work::Copy {
+                from: 0,
+                backward: true,
+            },
+            8,
+            MAX_ATOMIC + 3,
+        );
         assert_eq!(parts(&mut job), [(3, MAX_ATOMIC), (0, 3)]);
     }
 
     #[test]
     fn what_was_done_at_once_is_not_cut() {
-        let mut job = Job::new(Work::Copy { from: 0, backward: true }, 8, 2 * MAX_ATOMIC + 3);
+        let mut job = Job::new(
+            Work::Copy {
+                from: 0,
+                backward: true,
+            },
+            8,
+            2 * MAX_ATOMIC + 3,
+        );
         assert_eq!(job.peek(), Some((MAX_ATOMIC + 3, MAX_ATOMIC)));
         job.done_at_once(0);
         assert!(!job.is_finished());
@@ -262,6 +321,9 @@ mod tests {
         job.part_done(0).unwrap();
         assert!(job.is_finished());
         // The other part was carried out.
-        assert_eq!(job.outcome().unwrap_err(), Error::no_room(1).with_effect(Effect::Possible));
+        assert_eq!(
+            job.outcome().unwrap_err(),
+            Error::no_room(1).with_effect(Effect::Possible)
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! One call's work at one server: its jobs, and the link that carries them. Never blocks, but for a name look-up.
+//! One call's work at one server: its jobs, and the link that carries them. Never blocks, but for a
+//! name look-up.
 
 use super::Error;
 use super::job::{Job, Value};
@@ -32,15 +33,17 @@ pub(super) struct Body {
 pub(super) struct Lane<'a> {
     pub(super) link: Checked,
     pub(super) jobs: VecDeque<Job<'a>>,
-    /// Number of the first job in `jobs`, and of the first that is not wholly cut. Jobs are numbered as they come.
+    /// Number of the first job in `jobs`, and of the first that is not wholly cut. Jobs are
+    /// numbered as they come.
     first: u64,
     cutting: u64,
     pub(super) unfinished: u64,
     /// What is left of a long payload that is being sent.
     pub(super) tail: &'a [u8],
     pub(super) body: Option<Body>,
-    /// Fail with the first attempt that is answered and fails: after a refusal, or the word of a machine that there is no
-    /// server, another attempt would say the same. Silence says nothing: a packet may be lost.
+    /// Fail with the first attempt that is answered and fails: after a refusal, or the word of a
+    /// machine that there is no server, another attempt would say the same. Silence says nothing: a
+    /// packet may be lost.
     pub(super) until_answered: bool,
     /// What the last poll said of the socket.
     pub(super) ready: Cell<PollFlags>,
@@ -84,7 +87,8 @@ impl<'a> Lane<'a> {
         self.unfinished += 1;
     }
 
-    /// Sends when that gains anything: at once when nothing is under way, in batches while replies are awaited.
+    /// Sends when that gains anything: at once when nothing is under way, in batches while replies
+    /// are awaited.
     pub(super) fn nudge(&mut self, now: Instant) {
         let waiting = self.first + self.jobs.len() as u64 - self.cutting;
         if self.link.session.is_idle() || waiting >= WORTH_SENDING {
@@ -151,16 +155,25 @@ impl<'a> Lane<'a> {
         let known = self.link.shared.known_incarnation(self.server());
         if self.link.session.incarnation != 0 && self.link.session.incarnation != known {
             let doubtful = self.link.session.renew();
-            self.doubt(&doubtful, "the server lost its memory, and the loss was accepted meanwhile");
+            self.doubt(
+                &doubtful,
+                "the server lost its memory, and the loss was accepted meanwhile",
+            );
         }
         let session = &mut self.link.session;
         if session.id == [0; 16] {
-            getrandom::fill(&mut session.id)
-                .map_err(|error| Trouble::Broken(format!("the system has no random numbers: {error}")))?;
+            getrandom::fill(&mut session.id).map_err(|error| {
+                Trouble::Broken(format!("the system has no random numbers: {error}"))
+            })?;
         }
         #[allow(clippy::cast_possible_truncation)] // at most MAX_SERVERS
         let index = self.link.server as u32;
-        let hello = HelloRequest::new(index, self.link.session.id, known, self.link.session.greeted);
+        let hello = HelloRequest::new(
+            index,
+            self.link.session.id,
+            known,
+            self.link.session.greeted,
+        );
         let payload = [hello.as_bytes(), self.link.shared.canonical.as_bytes()].concat();
         self.link.encode(0, Operation::Hello(&payload));
         Ok(())
@@ -171,7 +184,10 @@ impl<'a> Lane<'a> {
         loop {
             if self.link.is_flushed() && self.tail.is_empty() {
                 if self.link.phase == Phase::Ready {
-                    while self.tail.is_empty() && !self.link.batch_is_full() && self.encode_next()? {}
+                    while self.tail.is_empty()
+                        && !self.link.batch_is_full()
+                        && self.encode_next()?
+                    {}
                 }
                 if self.link.is_flushed() && self.tail.is_empty() {
                     return Ok(());
@@ -192,19 +208,23 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// A server that refuses and closes does so while requests are still being sent: its last words may be there to
-    /// read, and say more than the broken pipe.
+    /// A server that refuses and closes does so while requests are still being sent: its last words
+    /// may be there to read, and say more than the broken pipe.
     fn send_failed(&mut self, error: &io::Error) -> Trouble {
-        self.receive().err().unwrap_or_else(|| Trouble::Broken(error.to_string()))
+        self.receive()
+            .err()
+            .unwrap_or_else(|| Trouble::Broken(error.to_string()))
     }
 
-    /// Encodes the oldest request that is not, after cutting one if there is none; false when there is nothing to send or
-    /// no room in the window.
+    /// Encodes the oldest request that is not, after cutting one if there is none; false when there
+    /// is nothing to send or no room in the window.
     fn encode_next(&mut self) -> Result<bool, Trouble> {
         if self.link.session.to_encode().is_none() && !self.cut_next() {
             return Ok(false);
         }
-        let Some(sent) = self.link.session.to_encode() else { return Ok(false) };
+        let Some(sent) = self.link.session.to_encode() else {
+            return Ok(false);
+        };
         let id = sent.id;
         let job = &mut self.jobs[place(sent.job, self.first)];
         job.going_out();
@@ -223,8 +243,12 @@ impl<'a> Lane<'a> {
             if !self.link.session.has_room(length) {
                 return false;
             }
-            let Some((position, length)) = job.cut() else { return false };
-            self.link.session.add(job.opcode(), self.cutting, position, length);
+            let Some((position, length)) = job.cut() else {
+                return false;
+            };
+            self.link
+                .session
+                .add(job.opcode(), self.cutting, position, length);
             return true;
         }
         false

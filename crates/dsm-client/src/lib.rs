@@ -1,5 +1,6 @@
-//! The client library of dsm, a distributed shared memory: N machines share k bytes of RAM each, and together these are one
-//! linear, byte-addressed memory that programs on many machines read and change.
+//! The client library of dsm, a distributed shared memory: N machines share k bytes of RAM each,
+//! and together these are one linear, byte-addressed memory that programs on many machines read and
+//! change.
 //!
 //! ```no_run
 //! use dsm_client::{Client, Config};
@@ -16,18 +17,22 @@
 //! # }
 //! ```
 //!
-//! - [`Client`] reads, writes, fills, copies and does atomics on 64-bit words. A range inside one server, up to
-//!   [`MAX_ATOMIC`](layout::MAX_ATOMIC) bytes, is read or changed in one indivisible step.
+//! - [`Client`] reads, writes, fills, copies and does atomics on 64-bit words. A range inside one
+//!   server, up to [`MAX_ATOMIC`](layout::MAX_ATOMIC) bytes, is read or changed in one indivisible
+//!   step.
 //! - [`Pipeline`] submits many requests without waiting for each.
-//! - [`Error`] says what went wrong, and answers two questions: [may I retry](Error::is_retryable), and [may it have taken
-//!   effect](Error::effect).
-//! - [`Config`] is mcomp.cfg, with the feature `mcomp-cfg` (on by default). Without it a client is made from a [`Layout`].
+//! - [`Error`] says what went wrong, and answers two questions: [may I retry](Error::is_retryable),
+//!   and [may it have taken effect](Error::effect).
+//! - [`Config`] is mcomp.cfg, with the feature `mcomp-cfg` (on by default). Without it a client is
+//!   made from a [`Layout`].
 //!
-//! A program in group `dsm` on the host of a server works on that server's shared memory itself; see [`LocalAccess`].
+//! A program in group `dsm` on the host of a server works on that server's shared memory itself;
+//! see [`LocalAccess`].
 //!
-//! No thread of its own: a call drives the sockets it needs (`pump`), over *links* to servers that are kept for the next
-//! call (`pool`, `link`), or works on the shared memory of a server on this host (`local`). Each link has a session
-//! (`session`), so that a request whose connection breaks is sent again and still takes effect once.
+//! No thread of its own: a call drives the sockets it needs (`pump`), over *links* to servers that
+//! are kept for the next call (`pool`, `link`), or works on the shared memory of a server on this
+//! host (`local`). Each link has a session (`session`), so that a request whose connection breaks
+//! is sent again and still takes effect once.
 
 mod buffer;
 mod client;

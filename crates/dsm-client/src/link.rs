@@ -1,4 +1,5 @@
-//! One connection slot to one server: a socket that comes and goes, under one session. One owner at a time.
+//! One connection slot to one server: a socket that comes and goes, under one session. One owner at
+//! a time.
 
 use super::buffer::Input;
 use super::connect;
@@ -11,15 +12,17 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 
-/// A payload up to this many bytes is copied next to its header; a longer one goes from the caller's memory.
+/// A payload up to this many bytes is copied next to its header; a longer one goes from the
+/// caller's memory.
 const COPIED_PAYLOAD: usize = 2 << 10;
 
 /// Bytes of headers and short payloads that one send gathers.
 const BATCH: usize = 16 << 10;
 
-/// How long an attempt to connect may go without an answer; it doubles with every failure up to the longest. A server
-/// that is just ending can swallow the first packet of a connection, and the kernel sends it again only after a second:
-/// a new attempt finds the server that comes after it sooner.
+/// How long an attempt to connect may go without an answer; it doubles with every failure up to the
+/// longest. A server that is just ending can swallow the first packet of a connection, and the
+/// kernel sends it again only after a second: a new attempt finds the server that comes after it
+/// sooner.
 const SHORTEST_PATIENCE: Duration = Duration::from_millis(200);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -96,7 +99,10 @@ impl Link {
 
     /// Whether it can be kept for the next owner.
     pub(super) fn is_clean(&self) -> bool {
-        self.phase == Phase::Ready && self.session.is_idle() && self.input.is_empty() && self.is_flushed()
+        self.phase == Phase::Ready
+            && self.session.is_idle()
+            && self.input.is_empty()
+            && self.is_flushed()
     }
 
     /// Begins a new attempt to connect. Blocks while a host name is looked up.
@@ -117,7 +123,9 @@ impl Link {
     pub(super) fn try_next(&mut self, now: Instant) -> Result<(), String> {
         self.stream = None;
         for candidate in self.candidates.by_ref() {
-            let patience = SHORTEST_PATIENCE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PATIENCE);
+            let patience = SHORTEST_PATIENCE
+                .saturating_mul(1 << self.failures.min(16))
+                .min(LONGEST_PATIENCE);
             match connect::begin(candidate) {
                 Ok(stream) => {
                     self.stream = Some(stream);
@@ -127,12 +135,18 @@ impl Link {
                 Err(error) => self.reason = Some(error.to_string()),
             }
         }
-        Err(self.reason.clone().unwrap_or_else(|| "no attempt to connect succeeded".into()))
+        Err(self
+            .reason
+            .clone()
+            .unwrap_or_else(|| "no attempt to connect succeeded".into()))
     }
 
     /// The socket that was connecting is writable, or failed.
     pub(super) fn finish_connecting(&mut self, now: Instant) -> Result<(), String> {
-        let finished = self.stream.as_ref().map_or(Err(io::ErrorKind::NotConnected.into()), connect::finish);
+        let finished = self
+            .stream
+            .as_ref()
+            .map_or(Err(io::ErrorKind::NotConnected.into()), connect::finish);
         if let Err(error) = finished {
             self.reason = Some(error.to_string());
             return self.try_next(now);
@@ -142,13 +156,16 @@ impl Link {
         Ok(())
     }
 
-    /// Closes the connection; what has no reply is to be sent again. The first break after a reply is followed up at
-    /// once, others after a pause that grows and is not the same for all, so that clients do not come in step.
+    /// Closes the connection; what has no reply is to be sent again. The first break after a reply
+    /// is followed up at once, others after a pause that grows and is not the same for all, so that
+    /// clients do not come in step.
     pub(super) fn disconnect(&mut self, reason: String, now: Instant) {
         self.close();
         let pause = match self.failures {
             0 => Duration::ZERO,
-            failures => SHORTEST_PAUSE.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_PAUSE),
+            failures => SHORTEST_PAUSE
+                .saturating_mul(1 << (failures - 1).min(16))
+                .min(LONGEST_PAUSE),
         };
         let mut random = [0; 1];
         // Without random numbers, no jitter.
@@ -163,7 +180,12 @@ impl Link {
         self.stream = None;
         self.input.clear();
         self.output.clear();
-        (self.written, self.encoded_bytes, self.sent_bytes, self.blocked) = (0, 0, 0, false);
+        (
+            self.written,
+            self.encoded_bytes,
+            self.sent_bytes,
+            self.blocked,
+        ) = (0, 0, 0, false);
     }
 
     /// A reply came: the server is well.
@@ -208,8 +230,15 @@ impl Link {
         let stream = self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let head = &self.output[self.written..];
         let parts = [IoSlice::new(head), IoSlice::new(tail)];
-        // Not a vectored write of std's: that one raises SIGPIPE in a process that has not turned it off.
-        let sent = sendmsg::<()>(stream.as_raw_fd(), &parts, &[], MsgFlags::MSG_NOSIGNAL, None)?;
+        // Not a vectored write of std's: that one raises SIGPIPE in a process that has not turned
+        // it off.
+        let sent = sendmsg::<()>(
+            stream.as_raw_fd(),
+            &parts,
+            &[],
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )?;
         self.sent_bytes += sent as u64;
         let of_head = sent.min(head.len());
         self.written += of_head;
@@ -220,8 +249,8 @@ impl Link {
         Ok(sent - of_head)
     }
 
-    /// Receives into `target` first and into the buffer what is left; returns the bytes for the target, and whether there
-    /// may be more.
+    /// Receives into `target` first and into the buffer what is left; returns the bytes for the
+    /// target, and whether there may be more.
     pub(super) fn read(&mut self, target: &mut [u8]) -> io::Result<(usize, bool)> {
         let mut stream = self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let space = self.input.space();
@@ -233,7 +262,10 @@ impl Link {
             stream.read_vectored(&mut [IoSliceMut::new(target), IoSliceMut::new(space)])?
         };
         if count == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "it closed the connection",
+            ));
         }
         let of_target = count.min(direct);
         self.input.received(count - of_target);

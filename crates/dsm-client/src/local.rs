@@ -1,6 +1,7 @@
-//! The way to a server's memory that is not the network: its shared memory, when the server is on this host and lets this
-//! process in. What finds it closed goes by TCP, without a word; there the server says why, if there is a why. What has to
-//! wait for others waits here until its deadline, and is then known to have changed nothing.
+//! The way to a server's memory that is not the network: its shared memory, when the server is on
+//! this host and lets this process in. What finds it closed goes by TCP, without a word; there the
+//! server says why, if there is a why. What has to wait for others waits here until its deadline,
+//! and is then known to have changed nothing.
 
 use super::error::Error;
 use super::job::{Job, Work};
@@ -12,23 +13,25 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long nothing is tried after the shared memory of a server was found closed, or without a free worker.
+/// How long nothing is tried after the shared memory of a server was found closed, or without a
+/// free worker.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Workers that a client keeps for each server while nobody uses them. More threads may call at the same time, as long as
-/// the segment has workers; but those of others are not to be hoarded.
+/// Workers that a client keeps for each server while nobody uses them. More threads may call at the
+/// same time, as long as the segment has workers; but those of others are not to be hoarded.
 const MAX_IDLE: usize = 4;
 
-/// How often it is looked, in ns, whether the segment still has its name and a server: what nobody can say in a segment whose
-/// server was killed, and which was then removed by hand, or never served again.
+/// How often it is looked, in ns, whether the segment still has its name and a server: what nobody
+/// can say in a segment whose server was killed, and which was then removed by hand, or never
+/// served again.
 const LOOK_INTERVAL: u64 = 100_000_000;
 
-/// How long a segment is used without a server, in ns. One that was killed is back sooner; and one that is not may have
-/// been replaced by one on another machine.
+/// How long a segment is used without a server, in ns. One that was killed is back sooner; and one
+/// that is not may have been replaced by one on another machine.
 const LONGEST_ABSENCE: u64 = 30_000_000_000;
 
-/// The pause after an attempt that found the pages held by a process that makes no progress. In it nothing is held, which
-/// others may want; and a process that was continued is not noticed sooner.
+/// The pause after an attempt that found the pages held by a process that makes no progress. In it
+/// nothing is held, which others may want; and a process that was continued is not noticed sooner.
 const HELD_PAUSE: Duration = Duration::from_millis(200);
 
 /// The way that requests to a server take.
@@ -68,7 +71,8 @@ struct State {
 struct Attachment {
     segment: Segment,
     incarnation: u64,
-    /// Workers that no call uses now. In boxes, so that to take one and to put it back moves a pointer.
+    /// Workers that no call uses now. In boxes, so that to take one and to put it back moves a
+    /// pointer.
     #[allow(clippy::vec_box)]
     idle: Vec<Box<Worker>>,
     /// When it was last looked after, and when a server was last seen, by the coarse clock.
@@ -85,9 +89,15 @@ struct Visit<'l> {
     number: u64,
 }
 
-/// Carries out the requests of `job` in shared memory, one after the other, if there is that way, within `timeout` ns from now.
-/// Those that are left have not happened and are to go by TCP, until the deadline that is returned if part of the time is over.
-pub(super) fn execute(shared: &Shared, server: usize, job: &mut Job<'_>, mut timeout: u64) -> Option<Deadline> {
+/// Carries out the requests of `job` in shared memory, one after the other, if there is that way,
+/// within `timeout` ns from now. Those that are left have not happened and are to go by TCP, until
+/// the deadline that is returned if part of the time is over.
+pub(super) fn execute(
+    shared: &Shared,
+    server: usize,
+    job: &mut Job<'_>,
+    mut timeout: u64,
+) -> Option<Deadline> {
     let mut begun = None;
     if !matches!(job.work(), Work::Status(_) | Work::Ping(..)) {
         while let Some(mut visit) = shared.visit(server, timeout) {
@@ -102,7 +112,8 @@ pub(super) fn execute(shared: &Shared, server: usize, job: &mut Job<'_>, mut tim
     begun
 }
 
-/// Carries out what is left of `job`. Returns why a request was refused; nothing also when one is none for here.
+/// Carries out what is left of `job`. Returns why a request was refused; nothing also when one is
+/// none for here.
 #[inline]
 fn steps(worker: &mut Worker, job: &mut Job<'_>, k: u64) -> Option<Shut> {
     let mut next = job.peek();
@@ -131,8 +142,16 @@ enum Next {
 
 /// Decides on the rest of `job`, and pauses before another attempt.
 #[cold]
-fn refused(shared: &Shared, server: usize, job: &mut Job<'_>, visit: Visit<'_>, shut: Shut) -> Next {
-    let Some(deadline) = visit.worker.as_ref().map(|worker| worker.deadline()) else { return Next::OverTcp(None) };
+fn refused(
+    shared: &Shared,
+    server: usize,
+    job: &mut Job<'_>,
+    visit: Visit<'_>,
+    shut: Shut,
+) -> Next {
+    let Some(deadline) = visit.worker.as_ref().map(|worker| worker.deadline()) else {
+        return Next::OverTcp(None);
+    };
     match shut {
         Shut::Held { .. } if !deadline.has_passed() => {
             // The worker may be of use to others in the pause.
@@ -158,10 +177,14 @@ fn refused(shared: &Shared, server: usize, job: &mut Job<'_>, visit: Visit<'_>, 
 /// The error of a request that waited in vain. It has changed nothing.
 fn late(shared: &Shared, server: usize, awaited: Awaited) -> Error {
     let hint = match awaited {
-        Awaited::Pages { pid } if pid != 0 => format!(": if it was stopped, continue it (kill -CONT {pid}) or end it"),
+        Awaited::Pages { pid } if pid != 0 => {
+            format!(": if it was stopped, continue it (kill -CONT {pid}) or end it")
+        }
         _ => String::new(),
     };
-    shared.name(server).unavailable(format!("{}{hint}", Shut::Late(awaited)))
+    shared
+        .name(server)
+        .unavailable(format!("{}{hint}", Shut::Late(awaited)))
 }
 
 /// A timeout, which is at most a year, in ns.
@@ -174,9 +197,17 @@ pub(super) fn nanoseconds(timeout: Duration) -> u64 {
 
 /// Carries out the next request of `job`; `None` when it is none for here.
 #[inline]
-fn step(worker: &mut Worker, job: &mut Job<'_>, position: u64, length: u64, k: u64) -> Option<Result<u64, Shut>> {
+fn step(
+    worker: &mut Worker,
+    job: &mut Job<'_>,
+    position: u64,
+    length: u64,
+    k: u64,
+) -> Option<Result<u64, Shut>> {
     Some(match job.operation(position, length, k).ok()? {
-        Operation::Read(extent) => worker.read(extent, job.sink(position, extent.length())).map(|()| 0),
+        Operation::Read(extent) => worker
+            .read(extent, job.sink(position, extent.length()))
+            .map(|()| 0),
         Operation::Hello(_) | Operation::Status | Operation::Ping(_) => return None,
         change => worker.change(&change, None),
     })
@@ -196,7 +227,14 @@ impl Shared {
             self.attach(server, &mut state)?;
         }
         let number = state.count;
-        let State { attachment: Some(attachment), pause, .. } = &mut *state else { return None };
+        let State {
+            attachment: Some(attachment),
+            pause,
+            ..
+        } = &mut *state
+        else {
+            return None;
+        };
         let now = clock::coarse();
         if now.wrapping_sub(attachment.looked) > LOOK_INTERVAL {
             attachment.looked = now;
@@ -210,7 +248,11 @@ impl Shared {
             None => attachment.hire(pause)?,
         };
         worker.wait_until(Deadline::after(now, timeout));
-        Some(Visit { local, worker: Some(worker), number })
+        Some(Visit {
+            local,
+            worker: Some(worker),
+            number,
+        })
     }
 
     #[cold]
@@ -218,16 +260,27 @@ impl Shared {
         if !is_over(&mut state.pause) {
             return None;
         }
-        let attached = u32::try_from(server).ok().and_then(|index| Segment::attach_as_client(&self.layout, index).ok());
-        // A memory that this client does not know is the business of TCP, which says that the other was lost.
-        let Some((segment, incarnation)) = attached.filter(|(_, found)| self.meet(server, *found).is_ok()) else {
+        let attached = u32::try_from(server)
+            .ok()
+            .and_then(|index| Segment::attach_as_client(&self.layout, index).ok());
+        // A memory that this client does not know is the business of TCP, which says that the other
+        // was lost.
+        let Some((segment, incarnation)) =
+            attached.filter(|(_, found)| self.meet(server, *found).is_ok())
+        else {
             state.pause = Some(Instant::now() + PAUSE);
             return None;
         };
         state.count += 1;
         let now = clock::coarse();
         let idle = Vec::with_capacity(MAX_IDLE);
-        state.attachment = Some(Attachment { segment, incarnation, idle, looked: now, served: now });
+        state.attachment = Some(Attachment {
+            segment,
+            incarnation,
+            idle,
+            looked: now,
+            served: now,
+        });
         Some(())
     }
 }
@@ -321,13 +374,20 @@ mod tests {
 
     impl System {
         fn serve(&self) -> Segment {
-            Segment::serve(&self.0, 0, Start::Serve, &mut |_, _| ControlFlow::Continue(())).unwrap().segment
+            Segment::serve(&self.0, 0, Start::Serve, &mut |_, _| {
+                ControlFlow::Continue(())
+            })
+            .unwrap()
+            .segment
         }
     }
 
     impl Drop for System {
         fn drop(&mut self) {
-            let of_system = |name: &str| name.trim_start_matches("sem.").starts_with(&format!("{}.", self.0.name()));
+            let of_system = |name: &str| {
+                name.trim_start_matches("sem.")
+                    .starts_with(&format!("{}.", self.0.name()))
+            };
             for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
                 if of_system(&entry.file_name().to_string_lossy()) {
                     std::fs::remove_file(entry.path()).unwrap();
@@ -346,9 +406,16 @@ mod tests {
         assert!(shared.is_local(0));
         let is_in_use = |later| {
             let mut state = shared.local(0).unwrap().state();
-            state.attachment.as_mut().unwrap().is_in_use(clock::coarse() + later)
+            state
+                .attachment
+                .as_mut()
+                .unwrap()
+                .is_in_use(clock::coarse() + later)
         };
-        assert!(is_in_use(LONGEST_ABSENCE) && is_in_use(2 * LONGEST_ABSENCE), "it is served");
+        assert!(
+            is_in_use(LONGEST_ABSENCE) && is_in_use(2 * LONGEST_ABSENCE),
+            "it is served"
+        );
         drop(server);
         shared.local(0).unwrap().forget();
         assert!(!shared.is_local(0), "nobody begins without a server");

@@ -2,7 +2,8 @@
 
 use dsm_core::protocol::AtomicOperation;
 
-/// The words of a compare-and-swap. Written with its fields' names, and complete: the operation has no others.
+/// The words of a compare-and-swap. Written with its fields' names, and complete: the operation has
+/// no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompareAndSwap {
     /// What the word must be, to be replaced.
@@ -13,6 +14,9 @@ pub struct CompareAndSwap {
 
 impl CompareAndSwap {
     pub(super) fn operation(self) -> AtomicOperation {
-        AtomicOperation::CompareAndSwap { expected: self.expected, new: self.new }
+        AtomicOperation::CompareAndSwap {
+            expected: self.expected,
+            new: self.new,
+        }
     }
 }

@@ -27,18 +27,21 @@ pub enum Reply {
     Old(u64),
 }
 
-/// Submits many requests without waiting for each, and collects their outcomes in order as an iterator.
+/// Submits many requests without waiting for each, and collects their outcomes in order as an
+/// iterator.
 ///
-/// Requests to one server are carried out in the order of submission; between servers there is no order. A request to a
-/// server whose shared memory this process uses is carried out when it is submitted. Any other starts then, or, while replies of the same server are awaited, together with others, at the latest at the next
-/// [`next`](Iterator::next). Once 128 requests to a server have no reply, a submission waits for replies first. Outcomes that
-/// are not collected stay in memory: collect them as you go.
+/// Requests to one server are carried out in the order of submission; between servers there is no
+/// order. A request to a server whose shared memory this process uses is carried out when it is
+/// submitted. Any other starts then, or, while replies of the same server are awaited, together
+/// with others, at the latest at the next [`next`](Iterator::next). Once 128 requests to a server
+/// have no reply, a submission waits for replies first. Outcomes that are not collected stay in
+/// memory: collect them as you go.
 ///
-/// The client's timeout bounds each submission and each `next` on its own. When it passes, every request that waits for the
-/// same server fails.
+/// The client's timeout bounds each submission and each `next` on its own. When it passes, every
+/// request that waits for the same server fails.
 ///
-/// A pipeline that is dropped while requests are unanswered closes their connections: whether those requests take effect is
-/// then unknown.
+/// A pipeline that is dropped while requests are unanswered closes their connections: whether those
+/// requests take effect is then unknown.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -67,8 +70,9 @@ pub struct Pipeline<'a> {
     entries: VecDeque<Entry>,
 }
 
-/// A request whose outcome was not collected. The oldest job of each of its servers' lanes is a part of the oldest entry,
-/// since both are queues; but for parts that were done at once, of which no lane knows.
+/// A request whose outcome was not collected. The oldest job of each of its servers' lanes is a
+/// part of the oldest entry, since both are queues; but for parts that were done at once, of which
+/// no lane knows.
 #[derive(Debug)]
 struct Entry {
     servers: Range<usize>,
@@ -101,23 +105,38 @@ impl<'a> Pipeline<'a> {
     }
 
     /// For one blocking call.
-    pub(super) fn until(shared: &Arc<Shared>, deadline: Instant, timeout: Duration, local: LocalAccess) -> Self {
-        Self { deadline: Some(deadline), ..Self::new(shared, timeout, local) }
+    pub(super) fn until(
+        shared: &Arc<Shared>,
+        deadline: Instant,
+        timeout: Duration,
+        local: LocalAccess,
+    ) -> Self {
+        Self {
+            deadline: Some(deadline),
+            ..Self::new(shared, timeout, local)
+        }
     }
 
     /// For one call that says at once when no server is there.
     pub(super) fn until_answered(shared: &Arc<Shared>, timeout: Duration) -> Self {
-        Self { until_answered: true, ..Self::new(shared, timeout, LocalAccess::Never) }
+        Self {
+            until_answered: true,
+            ..Self::new(shared, timeout, LocalAccess::Never)
+        }
     }
 
     /// Submits a read of `length` bytes; its outcome is [`Reply::Data`].
     ///
     /// # Errors
-    /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory); or that of a server which made no room before the deadline. Nothing was submitted then.
+    /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory); or that of a server which
+    /// made no room before the deadline. Nothing was submitted then.
     pub fn read(&mut self, address: impl Into<Address>, length: u64) -> Result<(), Error> {
         let address = address.into().get();
         self.submit(address, length, |_| Work::Read(Vec::new()))?;
-        self.entries.back_mut().into_iter().for_each(|entry| entry.reads = true);
+        self.entries
+            .back_mut()
+            .into_iter()
+            .for_each(|entry| entry.reads = true);
         Ok(())
     }
 
@@ -139,12 +158,18 @@ impl<'a> Pipeline<'a> {
     ///
     /// # Errors
     /// As [`Pipeline::read`].
-    pub fn fill(&mut self, address: impl Into<Address>, length: u64, byte: u8) -> Result<(), Error> {
+    pub fn fill(
+        &mut self,
+        address: impl Into<Address>,
+        length: u64,
+        byte: u8,
+    ) -> Result<(), Error> {
         let address = address.into().get();
         self.submit(address, length, |_| Work::Fill(byte))
     }
 
-    /// Submits an addition to the word at `address`, wrapping at 2^64; its outcome is [`Reply::Old`].
+    /// Submits an addition to the word at `address`, wrapping at 2^64; its outcome is
+    /// [`Reply::Old`].
     ///
     /// # Errors
     /// [`ErrorKind::Unaligned`](crate::ErrorKind::Unaligned), and as [`Pipeline::read`].
@@ -160,11 +185,16 @@ impl<'a> Pipeline<'a> {
         self.atomic(address.into().get(), AtomicOperation::Swap(new))
     }
 
-    /// Submits the replacement of the word at `address` if it is `expected`; its outcome is [`Reply::Old`].
+    /// Submits the replacement of the word at `address` if it is `expected`; its outcome is
+    /// [`Reply::Old`].
     ///
     /// # Errors
     /// As [`Pipeline::fetch_add`].
-    pub fn compare_and_swap(&mut self, address: impl Into<Address>, words: CompareAndSwap) -> Result<(), Error> {
+    pub fn compare_and_swap(
+        &mut self,
+        address: impl Into<Address>,
+        words: CompareAndSwap,
+    ) -> Result<(), Error> {
         self.atomic(address.into().get(), words.operation())
     }
 
@@ -198,12 +228,18 @@ impl<'a> Pipeline<'a> {
         self.entries.len()
     }
 
-    /// Whether the outcome of the oldest request is there, so that [`next`](Iterator::next) returns it without waiting. To
-    /// collect all that came together before more is submitted lets requests, too, go out together.
+    /// Whether the outcome of the oldest request is there, so that [`next`](Iterator::next) returns
+    /// it without waiting. To collect all that came together before more is submitted lets
+    /// requests, too, go out together.
     #[must_use]
     pub fn is_next_ready(&self) -> bool {
-        let Some(entry) = self.entries.front() else { return false };
-        self.lanes.iter().filter(|lane| entry.concerns(lane)).all(Lane::front_is_finished)
+        let Some(entry) = self.entries.front() else {
+            return false;
+        };
+        self.lanes
+            .iter()
+            .filter(|lane| entry.concerns(lane))
+            .all(Lane::front_is_finished)
     }
 
     pub(super) fn atomic(&mut self, address: u64, operation: AtomicOperation) -> Result<(), Error> {
@@ -224,11 +260,19 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Submits work for each piece of a range.
-    fn submit(&mut self, address: u64, length: u64, mut work: impl FnMut(Piece) -> Work<'a>) -> Result<(), Error> {
+    fn submit(
+        &mut self,
+        address: u64,
+        length: u64,
+        mut work: impl FnMut(Piece) -> Work<'a>,
+    ) -> Result<(), Error> {
         let pieces = self.shared.layout.pieces(address, length)?;
         let servers = match length {
             0 => 0..0,
-            _ => self.shared.layout.locate(address)?.0..self.shared.layout.locate(address + length - 1)?.0 + 1,
+            _ => {
+                self.shared.layout.locate(address)?.0
+                    ..self.shared.layout.locate(address + length - 1)?.0 + 1
+            }
         };
         let began = Instant::now();
         let now = self.make_room(servers.clone(), began)?;
@@ -248,7 +292,9 @@ impl<'a> Pipeline<'a> {
         for (index, (server, mut job)) in at_once.into_iter().enumerate() {
             let timeout = match self.deadline {
                 None if index == 0 && now == began => self.timeout,
-                deadline => deadline.unwrap_or(began + self.timeout).saturating_duration_since(Instant::now()),
+                deadline => deadline
+                    .unwrap_or(began + self.timeout)
+                    .saturating_duration_since(Instant::now()),
             };
             local::execute(&self.shared, server, &mut job, local::nanoseconds(timeout));
             if job.is_finished() {
@@ -257,15 +303,23 @@ impl<'a> Pipeline<'a> {
                 self.push(server, job, now);
             }
         }
-        self.entries.push_back(Entry { servers, reads: false, mutates, done });
+        self.entries.push_back(Entry {
+            servers,
+            reads: false,
+            mutates,
+            done,
+        });
         Ok(())
     }
 
-    /// Whether a request to the server is carried out at once: not while earlier ones are under way to it, for they come
-    /// first.
+    /// Whether a request to the server is carried out at once: not while earlier ones are under way
+    /// to it, for they come first.
     fn goes_locally(&self, server: usize) -> bool {
         self.local == LocalAccess::Auto
-            && !self.lanes.iter().any(|lane| lane.server() == server && lane.is_busy())
+            && !self
+                .lanes
+                .iter()
+                .any(|lane| lane.server() == server && lane.is_busy())
             && self.shared.is_local(server)
     }
 
@@ -280,23 +334,33 @@ impl<'a> Pipeline<'a> {
         let now = self.make_room(server..server + 1, Instant::now())?;
         let mutates = job.opcode().mutates();
         self.push(server, job, now);
-        self.entries.push_back(Entry { servers: server..server + 1, reads: false, mutates, done: Vec::new() });
+        self.entries.push_back(Entry {
+            servers: server..server + 1,
+            reads: false,
+            mutates,
+            done: Vec::new(),
+        });
         Ok(())
     }
 
     fn push(&mut self, server: usize, job: Job<'a>, now: Instant) {
-        let index = self.lanes.iter().position(|lane| lane.server() == server).unwrap_or_else(|| {
-            let mut lane = Lane::new(self.shared.check_out(server, now));
-            lane.until_answered = self.until_answered;
-            self.lanes.push(lane);
-            self.lanes.len() - 1
-        });
+        let index = self
+            .lanes
+            .iter()
+            .position(|lane| lane.server() == server)
+            .unwrap_or_else(|| {
+                let mut lane = Lane::new(self.shared.check_out(server, now));
+                lane.until_answered = self.until_answered;
+                self.lanes.push(lane);
+                self.lanes.len() - 1
+            });
         let lane = &mut self.lanes[index];
         lane.push(job);
         lane.nudge(now);
     }
 
-    /// Waits while one of the servers has too much to do for this pipeline. Returns what was `now` before and may be later.
+    /// Waits while one of the servers has too much to do for this pipeline. Returns what was `now`
+    /// before and may be later.
     fn make_room(&mut self, servers: Range<usize>, now: Instant) -> Result<Instant, Error> {
         let concerned = |lane: &&Lane<'_>| servers.contains(&lane.server());
         if !self.lanes.iter().filter(concerned).any(Lane::is_full) {
@@ -309,15 +373,22 @@ impl<'a> Pipeline<'a> {
         }
         let (timeout, now) = (self.timeout, Instant::now());
         let mut error = None;
-        for lane in self.lanes.iter_mut().filter(|lane| servers.contains(&lane.server()) && !lane.is_relieved()) {
+        for lane in self
+            .lanes
+            .iter_mut()
+            .filter(|lane| servers.contains(&lane.server()) && !lane.is_relieved())
+        {
             lane.give_up(timeout, now);
-            error.get_or_insert_with(|| lane.unavailable(format!("it made no room within {timeout:?}")));
+            error.get_or_insert_with(|| {
+                lane.unavailable(format!("it made no room within {timeout:?}"))
+            });
         }
         error.map_or(Ok(now), Err)
     }
 
     fn deadline(&self) -> Instant {
-        self.deadline.unwrap_or_else(|| Instant::now() + self.timeout)
+        self.deadline
+            .unwrap_or_else(|| Instant::now() + self.timeout)
     }
 
     /// Waits for the outcome of the oldest request.
@@ -328,11 +399,15 @@ impl<'a> Pipeline<'a> {
         }
         let deadline = self.deadline();
         let concerned = |lane: &&Lane<'_>| entry.concerns(lane);
-        let finished = |lanes: &[Lane<'_>]| lanes.iter().filter(concerned).all(Lane::front_is_finished);
+        let finished =
+            |lanes: &[Lane<'_>]| lanes.iter().filter(concerned).all(Lane::front_is_finished);
         if pump(&mut self.lanes, deadline, finished).is_err() {
             let (timeout, now) = (self.timeout, Instant::now());
             let late = |lane: &&mut Lane<'_>| entry.concerns(lane) && !lane.front_is_finished();
-            self.lanes.iter_mut().filter(late).for_each(|lane| lane.give_up(timeout, now));
+            self.lanes
+                .iter_mut()
+                .filter(late)
+                .for_each(|lane| lane.give_up(timeout, now));
         }
         let mut done = entry.done.into_iter().peekable();
         let mut outcome = Ok(Value::Done);
@@ -340,7 +415,11 @@ impl<'a> Pipeline<'a> {
         for server in entry.servers {
             let part = match done.next_if(|(of, _)| *of == server) {
                 Some((_, part)) => Some(part),
-                None => self.lanes.iter_mut().find(|lane| lane.server() == server).and_then(Lane::take),
+                None => self
+                    .lanes
+                    .iter_mut()
+                    .find(|lane| lane.server() == server)
+                    .and_then(Lane::take),
             };
             if let Some(part) = part {
                 is_begun |= part.is_ok();
@@ -370,7 +449,8 @@ fn join(before: Result<Value, Error>, after: Result<Value, Error>) -> Result<Val
 impl Iterator for Pipeline<'_> {
     type Item = Result<Reply, Error>;
 
-    /// Waits for the outcome of the oldest request that was not collected; `None` when there is none.
+    /// Waits for the outcome of the oldest request that was not collected; `None` when there is
+    /// none.
     fn next(&mut self) -> Option<Self::Item> {
         Some(self.collect_next()?.map(|value| match value {
             Value::Data(data) => Reply::Data(data),

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Links to one server that are kept while nobody uses them. More threads than this may call at the same time; they
-/// then connect anew now and then.
+/// Links to one server that are kept while nobody uses them. More threads than this may call at the
+/// same time; they then connect anew now and then.
 const MAX_IDLE: usize = 16;
 
-/// A link that was idle for longer is looked at before it is used: a server that restarted has closed it, and a request
-/// that is not sent there cannot end as one of unknown outcome.
+/// A link that was idle for longer is looked at before it is used: a server that restarted has
+/// closed it, and a request that is not sent there cannot end as one of unknown outcome.
 const TRUSTED_IDLE: Duration = Duration::from_millis(50);
 
 /// See the module.
@@ -29,8 +29,9 @@ pub(super) struct Shared {
     peers: Peers,
 }
 
-/// What a process has of each server. A child made by `fork(2)` has its own: its parent's connections are in use, its locks
-/// may be held by threads that are not there, and its shared memory is that of another participant.
+/// What a process has of each server. A child made by `fork(2)` has its own: its parent's
+/// connections are in use, its locks may be held by threads that are not there, and its shared
+/// memory is that of another participant.
 #[derive(Debug)]
 struct Peers {
     /// That of the process, see [`generation`].
@@ -48,8 +49,15 @@ struct Peer {
 
 impl Peers {
     fn new(n: usize, is_child: bool) -> Self {
-        let peer = |_| Peer { idle: Mutex::default(), local: (!is_child).then(Local::default) };
-        Self { generation: generation(), of_process: (0..n).map(peer).collect(), of_child: OnceLock::new() }
+        let peer = |_| Peer {
+            idle: Mutex::default(),
+            local: (!is_child).then(Local::default),
+        };
+        Self {
+            generation: generation(),
+            of_process: (0..n).map(peer).collect(),
+            of_child: OnceLock::new(),
+        }
     }
 
     /// Those of this process.
@@ -57,7 +65,9 @@ impl Peers {
     fn own(&self) -> &[Peer] {
         let mut found = self;
         while found.generation != generation() {
-            found = found.of_child.get_or_init(|| Box::new(Self::new(self.of_process.len(), true)));
+            found = found
+                .of_child
+                .get_or_init(|| Box::new(Self::new(self.of_process.len(), true)));
         }
         &found.of_process
     }
@@ -75,18 +85,30 @@ impl Shared {
         let canonical = layout.canonical();
         let peers = Peers::new(layout.n(), false);
         let incarnations = (0..layout.n()).map(|_| AtomicU64::new(0)).collect();
-        Self { layout, canonical, incarnations, peers }
+        Self {
+            layout,
+            canonical,
+            incarnations,
+            peers,
+        }
     }
 
     /// A server as errors name it.
     pub(super) fn name(&self, server: usize) -> ServerName<'_> {
-        ServerName { server, address: &self.layout.addresses()[server] }
+        ServerName {
+            server,
+            address: &self.layout.addresses()[server],
+        }
     }
 
     /// Makes sure that there is a server with this index.
     pub(super) fn check_server(&self, server: usize) -> Result<(), Error> {
         let count = self.incarnations.len();
-        if server < count { Ok(()) } else { Err(Error::no_such_server(server, count)) }
+        if server < count {
+            Ok(())
+        } else {
+            Err(Error::no_such_server(server, count))
+        }
     }
 
     /// The incarnation that this client knows the server's memory by; zero for none.
@@ -94,7 +116,8 @@ impl Shared {
         self.incarnations[server].load(Ordering::Acquire)
     }
 
-    /// Compares the incarnation that a server says with the one first seen, which it becomes if there is none.
+    /// Compares the incarnation that a server says with the one first seen, which it becomes if
+    /// there is none.
     ///
     /// # Errors
     /// The one that was seen before, if it is another one.
@@ -121,15 +144,23 @@ impl Shared {
         self.peers.own()[server].local.as_ref()
     }
 
-    /// A link to the server, of which the caller becomes the owner; it connects when it is first driven.
+    /// A link to the server, of which the caller becomes the owner; it connects when it is first
+    /// driven.
     pub(super) fn check_out(self: &Arc<Self>, server: usize, now: Instant) -> Checked {
         let idle = self.peers.own()[server].idle().pop();
         let mut link = idle.unwrap_or_else(|| Link::new(server, now));
         link.attempts = 0;
-        if now.saturating_duration_since(link.idle_since) > TRUSTED_IDLE && link.stream().is_some() && link.is_stale() {
+        if now.saturating_duration_since(link.idle_since) > TRUSTED_IDLE
+            && link.stream().is_some()
+            && link.is_stale()
+        {
             link.disconnect("it closed the idle connection".into(), now);
         }
-        Checked { shared: Arc::clone(self), link, generation: generation() }
+        Checked {
+            shared: Arc::clone(self),
+            link,
+            generation: generation(),
+        }
     }
 }
 
@@ -186,9 +217,15 @@ mod tests {
     fn the_first_incarnation_seen_stays_until_it_is_forgotten() {
         let layout = Layout::new("dsm", 4096, vec!["127.0.0.1:1".into()]).unwrap();
         let shared = Shared::new(layout);
-        assert_eq!((shared.meet(0, 5), shared.meet(0, 5), shared.meet(0, 6)), (Ok(()), Ok(()), Err(5)));
+        assert_eq!(
+            (shared.meet(0, 5), shared.meet(0, 5), shared.meet(0, 6)),
+            (Ok(()), Ok(()), Err(5))
+        );
         assert_eq!(shared.known_incarnation(0), 5);
         shared.forget_incarnation(0);
-        assert_eq!((shared.known_incarnation(0), shared.meet(0, 6)), (0, Ok(())));
+        assert_eq!(
+            (shared.known_incarnation(0), shared.meet(0, 6)),
+            (0, Ok(()))
+        );
     }
 }

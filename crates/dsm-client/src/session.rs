@@ -1,11 +1,11 @@
-//! One session with one server, and the requests in it that have no reply yet: what has to be sent again after a break,
-//! and what is known of their outcome. No I/O.
+//! One session with one server, and the requests in it that have no reply yet: what has to be sent
+//! again after a break, and what is known of their outcome. No I/O.
 
 use dsm_core::protocol::{Opcode, WINDOW};
 use std::collections::VecDeque;
 
-/// Bytes that the unanswered requests of a session carry there or back. One request is always allowed. Enough for
-/// 10 Gb/s at 5 ms, and little enough that a resend is short.
+/// Bytes that the unanswered requests of a session carry there or back. One request is always
+/// allowed. Enough for 10 Gb/s at 5 ms, and little enough that a resend is short.
 const MAX_IN_FLIGHT: u64 = 8 << 20;
 
 /// A request that was given an id and has no reply yet.
@@ -19,11 +19,13 @@ pub(super) struct Sent {
     pub(super) position: u64,
     /// Bytes of the memory it is about.
     pub(super) length: u64,
-    /// Where its frame begins in the byte stream of this connection; meaningless before it is encoded.
+    /// Where its frame begins in the byte stream of this connection; meaningless before it is
+    /// encoded.
     start: u64,
     /// Where its frame ends.
     end: u64,
-    /// Bytes of it left this process on an earlier connection, and no server has said since that it was not executed.
+    /// Bytes of it left this process on an earlier connection, and no server has said since that it
+    /// was not executed.
     exposed: bool,
 }
 
@@ -58,9 +60,12 @@ pub(super) struct Session {
 impl Session {
     /// Whether the window has room for one more request, of `length` bytes.
     pub(super) fn has_room(&self, length: u64) -> bool {
-        // The distance of ids, and not the number of requests: the server keeps old values for so many ids, and after a
-        // session was forgotten, what was given up leaves gaps.
-        let fits = self.unanswered.front().is_none_or(|oldest| self.last_id + 1 - oldest.id < WINDOW);
+        // The distance of ids, and not the number of requests: the server keeps old values for so
+        // many ids, and after a session was forgotten, what was given up leaves gaps.
+        let fits = self
+            .unanswered
+            .front()
+            .is_none_or(|oldest| self.last_id + 1 - oldest.id < WINDOW);
         fits && (self.in_flight == 0 || self.in_flight + length <= MAX_IN_FLIGHT)
     }
 
@@ -69,7 +74,16 @@ impl Session {
         self.last_id += 1;
         self.in_flight += length;
         let id = self.last_id;
-        self.unanswered.push_back(Sent { id, opcode, job, position, length, start: 0, end: 0, exposed: false });
+        self.unanswered.push_back(Sent {
+            id,
+            opcode,
+            job,
+            position,
+            length,
+            start: 0,
+            end: 0,
+            exposed: false,
+        });
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -102,7 +116,8 @@ impl Session {
         Some(sent)
     }
 
-    /// The connection is gone, after `bytes` bytes were handed to it: all that has no reply is to be sent again.
+    /// The connection is gone, after `bytes` bytes were handed to it: all that has no reply is to
+    /// be sent again.
     pub(super) fn disconnected(&mut self, bytes: u64) {
         for sent in self.unanswered.iter_mut().take(self.encoded) {
             sent.exposed |= sent.start < bytes;
@@ -115,10 +130,16 @@ impl Session {
         self.last_id
     }
 
-    /// The server has answered hello; `last_executed` is at most [`Session::last_id`]. Returns the requests that it cannot
-    /// speak for, if it has forgotten the session: their outcome is unknown, and they are not sent again.
+    /// The server has answered hello; `last_executed` is at most [`Session::last_id`]. Returns the
+    /// requests that it cannot speak for, if it has forgotten the session: their outcome is
+    /// unknown, and they are not sent again.
     #[must_use]
-    pub(super) fn hello_answered(&mut self, resumed: bool, last_executed: u64, incarnation: u64) -> Vec<Sent> {
+    pub(super) fn hello_answered(
+        &mut self,
+        resumed: bool,
+        last_executed: u64,
+        incarnation: u64,
+    ) -> Vec<Sent> {
         let forgotten = self.greeted && !resumed;
         self.greeted = true;
         if incarnation != 0 {
@@ -127,15 +148,16 @@ impl Session {
         if forgotten {
             return self.give_up();
         }
-        // The reply to hello is a firm statement: what is above has not been executed, and will not be before it is
-        // sent again.
+        // The reply to hello is a firm statement: what is above has not been executed, and will not
+        // be before it is sent again.
         for sent in &mut self.unanswered {
             sent.exposed &= sent.id <= last_executed;
         }
         Vec::new()
     }
 
-    /// Goes on as another session, because the server's memory is another one. Returns what is in doubt.
+    /// Goes on as another session, because the server's memory is another one. Returns what is in
+    /// doubt.
     #[must_use]
     pub(super) fn renew(&mut self) -> Vec<Sent> {
         (self.id, self.greeted, self.incarnation) = ([0; 16], false, 0);
@@ -144,8 +166,10 @@ impl Session {
 
     /// Takes out what may have been executed; the rest stays, as requests that were never sent.
     fn give_up(&mut self) -> Vec<Sent> {
-        let (doubtful, mut kept): (VecDeque<_>, VecDeque<_>) =
-            self.unanswered.drain(..).partition(|sent: &Sent| sent.in_doubt());
+        let (doubtful, mut kept): (VecDeque<_>, VecDeque<_>) = self
+            .unanswered
+            .drain(..)
+            .partition(|sent: &Sent| sent.in_doubt());
         for sent in &mut kept {
             sent.exposed = false;
         }
@@ -169,7 +193,11 @@ mod tests {
         let mut session = Session::default();
         assert!(session.hello_answered(false, 0, 7).is_empty());
         for number in 0..requests {
-            let opcode = if number % 2 == 0 { Opcode::FetchAdd } else { Opcode::Read };
+            let opcode = if number % 2 == 0 {
+                Opcode::FetchAdd
+            } else {
+                Opcode::Read
+            };
             session.add(opcode, number, 0, 8);
             session.encoded(number * 32, number * 32 + 32);
         }
@@ -186,7 +214,14 @@ mod tests {
         // The first two frames left, one byte of the third, nothing of the fourth.
         session.disconnected(65);
         assert_eq!(ids(&session.hello_answered(false, 0, 7)), [1, 3]);
-        assert_eq!(session.unanswered.iter().map(|sent| sent.id).collect::<Vec<_>>(), [2, 4, 5, 6]);
+        assert_eq!(
+            session
+                .unanswered
+                .iter()
+                .map(|sent| sent.id)
+                .collect::<Vec<_>>(),
+            [2, 4, 5, 6]
+        );
         assert_eq!(session.to_encode().unwrap().id, 2);
         assert_eq!(session.in_flight, 32);
     }
@@ -197,11 +232,23 @@ mod tests {
         session.disconnected(u64::MAX);
         assert!(session.hello_answered(true, 3, 7).is_empty());
         assert_eq!(session.to_encode().unwrap().id, 1);
-        let doubtful: Vec<u64> = session.unanswered.iter().filter(|sent| sent.in_doubt()).map(|sent| sent.id).collect();
+        let doubtful: Vec<u64> = session
+            .unanswered
+            .iter()
+            .filter(|sent| sent.in_doubt())
+            .map(|sent| sent.id)
+            .collect();
         assert_eq!(doubtful, [1, 3]);
         // A second break before anything was sent again leaves it so.
         session.disconnected(0);
-        assert_eq!(session.abandon().iter().filter(|sent| sent.in_doubt()).count(), 2);
+        assert_eq!(
+            session
+                .abandon()
+                .iter()
+                .filter(|sent| sent.in_doubt())
+                .count(),
+            2
+        );
     }
 
     #[test]
@@ -211,17 +258,27 @@ mod tests {
         session.answered();
         assert!(session.has_room(MAX_IN_FLIGHT - 63 * 8));
         assert!(!session.has_room(MAX_IN_FLIGHT - 63 * 8 + 1));
-        assert!(Session::default().has_room(u64::MAX), "one request is always allowed");
+        assert!(
+            Session::default().has_room(u64::MAX),
+            "one request is always allowed"
+        );
     }
 
     #[test]
     fn gaps_in_the_ids_count_for_the_window() {
         let mut session = session_with(WINDOW);
         session.disconnected(u64::MAX);
-        assert_eq!(session.hello_answered(false, 0, 7).len(), 32, "the changes are given up");
+        assert_eq!(
+            session.hello_answered(false, 0, 7).len(),
+            32,
+            "the changes are given up"
+        );
         session.add(Opcode::Write, 1, 0, 1);
         assert_eq!(session.unanswered.len(), 33);
-        assert!(!session.has_room(0), "the oldest has id 2, the next would have 66");
+        assert!(
+            !session.has_room(0),
+            "the oldest has id 2, the next would have 66"
+        );
         session.encoded(0, 32);
         session.answered();
         assert!(session.has_room(0), "the oldest has id 4");

@@ -1,4 +1,5 @@
-//! What becomes of requests when a connection ends: another attempt, or an error that says no more than is known.
+//! What becomes of requests when a connection ends: another attempt, or an error that says no more
+//! than is known.
 
 use super::error::{Effect, Error, ErrorKind, ServerName};
 use super::lane::Lane;
@@ -32,9 +33,11 @@ impl Lane<'_> {
                 return self.fail(&error, now);
             }
             Trouble::Refused(refusal) => {
-                // Nothing of what has no reply was executed on this connection: there is nothing to doubt.
+                // Nothing of what has no reply was executed on this connection: there is nothing to
+                // doubt.
                 self.link.session.disconnected(0);
-                // Who makes no other attempt learns what the server said, not only that it is not available.
+                // Who makes no other attempt learns what the server said, not only that it is not
+                // available.
                 if !is_worth_a_retry(refusal.code) || self.is_last_attempt() {
                     let error = self.refused(refusal);
                     return self.fail(&error, now);
@@ -65,7 +68,9 @@ impl Lane<'_> {
         };
         let reason = match (last, earlier) {
             (None, earlier) => earlier.unwrap_or_else(|| "not connected".into()),
-            (Some(last), Some(earlier)) if earlier != last => format!("{last}; before that: {earlier}"),
+            (Some(last), Some(earlier)) if earlier != last => {
+                format!("{last}; before that: {earlier}")
+            }
             (Some(last), _) => last.into(),
         };
         let sent = self.link.sent_bytes;
@@ -74,8 +79,8 @@ impl Lane<'_> {
         self.fail(&error, now);
     }
 
-    /// Fails everything unfinished, changes of which there is no telling whether they were executed with the error that
-    /// says so. The lane can be used again; its link has a new session.
+    /// Fails everything unfinished, changes of which there is no telling whether they were executed
+    /// with the error that says so. The lane can be used again; its link has a new session.
     fn fail(&mut self, error: &Error, now: Instant) {
         let reason = match error.kind() {
             // These say all there is to say of every request.
@@ -137,5 +142,8 @@ impl Lane<'_> {
 /// Whether a connection that ended with this refusal may be followed by a better one.
 fn is_worth_a_retry(code: Code) -> bool {
     use Code as C;
-    matches!(code, C::TooManyConnections | C::Stopping | C::Superseded | C::TooSlow | C::Busy | C::Internal)
+    matches!(
+        code,
+        C::TooManyConnections | C::Stopping | C::Superseded | C::TooSlow | C::Busy | C::Internal
+    )
 }

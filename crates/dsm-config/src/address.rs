@@ -20,7 +20,8 @@ pub enum Host {
     Name(String),
 }
 
-/// A host and a port. There is one text for each address, so that two texts differ when the addresses do.
+/// A host and a port. There is one text for each address, so that two texts differ when the
+/// addresses do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
     host: Host,
@@ -83,10 +84,14 @@ impl Address {
     /// The same host with the next port; none after the last.
     #[must_use]
     pub fn next_port(&self) -> Option<Self> {
-        Some(Self { host: self.host.clone(), port: self.port.checked_add(1)? })
+        Some(Self {
+            host: self.host.clone(),
+            port: self.port.checked_add(1)?,
+        })
     }
 
-    /// Whether only this machine can reach it. Of the host names only `localhost` counts: any other may change.
+    /// Whether only this machine can reach it. Of the host names only `localhost` counts: any other
+    /// may change.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         match &self.host {
@@ -95,7 +100,8 @@ impl Address {
         }
     }
 
-    /// The socket addresses that it stands for now. Asks the resolver when it holds a host name, and may then block.
+    /// The socket addresses that it stands for now. Asks the resolver when it holds a host name,
+    /// and may then block.
     ///
     /// # Errors
     /// When the name cannot be resolved.
@@ -108,16 +114,25 @@ impl Address {
 }
 
 impl Address {
-    /// What is wrong with a host name that stands for nothing but `found`, if these are loopback addresses: it is this
-    /// machine's own name, perhaps, and other machines cannot reach it.
+    /// What is wrong with a host name that stands for nothing but `found`, if these are loopback
+    /// addresses: it is this machine's own name, perhaps, and other machines cannot reach it.
     #[must_use]
     pub fn only_loopback(&self, found: &[SocketAddr]) -> Option<String> {
-        let Host::Name(name) = &self.host else { return None };
-        let ips: Vec<IpAddr> = found.iter().map(|address| address.ip().to_canonical()).collect();
+        let Host::Name(name) = &self.host else {
+            return None;
+        };
+        let ips: Vec<IpAddr> = found
+            .iter()
+            .map(|address| address.ip().to_canonical())
+            .collect();
         if self.is_loopback() || ips.is_empty() || !ips.iter().all(IpAddr::is_loopback) {
             return None;
         }
-        let ips = ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" and ");
+        let ips = ips
+            .iter()
+            .map(IpAddr::to_string)
+            .collect::<Vec<_>>()
+            .join(" and ");
         Some(format!(
             "the host name {name} is {ips} on this machine, which no other machine can reach: correct its line in /etc/hosts, \
              where Debian writes 127.0.1.1 for a machine's own name, or give an IP address in the map"
@@ -150,8 +165,13 @@ impl FromStr for Address {
             if inside.contains('%') {
                 return Err(AddressError::Scope);
             }
-            let ip: Ipv6Addr = inside.parse().map_err(|_| AddressError::Host(inside.to_owned()))?;
-            (Host::Ip(ip.to_canonical()), rest.strip_prefix(':').ok_or_else(missing)?)
+            let ip: Ipv6Addr = inside
+                .parse()
+                .map_err(|_| AddressError::Host(inside.to_owned()))?;
+            (
+                Host::Ip(ip.to_canonical()),
+                rest.strip_prefix(':').ok_or_else(missing)?,
+            )
         } else {
             let (host, port) = text.rsplit_once(':').ok_or_else(missing)?;
             if host.contains(':') {
@@ -178,7 +198,11 @@ impl FromStr for Address {
         }
         let address = Self { host, port };
         let form = address.to_string();
-        if form == text { Ok(address) } else { Err(AddressError::Form(form)) }
+        if form == text {
+            Ok(address)
+        } else {
+            Err(AddressError::Form(form))
+        }
     }
 }
 
@@ -194,7 +218,8 @@ fn parse_host(host: &str) -> Result<Host, AddressError> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    // The resolver takes "10.1" and "0x7f.1" for IPv4 addresses: a name whose last label is a number is a typo.
+    // The resolver takes "10.1" and "0x7f.1" for IPv4 addresses: a name whose last label is a
+    // number is a typo.
     let last = host.rsplit('.').next().unwrap_or_default();
     let hexadecimal = last.strip_prefix("0x").or(last.strip_prefix("0X"));
     let numeric = last.bytes().all(|byte| byte.is_ascii_digit())
@@ -211,14 +236,22 @@ mod tests {
     use proptest::prelude::*;
 
     fn error(text: &str) -> String {
-        text.parse::<Address>().map_or_else(|error| error.to_string(), |address| panic!("{text} gave {address}"))
+        text.parse::<Address>().map_or_else(
+            |error| error.to_string(),
+            |address| panic!("{text} gave {address}"),
+        )
     }
 
     #[test]
     fn names_and_both_kinds_of_ip_address_are_accepted() {
-        for text in
-            ["10.0.0.1:7411", "[fd00::1]:7411", "[::1]:1", "localhost:65535", "node-1.example.org:7411", "3f_2:80"]
-        {
+        for text in [
+            "10.0.0.1:7411",
+            "[fd00::1]:7411",
+            "[::1]:1",
+            "localhost:65535",
+            "node-1.example.org:7411",
+            "3f_2:80",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
     }
@@ -227,28 +260,67 @@ mod tests {
     fn every_other_text_is_refused_with_the_way_out() {
         let missing = ["10.0.0.1", "10.0.0.1:", "node1", "[::1]", "[::1]:"];
         for text in missing {
-            assert!(error(text).starts_with("the port is missing: write "), "{text}: {}", error(text));
+            assert!(
+                error(text).starts_with("the port is missing: write "),
+                "{text}: {}",
+                error(text)
+            );
         }
         assert_eq!(error("[::1]"), "the port is missing: write \"[::1]:7411\"");
         assert_eq!(error("node1:"), "the port is missing: write \"node1:7411\"");
         for port in ["0", "65536", "-1", "http", " 7411", "7411 "] {
-            assert_eq!(error(&format!("node1:{port}")), format!("the port is {port:?}: allowed are 1 to 65535"));
+            assert_eq!(
+                error(&format!("node1:{port}")),
+                format!("the port is {port:?}: allowed are 1 to 65535")
+            );
         }
         for text in ["fd00::1:7411", "::1", "[::1:7411"] {
             assert_eq!(error(text), AddressError::Brackets.to_string(), "{text}");
         }
         let long = "a".repeat(64);
-        for host in ["", "10.0.0.256", "10.1", "127.0x1", "a b", "-a", "a-", "a..b", "a.", "ä", "http//a", &long] {
-            assert_eq!(error(&format!("{host}:1")), AddressError::Host(host.to_owned()).to_string());
+        for host in [
+            "",
+            "10.0.0.256",
+            "10.1",
+            "127.0x1",
+            "a b",
+            "-a",
+            "a-",
+            "a..b",
+            "a.",
+            "ä",
+            "http//a",
+            &long,
+        ] {
+            assert_eq!(
+                error(&format!("{host}:1")),
+                AddressError::Host(host.to_owned()).to_string()
+            );
         }
         assert_eq!(error("[fe80::1%eth0]:1"), AddressError::Scope.to_string());
         for host in ["fe80::1", "fe80::f:1", "febf::1"] {
-            assert!(error(&format!("[{host}]:1")).starts_with(&format!("{host} is a link-local address")), "{host}");
+            assert!(
+                error(&format!("[{host}]:1"))
+                    .starts_with(&format!("{host} is a link-local address")),
+                "{host}"
+            );
         }
-        assert_eq!(error("tcp://node1:7411/"), "an address has no \"://\": write \"node1:7411\"");
+        assert_eq!(
+            error("tcp://node1:7411/"),
+            "an address has no \"://\": write \"node1:7411\""
+        );
         assert_eq!(error(""), AddressError::Empty.to_string());
-        for host in ["0.0.0.0", "[::]", "224.0.0.1", "255.255.255.255", "[ff02::1]"] {
-            assert!(error(&format!("{host}:1")).contains("does not name one machine"), "{host}");
+        for host in [
+            "0.0.0.0",
+            "[::]",
+            "224.0.0.1",
+            "255.255.255.255",
+            "[ff02::1]",
+        ] {
+            assert!(
+                error(&format!("{host}:1")).contains("does not name one machine"),
+                "{host}"
+            );
         }
     }
 
@@ -268,21 +340,35 @@ mod tests {
 
     #[test]
     fn only_localhost_and_loopback_addresses_stay_on_this_machine() {
-        for (text, loopback) in
-            [("127.0.0.1:1", true), ("127.9.9.9:1", true), ("[::1]:1", true), ("localhost:1", true), ("node1:1", false)]
-        {
-            assert_eq!(text.parse::<Address>().unwrap().is_loopback(), loopback, "{text}");
+        for (text, loopback) in [
+            ("127.0.0.1:1", true),
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("localhost:1", true),
+            ("node1:1", false),
+        ] {
+            assert_eq!(
+                text.parse::<Address>().unwrap().is_loopback(),
+                loopback,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn a_name_that_is_a_loopback_address_only_is_said_to_be_out_of_reach() {
         let of = |address: &str, ips: &[&str]| {
-            let found: Vec<SocketAddr> = ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 1)).collect();
+            let found: Vec<SocketAddr> = ips
+                .iter()
+                .map(|ip| SocketAddr::new(ip.parse().unwrap(), 1))
+                .collect();
             address.parse::<Address>().unwrap().only_loopback(&found)
         };
         let warning = of("node1:1", &["127.0.1.1", "::1"]).unwrap();
-        assert!(warning.starts_with("the host name node1 is 127.0.1.1 and ::1 on this machine"), "{warning}");
+        assert!(
+            warning.starts_with("the host name node1 is 127.0.1.1 and ::1 on this machine"),
+            "{warning}"
+        );
         for (address, ips) in [
             ("node1:1", &["127.0.1.1", "10.0.0.1"][..]),
             ("node1:1", &[]),

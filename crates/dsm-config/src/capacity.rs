@@ -5,16 +5,23 @@ use super::{Config, approximate_size};
 use dsm_core::segment::SHARED_MEMORY_DIRECTORY;
 use nix::sys::statvfs::statvfs;
 
-/// Checks that shared memory is large enough for a segment of k bytes and `overhead` bytes of tables, where
-/// 0 is a k that is too large for any. What is free
-/// of it is not looked at: it may be this very segment that takes it.
+/// Checks that shared memory is large enough for a segment of k bytes and `overhead` bytes of
+/// tables, where 0 is a k that is too large for any. What is free of it is not looked at: it may be
+/// this very segment that takes it.
 ///
 /// # Errors
 /// When it is too small, and when the operating system does not say.
 pub fn check_capacity(config: &Config, overhead: u64) -> Result<(), ConfigError> {
     let directory = SHARED_MEMORY_DIRECTORY;
-    let system = statvfs(directory).map_err(|error| ConfigError::SharedMemory { directory, source: error.into() })?;
-    fits(config, overhead, system.blocks().saturating_mul(system.fragment_size()))
+    let system = statvfs(directory).map_err(|error| ConfigError::SharedMemory {
+        directory,
+        source: error.into(),
+    })?;
+    fits(
+        config,
+        overhead,
+        system.blocks().saturating_mul(system.fragment_size()),
+    )
 }
 
 /// `capacity` is in bytes; zero is how a tmpfs without a limit shows itself.
@@ -24,19 +31,37 @@ fn fits(config: &Config, overhead: u64, capacity: u64) -> Result<(), ConfigError
     // Rounded amounts that look equal would contradict the message.
     let shown = |bytes| approximate_size(bytes).replace(".0 ", " ");
     let rounded = shown(needed) != shown(capacity);
-    let amount = |bytes| if rounded { shown(bytes) } else { format!("{bytes} bytes") };
+    let amount = |bytes| {
+        if rounded {
+            shown(bytes)
+        } else {
+            format!("{bytes} bytes")
+        }
+    };
     if capacity == 0 || needed <= capacity {
         return Ok(());
     }
-    let tables = if overhead == 0 { "its tables".to_owned() } else { format!("{} of tables", amount(overhead)) };
+    let tables = if overhead == 0 {
+        "its tables".to_owned()
+    } else {
+        format!("{} of tables", amount(overhead))
+    };
     let message = format!(
         "k is {}: with {tables} a segment needs {}, but {SHARED_MEMORY_DIRECTORY} can hold {}: make k smaller, \
          or {SHARED_MEMORY_DIRECTORY} larger (mount -o remount,size=... {SHARED_MEMORY_DIRECTORY})",
         amount(k),
-        if overhead == 0 { "even more".to_owned() } else { amount(needed) },
+        if overhead == 0 {
+            "even more".to_owned()
+        } else {
+            amount(needed)
+        },
         amount(capacity)
     );
-    Err(ConfigError::single(&config.path, config.place("k"), message))
+    Err(ConfigError::single(
+        &config.path,
+        config.place("k"),
+        message,
+    ))
 }
 
 #[cfg(test)]
@@ -57,7 +82,10 @@ mod tests {
         );
         assert!(fits(&config, u64::MAX, 1 << 40).is_err());
         let close = fits(&config, 4097, 64 << 20).unwrap_err().to_string();
-        assert!(close.contains("needs 67112961 bytes, but /dev/shm can hold 67108864 bytes"), "{close}");
+        assert!(
+            close.contains("needs 67112961 bytes, but /dev/shm can hold 67108864 bytes"),
+            "{close}"
+        );
     }
 
     #[test]
@@ -65,7 +93,10 @@ mod tests {
         let text = "n = 1\nk = 9223372036854775808\nserver = [{ address = \"[::1]:7411\" }]\n";
         let config = Config::parse(text, Path::new("mcomp.cfg")).unwrap();
         let message = fits(&config, 0, 64 << 20).unwrap_err().to_string();
-        assert!(message.contains("k is 8 EiB: with its tables a segment needs even more, but"), "{message}");
+        assert!(
+            message.contains("k is 8 EiB: with its tables a segment needs even more, but"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -48,7 +48,11 @@ pub enum IdentityError {
 }
 
 fn indexes(n: usize) -> String {
-    if n == 1 { "1 server: allowed is 0".to_owned() } else { format!("{n} servers: allowed are 0 to {}", n - 1) }
+    if n == 1 {
+        "1 server: allowed is 0".to_owned()
+    } else {
+        format!("{n} servers: allowed are 0 to {}", n - 1)
+    }
 }
 
 /// A server of the map, and the IP addresses that it has or why they are not known.
@@ -57,25 +61,42 @@ struct Candidate {
     found: Result<Vec<IpAddr>, String>,
 }
 
-/// The index of the server that runs here: `flag` when given, else the one whose address this machine has. Host names
-/// are resolved, which may block for as long as the resolver does.
+/// The index of the server that runs here: `flag` when given, else the one whose address this
+/// machine has. Host names are resolved, which may block for as long as the resolver does.
 ///
 /// # Errors
-/// When `flag` is past the end of the map, and when not exactly one server has an address of this machine.
+/// When `flag` is past the end of the map, and when not exactly one server has an address of this
+/// machine.
 pub fn own_index(config: &Config, flag: Option<usize>) -> Result<usize, IdentityError> {
     let (path, n) = (config.path.clone(), config.layout.n());
     if let Some(index) = flag {
-        return if index < n { Ok(index) } else { Err(IdentityError::Range { index, n, path }) };
+        return if index < n {
+            Ok(index)
+        } else {
+            Err(IdentityError::Range { index, n, path })
+        };
     }
     let own = interface_addresses().map_err(IdentityError::Interfaces)?;
-    let candidates: Vec<Candidate> = config.servers.iter().map(|server| resolve(&server.address)).collect();
+    let candidates: Vec<Candidate> = config
+        .servers
+        .iter()
+        .map(|server| resolve(&server.address))
+        .collect();
     choose(&candidates, &own, path)
 }
 
 fn resolve(address: &Address) -> Candidate {
     let found = address.resolve().map_err(|error| error.to_string());
-    let found = found.map(|sockets| sockets.into_iter().map(|socket| socket.ip().to_canonical()).collect());
-    Candidate { address: address.clone(), found }
+    let found = found.map(|sockets| {
+        sockets
+            .into_iter()
+            .map(|socket| socket.ip().to_canonical())
+            .collect()
+    });
+    Candidate {
+        address: address.clone(),
+        found,
+    }
 }
 
 fn interface_addresses() -> io::Result<Vec<IpAddr>> {
@@ -90,26 +111,45 @@ fn interface_addresses() -> io::Result<Vec<IpAddr>> {
     Ok(own)
 }
 
-/// The one candidate that has an address of `own`. Any loopback address is this machine's: only one of 127.0.0.0/8 is
-/// listed at the interface, and Debian gives a machine's own name 127.0.1.1.
+/// The one candidate that has an address of `own`. Any loopback address is this machine's: only one
+/// of 127.0.0.0/8 is listed at the interface, and Debian gives a machine's own name 127.0.1.1.
 fn choose(candidates: &[Candidate], own: &[IpAddr], path: PathBuf) -> Result<usize, IdentityError> {
     let is_own = |ip: &IpAddr| ip.is_loopback() || own.contains(ip);
-    let matching = |candidate: &Candidate| candidate.found.as_ref().is_ok_and(|found| found.iter().any(is_own));
-    let matches: Vec<usize> = (0..candidates.len()).filter(|index| matching(&candidates[*index])).collect();
+    let matching = |candidate: &Candidate| {
+        candidate
+            .found
+            .as_ref()
+            .is_ok_and(|found| found.iter().any(is_own))
+    };
+    let matches: Vec<usize> = (0..candidates.len())
+        .filter(|index| matching(&candidates[*index]))
+        .collect();
     match matches[..] {
         [index] => Ok(index),
         [] => {
             let unresolved = list(candidates.iter().filter_map(|candidate| {
-                let Host::Name(name) = candidate.address.host() else { return None };
+                let Host::Name(name) = candidate.address.host() else {
+                    return None;
+                };
                 Some(format!("{name}: {}", candidate.found.as_ref().err()?))
             }));
-            let unresolved =
-                if unresolved.is_empty() { unresolved } else { format!("; could not be resolved: {unresolved}") };
-            Err(IdentityError::None { path, own: list(own.iter().map(IpAddr::to_string)), unresolved })
+            let unresolved = if unresolved.is_empty() {
+                unresolved
+            } else {
+                format!("; could not be resolved: {unresolved}")
+            };
+            Err(IdentityError::None {
+                path,
+                own: list(own.iter().map(IpAddr::to_string)),
+                unresolved,
+            })
         }
         _ => {
             let name = |index: &usize| format!("server {index} ({})", candidates[*index].address);
-            Err(IdentityError::Several { path, matches: list(matches.iter().map(name)) })
+            Err(IdentityError::Several {
+                path,
+                matches: list(matches.iter().map(name)),
+            })
         }
     }
 }
@@ -130,7 +170,10 @@ mod tests {
 
     fn candidate(address: &str, found: &[&str]) -> Candidate {
         let found = found.iter().map(|ip| ip.parse().unwrap()).collect();
-        Candidate { address: address.parse().unwrap(), found: Ok(found) }
+        Candidate {
+            address: address.parse().unwrap(),
+            found: Ok(found),
+        }
     }
 
     fn chosen(candidates: &[Candidate], own: &[&str]) -> Result<usize, String> {
@@ -139,15 +182,28 @@ mod tests {
     }
 
     fn three() -> [Candidate; 3] {
-        let lost = Candidate { address: "c:1".parse().unwrap(), found: Err("not known".to_owned()) };
-        [candidate("10.0.0.1:1", &["10.0.0.1"]), candidate("b:1", &["10.0.0.2", "fd00::2"]), lost]
+        let lost = Candidate {
+            address: "c:1".parse().unwrap(),
+            found: Err("not known".to_owned()),
+        };
+        [
+            candidate("10.0.0.1:1", &["10.0.0.1"]),
+            candidate("b:1", &["10.0.0.2", "fd00::2"]),
+            lost,
+        ]
     }
 
     #[test]
     fn the_only_server_with_an_address_of_this_machine_is_this_one() {
         assert_eq!(chosen(&three(), &["127.0.0.1", "10.0.0.1"]), Ok(0));
-        assert_eq!(chosen(&three(), &["127.0.0.1", "fd00::2", "10.0.0.2"]), Ok(1));
-        assert_eq!(chosen(&[candidate("a:1", &["127.0.1.1"])], &["127.0.0.1"]), Ok(0));
+        assert_eq!(
+            chosen(&three(), &["127.0.0.1", "fd00::2", "10.0.0.2"]),
+            Ok(1)
+        );
+        assert_eq!(
+            chosen(&[candidate("a:1", &["127.0.1.1"])], &["127.0.0.1"]),
+            Ok(0)
+        );
     }
 
     #[test]
@@ -157,27 +213,44 @@ mod tests {
             "no server in mcomp.cfg has an address of this machine, which has 127.0.0.1, 10.0.0.9; could not be resolved: \
              c: not known: correct the map, or say with --index which server this is"
         );
-        assert!(!chosen(&three()[..2], &["10.0.0.9"]).unwrap_err().contains("resolved"));
+        assert!(
+            !chosen(&three()[..2], &["10.0.0.9"])
+                .unwrap_err()
+                .contains("resolved")
+        );
     }
 
     #[test]
     fn several_matches_ask_for_the_index() {
-        let servers = [candidate("127.0.0.1:1", &["127.0.0.1"]), candidate("[::1]:2", &["::1"])];
+        let servers = [
+            candidate("127.0.0.1:1", &["127.0.0.1"]),
+            candidate("[::1]:2", &["::1"]),
+        ];
         assert_eq!(
             chosen(&servers, &["127.0.0.1", "::1"]).unwrap_err(),
             "this machine has the addresses of server 0 (127.0.0.1:1), server 1 ([::1]:2) in mcomp.cfg: say with --index \
              which of them this is"
         );
-        let many: Vec<Candidate> = (1..40).map(|port| candidate(&format!("[::1]:{port}"), &["::1"])).collect();
-        assert!(chosen(&many, &[]).unwrap_err().contains("server 15 ([::1]:16), ... in"));
+        let many: Vec<Candidate> = (1..40)
+            .map(|port| candidate(&format!("[::1]:{port}"), &["::1"]))
+            .collect();
+        assert!(
+            chosen(&many, &[])
+                .unwrap_err()
+                .contains("server 15 ([::1]:16), ... in")
+        );
     }
 
     #[test]
     fn the_flag_decides_when_it_is_in_range() {
-        let text = "k = 4096\nn = 2\nserver = [{ address = \"[::1]:1\" }, { address = \"[::1]:2\" }]\n";
+        let text =
+            "k = 4096\nn = 2\nserver = [{ address = \"[::1]:1\" }, { address = \"[::1]:2\" }]\n";
         let config = Config::parse(text, Path::new("mcomp.cfg")).unwrap();
         assert_eq!(own_index(&config, Some(1)).unwrap(), 1);
-        assert!(matches!(own_index(&config, None), Err(IdentityError::Several { .. })));
+        assert!(matches!(
+            own_index(&config, None),
+            Err(IdentityError::Several { .. })
+        ));
         assert_eq!(
             own_index(&config, Some(2)).unwrap_err().to_string(),
             "--index is 2, but mcomp.cfg has 2 servers: allowed are 0 to 1"
@@ -187,11 +260,19 @@ mod tests {
     #[test]
     fn localhost_is_this_machine() {
         let text = "k = 4096\nn = 2\nserver = [{ address = \"192.0.2.1:1\" }, { address = \"localhost:1\" }]\n";
-        assert_eq!(own_index(&Config::parse(text, Path::new("mcomp.cfg")).unwrap(), None).unwrap(), 1);
+        assert_eq!(
+            own_index(&Config::parse(text, Path::new("mcomp.cfg")).unwrap(), None).unwrap(),
+            1
+        );
     }
 
     #[test]
     fn this_machine_has_a_loopback_address() {
-        assert!(interface_addresses().unwrap().iter().any(IpAddr::is_loopback));
+        assert!(
+            interface_addresses()
+                .unwrap()
+                .iter()
+                .any(IpAddr::is_loopback)
+        );
     }
 }

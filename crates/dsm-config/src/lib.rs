@@ -35,7 +35,8 @@ use std::time::Duration;
 /// Where the configuration is when nothing says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/mcomp.cfg";
 
-/// The longest file, in bytes, that is read: a map of the most servers with the longest texts fits twice.
+/// The longest file, in bytes, that is read: a map of the most servers with the longest texts fits
+/// twice.
 pub const MAX_FILE: u64 = 4 << 20;
 
 /// A whole mcomp.cfg, known to be sound.
@@ -43,7 +44,8 @@ pub const MAX_FILE: u64 = 4 << 20;
 pub struct Config {
     /// The system's name, k, and the network map.
     pub layout: Layout,
-    /// What the map says of each server besides its address text, in the order of [`Layout::addresses`].
+    /// What the map says of each server besides its address text, in the order of
+    /// [`Layout::addresses`].
     pub servers: Vec<ServerSettings>,
     /// Who may be listened to.
     pub security: Security,
@@ -68,8 +70,8 @@ pub struct Config {
 pub struct ServerSettings {
     /// Where it listens; shows itself as the text in the layout.
     pub address: Address,
-    /// Where its snapshot agent listens: by default the same host and the next port. None when that is taken by another
-    /// of the map, or is no port.
+    /// Where its snapshot agent listens: by default the same host and the next port. None when that
+    /// is taken by another of the map, or is no port.
     pub snapshot: Option<Address>,
     /// The public key by which others will know it: base64. Not used yet.
     pub public_key: Option<String>,
@@ -111,11 +113,13 @@ pub enum OperationLogMode {
 pub struct Limits {
     /// The most connections that one server accepts, 1 to 4096.
     pub connections: usize,
-    /// The most connections that have a thread each, 1 to 32; as soon as there are more, all of them share a few threads.
+    /// The most connections that have a thread each, 1 to 32; as soon as there are more, all of
+    /// them share a few threads.
     pub threads: usize,
     /// How long a new connection may take to say hello.
     pub hello_timeout: Duration,
-    /// How long a request may take from its first byte to its last, and a client to take its replies.
+    /// How long a request may take from its first byte to its last, and a client to take its
+    /// replies.
     pub request_timeout: Duration,
     /// How long a server that stops waits for the requests under way.
     pub shutdown_timeout: Duration,
@@ -161,7 +165,8 @@ pub struct Recovery {
 pub enum OnMemoryLoss {
     /// It begins with zeros.
     Empty,
-    /// It refuses every read and change until somebody restores a snapshot, or accepts that the memory is empty.
+    /// It refuses every read and change until somebody restores a snapshot, or accepts that the
+    /// memory is empty.
     Wait,
     /// It lets the newest snapshot be restored before it is ready.
     Restore,
@@ -189,7 +194,8 @@ impl Key {
 /// A value that holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Setting {
-    /// The key, with the name of its table and the server's index: `limits.connections`, `server.0.address`.
+    /// The key, with the name of its table and the server's index: `limits.connections`,
+    /// `server.0.address`.
     pub key: String,
     /// The value, as mcomp.cfg would have it, without quotes.
     pub value: String,
@@ -213,20 +219,33 @@ impl Config {
     /// # Errors
     /// When it cannot be read, and every mistake in it.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let read_error = |source| ConfigError::Read { path: path.to_owned(), source };
+        let read_error = |source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        };
         let mut bytes = Vec::new();
         let file = std::fs::File::open(path).map_err(read_error)?;
         // One byte more than is allowed, to see that there is more.
-        let length = file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(read_error)?;
+        let length = file
+            .take(MAX_FILE + 1)
+            .read_to_end(&mut bytes)
+            .map_err(read_error)?;
         if length as u64 > MAX_FILE {
-            return Err(ConfigError::TooLong { path: path.to_owned(), limit: MAX_FILE });
+            return Err(ConfigError::TooLong {
+                path: path.to_owned(),
+                limit: MAX_FILE,
+            });
         }
         match std::str::from_utf8(&bytes) {
             Ok(text) => Self::parse(text, path),
             Err(error) => {
                 let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
                 let place = mistake::Lines::new(&good).place(good.len());
-                Err(ConfigError::single(path, place, "this byte is not UTF-8, which TOML must be".to_owned()))
+                Err(ConfigError::single(
+                    path,
+                    place,
+                    "this byte is not UTF-8, which TOML must be".to_owned(),
+                ))
             }
         }
     }
@@ -259,8 +278,14 @@ impl Config {
 }
 
 fn choose_path(flag: Option<&Path>, environment: Option<OsString>) -> PathBuf {
-    let environment = || environment.filter(|value| !value.is_empty()).map(PathBuf::from);
-    flag.map(Path::to_owned).or_else(environment).unwrap_or_else(|| PathBuf::from(DEFAULT_PATH))
+    let environment = || {
+        environment
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    flag.map(Path::to_owned)
+        .or_else(environment)
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_PATH))
 }
 
 #[cfg(test)]
@@ -272,7 +297,10 @@ mod tests {
         let (flag, environment) = (Some(Path::new("a")), Some(OsString::from("b")));
         assert_eq!(choose_path(flag, environment.clone()), Path::new("a"));
         assert_eq!(choose_path(None, environment), Path::new("b"));
-        assert_eq!(choose_path(None, Some(OsString::new())), Path::new(DEFAULT_PATH));
+        assert_eq!(
+            choose_path(None, Some(OsString::new())),
+            Path::new(DEFAULT_PATH)
+        );
         assert_eq!(choose_path(None, None), Path::new(DEFAULT_PATH));
     }
 }

@@ -30,7 +30,8 @@ pub struct Mistake {
     pub message: String,
 }
 
-/// A mcomp.cfg that cannot be used. Shows itself as one line for each mistake, `file:line:column: message`.
+/// A mcomp.cfg that cannot be used. Shows itself as one line for each mistake, `file:line:column:
+/// message`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -71,7 +72,10 @@ pub enum ConfigError {
 impl ConfigError {
     /// An error with a single mistake.
     pub(super) fn single(path: &Path, place: Place, message: String) -> Self {
-        Self::Invalid { path: path.to_owned(), mistakes: vec![Mistake { place, message }] }
+        Self::Invalid {
+            path: path.to_owned(),
+            mistakes: vec![Mistake { place, message }],
+        }
     }
 }
 
@@ -93,7 +97,14 @@ struct Listing<'a> {
 impl fmt::Display for Listing<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
-        for (index, Mistake { place: Place { line, column }, message }) in self.mistakes.iter().enumerate() {
+        for (
+            index,
+            Mistake {
+                place: Place { line, column },
+                message,
+            },
+        ) in self.mistakes.iter().enumerate()
+        {
             let separator = if index == 0 { "" } else { "\n" };
             write!(formatter, "{separator}{path}:{line}:{column}: {message}")?;
         }
@@ -109,8 +120,15 @@ pub(super) struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        let after_breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset + 1);
-        Self { text, starts: std::iter::once(0).chain(after_breaks).collect() }
+        let after_breaks = text
+            .bytes()
+            .enumerate()
+            .filter(|(_, byte)| *byte == b'\n')
+            .map(|(offset, _)| offset + 1);
+        Self {
+            text,
+            starts: std::iter::once(0).chain(after_breaks).collect(),
+        }
     }
 
     /// The place of the byte at `offset`; an offset past the end is the end.
@@ -118,7 +136,11 @@ impl<'a> Lines<'a> {
         let offset = offset.min(self.text.len());
         let line = self.starts.partition_point(|start| *start <= offset);
         let start = self.starts.get(line - 1).copied().unwrap_or_default();
-        let column = self.text.get(start..offset).map_or(offset - start, |before| before.chars().count()) + 1;
+        let column = self
+            .text
+            .get(start..offset)
+            .map_or(offset - start, |before| before.chars().count())
+            + 1;
         Place { line, column }
     }
 }
@@ -130,10 +152,23 @@ mod tests {
     #[test]
     fn a_place_counts_lines_and_characters_from_one() {
         let lines = Lines::new("a\nöb\n\nc");
-        let places =
-            [(0, 1, 1), (1, 1, 2), (2, 2, 1), (4, 2, 2), (5, 2, 3), (6, 3, 1), (7, 4, 1), (8, 4, 2), (99, 4, 2)];
+        let places = [
+            (0, 1, 1),
+            (1, 1, 2),
+            (2, 2, 1),
+            (4, 2, 2),
+            (5, 2, 3),
+            (6, 3, 1),
+            (7, 4, 1),
+            (8, 4, 2),
+            (99, 4, 2),
+        ];
         for (offset, line, column) in places {
-            assert_eq!(lines.place(offset), Place { line, column }, "offset {offset}");
+            assert_eq!(
+                lines.place(offset),
+                Place { line, column },
+                "offset {offset}"
+            );
         }
         assert_eq!(Lines::new("").place(0), Place::START);
     }

@@ -1,18 +1,24 @@
 //! The known word that a typing error meant.
 
-/// The word of `known` that is nearest to `found`, when it is near enough to be meant. Upper and lower case are equal.
+/// The word of `known` that is nearest to `found`, when it is near enough to be meant. Upper and
+/// lower case are equal.
 pub(super) fn nearest<'k>(found: &str, known: &[&'k str]) -> Option<&'k str> {
-    // A word that is much longer than every known one is no typing error, and the distance takes time by its length.
+    // A word that is much longer than every known one is no typing error, and the distance takes
+    // time by its length.
     let longest = known.iter().map(|word| word.len()).max()?;
     if found.len() > 2 * longest {
         return None;
     }
     let found = found.to_lowercase();
     let distances = known.iter().map(|word| (distance(&found, word), *word));
-    distances.filter(|(distance, word)| *distance <= word.len() / 3).min().map(|(_, word)| word)
+    distances
+        .filter(|(distance, word)| *distance <= word.len() / 3)
+        .min()
+        .map(|(_, word)| word)
 }
 
-/// The number of characters to insert, delete or replace, by Wagner and Fischer's algorithm (JACM 21, 1974).
+/// The number of characters to insert, delete or replace, by Wagner and Fischer's algorithm (JACM
+/// 21, 1974).
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
@@ -34,7 +40,12 @@ mod tests {
     #[test]
     fn a_typing_error_finds_its_word_and_another_word_finds_none() {
         let known = ["k", "n", "address", "hello_timeout", "request_timeout"];
-        let pairs = [("adress", "address"), ("K", "k"), ("Address", "address"), ("request_timout", "request_timeout")];
+        let pairs = [
+            ("adress", "address"),
+            ("K", "k"),
+            ("Address", "address"),
+            ("request_timout", "request_timeout"),
+        ];
         for (found, word) in pairs {
             assert_eq!(nearest(found, &known), Some(word));
         }

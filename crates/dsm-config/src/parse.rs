@@ -4,8 +4,8 @@ use super::mistake::{ConfigError, Lines};
 use super::reader::Reader;
 use super::section::Section;
 use super::{
-    Address, ClientSettings, Config, Key, Limits, LocalAccess, LogSettings, OnMemoryLoss, OperationLogMode, Recovery,
-    Security, ServerSettings, SnapshotSettings,
+    Address, ClientSettings, Config, Key, Limits, LocalAccess, LogSettings, OnMemoryLoss,
+    OperationLogMode, Recovery, Security, ServerSettings, SnapshotSettings,
 };
 use super::{Keep, Level};
 use dsm_core::layout::{Layout, LayoutError, MAX_MEMORY, MAX_NAME, MAX_SERVERS, PAGE};
@@ -25,29 +25,37 @@ pub const MAX_CONNECTIONS: usize = 4096;
 /// The most threads that serve connections.
 const MAX_THREADS: usize = 32;
 
-/// A server's timeouts: under 100 ms a busy network breaks good connections, over an hour nothing is bounded.
-const SERVER_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+/// A server's timeouts: under 100 ms a busy network breaks good connections, over an hour nothing
+/// is bounded.
+const SERVER_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(3600);
 
 /// A client's deadline: a call on a loopback address ends in far less than 10 ms.
-const CLIENT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
+const CLIENT_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(3600);
 
 /// The buffer memory, in bytes: several of the longest requests, up to more than any machine needs.
 const BUFFER_MEMORY: RangeInclusive<u64> = (8 << 20)..=(1 << 40);
 
-/// The sizes that the file of the operation log may have: more than is written at once, and less than large disks.
+/// The sizes that the file of the operation log may have: more than is written at once, and less
+/// than large disks.
 const LOG_SIZES: RangeInclusive<u64> = (1 << 20)..=(1 << 40);
 
 /// Little beside a disk, and the last half minute of the busiest server.
 const DEFAULT_LOG_SIZE: u64 = 1 << 30;
 
-/// How long writers may be kept waiting for a cut: a network round trip takes a part of a millisecond, or much more from
-/// one site to another; nobody wants a memory that stands still for longer than the most.
-const FREEZE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(10);
+/// How long writers may be kept waiting for a cut: a network round trip takes a part of a
+/// millisecond, or much more from one site to another; nobody wants a memory that stands still for
+/// longer than the most.
+const FREEZE_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(10);
 
-/// The most snapshots that are kept by one rule, each of which is looked at whenever one is added, and the most days.
+/// The most snapshots that are kept by one rule, each of which is looked at whenever one is added,
+/// and the most days.
 const MAX_KEPT: usize = 10_000;
 
-/// The characters of a public key in base64: 32 bytes at least, as Ed25519 has; the most is any key's.
+/// The characters of a public key in base64: 32 bytes at least, as Ed25519 has; the most is any
+/// key's.
 const PUBLIC_KEY: RangeInclusive<usize> = 44..=1024;
 
 /// What the tables hold, when they hold no mistake.
@@ -63,7 +71,8 @@ struct Values {
     recovery: Recovery,
 }
 
-/// Every key that mcomp.cfg may hold, in the order of the manual page: what the parser asks a file for.
+/// Every key that mcomp.cfg may hold, in the order of the manual page: what the parser asks a file
+/// for.
 #[must_use]
 pub fn keys() -> Vec<Key> {
     let text = "[[server]]";
@@ -77,18 +86,31 @@ pub fn keys() -> Vec<Key> {
 pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     let tree = DeTable::parse(text).map_err(|error| {
         let place = Lines::new(text).place(error.span().map_or(0, |span| span.start));
-        ConfigError::single(path, place, format!("this is not TOML: {}", error.message()))
+        ConfigError::single(
+            path,
+            place,
+            format!("this is not TOML: {}", error.message()),
+        )
     })?;
     let mut reader = Reader::new(text);
     let values = read(Section::root(&mut reader, tree.get_ref()));
     let record = reader.finish(path)?;
-    let addresses = values.servers.iter().map(|server| server.address.to_string()).collect();
-    // What each value breaks by itself, a file without k, and another n than servers have left a mistake: the record
-    // would not be there.
-    let layout = Layout::new(&values.name, values.k.unwrap_or_default(), addresses).map_err(|error| {
-        let place = record.places.get(&key_of(&error)).copied().unwrap_or(super::Place::START);
-        ConfigError::single(path, place, error.to_string())
-    })?;
+    let addresses = values
+        .servers
+        .iter()
+        .map(|server| server.address.to_string())
+        .collect();
+    // What each value breaks by itself, a file without k, and another n than servers have left a
+    // mistake: the record would not be there.
+    let layout =
+        Layout::new(&values.name, values.k.unwrap_or_default(), addresses).map_err(|error| {
+            let place = record
+                .places
+                .get(&key_of(&error))
+                .copied()
+                .unwrap_or(super::Place::START);
+            ConfigError::single(path, place, error.to_string())
+        })?;
     Ok(Config {
         layout,
         servers: values.servers,
@@ -118,17 +140,31 @@ fn key_of(error: &LayoutError) -> String {
 
 fn read(mut root: Section<'_, '_>) -> Values {
     let allowed = format!("1 to {MAX_NAME} characters of a-z, A-Z, 0-9, '-' and '_'");
-    let name = root.text("name", &allowed, DEFAULT_NAME.to_owned(), String::clone, |text| Ok(text.to_owned()));
+    let name = root.text(
+        "name",
+        &allowed,
+        DEFAULT_NAME.to_owned(),
+        String::clone,
+        |text| Ok(text.to_owned()),
+    );
     let k = root.required_size("k", "a size that is a multiple of 4KiB, such as \"64MiB\"");
     let n = root.required_integer("n", 1..=MAX_SERVERS);
     let servers = root.list("server", read_server);
     match (n, &servers) {
         (Some(n), Some(servers)) if n != servers.len() => {
             let tables = servers.len();
-            root.mistake_in("n", format!("n is {n}, but the number of [[server]] tables is {tables}: make them equal"));
+            root.mistake_in(
+                "n",
+                format!(
+                    "n is {n}, but the number of [[server]] tables is {tables}: make them equal"
+                ),
+            );
         }
         (None, Some(servers)) if servers.is_empty() => {
-            root.mistake_in("server", "[[server]] is missing: there must be one for each server".to_owned());
+            root.mistake_in(
+                "server",
+                "[[server]] is missing: there must be one for each server".to_owned(),
+            );
         }
         _ => {}
     }
@@ -147,35 +183,74 @@ fn read(mut root: Section<'_, '_>) -> Values {
     root.finish();
     let mut servers: Vec<ServerSettings> = servers.into_iter().flatten().flatten().collect();
     default_snapshots(&mut servers);
-    Values { name, k, servers, security, log, limits, client, snapshot, recovery }
+    Values {
+        name,
+        k,
+        servers,
+        security,
+        log,
+        limits,
+        client,
+        snapshot,
+        recovery,
+    }
 }
 
-/// What the name, k and the addresses break each by itself. The layout tells the first only, so each is tried with good
-/// ones in the place of the others.
-fn layout_errors(name: &str, k: Option<u64>, servers: &[Option<ServerSettings>]) -> Vec<LayoutError> {
+/// What the name, k and the addresses break each by itself. The layout tells the first only, so
+/// each is tried with good ones in the place of the others.
+fn layout_errors(
+    name: &str,
+    k: Option<u64>,
+    servers: &[Option<ServerSettings>],
+) -> Vec<LayoutError> {
     let one = || vec!["localhost:1".to_owned()];
-    let complete: Option<Vec<String>> =
-        servers.iter().map(|server| server.as_ref().map(|server| server.address.to_string())).collect();
+    let complete: Option<Vec<String>> = servers
+        .iter()
+        .map(|server| server.as_ref().map(|server| server.address.to_string()))
+        .collect();
     let tries = [
         Some((name, PAGE, one())),
-        k.map(|k| (DEFAULT_NAME, k, one())).filter(|(_, k, _)| *k <= MAX_MEMORY),
-        complete.filter(|addresses| !addresses.is_empty()).map(|addresses| (DEFAULT_NAME, PAGE, addresses)),
+        k.map(|k| (DEFAULT_NAME, k, one()))
+            .filter(|(_, k, _)| *k <= MAX_MEMORY),
+        complete
+            .filter(|addresses| !addresses.is_empty())
+            .map(|addresses| (DEFAULT_NAME, PAGE, addresses)),
     ];
-    tries.into_iter().flatten().filter_map(|(name, k, addresses)| Layout::new(name, k, addresses).err()).collect()
+    tries
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, k, addresses)| Layout::new(name, k, addresses).err())
+        .collect()
 }
 
-/// The snapshot agents that have an address which another of the map has before them: key and message of each.
+/// The snapshot agents that have an address which another of the map has before them: key and
+/// message of each.
 fn shared_snapshots(servers: &[Option<ServerSettings>]) -> Vec<(String, String)> {
-    let known = || servers.iter().enumerate().filter_map(|(index, server)| Some((index, server.as_ref()?)));
-    let mut taken: HashMap<String, String> =
-        known().map(|(index, server)| (server.address.to_string(), format!("the address of server {index}"))).collect();
+    let known = || {
+        servers
+            .iter()
+            .enumerate()
+            .filter_map(|(index, server)| Some((index, server.as_ref()?)))
+    };
+    let mut taken: HashMap<String, String> = known()
+        .map(|(index, server)| {
+            (
+                server.address.to_string(),
+                format!("the address of server {index}"),
+            )
+        })
+        .collect();
     let mut mistakes = Vec::new();
-    for (index, snapshot) in known().filter_map(|(index, server)| Some((index, server.snapshot.as_ref()?.to_string())))
+    for (index, snapshot) in
+        known().filter_map(|(index, server)| Some((index, server.snapshot.as_ref()?.to_string())))
     {
         let key = format!("server.{index}.snapshot");
         match taken.get(&snapshot) {
             Some(other) => {
-                mistakes.push((key.clone(), format!("{key} is {snapshot:?}, which is {other}: give it another port")));
+                mistakes.push((
+                    key.clone(),
+                    format!("{key} is {snapshot:?}, which is {other}: give it another port"),
+                ));
             }
             None => drop(taken.insert(snapshot, format!("the snapshot of server {index}"))),
         }
@@ -183,18 +258,32 @@ fn shared_snapshots(servers: &[Option<ServerSettings>]) -> Vec<(String, String)>
     mistakes
 }
 
-/// Gives each server whose agent has no address the one beside its own, unless the map has it for something else.
+/// Gives each server whose agent has no address the one beside its own, unless the map has it for
+/// something else.
 fn default_snapshots(servers: &mut [ServerSettings]) {
-    let taken: HashSet<Address> =
-        servers.iter().flat_map(|server| [Some(server.address.clone()), server.snapshot.clone()]).flatten().collect();
-    for server in servers.iter_mut().filter(|server| server.snapshot.is_none()) {
-        server.snapshot = server.address.next_port().filter(|address| !taken.contains(address));
+    let taken: HashSet<Address> = servers
+        .iter()
+        .flat_map(|server| [Some(server.address.clone()), server.snapshot.clone()])
+        .flatten()
+        .collect();
+    for server in servers
+        .iter_mut()
+        .filter(|server| server.snapshot.is_none())
+    {
+        server.snapshot = server
+            .address
+            .next_port()
+            .filter(|address| !taken.contains(address));
     }
 }
 
 fn read_server(mut server: Section<'_, '_>) -> Option<ServerSettings> {
-    const ALLOWED: &str = "\"host:port\", where the host is a name, an IPv4 address, or an IPv6 address in brackets";
-    let address = |text: &str| text.parse::<Address>().map_err(|error| Some(error.to_string()));
+    const ALLOWED: &str =
+        "\"host:port\", where the host is a name, an IPv4 address, or an IPv6 address in brackets";
+    let address = |text: &str| {
+        text.parse::<Address>()
+            .map_err(|error| Some(error.to_string()))
+    };
     let settings = (
         server.required_text("address", ALLOWED, address),
         server.optional_text("snapshot", ALLOWED, address),
@@ -202,7 +291,11 @@ fn read_server(mut server: Section<'_, '_>) -> Option<ServerSettings> {
     );
     server.finish();
     let (address, snapshot, public_key) = settings;
-    Some(ServerSettings { address: address?, snapshot, public_key })
+    Some(ServerSettings {
+        address: address?,
+        snapshot,
+        public_key,
+    })
 }
 
 fn read_security(mut security: Section<'_, '_>) -> Security {
@@ -220,31 +313,59 @@ fn read_log(mut log: Section<'_, '_>) -> LogSettings {
         ("debug", LevelFilter::Debug),
         ("trace", LevelFilter::Trace),
     ];
-    const MODES: [(&str, OperationLogMode); 3] =
-        [("off", OperationLogMode::Off), ("writes", OperationLogMode::Writes), ("all", OperationLogMode::All)];
+    const MODES: [(&str, OperationLogMode); 3] = [
+        ("off", OperationLogMode::Off),
+        ("writes", OperationLogMode::Writes),
+        ("all", OperationLogMode::All),
+    ];
     let level = log.choice("level", LevelFilter::Info, &LEVELS);
     let operations = log.choice("operations", OperationLogMode::Off, &MODES);
     let directory = read_directory(&mut log, "/var/log/dsm");
     let max_size = log.size("max_size", DEFAULT_LOG_SIZE, LOG_SIZES);
     log.finish();
-    LogSettings { level, operations, directory, max_size }
+    LogSettings {
+        level,
+        operations,
+        directory,
+        max_size,
+    }
 }
 
 fn read_directory(section: &mut Section<'_, '_>, default: &str) -> PathBuf {
     let show = |path: &PathBuf| path.display().to_string();
-    section.text("directory", "an absolute path", PathBuf::from(default), show, |text| {
-        let path = PathBuf::from(text);
-        if path.is_absolute() && !text.contains('\0') { Ok(path) } else { Err(None) }
-    })
+    section.text(
+        "directory",
+        "an absolute path",
+        PathBuf::from(default),
+        show,
+        |text| {
+            let path = PathBuf::from(text);
+            if path.is_absolute() && !text.contains('\0') {
+                Ok(path)
+            } else {
+                Err(None)
+            }
+        },
+    )
 }
 
 fn read_limits(mut limits: Section<'_, '_>) -> Limits {
     let values = Limits {
         connections: limits.integer("connections", 1024, 1..=MAX_CONNECTIONS),
-        threads: limits.optional_integer("threads", 1..=MAX_THREADS).unwrap_or_else(processors),
+        threads: limits
+            .optional_integer("threads", 1..=MAX_THREADS)
+            .unwrap_or_else(processors),
         hello_timeout: limits.duration("hello_timeout", Duration::from_secs(5), SERVER_TIMEOUT),
-        request_timeout: limits.duration("request_timeout", Duration::from_secs(30), SERVER_TIMEOUT),
-        shutdown_timeout: limits.duration("shutdown_timeout", Duration::from_secs(5), SERVER_TIMEOUT),
+        request_timeout: limits.duration(
+            "request_timeout",
+            Duration::from_secs(30),
+            SERVER_TIMEOUT,
+        ),
+        shutdown_timeout: limits.duration(
+            "shutdown_timeout",
+            Duration::from_secs(5),
+            SERVER_TIMEOUT,
+        ),
         buffer_memory: limits.size("buffer_memory", 256 << 20, BUFFER_MEMORY),
     };
     limits.finish();
@@ -253,11 +374,14 @@ fn read_limits(mut limits: Section<'_, '_>) -> Limits {
 
 /// As many threads as this machine can run at once: more would only wait for each other.
 fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MAX_THREADS)
 }
 
 fn read_client(mut client: Section<'_, '_>) -> ClientSettings {
-    const CHOICES: [(&str, LocalAccess); 2] = [("auto", LocalAccess::Auto), ("never", LocalAccess::Never)];
+    const CHOICES: [(&str, LocalAccess); 2] =
+        [("auto", LocalAccess::Auto), ("never", LocalAccess::Never)];
     let timeout = client.duration("timeout", Duration::from_secs(5), CLIENT_TIMEOUT);
     let local = client.choice("local", LocalAccess::Auto, &CHOICES);
     client.finish();
@@ -273,16 +397,29 @@ fn read_snapshot(mut snapshot: Section<'_, '_>, k: u64) -> SnapshotSettings {
         lost: snapshot.integer("keep_lost", 30, 0..=MAX_KEPT),
     };
     let compression = snapshot.compression("compression", Level::LOWEST);
-    let copy_area = snapshot.optional_size("copy_area", 0..=MAX_MEMORY).unwrap_or(k);
+    let copy_area = snapshot
+        .optional_size("copy_area", 0..=MAX_MEMORY)
+        .unwrap_or(k);
     let timeout = snapshot.duration("timeout", Duration::from_secs(30), SERVER_TIMEOUT);
-    let freeze_timeout = snapshot.duration("freeze_timeout", Duration::from_millis(500), FREEZE_TIMEOUT);
+    let freeze_timeout =
+        snapshot.duration("freeze_timeout", Duration::from_millis(500), FREEZE_TIMEOUT);
     snapshot.finish();
-    SnapshotSettings { directory, keep, compression, copy_area, timeout, freeze_timeout }
+    SnapshotSettings {
+        directory,
+        keep,
+        compression,
+        copy_area,
+        timeout,
+        freeze_timeout,
+    }
 }
 
 fn read_recovery(mut recovery: Section<'_, '_>) -> Recovery {
-    const CHOICES: [(&str, OnMemoryLoss); 3] =
-        [("empty", OnMemoryLoss::Empty), ("wait", OnMemoryLoss::Wait), ("restore", OnMemoryLoss::Restore)];
+    const CHOICES: [(&str, OnMemoryLoss); 3] = [
+        ("empty", OnMemoryLoss::Empty),
+        ("wait", OnMemoryLoss::Wait),
+        ("restore", OnMemoryLoss::Restore),
+    ];
     let on_memory_loss = recovery.choice("on_memory_loss", OnMemoryLoss::Empty, &CHOICES);
     recovery.finish();
     Recovery { on_memory_loss }
@@ -292,6 +429,11 @@ fn read_recovery(mut recovery: Section<'_, '_>) -> Recovery {
 fn public_key(text: &str) -> Result<String, Option<String>> {
     let digits = text.trim_end_matches('=');
     let digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
-    let sound = text.len().is_multiple_of(4) && text.len() - digits.len() <= 2 && digits.bytes().all(digit);
-    if sound && PUBLIC_KEY.contains(&text.len()) { Ok(text.to_owned()) } else { Err(None) }
+    let sound =
+        text.len().is_multiple_of(4) && text.len() - digits.len() <= 2 && digits.bytes().all(digit);
+    if sound && PUBLIC_KEY.contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err(None)
+    }
 }

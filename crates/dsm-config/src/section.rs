@@ -30,7 +30,14 @@ enum Otherwise<T> {
 impl<'r, 't> Section<'r, 't> {
     /// The top of the file.
     pub(super) fn root(reader: &'r mut Reader<'t>, tree: &'r DeTable<'t>) -> Self {
-        Self { reader, tree: Some(tree), offset: 0, table: String::new(), path: String::new(), asked: vec![] }
+        Self {
+            reader,
+            tree: Some(tree),
+            offset: 0,
+            table: String::new(),
+            path: String::new(),
+            asked: vec![],
+        }
     }
 }
 
@@ -42,17 +49,35 @@ impl<'t> Section<'_, 't> {
         let tree = match found.map(Spanned::get_ref) {
             Some(DeValue::Table(tree)) => Some(tree),
             Some(other) => {
-                self.mistake_at(found, format!("{name} is {}: allowed is a table, [{name}]", describe(other)));
+                self.mistake_at(
+                    found,
+                    format!(
+                        "{name} is {}: allowed is a table, [{name}]",
+                        describe(other)
+                    ),
+                );
                 None
             }
             None => None,
         };
         let offset = offset_of(found);
-        Section { reader: self.reader, tree, offset, table: name.to_owned(), path: name.to_owned(), asked: vec![] }
+        Section {
+            reader: self.reader,
+            tree,
+            offset,
+            table: name.to_owned(),
+            path: name.to_owned(),
+            asked: vec![],
+        }
     }
 
-    /// Reads each table of the list `name` with `read`; none when the file holds no list of that name.
-    pub(super) fn list<T>(&mut self, name: &'static str, mut read: impl FnMut(Section<'_, 't>) -> T) -> Option<Vec<T>> {
+    /// Reads each table of the list `name` with `read`; none when the file holds no list of that
+    /// name.
+    pub(super) fn list<T>(
+        &mut self,
+        name: &'static str,
+        mut read: impl FnMut(Section<'_, 't>) -> T,
+    ) -> Option<Vec<T>> {
         self.asked.push(name);
         let found = self.tree.and_then(|tree| tree.get(name));
         let items = match found.map(Spanned::get_ref) {
@@ -60,7 +85,10 @@ impl<'t> Section<'_, 't> {
             Some(DeValue::Array(items)) => items,
             Some(other) => {
                 let other = describe(other);
-                self.mistake_at(found, format!("{name} is {other}: write [[{name}]], with two brackets, before each"));
+                self.mistake_at(
+                    found,
+                    format!("{name} is {other}: write [[{name}]], with two brackets, before each"),
+                );
                 return None;
             }
         };
@@ -69,28 +97,51 @@ impl<'t> Section<'_, 't> {
             let (path, offset) = (format!("{name}.{index}"), offset_of(Some(item)));
             if let DeValue::Table(tree) = item.get_ref() {
                 let (tree, table) = (Some(tree), name.to_owned());
-                values.push(read(Section { reader: self.reader, tree, offset, table, path, asked: vec![] }));
+                values.push(read(Section {
+                    reader: self.reader,
+                    tree,
+                    offset,
+                    table,
+                    path,
+                    asked: vec![],
+                }));
             } else {
                 let found = describe(item.get_ref());
-                self.mistake_at(Some(item), format!("{path} is {found}: allowed is a table, [[{name}]]"));
+                self.mistake_at(
+                    Some(item),
+                    format!("{path} is {found}: allowed is a table, [[{name}]]"),
+                );
             }
         }
         (values.len() == items.len()).then_some(values)
     }
 
     /// A whole number.
-    pub(super) fn integer(&mut self, name: &'static str, default: usize, range: RangeInclusive<usize>) -> usize {
+    pub(super) fn integer(
+        &mut self,
+        name: &'static str,
+        default: usize,
+        range: RangeInclusive<usize>,
+    ) -> usize {
         let read = self.integer_or(name, Otherwise::Default(default), range);
         read.unwrap_or(default)
     }
 
     /// A whole number that must be given.
-    pub(super) fn required_integer(&mut self, name: &'static str, range: RangeInclusive<usize>) -> Option<usize> {
+    pub(super) fn required_integer(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<usize>,
+    ) -> Option<usize> {
         self.integer_or(name, Otherwise::Missing, range)
     }
 
     /// A whole number that may be left out.
-    pub(super) fn optional_integer(&mut self, name: &'static str, range: RangeInclusive<usize>) -> Option<usize> {
+    pub(super) fn optional_integer(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<usize>,
+    ) -> Option<usize> {
         self.integer_or(name, Otherwise::Unset, range)
     }
 
@@ -113,55 +164,110 @@ impl<'t> Section<'_, 't> {
     /// `true` or `false`.
     pub(super) fn boolean(&mut self, name: &'static str, default: bool) -> bool {
         let convert = |value: &DeValue<'_>| value.as_bool().ok_or(None);
-        let read =
-            self.value(name, "true or false, without quotes", Otherwise::Default(default), bool::to_string, convert);
+        let read = self.value(
+            name,
+            "true or false, without quotes",
+            Otherwise::Default(default),
+            bool::to_string,
+            convert,
+        );
         read.unwrap_or(default)
     }
 
     /// A size in bytes.
-    pub(super) fn size(&mut self, name: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
-        let allowed = format!("a size from {} to {}", format_size(*range.start()), format_size(*range.end()));
+    pub(super) fn size(
+        &mut self,
+        name: &'static str,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> u64 {
+        let allowed = format!(
+            "a size from {} to {}",
+            format_size(*range.start()),
+            format_size(*range.end())
+        );
         let otherwise = Otherwise::Default(default);
         let read = self.value(
             name,
             &allowed,
             otherwise,
             |bytes| format_size(*bytes),
-            |value| size(value, &allowed).and_then(|bytes| if range.contains(&bytes) { Ok(bytes) } else { Err(None) }),
+            |value| {
+                size(value, &allowed).and_then(|bytes| {
+                    if range.contains(&bytes) {
+                        Ok(bytes)
+                    } else {
+                        Err(None)
+                    }
+                })
+            },
         );
         read.unwrap_or(default)
     }
 
     /// A size in bytes that may be left out.
-    pub(super) fn optional_size(&mut self, name: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
-        let allowed = format!("a size from {} to {}", format_size(*range.start()), format_size(*range.end()));
-        let within = |bytes| if range.contains(&bytes) { Ok(bytes) } else { Err(None) };
+    pub(super) fn optional_size(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Option<u64> {
+        let allowed = format!(
+            "a size from {} to {}",
+            format_size(*range.start()),
+            format_size(*range.end())
+        );
+        let within = |bytes| {
+            if range.contains(&bytes) {
+                Ok(bytes)
+            } else {
+                Err(None)
+            }
+        };
         let show = |bytes: &u64| format_size(*bytes);
-        self.value(name, &allowed, Otherwise::Unset, show, |value| size(value, &allowed).and_then(within))
+        self.value(name, &allowed, Otherwise::Unset, show, |value| {
+            size(value, &allowed).and_then(within)
+        })
     }
 
     /// A level of compression, or "none".
     pub(super) fn compression(&mut self, name: &'static str, default: i32) -> Compression {
-        let allowed = format!("a level from {} to {}, or \"none\"", Level::LOWEST, Level::HIGHEST);
+        let allowed = format!(
+            "a level from {} to {}, or \"none\"",
+            Level::LOWEST,
+            Level::HIGHEST
+        );
         let default = Level::new(default).map_or(Compression::None, Compression::Zstd);
         let show = |compression: &Compression| match compression {
             Compression::None => "none".to_owned(),
             Compression::Zstd(level) => level.number().to_string(),
         };
-        let read = self.value(name, &allowed, Otherwise::Default(default), show, |value| match value.as_str() {
-            Some(word) if word.eq_ignore_ascii_case("none") => Ok(Compression::None),
-            _ => {
-                check_number(value, "a number without quotes, or \"none\"", &allowed)?;
-                let level = integer(value).and_then(|number| Level::new(i32::try_from(number).ok()?));
-                level.map(Compression::Zstd).ok_or(None)
-            }
-        });
+        let read = self.value(
+            name,
+            &allowed,
+            Otherwise::Default(default),
+            show,
+            |value| match value.as_str() {
+                Some(word) if word.eq_ignore_ascii_case("none") => Ok(Compression::None),
+                _ => {
+                    check_number(value, "a number without quotes, or \"none\"", &allowed)?;
+                    let level =
+                        integer(value).and_then(|number| Level::new(i32::try_from(number).ok()?));
+                    level.map(Compression::Zstd).ok_or(None)
+                }
+            },
+        );
         read.unwrap_or(default)
     }
 
     /// A size in bytes that must be given; the caller checks its range.
     pub(super) fn required_size(&mut self, name: &'static str, allowed: &str) -> Option<u64> {
-        self.value(name, allowed, Otherwise::Missing, |bytes| format_size(*bytes), |value| size(value, allowed))
+        self.value(
+            name,
+            allowed,
+            Otherwise::Missing,
+            |bytes| format_size(*bytes),
+            |value| size(value, allowed),
+        )
     }
 
     /// A length of time.
@@ -172,29 +278,51 @@ impl<'t> Section<'_, 't> {
         range: RangeInclusive<Duration>,
     ) -> Duration {
         let show = |duration: &Duration| humantime::format_duration(*duration).to_string();
-        let allowed = format!("a duration from {} to {}, such as \"5s\"", show(range.start()), show(range.end()));
+        let allowed = format!(
+            "a duration from {} to {}, such as \"5s\"",
+            show(range.start()),
+            show(range.end())
+        );
         let read = self.value(name, &allowed, Otherwise::Default(default), show, |value| {
             let duration = parse_duration(text(value, &allowed)?);
-            duration.filter(|duration| range.contains(duration)).ok_or(None)
+            duration
+                .filter(|duration| range.contains(duration))
+                .ok_or(None)
         });
         read.unwrap_or(default)
     }
 
     /// One of a few words, in upper or lower case.
-    pub(super) fn choice<T: Copy + PartialEq>(&mut self, name: &'static str, default: T, choices: &[(&str, T)]) -> T {
-        let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
+    pub(super) fn choice<T: Copy + PartialEq>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        choices: &[(&str, T)],
+    ) -> T {
+        let words: Vec<String> = choices
+            .iter()
+            .map(|(word, _)| format!("{word:?}"))
+            .collect();
         let show = |value: &T| {
-            choices.iter().find(|(_, other)| other == value).map_or(String::new(), |(word, _)| (*word).to_owned())
+            choices
+                .iter()
+                .find(|(_, other)| other == value)
+                .map_or(String::new(), |(word, _)| (*word).to_owned())
         };
         let allowed = words.join(", ");
         let read = self.value(name, &allowed, Otherwise::Default(default), show, |value| {
             let word = text(value, &allowed)?;
-            choices.iter().find(|(other, _)| word.eq_ignore_ascii_case(other)).map(|(_, value)| *value).ok_or(None)
+            choices
+                .iter()
+                .find(|(other, _)| word.eq_ignore_ascii_case(other))
+                .map(|(_, value)| *value)
+                .ok_or(None)
         });
         read.unwrap_or(default)
     }
 
-    /// A text that `convert` accepts. Its error says what is wrong, or nothing when `allowed` says enough.
+    /// A text that `convert` accepts. Its error says what is wrong, or nothing when `allowed` says
+    /// enough.
     pub(super) fn text<T: Clone>(
         &mut self,
         name: &'static str,
@@ -204,7 +332,10 @@ impl<'t> Section<'_, 't> {
         convert: impl FnOnce(&str) -> Result<T, Option<String>>,
     ) -> T {
         let otherwise = Otherwise::Default(default.clone());
-        self.value(name, allowed, otherwise, show, |value| convert(text(value, allowed)?)).unwrap_or(default)
+        self.value(name, allowed, otherwise, show, |value| {
+            convert(text(value, allowed)?)
+        })
+        .unwrap_or(default)
     }
 
     /// A text that may be left out.
@@ -214,7 +345,9 @@ impl<'t> Section<'_, 't> {
         allowed: &str,
         convert: impl FnOnce(&str) -> Result<T, Option<String>>,
     ) -> Option<T> {
-        self.value(name, allowed, Otherwise::Unset, T::to_string, |value| convert(text(value, allowed)?))
+        self.value(name, allowed, Otherwise::Unset, T::to_string, |value| {
+            convert(text(value, allowed)?)
+        })
     }
 
     /// A text that must be given.
@@ -224,7 +357,9 @@ impl<'t> Section<'_, 't> {
         allowed: &str,
         convert: impl FnOnce(&str) -> Result<T, Option<String>>,
     ) -> Option<T> {
-        self.value(name, allowed, Otherwise::Missing, T::to_string, |value| convert(text(value, allowed)?))
+        self.value(name, allowed, Otherwise::Missing, T::to_string, |value| {
+            convert(text(value, allowed)?)
+        })
     }
 
     fn value<T>(
@@ -238,7 +373,11 @@ impl<'t> Section<'_, 't> {
         self.asked.push(name);
         let key = join(&self.path, name);
         let known = join(&self.table, name);
-        let default = if let Otherwise::Default(value) = &otherwise { Some(show(value)) } else { None };
+        let default = if let Otherwise::Default(value) = &otherwise {
+            Some(show(value))
+        } else {
+            None
+        };
         self.reader.know(known, default, allowed);
         let Some(found) = self.tree.and_then(|tree| tree.get(name)) else {
             return match otherwise {
@@ -248,7 +387,10 @@ impl<'t> Section<'_, 't> {
                 }
                 Otherwise::Unset => None,
                 Otherwise::Missing => {
-                    self.reader.mistake(self.offset, format!("{key} is missing: it must be {allowed}"));
+                    self.reader.mistake(
+                        self.offset,
+                        format!("{key} is missing: it must be {allowed}"),
+                    );
                     None
                 }
             };
@@ -260,7 +402,10 @@ impl<'t> Section<'_, 't> {
             }
             Err(reason) => {
                 let reason = reason.unwrap_or_else(|| format!("allowed is {allowed}"));
-                self.mistake_at(Some(found), format!("{key} is {}: {reason}", describe(found.get_ref())));
+                self.mistake_at(
+                    Some(found),
+                    format!("{key} is {}: {reason}", describe(found.get_ref())),
+                );
                 None
             }
         }
@@ -279,11 +424,22 @@ impl<'t> Section<'_, 't> {
 
     /// Ends the section: what is left in it was not known.
     pub(super) fn finish(self) {
-        let Self { reader, tree, table, asked, .. } = self;
+        let Self {
+            reader,
+            tree,
+            table,
+            asked,
+            ..
+        } = self;
         for (key, _) in tree.into_iter().flatten() {
             let name = key.get_ref();
             if !asked.iter().any(|asked| asked == name) {
-                reader.stranger(key.span().start, table.clone(), name.to_string(), asked.clone());
+                reader.stranger(
+                    key.span().start,
+                    table.clone(),
+                    name.to_string(),
+                    asked.clone(),
+                );
             }
         }
     }
@@ -295,7 +451,11 @@ impl<'t> Section<'_, 't> {
 }
 
 fn join(table: &str, name: &str) -> String {
-    if table.is_empty() { name.to_owned() } else { format!("{table}.{name}") }
+    if table.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{table}.{name}")
+    }
 }
 
 fn offset_of(found: Option<&Spanned<DeValue<'_>>>) -> usize {
@@ -307,9 +467,12 @@ fn integer(value: &DeValue<'_>) -> Option<u64> {
     u64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
-/// The text of a value. The error says that it must be one: that a value is of another type is not seen when it is printed.
+/// The text of a value. The error says that it must be one: that a value is of another type is not
+/// seen when it is printed.
 fn text<'v>(value: &'v DeValue<'_>, allowed: &str) -> Result<&'v str, Option<String>> {
-    value.as_str().ok_or_else(|| Some(of_type("a text, in quotes", allowed)))
+    value
+        .as_str()
+        .ok_or_else(|| Some(of_type("a text, in quotes", allowed)))
 }
 
 /// An error, which says what form the value must have, for what is no number.

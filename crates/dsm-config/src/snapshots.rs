@@ -23,7 +23,9 @@ impl Level {
     /// The level with this number; `None` when there is no such level.
     #[must_use]
     pub fn new(number: i32) -> Option<Self> {
-        (Self::LOWEST..=Self::HIGHEST).contains(&number).then_some(Self(number))
+        (Self::LOWEST..=Self::HIGHEST)
+            .contains(&number)
+            .then_some(Self(number))
     }
 
     /// Its number.
@@ -38,7 +40,8 @@ impl Level {
 pub struct Keep {
     /// The newest so many; the newest good one is kept even when this is 0.
     pub newest: usize,
-    /// For each of the newest so many days (UTC) that have a good snapshot, the last one of the day.
+    /// For each of the newest so many days (UTC) that have a good snapshot, the last one of the
+    /// day.
     pub daily: usize,
     /// The same for weeks that begin on Monday (UTC).
     pub weekly: usize,

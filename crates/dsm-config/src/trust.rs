@@ -3,7 +3,8 @@
 use super::{Config, Place};
 use std::path::PathBuf;
 
-/// A server's address can be reached from other machines, and mcomp.cfg does not call their network trusted.
+/// A server's address can be reached from other machines, and mcomp.cfg does not call their network
+/// trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{}:{}:{}: {who} {index} has the address {address:?}, which other machines can reach, and whoever reaches it can read \
@@ -24,8 +25,8 @@ pub struct UntrustedAddress {
 }
 
 impl Config {
-    /// Why dsmd must not serve as server `index`. None when it may: the address is a loopback address, or the network
-    /// is trusted.
+    /// Why dsmd must not serve as server `index`. None when it may: the address is a loopback
+    /// address, or the network is trusted.
     #[must_use]
     pub fn untrusted_address(&self, index: usize) -> Option<UntrustedAddress> {
         let server = self.servers.get(index)?;
@@ -34,7 +35,13 @@ impl Config {
         }
         let place = self.place(&format!("server.{index}.address"));
         let address = server.address.to_string();
-        Some(UntrustedAddress { path: self.path.clone(), place, who: "server", index, address })
+        Some(UntrustedAddress {
+            path: self.path.clone(),
+            place,
+            who: "server",
+            index,
+            address,
+        })
     }
 
     /// Checks that the snapshot agent of server `index` may listen, by the same rule.
@@ -42,13 +49,27 @@ impl Config {
     /// # Errors
     /// When its address is not a loopback address, and the network is not trusted.
     pub fn check_trusted_agent(&self, index: usize) -> Result<(), UntrustedAddress> {
-        let agent = self.servers.get(index).and_then(|server| server.snapshot.as_ref());
-        let Some(address) = agent.filter(|address| !self.security.trusted_network && !address.is_loopback()) else {
+        let agent = self
+            .servers
+            .get(index)
+            .and_then(|server| server.snapshot.as_ref());
+        let Some(address) =
+            agent.filter(|address| !self.security.trusted_network && !address.is_loopback())
+        else {
             return Ok(());
         };
-        let (path, place) = (self.path.clone(), self.place(&format!("server.{index}.snapshot")));
+        let (path, place) = (
+            self.path.clone(),
+            self.place(&format!("server.{index}.snapshot")),
+        );
         let who = "the snapshot agent of server";
-        Err(UntrustedAddress { path, place, who, index, address: address.to_string() })
+        Err(UntrustedAddress {
+            path,
+            place,
+            who,
+            index,
+            address: address.to_string(),
+        })
     }
 
     /// Checks that dsmd may serve as server `index`.

@@ -24,7 +24,9 @@ pub enum SizeError {
 /// # Errors
 /// When the text is anything else, or more than `u64::MAX` bytes.
 pub fn parse_size(text: &str) -> Result<u64, SizeError> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     if number.is_empty() {
         return Err(SizeError::Form);
@@ -36,7 +38,11 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     }
     // Some write "64K", some "64Ki": the parser below knows both, and more than the manual page.
     let letter = unit.chars().next().unwrap_or_default().to_ascii_uppercase();
-    if "KMGTP".contains(letter) && (unit.len() == 1 || unit.get(1..).is_some_and(|rest| rest.eq_ignore_ascii_case("i")))
+    if "KMGTP".contains(letter)
+        && (unit.len() == 1
+            || unit
+                .get(1..)
+                .is_some_and(|rest| rest.eq_ignore_ascii_case("i")))
     {
         return Err(SizeError::Ambiguous(
             unit.to_owned(),
@@ -44,32 +50,50 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
             format!("{}B", if letter == 'K' { 'k' } else { letter }),
         ));
     }
-    let is_known = unit.len() <= 3 && "BKMGTP".contains(letter) && unit.to_ascii_uppercase().ends_with('B');
-    let factor = unit.parse::<Unit>().ok().filter(|_| is_known).ok_or(SizeError::Form)? * 1;
+    let is_known =
+        unit.len() <= 3 && "BKMGTP".contains(letter) && unit.to_ascii_uppercase().ends_with('B');
+    let factor = unit
+        .parse::<Unit>()
+        .ok()
+        .filter(|_| is_known)
+        .ok_or(SizeError::Form)?
+        * 1;
     number.checked_mul(factor).ok_or(SizeError::TooLarge)
 }
 
-/// Reads a length of time: whole numbers with the units ms, s, m and h, such as `500ms` or `1m 30s`. None when the text
-/// is anything else.
+/// Reads a length of time: whole numbers with the units ms, s, m and h, such as `500ms` or `1m
+/// 30s`. None when the text is anything else.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
     // humantime knows many more units, among them M for a month, and fractions.
-    let units = text.split(|c: char| !c.is_alphabetic()).filter(|unit| !unit.is_empty());
-    let known = !text.contains('.') && units.into_iter().all(|unit| ["ms", "s", "m", "h"].contains(&unit));
+    let units = text
+        .split(|c: char| !c.is_alphabetic())
+        .filter(|unit| !unit.is_empty());
+    let known = !text.contains('.')
+        && units
+            .into_iter()
+            .all(|unit| ["ms", "s", "m", "h"].contains(&unit));
     humantime::parse_duration(text).ok().filter(|_| known)
 }
 
-/// Writes a size in bytes with the largest binary unit that divides it; [`parse_size`] reads it back.
+/// Writes a size in bytes with the largest binary unit that divides it; [`parse_size`] reads it
+/// back.
 #[must_use]
 pub fn format_size(bytes: u64) -> String {
     let units = ["PiB", "TiB", "GiB", "MiB", "KiB"];
     let powers = (1..=5).rev().map(|power| 1_u64 << (10 * power));
-    let unit = units.into_iter().zip(powers).find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
-    unit.map_or_else(|| bytes.to_string(), |(unit, factor)| format!("{}{unit}", bytes / factor))
+    let unit = units
+        .into_iter()
+        .zip(powers)
+        .find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
+    unit.map_or_else(
+        || bytes.to_string(),
+        |(unit, factor)| format!("{}{unit}", bytes / factor),
+    )
 }
 
-/// Writes a size in bytes for people: in the largest unit of which there is at least one, with one decimal, cut, where
-/// there is a remainder. [`parse_size`] may not read it back.
+/// Writes a size in bytes for people: in the largest unit of which there is at least one, with one
+/// decimal, cut, where there is a remainder. [`parse_size`] may not read it back.
 #[must_use]
 pub fn approximate_size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -89,18 +113,30 @@ mod tests {
 
     #[test]
     fn sizes_are_exact_and_have_no_ambiguous_unit() {
-        let good = [("0", 0), ("4096", 4096), ("1B", 1), ("64MiB", 64 << 20), ("64 mib", 64 << 20), ("1MB", 1_000_000)];
+        let good = [
+            ("0", 0),
+            ("4096", 4096),
+            ("1B", 1),
+            ("64MiB", 64 << 20),
+            ("64 mib", 64 << 20),
+            ("1MB", 1_000_000),
+        ];
         for (text, bytes) in good {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "MiB", "-1", "+1", "1.5GiB", "1KiB ", "1 K iB", "1Qi", "0x10", "1_000", "１"] {
+        for text in [
+            "", "MiB", "-1", "+1", "1.5GiB", "1KiB ", "1 K iB", "1Qi", "0x10", "1_000", "１",
+        ] {
             assert_eq!(parse_size(text), Err(SizeError::Form), "{text}");
         }
         for text in ["18446744073709551616", "16384PiB", "99999999999999999999B"] {
             assert_eq!(parse_size(text), Err(SizeError::TooLarge), "{text}");
         }
         for text in ["64M", "64Ki", "1 p"] {
-            assert!(matches!(parse_size(text), Err(SizeError::Ambiguous(..))), "{text}");
+            assert!(
+                matches!(parse_size(text), Err(SizeError::Ambiguous(..))),
+                "{text}"
+            );
         }
         for text in ["1EB", "1EiB", "1ki b", "1kibi", "1bytes", "1KiBB"] {
             assert_eq!(parse_size(text), Err(SizeError::Form), "{text}");
@@ -109,7 +145,10 @@ mod tests {
 
     #[test]
     fn durations_have_four_units() {
-        assert_eq!(parse_duration("1h 2m3s 4ms"), Some(Duration::from_millis(3_723_004)));
+        assert_eq!(
+            parse_duration("1h 2m3s 4ms"),
+            Some(Duration::from_millis(3_723_004))
+        );
         for text in ["", "5", "5sec", "1M", "1day", "5us", "-1s", "1.5s", "s"] {
             assert_eq!(parse_duration(text), None, "{text}");
         }

@@ -75,8 +75,8 @@ impl fmt::Display for ServerIndex {
     }
 }
 
-/// The random number that names the contents of a segment; another one when they begin anew, from zero or from a restore.
-/// Shown as 16 hexadecimal digits.
+/// The random number that names the contents of a segment; another one when they begin anew, from
+/// zero or from a restore. Shown as 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Incarnation(u64);
 
@@ -113,7 +113,9 @@ impl<'de> Deserialize<'de> for Incarnation {
         if text.len() != 16 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(D::Error::custom("an incarnation has 16 hexadecimal digits"));
         }
-        u64::from_str_radix(&text, 16).map(Self).map_err(D::Error::custom)
+        u64::from_str_radix(&text, 16)
+            .map(Self)
+            .map_err(D::Error::custom)
     }
 }
 
@@ -131,7 +133,13 @@ mod tests {
         };
         assert_eq!(Incarnation::new(0xab).to_string(), "00000000000000ab");
         assert_eq!(read("00000000000000ab"), Some(Incarnation::new(0xab)));
-        for wrong in ["", "ab", "0x000000000000ab", "00000000000000ab0", "+0000000000000ab"] {
+        for wrong in [
+            "",
+            "ab",
+            "0x000000000000ab",
+            "00000000000000ab0",
+            "+0000000000000ab",
+        ] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
     }

@@ -1,8 +1,9 @@
 //! What every part of a distributed shared memory has in common.
 //!
-//! [`layout`] says which server holds an address. [`protocol`] is what clients and servers say to each other. [`segment`] is
-//! the memory that one server shares, as an object that several processes use. [`sys`] wraps the system calls under all of
-//! it, and is the only place with code that the compiler cannot check.
+//! [`layout`] says which server holds an address. [`protocol`] is what clients and servers say to
+//! each other. [`segment`] is the memory that one server shares, as an object that several
+//! processes use. [`sys`] wraps the system calls under all of it, and is the only place with code
+//! that the compiler cannot check.
 //!
 //! Programs that use the memory link `dsm-client` instead.
 

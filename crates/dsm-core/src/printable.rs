@@ -1,8 +1,8 @@
-//! Foreign text made harmless: what a peer, a file or another user chose neither steers a terminal, nor looks like a
-//! line of the program's, nor fills a log.
+//! Foreign text made harmless: what a peer, a file or another user chose neither steers a terminal,
+//! nor looks like a line of the program's, nor fills a log.
 //!
-//! Every edge where such text enters calls [`printable`], with a bound that suits the place. What has passed an edge is
-//! shown as it is.
+//! Every edge where such text enters calls [`printable`], with a bound that suits the place. What
+//! has passed an edge is shown as it is.
 
 use std::borrow::Cow;
 
@@ -12,14 +12,16 @@ pub const LOG: usize = 512;
 /// Stands where something was cut away.
 const CUT: char = '…';
 
-/// Whether a character may reach a terminal: it is seen, it moves nothing, and it does not reorder its neighbours.
+/// Whether a character may reach a terminal: it is seen, it moves nothing, and it does not reorder
+/// its neighbours.
 #[must_use]
 pub fn is_printable(character: char) -> bool {
     !character.is_control() && !is_format(character)
 }
 
-/// Characters that are not seen and change how others are (general category Cf, and the two separators of lines): marks,
-/// embeddings, overrides and isolates of the bidirectional algorithm, joiners, fillers, annotations, tags.
+/// Characters that are not seen and change how others are (general category Cf, and the two
+/// separators of lines): marks, embeddings, overrides and isolates of the bidirectional algorithm,
+/// joiners, fillers, annotations, tags.
 fn is_format(character: char) -> bool {
     matches!(
         character,
@@ -45,14 +47,16 @@ fn is_format(character: char) -> bool {
     )
 }
 
-/// The text with what is not printable escaped as in Rust (`\n`, `\u{1b}`), cut to at most `most` bytes, of which an
-/// ellipsis is the last when something is missing. What is the result already stays as it is.
+/// The text with what is not printable escaped as in Rust (`\n`, `\u{1b}`), cut to at most `most`
+/// bytes, of which an ellipsis is the last when something is missing. What is the result already
+/// stays as it is.
 pub fn printable(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most && text.chars().all(is_printable) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::new();
-    // Where to cut when not all of it fits: before the first character that leaves no room for the ellipsis.
+    // Where to cut when not all of it fits: before the first character that leaves no room for the
+    // ellipsis.
     let mut cut = 0;
     for character in text.chars() {
         if is_printable(character) {

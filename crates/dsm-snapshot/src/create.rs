@@ -4,8 +4,8 @@ use super::error::{WriteError, way_out};
 use super::phase::{self, Phase};
 use super::transfer::transfer;
 use super::{
-    DEFAULT_FRAME, Destination, DirectoryError, Header, HeaderError, HeaderFields, ServerInfo, SnapshotWriter, Written,
-    apply_retention, remove_stale_partials,
+    DEFAULT_FRAME, Destination, DirectoryError, Header, HeaderError, HeaderFields, ServerInfo,
+    SnapshotWriter, Written, apply_retention, remove_stale_partials,
 };
 use crate::agent_protocol::{AgentError, FREEZE, Link};
 use crate::agent_protocol::{Answer, Ask, Purpose};
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// How a snapshot is to be made.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The index of the server whose machine this is. It then makes the snapshot only if it is the master. None: it
-    /// makes the snapshot whoever else could.
+    /// The index of the server whose machine this is. It then makes the snapshot only if it is the
+    /// master. None: it makes the snapshot whoever else could.
     pub own: Option<usize>,
     /// A file without the servers that cannot be reached is better than none.
     pub allow_partial: bool,
@@ -111,7 +111,11 @@ impl CreateError {
             Self::Write(WriteError::PartialName(_)) => 64,
             Self::Write(WriteError::UnderWay(_)) => 75,
             Self::Write(WriteError::Frame { .. } | WriteError::Order { .. }) => 76,
-            Self::Write(WriteError::System { source, .. }) if source.kind() == ErrorKind::PermissionDenied => 77,
+            Self::Write(WriteError::System { source, .. })
+                if source.kind() == ErrorKind::PermissionDenied =>
+            {
+                77
+            }
             Self::Directory(error) if error.kind() == ErrorKind::PermissionDenied => 77,
             Self::Write(_) | Self::Directory(_) => 74,
             Self::Header(_) | Self::System(_) => 70,
@@ -119,23 +123,40 @@ impl CreateError {
     }
 }
 
-/// One after the other; what to do about agents that cannot be reached is said once, with the last of them.
+/// One after the other; what to do about agents that cannot be reached is said once, with the last
+/// of them.
 fn list(errors: &[AgentError]) -> String {
-    let last = errors.iter().rposition(|error| matches!(error, AgentError::Unreachable { .. }));
+    let last = errors
+        .iter()
+        .rposition(|error| matches!(error, AgentError::Unreachable { .. }));
     let text = |(position, error): (usize, &AgentError)| match error {
-        AgentError::Unreachable { server, address, source } if Some(position) != last => {
+        AgentError::Unreachable {
+            server,
+            address,
+            source,
+        } if Some(position) != last => {
             format!("the snapshot agent of server {server} ({address}) cannot be reached: {source}")
         }
         error => error.to_string(),
     };
-    errors.iter().enumerate().map(text).collect::<Vec<_>>().join("; ")
+    errors
+        .iter()
+        .enumerate()
+        .map(text)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
-/// Takes a snapshot of the whole memory. `progress` is told how many of how many bytes of memory are written.
+/// Takes a snapshot of the whole memory. `progress` is told how many of how many bytes of memory
+/// are written.
 ///
 /// # Errors
 /// [`CreateError`]; there is no new file then, and those of before are as they were.
-pub fn create(config: &Config, options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Result<Created, CreateError> {
+pub fn create(
+    config: &Config,
+    options: &Options,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Created, CreateError> {
     let started = Instant::now();
     let (mut links, mut missing) = (Vec::new(), Vec::new());
     for link in Link::open_all(config, 0..config.layout.n()) {
@@ -150,7 +171,10 @@ pub fn create(config: &Config, options: &Options, progress: &mut dyn FnMut(u64, 
         for error in missing.iter().filter(|_| own < master) {
             log::warn!("{error}");
         }
-        let address = config.servers[master].snapshot.as_ref().map_or(String::new(), ToString::to_string);
+        let address = config.servers[master]
+            .snapshot
+            .as_ref()
+            .map_or(String::new(), ToString::to_string);
         return Ok(Created::NotMaster { master, address });
     }
     check_missing(config, options, &links, missing)?;
@@ -161,16 +185,18 @@ pub fn create(config: &Config, options: &Options, progress: &mut dyn FnMut(u64, 
         Some(file) => Destination::File(file.clone()),
         None => Destination::Directory(config.snapshot.directory.clone()),
     };
-    let removed = remove_stale_partials(destination.folder()).or_else(|error| match destination {
-        Destination::Directory(_) => Err(error),
-        // It may be one where files are only put; if there is none, that is said in a moment.
-        Destination::File(_) => Ok(Vec::new()),
-    })?;
+    let removed =
+        remove_stale_partials(destination.folder()).or_else(|error| match destination {
+            Destination::Directory(_) => Err(error),
+            // It may be one where files are only put; if there is none, that is said in a moment.
+            Destination::File(_) => Ok(Vec::new()),
+        })?;
     for name in removed {
         log::warn!("removed {name}, which a snapshot that was cut short has left");
     }
     let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|error| CreateError::System(format!("no random id: {error}")))?;
+    getrandom::fill(&mut id)
+        .map_err(|error| CreateError::System(format!("no random id: {error}")))?;
     let text = hex(&id);
     let incarnations = claim(config, options, &mut links, &text)?;
     let (cut_time, pauses) = cut(config, &mut links)?;
@@ -180,7 +206,13 @@ pub fn create(config: &Config, options: &Options, progress: &mut dyn FnMut(u64, 
     phase::reached(Phase::Renamed);
     let deleted = match &destination {
         Destination::Directory(directory) => {
-            apply_retention(directory, config.layout.name(), config.snapshot.keep, cut_time).unwrap_or_else(|error| {
+            apply_retention(
+                directory,
+                config.layout.name(),
+                config.snapshot.keep,
+                cut_time,
+            )
+            .unwrap_or_else(|error| {
                 // The new file is there, and that is what was asked for.
                 log::error!("old snapshots were not deleted: {error}");
                 Vec::new()
@@ -190,9 +222,20 @@ pub fn create(config: &Config, options: &Options, progress: &mut dyn FnMut(u64, 
     };
     let servers = pauses
         .into_iter()
-        .map(|(server, pause_us)| ServerPart { server, pause_us, pages_copied: copied[server] })
+        .map(|(server, pause_us)| ServerPart {
+            server,
+            pause_us,
+            pages_copied: copied[server],
+        })
         .collect();
-    Ok(Created::Written { id: text, cut_time, file, servers, duration: started.elapsed(), deleted })
+    Ok(Created::Written {
+        id: text,
+        cut_time,
+        file,
+        servers,
+        duration: started.elapsed(),
+        deleted,
+    })
 }
 
 fn check_missing(
@@ -205,7 +248,11 @@ fn check_missing(
         return Ok(());
     }
     if !options.allow_partial || links.is_empty() {
-        return Err(CreateError::Missing { missing, n: config.layout.n(), possible: !links.is_empty() });
+        return Err(CreateError::Missing {
+            missing,
+            n: config.layout.n(),
+            possible: !links.is_empty(),
+        });
     }
     for error in missing {
         log::warn!("the snapshot will be partial: {error}");
@@ -213,9 +260,14 @@ fn check_missing(
     Ok(())
 }
 
-/// Claims the segments, in map order, so that of two masters one is ahead everywhere. Returns the incarnations by server, 0
-/// where there is none. What cannot be claimed leaves the links.
-fn claim(config: &Config, options: &Options, links: &mut Vec<Link>, id: &str) -> Result<Vec<u64>, CreateError> {
+/// Claims the segments, in map order, so that of two masters one is ahead everywhere. Returns the
+/// incarnations by server, 0 where there is none. What cannot be claimed leaves the links.
+fn claim(
+    config: &Config,
+    options: &Options,
+    links: &mut Vec<Link>,
+    id: &str,
+) -> Result<Vec<u64>, CreateError> {
     let mut incarnations = vec![0; config.layout.n()];
     let (mut claimed, mut missing) = (Vec::new(), Vec::new());
     for mut link in links.drain(..) {
@@ -248,10 +300,18 @@ fn cut(config: &Config, links: &mut [Link]) -> Result<(u64, Vec<(usize, u64)>), 
         }
     }
     phase::reached(Phase::Frozen);
-    // Until it was sent to all, every server is frozen; from the first that gets it on, they need not be any more.
-    let cut_time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    // Until it was sent to all, every server is frozen; from the first that gets it on, they need
+    // not be any more.
+    let cut_time = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_nanos());
     for link in &*links {
-        link.ask(&Ask::Cut { copy_area: config.snapshot.copy_area }, CUT)?;
+        link.ask(
+            &Ask::Cut {
+                copy_area: config.snapshot.copy_area,
+            },
+            CUT,
+        )?;
     }
     let mut pauses = Vec::with_capacity(links.len());
     for link in &mut *links {
@@ -272,11 +332,20 @@ fn header(
     links: &[Link],
     incarnations: &[u64],
 ) -> Result<Header, HeaderError> {
-    let hostname = |server| links.iter().find(|link| link.server() == server).map_or("", Link::hostname).to_owned();
-    let servers = incarnations.iter().enumerate().map(|(server, incarnation)| ServerInfo {
-        incarnation: NonZeroU64::new(*incarnation),
-        hostname: hostname(server),
-    });
+    let hostname = |server| {
+        links
+            .iter()
+            .find(|link| link.server() == server)
+            .map_or("", Link::hostname)
+            .to_owned()
+    };
+    let servers = incarnations
+        .iter()
+        .enumerate()
+        .map(|(server, incarnation)| ServerInfo {
+            incarnation: NonZeroU64::new(*incarnation),
+            hostname: hostname(server),
+        });
     Header::new(HeaderFields {
         id,
         cut_time,

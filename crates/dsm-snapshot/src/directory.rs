@@ -41,7 +41,11 @@ pub struct DirectoryError {
 
 impl DirectoryError {
     fn new(action: &'static str, path: &Path) -> impl FnOnce(Error) -> Self {
-        move |source| Self { action, path: path.to_owned(), source }
+        move |source| Self {
+            action,
+            path: path.to_owned(),
+            source,
+        }
     }
 
     /// What kind of error the system call met.
@@ -51,7 +55,8 @@ impl DirectoryError {
     }
 }
 
-/// The snapshots in a directory, the oldest first. Those of other systems than `system` are foreign.
+/// The snapshots in a directory, the oldest first. Those of other systems than `system` are
+/// foreign.
 ///
 /// # Errors
 /// When the directory cannot be read. A file that cannot is listed with its problem.
@@ -67,14 +72,24 @@ pub fn list_all(directory: &Path) -> Result<Vec<Listed>, DirectoryError> {
     list_where(directory, |_| true)
 }
 
-fn list_where(directory: &Path, is_ours: impl Fn(&Header) -> bool) -> Result<Vec<Listed>, DirectoryError> {
-    let mut named: Vec<(FileName, String)> =
-        names(directory)?.into_iter().filter_map(|name| Some((FileName::parse(&name)?, name))).collect();
+fn list_where(
+    directory: &Path,
+    is_ours: impl Fn(&Header) -> bool,
+) -> Result<Vec<Listed>, DirectoryError> {
+    let mut named: Vec<(FileName, String)> = names(directory)?
+        .into_iter()
+        .filter_map(|name| Some((FileName::parse(&name)?, name)))
+        .collect();
     named.sort();
-    let mut listed: Vec<Listed> = named.into_iter().map(|(_, name)| look_at(directory, name, &is_ours)).collect();
-    // Names are to the second, and one that was deleted is given again. Without a header there is only the name.
+    let mut listed: Vec<Listed> = named
+        .into_iter()
+        .map(|(_, name)| look_at(directory, name, &is_ours))
+        .collect();
+    // Names are to the second, and one that was deleted is given again. Without a header there is
+    // only the name.
     let cut_time = |listed: &Listed| listed.header.as_ref().map(Header::cut_time);
-    for run in listed.chunk_by_mut(|one, next| cut_time(one).is_some() && cut_time(next).is_some()) {
+    for run in listed.chunk_by_mut(|one, next| cut_time(one).is_some() && cut_time(next).is_some())
+    {
         run.sort_by_key(cut_time);
     }
     Ok(listed)
@@ -98,22 +113,40 @@ fn look_at(directory: &Path, name: String, is_ours: impl Fn(&Header) -> bool) ->
         (Some(_), None) => Standing::Good,
         (Some(_), Some(_)) => Standing::Bad,
     };
-    Listed { name, path, standing, header, problem, bytes }
+    Listed {
+        name,
+        path,
+        standing,
+        header,
+        problem,
+        bytes,
+    }
 }
 
-/// Deletes what need not be kept of the snapshots of `system`, and returns the names of what was deleted. `newest` was just
-/// written and stays. Files from after it, made when a clock was ahead, stay too, and push nothing out.
+/// Deletes what need not be kept of the snapshots of `system`, and returns the names of what was
+/// deleted. `newest` was just written and stays. Files from after it, made when a clock was ahead,
+/// stay too, and push nothing out.
 ///
 /// # Errors
 /// When the directory cannot be read, and the first file that could not be deleted; the others are.
-pub fn apply_retention(directory: &Path, system: &str, keep: Keep, newest: u64) -> Result<Vec<String>, DirectoryError> {
+pub fn apply_retention(
+    directory: &Path,
+    system: &str,
+    keep: Keep,
+    newest: u64,
+) -> Result<Vec<String>, DirectoryError> {
     let candidates: Vec<Candidate> = list(directory, system)?
         .into_iter()
         .filter_map(|listed| {
             let header = listed.header.as_ref()?;
             let incarnation = |server: &ServerInfo| server.incarnation.map_or(0, NonZeroU64::get);
             let incarnations = header.servers().iter().map(incarnation).collect();
-            Some(Candidate { time: header.cut_time(), name: listed.name, standing: listed.standing, incarnations })
+            Some(Candidate {
+                time: header.cut_time(),
+                name: listed.name,
+                standing: listed.standing,
+                incarnations,
+            })
         })
         .filter(|candidate| candidate.time <= newest)
         .collect();
@@ -126,37 +159,57 @@ pub fn apply_retention(directory: &Path, system: &str, keep: Keep, newest: u64) 
             Ok(()) => deleted.push(name.to_owned()),
             // Somebody else was faster.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => failed = failed.or(Some(DirectoryError::new("cannot delete", &path)(error))),
+            Err(error) => {
+                failed = failed.or(Some(DirectoryError::new("cannot delete", &path)(error)))
+            }
         }
     }
     failed.map_or(Ok(deleted), Err)
 }
 
-/// Says which files would have gone, so that an administrator can see to them before their time is over.
+/// Says which files would have gone, so that an administrator can see to them before their time is
+/// over.
 fn tell_spared(decision: &Decision<'_>, keep: Keep) {
     let spared = &decision.spared;
     if spared.is_empty() {
         return;
     }
-    let more = if spared.len() > NAMED { format!(" and {} more", spared.len() - NAMED) } else { String::new() };
+    let more = if spared.len() > NAMED {
+        format!(" and {} more", spared.len() - NAMED)
+    } else {
+        String::new()
+    };
     log::warn!(
         "the memory of a server was lost or replaced since {}{more} showed it: kept beyond snapshot.keep until {} days after \
          its cut, as snapshot.keep_lost says. Restore it, copy it elsewhere, or delete it if it is not needed",
-        spared.iter().take(NAMED).copied().collect::<Vec<_>>().join(", "),
+        spared
+            .iter()
+            .take(NAMED)
+            .copied()
+            .collect::<Vec<_>>()
+            .join(", "),
         keep.lost
     );
 }
 
-/// Removes what dead processes left of snapshots that they were writing, under whatever name, and returns the names. What a
-/// living one writes stays, and so does everything that does not look like ours.
+/// Removes what dead processes left of snapshots that they were writing, under whatever name, and
+/// returns the names. What a living one writes stays, and so does everything that does not look
+/// like ours.
 ///
 /// # Errors
-/// When the directory cannot be read. A file that cannot be deleted, for it is another user's, is left with a warning.
+/// When the directory cannot be read. A file that cannot be deleted, for it is another user's, is
+/// left with a warning.
 pub fn remove_stale_partials(directory: &Path) -> Result<Vec<String>, DirectoryError> {
     let mut removed = Vec::new();
     for name in names(directory)? {
-        // Hidden ones are exports that are being written, and begin with whatever the memory begins with.
-        let Some(whole) = name.strip_suffix(PARTIAL_SUFFIX).filter(|name| !name.starts_with('.')) else { continue };
+        // Hidden ones are exports that are being written, and begin with whatever the memory begins
+        // with.
+        let Some(whole) = name
+            .strip_suffix(PARTIAL_SUFFIX)
+            .filter(|name| !name.starts_with('.'))
+        else {
+            continue;
+        };
         // Other programs call files so too, and an empty one tells nothing of itself.
         let is_ours = FileName::parse(whole).is_some();
         let path = directory.join(&name);
@@ -165,14 +218,18 @@ pub fn remove_stale_partials(directory: &Path) -> Result<Vec<String>, DirectoryE
             // Another user's, which may be anything.
             Err(error) if !is_ours && error.kind() == ErrorKind::PermissionDenied => {}
             Ok(Stale::Alive | Stale::Foreign) => {}
-            Err(error) => log::warn!("cannot remove {}, which may be left of a snapshot: {error}", path.display()),
+            Err(error) => log::warn!(
+                "cannot remove {}, which may be left of a snapshot: {error}",
+                path.display()
+            ),
         }
     }
     Ok(removed)
 }
 
 fn names(directory: &Path) -> Result<Vec<String>, DirectoryError> {
-    let entries = std::fs::read_dir(directory).map_err(DirectoryError::new("cannot read", directory))?;
+    let entries =
+        std::fs::read_dir(directory).map_err(DirectoryError::new("cannot read", directory))?;
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(DirectoryError::new("cannot read", directory))?;

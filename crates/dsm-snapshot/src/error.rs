@@ -7,7 +7,8 @@ use std::io::{Error, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Why a snapshot was not written. No file is left under its name; files that were there before are as they were.
+/// Why a snapshot was not written. No file is left under its name; files that were there before are
+/// as they were.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
@@ -49,7 +50,9 @@ pub enum WriteError {
         expected: u64,
     },
     /// The bytes are not whole pages of a server that is in the snapshot.
-    #[error("{length} bytes at page {first_page} of server {server} are not whole pages of a segment in this snapshot")]
+    #[error(
+        "{length} bytes at page {first_page} of server {server} are not whole pages of a segment in this snapshot"
+    )]
     NotPages {
         /// The server's index.
         server: usize,
@@ -65,14 +68,20 @@ pub enum WriteError {
 
 impl WriteError {
     pub(super) fn system(action: &'static str, path: &Path) -> impl FnOnce(Error) -> Self {
-        move |source| Self::System { action, path: path.to_owned(), source }
+        move |source| Self::System {
+            action,
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
 /// What the operator can do about a system call that failed.
 pub(super) fn way_out(error: ErrorKind) -> &'static str {
     match error {
-        ErrorKind::FileTooLarge => ". Raise the limit of file sizes: ulimit -f, or LimitFSIZE= of the unit",
+        ErrorKind::FileTooLarge => {
+            ". Raise the limit of file sizes: ulimit -f, or LimitFSIZE= of the unit"
+        }
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             ". Make room, keep fewer snapshots, or name a larger place in mcomp.cfg (snapshot.directory)"
         }
@@ -189,6 +198,10 @@ impl ReadError {
     }
 
     pub(super) fn system(action: &'static str, path: &Path) -> impl FnOnce(Error) -> Self {
-        move |source| Self::System { action, path: path.to_owned(), source }
+        move |source| Self::System {
+            action,
+            path: path.to_owned(),
+            source,
+        }
     }
 }

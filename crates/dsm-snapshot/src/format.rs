@@ -1,7 +1,9 @@
-//! The file's structures, byte by byte, as docs/snapshot-format.md specifies them. All integers are little-endian.
+//! The file's structures, byte by byte, as docs/snapshot-format.md specifies them. All integers are
+//! little-endian.
 //!
-//! What is read into one of these is a claim; [`Header`](super::Header), [`FrameHeader`](super::FrameHeader) and
-//! [`Extent`](super::Extent) are what became of claims that were checked.
+//! What is read into one of these is a claim; [`Header`](super::Header),
+//! [`FrameHeader`](super::FrameHeader) and [`Extent`](super::Extent) are what became of claims that
+//! were checked.
 
 use dsm_core::layout::{MAX_ADDRESS_TEXT, MAX_ATOMIC, MAX_NAME, MAX_SERVERS, PAGE};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -24,8 +26,8 @@ pub(super) const PAGE_BYTES: usize = PAGE as usize;
 #[allow(clippy::cast_possible_truncation)] // 1 MiB
 pub const MAX_FRAME: u32 = MAX_ATOMIC as u32;
 
-/// Bytes of memory that a frame covers at most, unless told otherwise: zstd gains little from more, and who reads one
-/// page has to decompress all of its frame.
+/// Bytes of memory that a frame covers at most, unless told otherwise: zstd gains little from more,
+/// and who reads one page has to decompress all of its frame.
 pub const DEFAULT_FRAME: u32 = 256 << 10;
 
 /// The longest text that says which program wrote the file, in bytes.

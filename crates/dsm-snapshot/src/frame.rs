@@ -1,4 +1,5 @@
-//! Frames: pages of one server, compressed by themselves, with a checksum. Pure: bytes in, bytes out.
+//! Frames: pages of one server, compressed by themselves, with a checksum. Pure: bytes in, bytes
+//! out.
 
 use super::Header;
 use super::format::{FRAME_HEADER, PAGE_BYTES, RawFrame, STORED, ZSTD};
@@ -55,30 +56,85 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Reads the header at the start of a frame and checks all but the checksum against the snapshot's header.
+    /// Reads the header at the start of a frame and checks all but the checksum against the
+    /// snapshot's header.
     ///
     /// # Errors
     /// The first field that cannot be.
     pub fn parse(bytes: &[u8; FRAME_HEADER], snapshot: &Header) -> Result<Self, FrameError> {
-        let raw = RawFrame::read_from_bytes(bytes)
-            .map_err(|_| FrameError::Length { expected: FRAME_HEADER, found: bytes.len() })?;
+        let raw = RawFrame::read_from_bytes(bytes).map_err(|_| FrameError::Length {
+            expected: FRAME_HEADER,
+            found: bytes.len(),
+        })?;
         let check = |field, found: u64, good: bool, allowed| {
-            if good { Ok(()) } else { Err(FrameError::Field { field, found, allowed }) }
+            if good {
+                Ok(())
+            } else {
+                Err(FrameError::Field {
+                    field,
+                    found,
+                    allowed,
+                })
+            }
         };
         let (k, server) = (snapshot.layout().k(), raw.server.get() as usize);
-        check("server", server as u64, snapshot.has(server), "a server that is in the snapshot")?;
+        check(
+            "server",
+            server as u64,
+            snapshot.has(server),
+            "a server that is in the snapshot",
+        )?;
         let (first, pages) = (raw.first_page.get(), u64::from(raw.pages.get()));
-        check("first page", first, first < k / PAGE, "a page of the segment")?;
-        check("number of pages", pages, pages > 0 && pages <= k / PAGE - first, "from 1 to the segment's end")?;
+        check(
+            "first page",
+            first,
+            first < k / PAGE,
+            "a page of the segment",
+        )?;
+        check(
+            "number of pages",
+            pages,
+            pages > 0 && pages <= k / PAGE - first,
+            "from 1 to the segment's end",
+        )?;
         let raw_length = u64::from(raw.raw_length.get());
-        check("raw length", raw_length, raw_length == pages * PAGE, "the length of its pages")?;
-        check("raw length", raw_length, raw_length <= u64::from(snapshot.frame_size()), "up to the frame size")?;
+        check(
+            "raw length",
+            raw_length,
+            raw_length == pages * PAGE,
+            "the length of its pages",
+        )?;
+        check(
+            "raw length",
+            raw_length,
+            raw_length <= u64::from(snapshot.frame_size()),
+            "up to the frame size",
+        )?;
         let stored_length = u64::from(raw.stored_length.get());
         let compressed = raw.compression == ZSTD;
-        check("compression", raw.compression.into(), compressed || raw.compression == STORED, "0 (stored), 1 (zstd)")?;
-        let possible = if compressed { (1..raw_length).contains(&stored_length) } else { stored_length == raw_length };
-        check("stored length", stored_length, possible, "the raw length when stored, less when compressed")?;
-        check("a reserved byte", raw.reserved.into_iter().map(u64::from).sum(), raw.reserved == [0; 3], "0")?;
+        check(
+            "compression",
+            raw.compression.into(),
+            compressed || raw.compression == STORED,
+            "0 (stored), 1 (zstd)",
+        )?;
+        let possible = if compressed {
+            (1..raw_length).contains(&stored_length)
+        } else {
+            stored_length == raw_length
+        };
+        check(
+            "stored length",
+            stored_length,
+            possible,
+            "the raw length when stored, less when compressed",
+        )?;
+        check(
+            "a reserved byte",
+            raw.reserved.into_iter().map(u64::from).sum(),
+            raw.reserved == [0; 3],
+            "0",
+        )?;
         Ok(Self {
             server,
             first_page: first,
@@ -140,16 +196,26 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(bytes: &'a [u8], snapshot: &Header) -> Result<Self, FrameError> {
-        let (head, stored) = bytes
-            .split_first_chunk::<FRAME_HEADER>()
-            .ok_or(FrameError::Length { expected: FRAME_HEADER, found: bytes.len() })?;
+        let (head, stored) =
+            bytes
+                .split_first_chunk::<FRAME_HEADER>()
+                .ok_or(FrameError::Length {
+                    expected: FRAME_HEADER,
+                    found: bytes.len(),
+                })?;
         let header = FrameHeader::parse(head, snapshot)?;
         if stored.len() != header.stored_length {
-            return Err(FrameError::Length { expected: header.stored_length, found: stored.len() });
+            return Err(FrameError::Length {
+                expected: header.stored_length,
+                found: stored.len(),
+            });
         }
         let found = checksum(head, stored);
         if found != header.checksum {
-            return Err(FrameError::Checksum { expected: header.checksum, found });
+            return Err(FrameError::Checksum {
+                expected: header.checksum,
+                found,
+            });
         }
         Ok(Self { header, bytes })
     }
@@ -177,7 +243,8 @@ fn checksum(header: &[u8; FRAME_HEADER], stored: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(fields), stored)
 }
 
-/// Makes frames of one server's pages: joins what is consecutive, leaves out pages that are all zeros.
+/// Makes frames of one server's pages: joins what is consecutive, leaves out pages that are all
+/// zeros.
 pub struct FrameEncoder {
     server: u32,
     frame_size: usize,
@@ -197,21 +264,33 @@ impl FrameEncoder {
     ///
     /// # Errors
     /// When zstd has no memory to work in.
-    pub fn new(server: usize, snapshot: &Header, compression: Compression) -> std::io::Result<Self> {
+    pub fn new(
+        server: usize,
+        snapshot: &Header,
+        compression: Compression,
+    ) -> std::io::Result<Self> {
         let compressor = match compression {
             Compression::None => None,
             Compression::Zstd(level) => Some(zstd::bulk::Compressor::new(level.number())?),
         };
         let frame_size = snapshot.frame_size() as usize;
-        #[allow(clippy::cast_possible_truncation)] // an index of the map, or a frame that the writer refuses
+        #[allow(clippy::cast_possible_truncation)]
+        // an index of the map, or a frame that the writer refuses
         let server = server as u32;
         let mut stored = Vec::with_capacity(FRAME_HEADER + frame_size);
         stored.resize(FRAME_HEADER, 0);
-        Ok(Self { server, frame_size, compressor, first_page: 0, stored, compressed: vec![] })
+        Ok(Self {
+            server,
+            frame_size,
+            compressor,
+            first_page: 0,
+            stored,
+            compressed: vec![],
+        })
     }
 
-    /// Adds the pages from `first_page` on; `bytes` are whole pages (what is left over is not looked at). Frames that
-    /// are complete go to `emit`.
+    /// Adds the pages from `first_page` on; `bytes` are whole pages (what is left over is not
+    /// looked at). Frames that are complete go to `emit`.
     ///
     /// # Errors
     /// What `emit` returns.
@@ -259,7 +338,11 @@ impl FrameEncoder {
     fn encode(&mut self) -> &[u8] {
         let raw_length = self.raw_length();
         let shorter = self.compress();
-        let frame = if shorter { &mut self.compressed } else { &mut self.stored };
+        let frame = if shorter {
+            &mut self.compressed
+        } else {
+            &mut self.stored
+        };
         let mut header = RawFrame {
             server: self.server.into(),
             pages: ((raw_length / PAGE_BYTES) as u32).into(),
@@ -281,10 +364,14 @@ impl FrameEncoder {
     /// Whether zstd makes the pages shorter; otherwise they are stored as they are.
     fn compress(&mut self) -> bool {
         let raw_length = self.raw_length();
-        let Some(zstd) = &mut self.compressor else { return false };
+        let Some(zstd) = &mut self.compressor else {
+            return false;
+        };
         self.compressed.resize(FRAME_HEADER + raw_length - 1, 0);
         let room = &mut self.compressed[FRAME_HEADER..];
-        let length = zstd.compress_to_buffer(&self.stored[FRAME_HEADER..], room).ok();
+        let length = zstd
+            .compress_to_buffer(&self.stored[FRAME_HEADER..], room)
+            .ok();
         self.compressed.truncate(FRAME_HEADER + length.unwrap_or(0));
         length.is_some()
     }
@@ -302,7 +389,10 @@ impl FrameDecoder {
     /// # Errors
     /// When zstd has no memory to work in.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { decompressor: zstd::bulk::Decompressor::new()?, raw: Vec::new() })
+        Ok(Self {
+            decompressor: zstd::bulk::Decompressor::new()?,
+            raw: Vec::new(),
+        })
     }
 
     /// The pages of a frame, as they were in memory.
@@ -315,7 +405,13 @@ impl FrameDecoder {
         }
         let length = frame.header.raw_length;
         self.raw.resize(length, 0);
-        let found = self.decompressor.decompress_to_buffer(frame.stored(), &mut self.raw[..]);
-        if found.ok() == Some(length) { Ok(&self.raw) } else { Err(FrameError::Compression(length)) }
+        let found = self
+            .decompressor
+            .decompress_to_buffer(frame.stored(), &mut self.raw[..]);
+        if found.ok() == Some(length) {
+            Ok(&self.raw)
+        } else {
+            Err(FrameError::Compression(length))
+        }
     }
 }

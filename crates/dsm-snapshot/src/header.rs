@@ -1,8 +1,8 @@
 //! The header of a file: what the snapshot is of, and when it was cut.
 
 use super::format::{
-    CHECKSUM, DEFAULT_FRAME, MAGIC, MAX_FRAME, MAX_HEADER, MAX_HOSTNAME, MAX_TOOL, NO_MASTER, PAGE_BYTES, PARTIAL,
-    RawHeader, RawServer, VERSION,
+    CHECKSUM, DEFAULT_FRAME, MAGIC, MAX_FRAME, MAX_HEADER, MAX_HOSTNAME, MAX_TOOL, NO_MASTER,
+    PAGE_BYTES, PARTIAL, RawHeader, RawServer, VERSION,
 };
 use dsm_core::layout::{Layout, LayoutError, MAX_ADDRESS_TEXT, MAX_NAME, MAX_SERVERS, PAGE};
 use std::num::NonZeroU64;
@@ -87,8 +87,16 @@ pub enum HeaderError {
 }
 
 impl HeaderError {
-    fn field(field: &'static str, found: impl std::fmt::Display, allowed: impl Into<String>) -> Self {
-        Self::Field { field, found: found.to_string(), allowed: allowed.into() }
+    fn field(
+        field: &'static str,
+        found: impl std::fmt::Display,
+        allowed: impl Into<String>,
+    ) -> Self {
+        Self::Field {
+            field,
+            found: found.to_string(),
+            allowed: allowed.into(),
+        }
     }
 }
 
@@ -98,30 +106,65 @@ impl Header {
     /// # Errors
     /// The first value that breaks a rule.
     pub fn new(fields: HeaderFields) -> Result<Self, HeaderError> {
-        Self::with_tool(fields, concat!("dsm ", env!("CARGO_PKG_VERSION")).to_owned())
+        Self::with_tool(
+            fields,
+            concat!("dsm ", env!("CARGO_PKG_VERSION")).to_owned(),
+        )
     }
 
     fn with_tool(fields: HeaderFields, tool: String) -> Result<Self, HeaderError> {
-        let HeaderFields { id, cut_time, layout, servers, master, frame_size } = fields;
+        let HeaderFields {
+            id,
+            cut_time,
+            layout,
+            servers,
+            master,
+            frame_size,
+        } = fields;
         let n = layout.n();
         if servers.len() != n {
-            return Err(HeaderError::field("a number of servers of", servers.len(), format!("n, {n}")));
+            return Err(HeaderError::field(
+                "a number of servers of",
+                servers.len(),
+                format!("n, {n}"),
+            ));
         }
         if let Some(master) = master.filter(|master| *master >= n) {
-            return Err(HeaderError::field("master", master, format!("0 to {}, or {NO_MASTER} for none", n - 1)));
+            return Err(HeaderError::field(
+                "master",
+                master,
+                format!("0 to {}, or {NO_MASTER} for none", n - 1),
+            ));
         }
-        if frame_size == 0 || frame_size > MAX_FRAME || !u64::from(frame_size).is_multiple_of(PAGE) {
+        if frame_size == 0 || frame_size > MAX_FRAME || !u64::from(frame_size).is_multiple_of(PAGE)
+        {
             let allowed = format!("a multiple of {PAGE} up to {MAX_FRAME}");
             return Err(HeaderError::field("frame size", frame_size, allowed));
         }
-        check_text("tool", &tool, MAX_TOOL, |c| c == ' ' || c.is_ascii_graphic())?;
+        check_text("tool", &tool, MAX_TOOL, |c| {
+            c == ' ' || c.is_ascii_graphic()
+        })?;
         for server in &servers {
-            check_text("hostname", &server.hostname, MAX_HOSTNAME, |c| c.is_ascii_graphic())?;
+            check_text("hostname", &server.hostname, MAX_HOSTNAME, |c| {
+                c.is_ascii_graphic()
+            })?;
         }
         if servers.iter().all(|server| server.incarnation.is_none()) {
-            return Err(HeaderError::field("incarnations", "of no server", "at least one server that is not missing"));
+            return Err(HeaderError::field(
+                "incarnations",
+                "of no server",
+                "at least one server that is not missing",
+            ));
         }
-        Ok(Self { id, cut_time, tool, layout, servers, master, frame_size })
+        Ok(Self {
+            id,
+            cut_time,
+            tool,
+            layout,
+            servers,
+            master,
+            frame_size,
+        })
     }
 
     /// The snapshot's random id.
@@ -169,13 +212,17 @@ impl Header {
     /// Whether a server is missing.
     #[must_use]
     pub fn is_partial(&self) -> bool {
-        self.servers.iter().any(|server| server.incarnation.is_none())
+        self.servers
+            .iter()
+            .any(|server| server.incarnation.is_none())
     }
 
     /// Whether server `index` is in the map and not missing.
     #[must_use]
     pub fn has(&self, index: usize) -> bool {
-        self.servers.get(index).is_some_and(|server| server.incarnation.is_some())
+        self.servers
+            .get(index)
+            .is_some_and(|server| server.incarnation.is_some())
     }
 
     /// The addresses that server `index` of the map holds.
@@ -225,7 +272,8 @@ impl Header {
         bytes
     }
 
-    /// Reads the header at the start of `bytes`, which may go on after it. Returns its length in bytes, too.
+    /// Reads the header at the start of `bytes`, which may go on after it. Returns its length in
+    /// bytes, too.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -235,22 +283,32 @@ impl Header {
             return Err(HeaderError::Magic);
         }
         let short = HeaderError::Short(bytes.len());
-        let Ok((fixed, _)) = RawHeader::read_from_prefix(bytes) else { return Err(short) };
+        let Ok((fixed, _)) = RawHeader::read_from_prefix(bytes) else {
+            return Err(short);
+        };
         if fixed.version.get() != VERSION {
             return Err(HeaderError::Version(fixed.version.get()));
         }
         let length = fixed.length.get() as usize;
         if !(size_of::<RawHeader>() + CHECKSUM..=MAX_HEADER).contains(&length) {
-            return Err(HeaderError::field("length", length, format!("up to {MAX_HEADER}")));
+            return Err(HeaderError::field(
+                "length",
+                length,
+                format!("up to {MAX_HEADER}"),
+            ));
         }
-        let Some((covered, checksum)) = bytes.get(..length).and_then(<[u8]>::split_last_chunk) else {
+        let Some((covered, checksum)) = bytes.get(..length).and_then(<[u8]>::split_last_chunk)
+        else {
             return Err(short);
         };
         let (expected, found) = (u32::from_le_bytes(*checksum), crc32c::crc32c(covered));
         if expected != found {
             return Err(HeaderError::Checksum { expected, found });
         }
-        Ok((Self::parse_fields(&fixed, &covered[size_of::<RawHeader>()..])?, length))
+        Ok((
+            Self::parse_fields(&fixed, &covered[size_of::<RawHeader>()..])?,
+            length,
+        ))
     }
 
     fn parse_fields(fixed: &RawHeader, bytes: &[u8]) -> Result<Self, HeaderError> {
@@ -266,7 +324,10 @@ impl Header {
             let server = rest.server()?;
             addresses.push(rest.text("address", server.address_length, MAX_ADDRESS_TEXT)?);
             let hostname = rest.text("hostname", server.hostname_length, MAX_HOSTNAME)?;
-            servers.push(ServerInfo { incarnation: NonZeroU64::new(server.incarnation.get()), hostname });
+            servers.push(ServerInfo {
+                incarnation: NonZeroU64::new(server.incarnation.get()),
+                hostname,
+            });
         }
         if !rest.0.is_empty() {
             return Err(HeaderError::field("bytes left over:", rest.0.len(), "none"));
@@ -277,7 +338,9 @@ impl Header {
                 cut_time: fixed.cut_time.get(),
                 layout: Layout::new(&name, fixed.k.get(), addresses)?,
                 servers,
-                master: Some(fixed.master.get()).filter(|master| *master != NO_MASTER).map(|master| master as usize),
+                master: Some(fixed.master.get())
+                    .filter(|master| *master != NO_MASTER)
+                    .map(|master| master as usize),
                 frame_size: fixed.frame_size.get(),
             },
             tool,
@@ -285,15 +348,19 @@ impl Header {
         let flags = if header.is_partial() { PARTIAL } else { 0 };
         if fixed.flags.get() != flags || fixed.reserved.get() != 0 {
             let found = format!("{:#x} and {:#x}", fixed.flags, fixed.reserved);
-            return Err(HeaderError::field("flags and reserved bits", found, format!("{flags:#x} and 0")));
+            return Err(HeaderError::field(
+                "flags and reserved bits",
+                found,
+                format!("{flags:#x} and 0"),
+            ));
         }
         Ok(header)
     }
 }
 
 impl HeaderFields {
-    /// The fields of a snapshot of all servers of `layout`, whose incarnations are `incarnations` (0 when missing),
-    /// with a new random id and frames of the default size.
+    /// The fields of a snapshot of all servers of `layout`, whose incarnations are `incarnations`
+    /// (0 when missing), with a new random id and frames of the default size.
     ///
     /// # Errors
     /// When the kernel has no random bytes.
@@ -305,16 +372,27 @@ impl HeaderFields {
     ) -> Result<Self, getrandom::Error> {
         let mut id = [0; 16];
         getrandom::fill(&mut id)?;
-        let server = |number: &u64| ServerInfo { incarnation: NonZeroU64::new(*number), hostname: String::new() };
+        let server = |number: &u64| ServerInfo {
+            incarnation: NonZeroU64::new(*number),
+            hostname: String::new(),
+        };
         let servers = incarnations.iter().map(server).collect();
-        Ok(Self { id, cut_time, layout, servers, master, frame_size: DEFAULT_FRAME })
+        Ok(Self {
+            id,
+            cut_time,
+            layout,
+            servers,
+            master,
+            frame_size: DEFAULT_FRAME,
+        })
     }
 }
 
 /// Where the header's own length stands in it.
 const LENGTH_AT: usize = std::mem::offset_of!(RawHeader, length);
 
-const _: () = assert!(DEFAULT_FRAME <= MAX_FRAME && (DEFAULT_FRAME as usize).is_multiple_of(PAGE_BYTES));
+const _: () =
+    assert!(DEFAULT_FRAME <= MAX_FRAME && (DEFAULT_FRAME as usize).is_multiple_of(PAGE_BYTES));
 
 fn check_text(
     field: &'static str,
@@ -335,16 +413,29 @@ struct Texts<'a>(&'a [u8]);
 impl Texts<'_> {
     fn take(&mut self, length: usize) -> Result<&[u8], HeaderError> {
         let (taken, rest) = self.0.split_at_checked(length).ok_or_else(|| {
-            HeaderError::field("a length of", length, format!("up to the {} bytes left", self.0.len()))
+            HeaderError::field(
+                "a length of",
+                length,
+                format!("up to the {} bytes left", self.0.len()),
+            )
         })?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn text(&mut self, field: &'static str, length: U16, longest: usize) -> Result<String, HeaderError> {
+    fn text(
+        &mut self,
+        field: &'static str,
+        length: U16,
+        longest: usize,
+    ) -> Result<String, HeaderError> {
         let length = usize::from(length.get());
         if length > longest {
-            return Err(HeaderError::field(field, format_args!("of {length} bytes"), format!("up to {longest}")));
+            return Err(HeaderError::field(
+                field,
+                format_args!("of {length} bytes"),
+                format!("up to {longest}"),
+            ));
         }
         let bytes = self.take(length)?.to_vec();
         String::from_utf8(bytes).map_err(|_| HeaderError::field(field, "that is not text", "ASCII"))

@@ -50,7 +50,11 @@ impl Extent {
     }
 
     /// Checks an entry by itself; `frames` is where frames may be in the file.
-    pub(super) fn parse(bytes: &[u8; ENTRY], header: &Header, frames: &Range<u64>) -> Result<Self, &'static str> {
+    pub(super) fn parse(
+        bytes: &[u8; ENTRY],
+        header: &Header,
+        frames: &Range<u64>,
+    ) -> Result<Self, &'static str> {
         let raw: RawEntry = zerocopy::transmute!(*bytes);
         let extent = Self {
             address: raw.address.get(),
@@ -59,7 +63,10 @@ impl Extent {
             stored_length: raw.stored_length.get(),
         };
         let raw_length = extent.raw_length;
-        if raw_length == 0 || raw_length > header.frame_size() || !u64::from(raw_length).is_multiple_of(PAGE) {
+        if raw_length == 0
+            || raw_length > header.frame_size()
+            || !u64::from(raw_length).is_multiple_of(PAGE)
+        {
             return Err("a length that no frame can have");
         }
         if extent.stored_length == 0 || extent.stored_length > raw_length {
@@ -94,22 +101,36 @@ pub(super) struct Footer {
 }
 
 impl Footer {
-    pub(super) fn parse(bytes: &[u8; FOOTER], header_length: u64, file_length: u64) -> Result<Self, &'static str> {
+    pub(super) fn parse(
+        bytes: &[u8; FOOTER],
+        header_length: u64,
+        file_length: u64,
+    ) -> Result<Self, &'static str> {
         let raw = RawFooter::read_from_bytes(bytes).map_err(|_| "too few bytes")?;
         if raw.magic != super::format::END_MAGIC {
-            return Err("it does not end as a snapshot does: it was cut short, or more was appended");
+            return Err(
+                "it does not end as a snapshot does: it was cut short, or more was appended",
+            );
         }
         let (index, count) = (raw.index_offset.get(), raw.count.get());
-        let end =
-            count.checked_mul(ENTRY as u64).and_then(|length| index.checked_add(length)?.checked_add(FOOTER as u64));
+        let end = count
+            .checked_mul(ENTRY as u64)
+            .and_then(|length| index.checked_add(length)?.checked_add(FOOTER as u64));
         if index < header_length || end != Some(file_length) {
-            return Err("its index is not where its footer says: it was cut short, or its footer is damaged");
+            return Err(
+                "its index is not where its footer says: it was cut short, or its footer is damaged",
+            );
         }
         if raw.reserved.get() != 0 {
             return Err("its footer has reserved bits");
         }
         let (index_checksum, hash) = (raw.index_checksum.get(), raw.hash);
-        Ok(Self { frames: header_length..index, count, index_checksum, hash })
+        Ok(Self {
+            frames: header_length..index,
+            count,
+            index_checksum,
+            hash,
+        })
     }
 
     /// The footer's bytes before the hash, and after it.

@@ -1,8 +1,10 @@
-//! Snapshot files: what `docs/snapshot-format.md` specifies, written, read, checked, and thrown away when they are old.
+//! Snapshot files: what `docs/snapshot-format.md` specifies, written, read, checked, and thrown
+//! away when they are old.
 //!
-//! A [`SnapshotWriter`] makes a file that appears under its name only when it is whole; a [`SnapshotFile`] reads any
-//! range of one, and checks it; [`retention`] decides which are kept. With these, an agent beside each dsmd gives its
-//! segment to a master, which writes one file, and takes restores.
+//! A [`SnapshotWriter`] makes a file that appears under its name only when it is whole; a
+//! [`SnapshotFile`] reads any range of one, and checks it; [`retention`] decides which are kept.
+//! With these, an agent beside each dsmd gives its segment to a master, which writes one file, and
+//! takes restores.
 
 pub mod agent_protocol;
 mod create;
@@ -28,9 +30,13 @@ mod writer;
 pub use agent_protocol::AgentError;
 pub use create::{CreateError, Created, Options as CreateOptions, ServerPart, create};
 pub use recover::recover;
-pub use restore::{Interruption, Options as RestoreOptions, Plan, RestoreError, Restored, accept_empty, restore};
+pub use restore::{
+    Interruption, Options as RestoreOptions, Plan, RestoreError, Restored, accept_empty, restore,
+};
 
-pub use directory::{DirectoryError, Listed, apply_retention, list, list_all, remove_stale_partials};
+pub use directory::{
+    DirectoryError, Listed, apply_retention, list, list_all, remove_stale_partials,
+};
 pub use error::{ReadError, WriteError};
 pub use format::{DEFAULT_FRAME, FRAME_HEADER, MAX_FRAME, MAX_HOSTNAME, VERSION};
 pub use frame::ZEROS;

@@ -18,7 +18,8 @@ const TIME_LENGTH: usize = 16;
 /// The most files that one second can have.
 const MAX_ORDINAL: u32 = 999;
 
-/// A name such as `dsm-20261123T040000Z.dsnap`, or `dsm-20261123T040000Z-2.dsnap` for the second of the same second.
+/// A name such as `dsm-20261123T040000Z.dsnap`, or `dsm-20261123T040000Z-2.dsnap` for the second of
+/// the same second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileName {
     seconds: u64,
@@ -29,13 +30,19 @@ impl FileName {
     /// The first name for a cut at `cut_time` ns since 1970.
     #[must_use]
     pub fn new(cut_time: u64) -> Self {
-        Self { seconds: cut_time / 1_000_000_000, ordinal: 1 }
+        Self {
+            seconds: cut_time / 1_000_000_000,
+            ordinal: 1,
+        }
     }
 
     /// The next name of the same second; `None` after 999 of them.
     #[must_use]
     pub fn next(self) -> Option<Self> {
-        (self.ordinal < MAX_ORDINAL).then_some(Self { ordinal: self.ordinal + 1, ..self })
+        (self.ordinal < MAX_ORDINAL).then_some(Self {
+            ordinal: self.ordinal + 1,
+            ..self
+        })
     }
 
     /// Reads a file's name; `None` when it is not of this form.
@@ -47,11 +54,25 @@ impl FileName {
         if !date.is_ascii() || !clock.is_ascii() || date.len() != 8 || clock.len() != 6 {
             return None;
         }
-        let text =
-            format!("{}-{}-{}T{}:{}:{}Z", &date[..4], &date[4..6], &date[6..], &clock[..2], &clock[2..4], &clock[4..]);
-        let seconds = humantime::parse_rfc3339(&text).ok()?.duration_since(UNIX_EPOCH).ok()?.as_secs();
+        let text = format!(
+            "{}-{}-{}T{}:{}:{}Z",
+            &date[..4],
+            &date[4..6],
+            &date[6..],
+            &clock[..2],
+            &clock[2..4],
+            &clock[4..]
+        );
+        let seconds = humantime::parse_rfc3339(&text)
+            .ok()?
+            .duration_since(UNIX_EPOCH)
+            .ok()?
+            .as_secs();
         let ordinal = match ordinal.strip_prefix('-') {
-            Some(ordinal) => ordinal.parse().ok().filter(|ordinal| (2..=MAX_ORDINAL).contains(ordinal))?,
+            Some(ordinal) => ordinal
+                .parse()
+                .ok()
+                .filter(|ordinal| (2..=MAX_ORDINAL).contains(ordinal))?,
             None if ordinal.is_empty() => 1,
             None => return None,
         };
@@ -71,7 +92,11 @@ impl fmt::Display for FileName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         use std::fmt::Write;
         let mut time = String::new();
-        write!(time, "{}", humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(self.seconds)))?;
+        write!(
+            time,
+            "{}",
+            humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(self.seconds))
+        )?;
         time.retain(|character| character != '-' && character != ':');
         formatter.write_str(PREFIX)?;
         formatter.write_str(&time)?;
@@ -90,8 +115,16 @@ mod tests {
     fn a_name_says_when_the_cut_was_made() {
         let name = FileName::new(1_795_406_400_999_999_999);
         assert_eq!(name.to_string(), "dsm-20261123T040000Z.dsnap");
-        assert_eq!(name.next().unwrap().to_string(), "dsm-20261123T040000Z-2.dsnap");
-        for name in [name, name.next().unwrap(), FileName::new(0), FileName::new(u64::MAX)] {
+        assert_eq!(
+            name.next().unwrap().to_string(),
+            "dsm-20261123T040000Z-2.dsnap"
+        );
+        for name in [
+            name,
+            name.next().unwrap(),
+            FileName::new(0),
+            FileName::new(u64::MAX),
+        ] {
             assert_eq!(FileName::parse(&name.to_string()), Some(name));
         }
     }

@@ -1,5 +1,6 @@
-//! A file that is being written: under a name of its own, locked by its writer, and under its final name only when it is
-//! whole. The lock goes when the writer dies, which is how what it left is told from what another still writes.
+//! A file that is being written: under a name of its own, locked by its writer, and under its final
+//! name only when it is whole. The lock goes when the writer dies, which is how what it left is
+//! told from what another still writes.
 
 use super::error::WriteError;
 use super::format::MAGIC;
@@ -18,7 +19,8 @@ const ATTEMPTS: usize = 16;
 /// Who may read a snapshot: it is the memory. The owner's group, like the segment's.
 const MODE: u32 = 0o640;
 
-/// After so many bytes the kernel is told to write them, so that the disk works while pages are still on their way.
+/// After so many bytes the kernel is told to write them, so that the disk works while pages are
+/// still on their way.
 const WRITEBACK: u64 = 8 << 20;
 
 /// A file that is removed unless it is published.
@@ -50,22 +52,36 @@ impl Partial {
         name.push(PARTIAL_SUFFIX);
         let path = PathBuf::from(name);
         for _ in 0..ATTEMPTS {
-            let opened = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path);
+            let opened = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(MODE)
+                .open(&path);
             match opened {
                 Ok(file) => {
                     // Between the two steps somebody may have taken the file for a dead one's.
                     if let Ok(file) = Flock::lock(file, FlockArg::LockExclusiveNonblock)
                         && file.metadata().is_ok_and(|file| file.nlink() > 0)
                     {
-                        return Ok(Self { path, file, written: 0, begun: 0, published: false });
+                        return Ok(Self {
+                            path,
+                            file,
+                            written: 0,
+                            begun: 0,
+                            published: false,
+                        });
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => match remove_stale(&path, true) {
-                    Ok(Stale::Removed) => {}
-                    Ok(Stale::Alive) => return Err(WriteError::UnderWay(path)),
-                    Ok(Stale::Foreign) => return Err(WriteError::Exists(path)),
-                    Err(source) => return Err(WriteError::system("cannot remove", &path)(source)),
-                },
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    match remove_stale(&path, true) {
+                        Ok(Stale::Removed) => {}
+                        Ok(Stale::Alive) => return Err(WriteError::UnderWay(path)),
+                        Ok(Stale::Foreign) => return Err(WriteError::Exists(path)),
+                        Err(source) => {
+                            return Err(WriteError::system("cannot remove", &path)(source));
+                        }
+                    }
+                }
                 Err(source) => return Err(WriteError::system("cannot create", &path)(source)),
             }
         }
@@ -78,7 +94,9 @@ impl Partial {
 
     /// Makes what was written durable; still under the name of its own.
     pub(super) fn sync(&self) -> Result<(), WriteError> {
-        self.file.sync_all().map_err(WriteError::system("cannot write", &self.path))
+        self.file
+            .sync_all()
+            .map_err(WriteError::system("cannot write", &self.path))
     }
 
     /// Gives it the name `path`, durably. `Ok(false)` when something has that name already.
@@ -86,7 +104,11 @@ impl Partial {
         match rename_without_overwriting(&self.path, path) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
-            Err(source) => return Err(WriteError::system("cannot rename the snapshot to", path)(source)),
+            Err(source) => {
+                return Err(WriteError::system("cannot rename the snapshot to", path)(
+                    source,
+                ));
+            }
         }
         self.published = true;
         let directory = match path.parent() {
@@ -107,7 +129,8 @@ impl Write for Partial {
         let count = (&*self.file).write(bytes)?;
         self.written += count as u64;
         if self.written - self.begun >= WRITEBACK {
-            // Only a head start: the sync in the end counts, and where this cannot be done it has more to do.
+            // Only a head start: the sync in the end counts, and where this cannot be done it has
+            // more to do.
             let _ = writeback::begin(&*self.file, self.begun, self.written - self.begun);
             self.begun = self.written;
         }
@@ -139,10 +162,13 @@ fn rename_without_overwriting(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a file to lock it. For writing, too, where that is allowed: NFS locks no other one exclusively.
+/// Opens a file to lock it. For writing, too, where that is allowed: NFS locks no other one
+/// exclusively.
 fn open_to_lock(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+    options
+        .read(true)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
     match options.clone().write(true).open(path) {
         // Of another user, in a directory of ours: other file systems lock it so.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => options.open(path),
@@ -150,8 +176,8 @@ fn open_to_lock(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Removes the file at `path` if it is the beginning of a snapshot whose writer is dead. `empty` says whether an empty one
-/// is one: by its name.
+/// Removes the file at `path` if it is the beginning of a snapshot whose writer is dead. `empty`
+/// says whether an empty one is one: by its name.
 pub(super) fn remove_stale(path: &Path, empty: bool) -> io::Result<Stale> {
     let file = match open_to_lock(path) {
         Ok(file) => file,
@@ -175,7 +201,9 @@ pub(super) fn remove_stale(path: &Path, empty: bool) -> io::Result<Stale> {
         Err((_, error)) => return Err(error.into()),
     };
     let mut beginning = Vec::new();
-    (&*file).take(MAGIC.len() as u64).read_to_end(&mut beginning)?;
+    (&*file)
+        .take(MAGIC.len() as u64)
+        .read_to_end(&mut beginning)?;
     if !MAGIC.starts_with(&beginning) || beginning.is_empty() && !empty {
         return Ok(Stale::Foreign);
     }
@@ -192,13 +220,16 @@ mod tests {
     use super::*;
     use nix::fcntl::{FcntlArg, fcntl};
 
-    /// `flock(2)` of a file on NFS is a lock for writing, and the answer EBADF for one that is open for reading only.
+    /// `flock(2)` of a file on NFS is a lock for writing, and the answer EBADF for one that is open
+    /// for reading only.
     #[test]
     fn a_file_is_open_for_writing_when_it_is_locked() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("first.dsnap.partial");
         std::fs::write(&path, MAGIC).unwrap();
-        let flags = OFlag::from_bits_retain(fcntl(open_to_lock(&path).unwrap(), FcntlArg::F_GETFL).unwrap());
+        let flags = OFlag::from_bits_retain(
+            fcntl(open_to_lock(&path).unwrap(), FcntlArg::F_GETFL).unwrap(),
+        );
         assert_eq!(flags & OFlag::O_ACCMODE, OFlag::O_RDWR);
     }
 }

@@ -1,4 +1,5 @@
-//! Phases of a snapshot in which a test makes the process die, to prove that the others go on and nothing is left.
+//! Phases of a snapshot in which a test makes the process die, to prove that the others go on and
+//! nothing is left.
 //!
 //! Armed by the environment, in debug builds only; in a release build every call is empty.
 
@@ -39,13 +40,17 @@ impl Phase {
     }
 }
 
-/// Dies here if the environment's `DSM_TEST_DIE_AT` says so, and stands still if `DSM_TEST_STOP_AT` does, the first time.
+/// Dies here if the environment's `DSM_TEST_DIE_AT` says so, and stands still if `DSM_TEST_STOP_AT`
+/// does, the first time.
 #[cfg(debug_assertions)]
 pub fn reached(phase: Phase) {
     use nix::sys::signal::{Signal, raise};
     use std::sync::atomic::{AtomicBool, Ordering};
     static ARMED: AtomicBool = AtomicBool::new(true);
-    for (variable, signal) in [("DSM_TEST_DIE_AT", Signal::SIGKILL), ("DSM_TEST_STOP_AT", Signal::SIGSTOP)] {
+    for (variable, signal) in [
+        ("DSM_TEST_DIE_AT", Signal::SIGKILL),
+        ("DSM_TEST_STOP_AT", Signal::SIGSTOP),
+    ] {
         let named = std::env::var_os(variable).is_some_and(|name| name == phase.name());
         // Once: a test that lets it go on must not wait for it at the next frame again.
         if named && ARMED.swap(false, Ordering::Relaxed) {

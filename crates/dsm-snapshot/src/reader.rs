@@ -42,8 +42,12 @@ impl Source for File {
 
 impl Source for &[u8] {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let rest = usize::try_from(offset).ok().and_then(|offset| self.get(offset..));
-        let bytes = rest.and_then(|rest| rest.get(..buffer.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let rest = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| self.get(offset..));
+        let bytes = rest
+            .and_then(|rest| rest.get(..buffer.len()))
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(bytes);
         Ok(())
     }
@@ -53,8 +57,8 @@ impl Source for &[u8] {
     }
 }
 
-/// An open snapshot whose header, footer and index are sound. Whether each frame is shows when it is read, or by
-/// [`SnapshotFile::verify`].
+/// An open snapshot whose header, footer and index are sound. Whether each frame is shows when it
+/// is read, or by [`SnapshotFile::verify`].
 #[derive(Debug)]
 pub struct SnapshotFile<S = File> {
     pub(super) path: PathBuf,
@@ -76,7 +80,10 @@ impl FrameBuffer {
     /// # Errors
     /// When zstd has no memory to work in.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { decoder: FrameDecoder::new()?, bytes: Vec::new() })
+        Ok(Self {
+            decoder: FrameDecoder::new()?,
+            bytes: Vec::new(),
+        })
     }
 }
 
@@ -95,7 +102,9 @@ impl SnapshotFile {
     /// What is wrong with it.
     pub fn read_header(path: &Path) -> Result<Header, ReadError> {
         let file = open_regular(path)?;
-        let length = file.length().map_err(ReadError::system("cannot read", path))?;
+        let length = file
+            .length()
+            .map_err(ReadError::system("cannot read", path))?;
         read_header(path, &file, length).map(|(header, _)| header)
     }
 
@@ -104,7 +113,9 @@ impl SnapshotFile {
     /// # Errors
     /// [`ReadError::System`].
     pub fn metadata(&self) -> Result<Metadata, ReadError> {
-        self.source.metadata().map_err(ReadError::system("cannot look at", &self.path))
+        self.source
+            .metadata()
+            .map_err(ReadError::system("cannot look at", &self.path))
     }
 }
 
@@ -114,15 +125,30 @@ impl<S: Source> SnapshotFile<S> {
     /// # Errors
     /// What is wrong with it.
     pub fn from_source(path: &Path, source: S) -> Result<Self, ReadError> {
-        let length = source.length().map_err(ReadError::system("cannot read", path))?;
+        let length = source
+            .length()
+            .map_err(ReadError::system("cannot read", path))?;
         let (header, header_length) = read_header(path, &source, length)?;
-        let damaged = |what| ReadError::Footer { path: path.to_owned(), what };
-        let at = length.checked_sub(FOOTER as u64).filter(|at| *at >= header_length as u64);
+        let damaged = |what| ReadError::Footer {
+            path: path.to_owned(),
+            what,
+        };
+        let at = length
+            .checked_sub(FOOTER as u64)
+            .filter(|at| *at >= header_length as u64);
         let at = at.ok_or_else(|| damaged("it ends after its header"))?;
         let mut bytes = [0; FOOTER];
-        source.read_exact_at(&mut bytes, at).map_err(ReadError::system("cannot read", path))?;
+        source
+            .read_exact_at(&mut bytes, at)
+            .map_err(ReadError::system("cannot read", path))?;
         let footer = Footer::parse(&bytes, header_length as u64, length).map_err(damaged)?;
-        let file = Self { path: path.to_owned(), source, header, footer, length };
+        let file = Self {
+            path: path.to_owned(),
+            source,
+            header,
+            footer,
+            length,
+        };
         file.check_index()?;
         Ok(file)
     }
@@ -157,10 +183,17 @@ impl<S: Source> SnapshotFile<S> {
     /// When it is not in the memory, or a part of it was on a server that is missing.
     pub fn check_range(&self, address: u64, length: u64) -> Result<(), ReadError> {
         let pieces = self.header.layout().pieces(address, length)?;
-        match pieces.map(|piece| piece.server).find(|server| !self.header.has(*server)) {
+        match pieces
+            .map(|piece| piece.server)
+            .find(|server| !self.header.has(*server))
+        {
             Some(server) => {
                 let addresses = self.header.addresses_of(server);
-                Err(ReadError::Missing { path: self.path.clone(), server, addresses })
+                Err(ReadError::Missing {
+                    path: self.path.clone(),
+                    server,
+                    addresses,
+                })
             }
             None => Ok(()),
         }
@@ -169,57 +202,87 @@ impl<S: Source> SnapshotFile<S> {
     /// Fills `buffer` with the memory from `address` on, as it was at the cut.
     ///
     /// # Errors
-    /// When the range is not in the memory, a part of it was on a server that is missing, or a frame is damaged.
+    /// When the range is not in the memory, a part of it was on a server that is missing, or a
+    /// frame is damaged.
     pub fn read_range(&self, address: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
         self.check_range(address, buffer.len() as u64)?;
         buffer.fill(0);
-        each_part(self, &(address..address + buffer.len() as u64), |at, bytes| {
-            // Inside the buffer, which is a slice.
-            #[allow(clippy::cast_possible_truncation)]
-            let place = (at - address) as usize;
-            buffer[place..place + bytes.len()].copy_from_slice(bytes);
-            Ok(())
-        })
+        each_part(
+            self,
+            &(address..address + buffer.len() as u64),
+            |at, bytes| {
+                // Inside the buffer, which is a slice.
+                #[allow(clippy::cast_possible_truncation)]
+                let place = (at - address) as usize;
+                buffer[place..place + bytes.len()].copy_from_slice(bytes);
+                Ok(())
+            },
+        )
     }
 
-    /// The frames that cover any of `addresses`, in ascending order. What no frame covers of a server that is not
-    /// missing is zeros.
+    /// The frames that cover any of `addresses`, in ascending order. What no frame covers of a
+    /// server that is not missing is zeros.
     ///
     /// # Errors
     /// When the index cannot be read.
     pub fn extents(&self, addresses: Range<u64>) -> Result<Extents<'_, S>, ReadError> {
         let next = self.first_entry_after(addresses.start)?;
         let chunk = Vec::new().into_iter();
-        Ok(Extents { file: self, next, end: addresses.end, chunk, failed: false })
+        Ok(Extents {
+            file: self,
+            next,
+            end: addresses.end,
+            chunk,
+            failed: false,
+        })
     }
 
     /// The bytes that a frame covers.
     ///
     /// # Errors
     /// When it cannot be read, or is damaged.
-    pub fn read_frame<'b>(&self, extent: &Extent, buffer: &'b mut FrameBuffer) -> Result<&'b [u8], ReadError> {
+    pub fn read_frame<'b>(
+        &self,
+        extent: &Extent,
+        buffer: &'b mut FrameBuffer,
+    ) -> Result<&'b [u8], ReadError> {
         let FrameBuffer { decoder, bytes } = buffer;
         bytes.resize(usize::try_from(extent.in_file()).unwrap_or(usize::MAX), 0);
         self.read_at(bytes, extent.offset)?;
-        let frame = Frame::parse(bytes, &self.header).map_err(|error| self.bad_frame(extent, &error))?;
+        let frame =
+            Frame::parse(bytes, &self.header).map_err(|error| self.bad_frame(extent, &error))?;
         if frame.header().addresses() != extent.addresses() {
-            return Err(self.bad_frame(extent, &"it says that it covers other addresses than the index says"));
+            return Err(self.bad_frame(
+                extent,
+                &"it says that it covers other addresses than the index says",
+            ));
         }
-        decoder.decode(&frame).map_err(|error| self.bad_frame(extent, &error))
+        decoder
+            .decode(&frame)
+            .map_err(|error| self.bad_frame(extent, &error))
     }
 
     pub(super) fn bad_frame(&self, extent: &Extent, reason: &dyn std::fmt::Display) -> ReadError {
         let (path, offset, addresses) = (self.path.clone(), extent.offset, extent.addresses());
-        ReadError::Frame { path, offset, addresses, reason: reason.to_string() }
+        ReadError::Frame {
+            path,
+            offset,
+            addresses,
+            reason: reason.to_string(),
+        }
     }
 
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), ReadError> {
-        self.source.read_exact_at(buffer, offset).map_err(ReadError::system("cannot read", &self.path))
+        self.source
+            .read_exact_at(buffer, offset)
+            .map_err(ReadError::system("cannot read", &self.path))
     }
 
     /// The entry whose frame covers the address, if one does.
     pub(super) fn extent_at(&self, address: u64) -> Result<Option<Extent>, ReadError> {
-        self.extents(address..address.saturating_add(1))?.next().transpose()
+        self.extents(address..address.saturating_add(1))?
+            .next()
+            .transpose()
     }
 
     /// The first entry of the index that ends after `address`.
@@ -248,7 +311,10 @@ impl<S: Source> SnapshotFile<S> {
     }
 
     fn bad_index(&self, what: String) -> ReadError {
-        ReadError::Index { path: self.path.clone(), what }
+        ReadError::Index {
+            path: self.path.clone(),
+            what,
+        }
     }
 
     /// Reads up to `ENTRIES_AT_ONCE` entries from `next` on, as they stand in the file.
@@ -276,11 +342,15 @@ impl<S: Source> SnapshotFile<S> {
         }
         if checksum != self.footer.index_checksum {
             let expected = self.footer.index_checksum;
-            return Err(self.bad_index(format!("has the checksum {checksum:08x} instead of {expected:08x}")));
+            return Err(self.bad_index(format!(
+                "has the checksum {checksum:08x} instead of {expected:08x}"
+            )));
         }
         let expected = self.footer.frames.end - self.footer.frames.start;
         if in_frames != expected {
-            return Err(self.bad_index(format!("names {in_frames} bytes of frames, and the file has {expected}")));
+            return Err(self.bad_index(format!(
+                "names {in_frames} bytes of frames, and the file has {expected}"
+            )));
         }
         Ok(())
     }
@@ -299,7 +369,9 @@ impl<S: Source> Extents<'_, S> {
     fn read_chunk(&mut self) -> Result<(), ReadError> {
         let bytes = self.file.read_entries(self.next)?;
         let entries = (self.next..).zip(bytes.as_chunks().0);
-        let extents = entries.map(|(number, entry)| self.file.entry(number, entry)).collect::<Result<Vec<_>, _>>()?;
+        let extents = entries
+            .map(|(number, entry)| self.file.entry(number, entry))
+            .collect::<Result<Vec<_>, _>>()?;
         self.next += extents.len() as u64;
         self.chunk = extents.into_iter();
         Ok(())
@@ -335,8 +407,22 @@ fn open_regular(path: &Path) -> Result<File, ReadError> {
     File::open(path).map_err(ReadError::system("cannot open", path))
 }
 
-fn read_header<S: Source>(path: &Path, source: &S, length: u64) -> Result<(Header, usize), ReadError> {
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(MAX_HEADER).min(MAX_HEADER)];
-    source.read_exact_at(&mut bytes, 0).map_err(ReadError::system("cannot read", path))?;
-    Header::parse(&bytes).map_err(|source: HeaderError| ReadError::Header { path: path.to_owned(), source })
+fn read_header<S: Source>(
+    path: &Path,
+    source: &S,
+    length: u64,
+) -> Result<(Header, usize), ReadError> {
+    let mut bytes = vec![
+        0;
+        usize::try_from(length)
+            .unwrap_or(MAX_HEADER)
+            .min(MAX_HEADER)
+    ];
+    source
+        .read_exact_at(&mut bytes, 0)
+        .map_err(ReadError::system("cannot read", path))?;
+    Header::parse(&bytes).map_err(|source: HeaderError| ReadError::Header {
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -15,8 +15,8 @@ use std::time::Duration;
 /// How long the memory is watched for somebody who writes.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// How often, and how many times, an agent that was lost is looked for when its server must be opened: the service manager
-/// starts one as soon as somebody connects.
+/// How often, and how many times, an agent that was lost is looked for when its server must be
+/// opened: the service manager starts one as soon as somebody connects.
 const RETRY: Duration = Duration::from_millis(500);
 const TRIES: u32 = 20;
 
@@ -111,10 +111,20 @@ impl RestoreError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::TooLarge { .. } | Self::Partial(_) | Self::Outside(_) | Self::NotWhole { .. } => 65,
-            Self::Read(error) | Self::CutShort { cause: Interruption::Read(error), .. } => error.exit_code(),
+            Self::TooLarge { .. } | Self::Partial(_) | Self::Outside(_) | Self::NotWhole { .. } => {
+                65
+            }
+            Self::Read(error)
+            | Self::CutShort {
+                cause: Interruption::Read(error),
+                ..
+            } => error.exit_code(),
             Self::Busy(_) => 75,
-            Self::Agent(error) | Self::CutShort { cause: Interruption::Agent(error), .. } => error.exit_code(),
+            Self::Agent(error)
+            | Self::CutShort {
+                cause: Interruption::Agent(error),
+                ..
+            } => error.exit_code(),
         }
     }
 }
@@ -131,24 +141,41 @@ pub enum Interruption {
 }
 
 fn named(servers: &[usize]) -> String {
-    let numbers = servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    format!("server{} {numbers}", if servers.len() == 1 { "" } else { "s" })
+    let numbers = servers
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
+    format!(
+        "server{} {numbers}",
+        if servers.len() == 1 { "" } else { "s" }
+    )
 }
 
 impl Plan {
-    /// Plans to restore all of the snapshot into the memory of `config`, or only `range` (address and length) of it.
+    /// Plans to restore all of the snapshot into the memory of `config`, or only `range` (address
+    /// and length) of it.
     ///
     /// # Errors
     /// When it does not fit, or is not in the snapshot.
-    pub fn new(config: &Config, file: &SnapshotFile, range: Option<(u64, u64)>) -> Result<Self, RestoreError> {
+    pub fn new(
+        config: &Config,
+        file: &SnapshotFile,
+        range: Option<(u64, u64)>,
+    ) -> Result<Self, RestoreError> {
         let (layout, header) = (&config.layout, file.header());
         if let Some((address, length)) = range {
             drop(layout.pieces(address, length)?);
             file.check_range(address, length)?;
             let addresses = address..address + length;
-            return Ok(Self { from_snapshot: addresses.clone(), addresses });
+            return Ok(Self {
+                from_snapshot: addresses.clone(),
+                addresses,
+            });
         }
-        let missing: Vec<usize> = (0..header.layout().n()).filter(|server| !header.has(*server)).collect();
+        let missing: Vec<usize> = (0..header.layout().n())
+            .filter(|server| !header.has(*server))
+            .collect();
         if !missing.is_empty() {
             return Err(RestoreError::Partial(missing));
         }
@@ -156,18 +183,26 @@ impl Plan {
         if snapshot > memory {
             return Err(RestoreError::TooLarge { snapshot, memory });
         }
-        Ok(Self { addresses: 0..memory, from_snapshot: 0..snapshot })
+        Ok(Self {
+            addresses: 0..memory,
+            from_snapshot: 0..snapshot,
+        })
     }
 
     /// The parts of it by server: the server's index, and its addresses.
     fn parts(&self, config: &Config) -> Result<Vec<(usize, Range<u64>)>, RestoreError> {
-        let pieces = config.layout.pieces(self.addresses.start, self.addresses.end - self.addresses.start)?;
-        Ok(pieces.map(|piece| (piece.server, piece.address..piece.address + piece.length)).collect())
+        let pieces = config.layout.pieces(
+            self.addresses.start,
+            self.addresses.end - self.addresses.start,
+        )?;
+        Ok(pieces
+            .map(|piece| (piece.server, piece.address..piece.address + piece.length))
+            .collect())
     }
 }
 
-/// Carries out the plan. The file should have been verified before. `progress` is told how many of how many bytes of the
-/// live memory are done.
+/// Carries out the plan. The file should have been verified before. `progress` is told how many of
+/// how many bytes of the live memory are done.
 ///
 /// # Errors
 /// [`RestoreError`]; only [`RestoreError::CutShort`] says that something was changed.
@@ -197,7 +232,10 @@ pub fn restore(
         .and_then(|()| fill(k, file, plan, &parts, &mut links, progress))
         .map_err(|error| cut_short(servers.clone(), error))?;
     let incarnations = open(config, file, plan, &parts, &mut links, &id)?;
-    Ok(Restored { incarnations, bytes })
+    Ok(Restored {
+        incarnations,
+        bytes,
+    })
 }
 
 /// Looks twice whether anybody changes the memory.
@@ -215,14 +253,22 @@ fn watch(links: &mut [Link]) -> Result<(), RestoreError> {
     let before = look()?;
     std::thread::sleep(WATCH);
     let after = look()?;
-    match before.iter().zip(&after).find(|(before, after)| before != after) {
+    match before
+        .iter()
+        .zip(&after)
+        .find(|(before, after)| before != after)
+    {
         Some(((server, _), _)) => Err(RestoreError::Busy(*server)),
         None => Ok(()),
     }
 }
 
 /// Freezes all and then shuts all; when one fails, those that were shut are opened again.
-fn shut(config: &Config, links: &mut [Link], parts: &[(usize, Range<u64>)]) -> Result<(), RestoreError> {
+fn shut(
+    config: &Config,
+    links: &mut [Link],
+    parts: &[(usize, Range<u64>)],
+) -> Result<(), RestoreError> {
     const SHUT: &str = "shut its memory";
     let lease = config.snapshot.freeze_timeout;
     let lease_us = u64::try_from(lease.as_micros()).unwrap_or(u64::MAX);
@@ -240,7 +286,10 @@ fn shut(config: &Config, links: &mut [Link], parts: &[(usize, Range<u64>)]) -> R
             other => return Err(link.unexpected(&other).into()),
         }
     }
-    let asked: Vec<_> = links.iter().map(|link| link.ask(&Ask::Shut, SHUT)).collect();
+    let asked: Vec<_> = links
+        .iter()
+        .map(|link| link.ask(&Ask::Shut, SHUT))
+        .collect();
     let mut cause = None;
     // Those that are shut, or may be: not those that have refused.
     let mut shut = Vec::with_capacity(links.len());
@@ -259,15 +308,25 @@ fn shut(config: &Config, links: &mut [Link], parts: &[(usize, Range<u64>)]) -> R
     let Some(cause) = cause else { return Ok(()) };
     let mut servers = Vec::new();
     for link in shut {
-        if !matches!(link.request(&Ask::Cancel, "open its memory again"), Ok(Answer::Cancelled { open: true })) {
+        if !matches!(
+            link.request(&Ask::Cancel, "open its memory again"),
+            Ok(Answer::Cancelled { open: true })
+        ) {
             servers.push(link.server());
         }
     }
-    Err(if servers.is_empty() { cause.into() } else { RestoreError::CutShort { cause: cause.into(), servers } })
+    Err(if servers.is_empty() {
+        cause.into()
+    } else {
+        RestoreError::CutShort {
+            cause: cause.into(),
+            servers,
+        }
+    })
 }
 
-/// Opens all, those after one that fails too: every byte of theirs is there. With the first that is open, the others must
-/// follow: one whose agent died is done again as soon as there is an agent.
+/// Opens all, those after one that fails too: every byte of theirs is there. With the first that is
+/// open, the others must follow: one whose agent died is done again as soon as there is an agent.
 fn open(
     config: &Config,
     file: &SnapshotFile,
@@ -290,7 +349,10 @@ fn open(
     }
     match cause {
         None => Ok(incarnations),
-        Some(cause) => Err(RestoreError::CutShort { cause: cause.into(), servers }),
+        Some(cause) => Err(RestoreError::CutShort {
+            cause: cause.into(),
+            servers,
+        }),
     }
 }
 
@@ -301,14 +363,22 @@ fn commit(link: &mut Link) -> Result<u64, AgentError> {
     }
 }
 
-/// Restores and opens a server whose agent was lost when it was to open it. None when there is no agent for a while.
-fn open_again(config: &Config, file: &SnapshotFile, plan: &Plan, part: &(usize, Range<u64>), id: &str) -> Option<u64> {
+/// Restores and opens a server whose agent was lost when it was to open it. None when there is no
+/// agent for a while.
+fn open_again(
+    config: &Config,
+    file: &SnapshotFile,
+    plan: &Plan,
+    part: &(usize, Range<u64>),
+    id: &str,
+) -> Option<u64> {
     (0..TRIES).find_map(|_| {
         std::thread::sleep(RETRY);
         let again = || -> Result<u64, Interruption> {
             let mut link = Link::open(config, part.0)?;
             let incarnation = link.claim(Purpose::Restore, id)?;
-            let lease_us = u64::try_from(config.snapshot.freeze_timeout.as_micros()).unwrap_or(u64::MAX);
+            let lease_us =
+                u64::try_from(config.snapshot.freeze_timeout.as_micros()).unwrap_or(u64::MAX);
             match link.request(&Ask::Freeze { lease_us }, "say whether it is shut")? {
                 // It was opened before the connection was lost.
                 Answer::Frozen { shut: false } => return Ok(incarnation),
@@ -323,12 +393,14 @@ fn open_again(config: &Config, file: &SnapshotFile, plan: &Plan, part: &(usize, 
             fill_server(file, plan, &part.1, base, &mut link, &|_| {})?;
             Ok(commit(&mut link)?)
         };
-        again().inspect_err(|error| log::warn!("server {} is not open yet: {error}", part.0)).ok()
+        again()
+            .inspect_err(|error| log::warn!("server {} is not open yet: {error}", part.0))
+            .ok()
     })
 }
 
-/// Writes the first page of every part: an agent opens a memory again that its master does not begin to change in time, and
-/// most of them would wait for others otherwise.
+/// Writes the first page of every part: an agent opens a memory again that its master does not
+/// begin to change in time, and most of them would wait for others otherwise.
 fn begin(
     k: u64,
     file: &SnapshotFile,
@@ -338,7 +410,8 @@ fn begin(
 ) -> Result<(), Interruption> {
     for (link, (server, addresses)) in links.iter().zip(parts) {
         let end = addresses.end.min(addresses.start + PAGE);
-        let in_snapshot = addresses.start.max(plan.from_snapshot.start)..end.min(plan.from_snapshot.end);
+        let in_snapshot =
+            addresses.start.max(plan.from_snapshot.start)..end.min(plan.from_snapshot.end);
         // At most a page.
         #[allow(clippy::cast_possible_truncation)]
         let mut bytes = vec![0; (end - addresses.start) as usize];
@@ -360,7 +433,8 @@ fn begin(
     Ok(())
 }
 
-/// Writes every byte of every part, a few servers at a time. Returns the bytes that came from the snapshot.
+/// Writes every byte of every part, a few servers at a time. Returns the bytes that came from the
+/// snapshot.
 fn fill(
     k: u64,
     file: &SnapshotFile,
@@ -383,9 +457,15 @@ fn fill(
         for _ in 0..WRITERS.min(parts.len()) {
             scope.spawn(|| {
                 loop {
-                    let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some((link, (server, addresses))) = next else { return };
-                    let filled = fill_server(file, plan, addresses, *server as u64 * k, link, &advance);
+                    let next = waiting
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .next();
+                    let Some((link, (server, addresses))) = next else {
+                        return;
+                    };
+                    let filled =
+                        fill_server(file, plan, addresses, *server as u64 * k, link, &advance);
                     let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
                     match (&mut *outcome, filled) {
                         (Ok(bytes), Ok(more)) => *bytes += more,
@@ -413,12 +493,19 @@ fn fill_server(
     let (mut next, mut bytes) = (addresses.start, 0);
     let zeros = |link: &Link, from: u64, to: u64| -> Result<(), Interruption> {
         if from < to {
-            link.ask(&Ask::Zeros { offset: from - base, length: to - from }, RECEIVE)?;
+            link.ask(
+                &Ask::Zeros {
+                    offset: from - base,
+                    length: to - from,
+                },
+                RECEIVE,
+            )?;
             advance(to - from);
         }
         Ok(())
     };
-    let from_snapshot = addresses.start.max(plan.from_snapshot.start)..addresses.end.min(plan.from_snapshot.end);
+    let from_snapshot =
+        addresses.start.max(plan.from_snapshot.start)..addresses.end.min(plan.from_snapshot.end);
     each_part::<_, Interruption>(file, &from_snapshot, |address, data| {
         zeros(link, next, address)?;
         link.send_data(address - base, data)?;
@@ -434,10 +521,13 @@ fn fill_server(
     }
 }
 
-/// Lets servers whose memory waits for a restore begin with zeros: the one given, or all that wait. Returns each server that
-/// did with its new incarnation, or why not.
+/// Lets servers whose memory waits for a restore begin with zeros: the one given, or all that wait.
+/// Returns each server that did with its new incarnation, or why not.
 #[must_use]
-pub fn accept_empty(config: &Config, server: Option<usize>) -> Vec<(usize, Result<u64, AgentError>)> {
+pub fn accept_empty(
+    config: &Config,
+    server: Option<usize>,
+) -> Vec<(usize, Result<u64, AgentError>)> {
     let servers = server.map_or(0..config.layout.n(), |server| server..server + 1);
     let accept = |server| {
         let mut link = Link::open(config, server)?;

@@ -34,7 +34,8 @@ pub struct Candidate {
 pub struct Decision<'a> {
     /// The names to delete.
     pub deleted: Vec<&'a str>,
-    /// The names that stay only because they are the last ones of a memory that was lost or replaced.
+    /// The names that stay only because they are the last ones of a memory that was lost or
+    /// replaced.
     pub spared: Vec<&'a str>,
 }
 
@@ -47,17 +48,20 @@ const INTO_WEEK: u64 = 3 * DAY;
 
 /// What is to be deleted.
 ///
-/// Days and weeks are counted among good files only. A partial file neither counts for a good one nor pushes one out: of
-/// them the newest `keep.newest` stay. A bad one stays until as many good ones as are to be kept are newer, so that its sound
-/// frames can be saved.
+/// Days and weeks are counted among good files only. A partial file neither counts for a good one
+/// nor pushes one out: of them the newest `keep.newest` stay. A bad one stays until as many good
+/// ones as are to be kept are newer, so that its sound frames can be saved.
 ///
-/// Whatever the counts say, the last good file with an incarnation of a server's memory stays for `keep.lost` days after its
-/// cut, and so does a partial one that is later: when a memory is lost and begins with zeros, the files that are worth
-/// something are the older ones.
+/// Whatever the counts say, the last good file with an incarnation of a server's memory stays for
+/// `keep.lost` days after its cut, and so does a partial one that is later: when a memory is lost
+/// and begins with zeros, the files that are worth something are the older ones.
 #[must_use]
 pub fn decide(files: &[Candidate], keep: Keep) -> Decision<'_> {
     let newest_first_of = |standings: &[Standing]| {
-        let mut chosen: Vec<&Candidate> = files.iter().filter(|file| standings.contains(&file.standing)).collect();
+        let mut chosen: Vec<&Candidate> = files
+            .iter()
+            .filter(|file| standings.contains(&file.standing))
+            .collect();
         // By name too, so that the answer does not depend on the order of the list.
         chosen.sort_by(|a, b| (b.time, &b.name).cmp(&(a.time, &a.name)));
         chosen
@@ -65,41 +69,82 @@ pub fn decide(files: &[Candidate], keep: Keep) -> Decision<'_> {
     let newest_first = |standing| newest_first_of(&[standing]);
     let good = newest_first(Standing::Good);
     let newest = keep.newest.max(1);
-    let mut kept: HashSet<&str> = good.iter().take(newest).map(|file| file.name.as_str()).collect();
+    let mut kept: HashSet<&str> = good
+        .iter()
+        .take(newest)
+        .map(|file| file.name.as_str())
+        .collect();
     kept.extend(last_of_each(&good, keep.daily, |time| time / DAY));
-    kept.extend(last_of_each(&good, keep.weekly, |time| time.saturating_add(INTO_WEEK) / WEEK));
-    kept.extend(newest_first(Standing::Partial).iter().take(newest).map(|file| file.name.as_str()));
+    kept.extend(last_of_each(&good, keep.weekly, |time| {
+        time.saturating_add(INTO_WEEK) / WEEK
+    }));
+    kept.extend(
+        newest_first(Standing::Partial)
+            .iter()
+            .take(newest)
+            .map(|file| file.name.as_str()),
+    );
     let oldest = good.get(newest - 1).map(|file| file.time);
-    let bad = newest_first(Standing::Bad).into_iter().filter(|file| oldest.is_none_or(|oldest| file.time >= oldest));
+    let bad = newest_first(Standing::Bad)
+        .into_iter()
+        .filter(|file| oldest.is_none_or(|oldest| file.time >= oldest));
     kept.extend(bad.map(|file| file.name.as_str()));
     let with_memory = newest_first_of(&[Standing::Good, Standing::Partial]);
     // By the file before the newest: a clock that is wrong for one run makes nothing old.
-    let now = with_memory.get(1).or(with_memory.first()).map_or(0, |file| file.time);
+    let now = with_memory
+        .get(1)
+        .or(with_memory.first())
+        .map_or(0, |file| file.time);
     let days = (keep.lost as u64).saturating_mul(DAY);
-    let young = last_of_each_memory(&with_memory).into_iter().filter(|file| now.saturating_sub(file.time) < days);
-    let spared: Vec<&str> = young.map(|file| file.name.as_str()).filter(|name| !kept.contains(name)).collect();
+    let young = last_of_each_memory(&with_memory)
+        .into_iter()
+        .filter(|file| now.saturating_sub(file.time) < days);
+    let spared: Vec<&str> = young
+        .map(|file| file.name.as_str())
+        .filter(|name| !kept.contains(name))
+        .collect();
     kept.extend(&spared);
-    let ours = files.iter().filter(|file| file.standing != Standing::Foreign);
-    Decision { deleted: ours.map(|file| file.name.as_str()).filter(|name| !kept.contains(name)).collect(), spared }
+    let ours = files
+        .iter()
+        .filter(|file| file.standing != Standing::Foreign);
+    Decision {
+        deleted: ours
+            .map(|file| file.name.as_str())
+            .filter(|name| !kept.contains(name))
+            .collect(),
+        spared,
+    }
 }
 
-/// The files that have a server's memory that no later one has, and the good ones that have one that no later good one has,
-/// in a list that begins with the newest.
+/// The files that have a server's memory that no later one has, and the good ones that have one
+/// that no later good one has, in a list that begins with the newest.
 fn last_of_each_memory<'a>(files: &[&'a Candidate]) -> Vec<&'a Candidate> {
     let (mut seen, mut seen_good) = (HashSet::new(), HashSet::new());
     let is_last = |file: &&&Candidate| {
         let adds = |seen: &mut HashSet<(usize, u64)>| {
-            let memories = file.incarnations.iter().copied().enumerate().filter(|(_, incarnation)| *incarnation != 0);
+            let memories = file
+                .incarnations
+                .iter()
+                .copied()
+                .enumerate()
+                .filter(|(_, incarnation)| *incarnation != 0);
             memories.filter(|memory| seen.insert(*memory)).count() > 0
         };
-        let (last, last_good) = (adds(&mut seen), file.standing == Standing::Good && adds(&mut seen_good));
+        let (last, last_good) = (
+            adds(&mut seen),
+            file.standing == Standing::Good && adds(&mut seen_good),
+        );
         last || last_good
     };
     files.iter().filter(is_last).copied().collect()
 }
 
 /// The first file of each of the first `count` periods, in a list that begins with the newest.
-fn last_of_each<'a>(files: &[&'a Candidate], count: usize, period: impl Fn(u64) -> u64) -> Vec<&'a str> {
+fn last_of_each<'a>(
+    files: &[&'a Candidate],
+    count: usize,
+    period: impl Fn(u64) -> u64,
+) -> Vec<&'a str> {
     let mut periods = Vec::new();
     let mut names = Vec::new();
     for file in files {
@@ -123,23 +168,47 @@ mod tests {
     const HOUR: u64 = DAY / 24;
 
     /// None but those that the counts keep.
-    const NONE: Keep = Keep { newest: 0, daily: 0, weekly: 0, lost: 0 };
+    const NONE: Keep = Keep {
+        newest: 0,
+        daily: 0,
+        weekly: 0,
+        lost: 0,
+    };
 
     fn file(time: u64, standing: Standing) -> Candidate {
-        Candidate { name: format!("{time:020}"), time, standing, incarnations: vec![1, 2] }
+        Candidate {
+            name: format!("{time:020}"),
+            time,
+            standing,
+            incarnations: vec![1, 2],
+        }
     }
 
     fn kept(files: &[Candidate], keep: Keep) -> Vec<u64> {
         let deleted = decide(files, keep).deleted;
-        files.iter().filter(|file| !deleted.contains(&file.name.as_str())).map(|file| file.time / HOUR).collect()
+        files
+            .iter()
+            .filter(|file| !deleted.contains(&file.name.as_str()))
+            .map(|file| file.time / HOUR)
+            .collect()
     }
 
     #[test]
     fn the_newest_and_the_last_of_each_day_and_week_stay() {
         // Ten weeks, one each six hours, from a Monday on.
         let monday = 4 * DAY;
-        let files: Vec<_> = (0..280).map(|i| file(monday + i * 6 * HOUR, Standing::Good)).collect();
-        let hours = kept(&files, Keep { newest: 2, daily: 3, weekly: 2, lost: 9 });
+        let files: Vec<_> = (0..280)
+            .map(|i| file(monday + i * 6 * HOUR, Standing::Good))
+            .collect();
+        let hours = kept(
+            &files,
+            Keep {
+                newest: 2,
+                daily: 3,
+                weekly: 2,
+                lost: 9,
+            },
+        );
         let last = 4 * 24 + 279 * 6;
         assert_eq!(hours, [last - 7 * 24, last - 48, last - 24, last - 6, last]);
         assert_eq!(kept(&files, NONE), [last]);
@@ -148,9 +217,18 @@ mod tests {
     #[test]
     fn a_damaged_or_partial_file_counts_for_no_good_one() {
         use Standing::{Bad, Foreign, Good, Partial};
-        let standings = [Foreign, Bad, Partial, Good, Good, Bad, Partial, Partial, Bad];
-        let files: Vec<_> = (1..).zip(standings).map(|(hour, standing)| file(hour * HOUR, standing)).collect();
-        let newest = |newest| Keep { newest, lost: 9, ..NONE };
+        let standings = [
+            Foreign, Bad, Partial, Good, Good, Bad, Partial, Partial, Bad,
+        ];
+        let files: Vec<_> = (1..)
+            .zip(standings)
+            .map(|(hour, standing)| file(hour * HOUR, standing))
+            .collect();
+        let newest = |newest| Keep {
+            newest,
+            lost: 9,
+            ..NONE
+        };
         assert_eq!(kept(&files, newest(1)), [1, 5, 6, 8, 9]);
         assert_eq!(kept(&files, newest(2)), [1, 4, 5, 6, 7, 8, 9]);
         assert_eq!(kept(&files, newest(9)), (1..=9).collect::<Vec<_>>());
@@ -159,44 +237,97 @@ mod tests {
     /// Good files, one each hour, with these incarnations; a file that lacks a server is partial.
     fn of(incarnations: &[&[u64]]) -> Vec<Candidate> {
         let of_hour = |(hour, incarnations): (u64, &&[u64])| {
-            let standing = if incarnations.contains(&0) { Standing::Partial } else { Standing::Good };
-            Candidate { incarnations: incarnations.to_vec(), ..file(hour * HOUR, standing) }
+            let standing = if incarnations.contains(&0) {
+                Standing::Partial
+            } else {
+                Standing::Good
+            };
+            Candidate {
+                incarnations: incarnations.to_vec(),
+                ..file(hour * HOUR, standing)
+            }
         };
         (1..).zip(incarnations).map(of_hour).collect()
     }
 
     #[test]
     fn the_last_file_of_a_memory_that_was_lost_stays_for_its_days() {
-        let keep = |lost| Keep { newest: 2, lost, ..NONE };
+        let keep = |lost| Keep {
+            newest: 2,
+            lost,
+            ..NONE
+        };
         // Server 1 begins with zeros, and then server 0 does.
-        let mut files = of(&[&[1, 2], &[1, 2], &[1, 3], &[1, 3], &[4, 3], &[4, 3], &[4, 3]]);
+        let mut files = of(&[
+            &[1, 2],
+            &[1, 2],
+            &[1, 3],
+            &[1, 3],
+            &[4, 3],
+            &[4, 3],
+            &[4, 3],
+        ]);
         assert_eq!(kept(&files, keep(1)), [2, 4, 6, 7]);
         let Decision { deleted, spared } = decide(&files, keep(1));
-        assert_eq!((deleted.len(), spared), (3, vec![&*files[3].name, &*files[1].name]));
+        assert_eq!(
+            (deleted.len(), spared),
+            (3, vec![&*files[3].name, &*files[1].name])
+        );
         assert_eq!(kept(&files, keep(0)), [6, 7]);
-        // A clock that is ahead for one run makes nothing old, and a day is over a day after the cut.
-        files.push(Candidate { incarnations: vec![4, 3], ..file(1000 * DAY, Standing::Good) });
+        // A clock that is ahead for one run makes nothing old, and a day is over a day after the
+        // cut.
+        files.push(Candidate {
+            incarnations: vec![4, 3],
+            ..file(1000 * DAY, Standing::Good)
+        });
         assert_eq!(kept(&files, keep(1)), [2, 4, 7, 24_000]);
         files.pop();
-        files.extend([26, 27].map(|hour| Candidate { incarnations: vec![4, 3], ..file(hour * HOUR, Standing::Good) }));
+        files.extend([26, 27].map(|hour| Candidate {
+            incarnations: vec![4, 3],
+            ..file(hour * HOUR, Standing::Good)
+        }));
         assert_eq!(kept(&files, keep(1)), [4, 26, 27]);
-        files.push(Candidate { incarnations: vec![4, 3], ..file(28 * HOUR, Standing::Good) });
+        files.push(Candidate {
+            incarnations: vec![4, 3],
+            ..file(28 * HOUR, Standing::Good)
+        });
         assert_eq!(kept(&files, keep(1)), [4, 27, 28]);
-        files.extend([29, 30].map(|hour| Candidate { incarnations: vec![4, 3], ..file(hour * HOUR, Standing::Good) }));
+        files.extend([29, 30].map(|hour| Candidate {
+            incarnations: vec![4, 3],
+            ..file(hour * HOUR, Standing::Good)
+        }));
         assert_eq!(kept(&files, keep(1)), [29, 30]);
     }
 
     #[test]
     fn a_partial_file_is_spared_only_where_no_good_one_is_as_late() {
-        let keep = Keep { newest: 1, lost: 1, ..NONE };
+        let keep = Keep {
+            newest: 1,
+            lost: 1,
+            ..NONE
+        };
         // The second server is away for a while, and then comes back empty; the first has gone on.
-        assert_eq!(kept(&of(&[&[1, 2], &[1, 0], &[1, 0], &[1, 3], &[1, 3]]), keep), [1, 3, 5]);
+        assert_eq!(
+            kept(&of(&[&[1, 2], &[1, 0], &[1, 0], &[1, 3], &[1, 3]]), keep),
+            [1, 3, 5]
+        );
         // The first server is lost while only partial ones are taken.
-        assert_eq!(kept(&of(&[&[1, 2], &[1, 0], &[1, 0], &[4, 0], &[4, 3], &[4, 3]]), keep), [1, 3, 4, 6]);
+        assert_eq!(
+            kept(
+                &of(&[&[1, 2], &[1, 0], &[1, 0], &[4, 0], &[4, 3], &[4, 3]]),
+                keep
+            ),
+            [1, 3, 4, 6]
+        );
     }
 
     fn standing() -> impl Strategy<Value = Standing> {
-        prop_oneof![Just(Standing::Good), Just(Standing::Partial), Just(Standing::Bad), Just(Standing::Foreign)]
+        prop_oneof![
+            Just(Standing::Good),
+            Just(Standing::Partial),
+            Just(Standing::Bad),
+            Just(Standing::Foreign)
+        ]
     }
 
     proptest! {

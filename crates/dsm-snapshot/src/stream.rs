@@ -4,8 +4,9 @@ use super::error::ReadError;
 use super::reader::{FrameBuffer, SnapshotFile, Source};
 use std::ops::Range;
 
-/// Calls `visit` with the address and the bytes of each part of `range` that a frame covers; the rest is zeros. A part is
-/// never longer than a frame. The range may go past the memory that the snapshot shows, which has nothing there.
+/// Calls `visit` with the address and the bytes of each part of `range` that a frame covers; the
+/// rest is zeros. A part is never longer than a frame. The range may go past the memory that the
+/// snapshot shows, which has nothing there.
 ///
 /// # Errors
 /// When a part was on a server that is missing, or a frame is damaged; and what `visit` returns.
@@ -20,7 +21,8 @@ pub fn each_part<S: Source, E: From<ReadError>>(
         return Ok(());
     }
     file.check_range(range.start, range.end - range.start)?;
-    let mut buffer = FrameBuffer::new().map_err(ReadError::system("no memory to decompress", file.path()))?;
+    let mut buffer =
+        FrameBuffer::new().map_err(ReadError::system("no memory to decompress", file.path()))?;
     for extent in file.extents(range.clone())? {
         let extent = extent?;
         let bytes = file.read_frame(&extent, &mut buffer)?;

@@ -10,7 +10,8 @@ use dsm_core::layout::PAGE;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
-/// Agents that send at the same time: enough to keep a network and a disk busy. The others wait, and save pages.
+/// Agents that send at the same time: enough to keep a network and a disk busy. The others wait,
+/// and save pages.
 const SENDERS: usize = 4;
 
 /// Frames that were received and are not written yet.
@@ -45,9 +46,12 @@ pub(super) fn transfer(
             scope.spawn(move || receive_each(config, waiting, &sender, spares));
         }
         drop(sender);
-        write(&receiver, &spare, &mut writer, &mut copied, &mut |done| progress(done, total))
-            // The receiver is dropped here when that has failed: then senders stop, and their links are closed.
-            .inspect_err(|_| drop(receiver))
+        write(&receiver, &spare, &mut writer, &mut copied, &mut |done| {
+            progress(done, total)
+        })
+        // The receiver is dropped here when that has failed: then senders stop, and their links are
+        // closed.
+        .inspect_err(|_| drop(receiver))
     })?;
     phase::reached(Phase::Written);
     Ok((writer.finish()?, copied))
@@ -89,7 +93,8 @@ fn write(
     Ok(())
 }
 
-/// Takes one link after the other and passes on all that comes, until there is none left or nobody listens.
+/// Takes one link after the other and passes on all that comes, until there is none left or nobody
+/// listens.
 fn receive_each(
     config: &Config,
     waiting: &Mutex<std::vec::IntoIter<Link>>,
@@ -97,7 +102,13 @@ fn receive_each(
     spares: &Mutex<Receiver<Vec<u8>>>,
 ) {
     loop {
-        let Some(mut link) = waiting.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
+        let Some(mut link) = waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next()
+        else {
+            return;
+        };
         let arrived = match receive(config, &mut link, sender, spares) {
             Ok(Some(pages)) => Arrived::Server(link.server(), pages),
             Ok(None) => return,
@@ -109,7 +120,8 @@ fn receive_each(
     }
 }
 
-/// Passes on all frames of one server. Returns the pages that its writers have saved; none when nobody listens.
+/// Passes on all frames of one server. Returns the pages that its writers have saved; none when
+/// nobody listens.
 fn receive(
     config: &Config,
     link: &mut Link,
@@ -122,15 +134,28 @@ fn receive(
         Compression::Zstd(level) => level.number(),
     };
     let server = link.server();
-    link.ask(&Ask::Send { level, frame_size: DEFAULT_FRAME }, SEND)?;
+    link.ask(
+        &Ask::Send {
+            level,
+            frame_size: DEFAULT_FRAME,
+        },
+        SEND,
+    )?;
     loop {
         match link.next(SEND)? {
             Part::Frame(bytes) => {
                 let own = u32::try_from(server).unwrap_or(u32::MAX);
-                if bytes.first_chunk().is_none_or(|number| u32::from_le_bytes(*number) != own) {
+                if bytes
+                    .first_chunk()
+                    .is_none_or(|number| u32::from_le_bytes(*number) != own)
+                {
                     return Err(link.garbage("it sent a frame of another server".to_owned()));
                 }
-                let spare = spares.lock().unwrap_or_else(PoisonError::into_inner).try_recv().unwrap_or_default();
+                let spare = spares
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .try_recv()
+                    .unwrap_or_default();
                 let frame = link.take_frame(spare);
                 if sender.send(Arrived::Frame(frame)).is_err() {
                     return Ok(None);
@@ -138,7 +163,9 @@ fn receive(
             }
             Part::End(Answer::Sent { pages_copied }) => return Ok(Some(pages_copied)),
             Part::End(other) => return Err(link.unexpected(&other)),
-            Part::Data { .. } => return Err(link.garbage("it sent data instead of frames".to_owned())),
+            Part::Data { .. } => {
+                return Err(link.garbage("it sent data instead of frames".to_owned()));
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Reads a whole file once, from its first byte to its last, and says whether it is what was written.
+//! Reads a whole file once, from its first byte to its last, and says whether it is what was
+//! written.
 
 use super::error::ReadError;
 use super::format::{FOOTER_HASHED, FRAME_HEADER};
@@ -23,18 +24,24 @@ pub struct Summary {
 }
 
 impl<S: Source> SnapshotFile<S> {
-    /// Reads all of the file and checks every byte of it: each frame's checksum, that it decompresses, that index and
-    /// frames name each other, and the hash of the whole. `progress` is called with the bytes done and those of the
-    /// file. Memory is bounded by two frames.
+    /// Reads all of the file and checks every byte of it: each frame's checksum, that it
+    /// decompresses, that index and frames name each other, and the hash of the whole. `progress`
+    /// is called with the bytes done and those of the file. Memory is bounded by two frames.
     ///
     /// # Errors
     /// The first thing that is wrong; for a frame its place and the addresses that it covers.
     pub fn verify(&self, mut progress: impl FnMut(u64, u64)) -> Result<Summary, ReadError> {
         let frames = self.footer.frames.clone();
-        let mut summary = Summary { frames: 0, raw_bytes: 0, stored_bytes: 0, file_bytes: self.length };
+        let mut summary = Summary {
+            frames: 0,
+            raw_bytes: 0,
+            stored_bytes: 0,
+            file_bytes: self.length,
+        };
         let mut hasher = blake3::Hasher::new();
         self.hash(&mut hasher, 0, frames.start)?;
-        let mut decoder = FrameDecoder::new().map_err(ReadError::system("no memory to decompress", &self.path))?;
+        let mut decoder = FrameDecoder::new()
+            .map_err(ReadError::system("no memory to decompress", &self.path))?;
         let (mut bytes, mut offset) = (Vec::new(), frames.start);
         while offset < frames.end {
             let header = match self.read_frame_at(offset, &mut bytes) {
@@ -42,12 +49,15 @@ impl<S: Source> SnapshotFile<S> {
                 Ok(Err(reason)) => return Err(self.name_bad_frame(offset, &reason)?),
                 Err(error) => return Err(error),
             };
-            let outcome = Frame::parse(&bytes, &self.header).and_then(|frame| decoder.decode(&frame).map(|_| ()));
+            let outcome = Frame::parse(&bytes, &self.header)
+                .and_then(|frame| decoder.decode(&frame).map(|_| ()));
             if let Err(reason) = outcome {
                 return Err(self.name_bad_frame(offset, &reason.to_string())?);
             }
             let found = self.extent_at(header.addresses().start)?;
-            if !found.is_some_and(|extent| extent.offset == offset && extent.addresses() == header.addresses()) {
+            if !found.is_some_and(|extent| {
+                extent.offset == offset && extent.addresses() == header.addresses()
+            }) {
                 let reason = "it says that it covers other addresses than the index says";
                 return Err(self.name_bad_frame(offset, reason)?);
             }
@@ -61,14 +71,21 @@ impl<S: Source> SnapshotFile<S> {
         let hash_field = self.length - (super::format::FOOTER - FOOTER_HASHED) as u64;
         self.hash(&mut hasher, frames.end, hash_field)?;
         progress(self.length, self.length);
-        if summary.frames != self.footer.count || *hasher.finalize().as_bytes() != self.footer.hash {
-            return Err(ReadError::Hash { path: self.path.clone() });
+        if summary.frames != self.footer.count || *hasher.finalize().as_bytes() != self.footer.hash
+        {
+            return Err(ReadError::Hash {
+                path: self.path.clone(),
+            });
         }
         Ok(summary)
     }
 
     /// Reads the frame at a place of the file; inside, what is wrong with its header.
-    fn read_frame_at(&self, offset: u64, bytes: &mut Vec<u8>) -> Result<Result<FrameHeader, String>, ReadError> {
+    fn read_frame_at(
+        &self,
+        offset: u64,
+        bytes: &mut Vec<u8>,
+    ) -> Result<Result<FrameHeader, String>, ReadError> {
         let left = self.footer.frames.end - offset;
         if left < FRAME_HEADER as u64 {
             return Ok(Err("the frames end inside its header".to_owned()));
@@ -97,7 +114,10 @@ impl<S: Source> SnapshotFile<S> {
             }
         }
         let what = format!("has no entry for the frame at byte {offset}");
-        Ok(ReadError::Index { path: self.path.clone(), what })
+        Ok(ReadError::Index {
+            path: self.path.clone(),
+            what,
+        })
     }
 
     fn hash(&self, hasher: &mut blake3::Hasher, from: u64, to: u64) -> Result<(), ReadError> {

@@ -12,7 +12,8 @@ use dsm_core::layout::PAGE;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes that wait to be written together, so that small frames cost no system call each. Longer ones do not wait.
+/// Bytes that wait to be written together, so that small frames cost no system call each. Longer
+/// ones do not wait.
 const BUFFER: usize = 64 << 10;
 
 /// Where a snapshot goes.
@@ -66,7 +67,11 @@ impl SnapshotWriter {
     ///
     /// # Errors
     /// When it cannot be created, its name is taken, or another process is writing it.
-    pub fn create(destination: Destination, header: Header, compression: Compression) -> Result<Self, WriteError> {
+    pub fn create(
+        destination: Destination,
+        header: Header,
+        compression: Compression,
+    ) -> Result<Self, WriteError> {
         let mut name = FileName::new(header.cut_time());
         let path = loop {
             let path = destination.path(name);
@@ -75,16 +80,31 @@ impl SnapshotWriter {
             }
             name = destination.after(name).ok_or(WriteError::Exists(path))?;
         };
-        let decoder = FrameDecoder::new().map_err(WriteError::system("no memory to compress", &path))?;
+        let decoder =
+            FrameDecoder::new().map_err(WriteError::system("no memory to compress", &path))?;
         let file = BufWriter::with_capacity(BUFFER, Partial::create(&path)?);
         let extents = vec![Vec::new(); header.layout().n()];
         let bytes = header.encode();
-        let mut output =
-            Output { header, file, hasher: blake3::Hasher::new(), offset: 0, extents, raw_bytes: 0, broken: false };
+        let mut output = Output {
+            header,
+            file,
+            hasher: blake3::Hasher::new(),
+            offset: 0,
+            extents,
+            raw_bytes: 0,
+            broken: false,
+        };
         output.write(&bytes)?;
         // At once: by it a partial file is known for what it is, should this process die.
         output.flush()?;
-        Ok(Self { destination, name, compression, encoder: None, decoder, output })
+        Ok(Self {
+            destination,
+            name,
+            compression,
+            encoder: None,
+            decoder,
+            output,
+        })
     }
 
     /// The snapshot's header.
@@ -99,38 +119,56 @@ impl SnapshotWriter {
         self.output.file.get_ref().path()
     }
 
-    /// Adds whole pages of server `server`, from its page `first_page` on. A server's pages come in ascending order;
-    /// pages that are all zeros may be left out.
+    /// Adds whole pages of server `server`, from its page `first_page` on. A server's pages come in
+    /// ascending order; pages that are all zeros may be left out.
     ///
     /// # Errors
-    /// When they are not whole pages of that server, come out of order, or cannot be written. The snapshot can then
-    /// not be finished.
-    pub fn add_pages(&mut self, server: usize, first_page: u64, bytes: &[u8]) -> Result<(), WriteError> {
+    /// When they are not whole pages of that server, come out of order, or cannot be written. The
+    /// snapshot can then not be finished.
+    pub fn add_pages(
+        &mut self,
+        server: usize,
+        first_page: u64,
+        bytes: &[u8],
+    ) -> Result<(), WriteError> {
         let pages = self.output.header.layout().k() / PAGE;
         let whole = (bytes.len() as u64).is_multiple_of(PAGE);
-        let inside = first_page.checked_add(bytes.len() as u64 / PAGE).is_some_and(|end| end <= pages);
+        let inside = first_page
+            .checked_add(bytes.len() as u64 / PAGE)
+            .is_some_and(|end| end <= pages);
         if !self.output.header.has(server) || !whole || !inside {
             self.output.broken = true;
-            return Err(WriteError::NotPages { server, first_page, length: bytes.len() });
+            return Err(WriteError::NotPages {
+                server,
+                first_page,
+                length: bytes.len(),
+            });
         }
-        if self.encoder.as_ref().is_none_or(|(other, _)| *other != server) {
+        if self
+            .encoder
+            .as_ref()
+            .is_none_or(|(other, _)| *other != server)
+        {
             self.flush()?;
             let path = self.partial_path().to_owned();
             let encoder = FrameEncoder::new(server, &self.output.header, self.compression)
                 .map_err(WriteError::system("no memory to compress", &path))?;
             self.encoder = Some((server, encoder));
         }
-        let Some((_, encoder)) = &mut self.encoder else { return Ok(()) };
+        let Some((_, encoder)) = &mut self.encoder else {
+            return Ok(());
+        };
         let output = &mut self.output;
         encoder.add(first_page, bytes, |frame| output.append_unchecked(frame))
     }
 
-    /// Adds a frame, header and stored bytes, as [`FrameEncoder`] made it, perhaps on another machine: all of it is
-    /// checked, and decompressed to see that it can be. Returns what the frame covers.
+    /// Adds a frame, header and stored bytes, as [`FrameEncoder`] made it, perhaps on another
+    /// machine: all of it is checked, and decompressed to see that it can be. Returns what the
+    /// frame covers.
     ///
     /// # Errors
-    /// When it is not a sound frame of this snapshot, comes out of order, or cannot be written. The snapshot can then
-    /// not be finished.
+    /// When it is not a sound frame of this snapshot, comes out of order, or cannot be written. The
+    /// snapshot can then not be finished.
     pub fn add_frame(&mut self, bytes: &[u8]) -> Result<FrameHeader, WriteError> {
         self.flush()?;
         let checked = Frame::parse(bytes, &self.output.header)
@@ -139,7 +177,10 @@ impl SnapshotWriter {
             Ok(header) => self.output.append(&header, bytes).map(|()| header),
             Err(source) => {
                 self.output.broken = true;
-                Err(WriteError::Frame { server: claimed_server(bytes), source })
+                Err(WriteError::Frame {
+                    server: claimed_server(bytes),
+                    source,
+                })
             }
         }
     }
@@ -147,7 +188,8 @@ impl SnapshotWriter {
     /// Writes the end, makes all of it durable, and gives the file its name.
     ///
     /// # Errors
-    /// When anything of it could not be written, or the name was taken meanwhile. Then there is no file.
+    /// When anything of it could not be written, or the name was taken meanwhile. Then there is no
+    /// file.
     pub fn finish(mut self) -> Result<Written, WriteError> {
         self.flush()?;
         if self.output.broken {
@@ -156,15 +198,25 @@ impl SnapshotWriter {
         let frames = self.output.write_end()?;
         let (raw_bytes, file_bytes) = (self.output.raw_bytes, self.output.offset);
         let path = self.output.file.get_ref().path().to_owned();
-        let unwritten = |error: io::IntoInnerError<_>| WriteError::system("cannot write", &path)(error.into_error());
+        let unwritten = |error: io::IntoInnerError<_>| {
+            WriteError::system("cannot write", &path)(error.into_error())
+        };
         let mut partial = self.output.file.into_inner().map_err(unwritten)?;
         partial.sync()?;
         loop {
             let path = self.destination.path(self.name);
             if partial.publish(&path)? {
-                return Ok(Written { path, frames, raw_bytes, file_bytes });
+                return Ok(Written {
+                    path,
+                    frames,
+                    raw_bytes,
+                    file_bytes,
+                });
             }
-            self.name = self.destination.after(self.name).ok_or(WriteError::Exists(path))?;
+            self.name = self
+                .destination
+                .after(self.name)
+                .ok_or(WriteError::Exists(path))?;
         }
     }
 
@@ -189,7 +241,10 @@ impl Destination {
     pub(super) fn folder(&self) -> &Path {
         match self {
             Self::Directory(directory) => directory,
-            Self::File(path) => path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+            Self::File(path) => path
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty())
+                .unwrap_or(Path::new(".")),
         }
     }
 
@@ -207,9 +262,15 @@ impl Output {
     fn append_unchecked(&mut self, frame: &[u8]) -> Result<(), WriteError> {
         let header = frame
             .first_chunk()
-            .ok_or(FrameError::Length { expected: FRAME_HEADER, found: frame.len() })
+            .ok_or(FrameError::Length {
+                expected: FRAME_HEADER,
+                found: frame.len(),
+            })
             .and_then(|head| FrameHeader::parse(head, &self.header))
-            .map_err(|source| WriteError::Frame { server: claimed_server(frame), source })?;
+            .map_err(|source| WriteError::Frame {
+                server: claimed_server(frame),
+                source,
+            })?;
         self.append(&header, frame)
     }
 
@@ -218,11 +279,17 @@ impl Output {
         let (server, addresses) = (frame.server(), frame.addresses());
         let extents = &mut self.extents[server];
         let begin = self.header.addresses_of(server).start;
-        let expected = extents.last().map_or(begin, |extent| extent.addresses().end);
+        let expected = extents
+            .last()
+            .map_or(begin, |extent| extent.addresses().end);
         if addresses.start < expected {
             self.broken = true;
             let expected = (expected - begin) / PAGE;
-            return Err(WriteError::Order { server, page: frame.first_page(), expected });
+            return Err(WriteError::Order {
+                server,
+                page: frame.first_page(),
+                expected,
+            });
         }
         extents.push(Extent {
             address: addresses.start,
@@ -256,14 +323,19 @@ impl Output {
 
     fn flush(&mut self) -> Result<(), WriteError> {
         let flushed = self.file.flush();
-        flushed.map_err(|source| WriteError::system("cannot write", self.file.get_ref().path())(source))
+        flushed.map_err(|source| {
+            WriteError::system("cannot write", self.file.get_ref().path())(source)
+        })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         let written = self.file.write_all(bytes);
         if let Err(source) = written {
             self.broken = true;
-            return Err(WriteError::system("cannot write", self.file.get_ref().path())(source));
+            return Err(WriteError::system(
+                "cannot write",
+                self.file.get_ref().path(),
+            )(source));
         }
         self.hasher.update(bytes);
         self.offset += bytes.len() as u64;
@@ -273,5 +345,7 @@ impl Output {
 
 /// The server that a frame names, to say it in an error.
 fn claimed_server(frame: &[u8]) -> usize {
-    frame.first_chunk().map_or(0, |server| u32::from_le_bytes(*server) as usize)
+    frame
+        .first_chunk()
+        .map_or(0, |server| u32::from_le_bytes(*server) as usize)
 }

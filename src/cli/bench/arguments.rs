@@ -43,7 +43,8 @@ pub(in crate::cli) struct Bench {
     /// Another number, other addresses; the same one, the same again
     #[arg(long, value_name = "NUMBER", value_hint = ValueHint::Other, default_value = "0")]
     pub(super) seed: u64,
-    /// Which way requests take: that of mcomp.cfg, TCP, or the shared memory of servers on this machine
+    /// Which way requests take: that of mcomp.cfg, TCP, or the shared memory of servers on this
+    /// machine
     #[arg(long, value_enum, default_value_t = Path::Auto)]
     pub(super) path: Path,
     /// Show also how many requests took how long

@@ -1,4 +1,5 @@
-//! One connection and its requests: the next begins when one has ended, so that as many as the depth says are under way.
+//! One connection and its requests: the next begins when one has ended, so that as many as the
+//! depth says are under way.
 
 use super::plan::{Kind, Plan};
 use super::random::Random;
@@ -9,8 +10,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a connection and whoever watches it share. On cache lines of its own, two since processors fetch them in pairs:
-/// otherwise each count would cost the other connections time.
+/// What a connection and whoever watches it share. On cache lines of its own, two since processors
+/// fetch them in pairs: otherwise each count would cost the other connections time.
 #[repr(align(128))]
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
@@ -64,13 +65,26 @@ pub(super) struct Connection<'p> {
 }
 
 impl<'p> Connection<'p> {
-    pub(super) fn new(client: Client, plan: &'p Plan, number: u64, counter: &'p Counter, stop: &'p Stop) -> Self {
+    pub(super) fn new(
+        client: Client,
+        plan: &'p Plan,
+        number: u64,
+        counter: &'p Counter,
+        stop: &'p Stop,
+    ) -> Self {
         // Neither is over a gigabyte: the plan was checked.
         #[allow(clippy::cast_possible_truncation)]
         let (size, depth) = (plan.size as usize, plan.depth as usize);
         let mut data = vec![0; size];
         Random::new(plan.seed.wrapping_sub(number)).fill(&mut data);
-        Self { client, tasks: Tasks::new(plan, number), depth, data, counter, stop }
+        Self {
+            client,
+            tasks: Tasks::new(plan, number),
+            depth,
+            data,
+            counter,
+            stop,
+        }
     }
 
     /// Connects to the servers, so that no request takes the time that this takes.
@@ -125,10 +139,14 @@ impl<'p> Connection<'p> {
                     Err(error) => self.count(kind, Duration::ZERO, Err(error), tally),
                 }
             }
-            // What has come together is collected together, at one instant, and as much again is submitted together.
+            // What has come together is collected together, at one instant, and as much again is
+            // submitted together.
             let mut waited = false;
             while !waited || pipeline.is_next_ready() {
-                let (Some(outcome), Some((kind, sent))) = (pipeline.next(), under_way.pop_front()) else { break };
+                let (Some(outcome), Some((kind, sent))) = (pipeline.next(), under_way.pop_front())
+                else {
+                    break;
+                };
                 if !std::mem::replace(&mut waited, true) {
                     now = Instant::now();
                 }
@@ -158,7 +176,8 @@ impl<'p> Connection<'p> {
         match outcome {
             Ok(()) => tally.succeeded(kind, time),
             Err(error) => {
-                // The library has tried until the deadline: more of the same would only take longer.
+                // The library has tried until the deadline: more of the same would only take
+                // longer.
                 self.stop.failed.store(true, Ordering::Relaxed);
                 tally.failed(1, error);
             }

@@ -33,7 +33,10 @@ impl Histogram {
 
     /// Adds what the other has counted.
     pub fn merge(&mut self, other: &Self) {
-        self.0.iter_mut().zip(&other.0).for_each(|(ours, theirs)| *ours += theirs);
+        self.0
+            .iter_mut()
+            .zip(&other.0)
+            .for_each(|(ours, theirs)| *ours += theirs);
     }
 
     /// How many were counted.
@@ -42,15 +45,25 @@ impl Histogram {
         self.0.iter().sum()
     }
 
-    /// The buckets that are not empty, in ascending order: the first number of nanoseconds that falls into it, the first
-    /// that falls into the next one, and how many did.
+    /// The buckets that are not empty, in ascending order: the first number of nanoseconds that
+    /// falls into it, the first that falls into the next one, and how many did.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64, u64)> {
-        let bounds = |index| (least(index), if index + 1 < BUCKETS { least(index + 1) } else { u64::MAX });
+        let bounds = |index| {
+            (
+                least(index),
+                if index + 1 < BUCKETS {
+                    least(index + 1)
+                } else {
+                    u64::MAX
+                },
+            )
+        };
         let filled = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
         filled.map(move |(index, count)| (bounds(index).0, bounds(index).1, *count))
     }
 
-    /// Nanoseconds that all but one in `one_in` requests stayed within; `None` when there was no request.
+    /// Nanoseconds that all but one in `one_in` requests stayed within; `None` when there was no
+    /// request.
     #[must_use]
     pub fn all_but(&self, one_in: u64) -> Option<u64> {
         let mut slower = self.count() / one_in;
@@ -82,14 +95,22 @@ fn middle(bucket: usize) -> u64 {
 
 /// The first value in this bucket.
 fn least(bucket: usize) -> u64 {
-    let values = if bucket < EXACT { bucket } else { bucket % FINENESS + FINENESS };
+    let values = if bucket < EXACT {
+        bucket
+    } else {
+        bucket % FINENESS + FINENESS
+    };
     (values as u64) << shift_of(bucket)
 }
 
 /// The bucket holds as many values as 2 to the power of this.
 #[allow(clippy::cast_possible_truncation)] // fewer than 64
 fn shift_of(bucket: usize) -> u32 {
-    if bucket < EXACT { 0 } else { (bucket / FINENESS - 1) as u32 }
+    if bucket < EXACT {
+        0
+    } else {
+        (bucket / FINENESS - 1) as u32
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Bytes of a thread's stack: what is large is not on it.
 const STACK: usize = 512 << 10;
 
-/// Open files that are no connections: standard streams, the terminal, what the system's name look-up opens.
+/// Open files that are no connections: standard streams, the terminal, what the system's name
+/// look-up opens.
 const OTHER_DESCRIPTORS: u64 = 16;
 
 /// What came of a load.
@@ -53,10 +54,14 @@ struct Load<'p> {
     gate: OnceLock<Option<Instant>>,
 }
 
-/// Connects, warms up and measures. Fails when a server cannot be reached at the beginning; what fails later is counted.
+/// Connects, warms up and measures. Fails when a server cannot be reached at the beginning; what
+/// fails later is counted.
 pub(super) fn run(plan: &Plan, session: &Session) -> Result<Measured, Failure> {
-    let mut servers: Vec<usize> =
-        session.layout().pieces(plan.address, plan.length)?.map(|piece| piece.server).collect();
+    let mut servers: Vec<usize> = session
+        .layout()
+        .pieces(plan.address, plan.length)?
+        .map(|piece| piece.server)
+        .collect();
     servers.dedup();
     check_descriptors(plan.connections, servers.len() as u64)?;
     let mut paths = paths(plan, session, &servers)?;
@@ -80,7 +85,8 @@ pub(super) fn run(plan: &Plan, session: &Session) -> Result<Measured, Failure> {
         load.gate.get_or_init(|| started.is_ok().then(Instant::now));
         Ok::<_, Failure>(watch(&load, &started?))
     })?;
-    // They may have changed meanwhile, as with an operation log that was switched on; and there are no more local threads.
+    // They may have changed meanwhile, as with an operation log that was switched on; and there are
+    // no more local threads.
     let at_end = self::paths(plan, session, &load.servers).unwrap_or_else(|_| vec![DataPath::Tcp]);
     paths.extend(at_end);
     if plan.connections > CLIENT_WORKERS as u64 {
@@ -88,7 +94,11 @@ pub(super) fn run(plan: &Plan, session: &Session) -> Result<Measured, Failure> {
     }
     paths.sort_unstable();
     paths.dedup();
-    Ok(Measured { tally, paths, interrupted: load.stop.interrupted.load(Ordering::Relaxed) })
+    Ok(Measured {
+        tally,
+        paths,
+        interrupted: load.stop.interrupted.load(Ordering::Relaxed),
+    })
 }
 
 /// A client for one connection.
@@ -101,7 +111,8 @@ fn client(plan: &Plan, session: &Session) -> Client {
     }
 }
 
-/// The ways that requests to these servers take now. Fails when one of them cannot be reached as it was asked for.
+/// The ways that requests to these servers take now. Fails when one of them cannot be reached as it
+/// was asked for.
 fn paths(plan: &Plan, session: &Session, servers: &[usize]) -> Result<Vec<DataPath>, Failure> {
     let client = client(plan, session);
     let mut paths = Vec::new();
@@ -109,7 +120,10 @@ fn paths(plan: &Plan, session: &Session, servers: &[usize]) -> Result<Vec<DataPa
         let path = client.data_path(*server)?;
         if path == DataPath::Tcp && plan.path == Path::Local {
             let address = &session.layout().addresses()[*server];
-            return Err(Failure::NotLocal { server: *server, address: address.clone() });
+            return Err(Failure::NotLocal {
+                server: *server,
+                address: address.clone(),
+            });
         }
         paths.push(path);
     }
@@ -130,7 +144,11 @@ fn check_descriptors(connections: u64, servers: u64) -> Result<(), Failure> {
 }
 
 /// Starts a thread for each connection, and waits until all are connected.
-fn start<'s>(load: &'s Load<'_>, session: &Session, scope: &'s Scope<'s, '_>) -> Result<Receiver<News>, Failure> {
+fn start<'s>(
+    load: &'s Load<'_>,
+    session: &Session,
+    scope: &'s Scope<'s, '_>,
+) -> Result<Receiver<News>, Failure> {
     let (sender, news) = channel();
     for (number, counter) in (0..).zip(&load.counters) {
         let client = client(load.plan, session);
@@ -138,7 +156,9 @@ fn start<'s>(load: &'s Load<'_>, session: &Session, scope: &'s Scope<'s, '_>) ->
         Builder::new()
             .stack_size(STACK)
             .spawn_scoped(scope, move || work(load, number, counter, client, &sender))
-            .map_err(|error| Failure::input_output(format!("the thread of connection {number}"), error))?;
+            .map_err(|error| {
+                Failure::input_output(format!("the thread of connection {number}"), error)
+            })?;
     }
     for _ in &load.counters {
         if let Ok(News::Connected(connected)) = news.recv() {
@@ -154,16 +174,30 @@ fn work(load: &Load<'_>, number: u64, counter: &Counter, client: Client, sender:
     let mut connection = Connection::new(client, plan, number, counter, &load.stop);
     // Who receives is there until all threads have ended, or wants nothing more to be said.
     let _ = sender.send(News::Connected(connection.connect(&load.servers)));
-    let Some(begin) = load.gate.wait() else { return };
+    let Some(begin) = load.gate.wait() else {
+        return;
+    };
     let mut tally = Tally::new();
     if !plan.warm_up.is_zero() {
-        let warm_up = connection.run(Limit { until: Some(*begin + plan.warm_up), left: u64::MAX });
+        let warm_up = connection.run(Limit {
+            until: Some(*begin + plan.warm_up),
+            left: u64::MAX,
+        });
         // Its failures end the load, and must not be left unsaid.
-        warm_up.failed.into_iter().for_each(|failed| tally.failed(failed.count, failed.error));
+        warm_up
+            .failed
+            .into_iter()
+            .for_each(|failed| tally.failed(failed.count, failed.error));
     }
     let limit = match plan.end {
-        End::After(time) => Limit { until: Some(Instant::now() + time), left: u64::MAX },
-        End::Count(count) => Limit { until: None, left: plan.share(number, count) },
+        End::After(time) => Limit {
+            until: Some(Instant::now() + time),
+            left: u64::MAX,
+        },
+        End::Count(count) => Limit {
+            until: None,
+            left: plan.share(number, count),
+        },
     };
     tally.merge(connection.run(limit));
     let _ = sender.send(News::Ended(Box::new(tally)));
@@ -173,7 +207,12 @@ fn work(load: &Load<'_>, number: u64, counter: &Counter, client: Client, sender:
 fn watch(load: &Load<'_>, news: &Receiver<News>) -> Tally {
     let mut tally = Tally::new();
     let mut line = Line::new();
-    let begin = load.gate.get().copied().flatten().unwrap_or_else(Instant::now);
+    let begin = load
+        .gate
+        .get()
+        .copied()
+        .flatten()
+        .unwrap_or_else(Instant::now);
     let (mut last_count, mut last_look) = (0, begin);
     let mut left = load.counters.len();
     while left > 0 {
@@ -185,7 +224,10 @@ fn watch(load: &Load<'_>, news: &Receiver<News>) -> Tally {
             Ok(News::Connected(_)) => {}
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                let (now, count) = (Instant::now(), load.counters.iter().map(Counter::count).sum());
+                let (now, count) = (
+                    Instant::now(),
+                    load.counters.iter().map(Counter::count).sum(),
+                );
                 let rate = per_second(count - last_count, now - last_look);
                 line.show(&progress(load, count, rate, now - begin));
                 (last_count, last_look) = (count, now);
@@ -201,15 +243,24 @@ fn progress(load: &Load<'_>, count: u64, rate: u64, elapsed: Duration) -> String
         _ if load.stop.is_set() => "waiting for the last replies".to_owned(),
         _ if elapsed < plan.warm_up => format!("warming up for {}s", plan.warm_up.as_secs_f32()),
         End::After(time) => {
-            format!("{:.1} of {} s", elapsed.saturating_sub(plan.warm_up).as_secs_f32(), time.as_secs_f32())
+            format!(
+                "{:.1} of {} s",
+                elapsed.saturating_sub(plan.warm_up).as_secs_f32(),
+                time.as_secs_f32()
+            )
         }
         End::Count(total) => format!("{count} of {total} requests"),
     };
-    format!("{stage}: {rate} ops/s, {}/s", human::bytes(rate * plan.size))
+    format!(
+        "{stage}: {rate} ops/s, {}/s",
+        human::bytes(rate * plan.size)
+    )
 }
 
 /// How many there are in a second, when so many were in that time.
 #[allow(clippy::cast_possible_truncation)] // Nobody counts 2^64 in a nanosecond.
 pub(super) fn per_second(count: u64, time: Duration) -> u64 {
-    (u128::from(count) * 1_000_000_000).checked_div(time.as_nanos()).unwrap_or(0) as u64
+    (u128::from(count) * 1_000_000_000)
+        .checked_div(time.as_nanos())
+        .unwrap_or(0) as u64
 }

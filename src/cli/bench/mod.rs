@@ -1,7 +1,7 @@
 //! `dsmctl bench`: load for the servers, and how they bear it.
 //!
-//! A closed loop over the library: `plan` decides which requests (`tasks`) there are, `load` has a thread for each `connection`,
-//! what these count is a `tally`, and `report` and `json` show it.
+//! A closed loop over the library: `plan` decides which requests (`tasks`) there are, `load` has a
+//! thread for each `connection`, what these count is a `tally`, and `report` and `json` show it.
 
 mod arguments;
 mod connection;
@@ -32,5 +32,11 @@ pub(super) fn run(bench: &Bench, session: &Session) -> Result<(), Failure> {
     }
     let tally = &measured.tally;
     let failed = tally.failures();
-    tally.code().map_or(Ok(()), |code| Err(Failure::Requests { failed, asked: failed + tally.all().count, code }))
+    tally.code().map_or(Ok(()), |code| {
+        Err(Failure::Requests {
+            failed,
+            asked: failed + tally.all().count,
+            code,
+        })
+    })
 }

@@ -13,7 +13,8 @@ pub(super) const MAX_CONNECTIONS: u64 = 1000;
 /// The most requests under way on a connection: as many as the library's pipeline takes.
 pub(super) const MAX_DEPTH: u64 = 128;
 
-/// Bytes of data that may be under way on all connections, and so about what dsmctl takes of this machine's memory.
+/// Bytes of data that may be under way on all connections, and so about what dsmctl takes of this
+/// machine's memory.
 const MAX_UNDER_WAY: u64 = 1 << 30;
 
 /// Bytes of a word, which is what an addition changes.
@@ -131,7 +132,11 @@ impl Plan {
             length,
             size: bench.size,
             reads: bench.reads,
-            change: if bench.change == Change::Add { Kind::Add } else { Kind::Write },
+            change: if bench.change == Change::Add {
+                Kind::Add
+            } else {
+                Kind::Write
+            },
             connections: bench.connections,
             depth: bench.depth,
             end: bench.count.map_or(End::After(bench.duration), End::Count),
@@ -146,7 +151,9 @@ impl Plan {
     pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> {
         let (reads, changes) = (self.reads > 0, self.reads < 100);
         let change = self.change;
-        Kind::ALL.into_iter().filter(move |kind| (*kind == Kind::Read && reads) || (*kind == change && changes))
+        Kind::ALL
+            .into_iter()
+            .filter(move |kind| (*kind == Kind::Read && reads) || (*kind == change && changes))
     }
 
     /// How many different addresses there are; at least one.
@@ -174,7 +181,10 @@ fn check_size(size: u64, length: u64) -> Result<(), Failure> {
     let wrong = if size == 0 {
         format!("a request of no bytes measures nothing: {allowed}")
     } else if size > MAX_ATOMIC {
-        format!("a request of {} is too long: {allowed}", human::exact_bytes(size))
+        format!(
+            "a request of {} is too long: {allowed}",
+            human::exact_bytes(size)
+        )
     } else if size > length {
         let (size, length) = (human::exact_bytes(size), human::exact_bytes(length));
         format!("a request of {size} does not fit a range of {length}: {allowed}")
@@ -187,9 +197,13 @@ fn check_size(size: u64, length: u64) -> Result<(), Failure> {
 /// Additions are to words, and so must the places be.
 fn check_additions(bench: &Bench, address: u64) -> Result<(), Failure> {
     let wrong = if bench.reads == 100 {
-        "with --reads 100 nothing is added: make --reads less than 100, 0 for additions only".to_owned()
+        "with --reads 100 nothing is added: make --reads less than 100, 0 for additions only"
+            .to_owned()
     } else if bench.size != WORD {
-        format!("an addition is to a word of 8 bytes, not of {}: leave --size out", bench.size)
+        format!(
+            "an addition is to a word of 8 bytes, not of {}: leave --size out",
+            bench.size
+        )
     } else if !address.is_multiple_of(WORD) {
         let (down, up) = (address & !7, address.next_multiple_of(WORD));
         format!(

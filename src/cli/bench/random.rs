@@ -23,7 +23,8 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`, which is not zero. By multiplication, whose bias nobody sees below 2^32 (Lemire, TOMACS 2019).
+    /// A number below `bound`, which is not zero. By multiplication, whose bias nobody sees below
+    /// 2^32 (Lemire, TOMACS 2019).
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // The high half of the product is below the bound.
     pub fn below(&mut self, bound: u64) -> u64 {

@@ -18,7 +18,13 @@ pub(super) struct Latencies {
 
 impl Latencies {
     pub(super) fn new() -> Self {
-        Self { histogram: Histogram::new(), count: 0, sum: 0, least: u64::MAX, greatest: 0 }
+        Self {
+            histogram: Histogram::new(),
+            count: 0,
+            sum: 0,
+            least: u64::MAX,
+            greatest: 0,
+        }
     }
 
     #[inline]
@@ -40,14 +46,28 @@ impl Latencies {
         self.greatest = self.greatest.max(other.greatest);
     }
 
-    /// Least, mean, the time that half, 90 %, 99 % and 99.9 % stayed within, and greatest, in nanoseconds; none without a
-    /// request.
+    /// Least, mean, the time that half, 90 %, 99 % and 99.9 % stayed within, and greatest, in
+    /// nanoseconds; none without a request.
     pub(super) fn summary(&self) -> Option<[u64; 7]> {
-        let within = |one_in| Some(self.histogram.all_but(one_in)?.clamp(self.least, self.greatest));
+        let within = |one_in| {
+            Some(
+                self.histogram
+                    .all_but(one_in)?
+                    .clamp(self.least, self.greatest),
+            )
+        };
         // A mean of numbers of 64 bits is one.
         #[allow(clippy::cast_possible_truncation)]
         let mean = self.sum.checked_div(u128::from(self.count))? as u64;
-        Some([self.least, mean, within(2)?, within(10)?, within(100)?, within(1000)?, self.greatest])
+        Some([
+            self.least,
+            mean,
+            within(2)?,
+            within(10)?,
+            within(100)?,
+            within(1000)?,
+            self.greatest,
+        ])
     }
 
     /// See [`Histogram::buckets`].
@@ -91,7 +111,11 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn new() -> Self {
-        Self { latencies: std::array::from_fn(|_| Latencies::new()), failed: Vec::new(), time: None }
+        Self {
+            latencies: std::array::from_fn(|_| Latencies::new()),
+            failed: Vec::new(),
+            time: None,
+        }
     }
 
     /// Counts a request that took `time`.
@@ -115,8 +139,14 @@ impl Tally {
     }
 
     pub(super) fn merge(&mut self, other: Self) {
-        self.latencies.iter_mut().zip(&other.latencies).for_each(|(ours, theirs)| ours.merge(theirs));
-        other.failed.into_iter().for_each(|failed| self.failed(failed.count, failed.error));
+        self.latencies
+            .iter_mut()
+            .zip(&other.latencies)
+            .for_each(|(ours, theirs)| ours.merge(theirs));
+        other
+            .failed
+            .into_iter()
+            .for_each(|failed| self.failed(failed.count, failed.error));
         if let Some((begin, end)) = other.time {
             self.took(begin, end);
         }
@@ -130,7 +160,9 @@ impl Tally {
     /// The requests that succeeded, of any kind.
     pub(super) fn all(&self) -> Latencies {
         let mut all = Latencies::new();
-        self.latencies.iter().for_each(|latencies| all.merge(latencies));
+        self.latencies
+            .iter()
+            .for_each(|latencies| all.merge(latencies));
         all
     }
 
@@ -140,7 +172,10 @@ impl Tally {
 
     /// The greatest exit code that the failures have; none without one.
     pub(super) fn code(&self) -> Option<u8> {
-        self.failed.iter().map(|failed| code_of_memory(&failed.error)).max()
+        self.failed
+            .iter()
+            .map(|failed| code_of_memory(&failed.error))
+            .max()
     }
 
     pub(super) fn elapsed(&self) -> Duration {

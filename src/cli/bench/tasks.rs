@@ -24,11 +24,17 @@ impl<'p> Tasks<'p> {
     pub(super) fn new(plan: &'p Plan, connection: u64) -> Self {
         // Two seeds next to each other share no stream.
         let random = Random::new(Random::new(plan.seed).next().wrapping_add(connection));
-        let begin = u128::from(plan.places()) * u128::from(connection) / u128::from(plan.connections);
+        let begin =
+            u128::from(plan.places()) * u128::from(connection) / u128::from(plan.connections);
         // Less than `places`, since the connection is one of `connections`.
         #[allow(clippy::cast_possible_truncation)]
         let next = (plan.pattern == Pattern::Sequential).then_some(begin as u64);
-        Self { plan, places: plan.places(), random, next }
+        Self {
+            plan,
+            places: plan.places(),
+            random,
+            next,
+        }
     }
 
     #[inline]
@@ -36,7 +42,11 @@ impl<'p> Tasks<'p> {
         let place = match &mut self.next {
             Some(next) => {
                 let place = *next;
-                *next = if place + 1 == self.places { 0 } else { place + 1 };
+                *next = if place + 1 == self.places {
+                    0
+                } else {
+                    place + 1
+                };
                 place
             }
             None => self.random.below(self.places),
@@ -47,7 +57,10 @@ impl<'p> Tasks<'p> {
             percent => self.random.below(100) < percent,
         };
         let kind = if reads { Kind::Read } else { self.plan.change };
-        Task { kind, address: self.plan.address + place * self.plan.size }
+        Task {
+            kind,
+            address: self.plan.address + place * self.plan.size,
+        }
     }
 }
 
@@ -101,7 +114,10 @@ mod tests {
     #[test]
     fn a_seed_gives_the_same_addresses_again_and_each_connection_others() {
         let plan = plan(1 << 30, 8, 2, Pattern::Random);
-        let other = Plan { seed: 2, ..plan.clone() };
+        let other = Plan {
+            seed: 2,
+            ..plan.clone()
+        };
         assert_eq!(addresses(&plan, 0, 20), addresses(&plan, 0, 20));
         assert_ne!(addresses(&plan, 0, 20), addresses(&plan, 1, 20));
         assert_ne!(addresses(&plan, 1, 20), addresses(&other, 0, 20));

@@ -1,5 +1,5 @@
-//! The command line of `dsmctl snapshot`. What is said here in a line each, `man/dsmctl-snapshot.1` says in full; a test
-//! holds the two together.
+//! The command line of `dsmctl snapshot`. What is said here in a line each, `man/dsmctl-snapshot.1`
+//! says in full; a test holds the two together.
 
 // The doc comments are the help text, where backticks would stand as they are.
 #![allow(clippy::doc_markdown)]
@@ -24,7 +24,8 @@ pub(in crate::cli) enum Snapshot {
     Restore(Restore),
     /// Write the plain bytes of the memory as they were
     Export(Export),
-    /// Print the ranges that differ from another snapshot, or from the live memory; exit 1 when any do
+    /// Print the ranges that differ from another snapshot, or from the live memory; exit 1 when any
+    /// do
     Diff(Diff),
 }
 

@@ -15,8 +15,15 @@ pub(super) struct Differences {
 }
 
 impl Differences {
-    /// Compares the bytes that two memories have from `address` on, equally many; what is complete goes to `emit`.
-    pub(super) fn compare(&mut self, address: u64, ours: &[u8], theirs: &[u8], mut emit: impl FnMut(Range<u64>)) {
+    /// Compares the bytes that two memories have from `address` on, equally many; what is complete
+    /// goes to `emit`.
+    pub(super) fn compare(
+        &mut self,
+        address: u64,
+        ours: &[u8],
+        theirs: &[u8],
+        mut emit: impl FnMut(Range<u64>),
+    ) {
         let page = usize::try_from(PAGE).unwrap_or(usize::MAX);
         let mut start = address;
         for (ours, theirs) in ours.chunks(page).zip(theirs.chunks(page)) {
@@ -28,10 +35,18 @@ impl Differences {
         }
     }
 
-    fn compare_page(&mut self, address: u64, ours: &[u8], theirs: &[u8], emit: &mut impl FnMut(Range<u64>)) {
+    fn compare_page(
+        &mut self,
+        address: u64,
+        ours: &[u8],
+        theirs: &[u8],
+        emit: &mut impl FnMut(Range<u64>),
+    ) {
         let run = |from: usize, differ: bool| {
             let pairs = ours[from..].iter().zip(&theirs[from..]);
-            pairs.take_while(|(ours, theirs)| (ours != theirs) == differ).count()
+            pairs
+                .take_while(|(ours, theirs)| (ours != theirs) == differ)
+                .count()
         };
         let mut at = 0;
         while at < ours.len() {

@@ -11,12 +11,26 @@ use std::time::{Duration, UNIX_EPOCH};
 
 pub(super) fn run(create: &Create, global: &Global) -> Result<(), Failure> {
     let config = session::load(global)?;
-    let options = CreateOptions { own: None, allow_partial: create.allow_partial, output: create.output.clone() };
+    let options = CreateOptions {
+        own: None,
+        allow_partial: create.allow_partial,
+        output: create.output.clone(),
+    };
     let mut progress = Progress::new(Some(config.layout.size()));
     let created = dsm_snapshot::create(&config, &options, &mut |done, _| progress.reach(done))?;
     drop(progress);
     // Without an own server, whoever asks is the master.
-    let Created::Written { id, cut_time, file, servers, duration, deleted } = created else { return Ok(()) };
+    let Created::Written {
+        id,
+        cut_time,
+        file,
+        servers,
+        duration,
+        deleted,
+    } = created
+    else {
+        return Ok(());
+    };
     let cut = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_nanos(cut_time));
     if global.json {
         let part = |part: &ServerPart| json!({ "index": part.server, "pause_us": part.pause_us, "pages_copied": part.pages_copied });
@@ -33,8 +47,10 @@ pub(super) fn run(create: &Create, global: &Global) -> Result<(), Failure> {
         }));
     }
     let has = |server| servers.iter().any(|part| part.server == server);
-    let missing: Vec<String> =
-        (0..config.layout.n()).filter(|server| !has(*server)).map(|server| server.to_string()).collect();
+    let missing: Vec<String> = (0..config.layout.n())
+        .filter(|server| !has(*server))
+        .map(|server| server.to_string())
+        .collect();
     if !missing.is_empty() {
         output::complain(format_args!(
             "the snapshot is partial, without server{} {}: without --allow-partial this command says why",
@@ -53,6 +69,8 @@ pub(super) fn run(create: &Create, global: &Global) -> Result<(), Failure> {
         human::bytes(file.raw_bytes),
         human::bytes(file.file_bytes),
         human::count(copied, "page"),
-        humantime::format_duration(Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))),
+        humantime::format_duration(Duration::from_millis(
+            u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+        )),
     ))
 }

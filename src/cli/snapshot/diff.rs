@@ -1,4 +1,5 @@
-//! `dsmctl snapshot diff`: the ranges in which two snapshots differ, or a snapshot and the live memory.
+//! `dsmctl snapshot diff`: the ranges in which two snapshots differ, or a snapshot and the live
+//! memory.
 
 use super::arguments::Diff;
 use super::file;
@@ -47,7 +48,9 @@ pub(super) fn run(diff: &Diff, global: &Global) -> Result<bool, Failure> {
     let other = matches!(theirs, Side::Snapshot(_)).then(|| theirs.name());
     let total = regions.iter().map(|region| region.end - region.start).sum();
     let mut report = Report::begin(&ours.name(), other.as_deref(), total, global.json)?;
-    let compared = regions.into_iter().try_for_each(|region| compare(&ours, &theirs, region, &mut report));
+    let compared = regions
+        .into_iter()
+        .try_for_each(|region| compare(&ours, &theirs, region, &mut report));
     match compared.and_then(|()| report.finish()) {
         // Whoever reads the ranges has seen enough; what was found stays found.
         Ok(()) | Err(Failure::OutputClosed) => Ok(report.is_equal()),
@@ -73,7 +76,10 @@ impl Side {
     /// Fails unless it has the whole range.
     fn check(&self, address: u64, length: u64) -> Result<(), Failure> {
         let inside = self.layout().pieces(address, length).map(drop);
-        inside.map_err(|error| Failure::Outside { what: self.name(), error })?;
+        inside.map_err(|error| Failure::Outside {
+            what: self.name(),
+            error,
+        })?;
         match self {
             Self::Snapshot(snapshot) => Ok(snapshot.check_range(address, length)?),
             Self::Live(_) => Ok(()),
@@ -82,15 +88,21 @@ impl Side {
 
     /// The servers that it lacks, and the addresses that these held.
     fn missing(&self) -> Vec<(usize, Range<u64>)> {
-        let Self::Snapshot(snapshot) = self else { return Vec::new() };
+        let Self::Snapshot(snapshot) = self else {
+            return Vec::new();
+        };
         let header = snapshot.header();
         let missing = (0..header.layout().n()).filter(|server| !header.has(*server));
-        missing.map(|server| (server, header.addresses_of(server))).collect()
+        missing
+            .map(|server| (server, header.addresses_of(server)))
+            .collect()
     }
 
     fn reader(&self, region: &Range<u64>) -> Result<Reader<'_>, Failure> {
         Ok(match self {
-            Self::Snapshot(snapshot) => Reader::Snapshot(Box::new(Walk::new(snapshot, region.clone())?)),
+            Self::Snapshot(snapshot) => {
+                Reader::Snapshot(Box::new(Walk::new(snapshot, region.clone())?))
+            }
             Self::Live(session) => Reader::Live(&session.client),
         })
     }
@@ -118,21 +130,33 @@ fn common(ours: &Side, theirs: &Side) -> Result<Vec<Range<u64>>, Failure> {
     let size = ours.layout().size().min(theirs.layout().size());
     let shape = |side: &Side| (side.layout().k(), side.layout().n());
     if shape(ours) != shape(theirs) {
-        let described = [ours, theirs].map(|side| format!("{} has {}", side.name(), human::servers(side.layout())));
+        let described = [ours, theirs]
+            .map(|side| format!("{} has {}", side.name(), human::servers(side.layout())));
         let last = size - 1;
-        output::complain(format_args!("{}: compared are addresses 0 to {last}", described.join(", ")));
+        output::complain(format_args!(
+            "{}: compared are addresses 0 to {last}",
+            described.join(", ")
+        ));
     }
     let mut regions: Vec<Range<u64>> = std::iter::once(0..size).collect();
     for side in [ours, theirs] {
         for (server, addresses) in side.missing() {
             let (name, last) = (side.name(), addresses.end - 1);
             let place = format!("addresses {} to {last} are not compared", addresses.start);
-            output::complain(format_args!("server {server} is missing from {name}: {place}"));
-            regions = regions.into_iter().flat_map(|region| without(region, &addresses)).collect();
+            output::complain(format_args!(
+                "server {server} is missing from {name}: {place}"
+            ));
+            regions = regions
+                .into_iter()
+                .flat_map(|region| without(region, &addresses))
+                .collect();
         }
     }
     if regions.is_empty() {
-        return Err(Failure::NothingInCommon { first: ours.name(), second: theirs.name() });
+        return Err(Failure::NothingInCommon {
+            first: ours.name(),
+            second: theirs.name(),
+        });
     }
     Ok(regions)
 }
@@ -144,14 +168,24 @@ fn without(region: Range<u64>, hole: &Range<u64>) -> impl Iterator<Item = Range<
     [before, after].into_iter().filter(|part| !part.is_empty())
 }
 
-fn compare(ours: &Side, theirs: &Side, region: Range<u64>, report: &mut Report) -> Result<(), Failure> {
+fn compare(
+    ours: &Side,
+    theirs: &Side,
+    region: Range<u64>,
+    report: &mut Report,
+) -> Result<(), Failure> {
     let (mut ours, mut theirs) = (ours.reader(&region)?, theirs.reader(&region)?);
     let (mut our_bytes, mut their_bytes) = (Vec::new(), Vec::new());
     let mut at = region.start;
     while at < region.end {
         // Where neither has a frame, both are zeros.
         let covered = [ours.next_covered(at)?, theirs.next_covered(at)?];
-        let next = covered.into_iter().flatten().min().unwrap_or(region.end).min(region.end);
+        let next = covered
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(region.end)
+            .min(region.end);
         report.skip(next - at);
         at = next;
         // At most 1 MiB: it fits.
@@ -159,8 +193,11 @@ fn compare(ours: &Side, theirs: &Side, region: Range<u64>, report: &mut Report) 
         our_bytes.resize(length, 0);
         their_bytes.resize(length, 0);
         // The live memory first: what it cannot give is no reason to decompress.
-        theirs.fill(at, &mut their_bytes).map_err(|failure| report.failed(failure))?;
-        ours.fill(at, &mut our_bytes).map_err(|failure| report.failed(failure))?;
+        theirs
+            .fill(at, &mut their_bytes)
+            .map_err(|failure| report.failed(failure))?;
+        ours.fill(at, &mut our_bytes)
+            .map_err(|failure| report.failed(failure))?;
         report.window(at, &our_bytes, &their_bytes)?;
         at += length as u64;
     }

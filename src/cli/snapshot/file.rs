@@ -9,21 +9,36 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Where the file is: a path, or a name that is looked for in the snapshot directory when it is not here.
+/// Where the file is: a path, or a name that is looked for in the snapshot directory when it is not
+/// here.
 pub(super) fn find(file: &Path, global: &Global) -> Result<PathBuf, Failure> {
     let is_name = file.parent() == Some(Path::new("")) && file.file_name().is_some();
     if !is_name || !is_absent(file) {
         return Ok(file.to_owned());
     }
-    let absent = |elsewhere| Failure::NoSnapshot { name: file.display().to_string(), elsewhere };
+    let absent = |elsewhere| Failure::NoSnapshot {
+        name: file.display().to_string(),
+        elsewhere,
+    };
     match session::load(global) {
         Ok(config) => {
             let directory = &config.snapshot.directory;
             let found = directory.join(file);
-            let nor = || format!("nor in {}: dsmctl snapshot list shows what there is", directory.display());
-            if is_absent(&found) { Err(absent(nor())) } else { Ok(found) }
+            let nor = || {
+                format!(
+                    "nor in {}: dsmctl snapshot list shows what there is",
+                    directory.display()
+                )
+            };
+            if is_absent(&found) {
+                Err(absent(nor()))
+            } else {
+                Ok(found)
+            }
         }
-        Err(error) => Err(absent(format!("and where snapshots are is not known: {error}"))),
+        Err(error) => Err(absent(format!(
+            "and where snapshots are is not known: {error}"
+        ))),
     }
 }
 
@@ -49,25 +64,33 @@ pub(super) fn id(header: &Header) -> String {
 
 /// A server's incarnation, as `dsmctl status` shows it; none when the server is missing.
 pub(super) fn incarnation(server: &ServerInfo) -> Option<String> {
-    server.incarnation.map(|incarnation| format!("{incarnation:016x}"))
+    server
+        .incarnation
+        .map(|incarnation| format!("{incarnation:016x}"))
 }
 
 /// How many servers are in the snapshot.
 pub(super) fn present(header: &Header) -> usize {
-    header.servers().iter().filter(|server| server.incarnation.is_some()).count()
+    header
+        .servers()
+        .iter()
+        .filter(|server| server.incarnation.is_some())
+        .count()
 }
 
 /// The most servers whose incarnations stand one by one in a column.
 const ONE_BY_ONE: usize = 4;
 
-/// A text for the incarnations of all servers, short enough for a column: another text, and some memory began anew.
+/// A text for the incarnations of all servers, short enough for a column: another text, and some
+/// memory began anew.
 pub(super) fn incarnations(header: &Header) -> String {
     let servers = header.servers();
     if let [only] = servers {
         return incarnation(only).unwrap_or_default();
     }
     if servers.len() <= ONE_BY_ONE {
-        let beginning = |server| incarnation(server).map_or("-".to_owned(), |text| text[..4].to_owned());
+        let beginning =
+            |server| incarnation(server).map_or("-".to_owned(), |text| text[..4].to_owned());
         return servers.iter().map(beginning).collect::<Vec<_>>().join(" ");
     }
     let mut hasher = blake3::Hasher::new();

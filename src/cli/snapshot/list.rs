@@ -33,22 +33,33 @@ pub(super) fn run(arguments: &List, global: &Global) -> Result<(), Failure> {
         return output::print_json(&listed.iter().map(json_row).collect::<Vec<Value>>().into());
     }
     if listed.is_empty() {
-        output::complain(format_args!("there are no snapshots in {}", directory.display()));
+        output::complain(format_args!(
+            "there are no snapshots in {}",
+            directory.display()
+        ));
         return Ok(());
     }
     let colours = Colours::stdout();
-    let mut rows = vec![COLUMNS.iter().map(|(name, _)| colours.heading(name)).collect()];
+    let mut rows = vec![
+        COLUMNS
+            .iter()
+            .map(|(name, _)| colours.heading(name))
+            .collect(),
+    ];
     rows.extend(listed.iter().map(|listed| row(listed, colours)));
     output::print(&table::render(&COLUMNS.map(|(_, align)| align), &rows))
 }
 
 fn row(listed: &Listed, colours: Colours) -> Vec<String> {
-    let of_header = |text: fn(&Header) -> String| listed.header.as_ref().map_or("-".to_owned(), text);
+    let of_header =
+        |text: fn(&Header) -> String| listed.header.as_ref().map_or("-".to_owned(), text);
     let reason = reason(listed);
     let standing = match (listed.standing, reason) {
         (Standing::Good, _) => colours.good("good"),
         (Standing::Partial, _) => "partial".to_owned(),
-        (Standing::Bad, reason) => format!("{}: {}", colours.bad("damaged"), reason.unwrap_or_default()),
+        (Standing::Bad, reason) => {
+            format!("{}: {}", colours.bad("damaged"), reason.unwrap_or_default())
+        }
         (Standing::Foreign, reason) => reason.unwrap_or_default(),
     };
     vec![
@@ -68,11 +79,19 @@ fn reason(listed: &Listed) -> Option<String> {
         (Some(ReadError::System { action, source, .. }), _) => Some(format!("{action}: {source}")),
         (Some(problem), _) => {
             // The name stands in the row already.
-            let text = problem.to_string().replacen(&listed.path.display().to_string(), "", 1);
-            Some(text.trim_start().trim_start_matches("is damaged: ").to_owned())
+            let text = problem
+                .to_string()
+                .replacen(&listed.path.display().to_string(), "", 1);
+            Some(
+                text.trim_start()
+                    .trim_start_matches("is damaged: ")
+                    .to_owned(),
+            )
         }
         (None, _) if foreign && listed.path.is_symlink() => Some("a link".to_owned()),
-        (None, Some(header)) if foreign => Some(format!("of another system, {}", header.layout().name())),
+        (None, Some(header)) if foreign => {
+            Some(format!("of another system, {}", header.layout().name()))
+        }
         (None, _) => None,
     }
 }
@@ -92,13 +111,20 @@ fn json_row(listed: &Listed) -> Value {
         "reason": reason(listed),
     });
     if let Some(header) = &listed.header {
-        row["time"] = humantime::format_rfc3339_nanos(file::cut_time(header)).to_string().into();
+        row["time"] = humantime::format_rfc3339_nanos(file::cut_time(header))
+            .to_string()
+            .into();
         row["id"] = file::id(header).into();
         row["system"] = header.layout().name().into();
         row["k"] = header.layout().k().into();
         row["n"] = header.layout().n().into();
         row["servers"] = file::present(header).into();
-        row["incarnations"] = header.servers().iter().map(file::incarnation).collect::<Vec<_>>().into();
+        row["incarnations"] = header
+            .servers()
+            .iter()
+            .map(file::incarnation)
+            .collect::<Vec<_>>()
+            .into();
     }
     row
 }

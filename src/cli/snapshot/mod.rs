@@ -1,4 +1,5 @@
-//! `dsmctl snapshot`: the files that dsm-snapshot writes, looked at, checked, taken apart and compared.
+//! `dsmctl snapshot`: the files that dsm-snapshot writes, looked at, checked, taken apart and
+//! compared.
 //!
 //! One file for each command, and one for each thing that several need.
 

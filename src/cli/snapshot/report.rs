@@ -21,12 +21,25 @@ pub(super) struct Report {
 
 impl Report {
     /// Begins the report of a comparison of `total` bytes; `theirs` is none for the live memory.
-    pub(super) fn begin(ours: &str, theirs: Option<&str>, total: u64, json: bool) -> Result<Self, Failure> {
+    pub(super) fn begin(
+        ours: &str,
+        theirs: Option<&str>,
+        total: u64,
+        json: bool,
+    ) -> Result<Self, Failure> {
         let (differences, progress) = (Differences::default(), Progress::new(Some(total)));
-        let mut report = Self { output: Output::stdout()?, json, progress, total, differences, first: true };
+        let mut report = Self {
+            output: Output::stdout()?,
+            json,
+            progress,
+            total,
+            differences,
+            first: true,
+        };
         if json {
             let (file, other) = (Value::from(ours), Value::from(theirs));
-            let beginning = format!("{{\"file\":{file},\"other\":{other},\"compared\":{total},\"ranges\":[");
+            let beginning =
+                format!("{{\"file\":{file},\"other\":{other},\"compared\":{total},\"ranges\":[");
             report.put(beginning.as_bytes())?;
         }
         Ok(report)
@@ -48,9 +61,15 @@ impl Report {
     }
 
     /// Compares the bytes of both from `address` on, and prints what is found.
-    pub(super) fn window(&mut self, address: u64, ours: &[u8], theirs: &[u8]) -> Result<(), Failure> {
+    pub(super) fn window(
+        &mut self,
+        address: u64,
+        ours: &[u8],
+        theirs: &[u8],
+    ) -> Result<(), Failure> {
         let mut found = Vec::new();
-        self.differences.compare(address, ours, theirs, |range| found.push(range));
+        self.differences
+            .compare(address, ours, theirs, |range| found.push(range));
         self.print(&found)?;
         self.progress.advance(ours.len() as u64);
         Ok(())
@@ -97,6 +116,7 @@ impl Report {
     /// Writes out of the way of the bar, at once.
     fn put(&mut self, text: &[u8]) -> Result<(), Failure> {
         let output = &mut self.output;
-        self.progress.aside(|| output.put(|writer| writer.write_all(text).and_then(|()| writer.flush())))
+        self.progress
+            .aside(|| output.put(|writer| writer.write_all(text).and_then(|()| writer.flush())))
     }
 }

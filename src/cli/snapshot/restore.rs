@@ -15,21 +15,32 @@ pub(super) fn run(restore: &Restore, global: &Global) -> Result<(), Failure> {
     let config = session::load(global)?;
     let snapshot = file::open(&restore.file, global)?;
     if restore.range.given().is_some_and(|(_, length)| length == 0) {
-        return Err(Failure::Usage("the range has no byte: there is nothing to restore".to_owned()));
+        return Err(Failure::Usage(
+            "the range has no byte: there is nothing to restore".to_owned(),
+        ));
     }
     let plan = Plan::new(&config, &snapshot, restore.range.given())?;
     // All of it before the first byte of the memory is touched.
     let mut progress = Progress::new(Some(snapshot.file_bytes()));
-    snapshot.verify(|done, _| progress.reach(done)).map_err(RestoreError::from)?;
+    snapshot
+        .verify(|done, _| progress.reach(done))
+        .map_err(RestoreError::from)?;
     drop(progress);
     if !restore.yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
         confirm(&config, &snapshot, &plan)?;
     }
     let mut progress = Progress::new(Some(plan.addresses.end - plan.addresses.start));
-    let options = RestoreOptions { force: restore.force };
-    let restored = dsm_snapshot::restore(&config, &snapshot, &plan, options, &mut |done, _| progress.reach(done))?;
+    let options = RestoreOptions {
+        force: restore.force,
+    };
+    let restored = dsm_snapshot::restore(&config, &snapshot, &plan, options, &mut |done, _| {
+        progress.reach(done)
+    })?;
     drop(progress);
-    let (address, length) = (plan.addresses.start, plan.addresses.end - plan.addresses.start);
+    let (address, length) = (
+        plan.addresses.start,
+        plan.addresses.end - plan.addresses.start,
+    );
     if global.json {
         let server = |(index, incarnation): &(usize, u64)| -> Value {
             json!({ "index": index, "incarnation": format!("{incarnation:016x}") })
@@ -67,5 +78,9 @@ fn confirm(config: &Config, snapshot: &SnapshotFile, plan: &Plan) -> Result<(), 
     .map_err(failed)?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(failed)?;
-    if ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()) { Ok(()) } else { Err(Failure::Declined) }
+    if ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()) {
+        Ok(())
+    } else {
+        Err(Failure::Declined)
+    }
 }

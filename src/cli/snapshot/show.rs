@@ -39,7 +39,12 @@ pub(super) fn run(show: &Show, global: &Global) -> Result<(), Failure> {
 
 fn contents(snapshot: &SnapshotFile) -> Result<Contents, Failure> {
     let (frames, file_bytes) = (snapshot.frames(), snapshot.file_bytes());
-    let mut contents = Contents { frames, raw_bytes: 0, stored_bytes: 0, file_bytes };
+    let mut contents = Contents {
+        frames,
+        raw_bytes: 0,
+        stored_bytes: 0,
+        file_bytes,
+    };
     for extent in snapshot.extents(0..u64::MAX)? {
         let extent = extent?;
         contents.raw_bytes += extent.addresses().end - extent.addresses().start;
@@ -53,26 +58,38 @@ fn to_text(path: &Path, header: &Header, contents: Option<&Contents>) -> String 
     let mut rows = vec![
         ("file", path.display().to_string()),
         ("id", file::id(header)),
-        ("cut time", humantime::format_rfc3339_nanos(file::cut_time(header)).to_string()),
+        (
+            "cut time",
+            humantime::format_rfc3339_nanos(file::cut_time(header)).to_string(),
+        ),
         ("tool", header.tool().to_owned()),
         ("name", layout.name().to_owned()),
         ("k", human::exact_bytes(layout.k())),
         ("n", layout.n().to_string()),
         ("memory", human::exact_bytes(layout.size())),
-        ("servers", format!("{} of {}", file::present(header), layout.n())),
+        (
+            "servers",
+            format!("{} of {}", file::present(header), layout.n()),
+        ),
         ("master", master(header)),
     ];
     if let Some(contents) = contents {
         let frame_size = human::bytes(header.frame_size().into());
         rows.extend([
-            ("frames", format!("{}, each of up to {frame_size}", contents.frames)),
+            (
+                "frames",
+                format!("{}, each of up to {frame_size}", contents.frames),
+            ),
             ("raw", human::exact_bytes(contents.raw_bytes)),
             ("stored", human::exact_bytes(contents.stored_bytes)),
             ("ratio", contents.ratio().unwrap_or_else(|| "-".to_owned())),
             ("file size", human::exact_bytes(contents.file_bytes)),
         ]);
     }
-    let rows: Vec<Vec<String>> = rows.into_iter().map(|(key, value)| vec![key.to_owned(), value]).collect();
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|(key, value)| vec![key.to_owned(), value])
+        .collect();
     let mut text = table::render(&[Align::Left; 2], &rows);
     text.push('\n');
     text + &servers_to_text(header)
@@ -81,24 +98,39 @@ fn to_text(path: &Path, header: &Header, contents: Option<&Contents>) -> String 
 fn servers_to_text(header: &Header) -> String {
     let colours = Colours::stdout();
     let headings = ["SERVER", "ADDRESS", "HOSTNAME", "INCARNATION", "ADDRESSES"];
-    let mut rows: Vec<Vec<String>> = vec![headings.map(|heading| colours.heading(heading)).to_vec()];
+    let mut rows: Vec<Vec<String>> =
+        vec![headings.map(|heading| colours.heading(heading)).to_vec()];
     rows.extend(header.servers().iter().enumerate().map(|(index, server)| {
         let addresses = header.addresses_of(index);
         vec![
             index.to_string(),
             header.layout().addresses()[index].clone(),
-            if server.hostname.is_empty() { "-".to_owned() } else { server.hostname.clone() },
+            if server.hostname.is_empty() {
+                "-".to_owned()
+            } else {
+                server.hostname.clone()
+            },
             file::incarnation(server).unwrap_or_else(|| colours.bad("missing")),
             format!("{} to {}", addresses.start, addresses.end - 1),
         ]
     }));
-    table::render(&[Align::Right, Align::Left, Align::Left, Align::Left, Align::Left], &rows)
+    table::render(
+        &[
+            Align::Right,
+            Align::Left,
+            Align::Left,
+            Align::Left,
+            Align::Left,
+        ],
+        &rows,
+    )
 }
 
 impl Contents {
     /// How many bytes of memory one byte of frames holds, with two decimals; none without frames.
     fn ratio(&self) -> Option<String> {
-        let hundredths = (u128::from(self.raw_bytes) * 100).checked_div(self.stored_bytes.into())?;
+        let hundredths =
+            (u128::from(self.raw_bytes) * 100).checked_div(self.stored_bytes.into())?;
         Some(format!("{}.{:02}", hundredths / 100, hundredths % 100))
     }
 }
@@ -138,5 +170,7 @@ fn master(header: &Header) -> String {
     let address = |server: usize| &header.layout().addresses()[server];
     header
         .master()
-        .map_or("none: dsmctl on some machine".to_owned(), |server| format!("server {server} ({})", address(server)))
+        .map_or("none: dsmctl on some machine".to_owned(), |server| {
+            format!("server {server} ({})", address(server))
+        })
 }

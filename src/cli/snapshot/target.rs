@@ -24,7 +24,10 @@ pub(super) enum Target {
 impl Target {
     /// Standard output.
     pub(super) fn stdout() -> Result<Self, Failure> {
-        Ok(Self::Stream { output: Output::stdout()?, at: 0 })
+        Ok(Self::Stream {
+            output: Output::stdout()?,
+            at: 0,
+        })
     }
 
     /// A file, which must not be `source` itself. A device or a pipe is written as a stream.
@@ -32,17 +35,33 @@ impl Target {
         let (found, source) = (std::fs::metadata(path).ok(), std::fs::metadata(source).ok());
         let place = |metadata: &Metadata| (metadata.dev(), metadata.ino());
         match &found {
-            Some(metadata) if source.as_ref().is_some_and(|source| place(source) == place(metadata)) => {
-                let message = format!("{} is the snapshot itself: name another file", path.display());
+            Some(metadata)
+                if source
+                    .as_ref()
+                    .is_some_and(|source| place(source) == place(metadata)) =>
+            {
+                let message = format!(
+                    "{} is the snapshot itself: name another file",
+                    path.display()
+                );
                 Err(Failure::Usage(message))
             }
-            Some(metadata) if !metadata.is_file() => Ok(Self::Stream { output: Output::file(path)?, at: 0 }),
+            Some(metadata) if !metadata.is_file() => Ok(Self::Stream {
+                output: Output::file(path)?,
+                at: 0,
+            }),
             _ => Ok(Self::Sparse(Sparse::create(path, found.as_ref(), unnamed)?)),
         }
     }
 
-    /// Puts bytes at an offset that is not below the end of those before them. `progress` is told the offset reached.
-    pub(super) fn put(&mut self, offset: u64, bytes: &[u8], mut progress: impl FnMut(u64)) -> Result<(), Failure> {
+    /// Puts bytes at an offset that is not below the end of those before them. `progress` is told
+    /// the offset reached.
+    pub(super) fn put(
+        &mut self,
+        offset: u64,
+        bytes: &[u8],
+        mut progress: impl FnMut(u64),
+    ) -> Result<(), Failure> {
         match self {
             Self::Sparse(sparse) => sparse.put(offset, bytes)?,
             Self::Stream { output, at } => {
@@ -68,9 +87,16 @@ impl Target {
 }
 
 /// Writes zeros from `at` up to `end`.
-fn zeros(output: &mut Output, at: &mut u64, end: u64, progress: &mut impl FnMut(u64)) -> Result<(), Failure> {
+fn zeros(
+    output: &mut Output,
+    at: &mut u64,
+    end: u64,
+    progress: &mut impl FnMut(u64),
+) -> Result<(), Failure> {
     while *at < end {
-        let length = usize::try_from(end - *at).unwrap_or(ZEROS.len()).min(ZEROS.len());
+        let length = usize::try_from(end - *at)
+            .unwrap_or(ZEROS.len())
+            .min(ZEROS.len());
         output.put(|writer| writer.write_all(&ZEROS[..length]))?;
         *at += length as u64;
         progress(*at);
@@ -78,8 +104,8 @@ fn zeros(output: &mut Output, at: &mut u64, end: u64, progress: &mut impl FnMut(
     Ok(())
 }
 
-/// A file that has no name until it is whole, or a passing one where the file system has no files without; so an error,
-/// or Ctrl-C, leaves what had its name before.
+/// A file that has no name until it is whole, or a passing one where the file system has no files
+/// without; so an error, or Ctrl-C, leaves what had its name before.
 pub(super) struct Sparse {
     file: File,
     path: PathBuf,
@@ -101,16 +127,30 @@ impl Sparse {
             Some(_) => std::fs::canonicalize(path).map_err(failed)?,
             None => path.to_owned(),
         };
-        let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::IsADirectory.into()))?;
-        let temporary = path.with_file_name(format!(".{}.{}.partial", name.display(), std::process::id()));
+        let name = path
+            .file_name()
+            .ok_or_else(|| failed(io::ErrorKind::IsADirectory.into()))?;
+        let temporary = path.with_file_name(format!(
+            ".{}.{}.partial",
+            name.display(),
+            std::process::id()
+        ));
         let (file, named) = match unnamed(&path) {
             Ok(file) => (file, false),
             Err(_) => (File::create_new(&temporary).map_err(failed)?, true),
         };
-        let sparse = Self { file, path, temporary, named };
+        let sparse = Self {
+            file,
+            path,
+            temporary,
+            named,
+        };
         if let Some(metadata) = replaced {
             // Who could not read the old file shall not read the new one.
-            sparse.file.set_permissions(metadata.permissions()).map_err(|error| sparse.failed(error))?;
+            sparse
+                .file
+                .set_permissions(metadata.permissions())
+                .map_err(|error| sparse.failed(error))?;
         }
         Ok(sparse)
     }
@@ -123,10 +163,16 @@ impl Sparse {
     fn put(&self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
         let is_zero = |page: &[u8]| *page == ZEROS[..page.len()];
         let mut at = 0;
-        for run in bytes.chunks(ZEROS.len()).collect::<Vec<_>>().chunk_by(|a, b| is_zero(a) == is_zero(b)) {
+        for run in bytes
+            .chunks(ZEROS.len())
+            .collect::<Vec<_>>()
+            .chunk_by(|a, b| is_zero(a) == is_zero(b))
+        {
             let length: usize = run.iter().map(|page| page.len()).sum();
             if !is_zero(run[0]) {
-                let written = self.file.write_all_at(&bytes[at..at + length], offset + at as u64);
+                let written = self
+                    .file
+                    .write_all_at(&bytes[at..at + length], offset + at as u64);
                 written.map_err(|error| self.failed(error))?;
             }
             at += length;
@@ -135,11 +181,19 @@ impl Sparse {
     }
 
     fn publish(mut self, length: u64) -> Result<(), Failure> {
-        self.file.set_len(length).map_err(|error| self.failed(error))?;
+        self.file
+            .set_len(length)
+            .map_err(|error| self.failed(error))?;
         if !self.named {
             let descriptor = format!("{DESCRIPTORS}/{}", self.file.as_raw_fd());
             let follow = AtFlags::AT_SYMLINK_FOLLOW;
-            let linked = nix::unistd::linkat(AT_FDCWD, descriptor.as_str(), AT_FDCWD, &self.temporary, follow);
+            let linked = nix::unistd::linkat(
+                AT_FDCWD,
+                descriptor.as_str(),
+                AT_FDCWD,
+                &self.temporary,
+                follow,
+            );
             linked.map_err(|error| self.failed(error.into()))?;
             self.named = true;
         }
@@ -161,8 +215,14 @@ impl Drop for Sparse {
 fn unnamed(path: &Path) -> io::Result<File> {
     // Without /proc it could not be given a name later.
     std::fs::metadata(DESCRIPTORS)?;
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    OpenOptions::new().write(true).custom_flags(OFlag::O_TMPFILE.bits()).open(folder)
+    let folder = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(OFlag::O_TMPFILE.bits())
+        .open(folder)
 }
 
 #[cfg(test)]
@@ -174,7 +234,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("raw");
         let names = || std::fs::read_dir(folder.path()).unwrap().count();
-        let create = || Sparse::create(&path, None, |_| Err(io::ErrorKind::Unsupported.into())).unwrap();
+        let create =
+            || Sparse::create(&path, None, |_| Err(io::ErrorKind::Unsupported.into())).unwrap();
         let dropped = create();
         dropped.put(0, b"x").unwrap();
         assert_eq!(names(), 1);
@@ -183,6 +244,9 @@ mod tests {
         let sparse = create();
         sparse.put(2, b"xy").unwrap();
         sparse.publish(5).unwrap();
-        assert_eq!((std::fs::read(&path).unwrap().as_slice(), names()), (&b"\0\0xy\0"[..], 1));
+        assert_eq!(
+            (std::fs::read(&path).unwrap().as_slice(), names()),
+            (&b"\0\0xy\0"[..], 1)
+        );
     }
 }

@@ -35,7 +35,10 @@ pub(super) fn run(verify: &Verify, global: &Global) -> Result<(), Failure> {
     if global.json {
         output::print_json(&rows.into())?;
     }
-    let (bad, code) = (failures.len(), failures.iter().map(Failure::code).max().unwrap_or(0));
+    let (bad, code) = (
+        failures.len(),
+        failures.iter().map(Failure::code).max().unwrap_or(0),
+    );
     match failures.pop() {
         None => Ok(()),
         Some(failure) if asked == 1 => Err(failure),
@@ -53,7 +56,11 @@ fn check(path: &Path, global: &Global) -> Result<(SnapshotFile, Summary), Failur
 fn line(snapshot: &SnapshotFile, summary: &Summary) -> String {
     let header = snapshot.header();
     let partial = if header.is_partial() {
-        format!("partial, {} of {} servers, ", file::present(header), header.layout().n())
+        format!(
+            "partial, {} of {} servers, ",
+            file::present(header),
+            header.layout().n()
+        )
     } else {
         String::new()
     };
@@ -80,7 +87,10 @@ fn json_row(path: &Path, outcome: &Result<(SnapshotFile, Summary), Failure>) -> 
         }),
         Err(failure) => {
             let mut row = json!({ "file": path.to_string_lossy(), "ok": false, "error": failure.to_string() });
-            if let Failure::Snapshot(ReadError::Frame { offset, addresses, .. }) = failure {
+            if let Failure::Snapshot(ReadError::Frame {
+                offset, addresses, ..
+            }) = failure
+            {
                 row["offset"] = (*offset).into();
                 row["address"] = addresses.start.into();
                 row["length"] = (addresses.end - addresses.start).into();

@@ -17,8 +17,15 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub(super) fn new(file: &'a SnapshotFile, addresses: Range<u64>) -> Result<Self, Failure> {
         let extents = file.extents(addresses)?.peekable();
-        let buffer = FrameBuffer::new().map_err(|error| Failure::input_output("decompressor", error))?;
-        Ok(Self { file, extents, buffer, frame: 0..0, bytes: Vec::new() })
+        let buffer =
+            FrameBuffer::new().map_err(|error| Failure::input_output("decompressor", error))?;
+        Ok(Self {
+            file,
+            extents,
+            buffer,
+            frame: 0..0,
+            bytes: Vec::new(),
+        })
     }
 
     /// The first address from `from` on that a frame covers; all between are zeros.
@@ -28,7 +35,10 @@ impl<'a> Walk<'a> {
         }
         match self.extents.next_if(Result::is_err) {
             Some(failed) => Ok(failed.map(|_| None)?),
-            None => Ok(self.extents.peek().and_then(|next| Some(next.as_ref().ok()?.addresses().start.max(from)))),
+            None => Ok(self
+                .extents
+                .peek()
+                .and_then(|next| Some(next.as_ref().ok()?.addresses().start.max(from)))),
         }
     }
 
@@ -37,17 +47,28 @@ impl<'a> Walk<'a> {
         let wanted = address..address + buffer.len() as u64;
         buffer.fill(0);
         loop {
-            let (begin, end) = (self.frame.start.max(wanted.start), self.frame.end.min(wanted.end));
+            let (begin, end) = (
+                self.frame.start.max(wanted.start),
+                self.frame.end.min(wanted.end),
+            );
             if begin < end {
-                let place = |address: u64, start: u64| usize::try_from(address - start).unwrap_or(usize::MAX);
+                let place = |address: u64, start: u64| {
+                    usize::try_from(address - start).unwrap_or(usize::MAX)
+                };
                 let from = place(begin, self.frame.start)..place(end, self.frame.start);
-                buffer[place(begin, wanted.start)..place(end, wanted.start)].copy_from_slice(&self.bytes[from]);
+                buffer[place(begin, wanted.start)..place(end, wanted.start)]
+                    .copy_from_slice(&self.bytes[from]);
             }
             let is_wanted = |extent: &Extent| extent.addresses().start < wanted.end;
-            let next = self.extents.next_if(|next| next.as_ref().map_or(true, is_wanted));
-            let Some(extent) = next.transpose()? else { return Ok(()) };
+            let next = self
+                .extents
+                .next_if(|next| next.as_ref().map_or(true, is_wanted));
+            let Some(extent) = next.transpose()? else {
+                return Ok(());
+            };
             self.bytes.clear();
-            self.bytes.extend_from_slice(self.file.read_frame(&extent, &mut self.buffer)?);
+            self.bytes
+                .extend_from_slice(self.file.read_frame(&extent, &mut self.buffer)?);
             self.frame = extent.addresses();
         }
     }

@@ -8,15 +8,16 @@ use dsm_core::layout::MAX_ATOMIC;
 use dsm_core::protocol::{HEADER, Opcode, RequestHeader, split_request};
 use std::time::Instant;
 
-/// Replies are sent, and the clock is looked at, when this much work was done, though more requests wait: bytes that requests
-/// are about. So a batch is over after 128 requests, or one request more than this many bytes, and gathers no more replies.
+/// Replies are sent, and the clock is looked at, when this much work was done, though more requests
+/// wait: bytes that requests are about. So a batch is over after 128 requests, or one request more
+/// than this many bytes, and gathers no more replies.
 const BATCH: usize = 256 << 10;
 
 /// The work of a request beside its bytes: it takes about as long as to copy so many.
 const REQUEST: usize = 2 << 10;
 
-/// Requests whose memory is fetched before the first of them is executed: some more than the cache lines that a processor
-/// waits for at once.
+/// Requests whose memory is fetched before the first of them is executed: some more than the cache
+/// lines that a processor waits for at once.
 const AHEAD: u32 = 16;
 
 /// Why no more requests are executed.
@@ -55,7 +56,10 @@ impl Connection {
             // At most MAX_PAYLOAD, as split_request has checked.
             let length = header.payload.get() as usize;
             let (frame, payload) = match &self.landing {
-                Landing::Begun(missing) => (HEADER, missing.is_empty().then_some(Payload::InSlot(length))),
+                Landing::Begun(missing) => (
+                    HEADER,
+                    missing.is_empty().then_some(Payload::InSlot(length)),
+                ),
                 _ => (HEADER + length, rest.get(..length).map(Payload::Held)),
             };
             let Some(payload) = payload else {
@@ -66,11 +70,16 @@ impl Connection {
                 return Batch::Frozen;
             }
             work += REQUEST + length + work_beside(&header);
-            let after = self.conversation.answer(executor, &header, payload, &mut self.output);
+            let after = self
+                .conversation
+                .answer(executor, &header, payload, &mut self.output);
             self.input.consume(frame);
             self.input_deadline = None;
-            self.landing =
-                if mode == Mode::Blocking && self.input.is_empty() { Landing::after(&header) } else { Landing::No };
+            self.landing = if mode == Mode::Blocking && self.input.is_empty() {
+                Landing::after(&header)
+            } else {
+                Landing::No
+            };
             self.answered += 1;
             if after == After::End {
                 self.end();
@@ -80,15 +89,21 @@ impl Connection {
         Batch::Full
     }
 
-    /// Has the processor fetch the memory that the next requests are about, while the first of them is executed. Returns
-    /// how many requests it looked at.
+    /// Has the processor fetch the memory that the next requests are about, while the first of them
+    /// is executed. Returns how many requests it looked at.
     fn announce(&self, executor: &Executor) -> u32 {
         let mut rest = self.input.as_slice();
         for count in 0..AHEAD {
-            let Ok(Some((header, tail))) = split_request(rest) else { return count };
+            let Ok(Some((header, tail))) = split_request(rest) else {
+                return count;
+            };
             let payload = header.payload.get() as usize;
             let reads = header.opcode == Opcode::Read as u8;
-            let length = if reads { usize::try_from(header.operand.get()).unwrap_or(0) } else { payload };
+            let length = if reads {
+                usize::try_from(header.operand.get()).unwrap_or(0)
+            } else {
+                payload
+            };
             executor.worker.announce(header.offset.get(), length);
             rest = tail.get(payload..).unwrap_or_default();
         }
@@ -104,27 +119,35 @@ impl Connection {
         }
     }
 
-    /// Makes room for more of a frame of which a part may be there, and sees to it that it is whole in time.
+    /// Makes room for more of a frame of which a part may be there, and sees to it that it is whole
+    /// in time.
     fn expect_bytes(&mut self, executor: &Executor, frame: usize) {
-        let room = if self.input.is_empty() { self.input.reserve(BASE) } else { self.input.expect(frame) };
+        let room = if self.input.is_empty() {
+            self.input.reserve(BASE)
+        } else {
+            self.input.expect(frame)
+        };
         if room.is_err() {
             self.refuse(executor, &busy(OutOfMemory));
             return;
         }
         match self.input_deadline {
             None if !self.input.is_empty() => {
-                self.input_deadline = Some(Instant::now() + executor.context.limits.request_timeout());
+                self.input_deadline =
+                    Some(Instant::now() + executor.context.limits.request_timeout());
             }
-            // A client that sends a byte now and then never lets the receive run into its own time limit. Before something is
-            // received, the rest may be there.
-            Some(deadline) if self.has_received && Instant::now() >= deadline => self.refuse_as_too_slow(executor),
+            // A client that sends a byte now and then never lets the receive run into its own time
+            // limit. Before something is received, the rest may be there.
+            Some(deadline) if self.has_received && Instant::now() >= deadline => {
+                self.refuse_as_too_slow(executor)
+            }
             _ => {}
         }
     }
 }
 
-/// What a request costs the others on this thread beside its data and its reply, as far as its header says; nothing of it is
-/// believed yet.
+/// What a request costs the others on this thread beside its data and its reply, as far as its
+/// header says; nothing of it is believed yet.
 #[inline]
 fn work_beside(header: &RequestHeader) -> usize {
     const FILL: u8 = Opcode::Fill as u8;

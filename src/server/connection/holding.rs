@@ -25,7 +25,14 @@ pub(super) struct Holding {
 
 impl Holding {
     pub(super) fn new(budget: &Arc<Budget>, peer: IpAddr) -> Self {
-        Self { budget: Arc::clone(budget), number: budget.number(), peer, is_known: false, since: None, moved: 0 }
+        Self {
+            budget: Arc::clone(budget),
+            number: budget.number(),
+            peer,
+            is_known: false,
+            since: None,
+            moved: 0,
+        }
     }
 
     /// The peer has sent or taken so much.
@@ -34,7 +41,8 @@ impl Holding {
         self.moved += bytes;
     }
 
-    /// Whether the peer has been waited for so long that it should not keep its memory through another wait.
+    /// Whether the peer has been waited for so long that it should not keep its memory through
+    /// another wait.
     #[inline]
     pub(super) fn is_late(&self) -> bool {
         self.since.is_some_and(|since| since.elapsed() >= STALLED)
@@ -42,8 +50,8 @@ impl Holding {
 }
 
 impl Connection {
-    /// The thread turns to others until what is `next` happens: what the buffers keep may go to others too. Nothing is done
-    /// with the buffers before [`Connection::regain`].
+    /// The thread turns to others until what is `next` happens: what the buffers keep may go to
+    /// others too. Nothing is done with the buffers before [`Connection::regain`].
     #[inline]
     pub(super) fn hold(&mut self, next: Next) {
         if self.input.budgeted() + self.output.budgeted() == 0 {
@@ -61,7 +69,11 @@ impl Connection {
         }
         self.input.fit();
         self.output.fit();
-        self.wait(if next == Next::Write { PollFlags::POLLOUT } else { PollFlags::POLLIN });
+        self.wait(if next == Next::Write {
+            PollFlags::POLLOUT
+        } else {
+            PollFlags::POLLIN
+        });
     }
 
     /// As [`Connection::hold`], with the buffers as they are: the thread itself waits for the peer.
@@ -77,16 +89,27 @@ impl Connection {
         let since = *holding.since.get_or_insert(now);
         let bytes = (self.input.budgeted() + self.output.budgeted()) as u64;
         if bytes > 0 {
-            let holder = Holder { bytes, peer: holding.peer, since, awaits, socket: Arc::clone(&self.socket) };
+            let holder = Holder {
+                bytes,
+                peer: holding.peer,
+                since,
+                awaits,
+                socket: Arc::clone(&self.socket),
+            };
             holding.budget.hold(holding.number, holder);
             holding.is_known = true;
         }
     }
 
-    /// The buffers are needed again. `Err` when they were lost: then the connection is to be closed.
+    /// The buffers are needed again. `Err` when they were lost: then the connection is to be
+    /// closed.
     #[inline]
     pub(super) fn regain(&mut self, executor: &Executor) -> Result<(), Next> {
-        if self.holding.is_known { self.regain_or_close(executor) } else { Ok(()) }
+        if self.holding.is_known {
+            self.regain_or_close(executor)
+        } else {
+            Ok(())
+        }
     }
 
     #[cold]
@@ -117,7 +140,8 @@ impl Connection {
         is_there
     }
 
-    /// To be called now and then while the thread waits for `next`: the budget may have become short since.
+    /// To be called now and then while the thread waits for `next`: the budget may have become
+    /// short since.
     pub(super) fn fit(&mut self, executor: &Executor, next: Next) -> Result<(), Next> {
         if self.holding.is_known && self.holding.budget.is_short() {
             self.regain(executor)?;

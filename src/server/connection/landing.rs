@@ -1,8 +1,9 @@
-//! Data of long writes that comes from the socket straight into the slot of the thread's worker, where a write has to put it
-//! anyway: one copy less.
+//! Data of long writes that comes from the socket straight into the slot of the thread's worker,
+//! where a write has to put it anyway: one copy less.
 //!
-//! Only on a thread that serves one connection, because what has come of the data stays in the slot until the rest comes.
-//! Where data begins is not known before its header has come, so it is the next write after a long one that lands.
+//! Only on a thread that serves one connection, because what has come of the data stays in the slot
+//! until the rest comes. Where data begins is not known before its header has come, so it is the
+//! next write after a long one that lands.
 
 use super::Connection;
 use crate::server::conversation::{Executor, busy};
@@ -20,11 +21,11 @@ pub(super) enum Landing {
     /// Into the input, as all that comes.
     #[default]
     No,
-    /// Behind a header's worth of bytes, into the slot: the input is empty, and what comes is expected to be a write of so
-    /// many bytes, as the request before was.
+    /// Behind a header's worth of bytes, into the slot: the input is empty, and what comes is
+    /// expected to be a write of so many bytes, as the request before was.
     Expected(usize),
-    /// Into the slot: the input begins with the header of a write, and these bytes of its data have not come yet. If there
-    /// are any, nothing else is in the input.
+    /// Into the slot: the input begins with the header of a write, and these bytes of its data have
+    /// not come yet. If there are any, nothing else is in the input.
     Begun(Range<usize>),
 }
 
@@ -54,13 +55,21 @@ fn long_write(header: &RequestHeader) -> Option<usize> {
 }
 
 impl Connection {
-    /// Receives, first the header if it has not come yet, then to these bytes of the slot, then what comes after that request.
-    pub(super) fn land(&mut self, executor: &mut Executor, slot: &Range<usize>, flags: MsgFlags) -> nix::Result<usize> {
+    /// Receives, first the header if it has not come yet, then to these bytes of the slot, then
+    /// what comes after that request.
+    pub(super) fn land(
+        &mut self,
+        executor: &mut Executor,
+        slot: &Range<usize>,
+        flags: MsgFlags,
+    ) -> nix::Result<usize> {
         let is_late = self.begin_receive(flags);
         let head = HEADER - self.input.len();
         let (header, rest) = self.input.room().split_at_mut(head);
         let room = head + slot.len() + rest.len();
-        let count = executor.worker.receive(&*self.socket, header, slot, rest, flags);
+        let count = executor
+            .worker
+            .receive(&*self.socket, header, slot, rest, flags);
         self.end_receive(executor, is_late)?;
         let count = count?;
         let landed = count.saturating_sub(head).min(slot.len());
@@ -83,7 +92,11 @@ impl Connection {
 
     /// The connection gets another thread: what has come goes with it.
     pub(in crate::server) fn leave(&mut self, executor: &Executor) {
-        let landed = if let Landing::Begun(missing) = &self.landing { missing.start } else { 0 };
+        let landed = if let Landing::Begun(missing) = &self.landing {
+            missing.start
+        } else {
+            0
+        };
         // Else its buffers are empty, and the other thread finds it closed.
         if self.regain(executor).is_ok() {
             self.take_back(executor, landed);

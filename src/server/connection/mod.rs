@@ -1,5 +1,5 @@
-//! A connection: bytes in, requests executed, replies out. The same code serves a thread of its own, whose calls
-//! block, and a thread that many connections share, whose calls do not.
+//! A connection: bytes in, requests executed, replies out. The same code serves a thread of its
+//! own, whose calls block, and a thread that many connections share, whose calls do not.
 
 mod batch;
 mod holding;
@@ -27,14 +27,15 @@ use std::time::{Duration, Instant};
 /// Receives, and batches, of one connection before its thread looks for what else there is to do.
 const TURNS: u32 = 16;
 
-/// How long a connection is served before others on the same thread get their turn; a batch that was begun, which is bounded
-/// too, is ended.
+/// How long a connection is served before others on the same thread get their turn; a batch that
+/// was begun, which is bounded too, is ended.
 const TURN: Duration = Duration::from_micros(250);
 
 /// How long a refused client has to take the refusal, before the connection is closed under it.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// A blocked call returns at least this often, to look at deadlines. They are kept to this precision.
+/// A blocked call returns at least this often, to look at deadlines. They are kept to this
+/// precision.
 pub(super) const TICK: Duration = Duration::from_millis(500);
 
 /// Whether calls on the socket wait.
@@ -77,7 +78,8 @@ enum Phase {
     Open,
     /// The last reply is on its way; no more requests are read.
     Ending,
-    /// All is said; what still comes is thrown away, so that closing does not destroy the last reply under way.
+    /// All is said; what still comes is thrown away, so that closing does not destroy the last
+    /// reply under way.
     Discarding,
 }
 
@@ -102,26 +104,42 @@ pub(super) struct Connection {
     /// Requests answered in `output`, and since when the oldest of them is known.
     answered: u64,
     batch_began: Instant,
-    /// `None` for one that is only refused. Dropped last: it holds the other reference to the socket, and so closes it.
+    /// `None` for one that is only refused. Dropped last: it holds the other reference to the
+    /// socket, and so closes it.
     place: Option<Place>,
 }
 
 impl Connection {
     /// A connection that is to be served.
-    pub(super) fn new(context: &Arc<Context>, socket: Arc<TcpStream>, peer: SocketAddr, place: Place) -> Self {
+    pub(super) fn new(
+        context: &Arc<Context>,
+        socket: Arc<TcpStream>,
+        peer: SocketAddr,
+        place: Place,
+    ) -> Self {
         let mut connection = Self::with(context, socket, peer, Some(place));
         connection.input_deadline = Some(Instant::now() + context.limits.hello_timeout());
         connection
     }
 
     /// A connection over the limit: it is told so and closed.
-    pub(super) fn refused(context: &Arc<Context>, socket: Arc<TcpStream>, peer: SocketAddr, refusal: &Refusal) -> Self {
+    pub(super) fn refused(
+        context: &Arc<Context>,
+        socket: Arc<TcpStream>,
+        peer: SocketAddr,
+        refusal: &Refusal,
+    ) -> Self {
         let mut connection = Self::with(context, socket, peer, None);
         connection.end_with(refusal);
         connection
     }
 
-    fn with(context: &Arc<Context>, socket: Arc<TcpStream>, peer: SocketAddr, place: Option<Place>) -> Self {
+    fn with(
+        context: &Arc<Context>,
+        socket: Arc<TcpStream>,
+        peer: SocketAddr,
+        place: Option<Place>,
+    ) -> Self {
         let address = peer.ip().to_canonical();
         let buffer = || Buffer::new(Arc::clone(&context.budget), address);
         Self {
@@ -175,7 +193,11 @@ impl Connection {
             if self.phase == Phase::Discarding {
                 return self.discard(mode);
             }
-            let batch = if self.phase == Phase::Open { self.execute_batch(executor, mode) } else { Batch::Done };
+            let batch = if self.phase == Phase::Open {
+                self.execute_batch(executor, mode)
+            } else {
+                Batch::Done
+            };
             if let Err(next) = self.flush(executor, mode) {
                 return next;
             }
@@ -189,9 +211,12 @@ impl Connection {
                 Batch::Full => continue,
                 Batch::Frozen => return Next::Thaw,
             }
-            // A receive that left room took all there was; epoll tells when there is more, and saves a call. At least one is made:
-            // a turn in which nothing but room is made for it would be followed by another such turn.
-            if mode == Mode::Shared && std::mem::take(&mut self.drained) || self.has_received && is_over() {
+            // A receive that left room took all there was; epoll tells when there is more, and
+            // saves a call. At least one is made: a turn in which nothing but room is made for it
+            // would be followed by another such turn.
+            if mode == Mode::Shared && std::mem::take(&mut self.drained)
+                || self.has_received && is_over()
+            {
                 self.shrink_if_idle();
                 return Next::Read;
             }
@@ -213,19 +238,22 @@ impl Connection {
         Next::Again
     }
 
-    /// To be called at least every [`TICK`] while the connection waits. `Some` when a deadline has passed: whether to
-    /// drive it again or to close it.
+    /// To be called at least every [`TICK`] while the connection waits. `Some` when a deadline has
+    /// passed: whether to drive it again or to close it.
     pub(super) fn expire(&mut self, executor: &Executor, now: Instant) -> Option<Next> {
         let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
-        // Where the client has done its part, its thread has yet to come round to it, and looks at the deadline again.
+        // Where the client has done its part, its thread has yet to come round to it, and looks at
+        // the deadline again.
         let is_untaken = passed(self.output_deadline)
             && (self.phase == Phase::Discarding || !is_ready(&self.socket, PollFlags::POLLOUT));
-        let is_late =
-            self.phase == Phase::Open && passed(self.input_deadline) && !is_ready(&self.socket, PollFlags::POLLIN);
+        let is_late = self.phase == Phase::Open
+            && passed(self.input_deadline)
+            && !is_ready(&self.socket, PollFlags::POLLIN);
         if is_untaken && self.expect_output_taken(executor).is_err() {
             return Some(Next::Close);
         }
-        // A client that lost its connection without a word comes back on another, and leaves this one behind.
+        // A client that lost its connection without a word comes back on another, and leaves this
+        // one behind.
         let is_superseded = self.phase == Phase::Open && self.conversation.is_superseded();
         if is_late || is_superseded {
             if self.regain(executor).is_err() {
@@ -239,7 +267,11 @@ impl Connection {
             return Some(Next::Again);
         }
         // The budget may have become short since the connection fell silent.
-        let next = if self.output.is_empty() { Next::Read } else { Next::Write };
+        let next = if self.output.is_empty() {
+            Next::Read
+        } else {
+            Next::Write
+        };
         self.fit(executor, next).is_err().then_some(Next::Close)
     }
 
@@ -257,7 +289,8 @@ impl Connection {
         self.refuse(executor, &refusal);
     }
 
-    /// Another program than a client may never show the refusal that it is sent: the log says who is at the wrong port.
+    /// Another program than a client may never show the refusal that it is sent: the log says who
+    /// is at the wrong port.
     fn log_no_frame(&self, executor: &Executor, refusal: &Refusal) {
         if executor.context.log_gate.opens() {
             let peer = self.conversation.peer();
@@ -293,7 +326,8 @@ impl Connection {
         while !self.output.is_empty() {
             match self.send(executor, mode)? {
                 Ok(sent) if sent == self.output.len() => self.output.consume(sent),
-                // A blocking send returns what went out within a tick: a slow reader must not keep this loop for ever.
+                // A blocking send returns what went out within a tick: a slow reader must not keep
+                // this loop for ever.
                 Ok(sent) => {
                     self.output.consume(sent);
                     self.holding.moved(sent);
@@ -308,31 +342,41 @@ impl Connection {
             }
         }
         if self.answered > 0 {
-            executor.counters().served(self.answered, self.batch_began.elapsed());
+            executor
+                .counters()
+                .served(self.answered, self.batch_began.elapsed());
             self.answered = 0;
             self.output_deadline = None;
         }
         Ok(())
     }
 
-    /// Sends what it can. While a client is waited for that is late already, its buffers may go to others.
+    /// Sends what it can. While a client is waited for that is late already, its buffers may go to
+    /// others.
     #[inline]
     fn send(&mut self, executor: &Executor, mode: Mode) -> Result<nix::Result<usize>, Next> {
         let is_late = mode == Mode::Blocking && self.output_deadline.is_some();
         if is_late {
             self.wait(PollFlags::POLLOUT);
         }
-        let sent = send(self.socket.as_raw_fd(), self.output.as_slice(), mode.flags());
+        let sent = send(
+            self.socket.as_raw_fd(),
+            self.output.as_slice(),
+            mode.flags(),
+        );
         if is_late {
             self.regain(executor)?;
         }
         Ok(sent)
     }
 
-    /// The client has not taken all that was sent to it: it has until the deadline, which begins now if none runs.
+    /// The client has not taken all that was sent to it: it has until the deadline, which begins
+    /// now if none runs.
     fn expect_output_taken(&mut self, executor: &Executor) -> Result<(), Next> {
         let now = Instant::now();
-        let deadline = *self.output_deadline.get_or_insert_with(|| now + executor.context.limits.request_timeout());
+        let deadline = *self
+            .output_deadline
+            .get_or_insert_with(|| now + executor.context.limits.request_timeout());
         if now < deadline {
             return Ok(());
         }

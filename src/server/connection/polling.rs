@@ -1,15 +1,18 @@
-//! Whether a thread looks for the next request for a moment before it sleeps until one comes. To be woken takes some 50 µs
-//! where the processor has gone to rest meanwhile, which is several times as long as a small request takes.
+//! Whether a thread looks for the next request for a moment before it sleeps until one comes. To be
+//! woken takes some 50 µs where the processor has gone to rest meanwhile, which is several times as
+//! long as a small request takes.
 
 use std::time::Duration;
 
 /// How long it looks: as long as a client takes that has to be woken itself, and answers at once.
 pub(super) const LONGEST: Duration = Duration::from_micros(100);
 
-/// A client that was quicker than this may be as quick again: the time to look, and that to be woken.
+/// A client that was quicker than this may be as quick again: the time to look, and that to be
+/// woken.
 const QUICK: Duration = Duration::from_micros(250);
 
-/// The most sleeps without a look after looks that were in vain. Bounds what a client costs that is always a little late.
+/// The most sleeps without a look after looks that were in vain. Bounds what a client costs that is
+/// always a little late.
 const MOST_SLEEPS: u32 = 256;
 
 /// What a thread knows of its client's pace.

@@ -27,7 +27,8 @@ impl Connection {
         received
     }
 
-    /// Looks for bytes without sleeping, for a moment in which others may have the processor. None when there are none.
+    /// Looks for bytes without sleeping, for a moment in which others may have the processor. None
+    /// when there are none.
     fn look(&mut self, executor: &mut Executor) -> Option<nix::Result<usize>> {
         let begun = Instant::now();
         loop {
@@ -54,7 +55,8 @@ impl Connection {
         Ok(count)
     }
 
-    /// A receive that may wait begins. While a client is waited for that is late already, its buffers may go to others.
+    /// A receive that may wait begins. While a client is waited for that is late already, its
+    /// buffers may go to others.
     #[inline]
     pub(super) fn begin_receive(&mut self, flags: MsgFlags) -> bool {
         let is_late = !flags.contains(MsgFlags::MSG_DONTWAIT) && self.holding.is_late();
@@ -67,7 +69,11 @@ impl Connection {
     /// It has ended. An error when the buffers were lost.
     #[inline]
     pub(super) fn end_receive(&mut self, executor: &Executor, is_late: bool) -> nix::Result<()> {
-        if is_late && self.regain(executor).is_err() { Err(Errno::ECONNRESET) } else { Ok(()) }
+        if is_late && self.regain(executor).is_err() {
+            Err(Errno::ECONNRESET)
+        } else {
+            Ok(())
+        }
     }
 
     /// So much was received, into so much room.
@@ -90,7 +96,10 @@ impl Connection {
     pub(super) fn discard(&mut self, mode: Mode) -> Next {
         let mut scratch = [0; 4096];
         for _ in 0..TURNS {
-            if self.output_deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if self
+                .output_deadline
+                .is_some_and(|deadline| Instant::now() >= deadline)
+            {
                 return Next::Close;
             }
             match recv(self.socket.as_raw_fd(), &mut scratch, mode.flags()) {

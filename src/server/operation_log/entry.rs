@@ -34,9 +34,10 @@ impl Entry {
     /// 2026-11-23T04:00:00.123456Z 10.0.0.5:51234 write 0x0000000000001000 512 ok 13
     /// ```
     ///
-    /// Seven fields, a single space between them: the time in UTC (RFC 3339, always six digits of a second), the
-    /// client, the operation, the address in hexadecimal with sixteen digits, the length in bytes, `ok` or the name
-    /// of the refusal, the microseconds. dsmd(8) promises this format.
+    /// Seven fields, a single space between them: the time in UTC (RFC 3339, always six digits of a
+    /// second), the client, the operation, the address in hexadecimal with sixteen digits, the
+    /// length in bytes, `ok` or the name of the refusal, the microseconds. dsmd(8) promises this
+    /// format.
     pub(super) fn append_to(&self, text: &mut String) {
         let time = printable(self.time);
         let client = canonical(self.client);
@@ -44,11 +45,21 @@ impl Entry {
         let start = text.len();
         let microseconds = self.microseconds;
         let written = match (self.outcome, Code::from_number(self.outcome)) {
-            (0, _) => write!(text, "{time} {client} {name} {address:#018x} {length} ok {microseconds}"),
+            (0, _) => write!(
+                text,
+                "{time} {client} {name} {address:#018x} {length} ok {microseconds}"
+            ),
             (_, Some(code)) => {
-                write!(text, "{time} {client} {name} {address:#018x} {length} {} {microseconds}", code.name())
+                write!(
+                    text,
+                    "{time} {client} {name} {address:#018x} {length} {} {microseconds}",
+                    code.name()
+                )
             }
-            (number, None) => write!(text, "{time} {client} {name} {address:#018x} {length} {number} {microseconds}"),
+            (number, None) => write!(
+                text,
+                "{time} {client} {name} {address:#018x} {length} {number} {microseconds}"
+            ),
         };
         // A string takes everything, and the time was made printable: half a line cannot happen.
         if written.is_err() {
@@ -58,8 +69,8 @@ impl Entry {
     }
 }
 
-/// The time, moved into the years that have a printed form: a wrong clock must not cost the line, and humantime
-/// panics before 1970.
+/// The time, moved into the years that have a printed form: a wrong clock must not cost the line,
+/// and humantime panics before 1970.
 fn printable(time: SystemTime) -> humantime::Rfc3339Timestamp {
     let last = SystemTime::UNIX_EPOCH + Duration::from_secs(LAST_SECOND);
     humantime::format_rfc3339_micros(time.clamp(SystemTime::UNIX_EPOCH, last))
@@ -98,19 +109,40 @@ mod tests {
 
     #[test]
     fn a_line_has_seven_fields_in_the_documented_form() {
-        assert_eq!(line(&entry()), "2026-11-23T04:00:00.123456Z 10.0.0.5:51234 write 0x0000000000001000 512 ok 13\n");
+        assert_eq!(
+            line(&entry()),
+            "2026-11-23T04:00:00.123456Z 10.0.0.5:51234 write 0x0000000000001000 512 ok 13\n"
+        );
         let whole_second = humantime::parse_rfc3339("2026-11-23T04:00:00Z").unwrap();
-        let text = line(&Entry { time: whole_second, address: u64::MAX, opcode: Opcode::FetchAdd, ..entry() });
-        assert_eq!(text, "2026-11-23T04:00:00.000000Z 10.0.0.5:51234 fetch-add 0xffffffffffffffff 512 ok 13\n");
+        let text = line(&Entry {
+            time: whole_second,
+            address: u64::MAX,
+            opcode: Opcode::FetchAdd,
+            ..entry()
+        });
+        assert_eq!(
+            text,
+            "2026-11-23T04:00:00.000000Z 10.0.0.5:51234 fetch-add 0xffffffffffffffff 512 ok 13\n"
+        );
     }
 
     #[test]
     fn a_refusal_is_named() {
         for code in Code::ALL {
-            let text = line(&Entry { outcome: code as u16, ..entry() });
-            assert_eq!(text.split_ascii_whitespace().nth(5), Some(code.name()), "{text}");
+            let text = line(&Entry {
+                outcome: code as u16,
+                ..entry()
+            });
+            assert_eq!(
+                text.split_ascii_whitespace().nth(5),
+                Some(code.name()),
+                "{text}"
+            );
         }
-        let text = line(&Entry { outcome: 999, ..entry() });
+        let text = line(&Entry {
+            outcome: 999,
+            ..entry()
+        });
         assert_eq!(text.split_ascii_whitespace().nth(5), Some("999"), "{text}");
     }
 
@@ -128,8 +160,14 @@ mod tests {
 
     #[test]
     fn clients_are_shown_as_what_they_are() {
-        for (client, shown) in [("[::ffff:10.0.0.5]:9", "10.0.0.5:9"), ("[2001:db8::1]:9", "[2001:db8::1]:9")] {
-            let text = line(&Entry { client: client.parse().unwrap(), ..entry() });
+        for (client, shown) in [
+            ("[::ffff:10.0.0.5]:9", "10.0.0.5:9"),
+            ("[2001:db8::1]:9", "[2001:db8::1]:9"),
+        ] {
+            let text = line(&Entry {
+                client: client.parse().unwrap(),
+                ..entry()
+            });
             assert_eq!(text.split_ascii_whitespace().nth(1), Some(shown), "{text}");
         }
     }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 /// How often opening is tried again while it fails.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What the name of the file before ends in. `logrotate(8)` looks for names that end in `.log`, and leaves it alone.
+/// What the name of the file before ends in. `logrotate(8)` looks for names that end in `.log`, and
+/// leaves it alone.
 const BEFORE: &str = ".old";
 
 /// A file that lines are appended to, opened again after an error.
@@ -46,7 +47,13 @@ impl LogFile {
     /// The log of server `index` in `directory`; opened with [`LogFile::open`].
     pub(super) fn new(directory: &Path, index: u32, max_size: u64) -> Self {
         let path = directory.join(format!("operations-{index}.log"));
-        Self { path, max_size, file: None, size: 0, retry_at: Instant::now() }
+        Self {
+            path,
+            max_size,
+            file: None,
+            size: 0,
+            retry_at: Instant::now(),
+        }
     }
 
     /// Where what was in the file before is.
@@ -79,11 +86,16 @@ impl LogFile {
         Ok(())
     }
 
-    /// Sees to it that `bytes` more do not make the file larger than allowed: otherwise it gets the name of the file before,
-    /// in place of that one, in one step, and a new file is begun. After an error the file is closed.
+    /// Sees to it that `bytes` more do not make the file larger than allowed: otherwise it gets the
+    /// name of the file before, in place of that one, in one step, and a new file is begun. After
+    /// an error the file is closed.
     pub(super) fn make_room(&mut self, bytes: usize) -> io::Result<Room> {
         let bytes = bytes as u64;
-        let Some(file) = self.file.as_ref().filter(|_| self.size.saturating_add(bytes) > self.max_size) else {
+        let Some(file) = self
+            .file
+            .as_ref()
+            .filter(|_| self.size.saturating_add(bytes) > self.max_size)
+        else {
             return Ok(Room::Enough);
         };
         let status = file.metadata()?;
@@ -94,14 +106,17 @@ impl LogFile {
         }
         self.file = None;
         let discarded = self.move_away(&status).map_err(|error| {
-            io::Error::new(error.kind(), format!("it has reached log.max_size, and cannot be renamed: {error}"))
+            io::Error::new(
+                error.kind(),
+                format!("it has reached log.max_size, and cannot be renamed: {error}"),
+            )
         })?;
         self.open_now()?;
         Ok(Room::NewFile { discarded })
     }
 
-    /// Gives the file with this status the name of the one before, unless its own name is another's by now. Whether there
-    /// was one before.
+    /// Gives the file with this status the name of the one before, unless its own name is another's
+    /// by now. Whether there was one before.
     fn move_away(&self, status: &Metadata) -> io::Result<bool> {
         // The name may be a link to the file.
         let path = match self.path.canonicalize() {
@@ -118,11 +133,14 @@ impl LogFile {
         Ok(discarded)
     }
 
-    /// Appends whole lines. After an error the file is closed; it may end in half a line, which the next
-    /// [`LogFile::open`] ends.
+    /// Appends whole lines. After an error the file is closed; it may end in half a line, which the
+    /// next [`LogFile::open`] ends.
     pub(super) fn append(&mut self, lines: &str) -> Result<(), Shortfall> {
         let Some(file) = &mut self.file else {
-            return Err(Shortfall { written: 0, error: ErrorKind::NotConnected.into() });
+            return Err(Shortfall {
+                written: 0,
+                error: ErrorKind::NotConnected.into(),
+            });
         };
         let mut rest = lines.as_bytes();
         while !rest.is_empty() {
@@ -138,7 +156,10 @@ impl LogFile {
             };
             self.file = None;
             let begun = &lines.as_bytes()[..lines.len() - rest.len()];
-            return Err(Shortfall { written: begun.split(|byte| *byte == b'\n').skip(1).count() as u64, error });
+            return Err(Shortfall {
+                written: begun.split(|byte| *byte == b'\n').skip(1).count() as u64,
+                error,
+            });
         }
         Ok(())
     }
@@ -153,7 +174,12 @@ fn before(path: &Path) -> PathBuf {
 /// Opens for appending, and ends a line that a full disk or a killed dsmd left half written.
 fn open(path: &Path) -> io::Result<File> {
     // The right to read is for the look at the last byte.
-    let mut file = OpenOptions::new().create(true).append(true).read(true).mode(0o640).open(path)?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .read(true)
+        .mode(0o640)
+        .open(path)?;
     let length = file.metadata()?.len();
     let mut last = [b'\n'];
     if length > 0 {

@@ -1,4 +1,5 @@
-//! The operation log: one line for each operation, on disk, written beside the service and never in its way.
+//! The operation log: one line for each operation, on disk, written beside the service and never in
+//! its way.
 
 mod entry;
 mod file;
@@ -17,7 +18,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use writer::Writer;
 
-/// Lines that may wait for the disk. At a million operations a second that is 65 ms of them, in 5 MiB.
+/// Lines that may wait for the disk. At a million operations a second that is 65 ms of them, in 5
+/// MiB.
 const QUEUE: usize = 65_536;
 
 /// The longest wait for the thread to turn to another file.
@@ -29,9 +31,10 @@ const ALL: u8 = 2;
 
 /// The operation log of one server. Clones are handles of the same log.
 ///
-/// A thread of its own, `dsm-oplog`, writes the lines. It and the queue to it come into being when the log is first
-/// turned on, and last until [`OperationLog::stop`] or the end of the process. What is still in the queue when the
-/// process is killed is lost: at most what was done in the last 20 ms, unless the disk is slow.
+/// A thread of its own, `dsm-oplog`, writes the lines. It and the queue to it come into being when
+/// the log is first turned on, and last until [`OperationLog::stop`] or the end of the process.
+/// What is still in the queue when the process is killed is lost: at most what was done in the last
+/// 20 ms, unless the disk is slow.
 #[derive(Clone)]
 pub struct OperationLog {
     shared: Arc<Shared>,
@@ -82,11 +85,13 @@ enum Turn {
 }
 
 impl OperationLog {
-    /// Starts the operation log of server `index` in the file `operations-INDEX.log` of `directory`. Before that has more
-    /// than `max_size` bytes it becomes `operations-INDEX.log.old`, in place of what had that name.
+    /// Starts the operation log of server `index` in the file `operations-INDEX.log` of
+    /// `directory`. Before that has more than `max_size` bytes it becomes
+    /// `operations-INDEX.log.old`, in place of what had that name.
     ///
-    /// It does not fail: an operation log that cannot be written says so at level warning, and counts the lines that
-    /// are lost. Call it after the process was detached, since a fork takes no threads along.
+    /// It does not fail: an operation log that cannot be written says so at level warning, and
+    /// counts the lines that are lost. Call it after the process was detached, since a fork takes
+    /// no threads along.
     #[must_use]
     pub fn start(mode: OperationLogMode, directory: &Path, max_size: u64, index: u32) -> Self {
         let log = Self {
@@ -106,8 +111,8 @@ impl OperationLog {
         log
     }
 
-    /// Whether operations of this kind are to be recorded: with "writes" those that may change the memory, with "all"
-    /// reads too. Costs one relaxed load.
+    /// Whether operations of this kind are to be recorded: with "writes" those that may change the
+    /// memory, with "all" reads too. Costs one relaxed load.
     #[inline]
     #[must_use]
     pub fn wants(&self, opcode: Opcode) -> bool {
@@ -124,8 +129,8 @@ impl OperationLog {
         self.shared.mode.load(Ordering::Relaxed) == OFF
     }
 
-    /// Hands a line to the thread. Never waits and never allocates: when the queue is full the line is lost, and
-    /// counted.
+    /// Hands a line to the thread. Never waits and never allocates: when the queue is full the line
+    /// is lost, and counted.
     #[inline]
     pub fn record(&self, entry: Entry) {
         if let Some(queue) = self.shared.queue.get()
@@ -135,9 +140,10 @@ impl OperationLog {
         }
     }
 
-    /// Takes over another mode, directory or size, and opens the file again in any case, for `logrotate(8)`. Lines recorded
-    /// before this call go to the old file, those after it to the new one. Waits for the thread to turn to it, at most
-    /// a second: a disk that hangs does not keep the caller.
+    /// Takes over another mode, directory or size, and opens the file again in any case, for
+    /// `logrotate(8)`. Lines recorded before this call go to the old file, those after it to the
+    /// new one. Waits for the thread to turn to it, at most a second: a disk that hangs does not
+    /// keep the caller.
     pub fn reconfigure(&self, mode: OperationLogMode, directory: &Path, max_size: u64) {
         let shared = &self.shared;
         let wanted = match mode {
@@ -155,8 +161,11 @@ impl OperationLog {
             log::warn!(DSM_SERVER = shared.index; "operation log: it stays off, its thread cannot be started: {error}");
             return;
         }
-        orders.turn =
-            Some(if wanted == OFF { Turn::Off } else { Turn::To(LogFile::new(directory, shared.index, max_size)) });
+        orders.turn = Some(if wanted == OFF {
+            Turn::Off
+        } else {
+            Turn::To(LogFile::new(directory, shared.index, max_size))
+        });
         orders.turned = false;
         shared.mode.store(wanted, Ordering::Relaxed);
         if shared.queue.get().is_some() {
@@ -172,16 +181,23 @@ impl OperationLog {
             WRITES => LoggedOperations::Writes,
             _ => LoggedOperations::All,
         };
-        OperationLogStatus { mode, written: self.shared.written.load(Ordering::Relaxed), lost: self.shared.lost() }
+        OperationLogStatus {
+            mode,
+            written: self.shared.written.load(Ordering::Relaxed),
+            lost: self.shared.lost(),
+        }
     }
 
-    /// Turns the log off for good, and waits until all that was recorded is written, at most `deadline`.
+    /// Turns the log off for good, and waits until all that was recorded is written, at most
+    /// `deadline`.
     pub fn stop(&self, deadline: Duration) {
         let shared = &self.shared;
         shared.mode.store(OFF, Ordering::Relaxed);
         let mut orders = shared.orders();
         orders.stop = true;
-        if shared.queue.get().is_some() && !shared.carry_out(orders, deadline, |orders| orders.stopped) {
+        if shared.queue.get().is_some()
+            && !shared.carry_out(orders, deadline, |orders| orders.stopped)
+        {
             log::warn!(
                 DSM_SERVER = shared.index;
                 "operation log: the disk did not take the last lines within {}; they are lost",
@@ -197,7 +213,9 @@ impl OperationLog {
         }
         let (sender, receiver) = sync_channel(QUEUE);
         let writer = Writer::new(Arc::clone(&self.shared), receiver);
-        std::thread::Builder::new().name("dsm-oplog".to_owned()).spawn(move || writer.run())?;
+        std::thread::Builder::new()
+            .name("dsm-oplog".to_owned())
+            .spawn(move || writer.run())?;
         // It was empty above, and nobody else fills it meanwhile.
         let _ = self.shared.queue.set(sender);
         Ok(())
@@ -210,13 +228,20 @@ impl Shared {
     }
 
     /// Has the thread carry out `orders`. Whether that was done within `deadline`.
-    fn carry_out(&self, orders: MutexGuard<'_, Orders>, deadline: Duration, done: fn(&Orders) -> bool) -> bool {
+    fn carry_out(
+        &self,
+        orders: MutexGuard<'_, Orders>,
+        deadline: Duration,
+        done: fn(&Orders) -> bool,
+    ) -> bool {
         // The thread lets entries gather, or waits for one. When the queue is full it does neither.
         self.ordered.notify_all();
         if let Some(queue) = self.queue.get() {
             let _ = queue.try_send(Message::Wake);
         }
-        let waited = self.done.wait_timeout_while(orders, deadline, |orders| !done(orders));
+        let waited = self
+            .done
+            .wait_timeout_while(orders, deadline, |orders| !done(orders));
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 

@@ -12,17 +12,20 @@ use std::time::{Duration, Instant};
 
 /// How long entries gather once the first is there.
 ///
-/// Without this pause the thread sleeps in `recv` between entries, and whoever records the next one pays for waking it:
-/// measured on two cores with 10,000, 50,000 and 200,000 entries a second, 5.7, 3.7 and 0.7 µs per entry, and up to 7 ms
-/// when all cores were busy. While the thread sleeps elsewhere the queue has nobody to wake, and an entry costs 0.03 to
-/// 0.08 µs. Waiting for the first entry in `recv` keeps an idle server asleep. 20 ms leave the queue room for three
-/// million entries a second; 100 ms were not measurably cheaper, and in a flood four times as many lines were lost.
+/// Without this pause the thread sleeps in `recv` between entries, and whoever records the next one
+/// pays for waking it: measured on two cores with 10,000, 50,000 and 200,000 entries a second, 5.7,
+/// 3.7 and 0.7 µs per entry, and up to 7 ms when all cores were busy. While the thread sleeps
+/// elsewhere the queue has nobody to wake, and an entry costs 0.03 to 0.08 µs. Waiting for the
+/// first entry in `recv` keeps an idle server asleep. 20 ms leave the queue room for three million
+/// entries a second; 100 ms were not measurably cheaper, and in a flood four times as many lines
+/// were lost.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// Bytes of lines that are written at once.
 const BATCH: usize = 256 << 10;
 
-/// The shortest time between two messages that older lines were discarded: in a flood that is so every few seconds.
+/// The shortest time between two messages that older lines were discarded: in a flood that is so
+/// every few seconds.
 const TELL_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The queue must not have been full for this long before the disk counts as keeping up again.
@@ -52,9 +55,22 @@ struct Overflow {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, queue: Receiver<Message>) -> Self {
-        let overflow = Overflow { seen: 0, rose: Instant::now(), since: None };
+        let overflow = Overflow {
+            seen: 0,
+            rose: Instant::now(),
+            since: None,
+        };
         let text = String::with_capacity(BATCH + 256);
-        Self { shared, queue, file: None, text, lines: 0, failing_since: None, told_discarded: None, overflow }
+        Self {
+            shared,
+            queue,
+            file: None,
+            text,
+            lines: 0,
+            failing_since: None,
+            told_discarded: None,
+            overflow,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -65,7 +81,11 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let mut orders = self.gather(if again || first.is_none() { Duration::ZERO } else { GATHER });
+            let mut orders = self.gather(if again || first.is_none() {
+                Duration::ZERO
+            } else {
+                GATHER
+            });
             // What is in the queue was recorded for the old file, if there is one.
             if self.file.is_none()
                 && let Some(turn) = orders.turn.take()
@@ -93,20 +113,29 @@ impl Writer {
         } else if self.overflow.since.is_some() {
             self.queue.recv_timeout(QUIET)
         } else {
-            self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            self.queue
+                .recv()
+                .map_err(|_| RecvTimeoutError::Disconnected)
         }
     }
 
     /// Lets entries gather, or takes orders when they come.
     fn gather(&self, period: Duration) -> Orders {
         let idle = |orders: &mut Orders| orders.turn.is_none() && !orders.stop;
-        let waited = self.shared.ordered.wait_timeout_while(self.shared.orders(), period, idle);
+        let waited = self
+            .shared
+            .ordered
+            .wait_timeout_while(self.shared.orders(), period, idle);
         let (mut orders, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        Orders { turn: orders.turn.take(), stop: orders.stop, ..Orders::default() }
+        Orders {
+            turn: orders.turn.take(),
+            stop: orders.stop,
+            ..Orders::default()
+        }
     }
 
-    /// Takes what the queue holds, at most as much as it can hold. Whether there may be more to do: entries, or orders
-    /// whose wake-up was among what was taken.
+    /// Takes what the queue holds, at most as much as it can hold. Whether there may be more to do:
+    /// entries, or orders whose wake-up was among what was taken.
     fn drain(&mut self, first: Option<Message>) -> bool {
         let mut next = first.or_else(|| self.queue.try_recv().ok());
         let mut woken = false;
@@ -150,8 +179,12 @@ impl Writer {
 
     fn write(&mut self) {
         let lines = std::mem::take(&mut self.lines);
-        let Some(file) = self.file.as_mut().filter(|_| lines > 0) else { return };
-        let room = file.make_room(self.text.len()).map_err(|error| Shortfall { written: 0, error });
+        let Some(file) = self.file.as_mut().filter(|_| lines > 0) else {
+            return;
+        };
+        let room = file
+            .make_room(self.text.len())
+            .map_err(|error| Shortfall { written: 0, error });
         let outcome = room.and_then(|room| file.append(&self.text).map(|()| room));
         self.text.clear();
         match outcome {
@@ -164,7 +197,10 @@ impl Writer {
             }
             Err(Shortfall { written, error }) => {
                 self.shared.written.fetch_add(written, Ordering::Relaxed);
-                let before = self.shared.failed.fetch_add(lines - written, Ordering::Relaxed);
+                let before = self
+                    .shared
+                    .failed
+                    .fetch_add(lines - written, Ordering::Relaxed);
                 self.fail(before, &error);
             }
         }
@@ -201,7 +237,9 @@ impl Writer {
     }
 
     fn end_failure(&mut self) -> Option<u64> {
-        self.failing_since.take().map(|before| self.shared.failed.load(Ordering::Relaxed) - before)
+        self.failing_since
+            .take()
+            .map(|before| self.shared.failed.load(Ordering::Relaxed) - before)
     }
 
     fn tell_lost(&self, lost: u64, why: &str) {
@@ -216,7 +254,10 @@ impl Writer {
 
     /// Says that lines of before are gone, now and then.
     fn tell_discarded(&mut self) {
-        if self.told_discarded.is_some_and(|told| told.elapsed() < TELL_INTERVAL) {
+        if self
+            .told_discarded
+            .is_some_and(|told| told.elapsed() < TELL_INTERVAL)
+        {
             return;
         }
         self.told_discarded = Some(Instant::now());
@@ -257,7 +298,8 @@ impl Writer {
         }
     }
 
-    /// Goes on with another file, or with the same path opened again. Opened now, so that a mistake shows at once.
+    /// Goes on with another file, or with the same path opened again. Opened now, so that a mistake
+    /// shows at once.
     fn turn(&mut self, turn: Turn) {
         self.give_up();
         self.file = match turn {
@@ -280,6 +322,9 @@ impl Writer {
     }
 
     fn path(&self) -> PathBuf {
-        self.file.as_ref().map(|file| file.path().to_owned()).unwrap_or_default()
+        self.file
+            .as_ref()
+            .map(|file| file.path().to_owned())
+            .unwrap_or_default()
     }
 }

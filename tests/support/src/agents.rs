@@ -1,4 +1,5 @@
-//! Snapshot agents and masters of a [`Cluster`], with whatever environment a test wants: see `crates/dsm-snapshot/src/phase.rs`.
+//! Snapshot agents and masters of a [`Cluster`], with whatever environment a test wants: see
+//! `crates/dsm-snapshot/src/phase.rs`.
 
 use super::dsmctl::Run;
 use super::program::{Program, built};
@@ -13,8 +14,8 @@ use std::time::{Duration, Instant};
 /// Variables for a program's environment, such as `[("DSM_TEST_DIE_AT", "cut")]`.
 pub type Environment<'a> = &'a [(&'a str, &'a str)];
 
-/// How long a segment may be claimed after its claimer died: a server looks every second. Writers that were kept out for
-/// half a second have a rest of a few seconds after it.
+/// How long a segment may be claimed after its claimer died: a server looks every second. Writers
+/// that were kept out for half a second have a rest of a few seconds after it.
 pub const FREE_AGAIN: Duration = Duration::from_secs(20);
 
 /// What says that another snapshot is under way.
@@ -26,23 +27,27 @@ pub const UNAVAILABLE: i32 = 69;
 /// How many masters were started by this process: each has a file of its own for its stderr.
 static MASTERS: AtomicUsize = AtomicUsize::new(0);
 
-/// A run of `dsm-snapshot create` or `dsmctl snapshot create`, which is killed when this is dropped.
+/// A run of `dsm-snapshot create` or `dsmctl snapshot create`, which is killed when this is
+/// dropped.
 pub struct Master(Program);
 
 /// Whether a master has failed for the freeze lasted too long, which a busy machine is enough for.
 pub fn is_late(run: &Run) -> bool {
-    let late = ["stood still for longer than allowed", "did not keep its writers out within"];
+    let late = [
+        "stood still for longer than allowed",
+        "did not keep its writers out within",
+    ];
     run.code == UNAVAILABLE && late.iter().any(|words| run.stderr.contains(words))
 }
 
-/// Whether a master has failed for something that passes: another one is at work, the writers have a rest after a freeze
-/// that lasted too long, or this one does.
+/// Whether a master has failed for something that passes: another one is at work, the writers have
+/// a rest after a freeze that lasted too long, or this one does.
 pub fn is_not_now(run: &Run) -> bool {
     run.code == UNDER_WAY || is_late(run)
 }
 
-/// Whether a master has failed for an agent took longer than `snapshot.timeout`, which a busy machine is enough for where a
-/// test makes that short.
+/// Whether a master has failed for an agent took longer than `snapshot.timeout`, which a busy
+/// machine is enough for where a test makes that short.
 pub fn is_slow(run: &Run) -> bool {
     let late = run.stderr.contains(" did not ") && run.stderr.contains(" within ");
     run.code == UNAVAILABLE && (late || run.stderr.contains("timed out"))
@@ -62,8 +67,10 @@ impl Cluster {
     /// The same in an environment.
     pub fn start_agent_with(&self, index: usize, environment: Environment<'_>) {
         let mut command = self.snapshot_command(index);
-        self.agent(index).spawn(command.arg("agent").envs(environment.iter().copied()));
-        self.agent(index).wait_until_ready(self.agent_address(index));
+        self.agent(index)
+            .spawn(command.arg("agent").envs(environment.iter().copied()));
+        self.agent(index)
+            .wait_until_ready(self.agent_address(index));
     }
 
     /// Kills the agent of server `index` if it runs, starts it and waits until it listens.
@@ -85,8 +92,15 @@ impl Cluster {
     /// `dsm-snapshot` with its configuration and index, and no command yet.
     pub fn snapshot_command(&self, index: usize) -> Command {
         let mut command = Command::new(built("dsm-snapshot"));
-        command.arg("--config").arg(self.config_path_of(index)).arg("--index").arg(index.to_string());
-        command.env_remove("DSM_CONFIG").env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
+        command
+            .arg("--config")
+            .arg(self.config_path_of(index))
+            .arg("--index")
+            .arg(index.to_string());
+        command
+            .env_remove("DSM_CONFIG")
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("JOURNAL_STREAM");
         command
     }
 
@@ -99,7 +113,10 @@ impl Cluster {
     /// Starts `dsmctl snapshot create` and does not wait.
     pub fn spawn_dsmctl_create(&self, output: &Path, environment: Environment<'_>) -> Master {
         let mut command = Command::new(built("dsmctl"));
-        command.env("DSM_CONFIG", self.config_path()).args(["snapshot", "create", "--output"]).arg(output);
+        command
+            .env("DSM_CONFIG", self.config_path())
+            .args(["snapshot", "create", "--output"])
+            .arg(output);
         self.spawn_as_master(&mut command, environment)
     }
 
@@ -117,8 +134,8 @@ impl Cluster {
         self.spawn_master(&[], environment).wait()
     }
 
-    /// Runs a master to its end, when the writers have had their rest after the freezes of those before. Tells how long it
-    /// took.
+    /// Runs a master to its end, when the writers have had their rest after the freezes of those
+    /// before. Tells how long it took.
     pub fn create_when_rested(&self, arguments: &[&str]) -> (Run, Duration) {
         let mut ended = None;
         wait_for("the writers have had their rest", FREE_AGAIN, || {
@@ -129,8 +146,8 @@ impl Cluster {
         ended.expect("a run")
     }
 
-    /// Takes a snapshot and opens it, trying again while another one is under way, as after one whose agent died, or the
-    /// machine is too busy for the freeze.
+    /// Takes a snapshot and opens it, trying again while another one is under way, as after one
+    /// whose agent died, or the machine is too busy for the freeze.
     ///
     /// # Panics
     /// When that fails otherwise, or the other one does not end; and when the file is not sound.
@@ -138,10 +155,19 @@ impl Cluster {
         let before = self.snapshots();
         wait_for("no other snapshot is under way", FREE_AGAIN, || {
             let run = self.create_snapshot(&[]);
-            assert!(run.code == 0 || is_not_now(&run), "exit code {}: {}", run.code, run.stderr);
+            assert!(
+                run.code == 0 || is_not_now(&run),
+                "exit code {}: {}",
+                run.code,
+                run.stderr
+            );
             run.code == 0
         });
-        let added: Vec<PathBuf> = self.snapshots().into_iter().filter(|path| !before.contains(path)).collect();
+        let added: Vec<PathBuf> = self
+            .snapshots()
+            .into_iter()
+            .filter(|path| !before.contains(path))
+            .collect();
         assert_eq!(added.len(), 1, "one new file: {added:?}");
         let file = SnapshotFile::open(&added[0]).expect("the new file is sound");
         file.verify(|_, _| {}).expect("the new file is sound");
@@ -155,31 +181,46 @@ impl Cluster {
 
     /// The files that are there under the name of a snapshot, the oldest first.
     pub fn snapshots(&self) -> Vec<PathBuf> {
-        let listed = dsm_snapshot::list(&self.snapshot_directory(), self.name()).expect("the snapshot directory");
-        listed.into_iter().map(|file| self.snapshot_directory().join(file.name)).collect()
+        let listed = dsm_snapshot::list(&self.snapshot_directory(), self.name())
+            .expect("the snapshot directory");
+        listed
+            .into_iter()
+            .map(|file| self.snapshot_directory().join(file.name))
+            .collect()
     }
 
     /// The files that a master has begun and not finished.
     pub fn partials(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.snapshot_directory()).expect("the snapshot directory");
         let paths = entries.map(|entry| entry.expect("an entry").path());
-        paths.filter(|path| path.extension().is_some_and(|extension| extension == "partial")).collect()
+        paths
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "partial")
+            })
+            .collect()
     }
 
     /// Waits until nothing is left of the pages that writers saved for a snapshot.
     pub fn wait_until_copy_areas_are_empty(&self) {
         let area = |server: usize| format!("/dev/shm/{}.{server}.copies", self.name());
         wait_for("the copy areas are empty", FREE_AGAIN, || {
-            (0..self.n()).all(|server| std::fs::metadata(area(server)).expect("a copy area").len() == 0)
+            (0..self.n())
+                .all(|server| std::fs::metadata(area(server)).expect("a copy area").len() == 0)
         });
     }
 }
 
 impl Master {
-    /// Waits until it has ended. The code is the negative number of the signal, if one has killed it.
+    /// Waits until it has ended. The code is the negative number of the signal, if one has killed
+    /// it.
     pub fn wait(self) -> Run {
         let code = self.0.wait_for_code();
-        Run { code, stdout: Vec::new(), stderr: self.0.stderr() }
+        Run {
+            code,
+            stdout: Vec::new(),
+            stderr: self.0.stderr(),
+        }
     }
 
     /// What runs.

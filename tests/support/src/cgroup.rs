@@ -10,21 +10,35 @@ use std::time::{Duration, Instant};
 pub struct MemoryGroup(PathBuf);
 
 impl MemoryGroup {
-    /// One whose processes may use `limit` bytes together, in version 1 or 2 of control groups. `None`, with the reason
-    /// printed, where the machine does not allow it.
+    /// One whose processes may use `limit` bytes together, in version 1 or 2 of control groups.
+    /// `None`, with the reason printed, where the machine does not allow it.
     pub fn new(limit: u64) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("dsmtest-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "dsmtest-{}-{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
         let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let of = |controller: &str| groups.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(controller));
+        let of = |controller: &str| {
+            groups
+                .lines()
+                .find_map(|line| line.split_once(':')?.1.strip_prefix(controller))
+        };
         let (folder, file) = if let Some(own) = of("memory:/") {
-            (PathBuf::from("/sys/fs/cgroup/memory").join(own).join(name), "memory.limit_in_bytes")
+            (
+                PathBuf::from("/sys/fs/cgroup/memory").join(own).join(name),
+                "memory.limit_in_bytes",
+            )
         } else {
             // Only the root hands its controllers to groups beside processes.
             (PathBuf::from("/sys/fs/cgroup").join(name), "memory.max")
         };
         if let Err(error) = std::fs::create_dir(&folder) {
-            super::skip::skip(format_args!("no control group {} here: {error}", folder.display()));
+            super::skip::skip(format_args!(
+                "no control group {} here: {error}",
+                folder.display()
+            ));
             return None;
         }
         let group = Self(folder);
@@ -40,7 +54,9 @@ impl MemoryGroup {
     /// A command that runs `program` in the group.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("sh");
-        command.args(["-c", "echo $$ > \"$1\" && shift && exec \"$@\"", "sh"]).arg(self.0.join("cgroup.procs"));
+        command
+            .args(["-c", "echo $$ > \"$1\" && shift && exec \"$@\"", "sh"])
+            .arg(self.0.join("cgroup.procs"));
         command.arg(program);
         command
     }

@@ -11,8 +11,9 @@ use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-/// The first server's port. It lies below the ports that the kernel hands out for outgoing connections, so that nobody
-/// takes it while a server is down, and no client can connect to itself.
+/// The first server's port. It lies below the ports that the kernel hands out for outgoing
+/// connections, so that nobody takes it while a server is down, and no client can connect to
+/// itself.
 const FIRST_PORT: u16 = 7411;
 
 /// The port of the first server's snapshot agent; below the same bound, and no server's.
@@ -90,21 +91,49 @@ impl Builder {
         let (addresses, agent_addresses) = free_addresses(self.servers);
         let mut text = format!("name = {name:?}\nk = {}\nn = {}\n", self.k, self.servers);
         for (address, agent) in addresses.iter().zip(&agent_addresses) {
-            let _ = write!(text, "\n[[server]]\naddress = {address:?}\nsnapshot = {agent:?}\n");
+            let _ = write!(
+                text,
+                "\n[[server]]\naddress = {address:?}\nsnapshot = {agent:?}\n"
+            );
         }
-        let directory = tempfile::Builder::new().prefix(&name).tempdir().expect("a temporary folder");
+        let directory = tempfile::Builder::new()
+            .prefix(&name)
+            .tempdir()
+            .expect("a temporary folder");
         let path = |file: String| directory.path().join(file);
         let snapshots = path("snapshots".to_owned());
         std::fs::create_dir(&snapshots).expect("a folder in the temporary folder");
-        let _ =
-            write!(text, "\n[snapshot]\ndirectory = \"{}\"\n{}\n{}", snapshots.display(), self.snapshot, self.extra);
+        let _ = write!(
+            text,
+            "\n[snapshot]\ndirectory = \"{}\"\n{}\n{}",
+            snapshots.display(),
+            self.snapshot,
+            self.extra
+        );
         let _ = write!(text, "\n[client]\nlocal = {:?}\n", self.local);
-        std::fs::write(directory.path().join("mcomp.cfg"), text).expect("mcomp.cfg in the temporary folder");
-        let server = |index| Program::new(format!("server {index}"), path(format!("stderr.{index}")));
-        let agent = |index| Program::new(format!("the agent of server {index}"), path(format!("stderr.agent.{index}")));
-        let (servers, agents) = ((0..self.servers).map(server).collect(), (0..self.servers).map(agent).collect());
+        std::fs::write(directory.path().join("mcomp.cfg"), text)
+            .expect("mcomp.cfg in the temporary folder");
+        let server =
+            |index| Program::new(format!("server {index}"), path(format!("stderr.{index}")));
+        let agent = |index| {
+            Program::new(
+                format!("the agent of server {index}"),
+                path(format!("stderr.agent.{index}")),
+            )
+        };
+        let (servers, agents) = (
+            (0..self.servers).map(server).collect(),
+            (0..self.servers).map(agent).collect(),
+        );
         let layout = Layout::new(&name, self.k, addresses).expect("a sound layout");
-        Cluster { layout, arguments: self.arguments, servers, agents, agent_addresses, directory }
+        Cluster {
+            layout,
+            arguments: self.arguments,
+            servers,
+            agents,
+            agent_addresses,
+            directory,
+        }
     }
 
     /// Writes mcomp.cfg, starts every server and waits until all listen.
@@ -163,13 +192,21 @@ impl Cluster {
     /// The command line that starts server `index`, for a test that wants to run it in its own way.
     pub fn command(&self, index: usize) -> Command {
         let mut command = Command::new(built("dsmd"));
-        command.arg("--config").arg(self.config_path_of(index)).arg("--index").arg(index.to_string());
+        command
+            .arg("--config")
+            .arg(self.config_path_of(index))
+            .arg("--index")
+            .arg(index.to_string());
         command.args(&self.arguments);
-        command.env_remove("DSM_CONFIG").env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
+        command
+            .env_remove("DSM_CONFIG")
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("JOURNAL_STREAM");
         command
     }
 
-    /// Kills server `index` with SIGKILL and waits until it is gone. Nothing happens when it does not run.
+    /// Kills server `index` with SIGKILL and waits until it is gone. Nothing happens when it does
+    /// not run.
     pub fn kill(&self, index: usize) {
         self.servers[index].kill();
     }
@@ -223,10 +260,15 @@ impl Cluster {
         self.directory.path().join("mcomp.cfg")
     }
 
-    /// The mcomp.cfg of the machine of server `index`: `mcomp.INDEX.cfg` beside the others' if a test has put one there.
+    /// The mcomp.cfg of the machine of server `index`: `mcomp.INDEX.cfg` beside the others' if a
+    /// test has put one there.
     pub fn config_path_of(&self, index: usize) -> PathBuf {
         let own = self.directory.path().join(format!("mcomp.{index}.cfg"));
-        if own.exists() { own } else { self.config_path() }
+        if own.exists() {
+            own
+        } else {
+            self.config_path()
+        }
     }
 
     /// The folder of this cluster, for a test's own files; it is removed at the end.
@@ -282,7 +324,10 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // Whoever lives could make anew what is removed.
-        self.servers.iter().chain(&self.agents).for_each(Program::kill);
+        self.servers
+            .iter()
+            .chain(&self.agents)
+            .for_each(Program::kill);
         for path in self.leftovers() {
             // Some tests lay a folder under a name.
             let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
@@ -290,15 +335,25 @@ impl Drop for Cluster {
     }
 }
 
-/// Addresses that nobody else has, for servers and for their agents: a loopback host of this cluster's own, 127.x.y.z, so
-/// that tests which run at the same time cannot take each other's ports while a server is down.
+/// Addresses that nobody else has, for servers and for their agents: a loopback host of this
+/// cluster's own, 127.x.y.z, so that tests which run at the same time cannot take each other's
+/// ports while a server is down.
 fn free_addresses(servers: usize) -> (Vec<String>, Vec<String>) {
     for _ in 0..100 {
         let [x, y, z, _] = random().to_le_bytes();
         let host = format!("127.{}.{y}.{}", x.max(1), z.clamp(1, 254));
-        let from = |first: u16| (first..).take(servers).map(|port| format!("{host}:{port}")).collect::<Vec<_>>();
+        let from = |first: u16| {
+            (first..)
+                .take(servers)
+                .map(|port| format!("{host}:{port}"))
+                .collect::<Vec<_>>()
+        };
         let (addresses, agents) = (from(FIRST_PORT), from(FIRST_AGENT_PORT));
-        if addresses.iter().chain(&agents).all(|address| is_free(address)) {
+        if addresses
+            .iter()
+            .chain(&agents)
+            .all(|address| is_free(address))
+        {
             return (addresses, agents);
         }
     }
@@ -306,14 +361,19 @@ fn free_addresses(servers: usize) -> (Vec<String>, Vec<String>) {
 }
 
 fn is_free(address: &str) -> bool {
-    address.to_socket_addrs().is_ok_and(|mut resolved| resolved.any(|address| TcpListener::bind(address).is_ok()))
+    address
+        .to_socket_addrs()
+        .is_ok_and(|mut resolved| resolved.any(|address| TcpListener::bind(address).is_ok()))
 }
 
 /// The threads of a process that have this name.
 pub(super) fn threads_of(pid: u32, name: &str) -> Vec<Pid> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the server runs").flatten();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .expect("the server runs")
+        .flatten();
     // One that has just ended has no name any more.
-    let name_of = |task: &DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    let name_of =
+        |task: &DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
     let named = tasks.filter(|task| name_of(task).trim() == name);
     let number = |task: DirEntry| task.file_name().to_str()?.parse().ok();
     named.filter_map(number).map(Pid::from_raw).collect()

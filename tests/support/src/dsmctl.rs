@@ -22,7 +22,11 @@ impl Run {
     pub fn of(command: &mut assert_cmd::Command) -> Self {
         let output = command.output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
-        Self { code: output.status.code().unwrap(), stdout: output.stdout, stderr }
+        Self {
+            code: output.status.code().unwrap(),
+            stdout: output.stdout,
+            stderr,
+        }
     }
 
     /// Standard output, as text.
@@ -49,7 +53,11 @@ impl Run {
     pub fn fails(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "{}", self.stderr);
         for words in words {
-            assert!(self.stderr.contains(words), "no {words:?} in {}", self.stderr);
+            assert!(
+                self.stderr.contains(words),
+                "no {words:?} in {}",
+                self.stderr
+            );
         }
     }
 }

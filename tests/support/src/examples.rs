@@ -28,19 +28,29 @@ pub fn examples() -> Vec<Example> {
     for (kind, text) in blocks("hex") {
         let tokens = text.lines().flat_map(tokens).collect();
         match kind.split_once(' ') {
-            Some(("request", name)) => found.push(Example { name: name.into(), request: tokens, reply: Vec::new() }),
+            Some(("request", name)) => found.push(Example {
+                name: name.into(),
+                request: tokens,
+                reply: Vec::new(),
+            }),
             Some(("reply", name)) => {
                 let example = found.last_mut().filter(|example| example.name == name);
-                example.unwrap_or_else(|| panic!("the reply {name} follows no request {name}")).reply = tokens;
+                example
+                    .unwrap_or_else(|| panic!("the reply {name} follows no request {name}"))
+                    .reply = tokens;
             }
             _ => panic!("a block of hex is neither a request nor a reply with a name: {kind:?}"),
         }
     }
-    assert!(found.iter().all(|example| !example.reply.is_empty()), "a request has no reply");
+    assert!(
+        found.iter().all(|example| !example.reply.is_empty()),
+        "a request has no reply"
+    );
     found
 }
 
-/// The fenced blocks whose info string begins with `language`: the rest of that string, and the text.
+/// The fenced blocks whose info string begins with `language`: the rest of that string, and the
+/// text.
 pub fn blocks(language: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let text = document();
@@ -58,21 +68,38 @@ pub fn blocks(language: &str) -> Vec<(String, String)> {
 
 /// The cells of every table row whose first cell is a number, under the heading `heading`.
 pub fn rows(heading: &str) -> Vec<Vec<String>> {
-    let numbered = |cells: &Vec<String>| cells.first().is_some_and(|cell| cell.parse::<u16>().is_ok());
+    let numbered = |cells: &Vec<String>| {
+        cells
+            .first()
+            .is_some_and(|cell| cell.parse::<u16>().is_ok())
+    };
     all_rows(heading).into_iter().filter(numbered).collect()
 }
 
 /// The cell beside `name` in a table of a section.
 pub fn cell(heading: &str, name: &str) -> String {
     let row = all_rows(heading).into_iter().find(|row| row[0] == name);
-    row.unwrap_or_else(|| panic!("{heading} has no row {name:?}")).remove(1)
+    row.unwrap_or_else(|| panic!("{heading} has no row {name:?}"))
+        .remove(1)
 }
 
 fn all_rows(heading: &str) -> Vec<Vec<String>> {
     let text = document();
-    let section = text.split("\n## ").find(|section| section.starts_with(heading)).expect("the section");
-    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
-    section.lines().filter(|line| line.starts_with('|')).map(cells).collect()
+    let section = text
+        .split("\n## ")
+        .find(|section| section.starts_with(heading))
+        .expect("the section");
+    let cells = |line: &str| {
+        line.trim_matches('|')
+            .split('|')
+            .map(|cell| cell.trim().to_owned())
+            .collect()
+    };
+    section
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .map(cells)
+        .collect()
 }
 
 fn document() -> String {
@@ -84,11 +111,18 @@ fn tokens(line: &str) -> Vec<Token> {
     let line = line.trim();
     if let Some(quoted) = line.strip_prefix('"') {
         let (quoted, rest) = quoted.rsplit_once('"').expect("a closing quote");
-        assert!(rest.is_empty() && quoted.is_ascii() && !quoted.contains('"'), "a quoted text stands alone: {line}");
+        assert!(
+            rest.is_empty() && quoted.is_ascii() && !quoted.contains('"'),
+            "a quoted text stands alone: {line}"
+        );
         let text = quoted.replace("\\n", "\n").replace("\\r", "\r");
         return text.bytes().map(Token::Byte).collect();
     }
-    let bytes = line.split('#').next().unwrap_or_default().split_whitespace();
+    let bytes = line
+        .split('#')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
     bytes
         .map(|token| match token {
             "??" => Token::Any,

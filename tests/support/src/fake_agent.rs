@@ -1,4 +1,5 @@
-//! Something that listens where the agent of a server should, keeps to the rules up to a step, and then does not.
+//! Something that listens where the agent of a server should, keeps to the rules up to a step, and
+//! then does not.
 #![allow(clippy::cast_possible_truncation)] // the numbers of tests are small
 
 use crate::Cluster;
@@ -25,7 +26,13 @@ pub enum Step {
     Send,
 }
 
-pub const STEPS: [Step; 5] = [Step::Hello, Step::Claim, Step::Freeze, Step::Cut, Step::Send];
+pub const STEPS: [Step; 5] = [
+    Step::Hello,
+    Step::Claim,
+    Step::Freeze,
+    Step::Cut,
+    Step::Send,
+];
 
 /// What to do instead of a sound answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,15 +67,22 @@ pub enum Fault {
     EvilName,
 }
 
-/// What an agent that is none would have an administrator's terminal do: another title, colours, a clean screen, a line that
-/// looks like the program's, the C1 form of an escape sequence, and text that is read backwards.
-pub const EVIL: &str = "\x1b]0;owned\x07 \x1b[31m \x1b[2J\r\nall is well\u{7f} \u{9b}31m \u{202e}gpj";
+/// What an agent that is none would have an administrator's terminal do: another title, colours, a
+/// clean screen, a line that looks like the program's, the C1 form of an escape sequence, and text
+/// that is read backwards.
+pub const EVIL: &str =
+    "\x1b]0;owned\x07 \x1b[31m \x1b[2J\r\nall is well\u{7f} \u{9b}31m \u{202e}gpj";
 
 /// What says [`EVIL`].
 pub const SPEAKING: [Fault; 3] = [Fault::EvilRefusal, Fault::EvilAnswer, Fault::EvilName];
 
 /// What takes the master as long as it waits.
-pub const SLOW: [Fault; 4] = [Fault::Silent, Fault::HalfThenSilent, Fault::LongThenSilent, Fault::Trickle];
+pub const SLOW: [Fault; 4] = [
+    Fault::Silent,
+    Fault::HalfThenSilent,
+    Fault::LongThenSilent,
+    Fault::Trickle,
+];
 /// An agent that does not do its part.
 pub const UNAVAILABLE: [Fault; 3] = [Fault::Close, Fault::HalfThenClose, Fault::Refuse];
 /// What is no agent.
@@ -136,13 +150,16 @@ impl Behaviour {
                 }
                 Vec::new()
             }
-            Fault::Refuse => control(json!({"refused": {"reason": "failed", "message": "not today"}})),
+            Fault::Refuse => {
+                control(json!({"refused": {"reason": "failed", "message": "not today"}}))
+            }
             Fault::Garbage => b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec(),
             Fault::Flood => vec![0xaa; 16 << 20],
             Fault::Huge => header(CONTROL, u32::MAX, 0),
             Fault::HugeFrame => header(FRAME, (FRAME_HEADER + 1) as u32 + MAX_FRAME, 0),
             Fault::WrongChecksum => {
-                // The last byte of a message that is no frame: at the last step, of the word that all was sent.
+                // The last byte of a message that is no frame: at the last step, of the word that
+                // all was sent.
                 *sound.last_mut().unwrap() ^= 1;
                 sound
             }
@@ -156,9 +173,13 @@ impl Behaviour {
             Fault::OtherAnswer => control(json!("written")),
             Fault::DataOutOfTurn => message(DATA, &[0; 16]),
             Fault::ShortFrame => message(FRAME, &[0; FRAME_HEADER - 1]),
-            Fault::EvilRefusal => control(json!({"refused": {"reason": "failed", "message": EVIL.repeat(1000)}})),
+            Fault::EvilRefusal => {
+                control(json!({"refused": {"reason": "failed", "message": EVIL.repeat(1000)}}))
+            }
             Fault::EvilAnswer => control(json!({ EVIL.repeat(1000): {}})),
-            Fault::EvilName => control(json!({"recovered": {"name": EVIL, "cut_time": 0, "incarnation": 1}})),
+            Fault::EvilName => {
+                control(json!({"recovered": {"name": EVIL, "cut_time": 0, "incarnation": 1}}))
+            }
         };
         stream.write_all(&sent)?;
         // Until the master closes.
@@ -179,15 +200,26 @@ impl FakeAgent {
     pub fn start(cluster: &Cluster, server: usize, behaviour: Behaviour) -> Self {
         let address = cluster.agent_address(server).to_owned();
         let listener = TcpListener::bind(&address).unwrap();
-        let (behaviour, stopping) = (Arc::new(Mutex::new(behaviour)), Arc::new(AtomicBool::new(false)));
+        let (behaviour, stopping) = (
+            Arc::new(Mutex::new(behaviour)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let (own, stop) = (Arc::clone(&behaviour), Arc::clone(&stopping));
         let thread = std::thread::spawn(move || {
-            for stream in listener.incoming().take_while(|_| !stop.load(Ordering::SeqCst)) {
+            for stream in listener
+                .incoming()
+                .take_while(|_| !stop.load(Ordering::SeqCst))
+            {
                 let (stream, behaviour) = (stream.unwrap(), own.lock().unwrap().clone());
                 std::thread::spawn(move || behaviour.talk(stream));
             }
         });
-        Self { address, behaviour, stopping, thread: Some(thread) }
+        Self {
+            address,
+            behaviour,
+            stopping,
+            thread: Some(thread),
+        }
     }
 
     /// How it behaves from the next connection on.

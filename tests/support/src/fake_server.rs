@@ -3,7 +3,8 @@
 
 use dsm_core::layout::Layout;
 use dsm_core::protocol::{
-    Code, HEADER, HelloReply, HelloRequest, Opcode, Operation, Refusal, ReplyHeader, Request, WINDOW, split_request,
+    Code, HEADER, HelloReply, HelloRequest, Opcode, Operation, Refusal, ReplyHeader, Request,
+    WINDOW, split_request,
 };
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -56,7 +57,8 @@ pub struct State {
     pub memory: Vec<u8>,
     pub incarnation: u64,
     sessions: HashMap<[u8; 16], Session>,
-    /// What to do with the request, hellos not counted, of which this many come before; taken when it is due.
+    /// What to do with the request, hellos not counted, of which this many come before; taken when
+    /// it is due.
     faults: Vec<(u64, Fault)>,
     /// Called with the number of each request: a fault for it, or none.
     pub chaos: Option<Box<dyn FnMut(u64) -> Option<Fault> + Send>>,
@@ -85,8 +87,13 @@ pub struct FakeServer {
 
 /// A layout of `n` servers of `k` bytes, and the servers.
 pub fn servers(n: usize, k: u64) -> (Layout, Vec<FakeServer>) {
-    let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect();
+    let listeners: Vec<_> = (0..n)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let addresses = listeners
+        .iter()
+        .map(|listener| listener.local_addr().unwrap().to_string())
+        .collect();
     let layout = Layout::new("fake", k, addresses).unwrap();
     let start = |(index, listener)| FakeServer::start(listener, index, layout.clone());
     let servers = listeners.into_iter().enumerate().map(start).collect();
@@ -119,15 +126,31 @@ impl FakeServer {
             open: Vec::new(),
         };
         let address = layout.addresses()[index].clone();
-        let (state, stopping) = (Arc::new(Mutex::new(state)), Arc::new(AtomicBool::new(false)));
-        let server = Self { address, state: Arc::clone(&state), stopping: Arc::clone(&stopping) };
+        let (state, stopping) = (
+            Arc::new(Mutex::new(state)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let server = Self {
+            address,
+            state: Arc::clone(&state),
+            stopping: Arc::clone(&stopping),
+        };
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if stopping.load(Ordering::Relaxed) {
                     return;
                 }
                 let (stream, state, layout) = (stream.unwrap(), Arc::clone(&state), layout.clone());
-                thread::spawn(move || Connection { stream, state, layout, index, buffer: Vec::new() }.serve());
+                thread::spawn(move || {
+                    Connection {
+                        stream,
+                        state,
+                        layout,
+                        index,
+                        buffer: Vec::new(),
+                    }
+                    .serve()
+                });
             }
         });
         server
@@ -193,7 +216,11 @@ struct Connection {
 impl Connection {
     fn serve(mut self) {
         self.stream.set_nodelay(true).unwrap();
-        self.state.lock().unwrap().open.push(self.stream.try_clone().unwrap());
+        self.state
+            .lock()
+            .unwrap()
+            .open
+            .push(self.stream.try_clone().unwrap());
         if let Some(session) = self.hello() {
             while self.request(session).is_some() {}
         }
@@ -229,16 +256,19 @@ impl Connection {
             return None;
         }
         let (count, code) = state.refuse_hello;
-        let told = code.filter(|_| count > 0).map(|code| Refusal::new(code, &state.refusal));
+        let told = code
+            .filter(|_| count > 0)
+            .map(|code| Refusal::new(code, &state.refusal));
         state.refuse_hello.0 = count.saturating_sub(1);
         let parsed = match told {
             Some(refusal) => Err(refusal),
             None => HelloRequest::parse(payload, &self.layout, self.index as u32),
         };
         let checked = parsed.and_then(|(hello, _)| match hello.incarnation.get() {
-            known if known != 0 && known != state.incarnation => {
-                Err(Refusal::new(Code::MemoryLost, format!("this is {:x}", state.incarnation)))
-            }
+            known if known != 0 && known != state.incarnation => Err(Refusal::new(
+                Code::MemoryLost,
+                format!("this is {:x}", state.incarnation),
+            )),
             _ => Ok(hello),
         });
         let hello = match checked {
@@ -252,9 +282,17 @@ impl Connection {
         let resumed = state.sessions.contains_key(&hello.session);
         state.resumed += u64::from(resumed);
         let last = state.sessions.entry(hello.session).or_default().last;
-        let reply = HelloReply::new(self.index as u32, state.incarnation, self.layout.k(), last, resumed);
+        let reply = HelloReply::new(
+            self.index as u32,
+            state.incarnation,
+            self.layout.k(),
+            last,
+            resumed,
+        );
         drop(state);
-        self.stream.write_all(ReplyHeader::new(Opcode::Hello as u8, 0, 48, 0).as_bytes()).ok()?;
+        self.stream
+            .write_all(ReplyHeader::new(Opcode::Hello as u8, 0, 48, 0).as_bytes())
+            .ok()?;
         self.stream.write_all(reply.as_bytes()).ok()?;
         Some(hello.session)
     }
@@ -265,7 +303,11 @@ impl Connection {
         self.stream.write_all(&bytes).ok()?;
         if refusal.code.closes() {
             let _ = self.stream.shutdown(Shutdown::Write);
-            while self.stream.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {}
+            while self
+                .stream
+                .read(&mut [0; 4096])
+                .is_ok_and(|count| count > 0)
+            {}
             return None;
         }
         Some(())
@@ -317,7 +359,10 @@ impl Connection {
                 (reply.code, reply.payload) = (999.into(), (refusal.len() as u32).into());
                 data = refusal.into_bytes();
             }
-            Some(Fault::Twice) => self.stream.write_all(&[reply.as_bytes(), &data].concat()).ok()?,
+            Some(Fault::Twice) => self
+                .stream
+                .write_all(&[reply.as_bytes(), &data].concat())
+                .ok()?,
         }
         let mut bytes = [reply.as_bytes(), &data, extra].concat();
         if fault == Some(Fault::WrongMagic) {
@@ -331,16 +376,21 @@ impl State {
     fn execute(&mut self, session: [u8; 16], request: &Request<'_>) -> (u64, Vec<u8>) {
         let opcode = Opcode::from_number(request.encode().0.opcode).unwrap();
         let (memory, status) = (&mut self.memory, &self.status);
-        // A session that the test made the server forget speaks on; it is no session that can be resumed.
+        // A session that the test made the server forget speaks on; it is no session that can be
+        // resumed.
         let mut nobody = Session::default();
         let session = self.sessions.get_mut(&session).unwrap_or(&mut nobody);
         if opcode.mutates() && request.id <= session.last {
             self.replayed += 1;
-            assert!(session.last - request.id < WINDOW, "the client keeps to the window");
+            assert!(
+                session.last - request.id < WINDOW,
+                "the client keeps to the window"
+            );
             return (session.results[&request.id], Vec::new());
         }
         *self.executed.entry(opcode).or_default() += 1;
-        let range = |extent: dsm_core::protocol::Extent| extent.offset() as usize..extent.end() as usize;
+        let range =
+            |extent: dsm_core::protocol::Extent| extent.offset() as usize..extent.end() as usize;
         let (mut value, mut data) = (0, Vec::new());
         match request.operation {
             Operation::Read(extent) => data = memory[range(extent)].to_vec(),

@@ -1,5 +1,5 @@
-//! What the tests share: real servers on loopback, started, killed and cleaned up after, peers that misbehave, and judges of
-//! what was seen.
+//! What the tests share: real servers on loopback, started, killed and cleaned up after, peers that
+//! misbehave, and judges of what was seen.
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
@@ -47,7 +47,8 @@ pub fn wait_for(what: &str, deadline: Duration, mut condition: impl FnMut() -> b
     }
 }
 
-/// Held by a test that loads the machine fully, or measures under load: the others that do wait until it is dropped.
+/// Held by a test that loads the machine fully, or measures under load: the others that do wait
+/// until it is dropped.
 pub fn one_at_a_time() -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
@@ -58,7 +59,8 @@ pub fn client(cluster: &Cluster) -> dsm_client::Client {
     client_of(cluster.layout().clone())
 }
 
-/// A client of its own for the memory of `cluster`, which uses the servers' shared memory where it may.
+/// A client of its own for the memory of `cluster`, which uses the servers' shared memory where it
+/// may.
 pub fn local_client(cluster: &Cluster) -> dsm_client::Client {
     dsm_client::Client::with_layout(cluster.layout().clone())
 }

@@ -1,11 +1,11 @@
 //! Is a history of operations on a few cells linearizable?
 //!
-//! Wing and Gong's search ("Testing and verifying concurrent objects", JPDC 1993) with Lowe's memory of visited
-//! configurations ("Testing for linearizability", 2017): two ways to the same set of operations and the same state
-//! need to be followed once only.
+//! Wing and Gong's search ("Testing and verifying concurrent objects", JPDC 1993) with Lowe's
+//! memory of visited configurations ("Testing for linearizability", 2017): two ways to the same set
+//! of operations and the same state need to be followed once only.
 //!
-//! A cell holds one `u64`. Operations may span adjacent cells, so the history is split by connected groups of cells,
-//! and each group is searched alone (linearizability is local).
+//! A cell holds one `u64`. Operations may span adjacent cells, so the history is split by connected
+//! groups of cells, and each group is searched alone (linearizability is local).
 
 use dsm_core::protocol::AtomicOperation;
 use std::collections::HashSet;
@@ -58,8 +58,8 @@ pub struct Event {
     pub action: Action,
     /// When it was called, on a clock common to all clients.
     pub called: u64,
-    /// When it returned; `None` when the outcome is unknown: it may take effect at any later time, or never.
-    /// It is before another operation only when this is less than the other's `called`.
+    /// When it returned; `None` when the outcome is unknown: it may take effect at any later time,
+    /// or never. It is before another operation only when this is less than the other's `called`.
     pub returned: Option<u64>,
 }
 
@@ -70,19 +70,23 @@ pub enum Verdict {
     Linearizable,
     /// There is none; the text shows where the longest attempt got stuck.
     Violation(String),
-    /// The step limit came first. Neither good nor bad: someone has to look, or make the history smaller.
+    /// The step limit came first. Neither good nor bad: someone has to look, or make the history
+    /// smaller.
     Undecided {
         /// Steps taken.
         steps: u64,
     },
 }
 
-/// Searches for an order of `history` that starts from `initial` (a value per cell) and explains every result.
-/// Each connected group of cells may take `limit` steps.
+/// Searches for an order of `history` that starts from `initial` (a value per cell) and explains
+/// every result. Each connected group of cells may take `limit` steps.
 #[must_use]
 pub fn check(initial: &[u64], history: &[Event], limit: u64) -> Verdict {
     for group in groups(initial.len(), history) {
-        let events = history.iter().filter(|event| group.contains(&cells(&event.action)[0])).collect();
+        let events = history
+            .iter()
+            .filter(|event| group.contains(&cells(&event.action)[0]))
+            .collect();
         let verdict = Search::new(initial, group, events).run(limit);
         if verdict != Verdict::Linearizable {
             return verdict;
@@ -111,25 +115,37 @@ fn groups(count: usize, history: &[Event]) -> Vec<Vec<usize>> {
         let first = label[touched[0]];
         for cell in touched {
             let other = label[cell];
-            label.iter_mut().filter(|label| **label == other).for_each(|label| *label = first);
+            label
+                .iter_mut()
+                .filter(|label| **label == other)
+                .for_each(|label| *label = first);
         }
     }
     let mut names = label.clone();
     names.sort_unstable();
     names.dedup();
-    names.iter().map(|name| (0..count).filter(|&cell| label[cell] == *name).collect()).collect()
+    names
+        .iter()
+        .map(|name| (0..count).filter(|&cell| label[cell] == *name).collect())
+        .collect()
 }
 
 /// The state after an action, or `None` when its result cannot come from this state.
 pub fn apply(state: &[u64], action: &Action) -> Option<Vec<u64>> {
     let mut after = state.to_vec();
     match *action {
-        Action::Read { first, ref values } => (state[first..first + values.len()] == values[..]).then_some(after),
+        Action::Read { first, ref values } => {
+            (state[first..first + values.len()] == values[..]).then_some(after)
+        }
         Action::Write { first, ref values } => {
             after[first..first + values.len()].copy_from_slice(values);
             Some(after)
         }
-        Action::Atomic { cell, operation, old } => {
+        Action::Atomic {
+            cell,
+            operation,
+            old,
+        } => {
             if old.is_some_and(|old| old != state[cell]) {
                 return None;
             }
@@ -145,12 +161,16 @@ pub fn apply(state: &[u64], action: &Action) -> Option<Vec<u64>> {
     }
 }
 
-/// Whether its result says that the operation changes nothing, wherever in the order it stands. Such an operation
-/// may be put first as soon as it fits: no other choice can do better.
+/// Whether its result says that the operation changes nothing, wherever in the order it stands.
+/// Such an operation may be put first as soon as it fits: no other choice can do better.
 fn changes_nothing(action: &Action) -> bool {
     match *action {
         Action::Read { .. } => true,
-        Action::Atomic { operation, old: Some(old), .. } => operation.apply(old).is_none_or(|new| new == old),
+        Action::Atomic {
+            operation,
+            old: Some(old),
+            ..
+        } => operation.apply(old).is_none_or(|new| new == old),
         _ => false,
     }
 }
@@ -184,7 +204,8 @@ struct Search<'a> {
     /// Events with a known outcome that have no place in the order yet.
     open: usize,
     marks: Vec<Mark>,
-    /// The time line as a doubly linked list over `marks`, without the events that have their place.
+    /// The time line as a doubly linked list over `marks`, without the events that have their
+    /// place.
     next: Vec<usize>,
     previous: Vec<usize>,
     /// Per event, its places in `marks`.
@@ -197,7 +218,9 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(initial: &[u64], group: Vec<usize>, mut events: Vec<&'a Event>) -> Self {
         // A read that returned nothing says nothing.
-        events.retain(|event| event.returned.is_some() || !matches!(event.action, Action::Read { .. }));
+        events.retain(|event| {
+            event.returned.is_some() || !matches!(event.action, Action::Read { .. })
+        });
         events.sort_by_key(|event| event.called);
         // A call at the instant of a return is concurrent with it, so calls come first.
         let mut line: Vec<(u64, bool, usize)> = Vec::with_capacity(events.len() * 2);
@@ -219,13 +242,18 @@ impl<'a> Search<'a> {
             }
         }
         marks.push(Mark::End);
-        let open = events.iter().filter(|event| event.returned.is_some()).count();
+        let open = events
+            .iter()
+            .filter(|event| event.returned.is_some())
+            .count();
         Self {
             group,
             state: initial.to_vec(),
             open,
             next: (1..=marks.len()).collect(),
-            previous: (0..marks.len()).map(|place| place.saturating_sub(1)).collect(),
+            previous: (0..marks.len())
+                .map(|place| place.saturating_sub(1))
+                .collect(),
             marks,
             places,
             visited: HashSet::new(),
@@ -238,7 +266,9 @@ impl<'a> Search<'a> {
         let mut steps = 0;
         let mut stack = vec![self.frame(0)];
         while self.open > 0 {
-            let Some(frame) = stack.last_mut() else { return Verdict::Violation(self.explain()) };
+            let Some(frame) = stack.last_mut() else {
+                return Verdict::Violation(self.explain());
+            };
             let Some(candidate) = frame.candidates.pop() else {
                 stack.pop();
                 if let Some(Frame { chosen, .. }) = stack.last_mut()
@@ -299,20 +329,31 @@ impl<'a> Search<'a> {
             // An unknown outcome that would change nothing now need not happen now.
             candidates.retain(|&event| {
                 let event = self.events[event];
-                event.returned.is_some() || apply(&self.state, &event.action).is_some_and(|after| after != self.state)
+                event.returned.is_some()
+                    || apply(&self.state, &event.action).is_some_and(|after| after != self.state)
             });
             // What returned first most often took effect first; the unknown come last.
-            candidates.sort_by_key(|&event| std::cmp::Reverse(self.events[event].returned.unwrap_or(u64::MAX)));
+            candidates.sort_by_key(|&event| {
+                std::cmp::Reverse(self.events[event].returned.unwrap_or(u64::MAX))
+            });
             let ways = |event: usize| {
                 let is_uncertain = matches!(self.events[event].action, Action::Perhaps(_));
-                is_uncertain.then(|| event + self.events.len()).into_iter().chain([event])
+                is_uncertain
+                    .then(|| event + self.events.len())
+                    .into_iter()
+                    .chain([event])
             };
             candidates = candidates.into_iter().flat_map(ways).collect();
         }
-        Frame { candidates, chosen: None, reach }
+        Frame {
+            candidates,
+            chosen: None,
+            reach,
+        }
     }
 
-    /// The set of events that have their place, and the state: `reach`, the events below it that have none, the cells.
+    /// The set of events that have their place, and the state: `reach`, the events below it that
+    /// have none, the cells.
     fn configuration(&self, reach: usize, state: &[u64]) -> Box<[u64]> {
         let mut key = vec![reach as u64];
         let mut place = self.next[0];
@@ -353,8 +394,16 @@ impl<'a> Search<'a> {
     fn explain(&self) -> String {
         use std::fmt::Write;
         let (open, state, waiting) = &self.stuck;
-        let known = self.events.iter().filter(|event| event.returned.is_some()).count();
-        let cells: Vec<String> = self.group.iter().map(|&cell| format!("{cell}: {:#x}", state[cell])).collect();
+        let known = self
+            .events
+            .iter()
+            .filter(|event| event.returned.is_some())
+            .count();
+        let cells: Vec<String> = self
+            .group
+            .iter()
+            .map(|&cell| format!("{cell}: {:#x}", state[cell]))
+            .collect();
         let mut text = format!(
             "no order explains the results of cells {:?}: {} of {known} operations fit, which leaves {{{}}}; none of these fits next:",
             self.group,

@@ -1,5 +1,5 @@
-//! What a master and an agent say to each other, made by hand from what `crates/dsm-snapshot/src/agent_protocol/wire.rs` says, so that a test can
-//! say it wrongly.
+//! What a master and an agent say to each other, made by hand from what
+//! `crates/dsm-snapshot/src/agent_protocol/wire.rs` says, so that a test can say it wrongly.
 
 use super::Cluster;
 use super::wire::PATIENCE;
@@ -19,13 +19,19 @@ const HEADER: usize = 16;
 pub fn header(kind: u8, length: u32, checksum: u32) -> Vec<u8> {
     let mut bytes = b"DA".to_vec();
     bytes.extend([1, kind]);
-    [length, checksum, 0].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    [length, checksum, 0]
+        .iter()
+        .for_each(|word| bytes.extend(word.to_le_bytes()));
     bytes
 }
 
 /// A sound message.
 pub fn message(kind: u8, payload: &[u8]) -> Vec<u8> {
-    let checksum = if kind == FRAME { 0 } else { crc32c::crc32c(payload) };
+    let checksum = if kind == FRAME {
+        0
+    } else {
+        crc32c::crc32c(payload)
+    };
     let mut bytes = header(kind, u32::try_from(payload.len()).unwrap(), checksum);
     bytes.extend(payload);
     bytes
@@ -57,8 +63,18 @@ impl Caller {
 
     /// The same from another address of loopback than all others.
     pub fn connect_from(source: Ipv4Addr, cluster: &Cluster, server: usize) -> Self {
-        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(source, 0))).unwrap();
+        let socket = socket(
+            AddressFamily::Inet,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+        .unwrap();
+        bind(
+            socket.as_raw_fd(),
+            &SockaddrIn::from(SocketAddrV4::new(source, 0)),
+        )
+        .unwrap();
         let agent: SocketAddrV4 = cluster.agent_address(server).parse().unwrap();
         nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrIn::from(agent)).unwrap();
         Self::new(TcpStream::from(socket))
@@ -77,7 +93,8 @@ impl Caller {
 
     /// The same with what has connected.
     pub fn greet(mut self, cluster: &Cluster, server: usize) -> Self {
-        let answer = self.ask(json!({"hello": {"layout": cluster.layout().canonical(), "index": server}}));
+        let answer =
+            self.ask(json!({"hello": {"layout": cluster.layout().canonical(), "index": server}}));
         assert!(answer.get("welcome").is_some(), "{answer}");
         self
     }
@@ -94,7 +111,10 @@ impl Caller {
             let mut caller = greeted();
             let answer = caller.ask(json!({"claim": {"purpose": purpose, "id": "test"}}));
             claimed = answer.get("claimed").map(|_| caller);
-            assert!(claimed.is_some() || answer["refused"]["reason"] == "underway", "{answer}");
+            assert!(
+                claimed.is_some() || answer["refused"]["reason"] == "underway",
+                "{answer}"
+            );
             claimed.is_some()
         });
         claimed.unwrap()
@@ -103,7 +123,10 @@ impl Caller {
     /// Has frozen the segment, for as long as the agent lets it.
     pub fn frozen(cluster: &Cluster, server: usize) -> Self {
         let mut caller = Self::claimed(cluster, server);
-        assert_eq!(caller.ask(json!({"freeze": {"lease_us": u64::MAX}})), json!({"frozen": {"shut": false}}));
+        assert_eq!(
+            caller.ask(json!({"freeze": {"lease_us": u64::MAX}})),
+            json!({"frozen": {"shut": false}})
+        );
         caller
     }
 
@@ -140,18 +163,26 @@ impl Caller {
     pub fn answer(&mut self) -> Option<Value> {
         let (kind, payload) = match receive(&mut self.0) {
             Ok(message) => message,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("the agent says nothing, nor closes"),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                panic!("the agent says nothing, nor closes")
+            }
             Err(_) => return None,
         };
         assert_eq!(kind, CONTROL, "{payload:?}");
         Some(serde_json::from_slice(&payload).unwrap())
     }
 
-    /// Waits until the connection is closed, and returns the reason and the text of the refusal, if there was one.
+    /// Waits until the connection is closed, and returns the reason and the text of the refusal, if
+    /// there was one.
     pub fn refusal(&mut self) -> Option<(String, String)> {
         let mut found = None;
         while let Some(answer) = self.answer() {
-            let text = |key| answer["refused"][key].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+            let text = |key| {
+                answer["refused"][key]
+                    .as_str()
+                    .unwrap_or_else(|| panic!("{answer}"))
+                    .to_owned()
+            };
             found = Some((text("reason"), text("message")));
         }
         found

@@ -1,4 +1,5 @@
-//! Tests that mount file systems, each in a mount namespace; some are in a network namespace, too. That takes root.
+//! Tests that mount file systems, each in a mount namespace; some are in a network namespace, too.
+//! That takes root.
 
 use super::own_process;
 use super::skip::skip;
@@ -15,7 +16,10 @@ pub fn is_allowed() -> bool {
     match Command::new("unshare").args(try_it).output() {
         Ok(output) if output.status.success() => true,
         Ok(output) => {
-            skip(format!("no mount namespace here: {}", String::from_utf8_lossy(&output.stderr).trim()));
+            skip(format!(
+                "no mount namespace here: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            ));
             false
         }
         Err(error) => {
@@ -25,8 +29,8 @@ pub fn is_allowed() -> bool {
     }
 }
 
-/// True inside a namespace. Outside it runs the test of that name, which stands in the module of that `module_path!()`, again
-/// inside one, if that is allowed.
+/// True inside a namespace. Outside it runs the test of that name, which stands in the module of
+/// that `module_path!()`, again inside one, if that is allowed.
 #[track_caller]
 pub fn entered(module: &str, test: &str) -> bool {
     entered_with(&["--mount"], module, test)
@@ -62,7 +66,11 @@ fn entered_with(kinds: &[&str], module: &str, test: &str) -> bool {
         return false;
     }
     let mut again = Command::new("unshare");
-    again.args(kinds).arg(std::env::current_exe().unwrap()).args(own_process::arguments(module, test)).env(INSIDE, "1");
+    again
+        .args(kinds)
+        .arg(std::env::current_exe().unwrap())
+        .args(own_process::arguments(module, test))
+        .env(INSIDE, "1");
     own_process::passes(&mut again, test);
     false
 }
@@ -72,7 +80,10 @@ fn entered_with(kinds: &[&str], module: &str, test: &str) -> bool {
 pub fn set_hosts(text: &str, folder: &Path) {
     let file = folder.join("hosts");
     std::fs::write(&file, text).unwrap();
-    run(Command::new("mount").arg("--bind").arg(&file).arg("/etc/hosts"));
+    run(Command::new("mount")
+        .arg("--bind")
+        .arg(&file)
+        .arg("/etc/hosts"));
 }
 
 /// An empty file system in memory, unmounted when dropped.
@@ -82,14 +93,18 @@ impl Mounted {
     /// One of `size` bytes.
     #[track_caller]
     pub fn new(size: u64, folder: &Path) -> Self {
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder));
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(folder));
         Self(folder.to_owned())
     }
 
     /// Nothing can be written there from now on.
     #[track_caller]
     pub fn make_read_only(&self) {
-        run(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0));
+        run(Command::new("mount")
+            .args(["-o", "remount,ro"])
+            .arg(&self.0));
     }
 }
 
@@ -103,5 +118,9 @@ impl Drop for Mounted {
 #[track_caller]
 fn run(command: &mut Command) {
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

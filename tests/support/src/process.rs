@@ -8,30 +8,45 @@ use std::process::{Child, Command, Stdio};
 pub fn status_field(pid: u32, field: &str) -> u64 {
     let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    let mut words = line.unwrap_or_else(|| panic!("{path} has no {field}")).split_whitespace();
-    let number: u64 = words.next().and_then(|word| word.parse().ok()).expect("a number");
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let mut words = line
+        .unwrap_or_else(|| panic!("{path} has no {field}"))
+        .split_whitespace();
+    let number: u64 = words
+        .next()
+        .and_then(|word| word.parse().ok())
+        .expect("a number");
     number * if words.next() == Some("kB") { 1024 } else { 1 }
 }
 
-/// The state of a process as `proc_pid_stat(5)` has it, such as `T` for stopped; `Z` also when there is none.
+/// The state of a process as `proc_pid_stat(5)` has it, such as `T` for stopped; `Z` also when
+/// there is none.
 pub fn state(pid: u32) -> char {
     // After the last parenthesis, for the name may have any characters.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or('Z')
+    stat.rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next())
+        .unwrap_or('Z')
 }
 
 /// Where in the kernel each thread of a process waits, as `proc_pid_wchan(5)` has it.
 pub fn places(pid: u32) -> Vec<String> {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    threads.map(|thread| std::fs::read_to_string(thread.path().join("wchan")).unwrap_or_default()).collect()
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    threads
+        .map(|thread| std::fs::read_to_string(thread.path().join("wchan")).unwrap_or_default())
+        .collect()
 }
 
 /// A thread that is stopped, and no other of its process, until this is dropped.
 pub struct StoppedThread(Child);
 
-/// Stops the thread that is its argument, says so, and ends when its standard input does: then the kernel lets the thread go.
-/// The numbers are `PTRACE_SEIZE`, `PTRACE_INTERRUPT` and `__WALL`.
+/// Stops the thread that is its argument, says so, and ends when its standard input does: then the
+/// kernel lets the thread go. The numbers are `PTRACE_SEIZE`, `PTRACE_INTERRUPT` and `__WALL`.
 const STOP: &str = "
 import ctypes, os, sys
 trace = ctypes.CDLL(None, use_errno=True).ptrace
@@ -48,11 +63,16 @@ impl StoppedThread {
     /// Fails where this machine does not allow it, which a process may do to its own children.
     pub fn new(thread: Pid) -> Self {
         let mut python = Command::new("python3");
-        python.args(["-c", STOP, &thread.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        python
+            .args(["-c", STOP, &thread.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = python.spawn().expect("python3");
         let mut said = String::new();
         let output = child.stdout.take().expect("a pipe");
-        BufReader::new(output).read_line(&mut said).expect("python3 says something");
+        BufReader::new(output)
+            .read_line(&mut said)
+            .expect("python3 says something");
         assert_eq!(said, "stopped\n", "thread {thread} cannot be stopped");
         Self(child)
     }

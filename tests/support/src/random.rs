@@ -1,4 +1,5 @@
-//! Random numbers that a failed run can repeat: `DSM_TEST_SEED` sets the seed, and every test prints the one it used.
+//! Random numbers that a failed run can repeat: `DSM_TEST_SEED` sets the seed, and every test
+//! prints the one it used.
 
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
@@ -10,8 +11,15 @@ pub struct Random(TestRng);
 impl Random {
     /// Seeded from `DSM_TEST_SEED`, else from the clock. Prints the seed.
     pub fn new(test: &str) -> Self {
-        let clock = || std::time::UNIX_EPOCH.elapsed().map_or(1, |time| u64::from(time.subsec_nanos()));
-        let seed = std::env::var("DSM_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(clock);
+        let clock = || {
+            std::time::UNIX_EPOCH
+                .elapsed()
+                .map_or(1, |time| u64::from(time.subsec_nanos()))
+        };
+        let seed = std::env::var("DSM_TEST_SEED")
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_else(clock);
         println!("{test}: DSM_TEST_SEED={seed}");
         Self::seeded(seed)
     }
@@ -44,7 +52,8 @@ impl Random {
         self.below(count as u64) as usize
     }
 
-    /// A number below `bound`, by multiplication, whose bias is not seen in a test (Lemire, TOMACS 2019).
+    /// A number below `bound`, by multiplication, whose bias is not seen in a test (Lemire, TOMACS
+    /// 2019).
     #[allow(clippy::cast_possible_truncation)] // The high half of the product is below the bound.
     fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64

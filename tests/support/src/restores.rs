@@ -1,4 +1,5 @@
-//! What tests of snapshots and restores do with a [`Cluster`]: its whole memory, its incarnations, its loss.
+//! What tests of snapshots and restores do with a [`Cluster`]: its whole memory, its incarnations,
+//! its loss.
 
 use super::dsmctl::{self, Run};
 use super::program::Program;
@@ -10,12 +11,14 @@ use std::time::Duration;
 /// How long a restore may take, and whatever else a test waits for here.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs something until no other snapshot or restore is under way: an agent may still be busy with what a dead master has
-/// sent.
+/// Runs something until no other snapshot or restore is under way: an agent may still be busy with
+/// what a dead master has sent.
 #[track_caller]
 pub fn when_free(mut run: impl FnMut() -> Run) -> Run {
     let mut last = None;
-    wait_for("no other snapshot is under way", PATIENCE, || !last.insert(run()).stderr.contains("under way"));
+    wait_for("no other snapshot is under way", PATIENCE, || {
+        !last.insert(run()).stderr.contains("under way")
+    });
     last.unwrap()
 }
 
@@ -45,21 +48,36 @@ impl Cluster {
     /// What dsmctl makes of a snapshot.
     pub fn export(&self, file: &Path) -> Vec<u8> {
         let raw = self.directory().join("raw");
-        self.dsmctl(&format!("snapshot export {} {}", file.display(), raw.display())).prints();
+        self.dsmctl(&format!(
+            "snapshot export {} {}",
+            file.display(),
+            raw.display()
+        ))
+        .prints();
         std::fs::read(raw).unwrap()
     }
 
     /// The incarnation of each server's memory.
     pub fn incarnations(&self) -> Vec<String> {
         let client = client(self);
-        (0..self.n()).map(|server| client.status(server).unwrap().incarnation.to_string()).collect()
+        (0..self.n())
+            .map(|server| client.status(server).unwrap().incarnation.to_string())
+            .collect()
     }
 
     /// Takes the shared memory of a server that does not run away, as a reboot of its machine does.
     pub fn forget(&self, index: usize) {
         let of_server = |path: &Path| {
-            let name = path.file_name().unwrap().to_str().unwrap().trim_start_matches("sem.");
-            let rest = name.strip_prefix(self.name()).unwrap().trim_start_matches('.');
+            let name = path
+                .file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .trim_start_matches("sem.");
+            let rest = name
+                .strip_prefix(self.name())
+                .unwrap()
+                .trim_start_matches('.');
             rest.split('.').next() == Some(&index.to_string())
         };
         for path in self.leftovers().into_iter().filter(|path| of_server(path)) {
@@ -75,7 +93,10 @@ impl Cluster {
     /// Checks that the memory of server `index` waits for a restore.
     #[track_caller]
     pub fn waits_for_restore(&self, index: usize) {
-        self.probe(index).fails(75, &[&format!("server {index}"), "waiting for restore", "dsmctl"]);
+        self.probe(index).fails(
+            75,
+            &[&format!("server {index}"), "waiting for restore", "dsmctl"],
+        );
     }
 }
 

@@ -1,6 +1,6 @@
-//! Load whose order shows: each writer writes block i to one server, then to the next, and so on round all of them, and
-//! then block i + 1. So at every instant no server has a later block than the one before it in the writer's round, and
-//! none is more than one behind: see [`check`].
+//! Load whose order shows: each writer writes block i to one server, then to the next, and so on
+//! round all of them, and then block i + 1. So at every instant no server has a later block than
+//! the one before it in the writer's round, and none is more than one behind: see [`check`].
 
 use super::block::{self, Label, SHORTEST};
 use super::random::Random;
@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How many write. Every other one goes round the other way, and begins at another server than its neighbour.
+/// How many write. Every other one goes round the other way, and begins at another server than its
+/// neighbour.
 const WRITERS: usize = 4;
 
 /// How long a writer waits for an answer. How long it had to is measured, and judged by the test.
@@ -22,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes that each writer has to itself on each server.
 const REGION: usize = 16 * 1024;
 
-/// The longest block of every other writer: so it spans several pages. The others' are short, for short requests.
+/// The longest block of every other writer: so it spans several pages. The others' are short, for
+/// short requests.
 const LONG: usize = 12 * 1024;
 const SHORT: usize = 256;
 
@@ -57,14 +59,26 @@ impl Ring {
     pub fn start(cluster: &Cluster) -> Self {
         let servers = (0..cluster.n()).map(|_| Server::default()).collect();
         let (stop, began, rounds) = (AtomicBool::new(false), Instant::now(), Default::default());
-        let shared = Arc::new(Shared { stop, began, servers, rounds });
+        let shared = Arc::new(Shared {
+            stop,
+            began,
+            servers,
+            rounds,
+        });
         let mut random = Random::new("ring");
         let threads = (0..WRITERS).map(|writer| {
-            let (shared, client, k, random) =
-                (Arc::clone(&shared), client(cluster).with_timeout(PATIENCE), cluster.layout().k(), random.fork());
+            let (shared, client, k, random) = (
+                Arc::clone(&shared),
+                client(cluster).with_timeout(PATIENCE),
+                cluster.layout().k(),
+                random.fork(),
+            );
             std::thread::spawn(move || go_round(&shared, &client, k, writer, random))
         });
-        let ring = Self { threads: threads.collect(), shared };
+        let ring = Self {
+            threads: threads.collect(),
+            shared,
+        };
         ring.wait_until_all_get_on();
         ring
     }
@@ -74,18 +88,33 @@ impl Ring {
     /// # Panics
     /// When one does not get on.
     pub fn wait_until_all_get_on(&self) {
-        let rounds = || self.shared.rounds.iter().map(|rounds| rounds.load(Ordering::SeqCst));
+        let rounds = || {
+            self.shared
+                .rounds
+                .iter()
+                .map(|rounds| rounds.load(Ordering::SeqCst))
+        };
         // The first round that ends may have begun before.
         let due: Vec<u64> = rounds().map(|rounds| rounds + 2).collect();
-        super::wait_for("every writer gets on at every server", Duration::from_secs(20), || {
-            assert!(!self.shared.stop.load(Ordering::SeqCst), "a writer has failed");
-            rounds().zip(&due).all(|(rounds, due)| rounds >= *due)
-        });
+        super::wait_for(
+            "every writer gets on at every server",
+            Duration::from_secs(20),
+            || {
+                assert!(
+                    !self.shared.stop.load(Ordering::SeqCst),
+                    "a writer has failed"
+                );
+                rounds().zip(&due).all(|(rounds, due)| rounds >= *due)
+            },
+        );
     }
 
-    /// Tells that a server that was killed listens again: how long a request waited for it before does not count.
+    /// Tells that a server that was killed listens again: how long a request waited for it before
+    /// does not count.
     pub fn is_ready(&self, server: usize) {
-        self.shared.servers[server].ready.store(self.shared.now(), Ordering::SeqCst);
+        self.shared.servers[server]
+            .ready
+            .store(self.shared.now(), Ordering::SeqCst);
     }
 
     /// The longest request at each server since the last call.
@@ -96,7 +125,11 @@ impl Ring {
 
     /// How many rounds there were.
     pub fn rounds(&self) -> u64 {
-        self.shared.rounds.iter().map(|rounds| rounds.load(Ordering::SeqCst)).sum()
+        self.shared
+            .rounds
+            .iter()
+            .map(|rounds| rounds.load(Ordering::SeqCst))
+            .sum()
     }
 
     /// Ends the writers.
@@ -125,22 +158,35 @@ impl Shared {
 }
 
 fn go_round(shared: &Shared, client: &Client, k: u64, writer: usize, mut random: Random) {
-    let longest = if writer.is_multiple_of(2) { SHORT } else { LONG };
+    let longest = if writer.is_multiple_of(2) {
+        SHORT
+    } else {
+        LONG
+    };
     for sequence in 1.. {
         for server in round(writer, shared.servers.len()) {
             if shared.stop.load(Ordering::SeqCst) {
                 return;
             }
             let length = random.within(SHORTEST as u64, longest as u64);
-            let data = block::make(Label { writer: writer as u64, sequence, length });
-            let (begin, found) = (shared.now(), client.write(server as u64 * k + (writer * REGION) as u64, &data));
+            let data = block::make(Label {
+                writer: writer as u64,
+                sequence,
+                length,
+            });
+            let (begin, found) = (
+                shared.now(),
+                client.write(server as u64 * k + (writer * REGION) as u64, &data),
+            );
             if let Err(error) = found {
                 shared.stop.store(true, Ordering::SeqCst);
                 panic!("block {sequence} of writer {writer} at server {server}: {error}");
             }
             let (end, server) = (shared.now(), &shared.servers[server]);
             let begin = begin.max(server.ready.load(Ordering::SeqCst));
-            server.longest.fetch_max(end.saturating_sub(begin), Ordering::SeqCst);
+            server
+                .longest
+                .fetch_max(end.saturating_sub(begin), Ordering::SeqCst);
         }
         shared.rounds[writer].store(sequence, Ordering::SeqCst);
     }
@@ -161,13 +207,17 @@ pub fn check_snapshot(path: &Path) {
     let read = |file: SnapshotFile| {
         file.verify(|_, _| {})?;
         let mut memory = vec![0; file.header().layout().size() as usize];
-        file.read_range(0, &mut memory).map(|()| check(&memory, file.header().layout().k() as usize))
+        file.read_range(0, &mut memory)
+            .map(|()| check(&memory, file.header().layout().k() as usize))
     };
-    let wrong = SnapshotFile::open(path).and_then(read).expect("a whole snapshot");
+    let wrong = SnapshotFile::open(path)
+        .and_then(read)
+        .expect("a whole snapshot");
     assert!(wrong.is_empty(), "{}: {wrong:?}", path.display());
 }
 
-/// What is wrong with a memory that the writers have written to, of segments of `k` bytes, if it is that of an instant.
+/// What is wrong with a memory that the writers have written to, of segments of `k` bytes, if it is
+/// that of an instant.
 ///
 /// # Panics
 /// When a block is not whole: no instant, of one server even, has such a one.
@@ -175,17 +225,29 @@ pub fn check(memory: &[u8], k: usize) -> Vec<String> {
     let servers = memory.len() / k;
     let sequence = |writer: usize, server: usize| {
         let region = &memory[server * k + writer * REGION..][..REGION];
-        let label = block::check(region).unwrap_or_else(|wrong| panic!("writer {writer} at server {server}: {wrong}"));
+        let label = block::check(region)
+            .unwrap_or_else(|wrong| panic!("writer {writer} at server {server}: {wrong}"));
         label.map_or(0, |label| {
-            assert_eq!(label.writer, writer as u64, "another's block at server {server}");
+            assert_eq!(
+                label.writer, writer as u64,
+                "another's block at server {server}"
+            );
             label.sequence
         })
     };
     let found = (0..WRITERS).map(|writer| {
         let order: Vec<usize> = round(writer, servers).collect();
-        let blocks: Vec<u64> = order.iter().map(|server| sequence(writer, *server)).collect();
-        let sound = blocks.is_sorted_by(|before, after| before >= after) && blocks[0] - blocks[servers - 1] <= 1;
-        (!sound).then(|| format!("writer {writer}, in the order of its writes, has {blocks:?} at servers {order:?}"))
+        let blocks: Vec<u64> = order
+            .iter()
+            .map(|server| sequence(writer, *server))
+            .collect();
+        let sound = blocks.is_sorted_by(|before, after| before >= after)
+            && blocks[0] - blocks[servers - 1] <= 1;
+        (!sound).then(|| {
+            format!(
+                "writer {writer}, in the order of its writes, has {blocks:?} at servers {order:?}"
+            )
+        })
     });
     found.flatten().collect()
 }

@@ -25,7 +25,11 @@ impl Name {
 impl Drop for Name {
     fn drop(&mut self) {
         for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
-            if entry.file_name().to_string_lossy().contains(&format!("{}.", self.0)) {
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .contains(&format!("{}.", self.0))
+            {
                 std::fs::remove_file(entry.path()).unwrap();
             }
         }
@@ -51,7 +55,11 @@ pub fn layout(name: &str, k: u64) -> Layout {
 
 /// Opens or makes the segment as its server.
 pub fn serve(name: &str, k: u64, start: Start) -> Segment {
-    Segment::serve(&layout(name, k), 0, start, &mut |_, _| ControlFlow::Continue(())).unwrap().segment
+    Segment::serve(&layout(name, k), 0, start, &mut |_, _| {
+        ControlFlow::Continue(())
+    })
+    .unwrap()
+    .segment
 }
 
 /// Opens it as another participant.

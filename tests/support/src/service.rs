@@ -26,8 +26,14 @@ impl Service {
     pub fn with(cluster: &Cluster, manager: UnixDatagram, watchdog_microseconds: &str) -> Self {
         let path = cluster.directory().join("notify");
         let mut command = cluster.command(0);
-        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", watchdog_microseconds).stderr(Stdio::piped());
-        Self { child: command.spawn().unwrap(), manager }
+        command
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", watchdog_microseconds)
+            .stderr(Stdio::piped());
+        Self {
+            child: command.spawn().unwrap(),
+            manager,
+        }
     }
 
     pub fn hear(&self) -> String {
@@ -63,16 +69,24 @@ impl Service {
         nix::sys::signal::kill(pid, signal).unwrap();
     }
 
-    /// Stops it, so that every thread has come round, and returns all that it has written to standard error.
+    /// Stops it, so that every thread has come round, and returns all that it has written to
+    /// standard error.
     pub fn log(mut self) -> String {
         self.signal(nix::sys::signal::Signal::SIGTERM);
         let mut log = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        self.child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut log)
+            .unwrap();
         log
     }
 
     pub fn ends(&mut self) -> Option<i32> {
-        wait_for("dsmd to end", DEADLINE, || self.child.try_wait().unwrap().is_some());
+        wait_for("dsmd to end", DEADLINE, || {
+            self.child.try_wait().unwrap().is_some()
+        });
         self.child.wait().unwrap().code()
     }
 }

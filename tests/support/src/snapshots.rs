@@ -20,10 +20,16 @@ pub fn zstd() -> Compression {
 
 /// The fields of a header for `incarnations.len()` servers of `pages` pages each.
 pub fn fields(pages: usize, incarnations: &[u64]) -> HeaderFields {
-    let addresses = (0..incarnations.len()).map(|i| format!("10.0.0.{}:7411", i + 1)).collect();
+    let addresses = (0..incarnations.len())
+        .map(|i| format!("10.0.0.{}:7411", i + 1))
+        .collect();
     let layout = Layout::new("test", pages as u64 * PAGE, addresses).unwrap();
     let mut fields = HeaderFields::new(layout, CUT_TIME, incarnations, Some(0)).unwrap();
-    fields.servers.iter_mut().enumerate().for_each(|(i, server)| server.hostname = format!("host-{i}"));
+    fields
+        .servers
+        .iter_mut()
+        .enumerate()
+        .for_each(|(i, server)| server.hostname = format!("host-{i}"));
     fields
 }
 
@@ -44,19 +50,31 @@ pub fn memory(random: &mut Random, pages: usize) -> Vec<u8> {
             1 => bytes.chunks_mut(16).zip(0_u64..).for_each(|(chunk, line)| {
                 chunk.copy_from_slice(format!("line {line:>10}\n").as_bytes());
             }),
-            _ => bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&random.next().to_le_bytes())),
+            _ => bytes
+                .chunks_mut(8)
+                .for_each(|chunk| chunk.copy_from_slice(&random.next().to_le_bytes())),
         }
         page += run;
     }
     memory
 }
 
-/// Writes `memory` as a snapshot into `directory`; what servers hold that are missing from `header` is left out.
-pub fn write(directory: &Path, header: &Header, memory: &[u8], compression: Compression) -> PathBuf {
+/// Writes `memory` as a snapshot into `directory`; what servers hold that are missing from `header`
+/// is left out.
+pub fn write(
+    directory: &Path,
+    header: &Header,
+    memory: &[u8],
+    compression: Compression,
+) -> PathBuf {
     let destination = Destination::Directory(directory.to_owned());
     let mut writer = SnapshotWriter::create(destination, header.clone(), compression).unwrap();
     let k = usize::try_from(header.layout().k()).unwrap();
-    for (server, segment) in memory.chunks(k).enumerate().filter(|(server, _)| header.has(*server)) {
+    for (server, segment) in memory
+        .chunks(k)
+        .enumerate()
+        .filter(|(server, _)| header.has(*server))
+    {
         for (chunk, bytes) in (0_u64..).zip(segment.chunks(7 * PAGE_BYTES)) {
             writer.add_pages(server, chunk * 7, bytes).unwrap();
         }
@@ -72,8 +90,12 @@ impl Folder {
     pub fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         std::fs::create_dir(folder.snapshots()).unwrap();
-        let servers = "[[server]]\naddress = \"10.0.0.1:7411\"\n[[server]]\naddress = \"10.0.0.2:7411\"\n";
-        let snapshot = format!("[snapshot]\ndirectory = \"{}\"\n", folder.snapshots().display());
+        let servers =
+            "[[server]]\naddress = \"10.0.0.1:7411\"\n[[server]]\naddress = \"10.0.0.2:7411\"\n";
+        let snapshot = format!(
+            "[snapshot]\ndirectory = \"{}\"\n",
+            folder.snapshots().display()
+        );
         let text = format!("name = \"test\"\nk = 409600\nn = 2\n{servers}{snapshot}");
         std::fs::write(folder.path("mcomp.cfg"), text).unwrap();
         folder
@@ -103,10 +125,16 @@ impl Folder {
     }
 }
 
-/// Changes a byte in the middle of the frame that covers `address`; which addresses that frame covers.
+/// Changes a byte in the middle of the frame that covers `address`; which addresses that frame
+/// covers.
 pub fn damage(path: &Path, address: u64) -> std::ops::Range<u64> {
     let file = SnapshotFile::open(path).unwrap();
-    let extent = file.extents(address..address + 1).unwrap().next().unwrap().unwrap();
+    let extent = file
+        .extents(address..address + 1)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
     let mut bytes = std::fs::read(path).unwrap();
     bytes[usize::try_from(extent.offset()).unwrap() + FRAME_HEADER + 1] ^= 1;
     std::fs::write(path, bytes).unwrap();
@@ -115,8 +143,10 @@ pub fn damage(path: &Path, address: u64) -> std::ops::Range<u64> {
 
 /// The names in a directory, sorted.
 pub fn names(directory: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }

@@ -1,7 +1,9 @@
 //! A client that keeps to no rules: raw bytes over TCP, for tests of what a server does with them.
 
 use dsm_core::layout::Layout;
-use dsm_core::protocol::{Code, HEADER, HelloReply, HelloRequest, Operation, ReplyHeader, Request, split_reply};
+use dsm_core::protocol::{
+    Code, HEADER, HelloReply, HelloRequest, Operation, ReplyHeader, Request, split_reply,
+};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -35,7 +37,11 @@ impl Reply {
     pub fn assert_refused(&self, code: Code, words: &[&str]) {
         assert_eq!(self.code(), Some(code), "{self:?}: {}", self.text());
         for word in words {
-            assert!(self.text().contains(word), "{:?} does not say {word:?}", self.text());
+            assert!(
+                self.text().contains(word),
+                "{:?} does not say {word:?}",
+                self.text()
+            );
         }
     }
 }
@@ -49,7 +55,8 @@ pub struct Wire {
 impl Wire {
     /// Connects to `host:port` and says nothing.
     pub fn connect(address: &str) -> Self {
-        Self::try_connect(address).unwrap_or_else(|error| panic!("connecting to {address}: {error}"))
+        Self::try_connect(address)
+            .unwrap_or_else(|error| panic!("connecting to {address}: {error}"))
     }
 
     /// As [`Wire::connect`], for a server that may refuse.
@@ -67,7 +74,8 @@ impl Wire {
         wire.send(&hello(layout, index));
         let reply = wire.reply();
         assert_eq!(reply.code(), None, "hello was refused: {}", reply.text());
-        HelloReply::read_from_bytes(&reply.payload).expect("the reply to hello has its fixed length");
+        HelloReply::read_from_bytes(&reply.payload)
+            .expect("the reply to hello has its fixed length");
         wire
     }
 
@@ -101,7 +109,9 @@ impl Wire {
     pub fn try_reply(&mut self) -> std::io::Result<Reply> {
         let mut header = [0; HEADER];
         self.stream.read_exact(&mut header)?;
-        let (header, _) = split_reply(&header).expect("the server's framing is sound").expect("a whole header");
+        let (header, _) = split_reply(&header)
+            .expect("the server's framing is sound")
+            .expect("a whole header");
         let mut payload = vec![0; header.payload.get() as usize];
         self.stream.read_exact(&mut payload)?;
         Ok(Reply { header, payload })
@@ -115,7 +125,14 @@ impl Wire {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => return,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+                    ) =>
+                {
+                    return;
+                }
                 Err(error) => panic!("the server should have closed the connection: {error}"),
             }
         }
@@ -127,7 +144,9 @@ pub fn hello(layout: &Layout, index: usize) -> Vec<u8> {
     let mut session = [0; 16];
     getrandom::fill(&mut session).expect("the kernel gives random bytes");
     let index = u32::try_from(index).expect("an index is small");
-    let mut payload = HelloRequest::new(index, session, 0, false).as_bytes().to_vec();
+    let mut payload = HelloRequest::new(index, session, 0, false)
+        .as_bytes()
+        .to_vec();
     payload.extend_from_slice(layout.canonical().as_bytes());
     encoded(0, Operation::Hello(&payload))
 }

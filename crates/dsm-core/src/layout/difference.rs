@@ -1,4 +1,5 @@
-//! Where two layout texts differ: said to a peer, whose text may be anything, in time and words that do not depend on it.
+//! Where two layout texts differ: said to a peer, whose text may be anything, in time and words
+//! that do not depend on it.
 
 use super::{MAX_LAYOUT_TEXT, MAX_SERVERS};
 use crate::printable::printable;
@@ -10,38 +11,55 @@ const MAX_LINES: usize = MAX_SERVERS + 3;
 /// The most differences that are named: with these, a reader knows which file is the wrong one.
 const MAX_NAMED: usize = 20;
 
-/// The most bytes of a value, and of a field's name, that are shown. With these, and addresses of usual length, all of
-/// the differences that are named fit a refusal.
+/// The most bytes of a value, and of a field's name, that are shown. With these, and addresses of
+/// usual length, all of the differences that are named fit a refusal.
 const MAX_VALUE: usize = 80;
 const MAX_FIELD: usize = 32;
 
-/// The differences as `field: ours …, theirs …`, at most [`MAX_NAMED`], and one more text that counts the rest. Empty when
-/// the texts are equal. Takes time in proportion to the longest layout text, whatever `theirs` is.
+/// The differences as `field: ours …, theirs …`, at most [`MAX_NAMED`], and one more text that
+/// counts the rest. Empty when the texts are equal. Takes time in proportion to the longest layout
+/// text, whatever `theirs` is.
 pub(super) fn differences(own: &str, theirs: &str) -> Vec<String> {
     if own == theirs {
         return Vec::new();
     }
     if theirs.len() > MAX_LAYOUT_TEXT {
-        return vec![format!("theirs has {} bytes, more than the longest layout ({MAX_LAYOUT_TEXT})", theirs.len())];
+        return vec![format!(
+            "theirs has {} bytes, more than the longest layout ({MAX_LAYOUT_TEXT})",
+            theirs.len()
+        )];
     }
     let lines = theirs.lines().count();
     if lines > MAX_LINES {
-        return vec![format!("theirs has {lines} lines, more than the longest layout ({MAX_LINES})")];
+        return vec![format!(
+            "theirs has {lines} lines, more than the longest layout ({MAX_LINES})"
+        )];
     }
     let (ours_by_name, theirs_by_name) = (by_name(own), by_name(theirs));
     let mut differing = fields(own)
         .map(|(name, ours)| (name, Some(ours), theirs_by_name.get(name).copied()))
-        .chain(fields(theirs).map(|(name, theirs)| (name, ours_by_name.get(name).copied(), Some(theirs))))
+        .chain(
+            fields(theirs)
+                .map(|(name, theirs)| (name, ours_by_name.get(name).copied(), Some(theirs))),
+        )
         // Of the second half, only fields that the first has not.
         .enumerate()
-        .filter(|(place, (_, ours, theirs))| ours != theirs && (*place < ours_by_name.len() || ours.is_none()))
+        .filter(|(place, (_, ours, theirs))| {
+            ours != theirs && (*place < ours_by_name.len() || ours.is_none())
+        })
         .map(|(_, difference)| difference);
     let mut named: Vec<String> = differing
         .by_ref()
         .take(MAX_NAMED)
         .map(|(name, ours, theirs)| {
-            let value = |value: Option<&str>| printable(value.unwrap_or("nothing"), MAX_VALUE).into_owned();
-            format!("{}: ours {}, theirs {}", printable(name, MAX_FIELD), value(ours), value(theirs))
+            let value =
+                |value: Option<&str>| printable(value.unwrap_or("nothing"), MAX_VALUE).into_owned();
+            format!(
+                "{}: ours {}, theirs {}",
+                printable(name, MAX_FIELD),
+                value(ours),
+                value(theirs)
+            )
         })
         .collect();
     match (named.len(), differing.count()) {
@@ -53,7 +71,8 @@ pub(super) fn differences(own: &str, theirs: &str) -> Vec<String> {
 }
 
 fn fields(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    text.lines().map(|line| line.split_once('=').unwrap_or((line, "")))
+    text.lines()
+        .map(|line| line.split_once('=').unwrap_or((line, "")))
 }
 
 /// The values by the fields' names; of a field that is there twice, the first.

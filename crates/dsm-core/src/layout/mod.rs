@@ -24,14 +24,17 @@ pub const MAX_ADDRESS_TEXT: usize = 261;
 /// The longest name of a system: shared-memory names carry it, and stay under `NAME_MAX`.
 pub const MAX_NAME: usize = 64;
 
-/// The longest text that [`Layout::canonical`] returns, in bytes: the most servers, with the longest name and addresses.
-/// What a peer sends as its layout and is longer is none, and need not be received.
+/// The longest text that [`Layout::canonical`] returns, in bytes: the most servers, with the
+/// longest name and addresses. What a peer sends as its layout and is longer is none, and need not
+/// be received.
 pub const MAX_LAYOUT_TEXT: usize = {
-    let mut length = "name=".len() + MAX_NAME + "\nk=".len() + digits(MAX_MEMORY / MAX_SERVERS as u64);
+    let mut length =
+        "name=".len() + MAX_NAME + "\nk=".len() + digits(MAX_MEMORY / MAX_SERVERS as u64);
     length += "\nn=".len() + digits(MAX_SERVERS as u64) + "\n".len();
     let mut index = 0;
     while index < MAX_SERVERS {
-        length += "server.".len() + digits(index as u64) + "=".len() + MAX_ADDRESS_TEXT + "\n".len();
+        length +=
+            "server.".len() + digits(index as u64) + "=".len() + MAX_ADDRESS_TEXT + "\n".len();
         index += 1;
     }
     length
@@ -66,7 +69,9 @@ pub enum LayoutError {
         n: usize,
     },
     /// Two servers have the same address.
-    #[error("server {second} has the address {address:?} of server {first}: each server needs its own")]
+    #[error(
+        "server {second} has the address {address:?} of server {first}: each server needs its own"
+    )]
     Duplicate {
         /// The index that had it first.
         first: usize,
@@ -76,7 +81,9 @@ pub enum LayoutError {
         address: String,
     },
     /// An address is empty, too long, or holds a line break.
-    #[error("server {index} has the address {address:?}: it must be 1 to {MAX_ADDRESS_TEXT} printable characters")]
+    #[error(
+        "server {index} has the address {address:?}: it must be 1 to {MAX_ADDRESS_TEXT} printable characters"
+    )]
     Address {
         /// The server's index.
         index: usize,
@@ -103,7 +110,9 @@ pub struct Fingerprint(pub [u8; 16]);
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+        self.0
+            .iter()
+            .try_for_each(|byte| write!(formatter, "{byte:02x}"))
     }
 }
 
@@ -135,7 +144,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Checks the values and makes a layout of them. `k` is in bytes; `addresses` are `host:port` in map order.
+    /// Checks the values and makes a layout of them. `k` is in bytes; `addresses` are `host:port`
+    /// in map order.
     ///
     /// # Errors
     /// The first value that breaks a rule; see [`LayoutError`].
@@ -158,13 +168,24 @@ impl Layout {
         for (second, address) in addresses.iter().enumerate() {
             let printable = address.chars().all(|c| c.is_ascii_graphic());
             if address.is_empty() || address.len() > MAX_ADDRESS_TEXT || !printable {
-                return Err(LayoutError::Address { index: second, address: address.clone() });
+                return Err(LayoutError::Address {
+                    index: second,
+                    address: address.clone(),
+                });
             }
             if let Some(first) = seen.insert(address.as_str(), second) {
-                return Err(LayoutError::Duplicate { first, second, address: address.clone() });
+                return Err(LayoutError::Duplicate {
+                    first,
+                    second,
+                    address: address.clone(),
+                });
             }
         }
-        Ok(Self { name: name.to_owned(), k, addresses })
+        Ok(Self {
+            name: name.to_owned(),
+            k,
+            addresses,
+        })
     }
 
     /// The system's name, part of every shared-memory name.
@@ -197,7 +218,8 @@ impl Layout {
         &self.addresses
     }
 
-    /// The layout as text, equal for equal layouts: what a handshake carries. `docs/protocol.md` specifies it.
+    /// The layout as text, equal for equal layouts: what a handshake carries. `docs/protocol.md`
+    /// specifies it.
     #[must_use]
     pub fn canonical(&self) -> String {
         use fmt::Write;
@@ -218,8 +240,8 @@ impl Layout {
         Fingerprint(short)
     }
 
-    /// Names the fields in which a peer's canonical text differs from this layout, as `field: ours …, theirs …`: at most
-    /// 20, and then how many more there are. Empty when the texts are equal.
+    /// Names the fields in which a peer's canonical text differs from this layout, as `field: ours
+    /// …, theirs …`: at most 20, and then how many more there are. Empty when the texts are equal.
     #[must_use]
     pub fn differences(&self, theirs: &str) -> Vec<String> {
         difference::differences(&self.canonical(), theirs)
@@ -234,11 +256,16 @@ impl Layout {
         Ok((self.server_of(address), address % self.k))
     }
 
-    /// Splits a range into its pieces, in address order, one for each server it touches; none when it is empty.
+    /// Splits a range into its pieces, in address order, one for each server it touches; none when
+    /// it is empty.
     ///
     /// # Errors
     /// When any of it is not inside the memory.
-    pub fn pieces(&self, address: u64, length: u64) -> Result<impl Iterator<Item = Piece> + use<>, OutsideMemory> {
+    pub fn pieces(
+        &self,
+        address: u64,
+        length: u64,
+    ) -> Result<impl Iterator<Item = Piece> + use<>, OutsideMemory> {
         self.check(address, length)?;
         let (k, end) = (self.k, address + length);
         let mut next = address;
@@ -250,7 +277,12 @@ impl Layout {
             // The quotient is a server's index, at most MAX_SERVERS.
             #[allow(clippy::cast_possible_truncation)]
             let server = (next / k) as usize;
-            let piece = Piece { server, offset, address: next, length: (k - offset).min(end - next) };
+            let piece = Piece {
+                server,
+                offset,
+                address: next,
+                length: (k - offset).min(end - next),
+            };
             next += piece.length;
             Some(piece)
         }))
@@ -259,7 +291,11 @@ impl Layout {
     fn check(&self, address: u64, length: u64) -> Result<(), OutsideMemory> {
         match address.checked_add(length) {
             Some(end) if end <= self.size() => Ok(()),
-            _ => Err(OutsideMemory { address, length, size: self.size() }),
+            _ => Err(OutsideMemory {
+                address,
+                length,
+                size: self.size(),
+            }),
         }
     }
 
@@ -276,7 +312,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn layout(k: u64, n: usize) -> Layout {
-        Layout::new("test", k, (0..n).map(|i| format!("10.0.0.{i}:7411")).collect()).unwrap()
+        Layout::new(
+            "test",
+            k,
+            (0..n).map(|i| format!("10.0.0.{i}:7411")).collect(),
+        )
+        .unwrap()
     }
 
     proptest! {
@@ -301,8 +342,16 @@ mod tests {
     #[test]
     fn a_range_outside_the_memory_is_refused() {
         let layout = layout(PAGE, 3);
-        for (address, length) in [(3 * PAGE, 1), (0, 3 * PAGE + 1), (u64::MAX, 2), (1, u64::MAX)] {
-            assert!(layout.pieces(address, length).is_err(), "{address} {length}");
+        for (address, length) in [
+            (3 * PAGE, 1),
+            (0, 3 * PAGE + 1),
+            (u64::MAX, 2),
+            (1, u64::MAX),
+        ] {
+            assert!(
+                layout.pieces(address, length).is_err(),
+                "{address} {length}"
+            );
         }
         assert!(layout.locate(3 * PAGE).is_err());
         assert_eq!(layout.pieces(3 * PAGE, 0).unwrap().count(), 0);
@@ -312,7 +361,12 @@ mod tests {
     fn the_longest_layout_has_the_longest_text() {
         let address = |index: usize| format!("{index:0>MAX_ADDRESS_TEXT$}");
         let addresses = (0..MAX_SERVERS).map(address).collect();
-        let longest = Layout::new(&"n".repeat(MAX_NAME), MAX_MEMORY / MAX_SERVERS as u64, addresses).unwrap();
+        let longest = Layout::new(
+            &"n".repeat(MAX_NAME),
+            MAX_MEMORY / MAX_SERVERS as u64,
+            addresses,
+        )
+        .unwrap();
         assert_eq!(longest.canonical().len(), MAX_LAYOUT_TEXT);
         let one = Layout::new(&"n".repeat(MAX_NAME), MAX_MEMORY, vec![address(0)]).unwrap();
         assert!(one.canonical().len() < MAX_LAYOUT_TEXT);
@@ -321,29 +375,51 @@ mod tests {
     #[test]
     fn a_difference_names_the_field() {
         let (ours, theirs) = (layout(PAGE, 3), layout(2 * PAGE, 3));
-        assert_eq!(ours.differences(&theirs.canonical()), ["k: ours 4096, theirs 8192"]);
+        assert_eq!(
+            ours.differences(&theirs.canonical()),
+            ["k: ours 4096, theirs 8192"]
+        );
         let more = layout(PAGE, 4);
         assert_eq!(
             ours.differences(&more.canonical()),
-            ["n: ours 3, theirs 4", "server.3: ours nothing, theirs 10.0.0.3:7411"]
+            [
+                "n: ours 3, theirs 4",
+                "server.3: ours nothing, theirs 10.0.0.3:7411"
+            ]
         );
         assert_eq!(
             more.differences(&ours.canonical()),
-            ["n: ours 4, theirs 3", "server.3: ours 10.0.0.3:7411, theirs nothing"]
+            [
+                "n: ours 4, theirs 3",
+                "server.3: ours 10.0.0.3:7411, theirs nothing"
+            ]
         );
         assert!(ours.differences(&ours.canonical()).is_empty());
         assert_ne!(ours.fingerprint(), theirs.fingerprint());
-        let reversed: String = ours.canonical().lines().rev().map(|line| format!("{line}\n")).collect();
-        assert_eq!(ours.differences(&reversed), ["the order or the ends of the lines"]);
+        let reversed: String = ours
+            .canonical()
+            .lines()
+            .rev()
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_eq!(
+            ours.differences(&reversed),
+            ["the order or the ends of the lines"]
+        );
         let twice = ours.canonical() + "k=1\nx=1\x1b\n";
-        assert_eq!(ours.differences(&twice), ["x: ours nothing, theirs 1\\u{1b}"]);
+        assert_eq!(
+            ours.differences(&twice),
+            ["x: ours nothing, theirs 1\\u{1b}"]
+        );
     }
 
     #[test]
     fn many_or_long_differences_are_cut_and_counted() {
         let ours = layout(PAGE, 3);
         let name = |index: usize| format!("{index}{}=v", "x".repeat(1000));
-        let mut theirs: String = (0..100).map(|index| name(index) + &"y".repeat(1000) + "\n").collect();
+        let mut theirs: String = (0..100)
+            .map(|index| name(index) + &"y".repeat(1000) + "\n")
+            .collect();
         theirs = ours.canonical() + &theirs;
         let found = ours.differences(&theirs);
         assert_eq!((found.len(), found[20].as_str()), (21, "and 80 more"));
@@ -353,8 +429,8 @@ mod tests {
     #[test]
     fn a_text_that_no_layout_has_is_refused_with_little_work() {
         let ours = layout(PAGE, 1000);
-        // As many fields as fit, in a text of every length up to that of a frame. Compared pair by pair, the first took
-        // seconds; so much must not take seconds for hundreds of them.
+        // As many fields as fit, in a text of every length up to that of a frame. Compared pair by
+        // pair, the first took seconds; so much must not take seconds for hundreds of them.
         let began = std::time::Instant::now();
         for length in [160_000, MAX_LAYOUT_TEXT, MAX_LAYOUT_TEXT + 1, 1 << 20] {
             let mut theirs = String::with_capacity(length);
@@ -371,6 +447,10 @@ mod tests {
         let lines: String = (0..1027).map(|index| format!("{index}=\n")).collect();
         assert_eq!(ours.differences(&lines).len(), 21);
         println!("{:?}", began.elapsed());
-        assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(30),
+            "{:?}",
+            began.elapsed()
+        );
     }
 }

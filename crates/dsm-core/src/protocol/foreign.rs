@@ -1,4 +1,5 @@
-//! What else may speak on a connection: told by its first bytes, so that a wrong port or a wrong program is named.
+//! What else may speak on a connection: told by its first bytes, so that a wrong port or a wrong
+//! program is named.
 
 use std::fmt;
 
@@ -23,11 +24,14 @@ pub enum Foreign {
 }
 
 /// What the first bytes of HTTP are, of a request or a reply; `PRI ` is HTTP/2.
-const HTTP: [&[u8; TELLING]; 11] =
-    [b"HTTP", b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"PATC", b"OPTI", b"CONN", b"TRAC", b"PRI "];
+const HTTP: [&[u8; TELLING]; 11] = [
+    b"HTTP", b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"PATC", b"OPTI", b"CONN", b"TRAC",
+    b"PRI ",
+];
 
 impl Foreign {
-    /// Who begins a stream with these bytes, of which the first [`TELLING`] count; `None` for what is not known.
+    /// Who begins a stream with these bytes, of which the first [`TELLING`] count; `None` for what
+    /// is not known.
     #[must_use]
     pub fn recognise(first: &[u8]) -> Option<Self> {
         let first: &[u8; TELLING] = first.first_chunk()?;
@@ -35,7 +39,8 @@ impl Foreign {
             [b'D', b'Q', ..] => Some(Self::Client),
             [b'D', b'R', ..] => Some(Self::Server),
             [b'D', b'A', ..] => Some(Self::Agent),
-            // A handshake, or the alert with which a TLS server answers what it does not understand; the major version.
+            // A handshake, or the alert with which a TLS server answers what it does not
+            // understand; the major version.
             [0x15 | 0x16, 3, ..] => Some(Self::Tls),
             b"SSH-" => Some(Self::Ssh),
             _ => HTTP.contains(&first).then_some(Self::Http),
@@ -53,8 +58,14 @@ impl fmt::Display for Foreign {
             Self::Client => write!(to, "this is a client of dsmd. {PORTS}"),
             Self::Server => write!(to, "this is dsmd, not a snapshot agent. {PORTS}"),
             Self::Agent => write!(to, "this is a snapshot agent or its client. {PORTS}"),
-            Self::Http => write!(to, "this is HTTP, from another service or a browser: check the address and the port"),
-            Self::Tls => write!(to, "this is TLS, which dsm does not speak: check the address and the port"),
+            Self::Http => write!(
+                to,
+                "this is HTTP, from another service or a browser: check the address and the port"
+            ),
+            Self::Tls => write!(
+                to,
+                "this is TLS, which dsm does not speak: check the address and the port"
+            ),
             Self::Ssh => write!(to, "this is SSH: check the address and the port"),
         }
     }

@@ -102,7 +102,9 @@ impl Opcode {
 }
 
 /// The header of a request. Every field is a claim until [`super::Request::parse`] has checked it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
 #[repr(C)]
 pub struct RequestHeader {
     pub(super) magic: [u8; 2],
@@ -143,7 +145,9 @@ impl RequestHeader {
 }
 
 /// The header of a reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
 #[repr(C)]
 pub struct ReplyHeader {
     pub(super) magic: [u8; 2],
@@ -180,43 +184,66 @@ impl ReplyHeader {
     /// The header of a refusal whose text has `payload` bytes.
     #[must_use]
     pub fn refusal(opcode: u8, id: u64, code: Code, payload: u32) -> Self {
-        Self { code: U16::new(code as u16), ..Self::new(opcode, id, payload, 0) }
+        Self {
+            code: U16::new(code as u16),
+            ..Self::new(opcode, id, payload, 0)
+        }
     }
 }
 
 const _: () = assert!(size_of::<RequestHeader>() == HEADER && size_of::<ReplyHeader>() == HEADER);
 
-/// Reads the request header at the start of `bytes`; `None` when fewer than [`HEADER`] bytes are there that may become one.
+/// Reads the request header at the start of `bytes`; `None` when fewer than [`HEADER`] bytes are
+/// there that may become one.
 ///
 /// # Errors
 /// [`Code::BadFrame`] when the framing cannot be trusted.
 #[inline]
 pub fn split_request(bytes: &[u8]) -> Result<Option<(RequestHeader, &[u8])>, Refusal> {
     let Ok((header, rest)) = RequestHeader::read_from_prefix(bytes) else {
-        return if bytes.len() < TELLING { Ok(None) } else { check_begun(bytes, REQUEST_MAGIC) };
+        return if bytes.len() < TELLING {
+            Ok(None)
+        } else {
+            check_begun(bytes, REQUEST_MAGIC)
+        };
     };
     if header.magic != REQUEST_MAGIC || header.payload.get() > MAX_PAYLOAD {
-        return Err(bad_frame(bytes, header.magic, REQUEST_MAGIC, header.payload.get()));
+        return Err(bad_frame(
+            bytes,
+            header.magic,
+            REQUEST_MAGIC,
+            header.payload.get(),
+        ));
     }
     Ok(Some((header, rest)))
 }
 
-/// Reads the reply header at the start of `bytes`; `None` when fewer than [`HEADER`] bytes are there that may become one.
+/// Reads the reply header at the start of `bytes`; `None` when fewer than [`HEADER`] bytes are
+/// there that may become one.
 ///
 /// # Errors
 /// [`Code::BadFrame`] when the framing cannot be trusted.
 pub fn split_reply(bytes: &[u8]) -> Result<Option<(ReplyHeader, &[u8])>, Refusal> {
     let Ok((header, rest)) = ReplyHeader::read_from_prefix(bytes) else {
-        return if bytes.len() < TELLING { Ok(None) } else { check_begun(bytes, REPLY_MAGIC) };
+        return if bytes.len() < TELLING {
+            Ok(None)
+        } else {
+            check_begun(bytes, REPLY_MAGIC)
+        };
     };
     if header.magic != REPLY_MAGIC || header.payload.get() > MAX_PAYLOAD {
-        return Err(bad_frame(bytes, header.magic, REPLY_MAGIC, header.payload.get()));
+        return Err(bad_frame(
+            bytes,
+            header.magic,
+            REPLY_MAGIC,
+            header.payload.get(),
+        ));
     }
     Ok(Some((header, rest)))
 }
 
-/// Checks a header of which only a part is there: what is too short to ever become one, such as the alert of a TLS server,
-/// would be waited for in vain.
+/// Checks a header of which only a part is there: what is too short to ever become one, such as the
+/// alert of a TLS server, would be waited for in vain.
 #[cold]
 fn check_begun<T>(bytes: &[u8], expected: [u8; 2]) -> Result<Option<T>, Refusal> {
     match bytes.first_chunk() {
@@ -238,12 +265,14 @@ fn not_ours(bytes: &[u8], found: [u8; 2], expected: [u8; 2]) -> Refusal {
     Refusal::new(Code::BadFrame, message)
 }
 
-/// Why a header cannot be trusted whose magic is not the expected one, or whose payload is too long.
+/// Why a header cannot be trusted whose magic is not the expected one, or whose payload is too
+/// long.
 #[cold]
 fn bad_frame(bytes: &[u8], found: [u8; 2], expected: [u8; 2], payload: u32) -> Refusal {
     if found != expected {
         return not_ours(bytes, found, expected);
     }
-    let message = format!("the frame claims a payload of {payload} bytes; the longest is {MAX_PAYLOAD}");
+    let message =
+        format!("the frame claims a payload of {payload} bytes; the longest is {MAX_PAYLOAD}");
     Refusal::new(Code::BadFrame, message)
 }

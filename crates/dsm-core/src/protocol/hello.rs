@@ -6,7 +6,9 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The payload of a hello request, before the canonical layout text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
 #[repr(C)]
 pub struct HelloRequest {
     /// The protocol version that the client speaks.
@@ -22,8 +24,8 @@ pub struct HelloRequest {
     pub(super) reserved: U32,
 }
 
-/// The longest payload of a hello request, in bytes: with the text of the longest layout. Before hello, nothing longer
-/// need be received.
+/// The longest payload of a hello request, in bytes: with the text of the longest layout. Before
+/// hello, nothing longer need be received.
 pub const MAX_HELLO: usize = size_of::<HelloRequest>() + MAX_LAYOUT_TEXT;
 
 impl HelloRequest {
@@ -40,16 +42,23 @@ impl HelloRequest {
         }
     }
 
-    /// Takes the fixed part and the layout text out of a hello's payload, and checks what needs no knowledge of the
-    /// segment: version, layout, index, and that the session has an id.
+    /// Takes the fixed part and the layout text out of a hello's payload, and checks what needs no
+    /// knowledge of the segment: version, layout, index, and that the session has an id.
     ///
     /// # Errors
     /// The refusal to send back; it names what differs.
-    pub fn parse<'a>(payload: &'a [u8], layout: &Layout, index: u32) -> Result<(Self, &'a str), Refusal> {
+    pub fn parse<'a>(
+        payload: &'a [u8],
+        layout: &Layout,
+        index: u32,
+    ) -> Result<(Self, &'a str), Refusal> {
         Self::check_length(payload.len())?;
         let (hello, text) = Self::read_from_prefix(payload).map_err(|_| {
-            let message =
-                format!("hello has {} bytes of payload; at least {} are needed", payload.len(), size_of::<Self>());
+            let message = format!(
+                "hello has {} bytes of payload; at least {} are needed",
+                payload.len(),
+                size_of::<Self>()
+            );
             Refusal::new(Code::BadFrame, message)
         })?;
         if hello.version.get() != VERSION {
@@ -59,8 +68,9 @@ impl HelloRequest {
             );
             return Err(Refusal::new(Code::Version, message));
         }
-        let text = std::str::from_utf8(text)
-            .map_err(|_| Refusal::new(Code::LayoutDiffers, "the client's layout text is not UTF-8"))?;
+        let text = std::str::from_utf8(text).map_err(|_| {
+            Refusal::new(Code::LayoutDiffers, "the client's layout text is not UTF-8")
+        })?;
         let differences = layout.differences(text);
         if !differences.is_empty() {
             let message = format!(
@@ -91,7 +101,9 @@ impl HelloRequest {
     /// The refusal to send back, for more than [`MAX_HELLO`] bytes.
     pub fn check_length(payload: usize) -> Result<(), Refusal> {
         if payload > MAX_HELLO {
-            let message = format!("hello has {payload} bytes of payload; with the longest layout it has {MAX_HELLO}");
+            let message = format!(
+                "hello has {payload} bytes of payload; with the longest layout it has {MAX_HELLO}"
+            );
             return Err(Refusal::new(Code::BadFrame, message));
         }
         Ok(())
@@ -99,7 +111,9 @@ impl HelloRequest {
 }
 
 /// The payload of the reply to hello.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
 #[repr(C)]
 pub struct HelloReply {
     /// The protocol version of this conversation.
@@ -110,7 +124,8 @@ pub struct HelloReply {
     pub incarnation: U64,
     /// Bytes of the segment.
     pub k: U64,
-    /// The id of the last request of the session that changed, or could have changed, the memory; zero for none.
+    /// The id of the last request of the session that changed, or could have changed, the memory;
+    /// zero for none.
     pub last_executed: U64,
     /// The longest request, in bytes.
     pub max_atomic: U32,

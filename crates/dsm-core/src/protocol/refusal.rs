@@ -8,8 +8,8 @@ pub const MAX_REFUSAL_TEXT: usize = 4096;
 
 /// Why a server refuses; the number in a reply header's `code`. Zero is success.
 ///
-/// A refusal that is a pure function of the request and the layout leaves the connection open. Every other one closes
-/// it, so that no later request of the session can overtake the refused one.
+/// A refusal that is a pure function of the request and the layout leaves the connection open.
+/// Every other one closes it, so that no later request of the session can overtake the refused one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
 #[non_exhaustive]
@@ -44,7 +44,8 @@ pub enum Code {
     Stopping = 14,
     /// The session was taken over by a newer connection.
     Superseded = 15,
-    /// A request was begun and not finished within `limits.request_timeout`, or hello within `limits.hello_timeout`.
+    /// A request was begun and not finished within `limits.request_timeout`, or hello within
+    /// `limits.hello_timeout`.
     TooSlow = 16,
     /// The server's buffer memory, `limits.buffer_memory`, is in use.
     Busy = 17,
@@ -113,7 +114,14 @@ impl Code {
     /// Whether the server closes the connection after this refusal.
     #[must_use]
     pub fn closes(self) -> bool {
-        !matches!(self, Self::UnknownOpcode | Self::OutOfRange | Self::Unaligned | Self::TooLong | Self::BadRequest)
+        !matches!(
+            self,
+            Self::UnknownOpcode
+                | Self::OutOfRange
+                | Self::Unaligned
+                | Self::TooLong
+                | Self::BadRequest
+        )
     }
 }
 
@@ -130,12 +138,18 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with a message.
     pub fn new(code: Code, message: impl fmt::Display) -> Self {
-        Self { code, message: message.to_string() }
+        Self {
+            code,
+            message: message.to_string(),
+        }
     }
 
     /// The refusal that a server has sent, with a text that is safe to show.
     #[must_use]
     pub fn received(code: Code, text: &[u8]) -> Self {
-        Self { code, message: printable_bytes(text, MAX_REFUSAL_TEXT) }
+        Self {
+            code,
+            message: printable_bytes(text, MAX_REFUSAL_TEXT),
+        }
     }
 }

@@ -4,7 +4,8 @@ use super::{Code, Opcode, Refusal, RequestHeader};
 use crate::layout::MAX_ATOMIC;
 use zerocopy::IntoBytes;
 
-/// A range inside a segment of known size, at most [`MAX_ATOMIC`] bytes long. Only a check makes one.
+/// A range inside a segment of known size, at most [`MAX_ATOMIC`] bytes long. Only a check makes
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     offset: u64,
@@ -18,23 +19,29 @@ impl Extent {
     /// [`Code::TooLong`] or [`Code::OutOfRange`].
     pub fn new(offset: u64, length: u64, k: u64) -> Result<Self, Refusal> {
         if length > MAX_ATOMIC {
-            let message =
-                format!("length {length} is too long: one request carries at most {MAX_ATOMIC} bytes; split it");
+            let message = format!(
+                "length {length} is too long: one request carries at most {MAX_ATOMIC} bytes; split it"
+            );
             return Err(Refusal::new(Code::TooLong, message));
         }
         match offset.checked_add(length) {
             // At most MAX_ATOMIC, which fits.
             #[allow(clippy::cast_possible_truncation)]
-            Some(end) if end <= k => Ok(Self { offset, length: length as u32 }),
+            Some(end) if end <= k => Ok(Self {
+                offset,
+                length: length as u32,
+            }),
             _ => {
-                let message = format!("offset {offset} length {length} is outside the segment, which has {k} bytes");
+                let message = format!(
+                    "offset {offset} length {length} is outside the segment, which has {k} bytes"
+                );
                 Err(Refusal::new(Code::OutOfRange, message))
             }
         }
     }
 
-    /// Checks the header of a write with `payload` bytes of data, as [`Request::parse`] does, for a receiver that has the
-    /// data elsewhere.
+    /// Checks the header of a write with `payload` bytes of data, as [`Request::parse`] does, for a
+    /// receiver that has the data elsewhere.
     ///
     /// # Errors
     /// As [`Request::parse`].
@@ -62,7 +69,8 @@ impl Extent {
     }
 }
 
-/// The offset of an aligned word of eight bytes inside a segment of known size. Only a check makes one.
+/// The offset of an aligned word of eight bytes inside a segment of known size. Only a check makes
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Word(u64);
 
@@ -73,7 +81,9 @@ impl Word {
     /// [`Code::Unaligned`] or [`Code::OutOfRange`].
     pub fn new(offset: u64, k: u64) -> Result<Self, Refusal> {
         if !offset.is_multiple_of(8) {
-            let message = format!("offset {offset} is not a multiple of 8: atomics work on aligned 8-byte words");
+            let message = format!(
+                "offset {offset} is not a multiple of 8: atomics work on aligned 8-byte words"
+            );
             return Err(Refusal::new(Code::Unaligned, message));
         }
         Ok(Self(Extent::new(offset, 8, k)?.offset))
@@ -88,7 +98,10 @@ impl Word {
     /// The eight bytes of the word.
     #[must_use]
     pub fn extent(self) -> Extent {
-        Extent { offset: self.0, length: 8 }
+        Extent {
+            offset: self.0,
+            length: 8,
+        }
     }
 }
 
@@ -115,7 +128,8 @@ pub enum AtomicOperation {
 }
 
 impl AtomicOperation {
-    /// The value after the operation; `None` when the word stays as it is because a comparison failed.
+    /// The value after the operation; `None` when the word stays as it is because a comparison
+    /// failed.
     #[must_use]
     pub fn apply(self, old: u64) -> Option<u64> {
         match self {
@@ -173,7 +187,9 @@ impl Operation<'_> {
     #[must_use]
     pub fn changes(&self) -> usize {
         match self {
-            Self::Write(extent, _) | Self::Fill(extent, _) | Self::Copy { to: extent, .. } => extent.length(),
+            Self::Write(extent, _) | Self::Fill(extent, _) | Self::Copy { to: extent, .. } => {
+                extent.length()
+            }
             Self::Atomic(word, _) => word.extent().length(),
             Self::Hello(_) | Self::Read(_) | Self::Status | Self::Ping(_) => 0,
         }
@@ -196,7 +212,11 @@ impl<'a> Request<'a> {
     /// The refusal to send back; none of them depends on anything but the arguments.
     pub fn parse(header: &RequestHeader, payload: &'a [u8], k: u64) -> Result<Self, Refusal> {
         let opcode = Opcode::from_number(header.opcode).ok_or_else(|| {
-            let message = format!("opcode {} is not known; the highest is {}", header.opcode, Opcode::ALL.len());
+            let message = format!(
+                "opcode {} is not known; the highest is {}",
+                header.opcode,
+                Opcode::ALL.len()
+            );
             Refusal::new(Code::UnknownOpcode, message)
         })?;
         let (offset, operand) = (header.offset.get(), header.operand.get());
@@ -209,9 +229,10 @@ impl<'a> Request<'a> {
             Opcode::Fill => Operation::Fill(Extent::new(offset, operand, k)?, header.argument),
             Opcode::FetchAdd => word(AtomicOperation::Add(operand))?,
             Opcode::Swap => word(AtomicOperation::Swap(operand))?,
-            Opcode::CompareAndSwap => {
-                word(AtomicOperation::CompareAndSwap { expected: number(payload)?, new: operand })?
-            }
+            Opcode::CompareAndSwap => word(AtomicOperation::CompareAndSwap {
+                expected: number(payload)?,
+                new: operand,
+            })?,
             Opcode::FetchAnd => word(AtomicOperation::And(operand))?,
             Opcode::FetchOr => word(AtomicOperation::Or(operand))?,
             Opcode::FetchXor => word(AtomicOperation::Xor(operand))?,
@@ -222,7 +243,10 @@ impl<'a> Request<'a> {
             Opcode::Status => Operation::Status,
             Opcode::Ping => Operation::Ping(payload),
         };
-        Ok(Self { id: header.id.get(), operation })
+        Ok(Self {
+            id: header.id.get(),
+            operation,
+        })
     }
 
     /// The header that carries this request, and the payload to send after it.
@@ -230,14 +254,28 @@ impl<'a> Request<'a> {
     pub fn encode(&self) -> (RequestHeader, Payload<'a>) {
         let (opcode, offset, operand, argument, payload) = match self.operation {
             Operation::Hello(payload) => (Opcode::Hello, 0, 0, 0, Payload::Bytes(payload)),
-            Operation::Read(extent) => (Opcode::Read, extent.offset, u64::from(extent.length), 0, Payload::NONE),
-            Operation::Write(extent, data) => (Opcode::Write, extent.offset, 0, 0, Payload::Bytes(data)),
-            Operation::Fill(extent, byte) => {
-                (Opcode::Fill, extent.offset, u64::from(extent.length), byte, Payload::NONE)
+            Operation::Read(extent) => (
+                Opcode::Read,
+                extent.offset,
+                u64::from(extent.length),
+                0,
+                Payload::NONE,
+            ),
+            Operation::Write(extent, data) => {
+                (Opcode::Write, extent.offset, 0, 0, Payload::Bytes(data))
             }
+            Operation::Fill(extent, byte) => (
+                Opcode::Fill,
+                extent.offset,
+                u64::from(extent.length),
+                byte,
+                Payload::NONE,
+            ),
             Operation::Atomic(word, atomic) => {
                 let (operand, payload) = match atomic {
-                    AtomicOperation::CompareAndSwap { expected, new } => (new, Payload::Number(expected.to_le_bytes())),
+                    AtomicOperation::CompareAndSwap { expected, new } => {
+                        (new, Payload::Number(expected.to_le_bytes()))
+                    }
                     AtomicOperation::Add(operand)
                     | AtomicOperation::Swap(operand)
                     | AtomicOperation::And(operand)
@@ -296,8 +334,8 @@ impl AsRef<[u8]> for Payload<'_> {
     }
 }
 
-/// Refuses a payload of the wrong length and any field that the opcode does not use and that is not zero: what is
-/// ignored today could not be given a meaning tomorrow.
+/// Refuses a payload of the wrong length and any field that the opcode does not use and that is not
+/// zero: what is ignored today could not be given a meaning tomorrow.
 fn check_shape(opcode: Opcode, header: &RequestHeader, payload: usize) -> Result<(), Refusal> {
     use Opcode as O;
     let fixed = match opcode {
@@ -306,7 +344,10 @@ fn check_shape(opcode: Opcode, header: &RequestHeader, payload: usize) -> Result
         _ => 0,
     };
     if payload != fixed {
-        let message = format!("{} has {payload} bytes of payload; it must have {fixed}", opcode.name());
+        let message = format!(
+            "{} has {payload} bytes of payload; it must have {fixed}",
+            opcode.name()
+        );
         return Err(Refusal::new(Code::BadRequest, message));
     }
     let uses_offset = !matches!(opcode, O::Hello | O::Status | O::Ping);
@@ -317,7 +358,10 @@ fn check_shape(opcode: Opcode, header: &RequestHeader, payload: usize) -> Result
         ("argument", opcode == O::Fill, u64::from(header.argument)),
     ] {
         if !used && value != 0 {
-            let message = format!("{} has {value} in the field {field}; it must be 0", opcode.name());
+            let message = format!(
+                "{} has {value} in the field {field}; it must be 0",
+                opcode.name()
+            );
             return Err(Refusal::new(Code::BadRequest, message));
         }
     }
@@ -325,10 +369,12 @@ fn check_shape(opcode: Opcode, header: &RequestHeader, payload: usize) -> Result
 }
 
 fn number(payload: &[u8]) -> Result<u64, Refusal> {
-    payload
-        .try_into()
-        .map(u64::from_le_bytes)
-        .map_err(|_| Refusal::new(Code::BadRequest, "a number of 8 bytes is missing from the payload"))
+    payload.try_into().map(u64::from_le_bytes).map_err(|_| {
+        Refusal::new(
+            Code::BadRequest,
+            "a number of 8 bytes is missing from the payload",
+        )
+    })
 }
 
 #[cfg(test)]
@@ -390,14 +436,23 @@ mod tests {
 
     #[test]
     fn a_field_that_is_not_used_must_be_zero() {
-        for (opcode, change) in [(Opcode::Ping, 0), (Opcode::Status, 1), (Opcode::Write, 1), (Opcode::Read, 2)] {
+        for (opcode, change) in [
+            (Opcode::Ping, 0),
+            (Opcode::Status, 1),
+            (Opcode::Write, 1),
+            (Opcode::Read, 2),
+        ] {
             let mut header = RequestHeader::new(opcode, 1);
             match change {
                 0 => header.offset = 8.into(),
                 1 => header.operand = 8.into(),
                 _ => header.argument = 8,
             }
-            assert_eq!(Request::parse(&header, &[], K).unwrap_err().code, Code::BadRequest, "{opcode:?}");
+            assert_eq!(
+                Request::parse(&header, &[], K).unwrap_err().code,
+                Code::BadRequest,
+                "{opcode:?}"
+            );
         }
     }
 }

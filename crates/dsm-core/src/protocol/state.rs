@@ -61,7 +61,8 @@ words! {
         InUse = "in use",
         /// It is read and changed, and has lost its name in /dev/shm: it ends with dsmd.
         InUseRemoved = "in use, removed",
-        /// It is read and changed, and a file beside it in /dev/shm was removed: no other process can open it.
+        /// It is read and changed, and a file beside it in /dev/shm was removed: no other process
+        /// can open it.
         InUsePartsRemoved = "in use, parts removed",
         /// It was lost, and waits until an administrator restores a snapshot or accepts zeros.
         WaitingForRestore = "waiting for restore",
@@ -94,6 +95,9 @@ mod tests {
         assert_eq!(MemoryState::from("in use".to_owned()), MemoryState::InUse);
         let later = MemoryState::from(format!("\u{1b}[2J{}", "x".repeat(1000)));
         assert!(matches!(later, MemoryState::Other(_)));
-        assert!(later.as_str().len() <= 2 * MAX_WORD && !later.as_str().contains('\u{1b}'), "{later}");
+        assert!(
+            later.as_str().len() <= 2 * MAX_WORD && !later.as_str().contains('\u{1b}'),
+            "{later}"
+        );
     }
 }

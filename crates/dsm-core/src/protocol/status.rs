@@ -20,7 +20,10 @@ fn text<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
 /// Counters with names that the server has given them, safe to show.
 fn counters<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeMap<String, u64>, D::Error> {
     let counters = BTreeMap::<String, u64>::deserialize(source)?;
-    Ok(counters.into_iter().map(|(name, count)| (printable(&name, MAX_TEXT).into_owned(), count)).collect())
+    Ok(counters
+        .into_iter()
+        .map(|(name, count)| (printable(&name, MAX_TEXT).into_owned(), count))
+        .collect())
 }
 
 /// The state and counters of one server. Counters start at zero when the process starts.
@@ -144,7 +147,8 @@ pub struct Recovery {
 /// One bar of the histogram of service times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyBucket {
-    /// Upper bound of the bar, in nanoseconds, exclusive. The lower bound is that of the bar before, or zero.
+    /// Upper bound of the bar, in nanoseconds, exclusive. The lower bound is that of the bar
+    /// before, or zero.
     pub below_ns: u64,
     /// Requests in it.
     pub count: u64,

@@ -1,7 +1,7 @@
 //! The claim: the right of one process at a time to freeze, cut and restore a segment.
 //!
-//! It is an OFD lock on the copy area, which the kernel drops when its holder dies: so a cut that nobody will end is
-//! told from one that is being read.
+//! It is an OFD lock on the copy area, which the kernel drops when its holder dies: so a cut that
+//! nobody will end is told from one that is being read.
 
 use super::copy_area::CLAIM;
 use super::cut::Cut;
@@ -18,7 +18,8 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How long a claim is tried for as a rule: a server that tidies up after a dead one holds it for a moment.
+/// How long a claim is tried for as a rule: a server that tidies up after a dead one holds it for a
+/// moment.
 pub const CLAIM_TIME: Duration = Duration::from_secs(1);
 
 /// Why a segment cannot be frozen or cut.
@@ -51,7 +52,8 @@ pub struct Claim {
     worker: Worker,
 }
 
-/// No writer is inside the segment and none gets in, until the cut, the drop, or the end of the time. Readers go on.
+/// No writer is inside the segment and none gets in, until the cut, the drop, or the end of the
+/// time. Readers go on.
 pub struct Frozen<'a> {
     claim: &'a mut Claim,
     /// Until when, in ns of the machine's clock.
@@ -59,8 +61,8 @@ pub struct Frozen<'a> {
 }
 
 impl Segment {
-    /// Claims the segment. `None` when another process, or another opening of the segment in this one, has the claim. An
-    /// opening claims its segment once at a time.
+    /// Claims the segment. `None` when another process, or another opening of the segment in this
+    /// one, has the claim. An opening claims its segment once at a time.
     ///
     /// # Errors
     /// When there is no worker left, and when the operating system does not lock.
@@ -80,7 +82,9 @@ impl Segment {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let worker = self.worker().inspect_err(|_| self.shared.give_claim_back())?;
+        let worker = self
+            .worker()
+            .inspect_err(|_| self.shared.give_claim_back())?;
         if self.shared.open_unchanged() {
             log::warn!(
                 "{}: one who died had shut it for a restore and changed nothing: it is open again",
@@ -90,12 +94,13 @@ impl Segment {
         Ok(Some(Claim { worker }))
     }
 
-    /// Ends a cut whose maker died, and gives back the copy area of one that it did not end to the last; and opens a segment
-    /// that one who died has shut without changing anything. Returns what there was to do. To be called now and then by a
-    /// participant that stays.
+    /// Ends a cut whose maker died, and gives back the copy area of one that it did not end to the
+    /// last; and opens a segment that one who died has shut without changing anything. Returns what
+    /// there was to do. To be called now and then by a participant that stays.
     ///
     /// # Errors
-    /// When there is no worker left, the operating system does not lock, or the copy area cannot be emptied.
+    /// When there is no worker left, the operating system does not lock, or the copy area cannot be
+    /// emptied.
     pub fn tidy(&self) -> Result<Option<Left>, SegmentError> {
         let left = || match self.shared.gate() {
             Gate::Unchanged => Ok(Some(Left::Shut)),
@@ -105,7 +110,9 @@ impl Segment {
         if left()?.is_none() || !self.shared.take_claim()? {
             return Ok(None);
         }
-        let worker = self.worker().inspect_err(|_| self.shared.give_claim_back())?;
+        let worker = self
+            .worker()
+            .inspect_err(|_| self.shared.give_claim_back())?;
         let claim = Claim { worker };
         // Looked at again, for the claim may just have been given back in good order.
         let found = left()?;
@@ -114,7 +121,11 @@ impl Segment {
                 self.shared.open_unchanged();
             }
             Some(Left::Cut) => {
-                let number = if let Gate::Cut(number) = self.shared.gate() { number } else { 0 };
+                let number = if let Gate::Cut(number) = self.shared.gate() {
+                    number
+                } else {
+                    0
+                };
                 self.shared.end_cut(number, claim.worker.index())?;
             }
             None => {}
@@ -136,8 +147,8 @@ impl Claim {
         self.worker.shared.pause()
     }
 
-    /// Keeps writers out for at most `lease`, and returns when none is inside. A cut that its maker left is ended first. To be
-    /// called when the [`Claim::pause`] is over.
+    /// Keeps writers out for at most `lease`, and returns when none is inside. A cut that its maker
+    /// left is ended first. To be called when the [`Claim::pause`] is over.
     ///
     /// # Errors
     /// [`FreezeError::Shut`] when there is no memory to freeze.
@@ -161,27 +172,40 @@ impl Claim {
         }
         let frozen = Frozen { claim: self, until };
         // The gate is opened by the drop, if one stands in the way.
-        frozen.claim.worker.shared.wait_for_writers(frozen.claim.worker.index())?;
+        frozen
+            .claim
+            .worker
+            .shared
+            .wait_for_writers(frozen.claim.worker.index())?;
         Ok(frozen)
     }
 
-    /// Begins to replace the memory of a segment that is shut, for `restorer`. `None` when it is not.
+    /// Begins to replace the memory of a segment that is shut, for `restorer`. `None` when it is
+    /// not.
     pub fn restoration(&mut self, restorer: Ipv6Addr) -> Option<Restoration<'_>> {
         self.worker.shared.gate().shut()?;
-        // Whoever died while it changed the memory holds its stripes still: what it had committed is carried out now, and
-        // not after a page was found to be zeros.
-        // One that stands still is waited for, however long: it would go on in the new memory.
-        while self.worker.shared.wait_for_writers(self.worker.index()).is_err() {}
+        // Whoever died while it changed the memory holds its stripes still: what it had committed
+        // is carried out now, and not after a page was found to be zeros. One that stands still is
+        // waited for, however long: it would go on in the new memory.
+        while self
+            .worker
+            .shared
+            .wait_for_writers(self.worker.index())
+            .is_err()
+        {}
         Some(Restoration::new(&mut self.worker, restorer))
     }
 
     /// The segment.
     #[must_use]
     pub fn segment(&self) -> Segment {
-        Segment { shared: std::sync::Arc::clone(&self.worker.shared) }
+        Segment {
+            shared: std::sync::Arc::clone(&self.worker.shared),
+        }
     }
 
-    /// Ends the cut and gives its copy area back. Returns the pages that were saved; none when it was over already.
+    /// Ends the cut and gives its copy area back. Returns the pages that were saved; none when it
+    /// was over already.
     ///
     /// # Errors
     /// When the copy area cannot be emptied.
@@ -198,28 +222,39 @@ impl Drop for Claim {
 }
 
 impl Frozen<'_> {
-    /// Begins a cut that shows the memory as it is now, and lets the writers go on. They save at most `copy_area` bytes
-    /// of pages.
+    /// Begins a cut that shows the memory as it is now, and lets the writers go on. They save at
+    /// most `copy_area` bytes of pages.
     ///
     /// # Errors
     /// When the time was over, or the copy area cannot be emptied.
     pub fn cut(self, copy_area: u64) -> Result<Cut, FreezeError> {
         let number = self.claim.worker.shared.prepare_cut(copy_area)?;
-        if self.leads_to(Gate::Cut(number)) { Ok(Cut { number }) } else { Err(FreezeError::Late) }
+        if self.leads_to(Gate::Cut(number)) {
+            Ok(Cut { number })
+        } else {
+            Err(FreezeError::Late)
+        }
     }
 
-    /// Shuts the memory, for [`Claim::restoration`]: from now on every read and change is refused. Until something was changed,
-    /// the end of the claim opens it again.
+    /// Shuts the memory, for [`Claim::restoration`]: from now on every read and change is refused.
+    /// Until something was changed, the end of the claim opens it again.
     ///
     /// # Errors
     /// When the time was over.
     pub fn shut(self) -> Result<(), FreezeError> {
-        if self.leads_to(Gate::Unchanged) { Ok(()) } else { Err(FreezeError::Late) }
+        if self.leads_to(Gate::Unchanged) {
+            Ok(())
+        } else {
+            Err(FreezeError::Late)
+        }
     }
 
     /// Changes the gate; `false` when the time was over.
     fn leads_to(&self, gate: Gate) -> bool {
-        self.claim.worker.shared.change_gate(Gate::Frozen(self.until), gate)
+        self.claim
+            .worker
+            .shared
+            .change_gate(Gate::Frozen(self.until), gate)
     }
 }
 
@@ -236,8 +271,10 @@ impl Drop for Frozen<'_> {
 
 impl Shared {
     fn take_claim(&self) -> Result<bool, SegmentError> {
-        ofd::try_lock(self.copy_area.as_fd(), CLAIM)
-            .map_err(SegmentError::lock(&format!("the copy area of {}", self.name)))
+        ofd::try_lock(self.copy_area.as_fd(), CLAIM).map_err(SegmentError::lock(&format!(
+            "the copy area of {}",
+            self.name
+        )))
     }
 
     fn give_claim_back(&self) {
@@ -246,7 +283,8 @@ impl Shared {
         }
     }
 
-    /// Waits once for each stripe: then every writer that has not seen the gate as it is now has left.
+    /// Waits once for each stripe: then every writer that has not seen the gate as it is now has
+    /// left.
     ///
     /// # Errors
     /// [`Shut::Held`] when one of them has stalled.
@@ -264,7 +302,9 @@ impl Shared {
         let field = |field: Field| field.of(&self.mapping);
         // Numbers live in half a word; zero means that there is no cut.
         #[allow(clippy::cast_possible_truncation)]
-        let number = (field(Field::LastCut).load(Ordering::Relaxed) as u32).wrapping_add(1).max(1);
+        let number = (field(Field::LastCut).load(Ordering::Relaxed) as u32)
+            .wrapping_add(1)
+            .max(1);
         field(Field::CopiesLimit).store(copy_area / page_size() as u64, Ordering::Relaxed);
         field(Field::CopiesTaken).store(0, Ordering::Relaxed);
         field(Field::LastCut).store(u64::from(number), Ordering::Relaxed);

@@ -1,7 +1,8 @@
 //! Critical sections end in order, or with the process.
 //!
-//! A process that dies in one is repaired by the others. One that lives on after a thread of it was unwound out of one is
-//! not: to the others, what it holds is held. So unwinding out of one ends the process, also where panics are caught.
+//! A process that dies in one is repaired by the others. One that lives on after a thread of it was
+//! unwound out of one is not: to the others, what it holds is held. So unwinding out of one ends
+//! the process, also where panics are caught.
 
 use std::io::Write;
 
@@ -31,7 +32,10 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) const NOTHING: Self = Self { stripes: 0, large_slot: None };
+    pub(super) const NOTHING: Self = Self {
+        stripes: 0,
+        large_slot: None,
+    };
 
     fn is_empty(&self) -> bool {
         self.stripes == 0 && self.large_slot.is_none()

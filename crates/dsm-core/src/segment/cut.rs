@@ -1,9 +1,10 @@
 //! Cuts: the instant that a snapshot shows, and the pages of it that writers have changed since.
 //!
-//! A cut begins while the gate is frozen, so that no writer is inside. From then on the first writer that
-//! is about to change a page saves it aside; a reader of the cut takes a page from where it stands if nobody has saved
-//! it, and from the copy area otherwise. A word beside each page's version decides between the two by compare-and-swap,
-//! so that neither ever waits for the other:
+//! A cut begins while the gate is frozen, so that no writer is inside. From then on the first
+//! writer that is about to change a page saves it aside; a reader of the cut takes a page from
+//! where it stands if nobody has saved it, and from the copy area otherwise. A word beside each
+//! page's version decides between the two by compare-and-swap, so that neither ever waits for the
+//! other:
 //!
 //! ```text
 //! word = number of the cut (high half), 0: read already | 1: all zeros | slot of the copy area + 2 (low half)
@@ -48,7 +49,8 @@ pub struct Cut {
 #[error("the snapshot was abandoned: the copy area was full, or another snapshot took its place")]
 pub struct CutGone;
 
-/// The most pages that are read together: enough that the calls for them do not count, and a small buffer.
+/// The most pages that are read together: enough that the calls for them do not count, and a small
+/// buffer.
 pub const CUT_RUN: usize = 16;
 
 /// Pages as the cut shows them.
@@ -61,20 +63,36 @@ pub enum CutPages {
 }
 
 impl Segment {
-    /// Reads a run of pages of the cut, at most [`CUT_RUN`], into `buffer`, which has their length; takes no lock. Each page
-    /// can be read once: after that writers need not save it, and what they have saved is given back.
+    /// Reads a run of pages of the cut, at most [`CUT_RUN`], into `buffer`, which has their length;
+    /// takes no lock. Each page can be read once: after that writers need not save it, and what
+    /// they have saved is given back.
     ///
     /// # Errors
     /// [`CutGone`], also for a page that was read already. The buffer means nothing then.
     ///
     /// # Panics
     /// When the lengths differ, or the run is longer than [`CUT_RUN`].
-    pub fn read_cut(&self, cut: Cut, pages: Range<usize>, buffer: &mut [u8]) -> Result<CutPages, CutGone> {
-        assert!(pages.len() <= CUT_RUN && buffer.len() == pages.len() * page_size(), "{pages:?}");
+    pub fn read_cut(
+        &self,
+        cut: Cut,
+        pages: Range<usize>,
+        buffer: &mut [u8],
+    ) -> Result<CutPages, CutGone> {
+        assert!(
+            pages.len() <= CUT_RUN && buffer.len() == pages.len() * page_size(),
+            "{pages:?}"
+        );
         let shared = &self.shared;
         // What nobody has ever written is zeros; whoever writes it now saves it as such.
-        if pages.clone().all(|page| shared.page_version(page).load(Ordering::Acquire) == 0) {
-            return if shared.is_cut(cut.number) { Ok(CutPages::Zeros) } else { Err(CutGone) };
+        if pages
+            .clone()
+            .all(|page| shared.page_version(page).load(Ordering::Acquire) == 0)
+        {
+            return if shared.is_cut(cut.number) {
+                Ok(CutPages::Zeros)
+            } else {
+                Err(CutGone)
+            };
         }
         let mut found = [0; CUT_RUN];
         for (page, found) in pages.clone().zip(&mut found) {
@@ -86,7 +104,11 @@ impl Segment {
         }
         // A writer that found no room ended the cut before it changed its page.
         fence(Ordering::Acquire);
-        if shared.is_cut(cut.number) { Ok(CutPages::Bytes) } else { Err(CutGone) }
+        if shared.is_cut(cut.number) {
+            Ok(CutPages::Bytes)
+        } else {
+            Err(CutGone)
+        }
     }
 }
 
@@ -100,25 +122,34 @@ impl Shared {
         self.gate() == Gate::Cut(number)
     }
 
-    /// Ends the cut for everybody and gives its copy area back. Returns the pages that were saved; none when it was over
-    /// already.
+    /// Ends the cut for everybody and gives its copy area back. Returns the pages that were saved;
+    /// none when it was over already.
     pub(super) fn end_cut(&self, number: u32, worker: usize) -> Result<u64, SegmentError> {
         let ended = self.change_gate(Gate::Cut(number), Gate::Open);
         let copied = Field::CopiesTaken.of(&self.mapping).load(Ordering::Relaxed);
-        // A writer that saw the cut still holds its stripes; after one turn on each stripe no such writer is left.
-        // One that stands still is waited for, however long.
+        // A writer that saw the cut still holds its stripes; after one turn on each stripe no such
+        // writer is left. One that stands still is waited for, however long.
         while self.wait_for_writers(worker).is_err() {}
         self.empty_copy_area()?;
         Ok(if ended { copied } else { 0 })
     }
 
-    /// Saves what the caller, who holds the pages' stripes, is about to change and the cut still needs.
+    /// Saves what the caller, who holds the pages' stripes, is about to change and the cut still
+    /// needs.
     ///
     /// # Errors
-    /// [`Shut::Late`] when the deadline of `worker` passes before. Then no page may be changed; the cut stays, and so do copies.
+    /// [`Shut::Late`] when the deadline of `worker` passes before. Then no page may be changed; the
+    /// cut stays, and so do copies.
     #[cold]
-    pub(super) fn save_for_cut(&self, pages: &Range<usize>, number: u32, worker: usize) -> Result<(), Shut> {
-        pages.clone().try_for_each(|page| self.save_page(page, number, worker))
+    pub(super) fn save_for_cut(
+        &self,
+        pages: &Range<usize>,
+        number: u32,
+        worker: usize,
+    ) -> Result<(), Shut> {
+        pages
+            .clone()
+            .try_for_each(|page| self.save_page(page, number, worker))
     }
 
     fn save_page(&self, page: usize, number: u32, worker: usize) -> Result<(), Shut> {
@@ -129,17 +160,24 @@ impl Shared {
             return Ok(());
         }
         let mut bytes: Page = [0; page_size()];
-        self.mapping.copy_out(self.geometry.data + page * page_size(), &mut bytes);
+        self.mapping
+            .copy_out(self.geometry.data + page * page_size(), &mut bytes);
         let place = if bytes == ZERO_PAGE {
             Ok(ZEROS)
         } else {
-            self.copy_aside(&bytes, number, self.deadline_of(worker)).map(|slot| slot + FIRST_SLOT)
+            self.copy_aside(&bytes, number, self.deadline_of(worker))
+                .map(|slot| slot + FIRST_SLOT)
         };
         match place {
-            // A reader that was faster has read the page where it stands: then the copy is not needed.
+            // A reader that was faster has read the page where it stands: then the copy is not
+            // needed.
             Ok(place) => {
-                let _ =
-                    word.compare_exchange(found, u64::from(number) << 32 | place, Ordering::AcqRel, Ordering::Relaxed);
+                let _ = word.compare_exchange(
+                    found,
+                    u64::from(number) << 32 | place,
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                );
             }
             Err(NoRoom::Late) => return Err(Shut::Late(Awaited::CopyArea)),
             Err(cause) => {
@@ -155,23 +193,36 @@ impl Shared {
         Ok(())
     }
 
-    /// Copies pages as they stand. Through the file, not the mapping: the tables of a process that reads all of a large
-    /// segment once would take more memory than anything else of it.
+    /// Copies pages as they stand. Through the file, not the mapping: the tables of a process that
+    /// reads all of a large segment once would take more memory than anything else of it.
     fn read_data(&self, pages: &Range<usize>, buffer: &mut [u8]) -> Result<(), CutGone> {
-        let offset = i64::try_from(self.geometry.data + pages.start * page_size()).map_err(|_| CutGone)?;
+        let offset =
+            i64::try_from(self.geometry.data + pages.start * page_size()).map_err(|_| CutGone)?;
         // The object was measured when it was mapped, and nobody makes it shorter.
         let read = pread(&self.file, buffer, offset);
         // No look at the pages' words may come before the copy.
         fence(Ordering::Acquire);
-        if read == Ok(buffer.len()) { Ok(()) } else { Err(CutGone) }
+        if read == Ok(buffer.len()) {
+            Ok(())
+        } else {
+            Err(CutGone)
+        }
     }
 
-    /// Makes `bytes`, a copy of the page that was made after its word was `found`, the page as the cut shows it.
-    fn settle_page(&self, number: u32, page: usize, mut found: u64, bytes: &mut Page) -> Result<(), CutGone> {
+    /// Makes `bytes`, a copy of the page that was made after its word was `found`, the page as the
+    /// cut shows it.
+    fn settle_page(
+        &self,
+        number: u32,
+        page: usize,
+        mut found: u64,
+        bytes: &mut Page,
+    ) -> Result<(), CutGone> {
         let word = self.cut_word(page);
         let read = u64::from(number) << 32 | READ;
         if found >> 32 != u64::from(number) {
-            // Nobody has changed the page since the cut, if nobody has saved it by the time of this exchange.
+            // Nobody has changed the page since the cut, if nobody has saved it by the time of this
+            // exchange.
             match word.compare_exchange(found, read, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Ok(()),
                 Err(saved) => found = saved,

@@ -189,7 +189,9 @@ pub enum SegmentError {
         own: Owner,
     },
     /// There is no segment, or it is not ready.
-    #[error("{name} is not ready: start dsmd on this machine first; the journal of one that runs says why")]
+    #[error(
+        "{name} is not ready: start dsmd on this machine first; the journal of one that runs says why"
+    )]
     NotReady {
         /// The object's name.
         name: String,
@@ -210,28 +212,59 @@ pub enum SegmentError {
 
 impl SegmentError {
     pub(super) fn system(action: &'static str, name: &str) -> impl FnOnce(Errno) -> Self {
-        move |source| Self::System { action, name: name.to_owned(), source }
+        move |source| Self::System {
+            action,
+            name: name.to_owned(),
+            source,
+        }
     }
 
     /// The error of a lock of `name` that could be neither had nor refused.
     pub(super) fn lock(name: &str) -> impl FnOnce(Errno) -> Self {
         move |source| match source {
             // How a kernel answers to a command that it does not know.
-            Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP => Self::NoLocks { name: name.to_owned(), source },
+            Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP => Self::NoLocks {
+                name: name.to_owned(),
+                source,
+            },
             source => Self::system("lock", name)(source),
         }
     }
 
-    /// The same error, where it says that there is no room for a new segment of `k` bytes and `overhead` bytes of tables,
-    /// with what would be enough. `free` is what /dev/shm had before.
+    /// The same error, where it says that there is no room for a new segment of `k` bytes and
+    /// `overhead` bytes of tables, with what would be enough. `free` is what /dev/shm had before.
     pub(super) fn of_making(self, k: u64, overhead: u64, free: u64) -> Self {
         let needed = k + overhead;
         match self {
-            Self::System { source: Errno::ENOSPC, name, .. } => Self::NoRoom { name, needed, overhead, free },
-            Self::System { source: Errno::ENOMEM, name, .. } => Self::NoMemory { name, needed, overhead },
-            Self::System { source: Errno::EFBIG, name, .. } => {
-                Self::FileLimit { name, needed, overhead, limit: file_size::limit() }
-            }
+            Self::System {
+                source: Errno::ENOSPC,
+                name,
+                ..
+            } => Self::NoRoom {
+                name,
+                needed,
+                overhead,
+                free,
+            },
+            Self::System {
+                source: Errno::ENOMEM,
+                name,
+                ..
+            } => Self::NoMemory {
+                name,
+                needed,
+                overhead,
+            },
+            Self::System {
+                source: Errno::EFBIG,
+                name,
+                ..
+            } => Self::FileLimit {
+                name,
+                needed,
+                overhead,
+                limit: file_size::limit(),
+            },
             other => other,
         }
     }
@@ -259,7 +292,9 @@ fn advice(error: Errno) -> &'static str {
         }
         Errno::EROFS => ". Mount /dev/shm for writing: mount -o remount,rw /dev/shm",
         Errno::EMFILE => ". Raise the limit of open files: LimitNOFILE= of the unit, or ulimit -n",
-        Errno::ENFILE => ". The machine has as many open files as it allows: raise fs.file-max, see sysctl(8)",
+        Errno::ENFILE => {
+            ". The machine has as many open files as it allows: raise fs.file-max, see sysctl(8)"
+        }
         Errno::ENOMEM => {
             ". Allow more memory: MemoryMax= of the unit, the memory of the container, ulimit -v, or the machine's own (free -h)"
         }
@@ -279,19 +314,41 @@ mod tests {
 
     #[test]
     fn a_new_segment_without_room_says_how_much_it_needs_and_where_to_allow_it() {
-        let said =
-            |errno| SegmentError::system("allocate", "/dsm.0")(errno).of_making(1 << 20, 1 << 10, 77).to_string();
+        let said = |errno| {
+            SegmentError::system("allocate", "/dsm.0")(errno)
+                .of_making(1 << 20, 1 << 10, 77)
+                .to_string()
+        };
         for (errno, words) in [
-            (Errno::ENOSPC, &["/dev/shm has no room for /dsm.0", "77 are free", "remount,size="][..]),
-            (Errno::ENOMEM, &["no memory for /dsm.0", "MemoryMax=", "container", "ulimit -v", "CommitLimit"]),
+            (
+                Errno::ENOSPC,
+                &[
+                    "/dev/shm has no room for /dsm.0",
+                    "77 are free",
+                    "remount,size=",
+                ][..],
+            ),
+            (
+                Errno::ENOMEM,
+                &[
+                    "no memory for /dsm.0",
+                    "MemoryMax=",
+                    "container",
+                    "ulimit -v",
+                    "CommitLimit",
+                ],
+            ),
             (Errno::EFBIG, &["/dsm.0 needs"]),
         ] {
             let said = said(errno);
             assert!(
-                said.contains("1049600 bytes (k and 1024 bytes of tables)") && said.contains("ake k smaller"),
+                said.contains("1049600 bytes (k and 1024 bytes of tables)")
+                    && said.contains("ake k smaller"),
                 "{said}"
             );
-            words.iter().for_each(|word| assert!(said.contains(word), "{said}"));
+            words
+                .iter()
+                .for_each(|word| assert!(said.contains(word), "{said}"));
         }
         assert_eq!(said(Errno::EIO), "allocate /dsm.0: EIO: I/O error");
     }
@@ -300,15 +357,31 @@ mod tests {
     fn a_kernel_without_open_file_description_locks_is_said_to_be_one() {
         for errno in [Errno::EINVAL, Errno::ENOSYS] {
             let said = SegmentError::lock("/dsm.0")(errno).to_string();
-            assert!(said.contains("open-file-description locks") && said.contains("gVisor"), "{said}");
+            assert!(
+                said.contains("open-file-description locks") && said.contains("gVisor"),
+                "{said}"
+            );
         }
-        assert!(SegmentError::lock("/dsm.0")(Errno::EMFILE).to_string().contains("LimitNOFILE="));
+        assert!(
+            SegmentError::lock("/dsm.0")(Errno::EMFILE)
+                .to_string()
+                .contains("LimitNOFILE=")
+        );
     }
 
     #[test]
     fn what_can_fail_when_a_segment_is_opened_has_a_way_out() {
         use Errno as E;
-        for errno in [E::EACCES, E::EPERM, E::EROFS, E::EMFILE, E::ENFILE, E::ENOMEM, E::ENOSPC, E::ENOSYS] {
+        for errno in [
+            E::EACCES,
+            E::EPERM,
+            E::EROFS,
+            E::EMFILE,
+            E::ENFILE,
+            E::ENOMEM,
+            E::ENOSPC,
+            E::ENOSYS,
+        ] {
             assert!(!advice(errno).is_empty(), "{errno}");
         }
     }

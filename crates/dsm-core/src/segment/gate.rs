@@ -1,8 +1,9 @@
 //! The gate: one word that says whether writers may go in, and for which cut they save pages.
 //!
-//! Whoever changes the memory looks at the gate while it holds its stripes. So whoever shuts the gate and then waits
-//! once for each stripe knows that no writer is inside, and holds no lock itself: a freeze that its maker does not end,
-//! dead or standing still, is ended by the first writer that finds its time over.
+//! Whoever changes the memory looks at the gate while it holds its stripes. So whoever shuts the
+//! gate and then waits once for each stripe knows that no writer is inside, and holds no lock
+//! itself: a freeze that its maker does not end, dead or standing still, is ended by the first
+//! writer that finds its time over.
 //!
 //! ```text
 //! bits 62 and 63   the rest
@@ -12,11 +13,12 @@
 //! 3  shut          1: the memory was lost; 2: it is being restored; 3: it will be, and nothing was changed yet
 //! ```
 //!
-//! Readers look after their copy, and only at whether the gate is shut: they go on through a freeze and a cut.
+//! Readers look after their copy, and only at whether the gate is shut: they go on through a freeze
+//! and a cut.
 //!
-//! A gate that is shut with nothing changed holds the memory of before. Who finds it so with the claim in hand knows that
-//! the restore has ended without a change, and opens it: see [`Shared::open_unchanged`]. Programs that do not know the
-//! number 3 take it for 2.
+//! A gate that is shut with nothing changed holds the memory of before. Who finds it so with the
+//! claim in hand knows that the restore has ended without a change, and opens it: see
+//! [`Shared::open_unchanged`]. Programs that do not know the number 3 take it for 2.
 
 use super::shared::Shared;
 use super::superblock::Field;
@@ -24,11 +26,13 @@ use crate::sys::cancellation::Uncancelled;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-/// How long a writer sleeps before it looks again at a gate that is frozen. A freeze is a few network round trips.
+/// How long a writer sleeps before it looks again at a gate that is frozen. A freeze is a few
+/// network round trips.
 const NAP: Duration = Duration::from_micros(50);
 
-/// Longer than any freeze: mcomp.cfg allows 10 seconds. One that seems to last longer was made by a clock with another
-/// beginning, that of a time namespace of a process without /proc perhaps, and is over like one of the past.
+/// Longer than any freeze: mcomp.cfg allows 10 seconds. One that seems to last longer was made by a
+/// clock with another beginning, that of a time namespace of a process without /proc perhaps, and
+/// is over like one of the past.
 const LONGEST_FREEZE: Duration = Duration::from_secs(60);
 
 const KIND: u32 = 62;
@@ -49,7 +53,8 @@ pub enum Shut {
     /// It has another incarnation than the worker expected.
     #[error("its memory was replaced by that of a snapshot")]
     Replaced,
-    /// A process that is alive has held the pages for a second without progress: it was stopped, most likely.
+    /// A process that is alive has held the pages for a second without progress: it was stopped,
+    /// most likely.
     #[error("{} holds its pages and makes no progress", process(*pid))]
     Held {
         /// Its number; zero when it is not known.
@@ -81,7 +86,11 @@ pub enum Awaited {
 }
 
 fn process(pid: u64) -> String {
-    if pid == 0 { "an unknown process".into() } else { format!("process {pid}") }
+    if pid == 0 {
+        "an unknown process".into()
+    } else {
+        format!("process {pid}")
+    }
 }
 
 /// What the gate's word says.
@@ -105,9 +114,13 @@ impl Gate {
             Self::Frozen(until) => 2 << KIND | until & REST,
             Self::Shut(Shut::Waiting) => 3 << KIND | 1,
             // The others are never states of the gate.
-            Self::Shut(Shut::Restoring | Shut::ServerOnly | Shut::Replaced | Shut::Held { .. } | Shut::Late(_)) => {
-                3 << KIND | 2
-            }
+            Self::Shut(
+                Shut::Restoring
+                | Shut::ServerOnly
+                | Shut::Replaced
+                | Shut::Held { .. }
+                | Shut::Late(_),
+            ) => 3 << KIND | 2,
             Self::Unchanged => 3 << KIND | 3,
         }
     }
@@ -137,7 +150,9 @@ impl Gate {
 
 /// Whether a freeze until then is over.
 fn is_over(until: u64, now: u64) -> bool {
-    until.checked_sub(now).is_none_or(|left| left == 0 || u128::from(left) > LONGEST_FREEZE.as_nanos())
+    until
+        .checked_sub(now)
+        .is_none_or(|left| left == 0 || u128::from(left) > LONGEST_FREEZE.as_nanos())
 }
 
 impl Shared {
@@ -157,16 +172,28 @@ impl Shared {
 
     /// Changes the gate from one state to another; `false` when it is in neither any more.
     pub(super) fn change_gate(&self, from: Gate, to: Gate) -> bool {
-        self.gate_word().compare_exchange(from.encode(), to.encode(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.gate_word()
+            .compare_exchange(
+                from.encode(),
+                to.encode(),
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
+            .is_ok()
     }
 
-    /// What a writer finds that holds its stripes: the cut for which it must save pages, if there is one. `permission` is
-    /// what a local client's worker needs, zero for others.
+    /// What a writer finds that holds its stripes: the cut for which it must save pages, if there
+    /// is one. `permission` is what a local client's worker needs, zero for others.
     ///
     /// # Errors
-    /// `Err(None)` when it must let its stripes go and wait; `Err(Some(_))` when it may not change the memory.
+    /// `Err(None)` when it must let its stripes go and wait; `Err(Some(_))` when it may not change
+    /// the memory.
     #[inline]
-    pub(super) fn pass(&self, incarnation: u64, permission: u64) -> Result<Option<u32>, Option<Shut>> {
+    pub(super) fn pass(
+        &self,
+        incarnation: u64,
+        permission: u64,
+    ) -> Result<Option<u32>, Option<Shut>> {
         let cut = match self.gate() {
             Gate::Open => None,
             Gate::Cut(number) => Some(number),
@@ -192,10 +219,16 @@ impl Shared {
 
     #[inline]
     fn check(&self, incarnation: u64, permission: u64) -> Result<(), Shut> {
-        if permission != 0 && Field::LocalAccess.of(&self.mapping).load(Ordering::Acquire) != permission {
+        if permission != 0
+            && Field::LocalAccess.of(&self.mapping).load(Ordering::Acquire) != permission
+        {
             return Err(Shut::ServerOnly);
         }
-        if self.incarnation() == incarnation { Ok(()) } else { Err(Shut::Replaced) }
+        if self.incarnation() == incarnation {
+            Ok(())
+        } else {
+            Err(Shut::Replaced)
+        }
     }
 
     #[inline]
@@ -208,8 +241,8 @@ impl Shared {
         matches!(self.gate(), Gate::Frozen(until) if !is_over(until, self.clock.now()))
     }
 
-    /// Has `worker` wait until the gate is not frozen any more, or its time is over. It holds no stripe, but perhaps a large
-    /// slot.
+    /// Has `worker` wait until the gate is not frozen any more, or its time is over. It holds no
+    /// stripe, but perhaps a large slot.
     ///
     /// # Errors
     /// [`Shut::Late`] when its deadline passes before.
@@ -244,11 +277,20 @@ mod tests {
     #[test]
     fn a_gate_that_was_written_is_read_back() {
         let frozen = Gate::Frozen(MachineClock::of_process().now());
-        for gate in [Gate::Open, Gate::Cut(1), Gate::Cut(u32::MAX), frozen, Gate::Shut(Shut::Waiting), Gate::Unchanged]
-        {
+        for gate in [
+            Gate::Open,
+            Gate::Cut(1),
+            Gate::Cut(u32::MAX),
+            frozen,
+            Gate::Shut(Shut::Waiting),
+            Gate::Unchanged,
+        ] {
             assert_eq!(Gate::decode(gate.encode()), gate);
         }
-        assert_eq!(Gate::decode(Gate::Shut(Shut::Restoring).encode()), Gate::Shut(Shut::Restoring));
+        assert_eq!(
+            Gate::decode(Gate::Shut(Shut::Restoring).encode()),
+            Gate::Shut(Shut::Restoring)
+        );
     }
     #[test]
     fn a_freeze_ends_in_time_and_one_that_cannot_be_at_once() {

@@ -14,14 +14,16 @@ pub(super) const LINE: usize = 64;
 /// Processes that may have a segment mapped at once. Each entry takes a cache line.
 pub(super) const PARTICIPANTS: usize = 64;
 
-/// The first participant that a local client may be: those before it stay for the server and snapshot agents.
+/// The first participant that a local client may be: those before it stay for the server and
+/// snapshot agents.
 pub(super) const FIRST_CLIENT: usize = 4;
 
 /// Threads, of all participants, that may work on a segment at once. Each has an intent and a slot.
 pub const WORKERS: usize = 96;
 
-/// The first worker of participants beside the server: it keeps one for each thread with one connection, 32 at most, for
-/// each that connections share, 8 at most, and for its question to itself.
+/// The first worker of participants beside the server: it keeps one for each thread with one
+/// connection, 32 at most, for each that connections share, 8 at most, and for its question to
+/// itself.
 pub(super) const FIRST_WORKER_BESIDE: usize = 41;
 
 /// The first worker of local clients; some before it stay for snapshot agents.
@@ -43,11 +45,12 @@ pub(super) const LARGE_SLOT: usize = MAX_ATOMIC as usize;
 /// Page p is guarded by stripe p mod `STRIPES`; a mask of stripes fits one u64.
 pub(super) const STRIPES: usize = 64;
 
-/// Locks: first those of the large slots, then the stripes. Whoever takes several takes them in this order.
+/// Locks: first those of the large slots, then the stripes. Whoever takes several takes them in
+/// this order.
 pub(super) const LOCKS: usize = LARGE_SLOTS + STRIPES;
 
-/// Sessions that the segment remembers: more than a server can have connections, so that there is always one to give up
-/// that nobody uses.
+/// Sessions that the segment remembers: more than a server can have connections, so that there is
+/// always one to give up that nobody uses.
 pub const SESSIONS: usize = 4160;
 
 /// Bytes of a session: a line of state, then the results of the last `WINDOW` requests.
@@ -74,7 +77,8 @@ const DATA_ALIGNMENT: usize = 2 << 20;
 
 const _: () = assert!(LOCKS * LINE <= 2 * HEAD && STRIPES == 64 && PAGE_TABLE.is_multiple_of(LINE));
 
-/// The part of the geometry that depends on k. The constants above hold for every segment of this format version.
+/// The part of the geometry that depends on k. The constants above hold for every segment of this
+/// format version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Geometry {
     /// Bytes shared.
@@ -90,7 +94,9 @@ impl Geometry {
     pub(super) fn new(k: u64) -> Option<Self> {
         let k = usize::try_from(k).ok()?;
         let pages = k / page_size();
-        let data = PAGE_TABLE.checked_add(pages.checked_mul(PAGE_ENTRY)?)?.checked_next_multiple_of(DATA_ALIGNMENT)?;
+        let data = PAGE_TABLE
+            .checked_add(pages.checked_mul(PAGE_ENTRY)?)?
+            .checked_next_multiple_of(DATA_ALIGNMENT)?;
         let total = data.checked_add(k)?;
         i64::try_from(total).ok()?;
         Some(Self { k, data, total })
@@ -142,8 +148,8 @@ pub(super) const fn page_size() -> usize {
     PAGE as usize
 }
 
-/// Bytes of shared memory that a segment of `k` bytes takes beyond k, its semaphores (a page each) included.
-/// At most 16 MiB or 5 % of k, whichever is larger.
+/// Bytes of shared memory that a segment of `k` bytes takes beyond k, its semaphores (a page each)
+/// included. At most 16 MiB or 5 % of k, whichever is larger.
 #[must_use]
 pub fn overhead(k: u64) -> u64 {
     Geometry::new(k).map_or(0, |geometry| geometry.data as u64 + LOCKS as u64 * PAGE)
@@ -152,7 +158,13 @@ pub fn overhead(k: u64) -> u64 {
 /// The stripes that guard the pages, as a mask.
 #[inline]
 pub(super) fn stripes(pages: &Range<usize>) -> u64 {
-    if pages.len() >= STRIPES { u64::MAX } else { pages.clone().fold(0, |mask, page| mask | 1 << (page % STRIPES)) }
+    if pages.len() >= STRIPES {
+        u64::MAX
+    } else {
+        pages
+            .clone()
+            .fold(0, |mask, page| mask | 1 << (page % STRIPES))
+    }
 }
 
 /// The numbers of the set bits, ascending.
@@ -174,9 +186,14 @@ mod tests {
     #[test]
     fn the_overhead_stays_under_sixteen_mebibytes_or_a_twentieth() {
         for shift in 12..44 {
-            for k in (8..16).map(|eighths| ((1_u64 << shift) / 8 * eighths).next_multiple_of(PAGE)) {
+            for k in (8..16).map(|eighths| ((1_u64 << shift) / 8 * eighths).next_multiple_of(PAGE))
+            {
                 let allowed = (k / 20).max(16 << 20);
-                assert!(overhead(k) <= allowed, "k = {k}: {} is over {allowed}", overhead(k));
+                assert!(
+                    overhead(k) <= allowed,
+                    "k = {k}: {} is over {allowed}",
+                    overhead(k)
+                );
             }
         }
     }

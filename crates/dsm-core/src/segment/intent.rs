@@ -1,8 +1,9 @@
 //! Intents: the write-ahead record of a worker, and how it is carried out.
 //!
-//! A worker puts the new bytes into its slot, takes the stripes, and marks its intent committed. From then on the
-//! write happens, whoever carries it out: the worker itself, or after its death a repairer. Carrying it out twice
-//! gives the same bytes, because the stripes stay taken until the intent is done.
+//! A worker puts the new bytes into its slot, takes the stripes, and marks its intent committed.
+//! From then on the write happens, whoever carries it out: the worker itself, or after its death a
+//! repairer. Carrying it out twice gives the same bytes, because the stripes stay taken until the
+//! intent is done.
 
 use super::crash::{self, Point};
 use super::geometry::{Geometry, LARGE_SLOT, LARGE_SLOTS, SESSIONS, SLOT, page_size};
@@ -30,12 +31,19 @@ pub(super) enum IntentField {
 
 impl IntentField {
     /// What a worker writes anew with each change.
-    pub(super) const RECORD: [Self; 6] =
-        [Self::Offset, Self::Length, Self::Detail, Self::Session, Self::Sequence, Self::Result];
+    pub(super) const RECORD: [Self; 6] = [
+        Self::Offset,
+        Self::Length,
+        Self::Detail,
+        Self::Session,
+        Self::Sequence,
+        Self::Result,
+    ];
 }
 
-/// The words of an intent's second line, by offset: what local clients have done with this worker since the segment was
-/// made. Only the worker writes them, so counting needs no locked instruction.
+/// The words of an intent's second line, by offset: what local clients have done with this worker
+/// since the segment was made. Only the worker writes them, so counting needs no locked
+/// instruction.
 #[derive(Debug, Clone, Copy)]
 #[repr(usize)]
 pub(super) enum LocalCounter {
@@ -53,9 +61,10 @@ impl LocalCounter {
     pub(super) const CHANGES: [Self; 4] = [Self::Writes, Self::Fills, Self::Copies, Self::Atomics];
 }
 
-/// The last word of an intent's second line: how often the worker gave back a lock for which others waited, or looked again
-/// for one itself. By this the others know whether it runs. Part of no format: a participant of a version that does
-/// not count is waited for as if it made no progress, until it gives back what is waited for.
+/// The last word of an intent's second line: how often the worker gave back a lock for which others
+/// waited, or looked again for one itself. By this the others know whether it runs. Part of no
+/// format: a participant of a version that does not count is waited for as if it made no progress,
+/// until it gives back what is waited for.
 const PROGRESS: usize = 120;
 
 /// Where the new bytes come from.
@@ -82,7 +91,10 @@ impl Source {
     fn decode(kind: u64, detail: u64) -> Option<Self> {
         match kind {
             1 => Some(Self::Slot),
-            2 => usize::try_from(detail).ok().filter(|index| *index < LARGE_SLOTS).map(Self::LargeSlot),
+            2 => usize::try_from(detail)
+                .ok()
+                .filter(|index| *index < LARGE_SLOTS)
+                .map(Self::LargeSlot),
             3 => u8::try_from(detail).ok().map(Self::Byte),
             _ => None,
         }
@@ -118,40 +130,72 @@ pub(super) struct Intent {
 }
 
 impl Intent {
-    /// Writes the record and commits it. The caller holds the stripes of every page that it touches.
+    /// Writes the record and commits it. The caller holds the stripes of every page that it
+    /// touches.
     #[inline]
     pub(super) fn commit(&self, shared: &Shared, worker: usize) {
-        let store = |field, value| shared.intent_word(worker, field).store(value, Ordering::Relaxed);
+        let store = |field, value| {
+            shared
+                .intent_word(worker, field)
+                .store(value, Ordering::Relaxed)
+        };
         let (kind, detail) = self.source.encode();
         store(IntentField::Offset, self.offset as u64);
         store(IntentField::Length, self.length as u64);
         store(IntentField::Detail, detail);
-        store(IntentField::Session, self.mark.map_or(0, |mark| mark.session as u64 + 1));
-        store(IntentField::Sequence, self.mark.map_or(0, |mark| mark.sequence));
+        store(
+            IntentField::Session,
+            self.mark.map_or(0, |mark| mark.session as u64 + 1),
+        );
+        store(
+            IntentField::Sequence,
+            self.mark.map_or(0, |mark| mark.sequence),
+        );
         store(IntentField::Result, self.result);
-        shared.intent_word(worker, IntentField::Kind).store(kind, Ordering::Release);
+        shared
+            .intent_word(worker, IntentField::Kind)
+            .store(kind, Ordering::Release);
     }
 
-    /// Reads back what a dead worker committed; `None` when it had committed nothing. Its record was written by
-    /// another process, so nothing in it is believed unchecked.
-    pub(super) fn load_committed(shared: &Shared, worker: usize) -> Option<Result<Self, &'static str>> {
-        let kind = shared.intent_word(worker, IntentField::Kind).load(Ordering::Acquire);
+    /// Reads back what a dead worker committed; `None` when it had committed nothing. Its record
+    /// was written by another process, so nothing in it is believed unchecked.
+    pub(super) fn load_committed(
+        shared: &Shared,
+        worker: usize,
+    ) -> Option<Result<Self, &'static str>> {
+        let kind = shared
+            .intent_word(worker, IntentField::Kind)
+            .load(Ordering::Acquire);
         (kind != 0).then(|| Self::load(shared, worker, kind))
     }
 
     fn load(shared: &Shared, worker: usize, kind: u64) -> Result<Self, &'static str> {
         let word = |field| shared.intent_word(worker, field).load(Ordering::Relaxed);
         let number = |field| usize::try_from(word(field)).map_err(|_| "a number is too large");
-        let source = Source::decode(kind, word(IntentField::Detail)).ok_or("its source is unknown")?;
+        let source =
+            Source::decode(kind, word(IntentField::Detail)).ok_or("its source is unknown")?;
         let (offset, length) = (number(IntentField::Offset)?, number(IntentField::Length)?);
-        if length > source.capacity() || offset.checked_add(length).is_none_or(|end| end > shared.geometry.k) {
+        if length > source.capacity()
+            || offset
+                .checked_add(length)
+                .is_none_or(|end| end > shared.geometry.k)
+        {
             return Err("its range is outside the segment");
         }
         let mark = match number(IntentField::Session)?.checked_sub(1) {
             Some(session) if session >= SESSIONS => return Err("its session is unknown"),
-            session => session.map(|session| Mark { session, sequence: word(IntentField::Sequence) }),
+            session => session.map(|session| Mark {
+                session,
+                sequence: word(IntentField::Sequence),
+            }),
         };
-        Ok(Self { source, offset, length, mark, result: word(IntentField::Result) })
+        Ok(Self {
+            source,
+            offset,
+            length,
+            mark,
+            result: word(IntentField::Result),
+        })
     }
 }
 
@@ -163,14 +207,16 @@ impl Shared {
 
     #[inline]
     pub(super) fn local_counter(&self, worker: usize, counter: LocalCounter) -> &AtomicU64 {
-        self.mapping.word(Geometry::intent(worker) + counter as usize)
+        self.mapping
+            .word(Geometry::intent(worker) + counter as usize)
     }
 
     pub(super) fn progress(&self, worker: usize) -> &AtomicU64 {
         self.mapping.word(Geometry::intent(worker) + PROGRESS)
     }
 
-    /// Carries out a committed intent of `worker`: bytes, versions, session. Not the end of the intent itself.
+    /// Carries out a committed intent of `worker`: bytes, versions, session. Not the end of the
+    /// intent itself.
     #[inline]
     pub(super) fn apply(&self, worker: usize, intent: &Intent) {
         let pages = pages(intent.offset, intent.length);
@@ -189,7 +235,10 @@ impl Shared {
         crash::reached(Point::Copied);
         for page in pages {
             let version = self.page_version(page);
-            version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+            version.store(
+                version.load(Ordering::Relaxed).wrapping_add(1),
+                Ordering::Release,
+            );
         }
         crash::reached(Point::PagesDone);
         if let Some(mark) = intent.mark {
@@ -203,7 +252,10 @@ impl Shared {
         let to = self.geometry.data + intent.offset;
         match intent.source {
             Source::Slot => self.mapping.copy_within(Geometry::slot(worker), to, length),
-            Source::LargeSlot(index) => self.mapping.copy_within(Geometry::large_slot(index), to, length),
+            Source::LargeSlot(index) => {
+                self.mapping
+                    .copy_within(Geometry::large_slot(index), to, length)
+            }
             Source::Byte(byte) => self.mapping.fill(to, length, byte),
         }
     }
@@ -218,5 +270,9 @@ impl Shared {
 #[inline]
 pub(super) fn pages(offset: usize, length: usize) -> Range<usize> {
     let first = offset / page_size();
-    if length == 0 { first..first } else { first..(offset + length - 1) / page_size() + 1 }
+    if length == 0 {
+        first..first
+    } else {
+        first..(offset + length - 1) / page_size() + 1
+    }
 }

@@ -1,9 +1,11 @@
-//! The names of a segment's objects in /dev/shm, which any program of the same user can remove while a server runs.
+//! The names of a segment's objects in /dev/shm, which any program of the same user can remove
+//! while a server runs.
 //!
-//! An object without a name lives as long as a process has it open, but no other process can open it, and the kernel
-//! gives it no new name: `linkat(2)` refuses a file whose last link is gone. So the server keeps a second name of the
-//! objects that hold data while it runs, and gives a removed first name back from it. The second name ends in
-//! [`KEPT`] and begins as the first: removing `NAME.*`, as the manual says for memory that shall go, removes both.
+//! An object without a name lives as long as a process has it open, but no other process can open
+//! it, and the kernel gives it no new name: `linkat(2)` refuses a file whose last link is gone. So
+//! the server keeps a second name of the objects that hold data while it runs, and gives a removed
+//! first name back from it. The second name ends in [`KEPT`] and begins as the first: removing
+//! `NAME.*`, as the manual says for memory that shall go, removes both.
 
 use super::Segment;
 use super::geometry::LOCKS;
@@ -24,10 +26,11 @@ pub enum Names {
     Whole,
     /// A name was gone and is there again.
     GivenBack,
-    /// The memory has its name, but its copy area or a semaphore has none: no other process can open the segment until
-    /// its server starts again.
+    /// The memory has its name, but its copy area or a semaphore has none: no other process can
+    /// open the segment until its server starts again.
     PartsRemoved,
-    /// The memory has no name any more, or its name is that of another object: it ends with its last process.
+    /// The memory has no name any more, or its name is that of another object: it ends with its
+    /// last process.
     Removed,
 }
 
@@ -40,8 +43,9 @@ enum Name {
 }
 
 impl Segment {
-    /// Gives each object that holds data a second name, for [`Segment::look_after_names`]; for the server of the segment.
-    /// One that is there already is taken over, or replaced if it is that of another object.
+    /// Gives each object that holds data a second name, for [`Segment::look_after_names`]; for the
+    /// server of the segment. One that is there already is taken over, or replaced if it is that of
+    /// another object.
     ///
     /// # Errors
     /// When the operating system does not allow it. Nothing else depends on the second names.
@@ -61,7 +65,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Looks whether every object still has its name, and gives back the names that can be. Some dozens of system calls.
+    /// Looks whether every object still has its name, and gives back the names that can be. Some
+    /// dozens of system calls.
     #[must_use]
     pub fn look_after_names(&self) -> Names {
         let mut given_back = false;
@@ -82,7 +87,8 @@ impl Segment {
         }
     }
 
-    /// Removes the second names, so that removing the first ones gives the memory back while no server runs.
+    /// Removes the second names, so that removing the first ones gives the memory back while no
+    /// server runs.
     pub fn release_names(&self) {
         release_names(&self.shared.name);
     }
@@ -90,11 +96,15 @@ impl Segment {
     /// Each object that holds data, the memory first, with what tells it from others.
     fn objects(&self) -> [(String, Option<(dev_t, ino_t)>); 2] {
         let name = &self.shared.name;
-        [(name.clone(), identity(&self.shared.file)), (copy_area(name), identity(&self.shared.copy_area))]
+        [
+            (name.clone(), identity(&self.shared.file)),
+            (copy_area(name), identity(&self.shared.copy_area)),
+        ]
     }
 }
 
-/// Removes the second names of the objects of segment `name`. One that is not there is as good as removed.
+/// Removes the second names of the objects of segment `name`. One that is not there is as good as
+/// removed.
 pub(super) fn release_names(name: &str) {
     for name in [name, &copy_area(name)] {
         let _ = std::fs::remove_file(kept(name));
@@ -107,9 +117,14 @@ fn look_after(name: &str, object: Option<(dev_t, ino_t)>) -> Name {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let kept = kept(name);
             let is_kept = identity_of(&kept).is_ok_and(|found| found == object);
-            if is_kept && std::fs::hard_link(kept, path(name)).is_ok() { Name::GivenBack } else { Name::Gone }
+            if is_kept && std::fs::hard_link(kept, path(name)).is_ok() {
+                Name::GivenBack
+            } else {
+                Name::Gone
+            }
         }
-        // Another object has taken the name, or the folder cannot be looked at: nothing here to be put right.
+        // Another object has taken the name, or the folder cannot be looked at: nothing here to be
+        // put right.
         _ => Name::Gone,
     }
 }
@@ -129,7 +144,9 @@ pub(super) fn is_named(file: impl AsFd, name: &str) -> bool {
 }
 
 fn identity(file: impl AsFd) -> Option<(dev_t, ino_t)> {
-    fstat(file).ok().map(|status| (status.st_dev, status.st_ino))
+    fstat(file)
+        .ok()
+        .map(|status| (status.st_dev, status.st_ino))
 }
 
 fn identity_of(path: &Path) -> io::Result<Option<(dev_t, ino_t)>> {

@@ -1,4 +1,5 @@
-//! Local clients: participants that use the memory without the network, as long as the segment's server lets them.
+//! Local clients: participants that use the memory without the network, as long as the segment's
+//! server lets them.
 
 use super::intent::LocalCounter;
 use super::open::attach;
@@ -23,39 +24,53 @@ const SERVICE_USER: &str = "dsm";
 const OTHERS: mode_t = 0o007;
 
 impl Segment {
-    /// Opens the segment of server `index` of `layout` as a client of it on its host, and tells its incarnation.
+    /// Opens the segment of server `index` of `layout` as a client of it on its host, and tells its
+    /// incarnation.
     ///
     /// # Errors
     /// [`SegmentError::NotOurs`] when somebody made it who need not be trusted with the memory;
-    /// [`SegmentError::NotReady`] when no server serves it, or not to clients of this layout, or its memory waits for a
-    /// restore; see [`SegmentError`] for the others.
+    /// [`SegmentError::NotReady`] when no server serves it, or not to clients of this layout, or
+    /// its memory waits for a restore; see [`SegmentError`] for the others.
     pub fn attach_as_client(layout: &Layout, index: u32) -> Result<(Self, u64), SegmentError> {
         let fingerprint = layout.fingerprint();
         let permission = permission(fingerprint);
         let segment = attach(layout, index, Role::Client { permission })?;
         let mapping = &segment.shared.mapping;
-        // First the incarnation: one that a restore is about to replace is found to be shut, or is not the new one; one of
-        // a segment that was thrown away is found without permission.
+        // First the incarnation: one that a restore is about to replace is found to be shut, or is
+        // not the new one; one of a segment that was thrown away is found without permission.
         let incarnation = segment.incarnation();
-        let admits = Field::LocalAccess.of(mapping).load(Ordering::Acquire) == permission && segment.is_served();
-        if admits && has_fingerprint(mapping, fingerprint) && segment.shut().is_none() && segment.is_ready() {
+        let admits = Field::LocalAccess.of(mapping).load(Ordering::Acquire) == permission
+            && segment.is_served();
+        if admits
+            && has_fingerprint(mapping, fingerprint)
+            && segment.shut().is_none()
+            && segment.is_ready()
+        {
             Ok((segment, incarnation))
         } else {
-            Err(SegmentError::NotReady { name: segment.name().to_owned() })
+            Err(SegmentError::NotReady {
+                name: segment.name().to_owned(),
+            })
         }
     }
 
-    /// Lets clients of the layout with this fingerprint work on the segment. What they do is in no operation log.
+    /// Lets clients of the layout with this fingerprint work on the segment. What they do is in no
+    /// operation log.
     pub fn admit_local(&self, fingerprint: Fingerprint) {
-        Field::LocalAccess.of(&self.shared.mapping).store(permission(fingerprint), Ordering::SeqCst);
+        Field::LocalAccess
+            .of(&self.shared.mapping)
+            .store(permission(fingerprint), Ordering::SeqCst);
     }
 
     /// Lets no local client begin anything any more; what they are at is finished.
     pub fn refuse_local(&self) {
-        Field::LocalAccess.of(&self.shared.mapping).store(0, Ordering::SeqCst);
+        Field::LocalAccess
+            .of(&self.shared.mapping)
+            .store(0, Ordering::SeqCst);
     }
 
-    /// Whether the object has lost its name, and so whoever opens the segment finds another one or none. A system call.
+    /// Whether the object has lost its name, and so whoever opens the segment finds another one or
+    /// none. A system call.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         fstat(&self.shared.file).is_ok_and(|status| status.st_nlink == 0)
@@ -71,7 +86,11 @@ impl Segment {
     #[must_use]
     pub fn local_traffic(&self) -> LocalTraffic {
         let sum = |counter| {
-            let count = |worker| self.shared.local_counter(worker, counter).load(Ordering::Relaxed);
+            let count = |worker| {
+                self.shared
+                    .local_counter(worker, counter)
+                    .load(Ordering::Relaxed)
+            };
             (0..WORKERS).map(count).fold(0, u64::wrapping_add)
         };
         LocalTraffic {
@@ -86,34 +105,47 @@ impl Segment {
     }
 }
 
-/// A number that is another one in a child made by `fork(2)`: what was attached under another one is not to be used.
+/// A number that is another one in a child made by `fork(2)`: what was attached under another one
+/// is not to be used.
 #[must_use]
 #[inline]
 pub fn generation() -> u64 {
     own_file::generation()
 }
 
-/// Looks at who made an object, before it is mapped and others hear of a new participant: any user may make files in
-/// /dev/shm, under any name, and could have laid out this one to read what this process writes, or to shorten it, which
-/// would be a SIGBUS here.
+/// Looks at who made an object, before it is mapped and others hear of a new participant: any user
+/// may make files in /dev/shm, under any name, and could have laid out this one to read what this
+/// process writes, or to shorten it, which would be a SIGBUS here.
 ///
 /// # Errors
 /// [`SegmentError::NotOurs`].
-pub(super) fn check_maker(file: BorrowedFd<'_>, name: &str, role: Role) -> Result<(), SegmentError> {
+pub(super) fn check_maker(
+    file: BorrowedFd<'_>,
+    name: &str,
+    role: Role,
+) -> Result<(), SegmentError> {
     let status = fstat(file).map_err(SegmentError::system("look at", name))?;
     let is_trusted = is_trusted(status.st_uid, geteuid().as_raw(), service_user);
     let is_enough = match role {
         Role::Client { .. } => is_trusted,
-        // In the user namespace of its unit an agent cannot tell one user from another. But what it may open there, though
-        // everybody may not, belongs to one of its groups.
+        // In the user namespace of its unit an agent cannot tell one user from another. But what it
+        // may open there, though everybody may not, belongs to one of its groups.
         Role::Server | Role::Beside => is_trusted || status.st_mode & OTHERS == 0,
     };
-    if is_enough { Ok(()) } else { Err(names::not_ours(names::path(name), status.st_uid)) }
+    if is_enough {
+        Ok(())
+    } else {
+        Err(names::not_ours(names::path(name), status.st_uid))
+    }
 }
 
-/// Looks whether an object is served and open to clients, before others hear of a new participant. What changes after
-/// that is found by the looks that follow.
-pub(super) fn check_door(file: BorrowedFd<'_>, name: &str, permission: u64) -> Result<(), SegmentError> {
+/// Looks whether an object is served and open to clients, before others hear of a new participant.
+/// What changes after that is found by the looks that follow.
+pub(super) fn check_door(
+    file: BorrowedFd<'_>,
+    name: &str,
+    permission: u64,
+) -> Result<(), SegmentError> {
     let failed = || SegmentError::system("look at", name);
     let mut word = [0; 8];
     pread(file, &mut word, Field::LocalAccess as i64).map_err(failed())?;
@@ -121,16 +153,20 @@ pub(super) fn check_door(file: BorrowedFd<'_>, name: &str, permission: u64) -> R
     if u64::from_le_bytes(word) == permission && is_served {
         Ok(())
     } else {
-        Err(SegmentError::NotReady { name: name.to_owned() })
+        Err(SegmentError::NotReady {
+            name: name.to_owned(),
+        })
     }
 }
 
-/// Root, we ourselves, and the user of the service. A group is not enough: everybody in it could have made the object.
+/// Root, we ourselves, and the user of the service. A group is not enough: everybody in it could
+/// have made the object.
 fn is_trusted(owner: u32, user: u32, service: impl FnOnce() -> Option<u32>) -> bool {
     owner == 0 || owner == user || service() == Some(owner)
 }
 
-/// The id of [`SERVICE_USER`], if this machine has one. It is looked up once, and only where the owner is another user.
+/// The id of [`SERVICE_USER`], if this machine has one. It is looked up once, and only where the
+/// owner is another user.
 fn service_user() -> Option<u32> {
     static FOUND: OnceLock<u32> = OnceLock::new();
     FOUND.get().copied().or_else(|| {
@@ -146,10 +182,21 @@ mod tests {
     #[test]
     fn root_the_caller_and_the_user_of_the_service_are_trusted_and_no_other() {
         let service = || Some(998);
-        for (owner, expected) in [(0, true), (1000, true), (998, true), (1001, false), (65534, false)] {
+        for (owner, expected) in [
+            (0, true),
+            (1000, true),
+            (998, true),
+            (1001, false),
+            (65534, false),
+        ] {
             assert_eq!(is_trusted(owner, 1000, service), expected, "{owner}");
         }
-        assert!(!is_trusted(998, 1000, || None), "a machine without that user");
-        assert!(is_trusted(1000, 1000, || panic!("looked up for a segment of the caller's own")));
+        assert!(
+            !is_trusted(998, 1000, || None),
+            "a machine without that user"
+        );
+        assert!(is_trusted(1000, 1000, || panic!(
+            "looked up for a segment of the caller's own"
+        )));
     }
 }

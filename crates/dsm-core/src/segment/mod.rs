@@ -1,8 +1,10 @@
-//! The segment: the k bytes that one server shares, as an object in POSIX shared memory that several processes use.
+//! The segment: the k bytes that one server shares, as an object in POSIX shared memory that
+//! several processes use.
 //!
-//! Writers take the stripes of the pages they touch, commit an intent, carry it out and give the stripes back.
-//! Readers take nothing: they check the pages' versions before and after the copy. Any participant may be killed at
-//! any instruction; the others find out by the kernel's file locks and finish or drop what it was doing.
+//! Writers take the stripes of the pages they touch, commit an intent, carry it out and give the
+//! stripes back. Readers take nothing: they check the pages' versions before and after the copy.
+//! Any participant may be killed at any instruction; the others find out by the kernel's file locks
+//! and finish or drop what it was doing.
 
 mod claim;
 mod copy_area;
@@ -84,7 +86,8 @@ impl Segment {
         &self.shared.name
     }
 
-    /// Dead participants that were repaired since the segment was made, and committed writes of theirs that were redone.
+    /// Dead participants that were repaired since the segment was made, and committed writes of
+    /// theirs that were redone.
     #[must_use]
     pub fn repairs(&self) -> (u64, u64) {
         let word = |field: Field| field.of(&self.shared.mapping).load(Ordering::Relaxed);
@@ -103,24 +106,42 @@ impl Segment {
         superblock::is_ready(&self.shared.mapping)
     }
 
-    /// A number that changes when somebody changes the memory: a hash of what all workers have done last, and of how much
-    /// local clients have done. Two changes by one worker that are alike, of no session and of no local client look like one.
+    /// A number that changes when somebody changes the memory: a hash of what all workers have done
+    /// last, and of how much local clients have done. Two changes by one worker that are alike, of
+    /// no session and of no local client look like one.
     #[must_use]
     pub fn activity(&self) -> u64 {
         let mut hasher = blake3::Hasher::new();
         for worker in 0..WORKERS {
             for field in IntentField::RECORD {
-                hasher.update(&self.shared.intent_word(worker, field).load(Ordering::Relaxed).to_le_bytes());
+                hasher.update(
+                    &self
+                        .shared
+                        .intent_word(worker, field)
+                        .load(Ordering::Relaxed)
+                        .to_le_bytes(),
+                );
             }
             for counter in LocalCounter::CHANGES {
-                hasher.update(&self.shared.local_counter(worker, counter).load(Ordering::Relaxed).to_le_bytes());
+                hasher.update(
+                    &self
+                        .shared
+                        .local_counter(worker, counter)
+                        .load(Ordering::Relaxed)
+                        .to_le_bytes(),
+                );
             }
         }
-        hasher.finalize().as_bytes().first_chunk().map_or(0, |number| u64::from_le_bytes(*number))
+        hasher
+            .finalize()
+            .as_bytes()
+            .first_chunk()
+            .map_or(0, |number| u64::from_le_bytes(*number))
     }
 
-    /// Says that this process ends in good order, so that nobody takes it for a dead one. None of its workers may be
-    /// at work any more; they are given back when the process has ended. Dropping the last clone does the same.
+    /// Says that this process ends in good order, so that nobody takes it for a dead one. None of
+    /// its workers may be at work any more; they are given back when the process has ended.
+    /// Dropping the last clone does the same.
     pub fn leave(&self) {
         self.shared.leave();
     }
@@ -133,7 +154,8 @@ impl Segment {
         let owner = self.shared.participant as u64 + 1;
         let free = |index: &usize| {
             let word = self.shared.intent_word(*index, IntentField::Owner);
-            word.compare_exchange(0, owner, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            word.compare_exchange(0, owner, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
         };
         let mut numbers = self.shared.role.workers();
         let found = numbers.clone().find(free).or_else(|| {
@@ -146,7 +168,9 @@ impl Segment {
                 self.shared.repair_adopted(index);
                 Ok(Worker::new(Arc::clone(&self.shared), index))
             }
-            None => Err(SegmentError::TooManyWorkers { name: self.shared.name.clone() }),
+            None => Err(SegmentError::TooManyWorkers {
+                name: self.shared.name.clone(),
+            }),
         }
     }
 }

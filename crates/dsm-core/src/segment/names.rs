@@ -1,8 +1,9 @@
 //! The names of a segment in shared memory, and what lies under them.
 //!
-//! Any user may make files there, under any name. The directory is sticky: a file can be removed, or another one put in
-//! its place, by its owner, the directory's owner and root only. So a name that was found to be a file of a user who is
-//! trusted stays one, and what is opened by the name after that is that file.
+//! Any user may make files there, under any name. The directory is sticky: a file can be removed,
+//! or another one put in its place, by its owner, the directory's owner and root only. So a name
+//! that was found to be a file of a user who is trusted stays one, and what is opened by the name
+//! after that is that file.
 
 use super::SegmentError;
 use super::geometry::LOCKS;
@@ -18,16 +19,19 @@ use std::ffi::CString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What the kernel shows in place of a user that a user namespace does not have, see `user_namespaces(7)`.
+/// What the kernel shows in place of a user that a user namespace does not have, see
+/// `user_namespaces(7)`.
 const OVERFLOW_USER: u32 = 65534;
 
-/// Users in the first user namespace, in which each user has another number: the third number of its map.
+/// Users in the first user namespace, in which each user has another number: the third number of
+/// its map.
 const ALL_USERS: &str = "4294967295";
 
 /// The mode of everything here: for the owner and its group.
 pub(super) const MODE: Mode = Mode::from_bits_truncate(0o660);
 
-/// The name of the shared-memory object of server `index`, as `shm_open(3)` takes it: with its slash.
+/// The name of the shared-memory object of server `index`, as `shm_open(3)` takes it: with its
+/// slash.
 pub(super) fn object(layout: &Layout, index: u32) -> String {
     format!("/{}.{index}", layout.name())
 }
@@ -44,7 +48,8 @@ pub(super) fn path(name: &str) -> PathBuf {
 
 /// The name of the semaphore of lock `lock` of the object `name`, as `sem_open(3)` takes it.
 fn semaphore(name: &str, lock: usize) -> CString {
-    // Neither a layout's name nor a number has a zero byte; an empty name would be refused by the kernel.
+    // Neither a layout's name nor a number has a zero byte; an empty name would be refused by the
+    // kernel.
     CString::new(format!("{name}.{lock:02}")).unwrap_or_default()
 }
 
@@ -53,8 +58,9 @@ pub(super) fn semaphore_path(name: &str, lock: usize) -> PathBuf {
     path(&format!("/sem.{}.{lock:02}", name.trim_start_matches('/')))
 }
 
-/// Where a semaphore is made before it gets its name. One server at a time makes those of `name`, and what it leaves when it
-/// is killed goes with the names of the others, or with the next semaphore that is made.
+/// Where a semaphore is made before it gets its name. One server at a time makes those of `name`,
+/// and what it leaves when it is killed goes with the names of the others, or with the next
+/// semaphore that is made.
 fn semaphore_in_the_making(name: &str) -> PathBuf {
     path(&format!("/sem.{}.new", name.trim_start_matches('/')))
 }
@@ -67,7 +73,8 @@ impl fmt::Display for Owner {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(id) = *self;
         if id == OVERFLOW_USER && !has_all_users() {
-            return formatter.write_str("another user (ls -l says which: this process is in a user namespace)");
+            return formatter
+                .write_str("another user (ls -l says which: this process is in a user namespace)");
         }
         match User::from_uid(Uid::from_raw(id)) {
             Ok(Some(user)) => write!(formatter, "user {} (uid {id})", user.name),
@@ -92,7 +99,8 @@ impl fmt::Display for Group {
 
 /// Whether this process sees every user as itself, and not some of them as [`OVERFLOW_USER`].
 fn has_all_users() -> bool {
-    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().nth(2) == Some(ALL_USERS))
+    std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().nth(2) == Some(ALL_USERS))
 }
 
 /// What lies under a name where a shared-memory object or a semaphore should.
@@ -117,17 +125,26 @@ pub(super) fn check_kind(status: &FileStat, path: &Path) -> Result<(), SegmentEr
         S_IFREG => Ok(()),
         kind => {
             let (path, owner) = (path.to_owned(), Owner(status.st_uid));
-            Err(SegmentError::NotAnObject { path, kind: Kind(kind), owner })
+            Err(SegmentError::NotAnObject {
+                path,
+                kind: Kind(kind),
+                owner,
+            })
         }
     }
 }
 
 /// The error for a file that another user has laid out.
 pub(super) fn not_ours(path: PathBuf, owner: u32) -> SegmentError {
-    SegmentError::NotOurs { path, owner: Owner(owner), own: Owner(geteuid().as_raw()) }
+    SegmentError::NotOurs {
+        path,
+        owner: Owner(owner),
+        own: Owner(geteuid().as_raw()),
+    }
 }
 
-/// The error for a name that cannot be opened, made, replaced or removed: what lies under it, if that is why.
+/// The error for a name that cannot be opened, made, replaced or removed: what lies under it, if
+/// that is why.
 pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> SegmentError {
     move |error| {
         let own = geteuid().as_raw();
@@ -135,8 +152,10 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) ->
             if let Err(error) = check_kind(&status, path) {
                 return error;
             }
-            // Root, too, is refused a file of another user: see fs.protected_regular in proc_sys_fs(5).
-            if status.st_uid != own && [Errno::EACCES, Errno::EPERM, Errno::EEXIST].contains(&error) {
+            // Root, too, is refused a file of another user: see fs.protected_regular in
+            // proc_sys_fs(5).
+            if status.st_uid != own && [Errno::EACCES, Errno::EPERM, Errno::EEXIST].contains(&error)
+            {
                 return not_ours(path.to_owned(), status.st_uid);
             }
         }
@@ -144,12 +163,18 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) ->
     }
 }
 
-/// The error for a segment that cannot be opened beside its server: that it is open to others only, if that is why.
+/// The error for a segment that cannot be opened beside its server: that it is open to others only,
+/// if that is why.
 pub(super) fn not_opened(name: &str) -> impl FnOnce(Errno) -> SegmentError {
     move |error| match lstat(&path(name)) {
         Ok(status) if error == Errno::EACCES && status.st_mode & MODE.bits() == MODE.bits() => {
             let (owner, group) = (Owner(status.st_uid), Group(status.st_gid));
-            SegmentError::NoAccess { name: name.to_owned(), owner, group, own: Owner(geteuid().as_raw()) }
+            SegmentError::NoAccess {
+                name: name.to_owned(),
+                owner,
+                group,
+                own: Owner(geteuid().as_raw()),
+            }
         }
         _ => SegmentError::system("open", name)(error),
     }
@@ -158,8 +183,13 @@ pub(super) fn not_opened(name: &str) -> impl FnOnce(Errno) -> SegmentError {
 /// Opens semaphore `lock` of the object `name`, whose owner is trusted.
 ///
 /// # Errors
-/// [`SegmentError::NotOurs`] for one of a third user, who could shorten its file: the next wait would be a SIGBUS.
-pub(super) fn open_semaphore(name: &str, lock: usize, owner: u32) -> Result<Semaphore, SegmentError> {
+/// [`SegmentError::NotOurs`] for one of a third user, who could shorten its file: the next wait
+/// would be a SIGBUS.
+pub(super) fn open_semaphore(
+    name: &str,
+    lock: usize,
+    owner: u32,
+) -> Result<Semaphore, SegmentError> {
     let path = semaphore_path(name, lock);
     let failed = || failed("open", &path);
     let status = lstat(&path).map_err(failed())?;
@@ -168,18 +198,24 @@ pub(super) fn open_semaphore(name: &str, lock: usize, owner: u32) -> Result<Sema
         return Err(not_ours(path, status.st_uid));
     }
     if !has_right_size(&status) {
-        return Err(SegmentError::NotReady { name: name.to_owned() });
+        return Err(SegmentError::NotReady {
+            name: name.to_owned(),
+        });
     }
     Semaphore::open(&semaphore(name, lock)).map_err(failed())
 }
 
-/// As [`open_semaphore`], for the server: one that is missing, or has lost its contents, is made again. Nothing is kept in
-/// a semaphore but who is to be woken, and waits are short.
+/// As [`open_semaphore`], for the server: one that is missing, or has lost its contents, is made
+/// again. Nothing is kept in a semaphore but who is to be woken, and waits are short.
 pub(super) fn restore_semaphore(name: &str, lock: usize) -> Result<Semaphore, SegmentError> {
     let path = semaphore_path(name, lock);
     match lstat(&path) {
         Err(Errno::ENOENT) => make_semaphore(name, lock)?,
-        Ok(status) if status.st_uid == geteuid().as_raw() && is_regular(&status) && !has_right_size(&status) => {
+        Ok(status)
+            if status.st_uid == geteuid().as_raw()
+                && is_regular(&status)
+                && !has_right_size(&status) =>
+        {
             make_semaphore(name, lock)?;
         }
         _ => {}
@@ -187,10 +223,11 @@ pub(super) fn restore_semaphore(name: &str, lock: usize) -> Result<Semaphore, Se
     open_semaphore(name, lock, geteuid().as_raw())
 }
 
-/// Makes semaphore `lock` of the object `name` anew, with the value zero: it replaces what is there.
+/// Makes semaphore `lock` of the object `name` anew, with the value zero: it replaces what is
+/// there.
 ///
-/// Not by `sem_open(3)`, whose own name for it in the making is a random one: killed before it has its real name, a server
-/// would leave that in shared memory for ever.
+/// Not by `sem_open(3)`, whose own name for it in the making is a random one: killed before it has
+/// its real name, a server would leave that in shared memory for ever.
 pub(super) fn make_semaphore(name: &str, lock: usize) -> Result<(), SegmentError> {
     let (making, path) = (semaphore_in_the_making(name), semaphore_path(name, lock));
     let made = || failed("make", &making);
@@ -198,7 +235,8 @@ pub(super) fn make_semaphore(name: &str, lock: usize) -> Result<(), SegmentError
         Ok(()) | Err(Errno::ENOENT) => {}
         Err(error) => return Err(made()(error)),
     }
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = open(&making, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(made())?;
     // So few bytes are written wholly or not at all.
     let written = fchmod(&file, MODE).and_then(|()| pwrite(&file, &semaphore::fresh(), 0));
@@ -211,9 +249,9 @@ pub(super) fn make_semaphore(name: &str, lock: usize) -> Result<(), SegmentError
     })
 }
 
-/// Removes all that belongs to the object `name`, and what may be left of its making; but nothing that is no file, which
-/// [`SegmentError::NotAnObject`] leaves to its owner. Whether that succeeds does not matter to the caller, who has an error
-/// already.
+/// Removes all that belongs to the object `name`, and what may be left of its making; but nothing
+/// that is no file, which [`SegmentError::NotAnObject`] leaves to its owner. Whether that succeeds
+/// does not matter to the caller, who has an error already.
 pub(super) fn remove_others(name: &str) {
     remove_semaphores(name);
     remove(&path(&copy_area(name)));

@@ -29,8 +29,9 @@ use std::sync::{Arc, Mutex};
 /// Bytes allocated between two reports of progress.
 const ALLOCATION_STEP: usize = 64 << 20;
 
-/// Bytes that a server needs beside its segment to start: stacks, tables, code, and what the kernel keeps for its files.
-/// It was measured to take 1.5 MiB of a control group, and takes more with its first connections.
+/// Bytes that a server needs beside its segment to start: stacks, tables, code, and what the kernel
+/// keeps for its files. It was measured to take 1.5 MiB of a control group, and takes more with its
+/// first connections.
 pub const OWN_MEMORY: u64 = 4 << 20;
 
 /// What a server found under its segment's name.
@@ -56,7 +57,8 @@ pub enum Start {
     Serve,
     /// With what is there, else shut until it is restored, or accepted as zeros.
     ServeOrWait,
-    /// With zeros: what lies under the name is thrown away, whatever it is, unless another dsmd serves it.
+    /// With zeros: what lies under the name is thrown away, whatever it is, unless another dsmd
+    /// serves it.
     Reset,
 }
 
@@ -69,9 +71,10 @@ pub struct Opened {
 }
 
 impl Segment {
-    /// Opens the segment of server `index` of `layout` as its server, and makes it if there is none. Everything that
-    /// dead participants left is repaired when this returns. `progress` is told how many of how many bytes are
-    /// allocated, at least every 64 MiB, and can break the start off.
+    /// Opens the segment of server `index` of `layout` as its server, and makes it if there is
+    /// none. Everything that dead participants left is repaired when this returns. `progress` is
+    /// told how many of how many bytes are allocated, at least every 64 MiB, and can break the
+    /// start off.
     ///
     /// # Errors
     /// See [`SegmentError`]; an object that does not fit is left as it is.
@@ -89,14 +92,25 @@ impl Segment {
         // Judged again after a retirement: another dsmd may have made a segment in between.
         let (file, found) = loop {
             let file = open_as_server(&name)?;
-            let wants_reset = start == Start::Reset && !reset_done && size_of(file.as_fd(), &name)? > 0;
-            let verdict =
-                if wants_reset { Some(Verdict::Retired) } else { judge(file.as_fd(), &name, &identity, &geometry)? };
+            let wants_reset =
+                start == Start::Reset && !reset_done && size_of(file.as_fd(), &name)? > 0;
+            let verdict = if wants_reset {
+                Some(Verdict::Retired)
+            } else {
+                judge(file.as_fd(), &name, &identity, &geometry)?
+            };
             match verdict {
                 None if reset_done => break (file, Found::Reset),
                 None => break (file, Found::Nothing),
                 Some(Verdict::Unfinished) => break (file, Found::Unfinished),
-                Some(Verdict::Ready) => break (file, Found::Segment { layout_changed: false }),
+                Some(Verdict::Ready) => {
+                    break (
+                        file,
+                        Found::Segment {
+                            layout_changed: false,
+                        },
+                    );
+                }
                 // As asked, or by a reset that was cut short before it removed the name.
                 Some(Verdict::Retired) => {
                     retire(&file, &name, &identity, &geometry)?;
@@ -115,18 +129,31 @@ impl Segment {
             superblock::write_fingerprint(mapping, identity.fingerprint);
             segment.shared.repair_all_dead();
             segment.shared.repair_all_orphans();
-            return Ok(Opened { segment, found: Found::Segment { layout_changed } });
+            return Ok(Opened {
+                segment,
+                found: Found::Segment { layout_changed },
+            });
         }
-        let gate = if start == Start::ServeOrWait { Gate::Shut(Shut::Waiting) } else { Gate::Open };
+        let gate = if start == Start::ServeOrWait {
+            Gate::Shut(Shut::Waiting)
+        } else {
+            Gate::Open
+        };
         let segment = make(&name, file, geometry, &identity, gate, progress)?;
         Ok(Opened { segment, found })
     }
 
-    /// [`SegmentError::InUse`] or [`SegmentError::UnderRepair`] when a dsmd serves the segment of server `index` of `layout`.
+    /// [`SegmentError::InUse`] or [`SegmentError::UnderRepair`] when a dsmd serves the segment of
+    /// server `index` of `layout`.
     #[must_use]
     pub fn in_use(layout: &Layout, index: u32) -> Option<SegmentError> {
         let name = names::object(layout, index);
-        let file = shm_open(name.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        let file = shm_open(
+            name.as_str(),
+            OFlag::O_RDWR | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .ok()?;
         let is_taken = ofd::is_locked_elsewhere(&file, participant::byte(SERVER)).ok()?;
         check_own(file.as_fd(), &names::path(&name)).ok()?;
         is_taken.then(|| taken(&file, name))
@@ -161,28 +188,43 @@ pub(super) fn attach(layout: &Layout, index: u32, role: Role) -> Result<Segment,
     let participant = participant::claim_other(file.as_fd(), &name, role)?;
     let segment = assemble(name, file, geometry, participant, role)?;
     // A reset in between would leave an old object with new semaphores.
-    if segment.is_ready() { Ok(segment) } else { Err(SegmentError::NotReady { name: segment.name().to_owned() }) }
+    if segment.is_ready() {
+        Ok(segment)
+    } else {
+        Err(SegmentError::NotReady {
+            name: segment.name().to_owned(),
+        })
+    }
 }
 
-/// Opens or makes the object and takes the server's byte on it, which no child of this process may keep from then on.
+/// Opens or makes the object and takes the server's byte on it, which no child of this process may
+/// keep from then on.
 fn open_as_server(name: &str) -> Result<OwnFile, SegmentError> {
     let path = names::path(name);
-    // A name that is removed between open and lock leads to another object next time; a second reset would have to
-    // come at the same moment to make a third round needed.
+    // A name that is removed between open and lock leads to another object next time; a second
+    // reset would have to come at the same moment to make a third round needed.
     for _ in 0..8 {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC;
-        let file = OwnFile::open(|| shm_open(name, flags, names::MODE)).map_err(names::failed("open", &path))?;
+        let file = OwnFile::open(|| shm_open(name, flags, names::MODE))
+            .map_err(names::failed("open", &path))?;
         // Before it is locked: who has locked a byte of another user's file does not matter.
         check_own(file.as_fd(), &path)?;
         let claimed = participant::claim_server(file.as_fd()).map_err(SegmentError::lock(name));
         if !claimed.inspect_err(|_| remove_if_empty(&file, name))? {
             return Err(taken(&file, name.to_owned()));
         }
-        if fstat(&file).map_err(SegmentError::system("look at", name))?.st_nlink > 0 {
+        if fstat(&file)
+            .map_err(SegmentError::system("look at", name))?
+            .st_nlink
+            > 0
+        {
             return Ok(file);
         }
     }
-    Err(SegmentError::InUse { name: name.to_owned(), process: Process::Unknown })
+    Err(SegmentError::InUse {
+        name: name.to_owned(),
+        process: Process::Unknown,
+    })
 }
 
 /// Removes an object that has just been made, and that no server can lock.
@@ -193,12 +235,14 @@ fn remove_if_empty(file: &OwnFile, name: &str) {
     }
 }
 
-/// Refuses to make a segment beside one that is served and has lost its first name, which its server gives back within
-/// a second.
+/// Refuses to make a segment beside one that is served and has lost its first name, which its
+/// server gives back within a second.
 fn check_second_name(name: &str) -> Result<(), SegmentError> {
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
     // Without a second name, or without the right to it, there is nothing to wait for.
-    let Ok(kept) = shm_open(kept_name(name).as_str(), flags, Mode::empty()) else { return Ok(()) };
+    let Ok(kept) = shm_open(kept_name(name).as_str(), flags, Mode::empty()) else {
+        return Ok(());
+    };
     // Any user may make a file of that name, and lock it.
     let is_own = fstat(&kept).is_ok_and(|status| status.st_uid == geteuid().as_raw());
     if !is_own
@@ -214,16 +258,23 @@ fn check_second_name(name: &str) -> Result<(), SegmentError> {
 fn taken(file: impl AsFd, name: String) -> SegmentError {
     match Process::repairer_of_file(&file, SERVER) {
         Some(process) => SegmentError::UnderRepair { name, process },
-        None => SegmentError::InUse { process: Process::of_file(file, SERVER), name },
+        None => SegmentError::InUse {
+            process: Process::of_file(file, SERVER),
+            name,
+        },
     }
 }
 
-/// Refuses what is no object of this user: any user may make files in /dev/shm, and what another one has laid out is not to
-/// be trusted with the memory.
+/// Refuses what is no object of this user: any user may make files in /dev/shm, and what another
+/// one has laid out is not to be trusted with the memory.
 fn check_own(file: BorrowedFd<'_>, path: &Path) -> Result<(), SegmentError> {
     let status = fstat(file).map_err(SegmentError::system("look at", &path.to_string_lossy()))?;
     names::check_kind(&status, path)?;
-    if status.st_uid == geteuid().as_raw() { Ok(()) } else { Err(names::not_ours(path.to_owned(), status.st_uid)) }
+    if status.st_uid == geteuid().as_raw() {
+        Ok(())
+    } else {
+        Err(names::not_ours(path.to_owned(), status.st_uid))
+    }
 }
 
 fn size_of(file: BorrowedFd<'_>, name: &str) -> Result<u64, SegmentError> {
@@ -233,8 +284,8 @@ fn size_of(file: BorrowedFd<'_>, name: &str) -> Result<u64, SegmentError> {
 
 /// Judges the object by a copy of its head, before it is mapped. `None` when it is empty.
 ///
-/// One that is shorter than a head is that of a maker who died between its first write and its first allocation, or
-/// foreign: the missing bytes count as zeros.
+/// One that is shorter than a head is that of a maker who died between its first write and its
+/// first allocation, or foreign: the missing bytes count as zeros.
 fn judge(
     file: BorrowedFd<'_>,
     name: &str,
@@ -250,11 +301,19 @@ fn judge(
     superblock::check(name, &head, size, identity, geometry).map(Some)
 }
 
-/// Takes an object out of use: tells those who have it mapped, if it is a segment at all, and removes its name.
-fn retire(file: &OwnFile, name: &str, identity: &Identity, geometry: &Geometry) -> Result<(), SegmentError> {
-    // Also in one of another k, to whose local clients nobody would say it otherwise. What is no segment goes anyway.
+/// Takes an object out of use: tells those who have it mapped, if it is a segment at all, and
+/// removes its name.
+fn retire(
+    file: &OwnFile,
+    name: &str,
+    identity: &Identity,
+    geometry: &Geometry,
+) -> Result<(), SegmentError> {
+    // Also in one of another k, to whose local clients nobody would say it otherwise. What is no
+    // segment goes anyway.
     if size_of(file.as_fd(), name)? >= superblock::SIZE as u64 {
-        nix::sys::uio::pwrite(file, &[0; 8], Field::LocalAccess as i64).map_err(SegmentError::system("close", name))?;
+        nix::sys::uio::pwrite(file, &[0; 8], Field::LocalAccess as i64)
+            .map_err(SegmentError::system("close", name))?;
     }
     if let Ok(Some(Verdict::Ready)) = judge(file.as_fd(), name, identity, geometry) {
         superblock::set_state(&map(file, geometry, name)?, State::Retired);
@@ -273,14 +332,22 @@ fn make(
     gate: Gate,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Segment, SegmentError> {
-    // Those of a server that was killed, whose objects were removed since: their memory may be needed for these.
+    // Those of a server that was killed, whose objects were removed since: their memory may be
+    // needed for these.
     release_names(name);
     let free = free_room();
-    // Another reference to the open file: the server's byte stays locked until what failed is tidied up.
-    let _locked = file.duplicate().map_err(SegmentError::system("keep", name))?;
+    // Another reference to the open file: the server's byte stays locked until what failed is
+    // tidied up.
+    let _locked = file
+        .duplicate()
+        .map_err(SegmentError::system("keep", name))?;
     let made = begin(&file, name, identity.k).and_then(|()| {
         allocate(&file, name, &geometry, progress)?;
-        superblock::write(&map(&file, &geometry, name)?, identity, random_incarnation()?);
+        superblock::write(
+            &map(&file, &geometry, name)?,
+            identity,
+            random_incarnation()?,
+        );
         assemble(name.to_owned(), file, geometry, SERVER, Role::Server)
     });
     match made {
@@ -298,8 +365,8 @@ fn make(
     }
 }
 
-/// Looks whether there is room, and makes what belongs to an object, before it gets its memory: that another user has one of
-/// the names is known at once, however large the memory is.
+/// Looks whether there is room, and makes what belongs to an object, before it gets its memory:
+/// that another user has one of the names is known at once, however large the memory is.
 fn begin(file: &OwnFile, name: &str, k: u64) -> Result<(), SegmentError> {
     // What was left here does not count as taken.
     nix::unistd::ftruncate(file, 0).map_err(SegmentError::system("empty", name))?;
@@ -309,7 +376,8 @@ fn begin(file: &OwnFile, name: &str, k: u64) -> Result<(), SegmentError> {
     (0..LOCKS).try_for_each(|lock| names::make_semaphore(name, lock))
 }
 
-/// Gives the object all its memory now, as zeros: a full /dev/shm must be an error here and not a SIGBUS later.
+/// Gives the object all its memory now, as zeros: a full /dev/shm must be an error here and not a
+/// SIGBUS later.
 fn allocate(
     file: &OwnFile,
     name: &str,
@@ -319,7 +387,8 @@ fn allocate(
     let head = superblock::unfinished_head();
     // So few bytes are written wholly or not at all.
     nix::sys::uio::pwrite(file, &head, 0).map_err(SegmentError::system("begin", name))?;
-    // The mode given to shm_open is cut by the umask, which is the caller's business for files, not for segments.
+    // The mode given to shm_open is cut by the umask, which is the caller's business for files, not
+    // for segments.
     fchmod(file, names::MODE).map_err(SegmentError::system("set the mode of", name))?;
     let mut done = 0;
     while done < geometry.total {
@@ -332,31 +401,47 @@ fn allocate(
             Err(error) => return Err(SegmentError::system("allocate", name)(error)),
         }
         if progress(done as u64, geometry.total as u64).is_break() {
-            return Err(SegmentError::Interrupted { name: name.to_owned() });
+            return Err(SegmentError::Interrupted {
+                name: name.to_owned(),
+            });
         }
     }
     Ok(())
 }
 
-/// Refuses a segment that cannot be had before anything is allocated: the memory that a start in vain takes is missing
-/// elsewhere, and a process over the limit of its control group is killed without a word.
+/// Refuses a segment that cannot be had before anything is allocated: the memory that a start in
+/// vain takes is missing elsewhere, and a process over the limit of its control group is killed
+/// without a word.
 fn check_room(name: &str, k: u64) -> Result<(), SegmentError> {
     let (name, overhead) = (name.to_owned(), overhead(k));
     let needed = k + overhead + OWN_MEMORY;
     if let Some(limit) = memory_limit::of_this_process().filter(|limit| limit.bytes < needed) {
         let (limit, source_of_limit) = (limit.bytes, limit.source);
-        return Err(SegmentError::MemoryLimit { name, needed, overhead, limit, source_of_limit });
+        return Err(SegmentError::MemoryLimit {
+            name,
+            needed,
+            overhead,
+            limit,
+            source_of_limit,
+        });
     }
     let (needed, free) = (k + overhead, free_room());
     if free.is_some_and(|free| free < needed) {
-        return Err(SegmentError::NoRoom { name, needed, overhead, free: free.unwrap_or(0) });
+        return Err(SegmentError::NoRoom {
+            name,
+            needed,
+            overhead,
+            free: free.unwrap_or(0),
+        });
     }
     Ok(())
 }
 
 /// Bytes that /dev/shm could still give; `None` where it has no limit, or does not say.
 fn free_room() -> Option<u64> {
-    let system = nix::sys::statvfs::statvfs("/dev/shm").ok().filter(|system| system.blocks() > 0)?;
+    let system = nix::sys::statvfs::statvfs("/dev/shm")
+        .ok()
+        .filter(|system| system.blocks() > 0)?;
     Some(system.blocks_available() * system.fragment_size())
 }
 
@@ -367,14 +452,21 @@ fn map(file: impl AsFd, geometry: &Geometry, name: &str) -> Result<Mapping, Segm
 }
 
 fn open_copy_area(name: &str, owner: u32, create: bool) -> Result<OwnFile, SegmentError> {
-    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | if create { OFlag::O_CREAT } else { OFlag::empty() };
+    let flags = OFlag::O_RDWR
+        | OFlag::O_CLOEXEC
+        | if create {
+            OFlag::O_CREAT
+        } else {
+            OFlag::empty()
+        };
     let name = names::copy_area(name);
     let path = names::path(&name);
     let file = OwnFile::open(|| shm_open(name.as_str(), flags, names::MODE))
         .map_err(names::failed("open the copy area", &path))?;
     let status = fstat(&file).map_err(SegmentError::system("look at", &name))?;
     names::check_kind(&status, &path)?;
-    // What another user has laid out would be told every page that is overwritten during a snapshot.
+    // What another user has laid out would be told every page that is overwritten during a
+    // snapshot.
     if status.st_uid != owner {
         return Err(names::not_ours(path, status.st_uid));
     }
@@ -384,7 +476,8 @@ fn open_copy_area(name: &str, owner: u32, create: bool) -> Result<OwnFile, Segme
     Ok(file)
 }
 
-/// Maps an object whose byte `participant` is locked, opens its semaphores and enters the table of participants.
+/// Maps an object whose byte `participant` is locked, opens its semaphores and enters the table of
+/// participants.
 fn assemble(
     name: String,
     file: OwnFile,
@@ -393,7 +486,9 @@ fn assemble(
     role: Role,
 ) -> Result<Segment, SegmentError> {
     let mapping = map(&file, &geometry, &name)?;
-    let owner = fstat(&file).map_err(SegmentError::system("look at", &name))?.st_uid;
+    let owner = fstat(&file)
+        .map_err(SegmentError::system("look at", &name))?
+        .st_uid;
     let semaphore = |lock| match role {
         Role::Server => names::restore_semaphore(&name, lock),
         Role::Beside | Role::Client { .. } => names::open_semaphore(&name, lock, owner),
@@ -415,13 +510,17 @@ fn assemble(
         deadlines: [const { AtomicU64::new(u64::MAX) }; WORKERS],
     };
     shared.enter();
-    Ok(Segment { shared: Arc::new(shared) })
+    Ok(Segment {
+        shared: Arc::new(shared),
+    })
 }
 
 /// A random number that is not zero.
 pub(super) fn random_incarnation() -> Result<u64, SegmentError> {
     loop {
-        let number = getrandom::u64().map_err(|error| SegmentError::Randomness { reason: error.to_string() })?;
+        let number = getrandom::u64().map_err(|error| SegmentError::Randomness {
+            reason: error.to_string(),
+        })?;
         if number != 0 {
             return Ok(number);
         }

@@ -1,7 +1,8 @@
 //! Workers without an owner that left locks and perhaps a committed change behind.
 //!
-//! This version leaves none ([`super::critical`]). Programs with an older one did when a thread was unwound out of a change:
-//! its worker was given back with everything that it held, and no death of a process told of it.
+//! This version leaves none ([`super::critical`]). Programs with an older one did when a thread was
+//! unwound out of a change: its worker was given back with everything that it held, and no death of
+//! a process told of it.
 
 use super::critical::Critical;
 use super::geometry::{Geometry, WORKERS};
@@ -22,10 +23,18 @@ impl Shared {
         if worker >= WORKERS || !self.left_something(worker) {
             return;
         }
-        // As its owner: no other thread becomes this worker, so every lock in its name is one that was left; and if this
-        // process dies, it is repaired with the process.
+        // As its owner: no other thread becomes this worker, so every lock in its name is one that
+        // was left; and if this process dies, it is repaired with the process.
         let word = self.intent_word(worker, IntentField::Owner);
-        if word.compare_exchange(0, self.participant as u64 + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        if word
+            .compare_exchange(
+                0,
+                self.participant as u64 + 1,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
+            .is_ok()
+        {
             let critical = Critical::begin();
             self.repair_adopted(worker);
             word.store(0, Ordering::Release);
@@ -33,7 +42,8 @@ impl Shared {
         }
     }
 
-    /// Repairs `worker`, of which the caller has just become the owner, if the one before left something.
+    /// Repairs `worker`, of which the caller has just become the owner, if the one before left
+    /// something.
     pub(super) fn repair_adopted(&self, worker: usize) {
         if self.left_something(worker) {
             let (redone, locks) = self.repair_worker(worker);
@@ -46,9 +56,16 @@ impl Shared {
     }
 
     fn left_something(&self, worker: usize) -> bool {
-        self.intent_word(worker, IntentField::Kind).load(Ordering::Acquire) != 0
-            || (0..self.semaphores.len())
-                .any(|lock| owner(self.mapping.word(Geometry::lock(lock)).load(Ordering::Acquire)) == Some(worker))
+        self.intent_word(worker, IntentField::Kind)
+            .load(Ordering::Acquire)
+            != 0
+            || (0..self.semaphores.len()).any(|lock| {
+                owner(
+                    self.mapping
+                        .word(Geometry::lock(lock))
+                        .load(Ordering::Acquire),
+                ) == Some(worker)
+            })
     }
 }
 
@@ -73,14 +90,22 @@ mod tests {
         }
 
         fn serve(&self) -> Segment {
-            Segment::serve(&self.0, 0, Start::Serve, &mut |_, _| ControlFlow::Continue(())).unwrap().segment
+            Segment::serve(&self.0, 0, Start::Serve, &mut |_, _| {
+                ControlFlow::Continue(())
+            })
+            .unwrap()
+            .segment
         }
     }
 
     impl Drop for System {
         fn drop(&mut self) {
             for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
-                if entry.file_name().to_string_lossy().contains(&format!("{}.", self.0.name())) {
+                if entry
+                    .file_name()
+                    .to_string_lossy()
+                    .contains(&format!("{}.", self.0.name()))
+                {
                     std::fs::remove_file(entry.path()).unwrap();
                 }
             }
@@ -91,21 +116,39 @@ mod tests {
         Extent::new(0, PAGE, K).unwrap()
     }
 
-    /// What an older version left of a worker that was unwound after its commit, in the middle of its bytes.
+    /// What an older version left of a worker that was unwound after its commit, in the middle of
+    /// its bytes.
     fn leave_behind(segment: &Segment, worker: usize) {
         let shared = &segment.shared;
         assert!(shared.try_lock(LARGE_SLOTS, worker));
         let length = first_page().length();
-        Intent { source: Source::Byte(7), offset: 0, length, mark: None, result: 0 }.commit(shared, worker);
+        Intent {
+            source: Source::Byte(7),
+            offset: 0,
+            length,
+            mark: None,
+            result: 0,
+        }
+        .commit(shared, worker);
         shared.page_version(0).fetch_or(1, Ordering::Relaxed);
         shared.mapping.fill(shared.geometry.data, length / 2, 7);
-        assert_eq!(shared.intent_word(worker, IntentField::Owner).load(Ordering::Relaxed), 0);
+        assert_eq!(
+            shared
+                .intent_word(worker, IntentField::Owner)
+                .load(Ordering::Relaxed),
+            0
+        );
     }
 
     fn assert_whole(worker: &mut Worker) {
         let mut found = vec![0; first_page().length()];
         worker.read(first_page(), &mut found).unwrap();
-        assert!(found.iter().all(|byte| *byte == 7), "half a write: {}, {}", found[0], found[found.len() - 1]);
+        assert!(
+            found.iter().all(|byte| *byte == 7),
+            "half a write: {}, {}",
+            found[0],
+            found[found.len() - 1]
+        );
         worker.fill(first_page(), 1, None).unwrap();
     }
 
@@ -124,7 +167,10 @@ mod tests {
         leave_behind(&segment, 60);
         drop(segment);
         let segment = system.serve();
-        assert!(segment.shared.try_lock(LARGE_SLOTS, 1), "the lock is taken still");
+        assert!(
+            segment.shared.try_lock(LARGE_SLOTS, 1),
+            "the lock is taken still"
+        );
         segment.shared.unlock(LARGE_SLOTS, 1);
         assert_whole(&mut segment.worker().unwrap());
     }
@@ -144,8 +190,16 @@ mod tests {
         let system = System::new("no-worker");
         let segment = system.serve();
         for word in [WORKERS as u64 + 1, 1 << 63, u64::MAX] {
-            segment.shared.mapping.word(Geometry::lock(LARGE_SLOTS)).store(word, Ordering::Relaxed);
-            segment.worker().unwrap().fill(first_page(), 1, None).unwrap();
+            segment
+                .shared
+                .mapping
+                .word(Geometry::lock(LARGE_SLOTS))
+                .store(word, Ordering::Relaxed);
+            segment
+                .worker()
+                .unwrap()
+                .fill(first_page(), 1, None)
+                .unwrap();
         }
     }
 

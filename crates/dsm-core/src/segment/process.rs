@@ -1,8 +1,9 @@
-//! Which process a participant is, for people who are to stop it. Nothing else depends on it: that a participant lives is the
-//! kernel's word, by its lock.
+//! Which process a participant is, for people who are to stop it. Nothing else depends on it: that
+//! a participant lives is the kernel's word, by its lock.
 //!
-//! A pid means something in its own pid namespace only: 1 is the first process of a container, and another one outside. So
-//! the namespace stands beside the pid. Part of no format: a version that does not know it leaves zero there.
+//! A pid means something in its own pid namespace only: 1 is the first process of a container, and
+//! another one outside. So the namespace stands beside the pid. Part of no format: a version that
+//! does not know it leaves zero there.
 
 use super::geometry::Geometry;
 use crate::sys::mapping::Mapping;
@@ -16,7 +17,8 @@ use std::sync::atomic::Ordering;
 /// Where the namespace stands, from the participant's pid on.
 const NAMESPACE: usize = 8;
 
-/// Where the same two words stand of who repairs a participant that died, and holds its byte as long; part of no format either.
+/// Where the same two words stand of who repairs a participant that died, and holds its byte as
+/// long; part of no format either.
 const REPAIRER: usize = 16;
 
 /// Both pairs.
@@ -37,8 +39,8 @@ impl Process {
     fn new(pid: u64, namespace: u64, own: u64) -> Self {
         match (pid, namespace) {
             (0, _) => Self::Unknown,
-            // Of a version that does not say: the first process of a namespace is of another one than this process, or the
-            // init of the machine, which has no segment.
+            // Of a version that does not say: the first process of a namespace is of another one
+            // than this process, or the init of the machine, which has no segment.
             (1, 0) => Self::Elsewhere,
             (pid, namespace) if namespace == own || namespace == 0 || own == 0 => Self::Pid(pid),
             _ => Self::Elsewhere,
@@ -63,7 +65,11 @@ impl Process {
         if pread(file, &mut bytes, offset) != Ok(bytes.len()) {
             return Self::Unknown;
         }
-        let word = |at: usize| bytes[pair + at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        let word = |at: usize| {
+            bytes[pair + at..]
+                .first_chunk()
+                .map_or(0, |word| u64::from_le_bytes(*word))
+        };
         Self::new(word(0), word(NAMESPACE), own_namespace())
     }
 
@@ -90,19 +96,26 @@ impl Process {
         Self::store(mapping, Geometry::participant(index));
     }
 
-    /// Records this process as the one that repairs participant `index`. One that dies as that is followed by another.
+    /// Records this process as the one that repairs participant `index`. One that dies as that is
+    /// followed by another.
     pub(super) fn record_repairer(mapping: &Mapping, index: usize) {
         Self::store(mapping, Geometry::participant(index) + REPAIRER);
     }
 
     /// Notes that participant `index` is repaired.
     pub(super) fn forget_repairer(mapping: &Mapping, index: usize) {
-        mapping.word(Geometry::participant(index) + REPAIRER).store(0, Ordering::Release);
+        mapping
+            .word(Geometry::participant(index) + REPAIRER)
+            .store(0, Ordering::Release);
     }
 
     fn store(mapping: &Mapping, pair: usize) {
-        mapping.word(pair + NAMESPACE).store(own_namespace(), Ordering::Relaxed);
-        mapping.word(pair).store(u64::from(std::process::id()), Ordering::Release);
+        mapping
+            .word(pair + NAMESPACE)
+            .store(own_namespace(), Ordering::Relaxed);
+        mapping
+            .word(pair)
+            .store(u64::from(std::process::id()), Ordering::Release);
     }
 
     /// Its pid; zero when there is none that means anything here.
@@ -115,7 +128,9 @@ impl fmt::Display for Process {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pid(pid) => write!(formatter, "pid {pid}"),
-            Self::Elsewhere => formatter.write_str("in another pid namespace, as that of a container"),
+            Self::Elsewhere => {
+                formatter.write_str("in another pid namespace, as that of a container")
+            }
             Self::Unknown => formatter.write_str("which is just starting or ending"),
         }
     }
@@ -138,7 +153,10 @@ mod tests {
         assert_eq!(Process::new(7, 101, 100), Process::Elsewhere);
         assert_eq!(Process::new(0, 100, 100), Process::Unknown);
         // Of a version that does not record its namespace.
-        assert_eq!((Process::new(7, 0, 100), Process::new(1, 0, 100)), (Process::Pid(7), Process::Elsewhere));
+        assert_eq!(
+            (Process::new(7, 0, 100), Process::new(1, 0, 100)),
+            (Process::Pid(7), Process::Elsewhere)
+        );
         assert_eq!(Process::Elsewhere.pid(), 0);
     }
 }

@@ -1,4 +1,5 @@
-//! How often the server of a segment has read its configuration again: so that who asks for that learns what came of it.
+//! How often the server of a segment has read its configuration again: so that who asks for that
+//! learns what came of it.
 
 use super::Segment;
 use super::geometry::Geometry;
@@ -30,23 +31,34 @@ pub struct OfServer(OwnedFd);
 impl Segment {
     /// Counts a reload; for the server of the segment.
     pub fn count_reload(&self, is_done: bool) {
-        let field = if is_done { Field::ReloadsDone } else { Field::ReloadsRefused };
-        field.of(&self.shared.mapping).fetch_add(1, Ordering::Release);
+        let field = if is_done {
+            Field::ReloadsDone
+        } else {
+            Field::ReloadsRefused
+        };
+        field
+            .of(&self.shared.mapping)
+            .fetch_add(1, Ordering::Release);
     }
 }
 
 impl OfServer {
-    /// The segment that the process `pid` serves, if there is one, of this user's or, for root, of any.
+    /// The segment that the process `pid` serves, if there is one, of this user's or, for root, of
+    /// any.
     ///
     /// # Errors
     /// When the folder of shared memory cannot be read.
     pub fn find(pid: u32) -> io::Result<Option<Self>> {
         for entry in std::fs::read_dir("/dev/shm")? {
             let name = entry?.file_name();
-            let Some(name) = name.to_str().filter(|name| !name.starts_with("sem.")) else { continue };
+            let Some(name) = name.to_str().filter(|name| !name.starts_with("sem.")) else {
+                continue;
+            };
             let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
             // What is gone, or not this user's, is not it.
-            let Ok(file) = shm_open(format!("/{name}").as_str(), flags, Mode::empty()) else { continue };
+            let Ok(file) = shm_open(format!("/{name}").as_str(), flags, Mode::empty()) else {
+                continue;
+            };
             if is_served_by(file.as_fd(), pid) {
                 return Ok(Some(Self(file)));
             }
@@ -59,9 +71,14 @@ impl OfServer {
     /// # Errors
     /// When the object cannot be read.
     pub fn reloads(&self) -> io::Result<Reloads> {
-        let word =
-            |field| word(self.0.as_fd(), field as usize).ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
-        Ok(Reloads { done: word(Field::ReloadsDone)?, refused: word(Field::ReloadsRefused)? })
+        let word = |field| {
+            word(self.0.as_fd(), field as usize)
+                .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
+        };
+        Ok(Reloads {
+            done: word(Field::ReloadsDone)?,
+            refused: word(Field::ReloadsRefused)?,
+        })
     }
 
     /// Whether the server is alive.
@@ -74,8 +91,9 @@ impl OfServer {
 fn is_served_by(file: BorrowedFd<'_>, pid: u32) -> bool {
     let user = geteuid();
     // Anybody may make files in /dev/shm, which say what they like.
-    let is_trusted = fstat(file)
-        .is_ok_and(|status| status.st_mode & S_IFMT == S_IFREG && (user.is_root() || status.st_uid == user.as_raw()));
+    let is_trusted = fstat(file).is_ok_and(|status| {
+        status.st_mode & S_IFMT == S_IFREG && (user.is_root() || status.st_uid == user.as_raw())
+    });
     is_trusted
         && word(file, Field::Magic as usize) == Some(MAGIC)
         && word(file, Geometry::participant(SERVER)) == Some(u64::from(pid))

@@ -1,5 +1,6 @@
-//! What a repair tells the program in which it happened. A repair is made by the first participant that meets what a dead one
-//! left, at any point of its own work; what to do with the report is for the program to say, not for this library.
+//! What a repair tells the program in which it happened. A repair is made by the first participant
+//! that meets what a dead one left, at any point of its own work; what to do with the report is for
+//! the program to say, not for this library.
 
 use super::process::Process;
 use std::fmt;
@@ -20,7 +21,12 @@ pub struct RepairReport<'a> {
 
 impl fmt::Display for RepairReport<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { segment, participant, process, redone_writes } = self;
+        let Self {
+            segment,
+            participant,
+            process,
+            redone_writes,
+        } = self;
         write!(
             formatter,
             "repaired participant {participant} ({process}) of {segment}, which died: {redone_writes} committed writes redone"
@@ -30,8 +36,8 @@ impl fmt::Display for RepairReport<'_> {
 
 static REPORTER: OnceLock<fn(&RepairReport<'_>)> = OnceLock::new();
 
-/// Has each repair that this process makes reported to `reporter`, which must not use the segment. The first call of a
-/// process holds. Without one, a repair is a warning of the `log` crate.
+/// Has each repair that this process makes reported to `reporter`, which must not use the segment.
+/// The first call of a process holds. Without one, a repair is a warning of the `log` crate.
 pub fn report_repairs_to(reporter: fn(&RepairReport<'_>)) {
     // The first reporter stays, as the documentation says.
     let _ = REPORTER.set(reporter);

@@ -10,8 +10,9 @@ use crate::protocol::Extent;
 use std::net::Ipv6Addr;
 use std::sync::atomic::Ordering;
 
-/// The memory of a segment while it is replaced: all others are refused. After a drop without [`Restoration::commit`] it is
-/// in use as it was if nothing was changed, once the claim is given back; otherwise it stays shut until another restore.
+/// The memory of a segment while it is replaced: all others are refused. After a drop without
+/// [`Restoration::commit`] it is in use as it was if nothing was changed, once the claim is given
+/// back; otherwise it stays shut until another restore.
 pub struct Restoration<'a> {
     worker: &'a mut Worker,
     /// Who restores.
@@ -23,7 +24,11 @@ pub struct Restoration<'a> {
 impl<'a> Restoration<'a> {
     pub(super) fn new(worker: &'a mut Worker, restorer: Ipv6Addr) -> Self {
         worker.restoring = true;
-        Self { worker, restorer, begun: false }
+        Self {
+            worker,
+            restorer,
+            begun: false,
+        }
     }
 
     /// Says that the memory of before is given up: from now on only a commit opens the segment.
@@ -32,7 +37,8 @@ impl<'a> Restoration<'a> {
             self.begun = true;
             let shared = &self.worker.shared;
             shared.set_restorer(self.restorer);
-            // Before the first byte is changed. One that waits for a restore, or was half restored before, stays what it is.
+            // Before the first byte is changed. One that waits for a restore, or was half restored
+            // before, stays what it is.
             if shared.change_gate(Gate::Unchanged, Gate::Shut(Shut::Restoring)) {
                 shared.thawed(u64::MAX);
             }
@@ -49,7 +55,8 @@ impl<'a> Restoration<'a> {
         let _ = self.worker.write(extent, data, None);
     }
 
-    /// Sets every byte of the extent to zero; pages that were never written cost nothing, and are no change.
+    /// Sets every byte of the extent to zero; pages that were never written cost nothing, and are
+    /// no change.
     pub fn zero(&mut self, extent: Extent) {
         let shared = &self.worker.shared;
         // At most k, which is a usize.
@@ -68,14 +75,16 @@ impl<'a> Restoration<'a> {
     pub fn commit(self) -> Result<u64, SegmentError> {
         let incarnation = super::open::random_incarnation()?;
         let shared = &self.worker.shared;
-        Field::Incarnation.of(&shared.mapping).store(incarnation, Ordering::Release);
+        Field::Incarnation
+            .of(&shared.mapping)
+            .store(incarnation, Ordering::Release);
         shared.set_restorer(Ipv6Addr::UNSPECIFIED);
         shared.set_gate(Gate::Open);
         Ok(incarnation)
     }
 
-    /// Opens the segment as it was, if it was open and nothing was changed. Otherwise it stays shut. Returns whether it is
-    /// open.
+    /// Opens the segment as it was, if it was open and nothing was changed. Otherwise it stays
+    /// shut. Returns whether it is open.
     #[must_use]
     pub fn cancel(self) -> bool {
         self.worker.shared.open_unchanged()
@@ -89,11 +98,14 @@ impl Drop for Restoration<'_> {
 }
 
 impl Segment {
-    /// Who has begun to change the memory of a segment that is being restored; `None` when that is not known.
+    /// Who has begun to change the memory of a segment that is being restored; `None` when that is
+    /// not known.
     #[must_use]
     pub fn restorer(&self) -> Option<Ipv6Addr> {
-        let half = |field: Field| u128::from(field.of(&self.shared.mapping).load(Ordering::Acquire));
-        let address = Ipv6Addr::from_bits(half(Field::RestorerHigh) << 64 | half(Field::RestorerLow));
+        let half =
+            |field: Field| u128::from(field.of(&self.shared.mapping).load(Ordering::Acquire));
+        let address =
+            Ipv6Addr::from_bits(half(Field::RestorerHigh) << 64 | half(Field::RestorerLow));
         (!address.is_unspecified()).then_some(address)
     }
 }
@@ -103,13 +115,17 @@ impl Shared {
         let bits = address.to_bits();
         // The two halves of 16 bytes.
         #[allow(clippy::cast_possible_truncation)]
-        for (field, half) in [(Field::RestorerLow, bits as u64), (Field::RestorerHigh, (bits >> 64) as u64)] {
+        for (field, half) in [
+            (Field::RestorerLow, bits as u64),
+            (Field::RestorerHigh, (bits >> 64) as u64),
+        ] {
             field.of(&self.mapping).store(half, Ordering::Release);
         }
     }
 
-    /// Opens a segment that was shut for a restore which has changed nothing and changes nothing any more: it has its memory
-    /// and its incarnation of before. The caller has the claim. Returns whether it did.
+    /// Opens a segment that was shut for a restore which has changed nothing and changes nothing
+    /// any more: it has its memory and its incarnation of before. The caller has the claim. Returns
+    /// whether it did.
     pub(super) fn open_unchanged(&self) -> bool {
         let opened = self.change_gate(Gate::Unchanged, Gate::Open);
         if opened {

@@ -1,6 +1,8 @@
-//! The session table: what has been executed for whom, so that a request that comes again is not executed again.
+//! The session table: what has been executed for whom, so that a request that comes again is not
+//! executed again.
 //!
-//! Only the server writes it, under its own lock for each session; a repair writes it for a server that died.
+//! Only the server writes it, under its own lock for each session; a repair writes it for a server
+//! that died.
 
 use super::geometry::{Geometry, SESSIONS};
 use super::intent::Mark;
@@ -18,8 +20,9 @@ enum Field {
     /// 1 when the entry is in use.
     Used = 16,
     LastExecuted = 24,
-    /// When the session was last used, in nanoseconds since 1970, but never before one that was used earlier: the order in
-    /// which entries are given up after a restart. While a server runs it keeps the order itself.
+    /// When the session was last used, in nanoseconds since 1970, but never before one that was
+    /// used earlier: the order in which entries are given up after a restart. While a server runs
+    /// it keeps the order itself.
     Opened = 32,
 }
 
@@ -29,7 +32,8 @@ const _: () = assert!(RESULTS as u64 + WINDOW * 8 == geometry::SESSION as u64);
 impl Shared {
     #[inline]
     fn session_word(&self, session: usize, field: Field) -> &AtomicU64 {
-        self.mapping.word(Geometry::session(session) + field as usize)
+        self.mapping
+            .word(Geometry::session(session) + field as usize)
     }
 
     #[inline]
@@ -37,14 +41,17 @@ impl Shared {
         // Below WINDOW.
         #[allow(clippy::cast_possible_truncation)]
         let index = (mark.sequence % WINDOW) as usize;
-        self.mapping.word(Geometry::session(mark.session) + RESULTS + index * 8)
+        self.mapping
+            .word(Geometry::session(mark.session) + RESULTS + index * 8)
     }
 
-    /// Records that a request was executed and what it returned. Idempotent. Killed in the middle, it has not happened.
+    /// Records that a request was executed and what it returned. Idempotent. Killed in the middle,
+    /// it has not happened.
     #[inline]
     pub(super) fn mark_executed(&self, mark: Mark, result: u64) {
         self.result_word(mark).store(result, Ordering::Relaxed);
-        self.session_word(mark.session, Field::LastExecuted).store(mark.sequence, Ordering::Release);
+        self.session_word(mark.session, Field::LastExecuted)
+            .store(mark.sequence, Ordering::Release);
     }
 }
 
@@ -63,20 +70,33 @@ impl Segment {
     /// Every session in the table.
     pub fn sessions(&self) -> impl Iterator<Item = SessionEntry> + '_ {
         (0..SESSIONS).filter_map(|index| {
-            let word = |field| self.shared.session_word(index, field).load(Ordering::Acquire);
+            let word = |field| {
+                self.shared
+                    .session_word(index, field)
+                    .load(Ordering::Acquire)
+            };
             (word(Field::Used) == 1).then(|| {
                 let mut id = [0; 16];
                 id[..8].copy_from_slice(&word(Field::IdLow).to_le_bytes());
                 id[8..].copy_from_slice(&word(Field::IdHigh).to_le_bytes());
-                SessionEntry { index, id, opened: word(Field::Opened) }
+                SessionEntry {
+                    index,
+                    id,
+                    opened: word(Field::Opened),
+                }
             })
         })
     }
 
-    /// Gives entry `index` to the session `id`, as one that has executed nothing. Killed in the middle, it is free.
+    /// Gives entry `index` to the session `id`, as one that has executed nothing. Killed in the
+    /// middle, it is free.
     pub fn begin_session(&self, index: usize, id: [u8; 16], now: u64) {
         let number = u128::from_le_bytes(id);
-        let store = |field, value| self.shared.session_word(index, field).store(value, Ordering::Release);
+        let store = |field, value| {
+            self.shared
+                .session_word(index, field)
+                .store(value, Ordering::Release)
+        };
         store(Field::Used, 0);
         // The two halves of 16 bytes.
         #[allow(clippy::cast_possible_truncation)]
@@ -89,19 +109,26 @@ impl Segment {
         store(Field::Used, 1);
     }
 
-    /// Notes that entry `index` was used again, at `now` nanoseconds since 1970, which is not before any that was noted.
+    /// Notes that entry `index` was used again, at `now` nanoseconds since 1970, which is not
+    /// before any that was noted.
     pub fn touch_session(&self, index: usize, now: u64) {
-        self.shared.session_word(index, Field::Opened).store(now, Ordering::Release);
+        self.shared
+            .session_word(index, Field::Opened)
+            .store(now, Ordering::Release);
     }
 
-    /// The id of the last request of the session that was executed and could change memory; zero for none.
+    /// The id of the last request of the session that was executed and could change memory; zero
+    /// for none.
     #[must_use]
     #[inline]
     pub fn last_executed(&self, index: usize) -> u64 {
-        self.shared.session_word(index, Field::LastExecuted).load(Ordering::Acquire)
+        self.shared
+            .session_word(index, Field::LastExecuted)
+            .load(Ordering::Acquire)
     }
 
-    /// What an executed request returned, as long as it is among the last [`WINDOW`] ids of its session.
+    /// What an executed request returned, as long as it is among the last [`WINDOW`] ids of its
+    /// session.
     #[must_use]
     pub fn executed_result(&self, mark: Mark) -> Option<u64> {
         let last = self.last_executed(mark.session);

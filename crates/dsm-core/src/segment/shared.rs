@@ -29,16 +29,17 @@ pub(super) struct Shared {
     pub(super) clock: MachineClock,
     /// Held by the thread of this process that repairs.
     pub(super) repairing: Mutex<()>,
-    /// For each worker, one more than the progress that it had counted when threads of this process last waited for it in
-    /// vain; zero for none.
+    /// For each worker, one more than the progress that it had counted when threads of this process
+    /// last waited for it in vain; zero for none.
     pub(super) stalls: [AtomicU64; WORKERS],
-    /// For each worker of this process, its [`super::Deadline`]. Here, and not in what each lock is told, because only a
-    /// worker that waits looks at it.
+    /// For each worker of this process, its [`super::Deadline`]. Here, and not in what each lock is
+    /// told, because only a worker that waits looks at it.
     pub(super) deadlines: [AtomicU64; WORKERS],
 }
 
 impl Shared {
-    /// Whether this is the participation of the parent of this process, which nobody here may use or end.
+    /// Whether this is the participation of the parent of this process, which nobody here may use
+    /// or end.
     #[inline]
     pub(super) fn is_inherited(&self) -> bool {
         self.file.is_inherited()

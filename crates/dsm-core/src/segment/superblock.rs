@@ -2,8 +2,9 @@
 
 use super::SegmentError;
 use super::geometry::{
-    Geometry, INTENT, INTENT_TABLE, LARGE_SLOT, LARGE_SLOT_TABLE, LOCK_TABLE, LOCKS, PAGE_ENTRY, PAGE_TABLE,
-    PARTICIPANT_TABLE, PARTICIPANTS, SESSION, SESSION_TABLE, SESSIONS, SLOT, SLOT_TABLE, WORKERS,
+    Geometry, INTENT, INTENT_TABLE, LARGE_SLOT, LARGE_SLOT_TABLE, LOCK_TABLE, LOCKS, PAGE_ENTRY,
+    PAGE_TABLE, PARTICIPANT_TABLE, PARTICIPANTS, SESSION, SESSION_TABLE, SESSIONS, SLOT,
+    SLOT_TABLE, WORKERS,
 };
 use crate::layout::{Fingerprint, Layout};
 use crate::sys::mapping::Mapping;
@@ -38,26 +39,28 @@ pub(super) enum Field {
     LastCut = 80,
     /// The most pages of its copy area.
     CopiesLimit = 88,
-    /// Zero, or what [`permission`] makes of the layout whose clients on this host may work on the segment. Part of no
-    /// format: without it, they may not.
+    /// Zero, or what [`permission`] makes of the layout whose clients on this host may work on the
+    /// segment. Part of no format: without it, they may not.
     LocalAccess = 96,
     // Counters.
     Repaired = 128,
     RedoneWrites = 136,
     CopiesTaken = 144,
-    /// One more than the pages of the copy area that its agent has allocated; zero while none allocates ahead of writers.
-    /// Part of no format: without it, writers allocate what they need.
+    /// One more than the pages of the copy area that its agent has allocated; zero while none
+    /// allocates ahead of writers. Part of no format: without it, writers allocate what they need.
     CopiesAllocated = 152,
-    /// How often the server has taken its configuration over again, and how often it has refused to. Part of no format.
+    /// How often the server has taken its configuration over again, and how often it has refused
+    /// to. Part of no format.
     ReloadsDone = 160,
     ReloadsRefused = 168,
-    // What agents note about freezes and restores. Part of no format: zeros in a segment that older programs made, or were
-    // the last to freeze or restore.
+    // What agents note about freezes and restores. Part of no format: zeros in a segment that older
+    // programs made, or were the last to freeze or restore.
     /// When the writers were kept out the last time, in ns of `CLOCK_MONOTONIC`.
     FrozenAt = 192,
     /// Until when they shall not be kept out again, by the same clock.
     NextFreeze = 200,
-    /// The two halves of the address of who began to change the memory of a segment that is being restored.
+    /// The two halves of the address of who began to change the memory of a segment that is being
+    /// restored.
     RestorerLow = 208,
     RestorerHigh = 216,
 }
@@ -90,21 +93,51 @@ pub(super) struct Identity {
 
 impl Identity {
     pub(super) fn new(layout: &Layout, index: u32) -> Self {
-        Self { k: layout.k(), index: u64::from(index), fingerprint: layout.fingerprint() }
+        Self {
+            k: layout.k(),
+            index: u64::from(index),
+            fingerprint: layout.fingerprint(),
+        }
     }
 }
 
 /// One number for all the table sizes that are compiled in.
 fn geometry_id() -> u64 {
-    let tables = [PARTICIPANT_TABLE, LOCK_TABLE, INTENT_TABLE, SLOT_TABLE, LARGE_SLOT_TABLE, SESSION_TABLE, PAGE_TABLE];
-    let sizes = [PARTICIPANTS, WORKERS, SLOT, LOCKS, SESSIONS, SESSION, INTENT, LARGE_SLOT, PAGE_ENTRY];
-    tables.iter().chain(&sizes).fold(0, |id: u64, size| id.wrapping_mul(1_000_003) + *size as u64)
+    let tables = [
+        PARTICIPANT_TABLE,
+        LOCK_TABLE,
+        INTENT_TABLE,
+        SLOT_TABLE,
+        LARGE_SLOT_TABLE,
+        SESSION_TABLE,
+        PAGE_TABLE,
+    ];
+    let sizes = [
+        PARTICIPANTS,
+        WORKERS,
+        SLOT,
+        LOCKS,
+        SESSIONS,
+        SESSION,
+        INTENT,
+        LARGE_SLOT,
+        PAGE_ENTRY,
+    ];
+    tables
+        .iter()
+        .chain(&sizes)
+        .fold(0, |id: u64, size| id.wrapping_mul(1_000_003) + *size as u64)
 }
 
-/// The first bytes of an object that is being made: what tells it from foreign bytes if its maker dies.
+/// The first bytes of an object that is being made: what tells it from foreign bytes if its maker
+/// dies.
 pub(super) fn unfinished_head() -> [u8; 24] {
     let mut head = [0; 24];
-    for (field, value) in [(Field::Magic, MAGIC), (Field::Format, FORMAT), (Field::State, State::Initialising as u64)] {
+    for (field, value) in [
+        (Field::Magic, MAGIC),
+        (Field::Format, FORMAT),
+        (Field::State, State::Initialising as u64),
+    ] {
         head[field as usize..field as usize + 8].copy_from_slice(&value.to_le_bytes());
     }
     head
@@ -128,12 +161,17 @@ pub(super) fn write(mapping: &Mapping, identity: &Identity, incarnation: u64) {
 /// Records the layout that the server runs with.
 pub(super) fn write_fingerprint(mapping: &Mapping, fingerprint: Fingerprint) {
     let (low, high) = halves(fingerprint);
-    Field::FingerprintLow.of(mapping).store(low, Ordering::Relaxed);
-    Field::FingerprintHigh.of(mapping).store(high, Ordering::Relaxed);
+    Field::FingerprintLow
+        .of(mapping)
+        .store(low, Ordering::Relaxed);
+    Field::FingerprintHigh
+        .of(mapping)
+        .store(high, Ordering::Relaxed);
 }
 
-/// What stands in [`Field::LocalAccess`] while clients of a layout may work on the segment; never zero. Not just a one: a
-/// client whose layout is served no longer finds another number, with the look that it takes anyway.
+/// What stands in [`Field::LocalAccess`] while clients of a layout may work on the segment; never
+/// zero. Not just a one: a client whose layout is served no longer finds another number, with the
+/// look that it takes anyway.
 pub(super) fn permission(fingerprint: Fingerprint) -> u64 {
     halves(fingerprint).0 | 1
 }
@@ -154,7 +192,9 @@ fn halves(fingerprint: Fingerprint) -> (u64, u64) {
 
 /// Sets the state; what was written before is seen by whoever sees it.
 pub(super) fn set_state(mapping: &Mapping, state: State) {
-    Field::State.of(mapping).store(state as u64, Ordering::Release);
+    Field::State
+        .of(mapping)
+        .store(state as u64, Ordering::Release);
 }
 
 /// Whether the segment can be worked on.
@@ -173,7 +213,8 @@ pub(super) enum Verdict {
     Retired,
 }
 
-/// Judges an object of `size` bytes by a copy of its first [`SIZE`] bytes; the object itself is not mapped yet.
+/// Judges an object of `size` bytes by a copy of its first [`SIZE`] bytes; the object itself is not
+/// mapped yet.
 pub(super) fn check(
     name: &str,
     bytes: &[u8; SIZE],
@@ -187,11 +228,20 @@ pub(super) fn check(
         u64::from_le_bytes(eight)
     };
     let mismatch = |field, found: String, expected: String| {
-        Err(SegmentError::Mismatch { name: name.to_owned(), field, found, expected })
+        Err(SegmentError::Mismatch {
+            name: name.to_owned(),
+            field,
+            found,
+            expected,
+        })
     };
     let magic = word(Field::Magic);
     if magic != MAGIC {
-        return mismatch("the magic", format!("{magic:#018x}"), format!("{MAGIC:#018x}"));
+        return mismatch(
+            "the magic",
+            format!("{magic:#018x}"),
+            format!("{MAGIC:#018x}"),
+        );
     }
     let format = word(Field::Format);
     if format != FORMAT {
@@ -203,18 +253,30 @@ pub(super) fn check(
     for (what, field, expected) in [
         ("k", Field::K, identity.k),
         ("the server index", Field::Index, identity.index),
-        ("the identity of the table sizes", Field::Geometry, geometry_id()),
+        (
+            "the identity of the table sizes",
+            Field::Geometry,
+            geometry_id(),
+        ),
     ] {
         if word(field) != expected {
             return mismatch(what, word(field).to_string(), expected.to_string());
         }
     }
     if size != geometry.total as u64 {
-        return mismatch("the size in bytes", size.to_string(), geometry.total.to_string());
+        return mismatch(
+            "the size in bytes",
+            size.to_string(),
+            geometry.total.to_string(),
+        );
     }
     match word(Field::State) {
         state if state == State::Ready as u64 => Ok(Verdict::Ready),
         state if state == State::Retired as u64 => Ok(Verdict::Retired),
-        state => mismatch("the state", state.to_string(), format!("{}", State::Ready as u64)),
+        state => mismatch(
+            "the state",
+            state.to_string(),
+            format!("{}", State::Ready as u64),
+        ),
     }
 }

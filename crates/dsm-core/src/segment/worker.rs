@@ -1,4 +1,5 @@
-//! Workers: threads that read and write a segment. Everything that happens to the data happens here.
+//! Workers: threads that read and write a segment. Everything that happens to the data happens
+//! here.
 
 use super::crash::{self, Point};
 use super::critical::Held;
@@ -15,15 +16,20 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-/// Races that a reader may lose against writers before it takes the stripes. None in a build that measures what reads
-/// without locks are worth.
-const OPTIMISTIC_READS: u32 = if cfg!(dsm_bench_without = "optimistic-reads") { 0 } else { 8 };
+/// Races that a reader may lose against writers before it takes the stripes. None in a build that
+/// measures what reads without locks are worth.
+const OPTIMISTIC_READS: u32 = if cfg!(dsm_bench_without = "optimistic-reads") {
+    0
+} else {
+    8
+};
 
 /// The most pages that a request touches: the longest request, not aligned.
 #[allow(clippy::cast_possible_truncation)] // 257
 const MAX_PAGES: usize = (MAX_ATOMIC / crate::layout::PAGE) as usize + 1;
 
-/// Up to this many pages a reader keeps their versions in a small array: clearing a large one costs more than the read.
+/// Up to this many pages a reader keeps their versions in a small array: clearing a large one costs
+/// more than the read.
 const FEW_PAGES: usize = 4;
 
 /// Bytes that are fetched for a request that was announced.
@@ -31,8 +37,8 @@ const ANNOUNCED: usize = 4 * LINE;
 
 /// A thread's right to work on a segment: an intent and a slot of its own.
 ///
-/// Every method is linearizable with every other, by any worker of any process, and happens wholly or not at all
-/// whenever this process is killed.
+/// Every method is linearizable with every other, by any worker of any process, and happens wholly
+/// or not at all whenever this process is killed.
 pub struct Worker {
     pub(super) shared: Arc<Shared>,
     index: usize,
@@ -48,18 +54,24 @@ impl Worker {
     pub(super) fn new(shared: Arc<Shared>, index: usize) -> Self {
         let (incarnation, permission) = (shared.incarnation(), shared.role.permission());
         shared.set_deadline(index, Deadline::NEVER);
-        Self { shared, index, incarnation, permission, restoring: false }
+        Self {
+            shared,
+            index,
+            incarnation,
+            permission,
+            restoring: false,
+        }
     }
 
-    /// Says which memory all that follows means: it is refused with [`Shut::Replaced`] for another one. At first it is
-    /// that of when the worker was made.
+    /// Says which memory all that follows means: it is refused with [`Shut::Replaced`] for another
+    /// one. At first it is that of when the worker was made.
     #[inline]
     pub fn expect(&mut self, incarnation: u64) {
         self.incarnation = incarnation;
     }
 
-    /// Says until when all that follows may wait for others: then it is refused with [`Shut::Late`]. At first there is no such
-    /// instant.
+    /// Says until when all that follows may wait for others: then it is refused with
+    /// [`Shut::Late`]. At first there is no such instant.
     #[inline]
     pub fn wait_until(&mut self, deadline: Deadline) {
         self.shared.set_deadline(self.index, deadline);
@@ -84,15 +96,17 @@ impl Worker {
         self.shared.is_frozen()
     }
 
-    /// Says that a request for `length` bytes at `offset` will follow soon, of which nothing is believed yet: the processor
-    /// fetches what is needed first.
+    /// Says that a request for `length` bytes at `offset` will follow soon, of which nothing is
+    /// believed yet: the processor fetches what is needed first.
     #[inline]
     pub fn announce(&self, offset: u64, length: usize) {
         let geometry = &self.shared.geometry;
         if let Ok(offset) = usize::try_from(offset)
             && offset < geometry.k
         {
-            self.shared.mapping.prefetch(geometry.page_version(offset / page_size()));
+            self.shared
+                .mapping
+                .prefetch(geometry.page_version(offset / page_size()));
             // The processor itself goes on with what lies behind the first lines.
             for ahead in (0..length.clamp(1, ANNOUNCED)).step_by(LINE) {
                 self.shared.mapping.prefetch(geometry.data + offset + ahead);
@@ -100,12 +114,12 @@ impl Worker {
         }
     }
 
-    /// Copies the extent's bytes into `buffer`, which has the extent's length. Takes no lock unless it loses
-    /// several races against writers. What is in the buffer after a refusal means nothing.
+    /// Copies the extent's bytes into `buffer`, which has the extent's length. Takes no lock unless
+    /// it loses several races against writers. What is in the buffer after a refusal means nothing.
     ///
     /// # Errors
-    /// [`Shut`], as for every method that follows: the memory is not there to be used, or a page of it not now. Nothing was
-    /// changed.
+    /// [`Shut`], as for every method that follows: the memory is not there to be used, or a page of
+    /// it not now. Nothing was changed.
     ///
     /// # Panics
     /// When the lengths differ, or the extent was checked against another segment.
@@ -128,7 +142,9 @@ impl Worker {
             std::hint::spin_loop();
         }
         let held = self.lock(stripes(&pages), Held::NOTHING)?;
-        self.shared.mapping.copy_out(self.shared.geometry.data + offset, buffer);
+        self.shared
+            .mapping
+            .copy_out(self.shared.geometry.data + offset, buffer);
         self.unlock(held);
         self.check_read(buffer.len())
     }
@@ -150,12 +166,21 @@ impl Worker {
         let held = self.large_slot_for(data.len())?;
         let (source, slot) = self.source(held.large_slot);
         self.shared.mapping.copy_in(slot, data);
-        self.write_from_slot(&Intent { source, offset, length: data.len(), mark, result: 0 }, held)
+        self.write_from_slot(
+            &Intent {
+                source,
+                offset,
+                length: data.len(),
+                mark,
+                result: 0,
+            },
+            held,
+        )
     }
 
-    /// Receives what has come on `socket`: into `head` until that is full, then into this worker's slot, to the bytes of this
-    /// range, then into `tail`. Returns how many bytes came. Whatever else this worker does may overwrite what is in its
-    /// slot, until [`Worker::write_received`].
+    /// Receives what has come on `socket`: into `head` until that is full, then into this worker's
+    /// slot, to the bytes of this range, then into `tail`. Returns how many bytes came. Whatever
+    /// else this worker does may overwrite what is in its slot, until [`Worker::write_received`].
     ///
     /// # Errors
     /// Those of `recvmsg(2)`.
@@ -172,7 +197,13 @@ impl Worker {
     ) -> nix::Result<usize> {
         assert!(slot.end <= SLOT, "{slot:?} is not inside the slot");
         let begin = Geometry::slot(self.index);
-        self.shared.mapping.receive(socket, head, begin + slot.start..begin + slot.end, tail, flags)
+        self.shared.mapping.receive(
+            socket,
+            head,
+            begin + slot.start..begin + slot.end,
+            tail,
+            flags,
+        )
     }
 
     /// Copies what was received into the first bytes of the slot.
@@ -181,7 +212,9 @@ impl Worker {
     /// When the buffer is longer than the slot.
     pub fn copy_received(&self, buffer: &mut [u8]) {
         assert!(buffer.len() <= SLOT, "more than the slot");
-        self.shared.mapping.copy_out(Geometry::slot(self.index), buffer);
+        self.shared
+            .mapping
+            .copy_out(Geometry::slot(self.index), buffer);
     }
 
     /// As [`Worker::write`], of the bytes that [`Worker::receive`] has put into the slot.
@@ -194,7 +227,13 @@ impl Worker {
     pub fn write_received(&mut self, extent: Extent, mark: Option<Mark>) -> Result<(), Shut> {
         assert!(extent.length() <= SLOT, "more than the slot");
         let (offset, _) = self.place(extent);
-        let write = Intent { source: Source::Slot, offset, length: extent.length(), mark, result: 0 };
+        let write = Intent {
+            source: Source::Slot,
+            offset,
+            length: extent.length(),
+            mark,
+            result: 0,
+        };
         self.write_from_slot(&write, Held::NOTHING)
     }
 
@@ -210,20 +249,34 @@ impl Worker {
         Ok(())
     }
 
-    /// As [`Worker::write`], but a death in the middle leaves half of it, odd versions, and stripes that are repaired all the
-    /// same: nothing says what was to be done. Only for a build that measures what the slot and the intent cost; else as
-    /// `Shared::apply`, which is not shared with it so that this leaves no trace in other builds.
-    fn write_in_place(&mut self, extent: Extent, data: &[u8], mark: Option<Mark>) -> Result<(), Shut> {
+    /// As [`Worker::write`], but a death in the middle leaves half of it, odd versions, and stripes
+    /// that are repaired all the same: nothing says what was to be done. Only for a build that
+    /// measures what the slot and the intent cost; else as `Shared::apply`, which is not shared
+    /// with it so that this leaves no trace in other builds.
+    fn write_in_place(
+        &mut self,
+        extent: Extent,
+        data: &[u8],
+        mark: Option<Mark>,
+    ) -> Result<(), Shut> {
         let (offset, pages) = self.place(extent);
         let (held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
         let held = self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Writes, data.len());
         let versions = || pages.clone().map(|page| self.shared.page_version(page));
-        versions().for_each(|version| version.store(version.load(Ordering::Relaxed) | 1, Ordering::Relaxed));
+        versions().for_each(|version| {
+            version.store(version.load(Ordering::Relaxed) | 1, Ordering::Relaxed)
+        });
         fence(Ordering::Release);
-        self.shared.mapping.copy_in(self.shared.geometry.data + offset, data);
-        versions()
-            .for_each(|version| version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release));
+        self.shared
+            .mapping
+            .copy_in(self.shared.geometry.data + offset, data);
+        versions().for_each(|version| {
+            version.store(
+                version.load(Ordering::Relaxed).wrapping_add(1),
+                Ordering::Release,
+            )
+        });
         if let Some(mark) = mark {
             self.shared.mark_executed(mark, 0);
         }
@@ -240,7 +293,13 @@ impl Worker {
         let (held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
         let held = self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Fills, extent.length());
-        self.carry_out(&Intent { source: Source::Byte(byte), offset, length: extent.length(), mark, result: 0 });
+        self.carry_out(&Intent {
+            source: Source::Byte(byte),
+            offset,
+            length: extent.length(),
+            mark,
+            result: 0,
+        });
         self.unlock(held);
         Ok(())
     }
@@ -250,22 +309,36 @@ impl Worker {
     /// # Errors
     /// [`Shut`]
     #[inline]
-    pub fn atomic(&mut self, word: Word, operation: AtomicOperation, mark: Option<Mark>) -> Result<u64, Shut> {
+    pub fn atomic(
+        &mut self,
+        word: Word,
+        operation: AtomicOperation,
+        mark: Option<Mark>,
+    ) -> Result<u64, Shut> {
         let (offset, pages) = self.place(word.extent());
         let (mut held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
         let mut bytes = [0; 8];
-        self.shared.mapping.copy_out(self.shared.geometry.data + offset, &mut bytes);
+        self.shared
+            .mapping
+            .copy_out(self.shared.geometry.data + offset, &mut bytes);
         let old = u64::from_le_bytes(bytes);
         if let Some(new) = operation.apply(old) {
             let (source, slot) = self.source(None);
             self.shared.mapping.copy_in(slot, &new.to_le_bytes());
             held = self.save_for_cut(&pages, cut, held)?;
             self.count(LocalCounter::Atomics, 8);
-            self.carry_out(&Intent { source, offset, length: 8, mark, result: old });
+            self.carry_out(&Intent {
+                source,
+                offset,
+                length: 8,
+                mark,
+                result: old,
+            });
         } else {
             self.count(LocalCounter::Atomics, 8);
             if let Some(mark) = mark {
-                // Nothing changes, so there is nothing to redo: killed before this, the comparison is made again.
+                // Nothing changes, so there is nothing to redo: killed before this, the comparison
+                // is made again.
                 self.shared.mark_executed(mark, old);
             }
         }
@@ -287,16 +360,25 @@ impl Worker {
         let held = self.large_slot_for(length)?;
         let (source, slot) = self.source(held.large_slot);
         let (held, cut) = self.enter(stripes(&from_pages) | stripes(&pages), held)?;
-        self.shared.mapping.copy_within(self.shared.geometry.data + from_offset, slot, length);
+        self.shared
+            .mapping
+            .copy_within(self.shared.geometry.data + from_offset, slot, length);
         let held = self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Copies, length);
-        self.carry_out(&Intent { source, offset, length, mark, result: 0 });
+        self.carry_out(&Intent {
+            source,
+            offset,
+            length,
+            mark,
+            result: 0,
+        });
         self.unlock(held);
         Ok(())
     }
 
-    /// Carries out an operation that changes memory, for `mark`. Returns the old value of an atomic, else zero; so it does,
-    /// without doing anything, for an operation that changes nothing.
+    /// Carries out an operation that changes memory, for `mark`. Returns the old value of an
+    /// atomic, else zero; so it does, without doing anything, for an operation that changes
+    /// nothing.
     ///
     /// # Errors
     /// [`Shut`]
@@ -307,61 +389,84 @@ impl Worker {
             Operation::Fill(extent, byte) => self.fill(extent, byte, mark).map(|()| 0),
             Operation::Atomic(word, atomic) => self.atomic(word, atomic, mark),
             Operation::Copy { from, to } => self.copy(from, to, mark).map(|()| 0),
-            Operation::Hello(_) | Operation::Read(_) | Operation::Status | Operation::Ping(_) => Ok(0),
+            Operation::Hello(_) | Operation::Read(_) | Operation::Status | Operation::Ping(_) => {
+                Ok(0)
+            }
         }
     }
 
     /// Ends a read of `length` bytes, which are copied.
     #[inline]
     fn check_read(&self, length: usize) -> Result<(), Shut> {
-        self.shared.check_reader(self.incarnation, self.permission)?;
+        self.shared
+            .check_reader(self.incarnation, self.permission)?;
         self.count(LocalCounter::Reads, length);
         Ok(())
     }
 
-    /// Counts what a local client does. A change is counted before it is made: however its worker dies, no change is
-    /// missed by whoever looks for changes.
+    /// Counts what a local client does. A change is counted before it is made: however its worker
+    /// dies, no change is missed by whoever looks for changes.
     #[inline]
     fn count(&self, counter: LocalCounter, bytes: usize) {
         if self.permission != 0 {
             let is_read = matches!(counter, LocalCounter::Reads);
-            let sum = if is_read { LocalCounter::BytesRead } else { LocalCounter::BytesWritten };
+            let sum = if is_read {
+                LocalCounter::BytesRead
+            } else {
+                LocalCounter::BytesWritten
+            };
             for (counter, more) in [(counter, 1), (sum, bytes as u64)] {
                 let word = self.shared.local_counter(self.index, counter);
-                word.store(word.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+                word.store(
+                    word.load(Ordering::Relaxed).wrapping_add(more),
+                    Ordering::Relaxed,
+                );
             }
         }
     }
 
-    /// The extent as an offset into the data, and its pages. Asserts what [`Extent`] has promised for this segment.
+    /// The extent as an offset into the data, and its pages. Asserts what [`Extent`] has promised
+    /// for this segment.
     #[inline]
     fn place(&self, extent: Extent) -> (usize, Range<usize>) {
-        assert!(extent.end() <= self.shared.geometry.k as u64, "{extent:?} was checked against another segment");
+        assert!(
+            extent.end() <= self.shared.geometry.k as u64,
+            "{extent:?} was checked against another segment"
+        );
         // At most k, which is a usize.
         #[allow(clippy::cast_possible_truncation)]
         let offset = extent.offset() as usize;
         (offset, pages(offset, extent.length()))
     }
 
-    /// One try: versions, bytes, versions again. `true` when no writer was inside: then at the instant between the
-    /// two looks every page stood as it was copied.
+    /// One try: versions, bytes, versions again. `true` when no writer was inside: then at the
+    /// instant between the two looks every page stood as it was copied.
     #[inline]
-    fn read_optimistically(&self, offset: usize, pages: Range<usize>, versions: &mut [u64], buffer: &mut [u8]) -> bool {
+    fn read_optimistically(
+        &self,
+        offset: usize,
+        pages: Range<usize>,
+        versions: &mut [u64],
+        buffer: &mut [u8],
+    ) -> bool {
         for (page, version) in pages.clone().zip(versions.iter_mut()) {
             *version = self.shared.page_version(page).load(Ordering::Acquire);
             if *version & 1 == 1 {
                 return false;
             }
         }
-        self.shared.mapping.copy_out(self.shared.geometry.data + offset, buffer);
+        self.shared
+            .mapping
+            .copy_out(self.shared.geometry.data + offset, buffer);
         // The second look must not happen before the copy.
         fence(Ordering::Acquire);
-        pages
-            .zip(versions.iter())
-            .all(|(page, version)| self.shared.page_version(page).load(Ordering::Relaxed) == *version)
+        pages.zip(versions.iter()).all(|(page, version)| {
+            self.shared.page_version(page).load(Ordering::Relaxed) == *version
+        })
     }
 
-    /// Takes a large slot when `length` needs one. Large slots come before stripes in the order of locks.
+    /// Takes a large slot when `length` needs one. Large slots come before stripes in the order of
+    /// locks.
     #[inline]
     fn large_slot_for(&self, length: usize) -> Result<Held, Shut> {
         if length <= SLOT {
@@ -372,7 +477,10 @@ impl Worker {
         if free.is_none() {
             self.shared.lock(index, self.index)?;
         }
-        Ok(Held { stripes: 0, large_slot: Some(index) })
+        Ok(Held {
+            stripes: 0,
+            large_slot: Some(index),
+        })
     }
 
     /// Where a payload lands, as a source and as an offset into the mapping.
@@ -384,8 +492,8 @@ impl Worker {
         }
     }
 
-    /// Takes the stripes for a change beside the large slot that may be held, once the gate lets it pass. Returns for which
-    /// cut pages must be saved. After a refusal nothing is held.
+    /// Takes the stripes for a change beside the large slot that may be held, once the gate lets it
+    /// pass. Returns for which cut pages must be saved. After a refusal nothing is held.
     #[inline]
     fn enter(&self, stripes: u64, mut held: Held) -> Result<(Held, Option<u32>), Shut> {
         loop {
@@ -415,9 +523,16 @@ impl Worker {
     /// Saves what is about to be changed and the cut still needs. After an error nothing is held.
     #[inline(always)]
     #[allow(clippy::inline_always)] // else it is a call of each change
-    fn save_for_cut(&self, pages: &Range<usize>, cut: Option<u32>, held: Held) -> Result<Held, Shut> {
+    fn save_for_cut(
+        &self,
+        pages: &Range<usize>,
+        cut: Option<u32>,
+        held: Held,
+    ) -> Result<Held, Shut> {
         match cut {
-            Some(number) => self.or_unlock(self.shared.save_for_cut(pages, number, self.index), held),
+            Some(number) => {
+                self.or_unlock(self.shared.save_for_cut(pages, number, self.index), held)
+            }
             None => Ok(held),
         }
     }
@@ -433,8 +548,8 @@ impl Worker {
         }
     }
 
-    /// Takes the stripes of the mask in ascending order, the order of all workers, beside what is held. After an error
-    /// nothing is held.
+    /// Takes the stripes of the mask in ascending order, the order of all workers, beside what is
+    /// held. After an error nothing is held.
     #[inline(always)]
     #[allow(clippy::inline_always)] // else it is a call of each change
     fn lock(&self, stripes: u64, mut held: Held) -> Result<Held, Shut> {
@@ -473,7 +588,9 @@ impl Worker {
         intent.commit(&self.shared, self.index);
         crash::reached(Point::Committed);
         self.shared.apply(self.index, intent);
-        self.shared.intent_word(self.index, IntentField::Kind).store(0, Ordering::Release);
+        self.shared
+            .intent_word(self.index, IntentField::Kind)
+            .store(0, Ordering::Release);
     }
 }
 
@@ -482,6 +599,8 @@ impl Drop for Worker {
         if self.shared.is_inherited() {
             return;
         }
-        self.shared.intent_word(self.index, IntentField::Owner).store(0, Ordering::Release);
+        self.shared
+            .intent_word(self.index, IntentField::Owner)
+            .store(0, Ordering::Release);
     }
 }

@@ -1,8 +1,9 @@
-//! `pthread_cancel(3)`, which programs that are not written in Rust may use on threads that call this library.
+//! `pthread_cancel(3)`, which programs that are not written in Rust may use on threads that call
+//! this library.
 //!
-//! A thread that is cancelled is unwound by the C library from whatever system call it waits in. Most functions between
-//! here and there do not expect that: the thread would be gone and its locks taken. So it is kept off where a lock is
-//! held and a system call may wait.
+//! A thread that is cancelled is unwound by the C library from whatever system call it waits in.
+//! Most functions between here and there do not expect that: the thread would be gone and its locks
+//! taken. So it is kept off where a lock is held and a system call may wait.
 
 unsafe extern "C" {
     /// In every C library for Linux, not in the libc crate.
@@ -22,10 +23,13 @@ pub(crate) struct Uncancelled {
 impl Uncancelled {
     pub(crate) fn begin() -> Self {
         let mut previous = 0;
-        // SAFETY: `previous` outlives the call, which changes a flag of the calling thread. The only error is an unknown
-        // state.
+        // SAFETY: `previous` outlives the call, which changes a flag of the calling thread. The
+        // only error is an unknown state.
         unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut previous) };
-        Self { previous, _of_thread: std::marker::PhantomData }
+        Self {
+            previous,
+            _of_thread: std::marker::PhantomData,
+        }
     }
 }
 
@@ -61,33 +65,54 @@ mod tests {
     extern "C-unwind" fn fill(segment: *mut libc::c_void) -> *mut libc::c_void {
         // SAFETY: the pointer is to the segment of the thread that made this one, and joins it.
         let segment = unsafe { &*segment.cast::<Segment>() };
-        segment.worker().unwrap().fill(extent(0..2), 2, None).unwrap();
+        segment
+            .worker()
+            .unwrap()
+            .fill(extent(0..2), 2, None)
+            .unwrap();
         loop {
             // SAFETY: a system call with a number.
             unsafe { libc::sleep(1) };
         }
     }
 
-    /// Not a test by itself: the process of which a thread is cancelled while it holds a page and waits for another.
+    /// Not a test by itself: the process of which a thread is cancelled while it holds a page and
+    /// waits for another.
     #[test]
     fn cancelled_process() {
-        let Ok(name) = std::env::var("CANCELLED") else { return };
+        let Ok(name) = std::env::var("CANCELLED") else {
+            return;
+        };
         let segment = Segment::attach(&layout(&name), 0).unwrap();
         crash::arm(Point::Locked, Action::Pause);
         std::thread::scope(|scope| {
-            let holder = scope.spawn(|| segment.worker().unwrap().fill(extent(1..2), 1, None).unwrap());
+            let holder = scope.spawn(|| {
+                segment
+                    .worker()
+                    .unwrap()
+                    .fill(extent(1..2), 1, None)
+                    .unwrap()
+            });
             while !crash::is_paused() {
                 std::thread::yield_now();
             }
             let mut thread = 0;
-            // SAFETY: the two function types differ only in what may leave them, and the C library's own unwinding may.
-            let start: extern "C" fn(*mut libc::c_void) -> *mut libc::c_void =
-                unsafe { std::mem::transmute(fill as extern "C-unwind" fn(*mut libc::c_void) -> *mut libc::c_void) };
+            // SAFETY: the two function types differ only in what may leave them, and the C
+            // library's own unwinding may.
+            let start: extern "C" fn(*mut libc::c_void) -> *mut libc::c_void = unsafe {
+                std::mem::transmute(
+                    fill as extern "C-unwind" fn(*mut libc::c_void) -> *mut libc::c_void,
+                )
+            };
             // SAFETY: `thread` and `segment` live until it is joined.
             unsafe {
                 let of = (&raw const segment).cast_mut().cast();
-                assert_eq!(libc::pthread_create(&raw mut thread, std::ptr::null(), start, of), 0);
-                // Sooner or later does not matter: what was asked for is done in the next call that waits.
+                assert_eq!(
+                    libc::pthread_create(&raw mut thread, std::ptr::null(), start, of),
+                    0
+                );
+                // Sooner or later does not matter: what was asked for is done in the next call that
+                // waits.
                 std::thread::sleep(Duration::from_millis(50));
                 assert_eq!(libc::pthread_cancel(thread), 0);
                 std::thread::sleep(Duration::from_millis(50));
@@ -96,7 +121,11 @@ mod tests {
             }
             holder.join().unwrap();
         });
-        segment.worker().unwrap().fill(extent(0..1), 3, None).unwrap();
+        segment
+            .worker()
+            .unwrap()
+            .fill(extent(0..1), 3, None)
+            .unwrap();
         println!("cancelled");
     }
 
@@ -104,25 +133,40 @@ mod tests {
     fn a_cancelled_thread_leaves_no_lock_behind() {
         let name = format!("dsmtest-{}-cancelled", std::process::id());
         let start = &mut |_, _| ControlFlow::Continue(());
-        let segment = Segment::serve(&layout(&name), 0, Start::Serve, start).unwrap().segment;
+        let segment = Segment::serve(&layout(&name), 0, Start::Serve, start)
+            .unwrap()
+            .segment;
         let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "sys::cancellation::tests::cancelled_process", "--nocapture"])
+            .args([
+                "--exact",
+                "sys::cancellation::tests::cancelled_process",
+                "--nocapture",
+            ])
             .env("CANCELLED", &name)
             .output()
             .unwrap();
         for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
-            if entry.file_name().to_string_lossy().contains(&format!("{name}.")) {
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .contains(&format!("{name}."))
+            {
                 std::fs::remove_file(entry.path()).unwrap();
             }
         }
         assert!(
-            output.status.success() && String::from_utf8_lossy(&output.stdout).contains("cancelled\n"),
+            output.status.success()
+                && String::from_utf8_lossy(&output.stdout).contains("cancelled\n"),
             "{output:?}"
         );
         let mut found = vec![0; 2 * usize::try_from(PAGE).unwrap()];
         let mut worker = segment.worker().unwrap();
         worker.read(extent(0..2), &mut found).unwrap();
-        assert_eq!((found[0], found.last()), (3, Some(&2)), "its change is whole, and others followed");
+        assert_eq!(
+            (found[0], found.last()),
+            (3, Some(&2)),
+            "its change is whole, and others followed"
+        );
         worker.fill(extent(0..2), 4, None).unwrap();
     }
 }

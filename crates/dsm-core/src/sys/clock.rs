@@ -2,8 +2,8 @@
 
 use nix::libc;
 
-/// A clock that shows the same to every process of this machine: `CLOCK_MONOTONIC`, less what a time namespace has added to it,
-/// see `time_namespaces(7)`.
+/// A clock that shows the same to every process of this machine: `CLOCK_MONOTONIC`, less what a
+/// time namespace has added to it, see `time_namespaces(7)`.
 #[derive(Debug, Clone, Copy)]
 pub struct MachineClock {
     /// Nanoseconds that `CLOCK_MONOTONIC` is ahead in the namespace of this process.
@@ -11,13 +11,20 @@ pub struct MachineClock {
 }
 
 impl MachineClock {
-    /// That of this process. Where /proc is not there to say it, the process counts as one of the initial namespace.
+    /// That of this process. Where /proc is not there to say it, the process counts as one of the
+    /// initial namespace.
     pub fn of_process() -> Self {
         let namespace = |name| std::fs::read_link(format!("/proc/self/ns/{name}")).ok();
         // The file has the offsets for children, which are others after unshare(2).
         let is_own = namespace("time") == namespace("time_for_children");
-        let offsets = if is_own { std::fs::read_to_string("/proc/self/timens_offsets").ok() } else { None };
-        Self { ahead: offsets.as_deref().and_then(ahead).unwrap_or(0) }
+        let offsets = if is_own {
+            std::fs::read_to_string("/proc/self/timens_offsets").ok()
+        } else {
+            None
+        };
+        Self {
+            ahead: offsets.as_deref().and_then(ahead).unwrap_or(0),
+        }
     }
 
     /// Nanoseconds since some instant at which no process ran yet.
@@ -29,8 +36,12 @@ impl MachineClock {
 
 /// The monotonic clock's line of a `timens_offsets`, in nanoseconds.
 fn ahead(offsets: &str) -> Option<i64> {
-    let mut words = offsets.lines().find_map(|line| line.strip_prefix("monotonic"))?.split_whitespace();
-    let (seconds, nanoseconds): (i64, i64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let mut words = offsets
+        .lines()
+        .find_map(|line| line.strip_prefix("monotonic"))?
+        .split_whitespace();
+    let (seconds, nanoseconds): (i64, i64) =
+        (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
 }
 
@@ -62,7 +73,10 @@ fn nanoseconds(time: libc::timespec) -> u64 {
 
 #[inline]
 fn read(clock: libc::clockid_t) -> libc::timespec {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `now` outlives the call; both clocks exist on every Linux.
     unsafe { libc::clock_gettime(clock, &raw mut now) };
     now
@@ -78,7 +92,10 @@ mod tests {
             ahead("monotonic           86400         5\nboottime            1         2\n"),
             Some(86_400_000_000_005)
         );
-        assert_eq!(ahead("monotonic  -2 500000000\nboottime 0 0\n"), Some(-1_500_000_000));
+        assert_eq!(
+            ahead("monotonic  -2 500000000\nboottime 0 0\n"),
+            Some(-1_500_000_000)
+        );
         assert_eq!(ahead("boottime 0 0\n"), None);
         assert_eq!(ahead("monotonic 99999999999999999 0\n"), None);
     }

@@ -2,8 +2,8 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Raises the limit of open files to `wanted`, as far as the hard limit allows, see `getrlimit(2)`. Returns the limit that
-/// is then in force, which may be more; none when the system does not say.
+/// Raises the limit of open files to `wanted`, as far as the hard limit allows, see `getrlimit(2)`.
+/// Returns the limit that is then in force, which may be more; none when the system does not say.
 #[must_use]
 pub fn allow(wanted: u64) -> Option<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;

@@ -1,4 +1,5 @@
-//! For tests: children made by `fork(2)` while other threads of this process work, and what they have inherited.
+//! For tests: children made by `fork(2)` while other threads of this process work, and what they
+//! have inherited.
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -16,8 +17,8 @@ impl IdleChild {
     /// Returns when the child has run what `pthread_atfork(3)` has it run.
     pub(crate) fn fork() -> Self {
         let (read, write) = nix::unistd::pipe().unwrap();
-        // SAFETY: the child of a process with several threads may do what a signal handler may: it calls alarm(2), write(2),
-        // pause(2) and _exit(2), and never returns from here.
+        // SAFETY: the child of a process with several threads may do what a signal handler may: it
+        // calls alarm(2), write(2), pause(2) and _exit(2), and never returns from here.
         match unsafe { fork() }.unwrap() {
             ForkResult::Parent { child } => {
                 let child = Self(child);
@@ -26,8 +27,8 @@ impl IdleChild {
                 child
             }
             ForkResult::Child => {
-                // SAFETY: they take and return numbers, but for the one byte that is written; no handler of SIGALRM is in
-                // place, so it ends the child.
+                // SAFETY: they take and return numbers, but for the one byte that is written; no
+                // handler of SIGALRM is in place, so it ends the child.
                 unsafe {
                     libc::alarm(LONGEST_LIFE);
                     libc::write(write.as_raw_fd(), c"!".as_ptr().cast(), 1);
@@ -41,12 +42,17 @@ impl IdleChild {
     /// Its mappings and descriptors of files whose path has `name`.
     pub(crate) fn inherited(&self, name: &str) -> Vec<String> {
         let maps = fs::read_to_string(format!("/proc/{}/maps", self.0)).unwrap();
-        let mapped = maps.lines().filter(|line| line.contains(name)).map(|line| format!("mapping {line}"));
+        let mapped = maps
+            .lines()
+            .filter(|line| line.contains(name))
+            .map(|line| format!("mapping {line}"));
         let open = fs::read_dir(format!("/proc/{}/fd", self.0)).unwrap();
         let open = open.filter_map(|entry| {
             let target = fs::read_link(entry.unwrap().path()).unwrap();
             let target = target.to_string_lossy();
-            target.contains(name).then(|| format!("descriptor of {target}"))
+            target
+                .contains(name)
+                .then(|| format!("descriptor of {target}"))
         });
         mapped.chain(open).collect()
     }

@@ -2,13 +2,13 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-/// The processor on which the kernel handled what came last, see `SO_INCOMING_CPU` in `socket(7)`; within one machine
-/// that of the sender. `None` before anything has come.
+/// The processor on which the kernel handled what came last, see `SO_INCOMING_CPU` in `socket(7)`;
+/// within one machine that of the sender. `None` before anything has come.
 pub fn processor(socket: impl AsFd) -> Option<usize> {
     let mut number: libc::c_int = -1;
     let mut length = libc::socklen_t::try_from(size_of_val(&number)).ok()?;
-    // SAFETY: the option is one `int`, the length says that there is room for it, and both pointers are to what lives
-    // through the call; the descriptor is open as long as the borrow of `socket`.
+    // SAFETY: the option is one `int`, the length says that there is room for it, and both pointers
+    // are to what lives through the call; the descriptor is open as long as the borrow of `socket`.
     let answer = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
@@ -18,5 +18,9 @@ pub fn processor(socket: impl AsFd) -> Option<usize> {
             &raw mut length,
         )
     };
-    if answer == 0 { usize::try_from(number).ok() } else { None }
+    if answer == 0 {
+        usize::try_from(number).ok()
+    } else {
+        None
+    }
 }

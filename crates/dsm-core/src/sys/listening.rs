@@ -1,7 +1,9 @@
 //! Sockets that listen: made here, or given by the service manager.
 
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt};
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt,
+};
 use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -19,10 +21,14 @@ pub struct Bound {
     pub missing: Vec<SocketAddr>,
 }
 
-/// Takes every address that `address` (`host:port`) stands for and that is this machine's: a name has one for each version
-/// of IP, and a client may come by either.
+/// Takes every address that `address` (`host:port`) stands for and that is this machine's: a name
+/// has one for each version of IP, and a client may come by either.
 pub fn bind(address: &str) -> io::Result<Bound> {
-    let mut bound = Bound { sockets: Vec::new(), addresses: Vec::new(), missing: Vec::new() };
+    let mut bound = Bound {
+        sockets: Vec::new(),
+        addresses: Vec::new(),
+        missing: Vec::new(),
+    };
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for candidate in address.to_socket_addrs()? {
         if bound.addresses.contains(&candidate) {
@@ -40,16 +46,26 @@ pub fn bind(address: &str) -> io::Result<Bound> {
             Err(error) => return Err(error),
         }
     }
-    if bound.sockets.is_empty() { Err(failed) } else { Ok(bound) }
+    if bound.sockets.is_empty() {
+        Err(failed)
+    } else {
+        Ok(bound)
+    }
 }
 
-/// Whether an address cannot be had because it is another machine's, or of a version of IP that this machine does not have.
+/// Whether an address cannot be had because it is another machine's, or of a version of IP that
+/// this machine does not have.
 fn is_elsewhere(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
 fn bind_to(address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
     // A connection that is gone again between poll and accept must not make accept wait.
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket::socket(family, SockType::Stream, flags, None)?;
@@ -74,36 +90,62 @@ pub fn listen(bound: Bound) -> io::Result<Listeners> {
         socket::listen(&socket, Backlog::new(BACKLOG)?)?;
         Ok(TcpListener::from(socket))
     };
-    Listeners::new(bound.sockets.into_iter().map(listening).collect::<io::Result<_>>()?)
+    Listeners::new(
+        bound
+            .sockets
+            .into_iter()
+            .map(listening)
+            .collect::<io::Result<_>>()?,
+    )
 }
 
-/// The sockets that systemd gave this process, see `sd_listen_fds(3)`; `None` without any. To be asked once.
+/// The sockets that systemd gave this process, see `sd_listen_fds(3)`; `None` without any. To be
+/// asked once.
 pub fn inherited() -> io::Result<Option<Listeners>> {
     let taken = |descriptor| {
-        // SAFETY: the service manager opened the descriptor for this process, as LISTEN_PID says, and nothing else here has
-        // it.
+        // SAFETY: the service manager opened the descriptor for this process, as LISTEN_PID says,
+        // and nothing else here has it.
         let listener = TcpListener::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
-    let sockets = sd_notify::listen_fds()?.map(taken).collect::<io::Result<Vec<_>>>()?;
-    if sockets.is_empty() { Ok(None) } else { Listeners::new(sockets).map(Some) }
+    let sockets = sd_notify::listen_fds()?
+        .map(taken)
+        .collect::<io::Result<Vec<_>>>()?;
+    if sockets.is_empty() {
+        Ok(None)
+    } else {
+        Listeners::new(sockets).map(Some)
+    }
 }
 
 impl Listeners {
     fn new(sockets: Vec<TcpListener>) -> io::Result<Self> {
-        let addresses = sockets.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-        Ok(Self { sockets, addresses, next: Cell::new(0) })
+        let addresses = sockets
+            .iter()
+            .map(TcpListener::local_addr)
+            .collect::<io::Result<_>>()?;
+        Ok(Self {
+            sockets,
+            addresses,
+            next: Cell::new(0),
+        })
     }
 
     /// Where they are, for people.
     pub fn shown(&self) -> String {
-        self.addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" and ")
+        self.addresses
+            .iter()
+            .map(SocketAddr::to_string)
+            .collect::<Vec<_>>()
+            .join(" and ")
     }
 
     /// What poll(2) is to be asked: whether a client waits.
     pub fn awaited(&self) -> impl Iterator<Item = PollFd<'_>> {
-        self.sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
+        self.sockets
+            .iter()
+            .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
     }
 
     /// A connection that waits on one of them; [`io::ErrorKind::WouldBlock`] when none does.
@@ -114,7 +156,10 @@ impl Listeners {
         let mut outcome = Err(io::ErrorKind::WouldBlock.into());
         for socket in from.iter().chain(before) {
             outcome = socket.accept();
-            if !outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            if !outcome
+                .as_ref()
+                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            {
                 break;
             }
         }
@@ -129,7 +174,9 @@ pub fn way_out(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrInUse => {
             ". Another program has the port: stop it, or change the port in mcomp.cfg on every machine"
         }
-        io::ErrorKind::AddrNotAvailable => ". This machine does not have the address: see --index, and ip address",
+        io::ErrorKind::AddrNotAvailable => {
+            ". This machine does not have the address: see --index, and ip address"
+        }
         io::ErrorKind::PermissionDenied => {
             ". Ports below 1024 are for root: take another in mcomp.cfg on every machine"
         }

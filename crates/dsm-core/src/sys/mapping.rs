@@ -1,8 +1,9 @@
 //! A shared mapping that other processes write at any moment.
 //!
-//! No `&[u8]` or `&mut [u8]` is ever formed over it: words are reached as atomics, bytes by copies through raw pointers, or
-//! by the kernel. A copy may race with a writer elsewhere and then yields a mixture; whoever copies must find that out by
-//! other means (page versions) and throw the bytes away, or hold the stripes.
+//! No `&[u8]` or `&mut [u8]` is ever formed over it: words are reached as atomics, bytes by copies
+//! through raw pointers, or by the kernel. A copy may race with a writer elsewhere and then yields
+//! a mixture; whoever copies must find that out by other means (page versions) and throw the bytes
+//! away, or hold the stripes.
 
 use super::own_file::{generation, without_fork};
 use nix::errno::Errno;
@@ -16,29 +17,36 @@ use std::sync::atomic::AtomicU64;
 
 /// A file mapped shared, readable and writable, until dropped.
 ///
-/// A child made by `fork(2)` does not have it: a mapping keeps the open file alive and with it its locks, as a descriptor
-/// does. It must not touch what its parent mapped.
+/// A child made by `fork(2)` does not have it: a mapping keeps the open file alive and with it its
+/// locks, as a descriptor does. It must not touch what its parent mapped.
 pub struct Mapping {
     base: NonNull<u8>,
     length: NonZeroUsize,
     generation: u64,
 }
 
-// SAFETY: the mapping is reached only through atomics and raw copies with checked bounds, from any thread, and is
-// unmapped once, by the owner.
+// SAFETY: the mapping is reached only through atomics and raw copies with checked bounds, from any
+// thread, and is unmapped once, by the owner.
 unsafe impl Send for Mapping {}
 // SAFETY: as above; no method needs exclusive access.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps the first `length` bytes of `file`, which must have that many: a shorter file would fault on access.
+    /// Maps the first `length` bytes of `file`, which must have that many: a shorter file would
+    /// fault on access.
     pub fn new(file: impl AsFd, length: NonZeroUsize) -> nix::Result<Self> {
-        // A child forked between the two calls would have the mapping, and keep the locks of a parent that is killed.
+        // A child forked between the two calls would have the mapping, and keep the locks of a
+        // parent that is killed.
         without_fork(|| {
             let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-            // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that Rust knows of.
+            // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that Rust
+            // knows of.
             let base = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, file, 0) }?;
-            let mapping = Self { base: base.cast(), length, generation: generation() };
+            let mapping = Self {
+                base: base.cast(),
+                length,
+                generation: generation(),
+            };
             // SAFETY: the range is the mapping just made; the advice concerns children only.
             unsafe { madvise(base, length.get(), MmapAdvise::MADV_DONTFORK) }?;
             Ok(mapping)
@@ -58,9 +66,13 @@ impl Mapping {
     #[inline]
     #[must_use]
     pub fn word(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset.is_multiple_of(8) && offset < self.length() && self.length() - offset >= 8, "word at {offset}");
-        // SAFETY: in bounds and aligned (the base is page-aligned) by the assertion; valid as long as `self`; every
-        // process reaches these words as atomics, or by copies of bytes that hold data only.
+        assert!(
+            offset.is_multiple_of(8) && offset < self.length() && self.length() - offset >= 8,
+            "word at {offset}"
+        );
+        // SAFETY: in bounds and aligned (the base is page-aligned) by the assertion; valid as long
+        // as `self`; every process reaches these words as atomics, or by copies of bytes that hold
+        // data only.
         unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast()) }
     }
 
@@ -69,7 +81,9 @@ impl Mapping {
     pub fn copy_in(&self, offset: usize, data: &[u8]) {
         self.check(offset, data.len());
         // SAFETY: in bounds by the check; `data` is private memory, so the two cannot overlap.
-        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), self.base.as_ptr().add(offset), data.len()) }
+        unsafe {
+            std::ptr::copy_nonoverlapping(data.as_ptr(), self.base.as_ptr().add(offset), data.len())
+        }
     }
 
     /// Copies from `offset` into `buffer`.
@@ -77,11 +91,17 @@ impl Mapping {
     pub fn copy_out(&self, offset: usize, buffer: &mut [u8]) {
         self.check(offset, buffer.len());
         // SAFETY: in bounds by the check; `buffer` is private memory, so the two cannot overlap.
-        unsafe { std::ptr::copy_nonoverlapping(self.base.as_ptr().add(offset), buffer.as_mut_ptr(), buffer.len()) }
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                self.base.as_ptr().add(offset),
+                buffer.as_mut_ptr(),
+                buffer.len(),
+            )
+        }
     }
 
-    /// Receives what has come on `socket`: into `head` until that is full, then to these bytes of the mapping, then into
-    /// `tail`. Returns how many bytes came.
+    /// Receives what has come on `socket`: into `head` until that is full, then to these bytes of
+    /// the mapping, then into `tail`. Returns how many bytes came.
     pub fn receive(
         &self,
         socket: impl AsFd,
@@ -93,16 +113,24 @@ impl Mapping {
         self.check(range.start, range.len());
         // SAFETY: in bounds by the check.
         let there = unsafe { self.base.as_ptr().add(range.start) };
-        let part = |base: *mut u8, length| libc::iovec { iov_base: base.cast(), iov_len: length };
-        let mut parts =
-            [part(head.as_mut_ptr(), head.len()), part(there, range.len()), part(tail.as_mut_ptr(), tail.len())];
+        let part = |base: *mut u8, length| libc::iovec {
+            iov_base: base.cast(),
+            iov_len: length,
+        };
+        let mut parts = [
+            part(head.as_mut_ptr(), head.len()),
+            part(there, range.len()),
+            part(tail.as_mut_ptr(), tail.len()),
+        ];
         // SAFETY: numbers and pointers, for which zeros mean that nothing is there.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = parts.as_mut_ptr();
         message.msg_iovlen = parts.len();
-        // SAFETY: `message` and `parts` live through the call. The parts are `head` and `tail`, borrowed for it, and bytes of
-        // the mapping, which the kernel writes as another process might.
-        let count = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags.bits()) };
+        // SAFETY: `message` and `parts` live through the call. The parts are `head` and `tail`,
+        // borrowed for it, and bytes of the mapping, which the kernel writes as another process
+        // might.
+        let count =
+            unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags.bits()) };
         // Not negative once it is no error.
         Errno::result(count).map(isize::unsigned_abs)
     }
@@ -113,7 +141,13 @@ impl Mapping {
         self.check(from, length);
         self.check(to, length);
         // SAFETY: both in bounds by the checks; `copy` allows overlap.
-        unsafe { std::ptr::copy(self.base.as_ptr().add(from), self.base.as_ptr().add(to), length) }
+        unsafe {
+            std::ptr::copy(
+                self.base.as_ptr().add(from),
+                self.base.as_ptr().add(to),
+                length,
+            )
+        }
     }
 
     /// Sets `length` bytes at `offset`.
@@ -124,7 +158,8 @@ impl Mapping {
         unsafe { self.base.as_ptr().add(offset).write_bytes(byte, length) }
     }
 
-    /// Has the processor fetch the cache line at `offset`, if that is inside: whoever reads it soon need not wait then.
+    /// Has the processor fetch the cache line at `offset`, if that is inside: whoever reads it soon
+    /// need not wait then.
     #[inline]
     pub fn prefetch(&self, offset: usize) {
         if offset < self.length() {
@@ -139,7 +174,10 @@ impl Mapping {
 
     #[inline]
     fn check(&self, offset: usize, length: usize) {
-        assert!(offset <= self.length() && length <= self.length() - offset, "{length} bytes at {offset}");
+        assert!(
+            offset <= self.length() && length <= self.length() - offset,
+            "{length} bytes at {offset}"
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! How much memory this process may use, by its control groups, see `cgroups(7)`, and by what the machine has.
+//! How much memory this process may use, by its control groups, see `cgroups(7)`, and by what the
+//! machine has.
 
 use nix::sys::sysinfo::sysinfo;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,8 @@ use std::path::{Path, PathBuf};
 /// Where control groups are mounted; those of version 1 have a folder for each controller in it.
 const MOUNT: &str = "/sys/fs/cgroup";
 
-/// What version 1 shows where there is no limit is a little less than 2^63; no machine has more than this.
+/// What version 1 shows where there is no limit is a little less than 2^63; no machine has more
+/// than this.
 const NO_LIMIT: u64 = 1 << 62;
 
 /// The smallest amount of memory, swap included, that something allows this process.
@@ -28,22 +30,38 @@ pub fn of_this_process() -> Option<MemoryLimit> {
         bytes: machine.ram_total().saturating_add(swap),
         source: "the RAM and swap of this machine".to_owned(),
     });
-    of_groups(&groups, Path::new(MOUNT), swap).into_iter().chain(whole).min_by_key(|limit| limit.bytes)
+    of_groups(&groups, Path::new(MOUNT), swap)
+        .into_iter()
+        .chain(whole)
+        .min_by_key(|limit| limit.bytes)
 }
 
-/// The limits of the groups in `groups`, which is in the form of /proc/self/cgroup, and of all groups around them.
+/// The limits of the groups in `groups`, which is in the form of /proc/self/cgroup, and of all
+/// groups around them.
 fn of_groups(groups: &str, mount: &Path, swap: u64) -> Vec<MemoryLimit> {
     let mut limits = Vec::new();
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(own)) = (fields.next(), fields.next()) else { continue };
+        let (Some(controllers), Some(own)) = (fields.next(), fields.next()) else {
+            continue;
+        };
         let own = Path::new(own.trim_start_matches('/'));
         if controllers.is_empty() {
-            // Where both versions are mounted, version 2 has another folder, and no limits of memory.
-            limits.extend(own.ancestors().filter_map(|group| unified(&mount.join(group), swap)));
-        } else if controllers.split(',').any(|controller| controller == "memory") {
+            // Where both versions are mounted, version 2 has another folder, and no limits of
+            // memory.
+            limits.extend(
+                own.ancestors()
+                    .filter_map(|group| unified(&mount.join(group), swap)),
+            );
+        } else if controllers
+            .split(',')
+            .any(|controller| controller == "memory")
+        {
             let mount = mount.join("memory");
-            limits.extend(own.ancestors().filter_map(|group| legacy(&mount.join(group), swap)));
+            limits.extend(
+                own.ancestors()
+                    .filter_map(|group| legacy(&mount.join(group), swap)),
+            );
         }
     }
     limits
@@ -67,7 +85,10 @@ fn legacy(group: &Path, swap: u64) -> Option<MemoryLimit> {
 }
 
 fn limit(bytes: u64, file: &Path) -> MemoryLimit {
-    MemoryLimit { bytes, source: PathBuf::from(file).display().to_string() }
+    MemoryLimit {
+        bytes,
+        source: PathBuf::from(file).display().to_string(),
+    }
 }
 
 /// The number in a file; `None` for a word, such as "max", and where there is no such file.
@@ -87,8 +108,13 @@ mod tests {
     }
 
     fn least(groups: &str, root: &Path, swap: u64) -> Option<(u64, String)> {
-        let least = of_groups(groups, root, swap).into_iter().min_by_key(|limit| limit.bytes)?;
-        Some((least.bytes, least.source.strip_prefix(root.to_str()?)?.to_owned()))
+        let least = of_groups(groups, root, swap)
+            .into_iter()
+            .min_by_key(|limit| limit.bytes)?;
+        Some((
+            least.bytes,
+            least.source.strip_prefix(root.to_str()?)?.to_owned(),
+        ))
     }
 
     #[test]
@@ -96,17 +122,38 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         group(root, "a/b", &[("memory.max", "max\n")]);
-        group(root, "a", &[("memory.max", "1000\n"), ("memory.swap.max", "0\n")]);
-        assert_eq!(least("0::/a/b\n", root, 500), Some((1000, "/a/memory.max".to_owned())));
-        group(root, "a/b", &[("memory.max", "700"), ("memory.swap.max", "max")]);
-        assert_eq!(least("0::/a/b\n", root, 100), Some((800, "/a/b/memory.max".to_owned())), "swap counts");
+        group(
+            root,
+            "a",
+            &[("memory.max", "1000\n"), ("memory.swap.max", "0\n")],
+        );
+        assert_eq!(
+            least("0::/a/b\n", root, 500),
+            Some((1000, "/a/memory.max".to_owned()))
+        );
+        group(
+            root,
+            "a/b",
+            &[("memory.max", "700"), ("memory.swap.max", "max")],
+        );
+        assert_eq!(
+            least("0::/a/b\n", root, 100),
+            Some((800, "/a/b/memory.max".to_owned())),
+            "swap counts"
+        );
         group(root, "a/b", &[("memory.swap.max", "50")]);
-        assert_eq!(least("0::/a/b\n", root, 100), Some((750, "/a/b/memory.max".to_owned())));
+        assert_eq!(
+            least("0::/a/b\n", root, 100),
+            Some((750, "/a/b/memory.max".to_owned()))
+        );
         assert_eq!(least("0::/elsewhere\n", root, 0), None);
         assert_eq!(least("", root, 0), None);
         // As in a container, which sees its own group as the root.
         group(root, "", &[("memory.max", "600")]);
-        assert_eq!(least("0::/\n", root, 0), Some((600, "/memory.max".to_owned())));
+        assert_eq!(
+            least("0::/\n", root, 0),
+            Some((600, "/memory.max".to_owned()))
+        );
     }
 
     #[test]
@@ -114,12 +161,26 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         let groups = "9:name=systemd:/x\n4:cpu,memory:/x/y\n0::/\n";
-        group(root, "memory/x/y", &[("memory.limit_in_bytes", "9223372036854771712\n")]);
+        group(
+            root,
+            "memory/x/y",
+            &[("memory.limit_in_bytes", "9223372036854771712\n")],
+        );
         assert_eq!(least(groups, root, 0), None, "that is no limit");
         group(root, "memory/x", &[("memory.limit_in_bytes", "4096\n")]);
-        assert_eq!(least(groups, root, 4096), Some((8192, "/memory/x/memory.limit_in_bytes".to_owned())));
-        group(root, "memory/x", &[("memory.memsw.limit_in_bytes", "5000\n")]);
-        assert_eq!(least(groups, root, 4096), Some((5000, "/memory/x/memory.limit_in_bytes".to_owned())));
+        assert_eq!(
+            least(groups, root, 4096),
+            Some((8192, "/memory/x/memory.limit_in_bytes".to_owned()))
+        );
+        group(
+            root,
+            "memory/x",
+            &[("memory.memsw.limit_in_bytes", "5000\n")],
+        );
+        assert_eq!(
+            least(groups, root, 4096),
+            Some((5000, "/memory/x/memory.limit_in_bytes".to_owned()))
+        );
     }
 
     #[test]

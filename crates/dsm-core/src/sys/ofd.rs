@@ -1,7 +1,8 @@
 //! Open-file-description locks on single bytes of a file, see `fcntl_locking(2)`.
 //!
-//! The kernel drops them when the last descriptor of the open file is gone, that is when every thread of the process
-//! has stopped running: so they tell the living from the dead without trusting a pid.
+//! The kernel drops them when the last descriptor of the open file is gone, that is when every
+//! thread of the process has stopped running: so they tell the living from the dead without
+//! trusting a pid.
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};

@@ -1,10 +1,11 @@
 //! Open files that a child made by `fork(2)` does not keep.
 //!
-//! A child inherits the descriptors of its parent, and with them its open-file-description locks: such a lock would go on
-//! saying that the parent lives, after its death. So every file whose lock stands for this process is in a table, and a
-//! handler of `pthread_atfork(3)` closes them in the child, which has no mapping of them either
-//! ([`super::mapping`]). A child that a process makes in another way, to call
-//! `execve(2)` at once as `posix_spawn(3)` does, keeps them until then: they are all close-on-exec.
+//! A child inherits the descriptors of its parent, and with them its open-file-description locks:
+//! such a lock would go on saying that the parent lives, after its death. So every file whose lock
+//! stands for this process is in a table, and a handler of `pthread_atfork(3)` closes them in the
+//! child, which has no mapping of them either ([`super::mapping`]). A child that a process makes in
+//! another way, to call `execve(2)` at once as `posix_spawn(3)` does, keeps them until then: they
+//! are all close-on-exec.
 
 use super::cancellation::Uncancelled;
 use nix::errno::Errno;
@@ -14,7 +15,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
-/// Such files that a process may have open at once: two for each segment, of as many segments as a map may have.
+/// Such files that a process may have open at once: two for each segment, of as many segments as a
+/// map may have.
 const MOST: usize = 2048;
 
 /// A place of the table that nobody uses.
@@ -25,8 +27,9 @@ static FILES: [AtomicI32; MOST] = [const { AtomicI32::new(NONE) }; MOST];
 /// Forks between this process and the one that was started.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
-/// Held while a descriptor is open and not in the table, or in the table and closed, and while a mapping is made that
-/// children still inherit; and during a fork. Not a mutex of std: the child has to give it back, for the thread that forked.
+/// Held while a descriptor is open and not in the table, or in the table and closed, and while a
+/// mapping is made that children still inherit; and during a fork. Not a mutex of std: the child
+/// has to give it back, for the thread that forked.
 static BUSY: AtomicBool = AtomicBool::new(false);
 
 /// Whether the handlers are in place; else the error.
@@ -49,13 +52,21 @@ impl OwnFile {
     /// Opens a file with `open`.
     ///
     /// # Errors
-    /// That of `open`; EMFILE when there are too many such files, ENOMEM when there is no room for the handlers.
+    /// That of `open`; EMFILE when there are too many such files, ENOMEM when there is no room for
+    /// the handlers.
     pub(crate) fn open(open: impl FnOnce() -> nix::Result<OwnedFd>) -> nix::Result<Self> {
         without_fork(|| {
             let file = open()?;
-            let place = FILES.iter().position(|place| place.load(Ordering::Relaxed) == NONE).ok_or(Errno::EMFILE)?;
+            let place = FILES
+                .iter()
+                .position(|place| place.load(Ordering::Relaxed) == NONE)
+                .ok_or(Errno::EMFILE)?;
             FILES[place].store(file.as_raw_fd(), Ordering::Relaxed);
-            Ok(Self { file: ManuallyDrop::new(file), place, generation: generation() })
+            Ok(Self {
+                file: ManuallyDrop::new(file),
+                place,
+                generation: generation(),
+            })
         })
     }
 
@@ -71,7 +82,8 @@ impl OwnFile {
         })
     }
 
-    /// Whether it belongs to the parent of this process: then it is closed here, and its number may be another file's.
+    /// Whether it belongs to the parent of this process: then it is closed here, and its number may
+    /// be another file's.
     #[inline]
     pub(crate) fn is_inherited(&self) -> bool {
         self.generation != generation()
@@ -92,12 +104,14 @@ impl Drop for OwnFile {
         }
         let _no_fork = NoFork::begin();
         FILES[self.place].store(NONE, Ordering::Relaxed);
-        // SAFETY: dropped once, here, and not used afterwards; this process opened it, by the check above.
+        // SAFETY: dropped once, here, and not used afterwards; this process opened it, by the check
+        // above.
         unsafe { ManuallyDrop::drop(&mut self.file) };
     }
 }
 
-/// Runs `body` while no thread of this process can fork: what a child must not have may exist for the length of it.
+/// Runs `body` while no thread of this process can fork: what a child must not have may exist for
+/// the length of it.
 ///
 /// # Errors
 /// That of `body`; ENOMEM when there is no room for the handlers.
@@ -107,14 +121,17 @@ pub(super) fn without_fork<T>(body: impl FnOnce() -> nix::Result<T>) -> nix::Res
     body()
 }
 
-/// Forks of other threads wait, until dropped. The thread is not cancelled as long: no fork would ever end.
+/// Forks of other threads wait, until dropped. The thread is not cancelled as long: no fork would
+/// ever end.
 struct NoFork {
     _uncancelled: Uncancelled,
 }
 
 impl NoFork {
     fn begin() -> Self {
-        let no_fork = Self { _uncancelled: Uncancelled::begin() };
+        let no_fork = Self {
+            _uncancelled: Uncancelled::begin(),
+        };
         enter();
         no_fork
     }
@@ -127,16 +144,25 @@ impl Drop for NoFork {
 }
 
 fn register() -> Result<(), Errno> {
-    // SAFETY: the three handlers are functions without arguments that live for ever, and do only what fork(2) allows in
-    // the child of a process with several threads: atomics and close(2).
-    match unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) } {
+    // SAFETY: the three handlers are functions without arguments that live for ever, and do only
+    // what fork(2) allows in the child of a process with several threads: atomics and close(2).
+    match unsafe {
+        libc::pthread_atfork(
+            Some(before_fork),
+            Some(after_fork_in_parent),
+            Some(after_fork_in_child),
+        )
+    } {
         0 => Ok(()),
         error => Err(Errno::from_raw(error)),
     }
 }
 
 fn enter() {
-    while BUSY.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+    while BUSY
+        .compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed)
+        .is_err()
+    {
         std::thread::yield_now();
     }
 }
@@ -157,8 +183,8 @@ extern "C" fn after_fork_in_child() {
     for place in &FILES {
         let descriptor = place.swap(NONE, Ordering::Relaxed);
         if descriptor != NONE {
-            // SAFETY: the descriptor was open in the parent and is so here; its `OwnFile` is of another generation from
-            // now on, and does not touch it any more.
+            // SAFETY: the descriptor was open in the parent and is so here; its `OwnFile` is of
+            // another generation from now on, and does not touch it any more.
             unsafe { libc::close(descriptor) };
         }
     }
@@ -178,18 +204,26 @@ mod tests {
 
     fn remove(name: &str) {
         for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
-            if entry.file_name().to_string_lossy().contains(&format!("{name}.")) {
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .contains(&format!("{name}."))
+            {
                 // Another thread may have removed it.
                 let _ = std::fs::remove_file(entry.path());
             }
         }
     }
 
-    /// Forks beside `body`, which is called all the time, and says what of the segment the children had.
+    /// Forks beside `body`, which is called all the time, and says what of the segment the children
+    /// had.
     fn fork_beside(name: &str, body: impl Fn() + Sync) -> Vec<String> {
         let found = std::thread::scope(|scope| {
-            let forks =
-                scope.spawn(|| (0..FORKS).flat_map(|_| IdleChild::fork().inherited(&format!("/{name}."))).collect());
+            let forks = scope.spawn(|| {
+                (0..FORKS)
+                    .flat_map(|_| IdleChild::fork().inherited(&format!("/{name}.")))
+                    .collect()
+            });
             while !forks.is_finished() {
                 body();
             }
@@ -203,10 +237,19 @@ mod tests {
     fn a_child_forked_while_a_segment_is_attached_has_nothing_of_it() {
         let name = format!("dsmtest-{}-fork-attach", std::process::id());
         let layout = Layout::new(&name, 1 << 20, vec!["127.0.0.1:1".into()]).unwrap();
-        let server = Segment::serve(&layout, 0, Start::Serve, &mut |_, _| ControlFlow::Continue(())).unwrap().segment;
+        let server = Segment::serve(&layout, 0, Start::Serve, &mut |_, _| {
+            ControlFlow::Continue(())
+        })
+        .unwrap()
+        .segment;
         let found = fork_beside(&name, || drop(Segment::attach(&layout, 0).unwrap()));
         drop(server);
-        assert!(found.is_empty(), "{} of {FORKS} children: {:?}", found.len(), found.first());
+        assert!(
+            found.is_empty(),
+            "{} of {FORKS} children: {:?}",
+            found.len(),
+            found.first()
+        );
     }
 
     #[test]
@@ -214,8 +257,18 @@ mod tests {
         let name = format!("dsmtest-{}-fork-serve", std::process::id());
         let layout = Layout::new(&name, 1 << 20, vec!["127.0.0.1:1".into()]).unwrap();
         let found = fork_beside(&name, || {
-            drop(Segment::serve(&layout, 0, Start::Reset, &mut |_, _| ControlFlow::Continue(())).unwrap());
+            drop(
+                Segment::serve(&layout, 0, Start::Reset, &mut |_, _| {
+                    ControlFlow::Continue(())
+                })
+                .unwrap(),
+            );
         });
-        assert!(found.is_empty(), "{} of {FORKS} children: {:?}", found.len(), found.first());
+        assert!(
+            found.is_empty(),
+            "{} of {FORKS} children: {:?}",
+            found.len(),
+            found.first()
+        );
     }
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 unsafe extern "C" {
-    /// In glibc since 2.30, not in the libc crate: `sem_timedwait` by a clock that nobody sets back. A wait by the
-    /// wall clock would last hours after such a step.
+    /// In glibc since 2.30, not in the libc crate: `sem_timedwait` by a clock that nobody sets
+    /// back. A wait by the wall clock would last hours after such a step.
     fn sem_clockwait(
         semaphore: *mut libc::sem_t,
         clock: libc::clockid_t,
@@ -17,21 +17,24 @@ unsafe extern "C" {
     ) -> libc::c_int;
 }
 
-/// Where the C library keeps shared-memory objects, and in files `sem.NAME` semaphores: see `shm_overview(7)` and
-/// `sem_overview(7)`.
+/// Where the C library keeps shared-memory objects, and in files `sem.NAME` semaphores: see
+/// `shm_overview(7)` and `sem_overview(7)`.
 pub(crate) const DIRECTORY: &str = "/dev/shm";
 
 /// Bytes of a semaphore, and of its file.
 pub(crate) const SIZE: usize = size_of::<libc::sem_t>();
 
-/// What is in the file of a named semaphore with the value zero that no process has used: `sem_open(3)` of glibc and of
-/// musl write just this, a semaphore between processes as `sem_init(3)` makes it.
+/// What is in the file of a named semaphore with the value zero that no process has used:
+/// `sem_open(3)` of glibc and of musl write just this, a semaphore between processes as
+/// `sem_init(3)` makes it.
 pub(crate) fn fresh() -> [u8; SIZE] {
     let mut bytes = [0; SIZE];
     let mut semaphore = std::mem::MaybeUninit::<libc::sem_t>::zeroed();
-    // SAFETY: `semaphore` is memory for one, which no thread uses yet; the value is below SEM_VALUE_MAX.
+    // SAFETY: `semaphore` is memory for one, which no thread uses yet; the value is below
+    // SEM_VALUE_MAX.
     unsafe { libc::sem_init(semaphore.as_mut_ptr(), 1, 0) };
-    // SAFETY: SIZE bytes on either side, all initialised: by `zeroed`, whatever sem_init has left as it was.
+    // SAFETY: SIZE bytes on either side, all initialised: by `zeroed`, whatever sem_init has left
+    // as it was.
     unsafe { std::ptr::copy_nonoverlapping(semaphore.as_ptr().cast(), bytes.as_mut_ptr(), SIZE) };
     bytes
 }
@@ -54,7 +57,8 @@ pub(crate) enum Wait {
 }
 
 impl Semaphore {
-    /// Opens `name`, which begins with a slash and exists. Its file must have [`SIZE`] bytes: a shorter one would fault.
+    /// Opens `name`, which begins with a slash and exists. Its file must have [`SIZE`] bytes: a
+    /// shorter one would fault.
     pub(crate) fn open(name: &CStr) -> nix::Result<Self> {
         // SAFETY: `name` is a C string; without O_CREAT there are no other arguments.
         let semaphore = unsafe { libc::sem_open(name.as_ptr(), 0) };
@@ -62,17 +66,18 @@ impl Semaphore {
         NonNull::new(semaphore).map(Self).ok_or_else(Errno::last)
     }
 
-    /// Adds one, unless it is above zero already: a single post wakes a sleeper, and each that takes the lock posts
-    /// again, so more would only make later waits return for nothing.
+    /// Adds one, unless it is above zero already: a single post wakes a sleeper, and each that
+    /// takes the lock posts again, so more would only make later waits return for nothing.
     pub(crate) fn post_once(&self) {
-        // With the fence in `wait`: either this sees that the last post was taken, or its taker sees what the caller has
-        // just written, and need not be woken again.
+        // With the fence in `wait`: either this sees that the last post was taken, or its taker
+        // sees what the caller has just written, and need not be woken again.
         fence(Ordering::SeqCst);
         let mut value = 0;
         // SAFETY: the semaphore is open as long as `self`; `value` outlives the call.
         let known = unsafe { libc::sem_getvalue(self.0.as_ptr(), &raw mut value) } == 0;
         if !known || value <= 0 {
-            // SAFETY: the semaphore is open as long as `self`. Overflow, the only error, means that it is posted.
+            // SAFETY: the semaphore is open as long as `self`. Overflow, the only error, means that
+            // it is posted.
             unsafe { libc::sem_post(self.0.as_ptr()) };
         }
     }
@@ -82,14 +87,21 @@ impl Semaphore {
         let deadline = monotonic_after(timeout);
         let result = loop {
             // SAFETY: the semaphore is open as long as `self`; `deadline` outlives the call.
-            let result = unsafe { sem_clockwait(self.0.as_ptr(), libc::CLOCK_MONOTONIC, &raw const deadline) };
-            // A signal does not make the time pass, as that of a profiler does a thousand times a second.
+            let result = unsafe {
+                sem_clockwait(self.0.as_ptr(), libc::CLOCK_MONOTONIC, &raw const deadline)
+            };
+            // A signal does not make the time pass, as that of a profiler does a thousand times a
+            // second.
             if result == 0 || Errno::last() != Errno::EINTR {
                 break result;
             }
         };
         fence(Ordering::SeqCst);
-        if result == 0 { Wait::Posted } else { Wait::TimedOut }
+        if result == 0 {
+            Wait::Posted
+        } else {
+            Wait::TimedOut
+        }
     }
 }
 
@@ -106,7 +118,10 @@ fn monotonic_after(timeout: Duration) -> libc::timespec {
     // Timeouts here are well under a second.
     #[allow(clippy::cast_possible_wrap)]
     let seconds = now.tv_sec + timeout.as_secs() as i64 + nanoseconds / 1_000_000_000;
-    libc::timespec { tv_sec: seconds, tv_nsec: nanoseconds % 1_000_000_000 }
+    libc::timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds % 1_000_000_000,
+    }
 }
 
 #[cfg(test)]
@@ -122,8 +137,13 @@ mod tests {
     #[test]
     fn a_signal_does_not_end_a_wait() {
         const TIMEOUT: Duration = Duration::from_millis(200);
-        let action = SigAction::new(SigHandler::Handler(ignore), SaFlags::empty(), SigSet::empty());
-        // SAFETY: the handler does nothing; nothing else in this process cares for the signal, which is ignored as a rule.
+        let action = SigAction::new(
+            SigHandler::Handler(ignore),
+            SaFlags::empty(),
+            SigSet::empty(),
+        );
+        // SAFETY: the handler does nothing; nothing else in this process cares for the signal,
+        // which is ignored as a rule.
         unsafe { sigaction(Signal::SIGURG, &action) }.unwrap();
         let name = CString::new(format!("/dsmtest-{}-signal", std::process::id())).unwrap();
         // SAFETY: `name` is a C string, and the arguments are those that O_CREAT asks for.
@@ -147,7 +167,10 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(1));
             }
             let (wait, elapsed) = waiter.join().unwrap();
-            assert!(wait == Wait::TimedOut && elapsed >= TIMEOUT, "{wait:?} after {elapsed:?}");
+            assert!(
+                wait == Wait::TimedOut && elapsed >= TIMEOUT,
+                "{wait:?} after {elapsed:?}"
+            );
         });
     }
 }

@@ -3,13 +3,16 @@
 use super::wire::{self, Answer, Ask, Message, Reason};
 use dsm_core::printable::{self, printable};
 use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::{KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval, TcpUserTimeout};
+use nix::sys::socket::sockopt::{
+    KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval, TcpUserTimeout,
+};
 use serde::de::DeserializeOwned;
 use std::io::{self, BufReader, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// A machine that loses power says nothing: after so many seconds of silence it is asked, so often, whether it is there.
+/// A machine that loses power says nothing: after so many seconds of silence it is asked, so often,
+/// whether it is there.
 const KEEP_ALIVE_IDLE: u32 = 10;
 const KEEP_ALIVE_INTERVAL: u32 = 5;
 const KEEP_ALIVE_PROBES: u32 = 3;
@@ -38,17 +41,19 @@ impl Read for Deadlined {
             return Err(io::ErrorKind::TimedOut.into());
         }
         self.socket.set_read_timeout(Some(left))?;
-        self.socket.read(buffer).map_err(|error| match error.kind() {
-            // How a socket says that its read timeout has passed.
-            io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
-            _ => error,
-        })
+        self.socket
+            .read(buffer)
+            .map_err(|error| match error.kind() {
+                // How a socket says that its read timeout has passed.
+                io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+                _ => error,
+            })
     }
 }
 
 impl Connection {
-    /// `timeout` is how long one message may take, `longest` the most bytes of a control message of the other side:
-    /// of a question [`wire::MAX_ASK`], of an answer 1 MiB.
+    /// `timeout` is how long one message may take, `longest` the most bytes of a control message of
+    /// the other side: of a question [`wire::MAX_ASK`], of an answer 1 MiB.
     pub fn new(socket: TcpStream, timeout: Duration, longest: usize) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         socket.set_write_timeout(Some(timeout))?;
@@ -56,9 +61,24 @@ impl Connection {
         setsockopt(&socket, TcpKeepIdle, &KEEP_ALIVE_IDLE)?;
         setsockopt(&socket, TcpKeepInterval, &KEEP_ALIVE_INTERVAL)?;
         setsockopt(&socket, TcpKeepCount, &KEEP_ALIVE_PROBES)?;
-        setsockopt(&socket, TcpUserTimeout, &u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
-        let reader = BufReader::with_capacity(BUFFER, Deadlined { socket, deadline: Instant::now() });
-        Ok(Self { reader, buffer: Vec::new(), timeout, longest })
+        setsockopt(
+            &socket,
+            TcpUserTimeout,
+            &u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
+        )?;
+        let reader = BufReader::with_capacity(
+            BUFFER,
+            Deadlined {
+                socket,
+                deadline: Instant::now(),
+            },
+        );
+        Ok(Self {
+            reader,
+            buffer: Vec::new(),
+            timeout,
+            longest,
+        })
     }
 
     /// The socket, to be written to.
@@ -87,7 +107,10 @@ impl Connection {
     pub fn control<T: DeserializeOwned>(&mut self, timeout: Duration) -> io::Result<T> {
         match self.receive(timeout)? {
             Message::Control(json) => parse(json),
-            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("it sent {}", name(&other)))),
+            other => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("it sent {}", name(&other)),
+            )),
         }
     }
 
@@ -109,7 +132,10 @@ impl Connection {
 
     /// Sends a refusal.
     pub fn refuse(&self, reason: Reason, message: &str) -> io::Result<()> {
-        self.answer(&Answer::Refused { reason, message: message.to_owned() })
+        self.answer(&Answer::Refused {
+            reason,
+            message: message.to_owned(),
+        })
     }
 }
 
@@ -119,7 +145,10 @@ pub fn parse<T: DeserializeOwned>(json: &[u8]) -> io::Result<T> {
         // It quotes what it has not understood.
         let error = error.to_string();
         let error = printable(&error, printable::LOG);
-        io::Error::new(io::ErrorKind::InvalidData, format!("it sent a message that is not understood: {error}"))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it sent a message that is not understood: {error}"),
+        )
     })
 }
 

@@ -13,10 +13,12 @@ use std::time::Duration;
 /// How long a connection may take to come about: a machine that is off does not answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much of an answer to another question is shown, in bytes: which it is, and the begin of what it says.
+/// How much of an answer to another question is shown, in bytes: which it is, and the begin of what
+/// it says.
 const MAX_SHOWN_ANSWER: usize = 100;
 
-/// Agents that are greeted at the same time; each takes a thread, and one that is off takes seconds.
+/// Agents that are greeted at the same time; each takes a thread, and one that is off takes
+/// seconds.
 const GREETERS: usize = 32;
 
 /// Why an agent did not do its part. Each message names it.
@@ -75,7 +77,9 @@ pub enum AgentError {
         source: io::Error,
     },
     /// It does not speak as an agent does.
-    #[error("what listens as the snapshot agent of server {server} ({address}) is none, or is broken: {message}")]
+    #[error(
+        "what listens as the snapshot agent of server {server} ({address}) is none, or is broken: {message}"
+    )]
     Garbage {
         /// The server's index.
         server: usize,
@@ -123,7 +127,10 @@ fn after_silence(task: &str) -> &'static str {
 
 /// Where an agent listens until it is told otherwise, if that is not where it is looked for.
 fn listens(address: &str) -> &'static str {
-    if address.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback()) {
+    if address
+        .parse()
+        .is_ok_and(|address: SocketAddr| address.ip().is_loopback())
+    {
         return "";
     }
     ", which also says where it listens: 127.0.0.1:7412 as packaged, so that only its own machine reaches it; how to change \
@@ -155,33 +162,59 @@ pub struct Link {
 impl Link {
     /// Connects to the agent of server `server` and greets it.
     pub fn open(config: &Config, server: usize) -> Result<Self, AgentError> {
-        let Some(agent) = config.servers.get(server).and_then(|server| server.snapshot.as_ref()) else {
+        let Some(agent) = config
+            .servers
+            .get(server)
+            .and_then(|server| server.snapshot.as_ref())
+        else {
             return Err(AgentError::NoAddress { server });
         };
         let address = agent.to_string();
         let timeout = config.snapshot.timeout;
-        let unreachable = |source| AgentError::Unreachable { server, address: address.clone(), source };
-        let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        let unreachable = |source| AgentError::Unreachable {
+            server,
+            address: address.clone(),
+            source,
+        };
+        let mut outcome = Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the name has no address",
+        ));
         for candidate in agent.resolve().map_err(unreachable)? {
             outcome = TcpStream::connect_timeout(&candidate, CONNECT_TIMEOUT.min(timeout));
             if outcome.is_ok() {
                 break;
             }
         }
-        let connection =
-            outcome.and_then(|socket| Connection::new(socket, timeout, MAX_ANSWER)).map_err(unreachable)?;
-        let mut link = Self { server, address, hostname: String::new(), connection };
+        let connection = outcome
+            .and_then(|socket| Connection::new(socket, timeout, MAX_ANSWER))
+            .map_err(unreachable)?;
+        let mut link = Self {
+            server,
+            address,
+            hostname: String::new(),
+            connection,
+        };
         // At most MAX_SERVERS.
         let index = u32::try_from(server).unwrap_or(u32::MAX);
-        match link.request(&Ask::Hello { layout: config.layout.canonical(), index }, "answer a greeting")? {
+        match link.request(
+            &Ask::Hello {
+                layout: config.layout.canonical(),
+                index,
+            },
+            "answer a greeting",
+        )? {
             Answer::Welcome { hostname } if is_hostname(&hostname) => link.hostname = hostname,
-            Answer::Welcome { .. } => return Err(link.garbage("it has a hostname that cannot be".to_owned())),
+            Answer::Welcome { .. } => {
+                return Err(link.garbage("it has a hostname that cannot be".to_owned()));
+            }
             other => return Err(link.unexpected(&other)),
         }
         Ok(link)
     }
 
-    /// Connects to the agents of several servers at the same time, and greets them. The links are in the servers' order.
+    /// Connects to the agents of several servers at the same time, and greets them. The links are
+    /// in the servers' order.
     pub fn open_all(config: &Config, servers: Range<usize>) -> Vec<Result<Self, AgentError>> {
         let threads = GREETERS.min(servers.len());
         let next = Mutex::new(servers);
@@ -190,9 +223,16 @@ impl Link {
             for _ in 0..threads {
                 scope.spawn(|| {
                     loop {
-                        let Some(server) = next.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
+                        let Some(server) =
+                            next.lock().unwrap_or_else(PoisonError::into_inner).next()
+                        else {
+                            return;
+                        };
                         let link = Self::open(config, server);
-                        opened.lock().unwrap_or_else(PoisonError::into_inner).push((server, link));
+                        opened
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push((server, link));
                     }
                 });
             }
@@ -222,8 +262,16 @@ impl Link {
 
     /// Asks to claim the segment, and returns its incarnation.
     pub fn claim(&mut self, purpose: Purpose, id: &str) -> Result<u64, AgentError> {
-        match self.request(&Ask::Claim { purpose, id: ClaimId::of_hex(id) }, "open its segment")? {
-            Answer::Claimed { incarnation: 0 } => Err(self.garbage("its memory has incarnation 0".to_owned())),
+        match self.request(
+            &Ask::Claim {
+                purpose,
+                id: ClaimId::of_hex(id),
+            },
+            "open its segment",
+        )? {
+            Answer::Claimed { incarnation: 0 } => {
+                Err(self.garbage("its memory has incarnation 0".to_owned()))
+            }
             Answer::Claimed { incarnation } => Ok(incarnation),
             other => Err(self.unexpected(&other)),
         }
@@ -231,7 +279,9 @@ impl Link {
 
     /// Sends an ask whose answer is received later.
     pub fn ask(&self, ask: &Ask, task: &'static str) -> Result<(), AgentError> {
-        self.connection.ask(ask).map_err(|error| self.failed(error, task, self.connection.timeout()))
+        self.connection
+            .ask(ask)
+            .map_err(|error| self.failed(error, task, self.connection.timeout()))
     }
 
     /// Sends bytes of memory for its segment.
@@ -257,7 +307,8 @@ impl Link {
     /// Waits for the next part of what it sends: bytes, or the answer at the end.
     pub fn next<'a>(&'a mut self, task: &'static str) -> Result<Part<'a>, AgentError> {
         let timeout = self.connection.timeout();
-        // The borrow of a message that is returned would keep `self` from being asked for its name otherwise.
+        // The borrow of a message that is returned would keep `self` from being asked for its name
+        // otherwise.
         let (server, address) = (self.server, self.address.clone());
         match self.connection.receive_soon() {
             Ok(Message::Frame(bytes)) => Ok(Part::Frame(bytes)),
@@ -287,13 +338,20 @@ impl Link {
     #[must_use]
     pub fn unexpected(&self, answer: &Answer) -> AgentError {
         let answer = format!("{answer:?}");
-        self.garbage(format!("it answered {}", printable(&answer, MAX_SHOWN_ANSWER)))
+        self.garbage(format!(
+            "it answered {}",
+            printable(&answer, MAX_SHOWN_ANSWER)
+        ))
     }
 
     /// The error for what cannot be.
     #[must_use]
     pub fn garbage(&self, message: String) -> AgentError {
-        AgentError::Garbage { server: self.server, address: self.address.clone(), message }
+        AgentError::Garbage {
+            server: self.server,
+            address: self.address.clone(),
+            message,
+        }
     }
 }
 
@@ -323,23 +381,58 @@ pub enum Part<'a> {
 
 fn accepted(server: usize, address: &str, answer: Answer) -> Result<Answer, AgentError> {
     match answer {
-        Answer::Refused { reason: Reason::UnderWay, message } => Err(AgentError::UnderWay { message }),
-        Answer::Refused { reason: Reason::InUse, .. } => Err(AgentError::InUse { server }),
-        Answer::Refused { message, .. } => Err(AgentError::Refused { server, address: address.to_owned(), message }),
+        Answer::Refused {
+            reason: Reason::UnderWay,
+            message,
+        } => Err(AgentError::UnderWay { message }),
+        Answer::Refused {
+            reason: Reason::InUse,
+            ..
+        } => Err(AgentError::InUse { server }),
+        Answer::Refused { message, .. } => Err(AgentError::Refused {
+            server,
+            address: address.to_owned(),
+            message,
+        }),
         answer => Ok(answer),
     }
 }
 
-fn failed(server: usize, address: &str, error: io::Error, task: &'static str, timeout: Duration) -> AgentError {
+fn failed(
+    server: usize,
+    address: &str,
+    error: io::Error,
+    task: &'static str,
+    timeout: Duration,
+) -> AgentError {
     let address = address.to_owned();
     match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => AgentError::Silent { server, address, task, timeout },
-        io::ErrorKind::InvalidData => AgentError::Garbage { server, address, message: error.to_string() },
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => AgentError::Silent {
+            server,
+            address,
+            task,
+            timeout,
+        },
+        io::ErrorKind::InvalidData => AgentError::Garbage {
+            server,
+            address,
+            message: error.to_string(),
+        },
         io::ErrorKind::UnexpectedEof => {
             let source = io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection");
-            AgentError::Lost { server, address, task, source }
+            AgentError::Lost {
+                server,
+                address,
+                task,
+                source,
+            }
         }
-        _ => AgentError::Lost { server, address, task, source: error },
+        _ => AgentError::Lost {
+            server,
+            address,
+            task,
+            source: error,
+        },
     }
 }
 
@@ -351,16 +444,31 @@ mod tests {
     fn an_agent_that_other_machines_cannot_reach_is_said_to_listen_where_the_package_lets_it() {
         let said = |address: &str| {
             let source = io::ErrorKind::ConnectionRefused.into();
-            AgentError::Unreachable { server: 1, address: address.to_owned(), source }.to_string()
+            AgentError::Unreachable {
+                server: 1,
+                address: address.to_owned(),
+                source,
+            }
+            .to_string()
         };
         for other in ["10.0.0.2:7412", "[2001:db8::1]:7412", "host.example:7412"] {
-            assert!(said(other).contains("127.0.0.1:7412 as packaged"), "{}", said(other));
+            assert!(
+                said(other).contains("127.0.0.1:7412 as packaged"),
+                "{}",
+                said(other)
+            );
         }
         for own in ["127.0.0.1:7512", "[::1]:7412"] {
             assert!(!said(own).contains("as packaged"), "{}", said(own));
         }
         let config = include_str!("../../../../etc/mcomp.cfg");
-        let step = config.lines().find(|line| line.starts_with("#   5. ")).unwrap_or_default();
-        assert!(step.contains("agent listen where the others reach it"), "{step}");
+        let step = config
+            .lines()
+            .find(|line| line.starts_with("#   5. "))
+            .unwrap_or_default();
+        assert!(
+            step.contains("agent listen where the others reach it"),
+            "{step}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What a master and an agent say to each other: messages over TCP. Pure, but for reading and writing a stream.
+//! What a master and an agent say to each other: messages over TCP. Pure, but for reading and
+//! writing a stream.
 //!
 //! A message is a header of 16 bytes and a payload, integers little-endian:
 //!
@@ -12,8 +13,8 @@
 //!     12     4  reserved   0
 //! ```
 //!
-//! *Control* is JSON: an [`Ask`] or an [`Answer`]. A *frame* is one of a snapshot file, see docs/snapshot-format.md.
-//! *Data* is an offset (8 bytes) and the bytes of memory from there on.
+//! *Control* is JSON: an [`Ask`] or an [`Answer`]. A *frame* is one of a snapshot file, see
+//! docs/snapshot-format.md. *Data* is an offset (8 bytes) and the bytes of memory from there on.
 
 use crate::FileName;
 use crate::format::{FRAME_HEADER, MAX_FRAME};
@@ -34,11 +35,12 @@ const MAGIC: [u8; 2] = *b"DA";
 /// The longest answer, in bytes: far more than the longest, a list of snapshots, needs.
 pub(super) const MAX_ANSWER: usize = 1 << 20;
 
-/// The longest ask, in bytes: a greeting with the longest layout text, in which JSON takes two bytes for a line break, a
-/// quote or a backslash, and 1 KiB for what is around it.
+/// The longest ask, in bytes: a greeting with the longest layout text, in which JSON takes two
+/// bytes for a line break, a quote or a backslash, and 1 KiB for what is around it.
 pub const MAX_ASK: usize = 2 * MAX_LAYOUT_TEXT + 1024;
 
-/// The longest id of a claim, in bytes. Those of dsm-snapshot and dsmctl have 32 hexadecimal digits.
+/// The longest id of a claim, in bytes. Those of dsm-snapshot and dsmctl have 32 hexadecimal
+/// digits.
 const MAX_CLAIM_ID: usize = 64;
 
 /// Bytes before the data in a data message.
@@ -98,7 +100,9 @@ impl TryFrom<String> for ClaimId {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if id.is_empty() || id.len() > MAX_CLAIM_ID || !id.bytes().all(allowed) {
             let found = printable(&id, MAX_CLAIM_ID);
-            return Err(format!("the id {found:?}, where 1 to {MAX_CLAIM_ID} of a-z, 0-9 and - are allowed"));
+            return Err(format!(
+                "the id {found:?}, where 1 to {MAX_CLAIM_ID} of a-z, 0-9 and - are allowed"
+            ));
         }
         Ok(Self(id))
     }
@@ -115,7 +119,9 @@ fn file_name<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
     let name = String::deserialize(source)?;
     if FileName::parse(&name).is_none() {
         let found = printable(&name, MAX_SHOWN_NAME);
-        return Err(D::Error::custom(format_args!("{found:?} is not the name of a snapshot")));
+        return Err(D::Error::custom(format_args!(
+            "{found:?} is not the name of a snapshot"
+        )));
     }
     Ok(name)
 }
@@ -155,8 +161,13 @@ pub enum Ask {
     Accept,
     /// Which whole snapshots there are.
     Snapshots,
-    /// Sends a range of the memory in the snapshot of that name as data; offsets count from the range's begin.
-    Fetch { name: String, address: u64, length: u64 },
+    /// Sends a range of the memory in the snapshot of that name as data; offsets count from the
+    /// range's begin.
+    Fetch {
+        name: String,
+        address: u64,
+        length: u64,
+    },
     /// Restores the own part of the newest snapshot into a memory that waits.
     Recover,
 }
@@ -260,7 +271,8 @@ pub enum Message<'a> {
     Frame(&'a [u8]),
     /// Bytes of the memory.
     Data {
-        /// The first one's place, as an offset into the segment, or into the range that was asked for.
+        /// The first one's place, as an offset into the segment, or into the range that was asked
+        /// for.
         offset: u64,
         /// The bytes, at most [`MAX_DATA`].
         bytes: &'a [u8],
@@ -271,17 +283,24 @@ fn garbage(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
 
-/// Receives one message, whose payload is then all of `buffer`. A control message may have `longest` bytes.
+/// Receives one message, whose payload is then all of `buffer`. A control message may have
+/// `longest` bytes.
 ///
 /// # Errors
 /// When the stream fails or ends, and [`io::ErrorKind::InvalidData`] for bytes that are no message.
-pub(super) fn receive<'a>(stream: &mut impl Read, buffer: &'a mut Vec<u8>, longest: usize) -> io::Result<Message<'a>> {
+pub(super) fn receive<'a>(
+    stream: &mut impl Read,
+    buffer: &'a mut Vec<u8>,
+    longest: usize,
+) -> io::Result<Message<'a>> {
     let mut head = [0; HEADER];
     // The first bytes alone: what another program says may be shorter than a header.
     stream.read_exact(&mut head[..TELLING])?;
     if !head.starts_with(&MAGIC) {
         return Err(garbage(match Foreign::recognise(&head) {
-            Some(foreign) => format!("it sent something that is no message of a snapshot agent: {foreign}"),
+            Some(foreign) => {
+                format!("it sent something that is no message of a snapshot agent: {foreign}")
+            }
             None => "it sent something that is no message of a snapshot agent".to_owned(),
         }));
     }
@@ -298,10 +317,16 @@ pub(super) fn receive<'a>(stream: &mut impl Read, buffer: &'a mut Vec<u8>, longe
         CONTROL => (0, longest),
         FRAME => (FRAME_HEADER, FRAME_HEADER + MAX_FRAME as usize),
         DATA => (OFFSET, OFFSET + MAX_DATA),
-        kind => return Err(garbage(format!("it sent a message of the unknown kind {kind}"))),
+        kind => {
+            return Err(garbage(format!(
+                "it sent a message of the unknown kind {kind}"
+            )));
+        }
     };
     if !(least..=most).contains(&length) {
-        return Err(garbage(format!("it sent a message of {length} bytes, where {least} to {most} are allowed")));
+        return Err(garbage(format!(
+            "it sent a message of {length} bytes, where {least} to {most} are allowed"
+        )));
     }
     buffer.resize(length, 0);
     stream.read_exact(buffer)?;
@@ -313,9 +338,13 @@ pub(super) fn receive<'a>(stream: &mut impl Read, buffer: &'a mut Vec<u8>, longe
         CONTROL => Ok(Message::Control(payload)),
         FRAME => Ok(Message::Frame(payload)),
         _ => {
-            let (offset, bytes) =
-                payload.split_first_chunk().ok_or_else(|| garbage("it sent data without an offset"))?;
-            Ok(Message::Data { offset: u64::from_le_bytes(*offset), bytes })
+            let (offset, bytes) = payload
+                .split_first_chunk()
+                .ok_or_else(|| garbage("it sent data without an offset"))?;
+            Ok(Message::Data {
+                offset: u64::from_le_bytes(*offset),
+                bytes,
+            })
         }
     }
 }
@@ -367,16 +396,34 @@ mod tests {
     #[test]
     fn what_was_sent_is_received() {
         let mut stream = Vec::new();
-        let ask = Ask::Cut { copy_area: u64::MAX };
+        let ask = Ask::Cut {
+            copy_area: u64::MAX,
+        };
         send_control(&mut stream, &ask).unwrap();
         send_frame(&mut stream, &[7; 40]).unwrap();
         send_data(&mut stream, 5, b"abc").unwrap();
         let (mut stream, mut buffer) = (&stream[..], Vec::new());
-        let Message::Control(json) = receive(&mut stream, &mut buffer, MAX_ASK).unwrap() else { panic!() };
+        let Message::Control(json) = receive(&mut stream, &mut buffer, MAX_ASK).unwrap() else {
+            panic!()
+        };
         assert_eq!(serde_json::from_slice::<Ask>(json).unwrap(), ask);
-        assert_eq!(receive(&mut stream, &mut buffer, MAX_ASK).unwrap(), Message::Frame(&[7; 40]));
-        assert_eq!(receive(&mut stream, &mut buffer, MAX_ASK).unwrap(), Message::Data { offset: 5, bytes: b"abc" });
-        assert_eq!(receive(&mut stream, &mut buffer, MAX_ASK).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            receive(&mut stream, &mut buffer, MAX_ASK).unwrap(),
+            Message::Frame(&[7; 40])
+        );
+        assert_eq!(
+            receive(&mut stream, &mut buffer, MAX_ASK).unwrap(),
+            Message::Data {
+                offset: 5,
+                bytes: b"abc"
+            }
+        );
+        assert_eq!(
+            receive(&mut stream, &mut buffer, MAX_ASK)
+                .unwrap_err()
+                .kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 
     #[test]
@@ -386,17 +433,26 @@ mod tests {
         for place in (0..stream.len()).filter(|place| !(12..16).contains(place)) {
             let mut changed = stream.clone();
             changed[place] ^= 1;
-            assert!(receive(&mut &changed[..], &mut Vec::new(), MAX_ASK).is_err(), "{place}");
+            assert!(
+                receive(&mut &changed[..], &mut Vec::new(), MAX_ASK).is_err(),
+                "{place}"
+            );
         }
     }
 
     #[test]
     fn the_longest_greeting_is_not_too_long() {
         // Bytes that JSON escapes as two, with as many line breaks as the text has.
-        let hello = Ask::Hello { layout: "\"".repeat(MAX_LAYOUT_TEXT), index: u32::MAX };
+        let hello = Ask::Hello {
+            layout: "\"".repeat(MAX_LAYOUT_TEXT),
+            index: u32::MAX,
+        };
         let mut stream = Vec::new();
         send_control(&mut stream, &hello).unwrap();
-        assert!(matches!(receive(&mut &stream[..], &mut Vec::new(), MAX_ASK), Ok(Message::Control(_))));
+        assert!(matches!(
+            receive(&mut &stream[..], &mut Vec::new(), MAX_ASK),
+            Ok(Message::Control(_))
+        ));
         let longer = header(CONTROL, MAX_ASK + 1, 0);
         let error = receive(&mut longer.as_bytes(), &mut Vec::new(), MAX_ASK).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
@@ -404,8 +460,11 @@ mod tests {
 
     #[test]
     fn ids_and_names_of_the_other_side_have_a_syntax_and_its_texts_are_harmless() {
-        let claim =
-            |id: &str| serde_json::from_value::<Ask>(serde_json::json!({"claim": {"purpose": "restore", "id": id}}));
+        let claim = |id: &str| {
+            serde_json::from_value::<Ask>(
+                serde_json::json!({"claim": {"purpose": "restore", "id": id}}),
+            )
+        };
         for good in ["0123456789abcdef", "a-b", &"a".repeat(64)] {
             claim(good).unwrap();
         }
@@ -420,8 +479,13 @@ mod tests {
         listed("dsm-20261123T040000Z.dsnap").unwrap();
         listed("../\x1b]0;").unwrap_err();
         let refused = serde_json::json!({"refused": {"reason": "failed", "message": "\x1b[31m".repeat(1000)}});
-        let Ok(Answer::Refused { message, .. }) = serde_json::from_value(refused) else { panic!() };
-        assert!(message.len() <= printable::LOG && !message.contains('\x1b'), "{message}");
+        let Ok(Answer::Refused { message, .. }) = serde_json::from_value(refused) else {
+            panic!()
+        };
+        assert!(
+            message.len() <= printable::LOG && !message.contains('\x1b'),
+            "{message}"
+        );
     }
 
     proptest! {
