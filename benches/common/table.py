@@ -1,5 +1,6 @@
 """Text for people."""
 
+from math import comb
 from statistics import median
 
 from memory import GIB, MIB
@@ -14,6 +15,26 @@ def spread(values, digits=2):
     """Median, minimum and maximum."""
     middle, least, most = (f"{value:.{digits}f}" for value in (median(values), min(values), max(values)))
     return f"{middle} ({least} to {most})"
+
+
+def interval(values):
+    """The bounds between which the median lies with a confidence of at least 95 %, whatever the distribution: two of the
+    values themselves, as many from either end (the sign test). With fewer than six values it is all of them."""
+    ordered, count = sorted(values), len(values)
+    outside, left = 0.0, 0
+    while left < count // 2:
+        outside += comb(count, left) / 2**count
+        if 2 * outside > 0.05:
+            break
+        left += 1
+    left = max(left - 1, 0)
+    return ordered[left], ordered[count - 1 - left]
+
+
+def compared(ratios):
+    """The median of ratios, its interval, and every one of them."""
+    least, most = interval(ratios)
+    return f"{median(ratios):.3f}, 95 % {least:.3f} to {most:.3f}: {' '.join(f'{ratio:.3f}' for ratio in ratios)}"
 
 
 def table(rows, heads):

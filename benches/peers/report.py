@@ -5,7 +5,7 @@ from statistics import median
 import cells
 from figures import PEERS, against_best, middle, ratios
 from measure import BASE, FEWER_LABEL, OURS
-from table import conclusion, size, table, verdict
+from table import compared, conclusion, size, table, verdict
 
 HEADS = ["req/s", "MB/s", "p50 us", "p99 us", "p99.9 us", "server s/M", "to raw", "(min to max)"]
 
@@ -35,7 +35,7 @@ def comparisons(rounds):
     if best:
         yield f"  dsmd to the best peer, {best}: {median(found):.2f} {spread(found)}"
     if found := ratios(rounds, OURS, "base"):
-        yield f"  dsmd to base: {median(found):.3f} ({min(found):.3f} to {max(found):.3f})"
+        yield f"  dsmd to base: {compared(found)}"
 
 
 def target_rows(results):

@@ -19,17 +19,23 @@ def pauses(stage, programs, system, rounds, rate=None):
     found = []
     with Load(stage, programs, system, rate) as load:
         for _ in range(rounds):
+            one = pause(load, system)
             load.ask("begin")
-            time.sleep(LEAD_IN)
-            snapshot = system.snapshot() if system.can_snapshot else nothing()
-            during = load.ask("end")
-            at_cut = load.ask("between {} {}".format(*snapshot["cut"])) if "cut" in snapshot else None
-            if system.can_snapshot:
-                system.tidy()
-            load.ask("begin")
-            time.sleep(LEAD_IN + snapshot["seconds"])
-            found.append({"snapshot": snapshot, "during": during, "at_cut": at_cut, "without": load.ask("end")})
+            time.sleep(LEAD_IN + one["snapshot"]["seconds"])
+            found.append({**one, "without": load.ask("end")})
     return found
+
+
+def pause(load, system):
+    """One snapshot under this load."""
+    load.ask("begin")
+    time.sleep(LEAD_IN)
+    snapshot = system.snapshot() if system.can_snapshot else nothing()
+    during = load.ask("end")
+    at_cut = load.ask("between {} {}".format(*snapshot["cut"])) if "cut" in snapshot else None
+    if system.can_snapshot:
+        system.tidy()
+    return {"snapshot": snapshot, "during": during, "at_cut": at_cut}
 
 
 def nothing():

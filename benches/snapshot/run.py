@@ -5,6 +5,7 @@
 
     BENCH_QUICK=1      small sizes and few rounds: does it run at all
     BENCH_DIR=FOLDER   the disk to write to; without it, target/
+    BENCH_BASE=DSMD    instead: beside another build's dsmd and the dsm-snapshot in its folder, in the same rounds
 
 Needs Linux, Python 3.11 and Redis 7, which it installs when it is root on Debian. Whatever it starts or makes is gone when
 it ends, also after Ctrl-C.
@@ -18,6 +19,7 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(1, str(pathlib.Path(__file__).resolve().parents[1] / "common"))
 
+import base
 import command
 import duration
 import program
@@ -30,7 +32,7 @@ from load import fill
 from memory import GIB, MIB, available
 from program import say
 from redis_system import Redis
-from stage import SHARED_MEMORY, Stage
+from stage import SHARED_MEMORY, Failure, Stage
 from table import size
 
 # Bytes in all, snapshots under load, snapshots while memory is measured.
@@ -85,6 +87,11 @@ def measure(target):
     parent = pathlib.Path(os.environ.get("BENCH_DIR") or target)
     if not parent.is_dir():
         raise Mistake(f"BENCH_DIR={parent} is no folder: make it, or name another")
+    if other := base.programs_of_base():
+        if reason := room_for(2 * base.TOTAL, parent):
+            raise Failure(reason)
+        results = base.measure(parent, programs, other, quick)
+        return results, base.lines(results)
     server, redis_version = redis.find()
     machine = program.machine()
     results = {
