@@ -251,6 +251,10 @@ impl<'a> Session<'a> {
             }
             Some(_) => {}
         }
+        if purpose == Purpose::Snapshot {
+            // What stands in the way of this stands in the way of the freeze, which reports it.
+            let _ = claim.prepare_cut(self.agent.config.snapshot.copy_area);
+        }
         self.connection.answer(&Answer::Claimed {
             incarnation: segment.incarnation(),
         })?;

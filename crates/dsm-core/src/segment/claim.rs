@@ -50,6 +50,8 @@ pub enum Left {
 /// The right to freeze, cut and restore a segment, until dropped.
 pub struct Claim {
     worker: Worker,
+    /// The copy area is empty but for pages allocated for the next cut.
+    is_prepared: bool,
 }
 
 /// No writer is inside the segment and none gets in, until the cut, the drop, or the end of the
@@ -91,7 +93,10 @@ impl Segment {
                 self.shared.name
             );
         }
-        Ok(Some(Claim { worker }))
+        Ok(Some(Claim {
+            worker,
+            is_prepared: false,
+        }))
     }
 
     /// Ends a cut whose maker died, and gives back the copy area of one that it did not end to the
@@ -113,7 +118,10 @@ impl Segment {
         let worker = self
             .worker()
             .inspect_err(|_| self.shared.give_claim_back())?;
-        let claim = Claim { worker };
+        let claim = Claim {
+            worker,
+            is_prepared: false,
+        };
         // Looked at again, for the claim may just have been given back in good order.
         let found = left()?;
         match found {
@@ -145,6 +153,28 @@ impl Claim {
     #[must_use]
     pub fn pause(&self) -> Duration {
         self.worker.shared.pause()
+    }
+
+    /// Allocates the first pages of the copy area for a cut that saves at most `copy_area` bytes.
+    /// Otherwise that is done right after the cut, where agents on the same machine delay each
+    /// other's cuts, and programs that use the memory locally wait for it. A cut that its maker
+    /// left is ended first.
+    ///
+    /// # Errors
+    /// [`FreezeError::Shut`] when a writer has stalled, [`FreezeError::Segment`] when the copy area
+    /// cannot be emptied.
+    pub fn prepare_cut(&mut self, copy_area: u64) -> Result<(), FreezeError> {
+        let shared = &self.worker.shared;
+        if let Gate::Cut(number) = shared.gate() {
+            shared.end_cut(number, self.worker.index())?;
+        } else {
+            // A writer that saw a cut which was abandoned may still save a page for it.
+            shared.wait_for_writers(self.worker.index())?;
+            shared.empty_copy_area()?;
+        }
+        shared.allocate_first_copies(copy_area);
+        self.is_prepared = true;
+        Ok(())
     }
 
     /// Keeps writers out for at most `lease`, and returns when none is inside. A cut that its maker
@@ -216,8 +246,14 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.worker.shared.open_unchanged();
-        self.worker.shared.give_claim_back();
+        let shared = &self.worker.shared;
+        if self.is_prepared
+            && let Err(error) = shared.empty_copy_area()
+        {
+            log::error!("{error}");
+        }
+        shared.open_unchanged();
+        shared.give_claim_back();
     }
 }
 
@@ -228,7 +264,11 @@ impl Frozen<'_> {
     /// # Errors
     /// When the time was over, or the copy area cannot be emptied.
     pub fn cut(self, copy_area: u64) -> Result<Cut, FreezeError> {
-        let number = self.claim.worker.shared.prepare_cut(copy_area)?;
+        let shared = &self.claim.worker.shared;
+        if !std::mem::take(&mut self.claim.is_prepared) {
+            shared.empty_copy_area()?;
+        }
+        let number = shared.number_cut(copy_area);
         if self.leads_to(Gate::Cut(number)) {
             Ok(Cut { number })
         } else {
@@ -297,8 +337,7 @@ impl Shared {
     }
 
     /// Makes the tables ready for the next cut, and returns its number. Nobody else has a cut.
-    fn prepare_cut(&self, copy_area: u64) -> Result<u32, SegmentError> {
-        self.empty_copy_area()?;
+    fn number_cut(&self, copy_area: u64) -> u32 {
         let field = |field: Field| field.of(&self.mapping);
         // Numbers live in half a word; zero means that there is no cut.
         #[allow(clippy::cast_possible_truncation)]
@@ -308,6 +347,6 @@ impl Shared {
         field(Field::CopiesLimit).store(copy_area / page_size() as u64, Ordering::Relaxed);
         field(Field::CopiesTaken).store(0, Ordering::Relaxed);
         field(Field::LastCut).store(u64::from(number), Ordering::Relaxed);
-        Ok(number)
+        number
     }
 }

@@ -31,9 +31,13 @@ pub(super) const CLAIM: i64 = i64::MAX - 1;
 /// The most pages: their numbers share half a word with two others.
 const MOST: u64 = u32::MAX as u64 - 2;
 
-/// Pages that are allocated ahead of the last one taken: what two fast writers save in some
-/// milliseconds.
-const AHEAD: u64 = (8 << 20) / page_size() as u64;
+/// The most pages that are allocated ahead of the last one taken: what two fast writers save in
+/// some milliseconds.
+const MAX_AHEAD: u64 = (8 << 20) / page_size() as u64;
+
+/// Pages allocated ahead for each page taken, up to [`MAX_AHEAD`]: a cut during which few pages are
+/// saved pays for few.
+const AHEAD_PER_PAGE: u64 = 8;
 
 /// Pages that are allocated at once, so that the end of /dev/shm is used to the last MiB.
 const STEP: u64 = (1 << 20) / page_size() as u64;
@@ -79,13 +83,14 @@ impl Segment {
         let word = |field: Field| field.of(&shared.mapping);
         let limit = word(Field::CopiesLimit).load(Ordering::Relaxed).min(MOST);
         // Every page in turn, also where a server was faster: a program may wait for one between
-        // two of a server.
-        let mut allocated = 0;
+        // two of a server. The first ones may be there since before the cut.
+        let mut allocated = word(Field::CopiesAllocated)
+            .load(Ordering::Relaxed)
+            .saturating_sub(1);
         while !done.load(Ordering::Relaxed) && shared.gate() == Gate::Cut(cut.number) {
-            let wanted = word(Field::CopiesTaken)
-                .load(Ordering::Relaxed)
-                .saturating_add(AHEAD)
-                .min(limit);
+            let taken = word(Field::CopiesTaken).load(Ordering::Relaxed);
+            let ahead = STEP.saturating_add(taken.saturating_mul(AHEAD_PER_PAGE));
+            let wanted = taken.saturating_add(ahead.min(MAX_AHEAD)).min(limit);
             let mut pause = LOOK;
             while allocated < wanted {
                 let step = STEP.min(wanted - allocated);
@@ -186,6 +191,17 @@ impl Shared {
         let begin = offset(first).ok_or(Errno::EFBIG)?;
         let length = offset(count).ok_or(Errno::EFBIG)?;
         fallocate(&self.copy_area, FallocateFlags::empty(), begin, length)
+    }
+
+    /// Allocates the first pages for a cut that may save at most `limit` bytes; none when there
+    /// is no room. The area is empty, and the gate keeps it so: there is no cut.
+    pub(super) fn allocate_first_copies(&self, limit: u64) {
+        let count = STEP.min(limit / page_size() as u64);
+        if count > 0 && self.allocate_pages(0, count).is_ok() {
+            Field::CopiesAllocated
+                .of(&self.mapping)
+                .store(count + 1, Ordering::Release);
+        }
     }
 
     pub(super) fn copy_area_is_empty(&self) -> Result<bool, SegmentError> {
