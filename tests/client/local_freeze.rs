@@ -26,9 +26,9 @@ fn a_local_change_waits_for_the_end_of_the_freeze_and_is_not_in_the_snapshot() {
     assert_eq!(client.data_path(0).unwrap(), DataPath::Local);
     client.fill(0, K, 1).unwrap();
 
-    let mut claim = segment.claim().unwrap().unwrap();
+    let mut snapshot_lock = segment.claim().unwrap().unwrap();
     // The lease is longer than the test may take: only the cut ends the freeze.
-    let frozen = claim.freeze(PATIENCE).unwrap();
+    let frozen = snapshot_lock.freeze(PATIENCE).unwrap();
     let (began, has_begun) = channel();
     let (ended, has_ended) = channel();
     let cut = std::thread::scope(|scope| {
@@ -56,7 +56,7 @@ fn a_local_change_waits_for_the_end_of_the_freeze_and_is_not_in_the_snapshot() {
         );
         cut
     });
-    claim.end_cut(cut).unwrap();
+    snapshot_lock.end_cut(cut).unwrap();
     assert_eq!(client.status(0).unwrap().local.writes, 1);
 }
 
@@ -66,8 +66,8 @@ fn a_freeze_that_is_never_ended_delays_a_local_change_by_its_lease_only() {
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let client = local_client(&cluster);
     let lease = Duration::from_millis(300);
-    let mut claim = segment.claim().unwrap().unwrap();
-    let frozen = claim.freeze(lease).unwrap();
+    let mut snapshot_lock = segment.claim().unwrap().unwrap();
+    let frozen = snapshot_lock.freeze(lease).unwrap();
     let began = Instant::now();
     client.write(0, b"x").unwrap();
     assert!(
@@ -85,8 +85,8 @@ fn a_local_change_during_a_freeze_ends_by_its_deadline_without_effect() {
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let client = local_client(&cluster).with_timeout(TIMEOUT);
     client.fill(0, K, 1).unwrap();
-    let mut claim = segment.claim().unwrap().unwrap();
-    let frozen = claim.freeze(PATIENCE).unwrap();
+    let mut snapshot_lock = segment.claim().unwrap().unwrap();
+    let frozen = snapshot_lock.freeze(PATIENCE).unwrap();
     let began = Instant::now();
     let error = client.write(5 * 4096, b"x").unwrap_err();
     let took = began.elapsed();
@@ -117,8 +117,8 @@ fn a_local_change_that_waits_for_the_copy_area_ends_by_its_deadline_and_keeps_th
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let client = local_client(&cluster);
     client.fill(0, LONG, 1).unwrap();
-    let mut claim = segment.claim().unwrap().unwrap();
-    let cut = claim.freeze(PATIENCE).unwrap().cut(LONG).unwrap();
+    let mut snapshot_lock = segment.claim().unwrap().unwrap();
+    let cut = snapshot_lock.freeze(PATIENCE).unwrap().cut(LONG).unwrap();
     let stops = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| segment.allocate_copies(cut, &stops));
@@ -145,7 +145,7 @@ fn a_local_change_that_waits_for_the_copy_area_ends_by_its_deadline_and_keeps_th
         image(&segment, cut).unwrap() == vec![1; usize::try_from(LONG).unwrap()],
         "the snapshot was abandoned"
     );
-    claim.end_cut(cut).unwrap();
+    snapshot_lock.end_cut(cut).unwrap();
     let found = client.read(0, LONG).unwrap();
     let done = found.iter().take_while(|byte| **byte == 2).count();
     assert!(
