@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// The most items that an error lists.
 const MAX_LISTED: usize = 16;
 
-/// Why the server of this machine cannot be told from the map.
+/// Why dsmd cannot determine which server of the map runs on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// `--index` is past the end of the map.
