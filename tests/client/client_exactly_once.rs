@@ -41,7 +41,11 @@ fn temporary_refusals_are_retried() {
         servers[0].break_all();
         servers[0].state().refuse_hello = (3, Some(code));
         client.fetch_add(0, 1).unwrap();
-        assert_eq!(servers[0].state().refuse_hello.0, 0, "the server refused with {code:?}");
+        assert_eq!(
+            servers[0].state().refuse_hello.0,
+            0,
+            "the server refused with {code:?}"
+        );
     }
     for code in [Code::Stopping, Code::Busy, Code::Internal] {
         servers[0].fault(0, Fault::Refuse(code));

@@ -150,7 +150,11 @@ fn a_pipeline_collects_in_the_order_of_submission() {
     };
     assert!(data.len() as u64 == 3 * K - 1 && data.iter().all(|byte| *byte == 5));
     assert_eq!(pipeline.next(), None);
-    assert_eq!(servers[2].state().hellos, 1, "one connection for all requests");
+    assert_eq!(
+        servers[2].state().hellos,
+        1,
+        "one connection for all requests"
+    );
 }
 
 #[test]

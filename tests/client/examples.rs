@@ -56,11 +56,7 @@ impl ExampleProcess {
             status.is_some()
         });
         let errors = std::fs::read_to_string(self.output.with_extension("stderr")).unwrap();
-        assert!(
-            status.unwrap().success(),
-            "{} failed: {errors}",
-            self.name
-        );
+        assert!(status.unwrap().success(), "{} failed: {errors}", self.name);
         std::fs::read(&self.output).unwrap()
     }
 
@@ -117,7 +113,9 @@ fn a_counter_stays_exact_when_dsmd_is_killed() {
     let address = (1 << 20).to_string();
     let counter = start(&cluster, "counter", &[&address, "3000"]);
     let client = client(&cluster);
-    wait_for("the counter to pass 100", DEADLINE, || word(&client, 1 << 20) > 100);
+    wait_for("the counter to pass 100", DEADLINE, || {
+        word(&client, 1 << 20) > 100
+    });
     cluster.restart(0);
     assert_eq!(number_after(&counter.text(), "the counter is"), 3000);
 }
@@ -162,7 +160,9 @@ fn the_task_of_a_worker_that_was_killed_is_done_by_another() {
     let arguments = [at.to_string(), TASKS.to_string()];
     let [address, tasks] = arguments.each_ref().map(String::as_str);
     let killed = start(&cluster, "work_queue", &[address, tasks]);
-    wait_for("the worker to take tasks", DEADLINE, || word(&client, at) > 10);
+    wait_for("the worker to take tasks", DEADLINE, || {
+        word(&client, at) > 10
+    });
     drop(killed);
     // A second worker, which died as soon as it had taken a task.
     let lost = client.fetch_add(at, 1).unwrap();
@@ -212,7 +212,9 @@ fn a_consumer_that_was_killed_and_started_again_misses_no_item() {
         File::open(&file).unwrap().into(),
     );
     let killed = start(&cluster, "ring_buffer", &["take"]);
-    wait_for("the consumer to take items", DEADLINE, || word(&client, ring) > 20);
+    wait_for("the consumer to take items", DEADLINE, || {
+        word(&client, ring) > 20
+    });
     let first = killed.output.clone();
     drop(killed);
     let rest = start(&cluster, "ring_buffer", &["take"]).finish();

@@ -19,7 +19,9 @@ fn is_local(client: &Client) -> bool {
 }
 
 fn wait_until_local(client: &Client) {
-    wait_for("the client to be local again", PATIENCE, || is_local(client));
+    wait_for("the client to be local again", PATIENCE, || {
+        is_local(client)
+    });
 }
 
 /// The server, started with --reset, which deletes its memory.

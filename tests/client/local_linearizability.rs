@@ -334,7 +334,12 @@ impl KilledServer {
 }
 
 /// Starts one process, and returns the events of its life until it was killed.
-fn run_process(server: &KilledServer, worker: &mut Worker, id: usize, random: &mut Random) -> Vec<Event> {
+fn run_process(
+    server: &KilledServer,
+    worker: &mut Worker,
+    id: usize,
+    random: &mut Random,
+) -> Vec<Event> {
     let (seed, life) = (random.next(), random.within(LIFETIME.start, LIFETIME.end));
     let mut child = own_process::command(module_path!(), "local_process")
         .env("LOCAL_PROCESS", format!("{id} {seed} {life}"))
@@ -462,7 +467,8 @@ fn check_one_history() {
     let histories: Vec<Vec<Event>> = std::thread::scope(|scope| {
         let mut threads = Vec::new();
         for _ in 0..PROCESSES {
-            let (server, segment, mut random, next_id) = (&server, &segment, random.fork(), &next_id);
+            let (server, segment, mut random, next_id) =
+                (&server, &segment, random.fork(), &next_id);
             threads.push(scope.spawn(move || {
                 let (mut events, mut worker) = (Vec::new(), segment.worker().unwrap());
                 while Instant::now() < end {

@@ -84,10 +84,7 @@ fn local_and_remote_clients_see_each_others_changes_and_are_counted() {
     assert_eq!(status.recovery.participants, 2);
     drop(local);
     let status = remote.status(0).unwrap();
-    assert_eq!(
-        status.local, expected,
-        "the counters outlive the process"
-    );
+    assert_eq!(status.local, expected, "the counters outlive the process");
     assert_eq!(
         (status.recovery.participants, status.recovery.repaired),
         (1, 0),

@@ -28,7 +28,11 @@ pub(super) fn text<'v>(value: &'v DeValue<'_>, allowed: &str) -> Result<&'v str,
 }
 
 /// Rejects a value that is not a number, and says what to write instead: `form`.
-pub(super) fn check_number(value: &DeValue<'_>, form: &str, allowed: &str) -> Result<(), Rejection> {
+pub(super) fn check_number(
+    value: &DeValue<'_>,
+    form: &str,
+    allowed: &str,
+) -> Result<(), Rejection> {
     match value {
         DeValue::Integer(_) | DeValue::Float(_) => Ok(()),
         _ => Err(Some(wrong_type(form, allowed))),
