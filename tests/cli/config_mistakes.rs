@@ -39,9 +39,9 @@ const HOSTS: &str =
 #[rustfmt::skip]
 #[test]
 fn a_mistake_is_named_with_its_line_and_column() {
-    let k = "allowed is a size that is a multiple of 4KiB, such as \"64MiB\"";
-    let top = "known there: name, k, n, server, security, log, limits, client, snapshot, recovery";
-    let duration = "allowed is a duration from 100ms to 1h, such as \"5s\"";
+    let k = "it must be a size that is a multiple of 4KiB, such as \"64MiB\"";
+    let top = "keys known here are name, k, n, server, security, log, limits, client, snapshot, recovery";
+    let duration = "it must be a duration from 100ms to 1h, such as \"5s\"";
     let long = "x".repeat(100);
     let cases: &[(&str, &str, String)] = &[
         // k
@@ -62,55 +62,55 @@ fn a_mistake_is_named_with_its_line_and_column() {
         // n
         ("n = 2\n", "", "1:1: n is missing: it must be a whole number from 1 to 1024".into()),
         ("n = 2", "n = 3", "2:5: n is 3, but the number of [[server]] tables is 2: make them equal".into()),
-        ("n = 2", "n = 0", "2:5: n is 0: allowed is a whole number from 1 to 1024".into()),
-        ("n = 2", "n = 0x10_000", "2:5: n is 0x10000: allowed is a whole number from 1 to 1024".into()),
-        ("n = 2", "n = \"2\"", "2:5: n is \"2\": write a number, without quotes; allowed is a whole number from 1 to 1024".into()),
+        ("n = 2", "n = 0", "2:5: n is 0: it must be a whole number from 1 to 1024".into()),
+        ("n = 2", "n = 0x10_000", "2:5: n is 0x10000: it must be a whole number from 1 to 1024".into()),
+        ("n = 2", "n = \"2\"", "2:5: n is \"2\": write a number without quotes; it must be a whole number from 1 to 1024".into()),
         // name
         ("k =", "name = \"a/b\"\nk =", "1:8: name is \"a/b\": allowed are 1 to 64 characters of a-z, A-Z, 0-9, '-' and '_'".into()),
-        ("k =", "name = 7\nk =", "1:8: name is 7: write a text, in quotes; allowed is 1 to 64 characters of a-z, A-Z, 0-9, '-' and '_'".into()),
+        ("k =", "name = 7\nk =", "1:8: name is 7: write a text in quotes; it must be 1 to 64 characters of a-z, A-Z, 0-9, '-' and '_'".into()),
         // the map
         ("10.0.0.2:7411", "10.0.0.1:7411", "6:11: server 1 has the address \"10.0.0.1:7411\" of server 0: each server needs its own".into()),
         ("10.0.0.2:7411", "10.0.0.2", "6:11: server.1.address is \"10.0.0.2\": the port is missing: write \"10.0.0.2:7411\"".into()),
-        ("10.0.0.2:7411", "10.0.0.2:0", "6:11: server.1.address is \"10.0.0.2:0\": the port is \"0\": allowed are 1 to 65535".into()),
-        ("10.0.0.2:7411", "10.0.0.2:99999", "6:11: server.1.address is \"10.0.0.2:99999\": the port is \"99999\": allowed are 1 to 65535".into()),
-        ("10.0.0.2:7411", "fd00::2:7411", "6:11: server.1.address is \"fd00::2:7411\": an IPv6 address stands in brackets, as in \"[fd00::1]:7411\"".into()),
+        ("10.0.0.2:7411", "10.0.0.2:0", "6:11: server.1.address is \"10.0.0.2:0\": the port is \"0\": it must be 1 to 65535".into()),
+        ("10.0.0.2:7411", "10.0.0.2:99999", "6:11: server.1.address is \"10.0.0.2:99999\": the port is \"99999\": it must be 1 to 65535".into()),
+        ("10.0.0.2:7411", "fd00::2:7411", "6:11: server.1.address is \"fd00::2:7411\": write an IPv6 address in brackets, as in \"[fd00::1]:7411\"".into()),
         ("10.0.0.2:7411", "0.0.0.0:7411", "6:11: server.1.address is \"0.0.0.0:7411\": 0.0.0.0 does not name one machine: give the address that the others connect to".into()),
-        ("\"10.0.0.2:7411\"", "7411", format!("6:11: server.1.address is 7411: write a text, in quotes; allowed is {HOSTS}")),
+        ("\"10.0.0.2:7411\"", "7411", format!("6:11: server.1.address is 7411: write a text in quotes; it must be {HOSTS}")),
         ("address = \"10.0.0.2:7411\"\n", "", format!("5:1: server.1.address is missing: it must be {HOSTS}")),
         ("", "snapshot = \"10.0.0.2\"", "7:12: server.1.snapshot is \"10.0.0.2\": the port is missing: write \"10.0.0.2:7411\"".into()),
-        ("", "public_key = \"short\"", "7:14: server.1.public_key is \"short\": allowed is base64 of 44 to 1024 characters".into()),
-        ("", "adress = 1", "7:1: unknown key \"adress\" in a [[server]]: did you mean address? known there: address, snapshot, public_key".into()),
+        ("", "public_key = \"short\"", "7:14: server.1.public_key is \"short\": it must be base64 of 44 to 1024 characters".into()),
+        ("", "adress = 1", "7:1: unknown key \"adress\" in a [[server]]: did you mean address? The keys known here are address, snapshot, public_key".into()),
         // other tables
-        ("", "[limits]\nconnections = 0", "8:15: limits.connections is 0: allowed is a whole number from 1 to 4096".into()),
-        ("", "[limits]\nconnections = 4097", "8:15: limits.connections is 4097: allowed is a whole number from 1 to 4096".into()),
-        ("", "[limits]\nthreads = 33", "8:11: limits.threads is 33: allowed is a whole number from 1 to 32".into()),
-        ("", "[limits]\nhello_timeout = 5", format!("8:17: limits.hello_timeout is 5: write a text, in quotes; {duration}")),
+        ("", "[limits]\nconnections = 0", "8:15: limits.connections is 0: it must be a whole number from 1 to 4096".into()),
+        ("", "[limits]\nconnections = 4097", "8:15: limits.connections is 4097: it must be a whole number from 1 to 4096".into()),
+        ("", "[limits]\nthreads = 33", "8:11: limits.threads is 33: it must be a whole number from 1 to 32".into()),
+        ("", "[limits]\nhello_timeout = 5", format!("8:17: limits.hello_timeout is 5: write a text in quotes; {duration}")),
         ("", "[limits]\nrequest_timeout = \"5\"", format!("8:19: limits.request_timeout is \"5\": {duration}")),
         ("", "[limits]\nshutdown_timeout = \"2h\"", format!("8:20: limits.shutdown_timeout is \"2h\": {duration}")),
-        ("", "[limits]\nbuffer_memory = \"1MiB\"", "8:17: limits.buffer_memory is \"1MiB\": allowed is a size from 8MiB to 1TiB".into()),
-        ("", "[client]\ntimeout = \"1ms\"", "8:11: client.timeout is \"1ms\": allowed is a duration from 10ms to 1h, such as \"5s\"".into()),
-        ("", "[log]\nlevel = \"loud\"", "8:9: log.level is \"loud\": allowed is \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\"".into()),
-        ("", "[log]\noperations = false", "8:14: log.operations is false: write a text, in quotes; allowed is \"off\", \"writes\", \"all\"".into()),
-        ("", "[log]\ndirectory = \"log\"", "8:13: log.directory is \"log\": allowed is an absolute path".into()),
-        ("", "[log]\ndirectory = \"/a\\u0000\"", "8:13: log.directory is \"/a\\0\": allowed is an absolute path".into()),
-        ("", "[snapshot]\ncompression = \"1\"", "8:15: snapshot.compression is \"1\": write a number without quotes, or \"none\"; allowed is a level from 1 to 19, or \"none\"".into()),
-        ("", "[snapshot]\ncompression = 20", "8:15: snapshot.compression is 20: allowed is a level from 1 to 19, or \"none\"".into()),
-        ("", "[snapshot]\ndirectory = 5", "8:13: snapshot.directory is 5: write a text, in quotes; allowed is an absolute path".into()),
-        ("", "[limits]\nbuffer_memory = true", "8:17: limits.buffer_memory is true: write a number, or a text such as \"64MiB\"; allowed is a size from 8MiB to 1TiB".into()),
-        ("", "[limits]\nthreads = [1]", "8:11: limits.threads is an array: write a number, without quotes; allowed is a whole number from 1 to 32".into()),
-        ("n = 2", "n = 2.0", "2:5: n is 2.0: allowed is a whole number from 1 to 1024".into()),
-        ("", "[security]\ntrusted_network = \"yes\"", "8:19: security.trusted_network is \"yes\": allowed is true or false, without quotes".into()),
+        ("", "[limits]\nbuffer_memory = \"1MiB\"", "8:17: limits.buffer_memory is \"1MiB\": it must be a size from 8MiB to 1TiB".into()),
+        ("", "[client]\ntimeout = \"1ms\"", "8:11: client.timeout is \"1ms\": it must be a duration from 10ms to 1h, such as \"5s\"".into()),
+        ("", "[log]\nlevel = \"loud\"", "8:9: log.level is \"loud\": it must be one of \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\"".into()),
+        ("", "[log]\noperations = false", "8:14: log.operations is false: write a text in quotes; it must be one of \"off\", \"writes\", \"all\"".into()),
+        ("", "[log]\ndirectory = \"log\"", "8:13: log.directory is \"log\": it must be an absolute path".into()),
+        ("", "[log]\ndirectory = \"/a\\u0000\"", "8:13: log.directory is \"/a\\0\": it must be an absolute path".into()),
+        ("", "[snapshot]\ncompression = \"1\"", "8:15: snapshot.compression is \"1\": write a number without quotes, or \"none\"; it must be a level from 1 to 19, or \"none\"".into()),
+        ("", "[snapshot]\ncompression = 20", "8:15: snapshot.compression is 20: it must be a level from 1 to 19, or \"none\"".into()),
+        ("", "[snapshot]\ndirectory = 5", "8:13: snapshot.directory is 5: write a text in quotes; it must be an absolute path".into()),
+        ("", "[limits]\nbuffer_memory = true", "8:17: limits.buffer_memory is true: write a number, or a text such as \"64MiB\"; it must be a size from 8MiB to 1TiB".into()),
+        ("", "[limits]\nthreads = [1]", "8:11: limits.threads is an array: write a number without quotes; it must be a whole number from 1 to 32".into()),
+        ("n = 2", "n = 2.0", "2:5: n is 2.0: it must be a whole number from 1 to 1024".into()),
+        ("", "[security]\ntrusted_network = \"yes\"", "8:19: security.trusted_network is \"yes\": it must be true or false, without quotes".into()),
         // unknown keys, and keys in the wrong place
-        ("k =", "K = 1\nk =", format!("1:1: unknown key \"K\" at the top of the file, before the first [table]: did you mean k? {top}")),
-        ("k =", "x = 1\nk =", format!("1:1: unknown key \"x\" at the top of the file, before the first [table]: {top}")),
-        ("k =", "connections = 1\nk =", format!("1:1: unknown key \"connections\" at the top of the file, before the first [table]: it belongs in [limits]; {top}")),
-        ("", "[security]\nname = \"a\"", "8:1: unknown key \"name\" in [security]: it belongs at the top of the file, before the first [table]; known there: trusted_network".into()),
-        ("", "[limit]", format!("7:2: unknown key \"limit\" at the top of the file, before the first [table]: did you mean limits? {top}")),
-        ("", "[log.disk]", "7:6: unknown key \"disk\" in [log]: known there: level, operations, directory, max_size".into()),
-        ("k =", &format!("{long} = 1\nk ="), format!("1:1: unknown key \"{}…\" at the top of the file, before the first [table]: {top}", &long[..80])),
+        ("k =", "K = 1\nk =", format!("1:1: unknown key \"K\" at the top of the file, before the first [table]: did you mean k? The {top}")),
+        ("k =", "x = 1\nk =", format!("1:1: unknown key \"x\" at the top of the file, before the first [table]: the {top}")),
+        ("k =", "connections = 1\nk =", format!("1:1: unknown key \"connections\" at the top of the file, before the first [table]: it belongs in [limits]; the {top}")),
+        ("", "[security]\nname = \"a\"", "8:1: unknown key \"name\" in [security]: it belongs at the top of the file, before the first [table]; the keys known here are trusted_network".into()),
+        ("", "[limit]", format!("7:2: unknown key \"limit\" at the top of the file, before the first [table]: did you mean limits? The {top}")),
+        ("", "[log.disk]", "7:6: unknown key \"disk\" in [log]: the keys known here are level, operations, directory, max_size".into()),
+        ("k =", &format!("{long} = 1\nk ="), format!("1:1: unknown key \"{}…\" at the top of the file, before the first [table]: the {top}", &long[..80])),
         // tables that are none
-        ("k =", "limits = 5\nk =", "1:10: limits is 5: allowed is a table, [limits]".into()),
-        ("", "[[limits]]", "7:1: limits is an array: allowed is a table, [limits]".into()),
+        ("k =", "limits = 5\nk =", "1:10: limits is 5: it must be a table, [limits]".into()),
+        ("", "[[limits]]", "7:1: limits is an array: it must be a table, [limits]".into()),
         // not TOML
         ("n = 2", "n = 2\nn = 2", "3:1: this is not TOML: duplicate key".into()),
     ];
@@ -135,7 +135,7 @@ fn a_map_that_is_no_list_of_tables_is_a_mistake() {
         error(&format!("{start}server = \"a:1\"")),
         format!("m.cfg:3:10: server is \"a:1\": {brackets}")
     );
-    let expected = "m.cfg:3:11: server.0 is \"a:1\": allowed is a table, [[server]]";
+    let expected = "m.cfg:3:11: server.0 is \"a:1\": it must be a table, [[server]]";
     assert_eq!(error(&format!("{start}server = [\"a:1\"]")), expected);
 }
 
@@ -265,17 +265,17 @@ fn snapshots_and_recovery_have_defaults_and_bounds() {
     ] {
         let message = error(&changed("", &format!("[snapshot]\n{wrong}")));
         assert!(
-            message.ends_with("allowed is a level from 1 to 19, or \"none\""),
+            message.ends_with("it must be a level from 1 to 19, or \"none\""),
             "{message}"
         );
     }
     assert!(
         error(&changed("", "[snapshot]\nkeep = 0"))
-            .ends_with("allowed is a whole number from 1 to 10000")
+            .ends_with("it must be a whole number from 1 to 10000")
     );
     assert!(
         error(&changed("", "[snapshot]\ndirectory = \"x\""))
-            .ends_with("allowed is an absolute path")
+            .ends_with("it must be an absolute path")
     );
 }
 
@@ -284,7 +284,7 @@ fn an_address_that_others_reach_is_refused_unless_the_network_is_trusted() {
     let config = parse(GOOD).unwrap();
     assert_eq!(
         config.untrusted_address(1).unwrap().to_string(),
-        "m.cfg:6:11: server 1 has the address \"10.0.0.2:7411\", which other machines can reach, and whoever reaches it can \
+        "m.cfg:6:11: server 1 has the address \"10.0.0.2:7411\", which other machines can reach, so that each of them can \
          read and write the memory: set trusted_network = true in [security] if all of them may, else use a loopback address"
     );
     assert!(
@@ -324,7 +324,7 @@ fn a_file_that_cannot_be_read_says_how_to_name_another() {
     file.write_all(b"k = 4096\nname = \"\xff\"").unwrap();
     let binary = Config::load(&path).unwrap_err().to_string();
     assert!(
-        binary.ends_with("m.cfg:2:9: this byte is not UTF-8, which TOML must be"),
+        binary.ends_with("m.cfg:2:9: this byte is not UTF-8: save the file as UTF-8"),
         "{binary}"
     );
 

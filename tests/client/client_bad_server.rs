@@ -1,4 +1,4 @@
-//! Nothing from a server is believed before it is checked.
+//! A client checks everything that a server sends before it uses it.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use dsm_client::{Effect, Error, ErrorKind};
@@ -12,7 +12,7 @@ use support::is_error;
 const K: u64 = 4 << 20;
 
 #[test]
-fn a_reply_that_does_not_fit_is_an_error_and_the_next_call_starts_anew() {
+fn a_malformed_reply_is_an_error_and_the_next_call_uses_a_new_connection() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
     for fault in [
@@ -54,11 +54,12 @@ fn is_protocol(outcome: &Result<u64, Error>) -> bool {
 }
 
 #[test]
-fn a_reply_that_nobody_asked_for_answers_nothing() {
+fn a_duplicate_reply_answers_no_other_request() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
     servers[0].fault(0, Fault::Twice);
-    // The second reply comes with the first, or finds the next request, whose id it does not have.
+    // The duplicate arrives with the first reply, or while the next request waits, whose id
+    // differs.
     let first = client.fetch_add(0, 1);
     let second = client.fetch_add(0, 1);
     assert!(first == Ok(0) || is_protocol(&first), "{first:?}");
@@ -66,7 +67,7 @@ fn a_reply_that_nobody_asked_for_answers_nothing() {
 }
 
 #[test]
-fn a_refused_part_leaves_the_connection_in_order() {
+fn a_refused_part_leaves_the_connection_usable() {
     let (layout, servers) = servers(2, K);
     let client = client_of(layout);
     servers[0].fault(1, Fault::Refuse(Code::OutOfRange));
@@ -89,7 +90,7 @@ fn a_refused_part_leaves_the_connection_in_order() {
 }
 
 #[test]
-fn a_refusal_that_ends_the_connection_for_good_is_told_at_once() {
+fn a_permanent_refusal_is_returned_without_a_retry() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
     for code in [Code::Version, Code::WrongServer] {
@@ -140,14 +141,13 @@ fn a_layout_that_differs_is_explained() {
     );
 }
 
-/// What a false server would have an administrator's terminal do: another title, colours, a clean
-/// screen, a new line that passes for dsmctl's own, the C1 form of an escape sequence, and text
-/// that is read backwards.
+/// What a malicious server sends to an administrator's terminal: control sequences for a new title,
+/// for colours and for a cleared screen, a line that looks like one of dsmctl's own, the C1 form of
+/// an escape sequence, and text that is displayed backwards.
 const EVIL: &str =
     "\x1b]0;owned\x07 \x1b[31m \x1b[2J\r\ndsmctl: all is well\u{7f} \u{9b}31m \u{202e}gpj";
 
-/// Fails when anything in the output could steer a terminal, or begins a line that dsmctl has not
-/// written.
+/// Fails if the output has a control character, or a line that the server has begun.
 #[track_caller]
 fn assert_harmless(what: &str, run: &dsmctl::Run) {
     for text in [run.text(), &run.stderr] {
@@ -167,7 +167,7 @@ fn assert_harmless(what: &str, run: &dsmctl::Run) {
 }
 
 #[test]
-fn a_false_server_does_not_reach_the_terminal_of_dsmctl() {
+fn dsmctl_prints_no_control_character_that_a_server_sends() {
     let (layout, servers) = servers(1, K);
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("mcomp.cfg");
@@ -199,7 +199,7 @@ fn a_false_server_does_not_reach_the_terminal_of_dsmctl() {
     }
     servers[0].state().refuse_hello = (0, None);
     let evil = serde_json::Value::from(EVIL).to_string();
-    let told = |status: String| {
+    let assert_status_harmless = |status: String| {
         servers[0].state().status = status;
         for line in ["status", "status --json", "status --wide"] {
             let ended = run(line);
@@ -216,9 +216,9 @@ fn a_false_server_does_not_reach_the_terminal_of_dsmctl() {
         "86400",
     ] {
         assert!(STATUS.contains(text), "{text}");
-        told(STATUS.replace(text, &evil));
+        assert_status_harmless(STATUS.replace(text, &evil));
     }
-    told(STATUS.replace(
+    assert_status_harmless(STATUS.replace(
         "\"in use\"",
         &serde_json::Value::from(EVIL.repeat(1000)).to_string(),
     ));

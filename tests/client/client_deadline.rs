@@ -1,5 +1,5 @@
-//! A call ends by its deadline, and its error says which server, what went wrong, and whether
-//! anything may have happened.
+//! A call ends by its deadline. Its error names the server, the reason, and whether the call may
+//! have taken effect.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use dsm_client::{Error, ErrorKind};
@@ -16,8 +16,8 @@ use support::wire::PATIENCE;
 const K: u64 = 1 << 20;
 const TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Runs a call that must fail at the deadline, and not much after.
-fn late<T: std::fmt::Debug>(call: impl FnOnce() -> Result<T, Error>) -> Error {
+/// Runs a call that must fail at its deadline, at most 500 ms late.
+fn fails_at_deadline<T: std::fmt::Debug>(call: impl FnOnce() -> Result<T, Error>) -> Error {
     let start = Instant::now();
     let error = call().unwrap_err();
     let took = start.elapsed();
@@ -28,7 +28,7 @@ fn late<T: std::fmt::Debug>(call: impl FnOnce() -> Result<T, Error>) -> Error {
     error
 }
 
-/// The address of a port on which nobody listens.
+/// The address of a port that no process listens on.
 fn dead_address() -> String {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -42,19 +42,19 @@ fn a_server_that_stalls_leaves_a_change_unknown_and_a_read_unavailable() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout).with_timeout(TIMEOUT);
     servers[0].fault(0, Fault::Stall);
-    let error = late(|| client.write(0, b"x"));
+    let error = fails_at_deadline(|| client.write(0, b"x"));
     assert!(
         is_error(&error, ErrorKind::OutcomeUnknown, 0)
             && error.to_string().contains("whether the write took effect"),
         "{error}"
     );
     servers[0].fault(0, Fault::Stall);
-    let error = late(|| client.read(0, 1));
+    let error = fails_at_deadline(|| client.read(0, 1));
     assert!(is_error(&error, ErrorKind::Unavailable, 0), "{error}");
     assert_eq!(
         client.read(0, 1).unwrap(),
         b"x",
-        "the next call has a connection of its own"
+        "the next call uses a new connection"
     );
     assert_eq!(
         servers[0].state().resumed,
@@ -64,11 +64,11 @@ fn a_server_that_stalls_leaves_a_change_unknown_and_a_read_unavailable() {
 }
 
 #[test]
-fn a_server_that_takes_connections_and_never_answers_is_unavailable() {
+fn a_server_that_accepts_connections_and_never_replies_is_unavailable() {
     let (layout, servers) = servers(1, K);
     servers[0].state().deaf = true;
     let client = client_of(layout).with_timeout(TIMEOUT);
-    let error = late(|| client.write(0, b"x"));
+    let error = fails_at_deadline(|| client.write(0, b"x"));
     assert!(
         is_error(&error, ErrorKind::Unavailable, 0),
         "nothing was sent: {error}"
@@ -77,12 +77,12 @@ fn a_server_that_takes_connections_and_never_answers_is_unavailable() {
 }
 
 #[test]
-fn a_dead_server_is_named_with_the_reason() {
+fn the_error_of_a_dead_server_names_it_and_the_reason() {
     let dead = dead_address();
     let (layout, _servers) = servers(2, K);
     let addresses = [layout.addresses(), std::slice::from_ref(&dead)].concat();
     let client = client_of(Layout::new("fake", K, addresses).unwrap()).with_timeout(TIMEOUT);
-    let error = late(|| client.write(2 * K, b"x"));
+    let error = fails_at_deadline(|| client.write(2 * K, b"x"));
     assert!(is_error(&error, ErrorKind::Unavailable, 2), "{error}");
     let text = error.to_string();
     assert!(
@@ -110,7 +110,7 @@ fn a_dead_server_is_named_with_the_reason() {
 }
 
 #[test]
-fn a_host_name_that_does_not_exist_is_said_so() {
+fn a_host_name_that_does_not_exist_is_reported() {
     let layout = Layout::new("fake", K, vec!["does-not-exist.invalid:7411".into()]).unwrap();
     let error = client_of(layout).ping(0).unwrap_err();
     assert!(error.to_string().contains("not resolved"), "{error}");
@@ -131,35 +131,35 @@ fn a_server_that_comes_back_within_the_deadline_is_found() {
 }
 
 #[test]
-fn one_dead_server_of_three_does_not_spoil_the_links_to_the_others() {
+fn one_stalled_server_of_three_leaves_the_connections_to_the_others_open() {
     let (layout, servers) = servers(3, K);
     let client = client_of(layout).with_timeout(TIMEOUT);
-    // The same connections, and as long as a busy machine needs for all of the memory.
-    let patient = client.clone().with_timeout(PATIENCE);
+    // It shares the connections, and has the time that a busy machine needs for the whole memory.
+    let unhurried = client.clone().with_timeout(PATIENCE);
     let data = vec![7; 3 * K as usize];
-    patient.write(0, &data).unwrap();
+    unhurried.write(0, &data).unwrap();
     for _ in 0..3 {
         servers[1].fault(0, Fault::Stall);
-        let error = late(|| client.read(0, 3 * K));
+        let error = fails_at_deadline(|| client.read(0, 3 * K));
         assert_eq!(error.server(), Some(1.into()), "{error}");
     }
-    assert!(patient.read(0, 3 * K).unwrap() == data);
+    assert!(unhurried.read(0, 3 * K).unwrap() == data);
     assert_eq!(
         [0, 1, 2].map(|index: usize| servers[index].state().hellos),
         [1, 4, 1],
-        "healthy links were kept"
+        "the connections to the other servers were kept"
     );
     assert_eq!(servers[0].executed(Opcode::Read), 4);
 }
 
 #[test]
-fn a_full_pipeline_to_a_stalled_server_ends_too() {
+fn submitting_to_a_full_pipeline_of_a_stalled_server_ends_by_the_deadline() {
     let (layout, servers) = servers(2, K);
     let client = client_of(layout).with_timeout(TIMEOUT);
     servers[0].fault(10, Fault::Stall);
     let mut pipeline = client.pipeline();
     let mut submitted = 0;
-    let error = late(|| {
+    let error = fails_at_deadline(|| {
         for _ in 0..10_000 {
             pipeline.fetch_add(0, 1)?;
             submitted += 1;
@@ -168,7 +168,7 @@ fn a_full_pipeline_to_a_stalled_server_ends_too() {
     });
     assert!(
         is_error(&error, ErrorKind::Unavailable, 0),
-        "the one that was not submitted: {error}"
+        "the request that was not submitted: {error}"
     );
     assert!(submitted < 200, "{submitted} submitted");
     assert_eq!(pipeline.uncollected(), submitted);
@@ -183,7 +183,7 @@ fn a_full_pipeline_to_a_stalled_server_ends_too() {
     assert_eq!(
         outcomes.iter().filter(unknown).count(),
         64,
-        "the window that was sent"
+        "the requests that were sent"
     );
     assert_eq!(outcomes.len(), submitted + 1);
     assert_eq!(pipeline.count(), 0);
@@ -191,7 +191,7 @@ fn a_full_pipeline_to_a_stalled_server_ends_too() {
 }
 
 #[test]
-fn a_pipeline_says_whether_an_outcome_is_there_without_waiting_for_it() {
+fn a_pipeline_reports_without_waiting_whether_the_next_outcome_is_ready() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout).with_timeout(TIMEOUT);
     servers[0].fault(0, Fault::Stall);
@@ -200,9 +200,9 @@ fn a_pipeline_says_whether_an_outcome_is_there_without_waiting_for_it() {
     for address in 0..3 {
         pipeline.read(address, 1).unwrap();
     }
-    assert!(!pipeline.is_next_ready(), "no reply has come");
-    late(|| pipeline.next().unwrap());
-    // All that waited for the server fail together.
+    assert!(!pipeline.is_next_ready(), "no reply has arrived");
+    fails_at_deadline(|| pipeline.next().unwrap());
+    // All requests in flight fail together.
     let start = Instant::now();
     while pipeline.is_next_ready() {
         assert!(pipeline.next().unwrap().is_err());

@@ -1,4 +1,4 @@
-//! A request takes effect once, whatever becomes of the connection.
+//! A request takes effect exactly once, also when its connection breaks.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use dsm_client::{Effect, ErrorKind, Reply};
@@ -11,7 +11,7 @@ use support::is_error;
 const K: u64 = 4 << 20;
 
 #[test]
-fn a_change_whose_reply_was_lost_is_not_made_twice() {
+fn a_change_whose_reply_was_lost_takes_effect_once() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
     for (number, fault) in [Fault::BreakBefore, Fault::BreakAfter, Fault::BreakInReply]
@@ -29,7 +29,7 @@ fn a_change_whose_reply_was_lost_is_not_made_twice() {
 }
 
 #[test]
-fn refusals_that_pass_are_waited_out() {
+fn temporary_refusals_are_retried() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
     for code in [
@@ -41,7 +41,11 @@ fn refusals_that_pass_are_waited_out() {
         servers[0].break_all();
         servers[0].state().refuse_hello = (3, Some(code));
         client.fetch_add(0, 1).unwrap();
-        assert_eq!(servers[0].state().refuse_hello.0, 0, "{code:?} was met");
+        assert_eq!(
+            servers[0].state().refuse_hello.0,
+            0,
+            "the server refused with {code:?}"
+        );
     }
     for code in [Code::Stopping, Code::Busy, Code::Internal] {
         servers[0].fault(0, Fault::Refuse(code));
@@ -68,7 +72,7 @@ fn a_pipeline_of_a_thousand_adds_survives_a_break_every_17_requests() {
         assert_eq!(
             pipeline.next().unwrap().unwrap(),
             Reply::Old(number / 2),
-            "in order, each once"
+            "outcomes in order, each once"
         );
     }
     assert!(pipeline.next().is_none());
@@ -82,7 +86,7 @@ fn a_pipeline_of_a_thousand_adds_survives_a_break_every_17_requests() {
 }
 
 #[test]
-fn a_long_write_is_whole_after_breaks_in_its_middle() {
+fn a_long_write_is_complete_after_breaks_in_its_middle() {
     let (layout, servers) = servers(3, K);
     for server in &servers {
         server.fault(1, Fault::BreakBefore);
@@ -106,7 +110,7 @@ fn a_long_write_is_whole_after_breaks_in_its_middle() {
 }
 
 #[test]
-fn a_session_that_is_gone_leaves_a_sent_change_unknown_and_reads_are_sent_again() {
+fn a_lost_session_leaves_a_sent_change_unknown_and_reads_are_sent_again() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout).with_timeout(Duration::from_secs(10));
     client.fetch_add(0, 1).unwrap();
@@ -119,7 +123,7 @@ fn a_session_that_is_gone_leaves_a_sent_change_unknown_and_reads_are_sent_again(
         pipeline.next().unwrap().unwrap(),
         Reply::Data(vec![1, 0, 0, 0, 0, 0, 0, 0])
     );
-    // The add is executed, its reply is not coming, and the server forgets.
+    // The server executes the add, never replies, and then forgets the session.
     let end = Instant::now() + Duration::from_secs(5);
     while servers[0].word(0) < 2 {
         assert!(Instant::now() < end);
@@ -135,7 +139,7 @@ fn a_session_that_is_gone_leaves_a_sent_change_unknown_and_reads_are_sent_again(
         servers[0].address
     );
     assert!(error.to_string().contains(&said), "{error}");
-    // A read changes nothing, and is sent again.
+    // A read changes nothing, so the client sends it again.
     assert_eq!(
         pipeline.next().unwrap().unwrap(),
         Reply::Data(vec![2, 0, 0, 0, 0, 0, 0, 0])
@@ -145,7 +149,7 @@ fn a_session_that_is_gone_leaves_a_sent_change_unknown_and_reads_are_sent_again(
 }
 
 #[test]
-fn an_idle_connection_that_the_server_closed_leaves_nothing_in_doubt() {
+fn a_change_is_not_sent_on_an_idle_connection_that_the_server_closed() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
     client.fetch_add(0, 1).unwrap();

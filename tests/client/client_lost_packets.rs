@@ -1,8 +1,8 @@
-//! Packets that are lost, as when many clients come at once, are no server that is down: clients
-//! try again until their deadline. Each case has a network namespace, in which queues of
-//! connections are short. That takes root.
+//! Lost packets, as when many clients connect at the same time, do not mean that the server is
+//! down: clients retry until their deadline. Each test needs root, for a network namespace in which
+//! the queue of connections to accept is short.
 
-// The lint spares #[test] functions, not what they call.
+// The lint exempts #[test] functions, not the helpers that they call.
 #![allow(clippy::unwrap_used)]
 
 use nix::sys::signal::Signal;
@@ -12,10 +12,10 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 use support::{Cluster, client, namespace};
 
-/// What the default of Linux was before 5.4.
+/// The default of net.core.somaxconn before Linux 5.4.
 const SHORT_QUEUE: usize = 128;
 
-/// How long clients try, on a machine that is busy with other tests.
+/// How long clients retry, on a machine that is busy with other tests.
 const LONG: Duration = Duration::from_secs(60);
 
 /// A server where at most `queue` connections wait to be accepted.
@@ -35,17 +35,17 @@ fn dsmctl(cluster: &Cluster, arguments: &[&str]) -> Command {
     command
 }
 
-/// Stops the server and takes the places of its queue, until no packet is answered any more.
+/// Stops the server and fills its queue, until it answers no packet.
 fn fill_queue(cluster: &Cluster) -> Vec<TcpStream> {
-    // Where all processors are busy, one answer may take as long.
-    const SILENT: usize = 3;
+    // With all processors busy, a single answer may take longer than the timeout below.
+    const MAX_UNANSWERED: usize = 3;
     cluster.signal(0, Signal::SIGSTOP);
     support::wait_for("the server to stop", LONG, || {
         support::process::state(cluster.pid(0)) == 'T'
     });
     let address: SocketAddr = cluster.address(0).parse().unwrap();
     let (mut taken, mut unanswered) = (Vec::new(), 0);
-    while unanswered < SILENT {
+    while unanswered < MAX_UNANSWERED {
         match TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
             Ok(connection) => {
                 taken.push(connection);
@@ -53,16 +53,16 @@ fn fill_queue(cluster: &Cluster) -> Vec<TcpStream> {
             }
             Err(_) => unanswered += 1,
         }
-        assert!(taken.len() < 100, "the queue has no end");
+        assert!(taken.len() < 100, "the queue never fills");
     }
     taken
 }
 
 #[test]
-fn ping_and_status_try_again_until_their_deadline_when_packets_are_lost() {
+fn ping_and_status_retry_until_their_deadline_when_packets_are_lost() {
     if !namespace::entered_with_network(
         module_path!(),
-        "ping_and_status_try_again_until_their_deadline_when_packets_are_lost",
+        "ping_and_status_retry_until_their_deadline_when_packets_are_lost",
     ) {
         return;
     }
@@ -72,7 +72,7 @@ fn ping_and_status_try_again_until_their_deadline_when_packets_are_lost() {
         let mut child = dsmctl(&cluster, &["--timeout", "60s", command])
             .spawn()
             .unwrap();
-        // Longer than one attempt takes.
+        // Longer than one attempt.
         std::thread::sleep(Duration::from_millis(700));
         assert!(child.try_wait().unwrap().is_none(), "{command} gave up");
         cluster.signal(0, Signal::SIGCONT);
@@ -98,7 +98,7 @@ fn ping_and_status_try_again_until_their_deadline_when_packets_are_lost() {
 }
 
 #[test]
-fn ping_and_status_of_a_server_that_is_down_end_at_once() {
+fn ping_and_status_of_a_server_that_is_down_fail_at_once() {
     let cluster = Cluster::builder().create();
     for command in ["ping", "status"] {
         let begin = Instant::now();
@@ -119,10 +119,10 @@ fn ping_and_status_of_a_server_that_is_down_end_at_once() {
 }
 
 #[test]
-fn a_load_of_a_thousand_connections_begins_where_the_queue_is_short() {
+fn bench_opens_a_thousand_connections_to_a_server_with_a_short_queue() {
     if !namespace::entered_with_network(
         module_path!(),
-        "a_load_of_a_thousand_connections_begins_where_the_queue_is_short",
+        "bench_opens_a_thousand_connections_to_a_server_with_a_short_queue",
     ) {
         return;
     }
@@ -148,16 +148,17 @@ fn a_load_of_a_thousand_connections_begins_where_the_queue_is_short() {
 
 const CLIENTS: usize = 1000;
 
-/// Lets a thousand clients, which were served before if `known`, make a change while the server is
-/// away; returns how long after its return each was served, the longest time last.
-fn storm(
+/// Lets a thousand clients make a change while the server is unavailable; if `known`, they were
+/// connected before. Returns how long after the server's return each was served, the longest time
+/// last.
+fn time_a_thousand_clients(
     cluster: &Cluster,
     known: bool,
-    leave: impl FnOnce(),
-    come_back: impl FnOnce(),
+    take_down: impl FnOnce(),
+    bring_up: impl FnOnce(),
 ) -> Vec<Duration> {
-    let first = Barrier::new(CLIENTS + 1);
-    let away = Barrier::new(CLIENTS + 1);
+    let connected = Barrier::new(CLIENTS + 1);
+    let is_down = Barrier::new(CLIENTS + 1);
     let mut times: Vec<Duration> = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|_| {
@@ -166,8 +167,8 @@ fn storm(
                     if known {
                         client.read(0, 8).unwrap();
                     }
-                    first.wait();
-                    away.wait();
+                    connected.wait();
+                    is_down.wait();
                     client.fetch_add(0, 1).unwrap();
                     Instant::now()
                 };
@@ -177,12 +178,12 @@ fn storm(
                     .unwrap()
             })
             .collect();
-        first.wait();
-        leave();
-        away.wait();
-        // Pauses and waits of the clients have grown to their longest.
+        connected.wait();
+        take_down();
+        is_down.wait();
+        // By then the backoff of the clients has grown to its maximum.
         std::thread::sleep(Duration::from_secs(5));
-        come_back();
+        bring_up();
         let ready = Instant::now();
         clients
             .into_iter()
@@ -211,7 +212,7 @@ fn a_thousand_clients_are_served_again_soon_after_a_restart() {
         return;
     }
     let cluster = start(SHORT_QUEUE, CLIENTS + 100);
-    let times = storm(
+    let times = time_a_thousand_clients(
         &cluster,
         true,
         || cluster.kill(0),
@@ -221,18 +222,18 @@ fn a_thousand_clients_are_served_again_soon_after_a_restart() {
 }
 
 #[test]
-fn a_thousand_clients_whose_packets_were_lost_are_served_soon_after_the_server_goes_on() {
+fn a_thousand_clients_whose_packets_were_lost_are_served_soon_after_the_server_resumes() {
     if !namespace::entered_with_network(
         module_path!(),
-        "a_thousand_clients_whose_packets_were_lost_are_served_soon_after_the_server_goes_on",
+        "a_thousand_clients_whose_packets_were_lost_are_served_soon_after_the_server_resumes",
     ) {
         return;
     }
     let cluster = start(SHORT_QUEUE, CLIENTS + 100);
-    let (stop, go_on) = (
+    let (stop, resume) = (
         || cluster.signal(0, Signal::SIGSTOP),
         || cluster.signal(0, Signal::SIGCONT),
     );
-    let times = storm(&cluster, false, stop, go_on);
+    let times = time_a_thousand_clients(&cluster, false, stop, resume);
     assert!(times[CLIENTS - 1] < LONG / 4, "{:?}", times[CLIENTS - 1]);
 }

@@ -1,4 +1,4 @@
-//! Memory that was lost says so, until somebody accepts it.
+//! Every call to a server that has lost its memory fails, until the program accepts the loss.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use dsm_client::ErrorKind;
@@ -9,7 +9,7 @@ use support::is_error;
 const K: u64 = 1 << 16;
 
 #[test]
-fn every_call_says_so_until_the_loss_is_accepted() {
+fn every_call_reports_lost_memory_until_the_loss_is_accepted() {
     let (layout, servers) = servers(2, K);
     let client = client_of(layout);
     client.write(0, b"0").unwrap();
@@ -44,7 +44,7 @@ fn every_call_says_so_until_the_loss_is_accepted() {
 }
 
 #[test]
-fn a_change_under_way_is_lost_with_the_memory() {
+fn a_change_in_flight_fails_when_the_memory_is_lost() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
     servers[0].fault(0, Fault::Stall);
@@ -60,7 +60,7 @@ fn a_change_under_way_is_lost_with_the_memory() {
 }
 
 #[test]
-fn a_link_in_use_goes_on_with_a_new_session_after_the_loss_is_accepted() {
+fn a_connection_in_use_gets_a_new_session_after_the_loss_is_accepted() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
     let mut pipeline = client.pipeline();

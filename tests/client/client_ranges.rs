@@ -1,4 +1,4 @@
-//! Ranges over several servers, and pipelines: the memory is one, whoever holds it.
+//! Ranges over several servers, and pipelines: programs see one memory.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use dsm_client::{CompareAndSwap, ErrorKind, Reply};
@@ -89,7 +89,7 @@ fn atomics_return_the_old_value() {
 }
 
 #[test]
-fn a_copy_is_what_memmove_makes_of_it() {
+fn an_overlapping_copy_has_the_result_of_memmove() {
     let (layout, servers) = servers(3, K);
     let client = client_of(layout);
     let mut expected = pattern(3 * K);
@@ -150,11 +150,15 @@ fn a_pipeline_collects_in_the_order_of_submission() {
     };
     assert!(data.len() as u64 == 3 * K - 1 && data.iter().all(|byte| *byte == 5));
     assert_eq!(pipeline.next(), None);
-    assert_eq!(servers[2].state().hellos, 1, "one connection for all of it");
+    assert_eq!(
+        servers[2].state().hellos,
+        1,
+        "one connection for all requests"
+    );
 }
 
 #[test]
-fn a_dropped_pipeline_takes_its_connections_with_it_and_others_are_kept() {
+fn a_dropped_pipeline_closes_its_connections_and_others_are_kept() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
     for _ in 0..10 {

@@ -1,7 +1,7 @@
-//! The programs of examples/ do what their first comments say, as processes of their own on real
+//! The programs of examples/ do what their first comments say. Each runs as a process, with real
 //! servers.
 
-// Helpers of tests may unwrap as tests do.
+// The lint exempts #[test] functions, not the helpers that they call.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
@@ -11,24 +11,25 @@ use std::time::Duration;
 use support::program::built;
 use support::{Cluster, client, wait_for};
 
-/// What the examples ask for: k of at least 8 MiB.
+/// The smallest k that all examples work with: 8 MiB.
 const K: u64 = 8 << 20;
 
-/// The most lines of an example, less one.
+/// An example has fewer lines than this.
 const MAX_LINES: usize = 80;
 
-/// How long a process may take for what it has to do, on a busy machine.
+/// How long a process may take for its work, on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// An example that runs. It is killed when this is dropped.
-struct Example {
+/// A running example. Dropping it kills the process.
+struct ExampleProcess {
     child: Child,
     name: &'static str,
     output: PathBuf,
 }
 
-impl Example {
-    /// Starts the example `name`, its standard output and errors in files of the cluster's folder.
+impl ExampleProcess {
+    /// Starts the example `name`. Its standard output and standard error go to files in the
+    /// cluster's folder.
     fn start(cluster: &Cluster, name: &'static str, arguments: &[&str], input: Stdio) -> Self {
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -47,19 +48,15 @@ impl Example {
         }
     }
 
-    /// Waits until it has ended, and returns what it has printed.
+    /// Waits until it ends, and returns its standard output.
     fn finish(mut self) -> Vec<u8> {
         let mut status = None;
-        wait_for(&format!("{} ends", self.name), DEADLINE, || {
+        wait_for(&format!("{} to end", self.name), DEADLINE, || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
         let errors = std::fs::read_to_string(self.output.with_extension("stderr")).unwrap();
-        assert!(
-            status.unwrap().success(),
-            "{} has failed: {errors}",
-            self.name
-        );
+        assert!(status.unwrap().success(), "{} failed: {errors}", self.name);
         std::fs::read(&self.output).unwrap()
     }
 
@@ -69,15 +66,15 @@ impl Example {
     }
 }
 
-impl Drop for Example {
+impl Drop for ExampleProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-fn start(cluster: &Cluster, name: &'static str, arguments: &[&str]) -> Example {
-    Example::start(cluster, name, arguments, Stdio::null())
+fn start(cluster: &Cluster, name: &'static str, arguments: &[&str]) -> ExampleProcess {
+    ExampleProcess::start(cluster, name, arguments, Stdio::null())
 }
 
 fn word(client: &dsm_client::Client, address: u64) -> u64 {
@@ -103,7 +100,7 @@ fn two_processes_that_count_together_lose_no_addition() {
     let address = (1 << 20).to_string();
     let both = [(); 2].map(|()| start(&cluster, "counter", &[&address, "1500"]));
     let last = both
-        .map(Example::text)
+        .map(ExampleProcess::text)
         .map(|text| number_after(&text, "the counter is"))
         .into_iter()
         .max();
@@ -111,19 +108,21 @@ fn two_processes_that_count_together_lose_no_addition() {
 }
 
 #[test]
-fn a_counter_is_exact_although_dsmd_is_killed_while_it_counts() {
+fn a_counter_stays_exact_when_dsmd_is_killed() {
     let cluster = Cluster::start(1, K);
     let address = (1 << 20).to_string();
     let counter = start(&cluster, "counter", &[&address, "3000"]);
     let client = client(&cluster);
-    wait_for("it counts", DEADLINE, || word(&client, 1 << 20) > 100);
+    wait_for("the counter to pass 100", DEADLINE, || {
+        word(&client, 1 << 20) > 100
+    });
     cluster.restart(0);
     assert_eq!(number_after(&counter.text(), "the counter is"), 3000);
 }
 
 const TASKS: u64 = 2000;
 
-/// The end of a work queue: every result is there and right. `at` is its address.
+/// Checks that the work queue at the address `at` has the right result of every task.
 fn check_results(client: &dsm_client::Client, at: u64) {
     for task in 0..TASKS {
         let next = |value: &u64| {
@@ -143,12 +142,12 @@ fn check_results(client: &dsm_client::Client, at: u64) {
 #[test]
 fn two_workers_take_each_task_of_a_queue_once() {
     let cluster = Cluster::start(2, K);
-    // A queue that lies on both servers.
+    // The queue is on both servers.
     let at = K - 808;
     let (address, tasks) = (at.to_string(), TASKS.to_string());
     let both = [(); 2].map(|()| start(&cluster, "work_queue", &[&address, &tasks]));
     let taken = both
-        .map(Example::text)
+        .map(ExampleProcess::text)
         .map(|text| number_after(&text, "took"));
     assert_eq!(taken.iter().sum::<u64>(), TASKS);
     check_results(&client(&cluster), at);
@@ -161,9 +160,11 @@ fn the_task_of_a_worker_that_was_killed_is_done_by_another() {
     let arguments = [at.to_string(), TASKS.to_string()];
     let [address, tasks] = arguments.each_ref().map(String::as_str);
     let killed = start(&cluster, "work_queue", &[address, tasks]);
-    wait_for("it takes tasks", DEADLINE, || word(&client, at) > 10);
+    wait_for("the worker to take tasks", DEADLINE, || {
+        word(&client, at) > 10
+    });
     drop(killed);
-    // Another that died as soon as it had a task.
+    // A second worker, which died as soon as it had taken a task.
     let lost = client.fetch_add(at, 1).unwrap();
     assert!(lost < TASKS, "the worker was killed too late");
     let text = start(&cluster, "work_queue", &[address, tasks]).text();
@@ -175,9 +176,9 @@ fn the_task_of_a_worker_that_was_killed_is_done_by_another() {
 const ITEM: usize = 4096 - 16;
 
 #[test]
-fn what_a_producer_puts_into_a_ring_buffer_a_consumer_takes_out() {
+fn a_consumer_of_a_ring_buffer_gets_the_bytes_of_the_producer() {
     let cluster = Cluster::start(1, K);
-    // Not a whole number of items, and so many that each slot is used several times.
+    // Not a whole number of items, and enough of them to use each slot several times.
     let data: Vec<u8> = (0..50_000_u32)
         .flat_map(u32::to_le_bytes)
         .take(199_999)
@@ -185,7 +186,7 @@ fn what_a_producer_puts_into_a_ring_buffer_a_consumer_takes_out() {
     let file = cluster.directory().join("file");
     std::fs::write(&file, &data).unwrap();
     let consumer = start(&cluster, "ring_buffer", &["take"]);
-    let producer = Example::start(
+    let producer = ExampleProcess::start(
         &cluster,
         "ring_buffer",
         &["put"],
@@ -193,25 +194,27 @@ fn what_a_producer_puts_into_a_ring_buffer_a_consumer_takes_out() {
     );
     assert!(consumer.finish() == data, "other bytes came out");
     producer.finish();
-    // All of it was taken: at least as many items as the data fill, and the end.
+    // The consumer has taken at least as many items as the data fill, and the end mark.
     assert!(word(&client(&cluster), 3 << 20) > data.len().div_ceil(ITEM) as u64);
 }
 
 #[test]
-fn a_consumer_that_was_killed_is_started_again_and_misses_nothing() {
+fn a_consumer_that_was_killed_and_started_again_misses_no_item() {
     let cluster = Cluster::start(1, K);
     let (client, ring) = (client(&cluster), 3 << 20);
     let data: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
     let file = cluster.directory().join("file");
     std::fs::write(&file, &data).unwrap();
-    let producer = Example::start(
+    let producer = ExampleProcess::start(
         &cluster,
         "ring_buffer",
         &["put"],
         File::open(&file).unwrap().into(),
     );
     let killed = start(&cluster, "ring_buffer", &["take"]);
-    wait_for("it takes items", DEADLINE, || word(&client, ring) > 20);
+    wait_for("the consumer to take items", DEADLINE, || {
+        word(&client, ring) > 20
+    });
     let first = killed.output.clone();
     drop(killed);
     let rest = start(&cluster, "ring_buffer", &["take"]).finish();
@@ -235,38 +238,38 @@ fn a_consumer_that_was_killed_is_started_again_and_misses_nothing() {
 fn a_matrix_over_three_servers_is_filled_by_several_processes() {
     let cluster = Cluster::start(3, K);
     let processes = ["0", "1", "2", "0"].map(|process| start(&cluster, "matrix", &[process, "3"]));
-    let texts = processes.map(Example::text).concat();
+    let texts = processes.map(ExampleProcess::text).concat();
     assert!(
         texts.contains("all 256 rows are there, on 3 servers"),
         "{texts}"
     );
-    // Each server has its rows: the last number of this one is on server 2.
+    // Each server has a third of the rows. The last number of this row is on server 2.
     let row = 254;
     let last = row % 3 * K + (4 << 20) + 4096 * (1 + row / 3) + 4096 - 8;
     assert_eq!(word(&client(&cluster), last), (row + 1) * 512 - 1);
 }
 
-/// Address of the counter `left` of the lock's example, and of `right` where there are two servers.
+/// The addresses of the counters of the lock's example: `left`, and `right` with two servers.
 const LEFT: u64 = (5 << 20) + 16;
 const RIGHT: u64 = K + LEFT + 8;
 
 #[test]
-fn two_processes_under_one_lock_never_undo_what_the_other_did() {
+fn two_processes_under_one_lock_lose_no_change() {
     let cluster = Cluster::start(2, K);
     let both = [(); 2].map(|()| start(&cluster, "lock", &["40", "0"]));
-    let texts = both.map(Example::text).concat();
+    let texts = both.map(ExampleProcess::text).concat();
     assert!(!texts.contains("died"), "{texts}");
     let client = client(&cluster);
     assert_eq!((word(&client, LEFT), word(&client, RIGHT)), (80, 80));
 }
 
 #[test]
-fn the_lock_of_a_holder_that_was_killed_is_taken_over_and_what_it_left_repaired() {
+fn the_next_holder_repairs_the_data_of_a_holder_that_was_killed() {
     let cluster = Cluster::start(2, K);
     let client = client(&cluster);
-    // It waits between its two writes.
+    // The holder waits between its two writes.
     let holder = start(&cluster, "lock", &["1", "600000"]);
-    wait_for("it has made its first write", DEADLINE, || {
+    wait_for("the holder to make its first write", DEADLINE, || {
         word(&client, LEFT) == 1
     });
     drop(holder);
@@ -281,7 +284,7 @@ fn the_lock_of_a_holder_that_was_killed_is_taken_over_and_what_it_left_repaired(
 }
 
 #[test]
-fn each_example_is_short_says_how_to_start_it_and_is_listed() {
+fn each_example_is_short_has_its_command_and_is_in_the_list() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let list = std::fs::read_to_string(folder.join("README.md")).unwrap();
     let mut found = 0;

@@ -1,7 +1,7 @@
-//! A server whose address is a host name is reached by every address of that name, or says which of
-//! them lead nowhere. Each case puts another file in the place of /etc/hosts. That takes root.
+//! A server whose address is a host name listens on every address of that name, or warns of those
+//! that lead to no server. Each test needs root, to mount another file over /etc/hosts.
 
-// The lint spares #[test] functions, not what they call.
+// The lint exempts #[test] functions, not the helpers that they call.
 #![allow(clippy::unwrap_used)]
 
 use std::process::Command;
@@ -34,7 +34,7 @@ fn a_name_with_an_address_of_each_version_of_ip_is_served_on_both() {
     }
     let cluster = Cluster::builder().create();
     let host = host(&cluster);
-    // The last one is another machine's.
+    // The last address is that of another machine.
     namespace::set_hosts(
         &format!("::1 node1\n{host} node1\n192.0.2.1 node1\n"),
         cluster.directory(),
@@ -50,10 +50,10 @@ fn a_name_with_an_address_of_each_version_of_ip_is_served_on_both() {
         );
     }
     assert!(client_of(cluster.config().layout).ping(0).is_ok());
-    // It serves a moment before it says so.
-    let places = format!("on [::1]:7411 and {host}:7411");
-    support::wait_for(&places, support::wire::PATIENCE, || {
-        cluster.stderr(0).contains(&places)
+    // The server listens a moment before it logs the addresses.
+    let listening = format!("on [::1]:7411 and {host}:7411");
+    support::wait_for(&listening, support::wire::PATIENCE, || {
+        cluster.stderr(0).contains(&listening)
     });
     let said = cluster.stderr(0);
     assert!(
@@ -64,10 +64,10 @@ fn a_name_with_an_address_of_each_version_of_ip_is_served_on_both() {
 }
 
 #[test]
-fn a_name_that_etc_hosts_makes_a_loopback_address_is_warned_of_by_dsmd_and_config_check() {
+fn dsmd_and_config_check_warn_of_a_name_that_etc_hosts_makes_a_loopback_address() {
     if !namespace::entered(
         module_path!(),
-        "a_name_that_etc_hosts_makes_a_loopback_address_is_warned_of_by_dsmd_and_config_check",
+        "dsmd_and_config_check_warn_of_a_name_that_etc_hosts_makes_a_loopback_address",
     ) {
         return;
     }

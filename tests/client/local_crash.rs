@@ -1,7 +1,7 @@
-//! A local client killed at any place inside its critical section leaves a whole write or none, and
-//! holds up neither dsmd nor other local clients.
+//! A local client killed anywhere in its critical section leaves a whole write or none, and blocks
+//! neither dsmd nor other local clients.
 #![cfg(debug_assertions)]
-// Helpers of tests may unwrap as tests do.
+// The lint exempts #[test] functions, not the helpers that they call.
 #![allow(clippy::unwrap_used)]
 
 use dsm_client::{Client, DataPath, Error, ErrorKind};
@@ -16,20 +16,20 @@ use support::{Cluster, client, dsmctl, is_error, local_client, own_process, proc
 
 const K: u64 = 64 * 4096;
 
-/// What the promise allows the others to wait.
-const GO_ON: Duration = Duration::from_secs(1);
+/// The longest that the other clients wait for a repair, as promised.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// What a call may take beyond its deadline.
-const LATE: Duration = Duration::from_millis(500);
+/// How much later than its deadline a call may end.
+const MAX_DELAY: Duration = Duration::from_millis(500);
 
-/// How long something is waited for that takes no time, on a machine that is busy with other tests.
+/// How long to wait for what takes no time, on a machine that is busy with other tests.
 const BUSY_MACHINE: Duration = Duration::from_secs(20);
 
-/// Over many pages, not aligned, in a large slot.
+/// A range of many pages, not aligned, whose write uses a large slot.
 const ADDRESS: u64 = 100;
 const LENGTH: usize = 20 * 4096;
 
-/// Starts this test again as a local client that writes, and dies or stands still at `point`.
+/// Starts this program as a local client that writes, and dies or stalls at `point`.
 fn victim(cluster: &Cluster, point: Point, action: Action) -> Child {
     own_process::command(module_path!(), "victim_process")
         .env(
@@ -66,15 +66,15 @@ fn victim_process() {
     client.write(ADDRESS, &vec![2; LENGTH]).unwrap();
 }
 
-/// Changes every page of the memory without changing it, and so meets every stripe.
-fn meet_all(client: &Client) {
+/// Writes every page with its own contents, and so takes every stripe.
+fn take_every_stripe(client: &Client) {
     for page in 0..64 {
         client.fetch_or(page * 4096, 0).unwrap();
     }
 }
 
 #[test]
-fn a_killed_local_client_leaves_a_whole_write_or_none_and_the_others_go_on_at_once() {
+fn a_killed_local_client_leaves_a_whole_write_or_none_and_the_others_continue_at_once() {
     let cluster = Cluster::builder().k(K).local().start();
     let (remote, local) = (client(&cluster), local_client(&cluster));
     assert_eq!(local.data_path(0).unwrap(), DataPath::Local);
@@ -92,9 +92,9 @@ fn a_killed_local_client_leaves_a_whole_write_or_none_and_the_others_go_on_at_on
             "{point:?} was not reached: {status}"
         );
         let began = Instant::now();
-        meet_all(other);
+        take_every_stripe(other);
         assert!(
-            began.elapsed() < GO_ON,
+            began.elapsed() < MAX_WAIT,
             "{point:?}: the others waited {:?}",
             began.elapsed()
         );
@@ -117,35 +117,35 @@ fn a_killed_local_client_leaves_a_whole_write_or_none_and_the_others_go_on_at_on
     assert_eq!(recovery.repaired, 14);
     assert!(
         cluster.stderr(0).contains("which died"),
-        "a repair of what held locks is told"
+        "dsmd logs the repair of a worker that held locks"
     );
 }
 
 #[test]
-fn a_local_client_that_stands_still_inside_holds_its_stripes_until_it_is_killed() {
+fn a_local_client_that_stalls_in_a_write_holds_its_stripes_until_it_is_killed() {
     let cluster = Cluster::builder().k(K).local().start();
     let mut child = victim(&cluster, Point::HalfCopied, Action::Stall);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().ends_with("stalled")));
     let others: Vec<_> = [client(&cluster), local_client(&cluster)]
         .into_iter()
-        .map(|client| std::thread::spawn(move || meet_all(&client)))
+        .map(|client| std::thread::spawn(move || take_every_stripe(&client)))
         .collect();
-    // Pages that it does not write are nobody's business but theirs who use them.
+    // The stalled client does not block pages that it does not write.
     client(&cluster).write(40 * 4096, b"x").unwrap();
     let began = Instant::now();
     child.kill().unwrap();
     child.wait().unwrap();
     others.into_iter().for_each(|thread| thread.join().unwrap());
     assert!(
-        began.elapsed() < GO_ON,
+        began.elapsed() < MAX_WAIT,
         "the others waited {:?}",
         began.elapsed()
     );
 }
 
 #[test]
-fn who_wants_the_pages_of_one_that_stands_still_is_told_so_in_time_and_all_others_go_on() {
+fn a_call_for_the_pages_of_a_stalled_process_names_it_in_time_and_other_calls_continue() {
     const TIMEOUT: Duration = Duration::from_secs(4);
     let cluster = Cluster::builder()
         .k(K)
@@ -155,7 +155,7 @@ fn who_wants_the_pages_of_one_that_stands_still_is_told_so_in_time_and_all_other
     let mut child = victim(&cluster, Point::HalfCopied, Action::Stall);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().ends_with("stalled")));
-    // More of them than dsmd has threads for.
+    // More clients than dsmd has threads for.
     let began = Instant::now();
     let stuck: Vec<_> = (0..20)
         .map(|number| {
@@ -174,9 +174,9 @@ fn who_wants_the_pages_of_one_that_stands_still_is_told_so_in_time_and_all_other
     while stuck.iter().any(|thread| !thread.is_finished()) {
         assert!(
             began.elapsed() < 3 * TIMEOUT,
-            "who wants the pages waits still"
+            "a call for the pages has not ended"
         );
-        // New connections, which say hello first.
+        // New connections, which begin with a hello.
         for other in [client(&cluster), local_client(&cluster)] {
             let other = other.with_timeout(TIMEOUT);
             other.ping(0).unwrap();
@@ -185,7 +185,7 @@ fn who_wants_the_pages_of_one_that_stands_still_is_told_so_in_time_and_all_other
             others += 1;
         }
     }
-    println!("{others} others went on");
+    println!("{others} other clients succeeded");
     let name = format!("process {}", child.id());
     for thread in stuck {
         let error = thread.join().unwrap();
@@ -194,16 +194,16 @@ fn who_wants_the_pages_of_one_that_stands_still_is_told_so_in_time_and_all_other
     child.kill().unwrap();
     child.wait().unwrap();
     let began = Instant::now();
-    meet_all(&client(&cluster));
+    take_every_stripe(&client(&cluster));
     assert!(
-        began.elapsed() < GO_ON,
+        began.elapsed() < MAX_WAIT,
         "the others waited {:?}",
         began.elapsed()
     );
 }
 
-/// A local client that SIGSTOP has stopped in the middle of its write, and that is killed at the
-/// end.
+/// A local client that SIGSTOP has stopped in the middle of its write. Dropping it kills the
+/// process.
 struct Stopped(Child);
 
 impl Stopped {
@@ -217,7 +217,7 @@ impl Stopped {
             Signal::SIGSTOP,
         )
         .unwrap();
-        wait_for("it is stopped", BUSY_MACHINE, || {
+        wait_for("the process to stop", BUSY_MACHINE, || {
             process::state(stopped.0.id()) == 'T'
         });
         stopped
@@ -236,14 +236,15 @@ impl Drop for Stopped {
     }
 }
 
-/// Runs a call that must fail at its deadline, and not much after, and say whose pages it wanted.
-fn late(what: &str, timeout: Duration, pid: u32, call: impl FnOnce() -> String) {
+/// Runs a call that must fail at its deadline, at most [`MAX_DELAY`] after it, and name the process
+/// that holds the pages.
+fn fails_at_deadline(what: &str, timeout: Duration, pid: u32, call: impl FnOnce() -> String) {
     let began = Instant::now();
     let error = call();
     let took = began.elapsed();
     println!("{what}, {timeout:?}: {took:?}: {error}");
     assert!(
-        (timeout..timeout + LATE).contains(&took),
+        (timeout..timeout + MAX_DELAY).contains(&took),
         "{what}, {timeout:?}: {took:?}: {error}"
     );
     assert!(
@@ -253,7 +254,7 @@ fn late(what: &str, timeout: Duration, pid: u32, call: impl FnOnce() -> String) 
 }
 
 #[test]
-fn a_local_call_for_the_pages_of_a_stopped_process_ends_by_its_deadline_and_has_changed_nothing() {
+fn a_local_call_for_the_pages_of_a_stopped_process_ends_by_its_deadline_without_effect() {
     let cluster = Cluster::builder().k(K).local().start();
     let local = local_client(&cluster);
     local.fill(0, K, 1).unwrap();
@@ -263,61 +264,61 @@ fn a_local_call_for_the_pages_of_a_stopped_process_ends_by_its_deadline_and_has_
         let error = outcome.unwrap_err();
         assert!(
             is_error(&error, ErrorKind::Unavailable, 0),
-            "it is known to have changed nothing: {error:?}"
+            "the call has changed nothing: {error:?}"
         );
         error.to_string()
     };
     let start = ADDRESS.next_multiple_of(8);
     for timeout in [100, 500, 2000].map(Duration::from_millis) {
         let client = &local.clone().with_timeout(timeout);
-        late("write", timeout, pid, || {
+        fails_at_deadline("write", timeout, pid, || {
             unavailable(client.write(ADDRESS, b"x"))
         });
-        late("read", timeout, pid, || {
+        fails_at_deadline("read", timeout, pid, || {
             unavailable(client.read(ADDRESS, 1).map(drop))
         });
-        late("add", timeout, pid, || {
+        fails_at_deadline("add", timeout, pid, || {
             unavailable(client.fetch_add(start, 1).map(drop))
         });
     }
     let timeout = Duration::from_millis(100);
     let client = &local.clone().with_timeout(timeout);
-    late("fill", timeout, pid, || {
+    fails_at_deadline("fill", timeout, pid, || {
         unavailable(client.fill(ADDRESS, 1, 9))
     });
-    late("copy", timeout, pid, || {
+    fails_at_deadline("copy", timeout, pid, || {
         unavailable(client.copy(ADDRESS + 1..ADDRESS + 2, ADDRESS))
     });
-    // From a large slot, after pages that are free.
-    late("long write", timeout, pid, || {
+    // With a large slot; the first pages of the range are free.
+    fails_at_deadline("long write", timeout, pid, || {
         unavailable(client.write(0, &vec![9; LENGTH]))
     });
-    late("pipeline", timeout, pid, || {
+    fails_at_deadline("pipeline", timeout, pid, || {
         let mut pipeline = client.pipeline();
         let submitted = pipeline.write(ADDRESS, b"x");
         unavailable(submitted.and_then(|()| pipeline.next().unwrap()).map(drop))
     });
     for line in ["write 104 x", "read 104 1"] {
         let line = format!("--timeout 100ms {line}");
-        late(&line, timeout, pid, || {
+        fails_at_deadline(&line, timeout, pid, || {
             let run = dsmctl::run(cluster.directory(), &cluster.config_path(), &line, b"");
             run.fails(69, &[]);
             run.stderr
         });
     }
-    // dsmd tries for a second; its client does not wait for that.
+    // dsmd tries for a second; its client does not wait that long.
     let client_over_tcp = support::client(&cluster).with_timeout(timeout);
     let began = Instant::now();
     client_over_tcp.read(ADDRESS, 1).unwrap_err();
     assert!(
-        began.elapsed() < timeout + LATE,
+        began.elapsed() < timeout + MAX_DELAY,
         "over TCP: {:?}",
         began.elapsed()
     );
     assert_eq!(
         local.data_path(0).unwrap(),
         DataPath::Local,
-        "other pages are as near as before"
+        "the client still uses shared memory for other pages"
     );
     stopped.kill();
     let mut expected = vec![1; usize::try_from(K).unwrap()];
@@ -325,7 +326,7 @@ fn a_local_call_for_the_pages_of_a_stopped_process_ends_by_its_deadline_and_has_
     expected[range].fill(2);
     assert!(
         local.read(0, K).unwrap() == expected,
-        "a change took effect that was said to have none"
+        "a change took effect although its error denies it"
     );
 }
 
@@ -342,7 +343,7 @@ fn a_local_change_takes_effect_when_the_stopped_process_ends_before_its_deadline
                 .with_timeout(BUSY_MACHINE)
                 .write(ADDRESS, b"x")
         });
-        // Longer than what counts as a stall.
+        // Longer than the time after which a process counts as stalled.
         std::thread::sleep(Duration::from_millis(1500));
         assert!(!change.is_finished());
         stopped.kill();
@@ -351,22 +352,21 @@ fn a_local_change_takes_effect_when_the_stopped_process_ends_before_its_deadline
     assert_eq!(
         local.read(ADDRESS, 2).unwrap(),
         [b'x', 2],
-        "behind the write of the process that ended"
+        "the change follows the write of the process that ended"
     );
 }
 
 #[test]
-fn a_local_client_that_ends_without_a_word_is_no_matter_of_note() {
+fn a_local_client_that_exits_without_dropping_its_client_needs_no_repair() {
     let cluster = Cluster::builder().k(K).local().start();
-    // After its write it leaves the process with a client that is never dropped: `exit` of a test's
-    // main does that.
-    let mut child = own_process::command(module_path!(), "silent_process")
-        .env("SILENT", "1")
+    // The process exits after its write without dropping its client.
+    let mut child = own_process::command(module_path!(), "exiting_process")
+        .env("EXITING", "1")
         .env("DSM_CONFIG", cluster.config_path())
         .spawn()
         .unwrap();
     assert!(child.wait().unwrap().success());
-    // The next participant takes its place, and puts in order what there is.
+    // The next participant takes its place, and repairs what it left.
     assert_eq!(local_client(&cluster).read(0, 1).unwrap(), [7]);
     cluster.restart(0);
     assert!(
@@ -380,10 +380,10 @@ fn a_local_client_that_ends_without_a_word_is_no_matter_of_note() {
     );
 }
 
-/// Not a test by itself: a program that ends with its client open.
+/// Not a test by itself: a program that exits without dropping its client.
 #[test]
-fn silent_process() {
-    if std::env::var_os("SILENT").is_some() {
+fn exiting_process() {
+    if std::env::var_os("EXITING").is_some() {
         let client =
             Client::new(&dsm_config::Config::load(&dsm_config::Config::find(None)).unwrap());
         client.write(0, &[7]).unwrap();

@@ -1,7 +1,7 @@
-//! More programs and threads beside dsmd than a segment has room for: those that find no room go by
-//! TCP, and every change takes effect once.
+//! More local programs and threads than a segment has room for: those without room use TCP, and
+//! every change takes effect once.
 
-// The lint spares #[test] functions, not what they call.
+// The lint exempts #[test] functions, not the helpers that they call.
 #![allow(clippy::unwrap_used)]
 
 use dsm_client::{Client, DataPath, Error};
@@ -11,16 +11,17 @@ use support::{Cluster, client, local_client, own_process, wait_for};
 
 const K: u64 = 1 << 20;
 
-/// More than a segment has participants, and more threads than it has workers for local clients.
+/// More processes than a segment has room for participants, and more threads than it has workers
+/// for local clients.
 const PROCESSES: u64 = 70;
 const THREADS: u64 = 64;
 
-/// Additions of each.
+/// The additions of each process or thread.
 const ROUNDS: u64 = 200;
 
-/// Words: how many processes are there, and how many of them are local; and the first that all
-/// count on.
-const THERE: u64 = 0;
+/// The addresses of words: the number of processes that have started, the number of local ones
+/// among them, and the first of the words that all of them count with.
+const STARTED: u64 = 0;
 const LOCAL: u64 = 8;
 const COUNTERS: u64 = 4096;
 
@@ -28,7 +29,7 @@ fn word(client: &Client, address: u64) -> u64 {
     u64::from_le_bytes(client.read(address, 8).unwrap().try_into().unwrap())
 }
 
-/// Adds to words on several pages, so that stripes are met by many.
+/// Adds to words on several pages, so that many threads compete for their stripes.
 fn count(client: &Client) -> Result<(), Error> {
     (0..ROUNDS).try_for_each(|round| client.fetch_add(COUNTERS + round % 4 * 4096, 1).map(drop))
 }
@@ -39,7 +40,7 @@ fn counted(client: &Client) -> u64 {
         .sum()
 }
 
-/// Not a test by itself: one of the crowd. It stays until all are there.
+/// Not a test by itself: the body of the processes. Each waits until all have started.
 #[test]
 fn crowd_process() {
     if std::env::var_os("CROWD").is_none() {
@@ -48,14 +49,14 @@ fn crowd_process() {
     let client = Client::new(&Config::load(&Config::find(None)).unwrap());
     let is_local = client.data_path(0).unwrap() == DataPath::Local;
     client.fetch_add(LOCAL, u64::from(is_local)).unwrap();
-    client.fetch_add(THERE, 1).unwrap();
-    wait_for("all are there", support::restores::PATIENCE, || {
-        word(&client, THERE) == PROCESSES
+    client.fetch_add(STARTED, 1).unwrap();
+    wait_for("all have started", support::restores::PATIENCE, || {
+        word(&client, STARTED) == PROCESSES
     });
     count(&client).unwrap();
 }
 
-/// Kills what is left of the crowd when the test fails.
+/// Kills the remaining processes when the test fails.
 struct Crowd(Vec<Child>);
 
 impl Drop for Crowd {
@@ -68,7 +69,7 @@ impl Drop for Crowd {
 }
 
 #[test]
-fn more_programs_than_participants_all_have_their_way() {
+fn more_programs_than_participants_all_complete() {
     let cluster = Cluster::builder().k(K).local().start();
     let process = |_| {
         own_process::command(module_path!(), "crowd_process")
@@ -90,9 +91,9 @@ fn more_programs_than_participants_all_have_their_way() {
 }
 
 #[test]
-fn a_server_and_an_agent_find_room_however_many_local_clients_there_are() {
+fn local_clients_leave_room_for_a_server_and_an_agent() {
     let cluster = Cluster::start(1, K);
-    // Each is a participant of its own, and keeps a worker.
+    // Each client is a separate participant, and keeps a worker.
     let crowd: Vec<Client> = (0..PROCESSES).map(|_| local_client(&cluster)).collect();
     for client in &crowd {
         client.fetch_add(COUNTERS, 1).unwrap();
@@ -104,7 +105,7 @@ fn a_server_and_an_agent_find_room_however_many_local_clients_there_are() {
             .count()
     };
     println!("{} of {PROCESSES} clients are local", local());
-    assert_eq!(local(), 48, "as many as there are workers for them");
+    assert_eq!(local(), 48, "one for each worker of local clients");
     cluster.restart(0);
     cluster.start_agents();
     let file = cluster.snapshot();
@@ -114,7 +115,7 @@ fn a_server_and_an_agent_find_room_however_many_local_clients_there_are() {
 }
 
 #[test]
-fn more_threads_than_workers_all_have_their_way() {
+fn more_threads_than_workers_all_complete() {
     let cluster = Cluster::start(1, K);
     let client = local_client(&cluster);
     std::thread::scope(|scope| {

@@ -1,7 +1,7 @@
-//! A local client goes on while a dead server is away, and over TCP wherever its server does not
-//! let it in: there it gets the answer that everybody gets.
+//! A local client continues while its server is dead. Where its server does not allow local access,
+//! it uses TCP, and gets the same answer as every other client.
 
-// The lint spares #[test] functions, not what they call.
+// The lint exempts #[test] functions, not the helpers that they call.
 #![allow(clippy::unwrap_used)]
 
 use dsm_client::{Client, DataPath, ErrorKind, Reply};
@@ -19,10 +19,12 @@ fn is_local(client: &Client) -> bool {
 }
 
 fn wait_until_local(client: &Client) {
-    wait_for("the client is local again", PATIENCE, || is_local(client));
+    wait_for("the client to be local again", PATIENCE, || {
+        is_local(client)
+    });
 }
 
-/// The server, started so that it throws its memory away.
+/// The server, started with --reset, which deletes its memory.
 fn reset(cluster: &Cluster) -> Program {
     let reset = Program::new(
         "dsmd --reset".to_owned(),
@@ -44,7 +46,7 @@ fn assert_lost(client: &Client, server: usize) {
 }
 
 #[test]
-fn a_server_that_is_stopped_is_not_available_and_back_when_it_is_started() {
+fn a_stopped_server_is_unavailable_until_it_is_started() {
     let cluster = Cluster::start(1, K);
     let local = local_client(&cluster).with_timeout(Duration::from_millis(400));
     local.write(0, b"before").unwrap();
@@ -70,14 +72,14 @@ fn a_server_that_is_stopped_is_not_available_and_back_when_it_is_started() {
 }
 
 #[test]
-fn a_local_client_goes_on_while_a_killed_server_is_away() {
+fn a_local_client_continues_while_its_server_is_dead() {
     let cluster = Cluster::start(1, K);
     let local = local_client(&cluster);
     local.write(0, b"before").unwrap();
     cluster.kill(0);
     local.write(0, b"during").unwrap();
     assert_eq!(local.read(0, 6).unwrap(), b"during");
-    // Whoever comes now cannot know whether there will be a server again, and waits for it.
+    // A new client cannot know whether the server will start again, and waits for it.
     assert!(!is_local(&local_client(&cluster)));
     cluster.start_server(0);
     assert_eq!(client(&cluster).read(0, 6).unwrap(), b"during");
@@ -86,10 +88,10 @@ fn a_local_client_goes_on_while_a_killed_server_is_away() {
 }
 
 #[test]
-fn a_pipeline_that_once_used_tcp_tells_that_a_request_done_in_shared_memory_is_ready() {
+fn a_pipeline_that_used_tcp_before_reports_a_request_done_in_shared_memory_as_ready() {
     let cluster = Cluster::start(1, K);
     cluster.kill(0);
-    // It finds no server, and uses TCP.
+    // The client finds no server, and uses TCP.
     let client = local_client(&cluster).with_timeout(PATIENCE);
     let mut pipeline = client.pipeline();
     pipeline.write(0, b"by TCP").unwrap();
@@ -106,7 +108,7 @@ fn a_pipeline_that_once_used_tcp_tells_that_a_request_done_in_shared_memory_is_r
 }
 
 #[test]
-fn memory_that_is_reset_or_restored_under_a_local_client_is_lost_to_it() {
+fn a_local_client_reports_memory_that_is_reset_or_restored_as_lost() {
     let cluster = Cluster::start(1, K);
     cluster.start_agents();
     let local = local_client(&cluster);
@@ -118,7 +120,7 @@ fn memory_that_is_reset_or_restored_under_a_local_client_is_lost_to_it() {
     assert_eq!(local.read(0, 8).unwrap(), b"precious");
     wait_until_local(&local);
 
-    // As a reset does it whose server was killed before: nobody has told the local clients.
+    // The server was killed before the reset, so no process has told the local clients.
     cluster.kill(0);
     assert_eq!(local.read(0, 8).unwrap(), b"precious");
     let _reset = reset(&cluster);
@@ -129,7 +131,7 @@ fn memory_that_is_reset_or_restored_under_a_local_client_is_lost_to_it() {
 }
 
 #[test]
-fn a_reset_to_another_k_does_not_leave_local_clients_behind() {
+fn local_clients_notice_a_reset_to_another_k() {
     let cluster = Cluster::start(1, K);
     let local = local_client(&cluster).with_timeout(Duration::from_secs(2));
     local.write(0, b"precious").unwrap();
@@ -146,21 +148,21 @@ fn a_reset_to_another_k_does_not_leave_local_clients_behind() {
 }
 
 #[test]
-fn memory_that_is_removed_by_hand_under_a_dead_server_is_lost_soon_after() {
+fn local_clients_notice_memory_that_was_removed_while_the_server_was_dead() {
     let cluster = Cluster::start(1, K);
     let local = local_client(&cluster);
     local.write(0, b"precious").unwrap();
     cluster.kill(0);
     cluster.forget(0);
     cluster.start_server(0);
-    wait_for("the loss is told", Duration::from_secs(1), || {
+    wait_for("the loss to be reported", Duration::from_secs(1), || {
         local.read(0, 8).is_err()
     });
     assert_lost(&local, 0);
 }
 
 #[test]
-fn a_server_of_another_layout_turns_a_local_client_away() {
+fn a_server_of_another_layout_refuses_a_local_client() {
     let cluster = Cluster::start(1, K);
     let local = local_client(&cluster).with_timeout(Duration::from_secs(2));
     local.write(0, b"x").unwrap();
@@ -169,7 +171,7 @@ fn a_server_of_another_layout_turns_a_local_client_away() {
     assert_eq!(
         Client::with_layout(other).data_path(0).unwrap(),
         DataPath::Tcp,
-        "it has another map"
+        "the client has another map"
     );
 
     cluster.kill(0);

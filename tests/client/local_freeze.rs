@@ -1,7 +1,7 @@
-//! A local client is behind the gate: it waits while the segment is frozen, what it changes after
-//! the cut is not in it, and it reads on throughout.
+//! A local client passes the gate before a change: it waits while the segment is frozen, and its
+//! changes after the cut are not in the snapshot. Its reads never wait.
 
-// The lint spares #[test] functions, not what they call.
+// The lint exempts #[test] functions, not the helpers that they call.
 #![allow(clippy::unwrap_used)]
 
 use dsm_client::{DataPath, ErrorKind};
@@ -15,20 +15,20 @@ use support::{Cluster, is_error, local_client, wait_for};
 
 const K: u64 = 64 * 4096;
 
-/// What a call may take beyond its deadline.
-const LATE: Duration = Duration::from_millis(500);
+/// How much later than its deadline a call may end.
+const MAX_DELAY: Duration = Duration::from_millis(500);
 
 #[test]
-fn a_local_change_waits_for_the_freeze_and_is_behind_the_cut() {
+fn a_local_change_waits_for_the_end_of_the_freeze_and_is_not_in_the_snapshot() {
     let cluster = Cluster::start(1, K);
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let client = local_client(&cluster);
     assert_eq!(client.data_path(0).unwrap(), DataPath::Local);
     client.fill(0, K, 1).unwrap();
 
-    let mut claim = segment.claim().unwrap().unwrap();
-    // Longer than the test may take: only the cut ends it.
-    let frozen = claim.freeze(PATIENCE).unwrap();
+    let mut snapshot_lock = segment.claim().unwrap().unwrap();
+    // The lease is longer than the test may take: only the cut ends the freeze.
+    let frozen = snapshot_lock.freeze(PATIENCE).unwrap();
     let (began, has_begun) = channel();
     let (ended, has_ended) = channel();
     let cut = std::thread::scope(|scope| {
@@ -41,33 +41,33 @@ fn a_local_change_waits_for_the_freeze_and_is_behind_the_cut() {
         assert_eq!(
             client.read(0, K).unwrap(),
             vec![1; usize::try_from(K).unwrap()],
-            "reads go on"
+            "a read does not wait"
         );
         assert!(
             has_ended.recv_timeout(Duration::from_millis(200)).is_err(),
-            "it did not wait"
+            "the change did not wait"
         );
         let cut = frozen.cut(K).unwrap();
         has_ended.recv_timeout(PATIENCE).unwrap();
         assert_eq!(client.read(5 * 4096, 14).unwrap(), b"behind the cut");
         assert!(
             image(&segment, cut).unwrap() == vec![1; usize::try_from(K).unwrap()],
-            "the cut shows what came after it"
+            "the snapshot has a change that came after its cut"
         );
         cut
     });
-    claim.end_cut(cut).unwrap();
+    snapshot_lock.end_cut(cut).unwrap();
     assert_eq!(client.status(0).unwrap().local.writes, 1);
 }
 
 #[test]
-fn a_freeze_that_nobody_ends_holds_a_local_change_up_for_its_lease_only() {
+fn a_freeze_that_is_never_ended_delays_a_local_change_by_its_lease_only() {
     let cluster = Cluster::start(1, K);
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let client = local_client(&cluster);
     let lease = Duration::from_millis(300);
-    let mut claim = segment.claim().unwrap().unwrap();
-    let frozen = claim.freeze(lease).unwrap();
+    let mut snapshot_lock = segment.claim().unwrap().unwrap();
+    let frozen = snapshot_lock.freeze(lease).unwrap();
     let began = Instant::now();
     client.write(0, b"x").unwrap();
     assert!(
@@ -79,19 +79,19 @@ fn a_freeze_that_nobody_ends_holds_a_local_change_up_for_its_lease_only() {
 }
 
 #[test]
-fn a_local_change_that_a_freeze_keeps_out_ends_by_its_deadline_and_takes_no_effect() {
+fn a_local_change_during_a_freeze_ends_by_its_deadline_without_effect() {
     const TIMEOUT: Duration = Duration::from_millis(200);
     let cluster = Cluster::start(1, K);
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let client = local_client(&cluster).with_timeout(TIMEOUT);
     client.fill(0, K, 1).unwrap();
-    let mut claim = segment.claim().unwrap().unwrap();
-    let frozen = claim.freeze(PATIENCE).unwrap();
+    let mut snapshot_lock = segment.claim().unwrap().unwrap();
+    let frozen = snapshot_lock.freeze(PATIENCE).unwrap();
     let began = Instant::now();
     let error = client.write(5 * 4096, b"x").unwrap_err();
     let took = began.elapsed();
     assert!(
-        (TIMEOUT..TIMEOUT + LATE).contains(&took),
+        (TIMEOUT..TIMEOUT + MAX_DELAY).contains(&took),
         "{took:?}: {error}"
     );
     assert!(
@@ -108,44 +108,44 @@ fn a_local_change_that_a_freeze_keeps_out_ends_by_its_deadline_and_takes_no_effe
 }
 
 #[test]
-fn a_local_change_that_waits_for_the_copy_area_ends_by_its_deadline_and_leaves_the_snapshot() {
-    /// Less than the time after which it ends the snapshot.
+fn a_local_change_that_waits_for_the_copy_area_ends_by_its_deadline_and_keeps_the_snapshot() {
+    /// Less than the time after which a change that waits abandons the snapshot.
     const TIMEOUT: Duration = Duration::from_millis(100);
-    /// More than is allocated ahead.
+    /// More than the copy area allocates ahead.
     const LONG: u64 = 16 << 20;
     let cluster = Cluster::start(1, LONG);
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let client = local_client(&cluster);
     client.fill(0, LONG, 1).unwrap();
-    let mut claim = segment.claim().unwrap().unwrap();
-    let cut = claim.freeze(PATIENCE).unwrap().cut(LONG).unwrap();
+    let mut snapshot_lock = segment.claim().unwrap().unwrap();
+    let cut = snapshot_lock.freeze(PATIENCE).unwrap().cut(LONG).unwrap();
     let stops = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| segment.allocate_copies(cut, &stops));
         let copies = format!("/dev/shm/{}.0.copies", cluster.name());
-        wait_for("pages are allocated", PATIENCE, || {
+        wait_for("pages to be allocated", PATIENCE, || {
             std::fs::metadata(&copies).unwrap().len() > 0
         });
         stops.store(true, Ordering::Relaxed);
     });
     let began = Instant::now();
-    // The first parts find room.
+    // The copy area has room for the first parts.
     let error = client
         .clone()
         .with_timeout(TIMEOUT)
         .fill(0, LONG, 2)
         .unwrap_err();
     let took = began.elapsed();
-    assert!(took < TIMEOUT + LATE, "{took:?}: {error}");
+    assert!(took < TIMEOUT + MAX_DELAY, "{took:?}: {error}");
     assert!(
         is_error(&error, ErrorKind::Unavailable, 0) && error.to_string().contains("snapshot"),
         "{error}"
     );
     assert!(
         image(&segment, cut).unwrap() == vec![1; usize::try_from(LONG).unwrap()],
-        "the snapshot was given up"
+        "the snapshot was abandoned"
     );
-    claim.end_cut(cut).unwrap();
+    snapshot_lock.end_cut(cut).unwrap();
     let found = client.read(0, LONG).unwrap();
     let done = found.iter().take_while(|byte| **byte == 2).count();
     assert!(
@@ -155,7 +155,7 @@ fn a_local_change_that_waits_for_the_copy_area_ends_by_its_deadline_and_leaves_t
 }
 
 #[test]
-fn a_look_for_changes_sees_what_a_local_client_does_also_if_it_does_the_same_twice() {
+fn the_activity_of_a_segment_changes_with_every_local_write() {
     let cluster = Cluster::start(1, K);
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let local = local_client(&cluster);

@@ -1,7 +1,7 @@
-//! A local client that is turned away in the middle of a long request goes on by TCP with what is
-//! left of it: no part is done twice.
+//! A local client whose server disables local access during a long request sends the rest of it
+//! over TCP: no part is done twice.
 
-// The lint spares #[test] functions, not what they call.
+// The lint exempts #[test] functions, not the helpers that they call.
 #![allow(clippy::unwrap_used)]
 
 use dsm_core::segment::Segment;
@@ -10,14 +10,14 @@ use support::{Cluster, local_client};
 const MIB: u64 = 1 << 20;
 const K: u64 = 64 * MIB;
 
-/// A shift is not its own repetition: whatever part of it is done twice shows.
+/// A copy by this distance is not idempotent: a part that is done twice changes the result.
 const SHIFT: u64 = 100_000;
 
-/// Tries until the server closes its memory neither before the first part nor after the last.
+/// The attempts to disable local access after the first part and before the last.
 const TRIES: usize = 50;
 
 #[test]
-fn a_long_copy_that_is_turned_away_in_the_middle_goes_on_where_it_was() {
+fn a_long_copy_continues_over_tcp_when_local_access_is_disabled() {
     let cluster = Cluster::start(1, K);
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     for (from, to) in [(0, SHIFT), (SHIFT, 0)] {

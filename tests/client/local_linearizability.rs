@@ -1,8 +1,8 @@
-//! Local clients, processes of their own that are killed anywhere, and clients over TCP work on a
-//! few overlapping cells of one server, which is killed and restarted all the while; a checker then
-//! looks for an order that explains every result.
+//! Local clients, each a process that is killed anywhere, and clients over TCP work on a few
+//! overlapping cells of one server, which is killed and restarted again and again. A checker then
+//! looks for an order of the requests that explains every result.
 #![cfg(debug_assertions)]
-// Helpers of tests may unwrap as tests do.
+// The lint exempts #[test] functions, not the helpers that they call.
 #![allow(clippy::unwrap_used)]
 
 use dsm_client::{Client, CompareAndSwap, DataPath, Error};
@@ -25,23 +25,23 @@ use support::{Cluster, client, local_client, own_process, wait_for};
 
 const K: u64 = 128 * 4096;
 
-/// Processes that are there at a time, each followed by another when it is killed; and clients over
-/// TCP.
+/// The number of processes at a time, each replaced by another when it is killed; and the number of
+/// clients over TCP.
 const PROCESSES: usize = 3;
 const REMOTE: usize = 2;
 
-/// How long all go on, and how long a process lives, in ms, if it is not killed inside its critical
-/// section before.
+/// How long all of them run; how long a process lives, in ms, unless it is killed in its critical
+/// section before; and the time between two kills of the server, in ms.
 const DURATION: Duration = Duration::from_secs(8);
-const LIFE: Range<u64> = 50..900;
+const LIFETIME: Range<u64> = 50..900;
 const BETWEEN_KILLS: Range<u64> = 100..500;
 
-/// Steps that the checker may take for one group of cells.
+/// The steps that the checker may take for one group of cells.
 const STEPS: u64 = 20_000_000;
 
-/// Offset and length of each cell, which holds one value, repeated: four words across a page
-/// boundary; a word, 64 pages and a word, which take long enough to copy that a kill or another
-/// client often comes in between.
+/// The offset and length of each cell, which holds one value, repeated: four words across a page
+/// boundary; then a word, 64 pages and a word, whose copy takes so long that a kill or another
+/// client often interrupts it.
 const CELLS: [(u64, u64); 7] = [
     (4096 - 16, 8),
     (4096 - 8, 8),
@@ -54,8 +54,8 @@ const CELLS: [(u64, u64); 7] = [
 const WORDS: Range<usize> = 0..4;
 const WIDE: Range<usize> = 4..7;
 
-/// What a request is to do: an [`Action`] without its result. `Read` has as many values as it
-/// reads, all zero.
+/// The next request: an [`Action`] without its result. A `Read` has as many values as it reads, all
+/// zero.
 fn plan(random: &mut Random, mut value: impl FnMut() -> u64, seen: &[u64; CELLS.len()]) -> Action {
     let group = [WORDS, WIDE][random.index(2)].clone();
     let first = group.start + random.index(group.len());
@@ -101,7 +101,7 @@ fn length(cells: Range<usize>) -> u64 {
     CELLS[cells].iter().map(|(_, length)| length).sum()
 }
 
-/// Does it, and returns the values that it has found.
+/// Carries out the request, and returns the values that it has found.
 fn carry_out(client: &Client, action: &Action) -> Result<Vec<u64>, Error> {
     let address = |cell: usize| CELLS[cell].0;
     match action {
@@ -154,7 +154,7 @@ fn carry_out(client: &Client, action: &Action) -> Result<Vec<u64>, Error> {
     }
 }
 
-/// The action with what it has found; `None` of a read that found nothing.
+/// The action with its result; `None` for a read without one.
 fn with_result(action: Action, found: Option<&[u64]>) -> Option<Action> {
     match (action, found) {
         (Action::Read { .. }, None) => None,
@@ -176,7 +176,8 @@ fn with_result(action: Action, found: Option<&[u64]>) -> Option<Action> {
     }
 }
 
-fn look(seen: &mut [u64; CELLS.len()], action: &Action, found: &[u64]) {
+/// Updates the values that a client has seen last.
+fn remember(seen: &mut [u64; CELLS.len()], action: &Action, found: &[u64]) {
     match action {
         Action::Read { first, .. } => seen[*first..first + found.len()].copy_from_slice(found),
         Action::Write { first, values } => {
@@ -195,13 +196,13 @@ fn now() -> u64 {
     u64::try_from(now.tv_sec()).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap()
 }
 
-/// Works until `is_over`, and tells of each request before it and after it.
+/// Makes requests until `is_over`, and reports each one before it and after it.
 fn work(
     client: &Client,
     id: u64,
     start: u64,
     mut is_over: impl FnMut() -> bool,
-    mut tell: impl FnMut(u64, &Action, Option<&[u64]>),
+    mut report: impl FnMut(u64, &Action, Option<&[u64]>),
 ) {
     let (mut random, mut values, mut seen) = (Random::seeded(start), 0, [0; CELLS.len()]);
     while !is_over() {
@@ -213,19 +214,19 @@ fn work(
             },
             &seen,
         );
-        tell(now(), &action, None);
+        report(now(), &action, None);
         let found =
             carry_out(client, &action).unwrap_or_else(|error| panic!("client {id}: {error}"));
-        tell(now(), &action, Some(&found));
-        look(&mut seen, &action, &found);
+        report(now(), &action, Some(&found));
+        remember(&mut seen, &action, &found);
         if random.index(2) == 0 {
             std::thread::sleep(Duration::from_micros(random.within(0, 2000)));
         }
     }
 }
 
-/// Not a test by itself: the body of the processes that are killed. What it does is in its lines,
-/// told before and after.
+/// Not a test by itself: the body of the processes that are killed. Each prints a line before and
+/// after each request.
 #[test]
 fn local_process() {
     let Ok(words) = std::env::var("LOCAL_PROCESS") else {
@@ -241,7 +242,7 @@ fn local_process() {
         std::thread::sleep(Duration::from_millis(life));
         raise(Signal::SIGKILL).unwrap();
     });
-    // Half of them die before, at a place inside the critical section.
+    // Half of the processes die earlier, at a point in the critical section.
     let began = Instant::now();
     let point = Point::ALL[usize::try_from(seed % 7).unwrap()];
     let mut armed = seed % 2 == 0;
@@ -313,31 +314,36 @@ fn decode(name: &str, first: usize, values: Vec<u64>) -> Action {
     }
 }
 
-/// What a process tells before a request and after it: when, whether it goes through the shared
-/// memory, what it is, and what it has found.
-type Told = (u64, bool, (String, usize, Vec<u64>), Option<Vec<u64>>);
+/// What a process reports before a request and after it: the time, whether the request goes through
+/// the shared memory, the request, and the values that it has found.
+type ProcessReport = (u64, bool, (String, usize, Vec<u64>), Option<Vec<u64>>);
 
-/// Where processes live.
-struct Place {
+/// The server that is killed and restarted.
+struct KilledServer {
     cluster: Cluster,
-    /// How often dsmd was killed.
+    /// The number of times that dsmd was killed.
     kills: AtomicUsize,
-    /// Since when it is there; zero while it is not.
+    /// When dsmd was ready again; zero while it is not running.
     up_since: AtomicU64,
 }
 
-impl Place {
+impl KilledServer {
     fn was_up_since(&self, instant: u64) -> bool {
         (1..=instant).contains(&self.up_since.load(Ordering::SeqCst))
     }
 }
 
-/// Starts one process and returns what it did before it was killed.
-fn one_life(place: &Place, worker: &mut Worker, id: usize, random: &mut Random) -> Vec<Event> {
-    let (seed, life) = (random.next(), random.within(LIFE.start, LIFE.end));
+/// Starts one process, and returns the events of its life until it was killed.
+fn run_process(
+    server: &KilledServer,
+    worker: &mut Worker,
+    id: usize,
+    random: &mut Random,
+) -> Vec<Event> {
+    let (seed, life) = (random.next(), random.within(LIFETIME.start, LIFETIME.end));
     let mut child = own_process::command(module_path!(), "local_process")
         .env("LOCAL_PROCESS", format!("{id} {seed} {life}"))
-        .env("DSM_CONFIG", place.cluster.config_path())
+        .env("DSM_CONFIG", server.cluster.config_path())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -348,7 +354,7 @@ fn one_life(place: &Place, worker: &mut Worker, id: usize, random: &mut Random) 
     {
         let Some((at, is_local, (name, first, values), found)) = line
             .strip_prefix('@')
-            .and_then(|line| serde_json::from_str::<Told>(line).ok())
+            .and_then(|line| serde_json::from_str::<ProcessReport>(line).ok())
         else {
             continue;
         };
@@ -364,28 +370,28 @@ fn one_life(place: &Place, worker: &mut Worker, id: usize, random: &mut Random) 
                     returned: Some(at),
                 });
             }
-            other => panic!("process {id} told {other:?}"),
+            other => panic!("process {id} reported {other:?}"),
         }
     }
     let status = child.wait().unwrap();
     assert_eq!(
         status.signal(),
         Some(Signal::SIGKILL as i32),
-        "process {id} found something wrong: {status}"
+        "process {id} failed: {status}"
     );
     if called
         .as_ref()
-        .is_some_and(|(at, is_local, _)| !is_local || !place.was_up_since(*at))
+        .is_some_and(|(at, is_local, _)| !is_local || !server.was_up_since(*at))
     {
-        // Its request may have gone by TCP, and a dsmd that has received it may do it any time
-        // until it dies itself.
-        let kills = place.kills.load(Ordering::SeqCst);
+        // The process may have sent its request over TCP. A dsmd that has received it may carry it
+        // out at any time until it is killed too.
+        let kills = server.kills.load(Ordering::SeqCst);
         wait_for("dsmd to be killed again", Duration::from_secs(60), || {
-            place.kills.load(Ordering::SeqCst) > kills
+            server.kills.load(Ordering::SeqCst) > kills
         });
     }
-    // After one turn on each stripe the dead are repaired: what they were at is done, or will never
-    // be.
+    // A worker that takes every stripe repairs the writes of dead processes: afterwards each of
+    // them has taken effect, or never will.
     for page in 0..64 {
         worker
             .atomic(
@@ -409,8 +415,8 @@ fn one_life(place: &Place, worker: &mut Worker, id: usize, random: &mut Random) 
     events
 }
 
-/// What a client over TCP did.
-fn remote_life(client: &Client, id: usize, seed: u64, end: Instant) -> Vec<Event> {
+/// Runs a client over TCP until `end`, and returns its events.
+fn run_remote_client(client: &Client, id: usize, seed: u64, end: Instant) -> Vec<Event> {
     let (mut events, mut called) = (Vec::new(), 0);
     work(
         client,
@@ -435,25 +441,25 @@ fn remote_life(client: &Client, id: usize, seed: u64, end: Instant) -> Vec<Event
 
 #[test]
 fn a_history_of_local_and_remote_clients_with_kills_of_both_sides_is_linearizable() {
-    // One after the other: what it takes to judge a history grows faster than the history.
+    // Several short histories: the time to check one grows faster than its length.
     for _ in 0..count(1, 10) {
-        judge_one_history();
+        check_one_history();
     }
 }
 
-fn judge_one_history() {
+fn check_one_history() {
     let mut random = Random::new("local_linearizability");
     let cluster = Cluster::builder().k(K).local().start();
-    let place = Place {
+    let server = KilledServer {
         cluster,
         kills: AtomicUsize::new(0),
         up_since: AtomicU64::new(now()),
     };
-    let Place {
+    let KilledServer {
         cluster,
         kills,
         up_since,
-    } = &place;
+    } = &server;
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let end = Instant::now() + DURATION;
     let ids = AtomicUsize::new(1);
@@ -461,11 +467,12 @@ fn judge_one_history() {
     let histories: Vec<Vec<Event>> = std::thread::scope(|scope| {
         let mut threads = Vec::new();
         for _ in 0..PROCESSES {
-            let (place, segment, mut random, next_id) = (&place, &segment, random.fork(), &next_id);
+            let (server, segment, mut random, next_id) =
+                (&server, &segment, random.fork(), &next_id);
             threads.push(scope.spawn(move || {
                 let (mut events, mut worker) = (Vec::new(), segment.worker().unwrap());
                 while Instant::now() < end {
-                    events.extend(one_life(place, &mut worker, next_id(), &mut random));
+                    events.extend(run_process(server, &mut worker, next_id(), &mut random));
                 }
                 events
             }));
@@ -476,9 +483,9 @@ fn judge_one_history() {
                 next_id(),
                 random.next(),
             );
-            threads.push(scope.spawn(move || remote_life(&client, id, seed, end)));
+            threads.push(scope.spawn(move || run_remote_client(&client, id, seed, end)));
         }
-        // Whoever has died waits for the next kill.
+        // A process that died with a request over TCP waits for the next kill.
         while !threads.iter().all(ScopedJoinHandle::is_finished) {
             std::thread::sleep(Duration::from_millis(
                 random.within(BETWEEN_KILLS.start, BETWEEN_KILLS.end),
@@ -511,7 +518,7 @@ fn judge_one_history() {
     );
     assert!(
         kills >= 3 && lives >= 10 && unknown >= 3 && status.local.writes > 100,
-        "too little has happened"
+        "too few kills or writes for a check"
     );
     let since = Instant::now();
     let verdict = check(&[0; CELLS.len()], &history, STEPS);

@@ -1,6 +1,6 @@
-//! An operation log misses nothing: while there is one, local clients go by TCP.
+//! An operation log has every operation: while it is on, local clients use TCP.
 
-// The lint spares #[test] functions, not what they call.
+// The lint exempts #[test] functions, not the helpers that they call.
 #![allow(clippy::unwrap_used)]
 
 use dsm_client::{DataPath, LoggedOperations};
@@ -11,7 +11,7 @@ use support::{Cluster, local_client, wait_for};
 
 const K: u64 = 1 << 20;
 
-/// mcomp.cfg of a cluster, with an operation log beside it.
+/// Writes the mcomp.cfg of a cluster: `text`, and an operation log in the cluster's folder.
 fn set_log(cluster: &Cluster, text: &str, operations: &str) {
     let log = format!(
         "{text}\n[log]\noperations = {operations:?}\ndirectory = \"{}\"\n",
@@ -26,7 +26,7 @@ fn lines(directory: &Path, words: &str) -> usize {
 }
 
 #[test]
-fn what_a_program_beside_dsmd_does_is_in_the_operation_log_as_soon_as_there_is_one() {
+fn operations_of_a_local_program_are_logged_as_soon_as_the_operation_log_is_on() {
     let cluster = Cluster::builder().k(K).create();
     let text = std::fs::read_to_string(cluster.config_path()).unwrap();
     set_log(&cluster, &text, "all");
@@ -34,28 +34,28 @@ fn what_a_program_beside_dsmd_does_is_in_the_operation_log_as_soon_as_there_is_o
     let client = local_client(&cluster);
     assert_eq!(client.data_path(0).unwrap(), DataPath::Tcp);
     client.write(4096, b"x").unwrap();
-    wait_for("the write is logged", PATIENCE, || {
+    wait_for("the write to be logged", PATIENCE, || {
         lines(cluster.directory(), " write 0x0000000000001000 1 ok") == 1
     });
 
     set_log(&cluster, &text, "off");
     cluster.signal(0, Signal::SIGHUP);
-    wait_for("the client is local", PATIENCE, || {
+    wait_for("the client to be local", PATIENCE, || {
         client.data_path(0).unwrap() == DataPath::Local
     });
     client.write(8192, b"x").unwrap();
 
-    // On again: from the moment at which the server says so, nothing is missed.
+    // On again: from the moment at which the server reports it, the log has every operation.
     set_log(&cluster, &text, "writes");
     cluster.signal(0, Signal::SIGHUP);
     let mode = || client.status(0).unwrap().operation_log.mode;
-    wait_for("the log is on again", PATIENCE, || {
+    wait_for("the log to be on again", PATIENCE, || {
         mode() == LoggedOperations::Writes
     });
     for page in 3..103 {
         client.write(page * 4096, b"x").unwrap();
     }
-    wait_for("each write is logged", PATIENCE, || {
+    wait_for("each write to be logged", PATIENCE, || {
         lines(cluster.directory(), " write ") == 101
     });
     assert_eq!(client.data_path(0).unwrap(), DataPath::Tcp);
@@ -63,7 +63,7 @@ fn what_a_program_beside_dsmd_does_is_in_the_operation_log_as_soon_as_there_is_o
 }
 
 #[test]
-fn a_log_that_is_turned_on_while_dsmd_is_dead_turns_local_clients_away_when_it_starts() {
+fn a_log_that_is_turned_on_while_dsmd_is_dead_disables_local_access_when_dsmd_starts() {
     let cluster = Cluster::start(1, K);
     let client = local_client(&cluster);
     client.write(0, b"x").unwrap();
@@ -73,7 +73,7 @@ fn a_log_that_is_turned_on_while_dsmd_is_dead_turns_local_clients_away_when_it_s
     set_log(&cluster, &text, "writes");
     cluster.start_server(0);
     client.write(4096, b"z").unwrap();
-    wait_for("the write is logged", PATIENCE, || {
+    wait_for("the write to be logged", PATIENCE, || {
         lines(cluster.directory(), " write 0x0000000000001000 1 ok") == 1
     });
     assert_eq!(client.status(0).unwrap().local.writes, 2);

@@ -1,7 +1,7 @@
-//! A program on a server's host works on the server's shared memory, and nobody can tell but by the
-//! counters.
+//! A program on a server's host works on the server's shared memory. Only the counters differ from
+//! TCP.
 
-// The lint spares #[test] functions, not what they call.
+// The lint exempts #[test] functions, not the helpers that they call.
 #![allow(clippy::unwrap_used)]
 
 use dsm_client::{Client, CompareAndSwap, DataPath, Reply};
@@ -25,7 +25,7 @@ fn remote_operations(status: &Status) -> u64 {
 }
 
 #[test]
-fn what_a_local_client_does_is_seen_over_tcp_and_the_other_way_round_and_is_counted() {
+fn local_and_remote_clients_see_each_others_changes_and_are_counted() {
     let cluster = Cluster::start(1, K);
     let (local, remote) = (local_client(&cluster), client(&cluster));
     assert_eq!(local.data_path(0).unwrap(), DataPath::Local);
@@ -60,7 +60,7 @@ fn what_a_local_client_does_is_seen_over_tcp_and_the_other_way_round_and_is_coun
     assert_eq!(
         remote_operations(&remote.status(0).unwrap()),
         0,
-        "none of it went by TCP"
+        "no request went over TCP"
     );
 
     assert_eq!(remote.read(100, 9).unwrap(), b"from here");
@@ -84,18 +84,15 @@ fn what_a_local_client_does_is_seen_over_tcp_and_the_other_way_round_and_is_coun
     assert_eq!(status.recovery.participants, 2);
     drop(local);
     let status = remote.status(0).unwrap();
-    assert_eq!(
-        status.local, expected,
-        "the counters stay when their process goes"
-    );
+    assert_eq!(status.local, expected, "the counters outlive the process");
     assert_eq!(
         (status.recovery.participants, status.recovery.repaired),
         (1, 0),
-        "it has left in good order"
+        "the client left without a need for repair"
     );
 }
 
-/// Does the same to the memory as to `model`, in every way that there is.
+/// Makes one random request of any kind to the memory, and the same change to `model`.
 fn change_both(client: &Client, model: &mut [u8], random: &mut Random) {
     let size = model.len();
     let (offset, length) = (random.index(size), random.index(3 << 20));
@@ -135,7 +132,7 @@ fn change_both(client: &Client, model: &mut [u8], random: &mut Random) {
 }
 
 #[test]
-fn ranges_of_every_length_over_local_servers_are_those_of_one_plain_memory() {
+fn ranges_over_local_servers_behave_like_one_plain_memory() {
     let cluster = Cluster::start(3, K);
     let local = local_client(&cluster);
     let mut random = Random::new("local_path");
@@ -146,19 +143,19 @@ fn ranges_of_every_length_over_local_servers_are_those_of_one_plain_memory() {
     assert!(local.read(0, local.size()).unwrap() == model);
     assert!(
         client(&cluster).read(0, local.size()).unwrap() == model,
-        "as it is over TCP"
+        "the same contents over TCP"
     );
     let remote = client(&cluster);
     let by_tcp: u64 = (0..3)
         .map(|server| remote_operations(&remote.status(server).unwrap()))
         .sum();
-    // Only the comparison just made.
+    // Only the reads of the comparison above.
     assert_eq!(by_tcp, 3 * K.div_ceil(MAX_ATOMIC));
 }
 
 #[test]
-fn a_pipeline_over_local_and_other_servers_gives_every_outcome_in_order() {
-    // The second server has an operation log: it is reached over TCP only.
+fn a_pipeline_over_local_and_remote_servers_returns_every_outcome_in_order() {
+    // The second server has an operation log, so clients reach it over TCP only.
     let cluster = Cluster::builder().servers(2).k(K).create();
     let text = std::fs::read_to_string(cluster.config_path()).unwrap();
     let log = format!(
@@ -205,7 +202,7 @@ fn a_pipeline_over_local_and_other_servers_gives_every_outcome_in_order() {
 }
 
 #[test]
-fn dsmctl_is_local_if_mcomp_cfg_lets_it_and_says_so() {
+fn dsmctl_reports_whether_it_uses_shared_memory_as_mcomp_cfg_allows() {
     for (builder, path) in [
         (Cluster::builder().local(), "local"),
         (Cluster::builder(), "tcp"),
@@ -240,7 +237,7 @@ fn dsmctl_is_local_if_mcomp_cfg_lets_it_and_says_so() {
         assert_eq!(
             status[0]["recovery"]["repaired"].as_u64(),
             Some(0),
-            "it leaves the segment before it ends"
+            "dsmctl leaves the segment before it exits"
         );
     }
 }

@@ -1,7 +1,7 @@
-//! Who may not open a segment, and who must not trust it, goes by TCP. Other users take root to be
-//! tried.
+//! A client that may not open a segment, or must not trust it, uses TCP. The tests need root, to
+//! run programs as other users.
 
-// The lint spares #[test] functions, not what they call.
+// The lint exempts #[test] functions, not the helpers that they call.
 #![allow(clippy::unwrap_used)]
 
 use dsm_client::DataPath;
@@ -12,7 +12,7 @@ use support::{Cluster, local_client};
 
 const K: u64 = 1 << 20;
 
-/// What the other user's `dsmctl ping` says of the way to the server, with these arguments of
+/// The data path that the other user's `dsmctl ping` reports, with `groups` as the arguments of
 /// setpriv(1) for the groups.
 fn path_of_other_user(cluster: &Cluster, groups: &str) -> String {
     let (_folder, mut command) = other_user::command(env!("CARGO_BIN_EXE_dsmctl"), cluster, groups);
@@ -26,8 +26,8 @@ fn path_of_other_user(cluster: &Cluster, groups: &str) -> String {
     rows[0]["path"].as_str().unwrap().to_owned()
 }
 
-/// Gives these files to a user and a group.
-fn give(files: &[PathBuf], user: u32, group: u32, mode: u32) {
+/// Changes the owner, the group and the mode of these files.
+fn change_owner(files: &[PathBuf], user: u32, group: u32, mode: u32) {
     for path in files {
         chown(path, Some(user), Some(group)).unwrap();
         std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
@@ -35,7 +35,7 @@ fn give(files: &[PathBuf], user: u32, group: u32, mode: u32) {
 }
 
 #[test]
-fn a_user_who_may_not_open_the_segment_goes_by_tcp_and_one_of_its_group_does_not() {
+fn a_user_who_may_not_open_the_segment_uses_tcp_and_a_member_of_its_group_does_not() {
     if !other_user::is_possible() {
         return;
     }
@@ -49,7 +49,7 @@ fn a_user_who_may_not_open_the_segment_goes_by_tcp_and_one_of_its_group_does_not
 }
 
 #[test]
-fn a_segment_that_another_user_may_have_laid_out_is_not_used() {
+fn a_segment_that_another_user_can_have_made_is_not_used() {
     if !other_user::is_possible() {
         return;
     }
@@ -57,14 +57,14 @@ fn a_segment_that_another_user_may_have_laid_out_is_not_used() {
     let path = || local_client(&cluster).data_path(0).unwrap();
     assert_eq!(path(), DataPath::Local);
     let own = nix::unistd::getegid().as_raw();
-    // The last is as dsmd makes it, by a user who shares a group with this process.
+    // The last one is what dsmd makes for a user who shares a group with this process.
     for (group, mode) in [
         (own, 0o666),
         (own, 0o664),
         (OTHER_USER, 0o660),
         (own, 0o660),
     ] {
-        give(&cluster.leftovers(), OTHER_USER, group, mode);
+        change_owner(&cluster.leftovers(), OTHER_USER, group, mode);
         assert_eq!(path(), DataPath::Tcp, "group {group}, mode {mode:o}");
     }
 }
@@ -77,9 +77,9 @@ fn a_segment_of_a_user_who_shares_a_group_with_the_caller_is_not_used() {
     let cluster = Cluster::builder().k(K).local().start();
     let shared = 65532;
     let groups = format!("--groups={shared}");
-    // Of another member of the group, as dsmd would make it; of the caller; of root.
+    // Owners: another member of the group, as with a dsmd of that user; the caller; root.
     for (owner, expected) in [(OTHER_USER - 2, "tcp"), (OTHER_USER, "local"), (0, "local")] {
-        give(&cluster.leftovers(), owner, shared, 0o660);
+        change_owner(&cluster.leftovers(), owner, shared, 0o660);
         assert_eq!(
             path_of_other_user(&cluster, &groups),
             expected,
@@ -101,19 +101,19 @@ fn a_segment_with_a_semaphore_or_a_copy_area_of_another_user_is_not_used() {
         format!("{}.0.copies", cluster.name()),
     ] {
         let file = [PathBuf::from("/dev/shm").join(&name)];
-        give(&file, OTHER_USER, own, 0o666);
+        change_owner(&file, OTHER_USER, own, 0o666);
         assert_eq!(
             path(),
             DataPath::Tcp,
             "{name} could be cut short while this process uses it"
         );
-        give(&file, nix::unistd::geteuid().as_raw(), own, 0o660);
+        change_owner(&file, nix::unistd::geteuid().as_raw(), own, 0o660);
         assert_eq!(path(), DataPath::Local, "{name}");
     }
 }
 
 #[test]
-fn a_snapshot_agent_opens_no_segment_that_everybody_may_open() {
+fn a_snapshot_agent_opens_no_segment_that_every_user_may_open() {
     if !other_user::is_possible() {
         return;
     }
@@ -124,24 +124,24 @@ fn a_snapshot_agent_opens_no_segment_that_everybody_may_open() {
             .map_err(|error| error.to_string())
     };
     let own = nix::unistd::getegid().as_raw();
-    give(&cluster.leftovers(), OTHER_USER, own, 0o666);
+    change_owner(&cluster.leftovers(), OTHER_USER, own, 0o666);
     let error = attached().unwrap_err();
     assert!(
         error.contains(&format!("/dev/shm/{}.0 belongs to", cluster.name())),
         "{error}"
     );
-    // In the user namespace of its unit it knows the memory by the group that may open it.
-    give(&cluster.leftovers(), OTHER_USER, own, 0o660);
+    // In the user namespace of its unit, the agent recognizes the memory by its group.
+    change_owner(&cluster.leftovers(), OTHER_USER, own, 0o660);
     attached().unwrap();
 }
 
 #[test]
-fn a_user_outside_the_group_is_told_which_group_may_read_the_snapshots_and_open_the_memory() {
+fn an_error_names_the_group_that_may_read_the_snapshots_and_open_the_memory() {
     if !other_user::is_possible() {
         return;
     }
     let cluster = Cluster::start(1, K);
-    // Where the other user can see that there is a folder, and no more.
+    // The other user can see that the folder exists, but not its contents.
     let directory = cluster.snapshot_directory();
     std::fs::set_permissions(cluster.directory(), PermissionsExt::from_mode(0o755)).unwrap();
     std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o750)).unwrap();
@@ -165,10 +165,10 @@ fn a_user_outside_the_group_is_told_which_group_may_read_the_snapshots_and_open_
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let mut agent = Killed(agent);
+    let mut agent = KilledOnDrop(agent);
     let is_up = || std::net::TcpStream::connect(cluster.agent_address(0)).is_ok();
     support::wait_for(
-        "the other user's agent listens",
+        "the other user's agent to listen",
         support::wire::PATIENCE,
         || {
             assert!(
@@ -191,10 +191,10 @@ fn a_user_outside_the_group_is_told_which_group_may_read_the_snapshots_and_open_
     );
 }
 
-/// A process that is killed at the end.
-struct Killed(std::process::Child);
+/// A process that is killed when this is dropped.
+struct KilledOnDrop(std::process::Child);
 
-impl Drop for Killed {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

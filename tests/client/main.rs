@@ -1,5 +1,5 @@
-//! What a program that uses the memory is promised: over TCP, and in the shared memory of a server
-//! on the same host.
+//! What dsm promises to a program that uses the memory, over TCP and through the shared memory of a
+//! server on the same host.
 
 mod client_bad_server;
 mod client_deadline;

@@ -1,16 +1,16 @@
-//! Whether shared memory can hold what mcomp.cfg asks for.
+//! Checks that shared memory can hold a segment of the size that mcomp.cfg asks for.
 
-use super::mistake::ConfigError;
+use super::diagnostic::ConfigError;
 use super::{Config, approximate_size};
 use dsm_core::segment::SHARED_MEMORY_DIRECTORY;
 use nix::sys::statvfs::statvfs;
 
 /// Checks that shared memory is large enough for a segment of k bytes and `overhead` bytes of
-/// tables, where 0 is a k that is too large for any. What is free of it is not looked at: it may be
-/// this very segment that takes it.
+/// tables; an `overhead` of 0 means that k is too large for any tables. The free part of shared
+/// memory does not count: the segment itself may take up the rest.
 ///
 /// # Errors
-/// When it is too small, and when the operating system does not say.
+/// When shared memory is too small, and when the operating system does not say how large it is.
 pub fn check_capacity(config: &Config, overhead: u64) -> Result<(), ConfigError> {
     let directory = SHARED_MEMORY_DIRECTORY;
     let system = statvfs(directory).map_err(|error| ConfigError::SharedMemory {
@@ -24,11 +24,11 @@ pub fn check_capacity(config: &Config, overhead: u64) -> Result<(), ConfigError>
     )
 }
 
-/// `capacity` is in bytes; zero is how a tmpfs without a limit shows itself.
+/// `capacity` is in bytes; a tmpfs without a limit reports 0.
 fn fits(config: &Config, overhead: u64, capacity: u64) -> Result<(), ConfigError> {
     let k = config.layout.k();
     let needed = k.saturating_add(overhead);
-    // Rounded amounts that look equal would contradict the message.
+    // Two rounded amounts may look equal, which would contradict the message.
     let shown = |bytes| approximate_size(bytes).replace(".0 ", " ");
     let rounded = shown(needed) != shown(capacity);
     let amount = |bytes| {
@@ -70,7 +70,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn a_share_that_shared_memory_cannot_hold_is_a_mistake_in_k() {
+    fn a_k_that_shared_memory_cannot_hold_is_an_error() {
         let text = "n = 1\nk = \"64MiB\"\nserver = [{ address = \"[::1]:7411\" }]\n";
         let config = Config::parse(text, Path::new("mcomp.cfg")).unwrap();
         assert!(fits(&config, 1 << 20, 65 << 20).is_ok());
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_beyond_any_address_space_has_tables_of_no_known_size() {
+    fn a_k_beyond_the_address_space_has_tables_of_unknown_size() {
         let text = "n = 1\nk = 9223372036854775808\nserver = [{ address = \"[::1]:7411\" }]\n";
         let config = Config::parse(text, Path::new("mcomp.cfg")).unwrap();
         let message = fits(&config, 0, 64 << 20).unwrap_err().to_string();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_says_how_much_shared_memory_it_has() {
+    fn a_segment_of_one_page_fits_the_shared_memory_of_this_machine() {
         let text = "n = 1\nk = 4096\nserver = [{ address = \"[::1]:7411\" }]\n";
         let config = Config::parse(text, Path::new("mcomp.cfg")).unwrap();
         assert!(check_capacity(&config, 0).is_ok());

@@ -1,4 +1,4 @@
-//! Which server of the map this machine is.
+//! Finds which server of the network map runs on this machine.
 
 use super::{Address, Config, Host};
 use std::io;
@@ -8,20 +8,20 @@ use std::path::PathBuf;
 /// The most items that an error lists.
 const MAX_LISTED: usize = 16;
 
-/// Why it is not known which server of the map this machine is.
+/// Why dsmd cannot determine which server of the map runs on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// `--index` is past the end of the map.
     #[error("--index is {index}, but {} has {}", .path.display(), indexes(*.n))]
     Range {
-        /// What was given.
+        /// The value of `--index`.
         index: usize,
         /// The number of servers.
         n: usize,
         /// The file with the map.
         path: PathBuf,
     },
-    /// No address of the map is this machine's.
+    /// No server of the map has an address of this machine.
     #[error(
         "no server in {} has an address of this machine, which has {own}{unresolved}: correct the map, or say with --index \
          which server this is", .path.display()
@@ -34,39 +34,40 @@ pub enum IdentityError {
         /// The host names that could not be resolved, and why; empty when there are none.
         unresolved: String,
     },
-    /// Several addresses of the map are this machine's.
+    /// Several servers of the map have an address of this machine.
     #[error("this machine has the addresses of {matches} in {}: say with --index which of them this is", .path.display())]
     Several {
         /// The file with the map.
         path: PathBuf,
-        /// The servers.
+        /// Those servers.
         matches: String,
     },
-    /// The operating system does not say which addresses this machine has.
+    /// The operating system did not list the addresses of this machine.
     #[error("cannot list this machine's addresses: {0}: say with --index which server this is")]
     Interfaces(io::Error),
 }
 
 fn indexes(n: usize) -> String {
     if n == 1 {
-        "1 server: allowed is 0".to_owned()
+        "1 server: it must be 0".to_owned()
     } else {
-        format!("{n} servers: allowed are 0 to {}", n - 1)
+        format!("{n} servers: it must be 0 to {}", n - 1)
     }
 }
 
-/// A server of the map, and the IP addresses that it has or why they are not known.
+/// A server of the map, with its IP addresses or the reason why they are unknown.
 struct Candidate {
     address: Address,
     found: Result<Vec<IpAddr>, String>,
 }
 
-/// The index of the server that runs here: `flag` when given, else the one whose address this
-/// machine has. Host names are resolved, which may block for as long as the resolver does.
+/// The index of the server that runs on this machine: `flag` when given, else that of the one
+/// server with an address of this machine. Resolves host names, and blocks for as long as the
+/// resolver takes.
 ///
 /// # Errors
-/// When `flag` is past the end of the map, and when not exactly one server has an address of this
-/// machine.
+/// When `flag` is past the end of the map; without a `flag`, when no server or more than one has an
+/// address of this machine, and when the operating system does not list its addresses.
 pub fn own_index(config: &Config, flag: Option<usize>) -> Result<usize, IdentityError> {
     let (path, n) = (config.path.clone(), config.layout.n());
     if let Some(index) = flag {
@@ -111,8 +112,9 @@ fn interface_addresses() -> io::Result<Vec<IpAddr>> {
     Ok(own)
 }
 
-/// The one candidate that has an address of `own`. Any loopback address is this machine's: only one
-/// of 127.0.0.0/8 is listed at the interface, and Debian gives a machine's own name 127.0.1.1.
+/// The index of the one candidate with an address in `own` or a loopback address. Every loopback
+/// address is this machine's, though the interface lists only one of 127.0.0.0/8: Debian gives a
+/// machine's own name the address 127.0.1.1.
 fn choose(candidates: &[Candidate], own: &[IpAddr], path: PathBuf) -> Result<usize, IdentityError> {
     let is_own = |ip: &IpAddr| ip.is_loopback() || own.contains(ip);
     let matching = |candidate: &Candidate| {
@@ -182,14 +184,14 @@ mod tests {
     }
 
     fn three() -> [Candidate; 3] {
-        let lost = Candidate {
+        let unresolved = Candidate {
             address: "c:1".parse().unwrap(),
             found: Err("not known".to_owned()),
         };
         [
             candidate("10.0.0.1:1", &["10.0.0.1"]),
             candidate("b:1", &["10.0.0.2", "fd00::2"]),
-            lost,
+            unresolved,
         ]
     }
 
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn no_match_says_what_this_machine_has_and_which_names_were_not_resolved() {
+    fn no_match_lists_the_addresses_of_this_machine_and_the_unresolved_names() {
         assert_eq!(
             chosen(&three(), &["127.0.0.1", "10.0.0.9"]).unwrap_err(),
             "no server in mcomp.cfg has an address of this machine, which has 127.0.0.1, 10.0.0.9; could not be resolved: \
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flag_decides_when_it_is_in_range() {
+    fn the_flag_decides_if_it_is_in_range() {
         let text =
             "k = 4096\nn = 2\nserver = [{ address = \"[::1]:1\" }, { address = \"[::1]:2\" }]\n";
         let config = Config::parse(text, Path::new("mcomp.cfg")).unwrap();
@@ -253,7 +255,7 @@ mod tests {
         ));
         assert_eq!(
             own_index(&config, Some(2)).unwrap_err().to_string(),
-            "--index is 2, but mcomp.cfg has 2 servers: allowed are 0 to 1"
+            "--index is 2, but mcomp.cfg has 2 servers: it must be 0 to 1"
         );
     }
 

@@ -1,23 +1,25 @@
-//! mcomp.cfg: parsed once, to types that hold only good values. `man/mcomp.cfg.5` specifies it.
+//! Parses mcomp.cfg once, to types that hold only good values. `man/mcomp.cfg.5` specifies the
+//! file.
 
-mod address;
 mod capacity;
+mod diagnostic;
+mod endpoint;
 mod identity;
-mod mistake;
-mod nearest;
 mod parse;
-mod reader;
-mod section;
+mod recorder;
 mod snapshots;
+mod suggestion;
+mod table_reader;
+mod toml_value;
 mod trust;
 mod units;
 
 pub use dsm_core::LocalAccess;
 
-pub use address::{Address, AddressError, Host};
 pub use capacity::check_capacity;
+pub use diagnostic::{ConfigError, MAX_MISTAKES, Mistake, Place};
+pub use endpoint::{Address, AddressError, Host};
 pub use identity::{IdentityError, own_index};
-pub use mistake::{ConfigError, MAX_MISTAKES, Mistake, Place};
 pub use parse::{MAX_CONNECTIONS, keys};
 pub use snapshots::{Compression, Keep, Level};
 pub use trust::UntrustedAddress;
@@ -32,34 +34,33 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where the configuration is when nothing says otherwise.
+/// The file that is read when neither `--config` nor `DSM_CONFIG` names one.
 pub const DEFAULT_PATH: &str = "/etc/mcomp.cfg";
 
-/// The longest file, in bytes, that is read: a map of the most servers with the longest texts fits
-/// twice.
+/// The longest file, in bytes, that is read: twice the length of a map with the most servers and
+/// the longest texts.
 pub const MAX_FILE: u64 = 4 << 20;
 
-/// A whole mcomp.cfg, known to be sound.
+/// A whole mcomp.cfg without errors.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The system's name, k, and the network map.
     pub layout: Layout,
-    /// What the map says of each server besides its address text, in the order of
-    /// [`Layout::addresses`].
+    /// The `[[server]]` tables, in the order of [`Layout::addresses`].
     pub servers: Vec<ServerSettings>,
-    /// Who may be listened to.
+    /// Which addresses a server may listen on.
     pub security: Security,
     /// What is logged.
     pub log: LogSettings,
-    /// The bounds of a server.
+    /// The limits of a server.
     pub limits: Limits,
     /// How the client library behaves.
     pub client: ClientSettings,
     /// How snapshots are made and kept.
     pub snapshot: SnapshotSettings,
-    /// What a server does without its old memory.
+    /// What a server does after it has lost its memory.
     pub recovery: Recovery,
-    /// The file that it came from.
+    /// The file that it was read from.
     pub path: PathBuf,
     settings: Vec<Setting>,
     places: HashMap<String, Place>,
@@ -68,19 +69,20 @@ pub struct Config {
 /// One `[[server]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// Where it listens; shows itself as the text in the layout.
+    /// Where it listens; its text is the one in the layout.
     pub address: Address,
-    /// Where its snapshot agent listens: by default the same host and the next port. None when that
-    /// is taken by another of the map, or is no port.
+    /// Where its snapshot agent listens: by default the same host and the next port. `None` when
+    /// the map uses that already, or when there is no next port.
     pub snapshot: Option<Address>,
-    /// The public key by which others will know it: base64. Not used yet.
+    /// The public key by which clients and servers will know it, in base64. Not used yet.
     pub public_key: Option<String>,
 }
 
 /// `[security]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Security {
-    /// Whether everybody on the network may read and write the memory.
+    /// Whether every machine on the network may read and write the memory, so that a server may
+    /// listen on an address that other machines can reach.
     pub trusted_network: bool,
 }
 
@@ -89,15 +91,15 @@ pub struct Security {
 pub struct LogSettings {
     /// The least severe level that is logged.
     pub level: LevelFilter,
-    /// Which operations the operation log holds.
+    /// Which operations the operation log has a line for.
     pub operations: OperationLogMode,
-    /// Where the operation log is; absolute.
+    /// The folder of the operation log, an absolute path.
     pub directory: PathBuf,
-    /// The most bytes of its file; there are at most two.
+    /// The most bytes of its file. The log has at most two files.
     pub max_size: u64,
 }
 
-/// Which operations the operation log holds.
+/// Which operations the operation log has a line for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OperationLogMode {
     /// None: there is no operation log.
@@ -116,68 +118,71 @@ pub struct Limits {
     /// The most connections that have a thread each, 1 to 32; as soon as there are more, all of
     /// them share a few threads.
     pub threads: usize,
-    /// How long a new connection may take to say hello.
+    /// How long a new connection may take to send its hello.
     pub hello_timeout: Duration,
     /// How long a request may take from its first byte to its last, and a client to take its
     /// replies.
     pub request_timeout: Duration,
-    /// How long a server that stops waits for the requests under way.
+    /// How long a server that stops waits for the requests in flight.
     pub shutdown_timeout: Duration,
-    /// The most bytes that all connections' buffers take together.
+    /// The most bytes that the buffers of all connections take together.
     pub buffer_memory: u64,
 }
 
 /// `[client]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSettings {
-    /// The deadline of one call of the library.
+    /// How long one call of the library may take.
     pub timeout: Duration,
-    /// Whether servers on the client's host are reached through their shared memory.
+    /// Whether a client uses the shared memory of servers on its own host.
     pub local: LocalAccess,
 }
 
 /// `[snapshot]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotSettings {
-    /// Where snapshots are written; absolute.
+    /// The folder of the snapshots, an absolute path.
     pub directory: PathBuf,
-    /// Which of them are kept.
+    /// Which snapshots are kept.
     pub keep: Keep,
-    /// How their pages are compressed.
+    /// How the pages of a snapshot are compressed.
     pub compression: Compression,
-    /// The most bytes of pages that writers save aside on each server while a snapshot is read.
+    /// The most bytes of shared memory on each server for the old contents of pages that are
+    /// overwritten while a snapshot is read.
     pub copy_area: u64,
-    /// How long an agent, or a master, may take for one message.
+    /// How long an agent, or the master, may take for one message.
     pub timeout: Duration,
-    /// The longest time that writers stand still for the cut.
+    /// The longest time that the memory is frozen for the cut.
     pub freeze_timeout: Duration,
 }
 
 /// `[recovery]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovery {
-    /// What dsmd does when it starts without its old memory.
+    /// What dsmd does when it starts after its memory was lost.
     pub on_memory_loss: OnMemoryLoss,
 }
 
-/// What dsmd does when it starts without its old memory.
+/// What dsmd does when it starts after its memory was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnMemoryLoss {
     /// It begins with zeros.
     Empty,
-    /// It refuses every read and change until somebody restores a snapshot, or accepts that the
-    /// memory is empty.
+    /// It refuses every read and change until an administrator restores a snapshot, or accepts that
+    /// the memory is empty.
     Wait,
-    /// It lets the newest snapshot be restored before it is ready.
+    /// Before it is ready, it asks the machine's snapshot agent to restore its part of the newest
+    /// snapshot.
     Restore,
 }
 
 /// A key that mcomp.cfg may hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Key {
-    /// Its name, with that of its table before a dot: `limits.connections`.
+    /// Its full name, table first: `limits.connections`.
     pub name: String,
-    /// What holds without it; none when it must be given, or when nothing holds.
+    /// The value that is effective without it. `None` when the file must have the key, and when no
+    /// fixed value replaces it.
     pub default: Option<String>,
     /// The allowed values.
     pub allowed: String,
@@ -191,25 +196,25 @@ impl Key {
     }
 }
 
-/// A value that holds.
+/// An effective value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Setting {
     /// The key, with the name of its table and the server's index: `limits.connections`,
     /// `server.0.address`.
     pub key: String,
-    /// The value, as mcomp.cfg would have it, without quotes.
+    /// The value as mcomp.cfg has it, without quotes.
     pub value: String,
-    /// Where it came from.
+    /// Where it comes from.
     pub origin: Origin,
 }
 
-/// Where a value came from.
+/// Where a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// The file does not have it.
+    /// The file lacks the key.
     Default,
-    /// The file has it in this line, counted from 1.
+    /// The file has the key in this line, counted from 1.
     Line(usize),
 }
 
@@ -217,7 +222,7 @@ impl Config {
     /// Reads the file at `path`.
     ///
     /// # Errors
-    /// When it cannot be read, and every mistake in it.
+    /// When the file cannot be read; otherwise every error in it, up to [`MAX_MISTAKES`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let read_error = |source| ConfigError::Read {
             path: path.to_owned(),
@@ -225,7 +230,7 @@ impl Config {
         };
         let mut bytes = Vec::new();
         let file = std::fs::File::open(path).map_err(read_error)?;
-        // One byte more than is allowed, to see that there is more.
+        // One byte more than is allowed tells a file that is too long from the longest one.
         let length = file
             .take(MAX_FILE + 1)
             .read_to_end(&mut bytes)
@@ -240,20 +245,20 @@ impl Config {
             Ok(text) => Self::parse(text, path),
             Err(error) => {
                 let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-                let place = mistake::Lines::new(&good).place(good.len());
+                let place = diagnostic::Lines::new(&good).place(good.len());
                 Err(ConfigError::single(
                     path,
                     place,
-                    "this byte is not UTF-8, which TOML must be".to_owned(),
+                    "this byte is not UTF-8: save the file as UTF-8".to_owned(),
                 ))
             }
         }
     }
 
-    /// Parses the text of a file; `path` is only what errors call it.
+    /// Parses the text of a file. Errors name it `path`; the file is not read.
     ///
     /// # Errors
-    /// Every mistake in the text.
+    /// Every error in the text, up to [`MAX_MISTAKES`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         parse::parse(text, path)
     }
@@ -264,13 +269,13 @@ impl Config {
         choose_path(flag, std::env::var_os("DSM_CONFIG"))
     }
 
-    /// Every effective value and where it came from, in the order of the manual page.
+    /// Every effective value and where it comes from, in the order of the manual page.
     #[must_use]
     pub fn settings(&self) -> Vec<Setting> {
         self.settings.clone()
     }
 
-    /// Where the file has `key`, and its beginning when it has not.
+    /// Where the file has the value of `key`; its beginning when it lacks the key.
     #[must_use]
     pub fn place(&self, key: &str) -> Place {
         self.places.get(key).copied().unwrap_or(Place::START)

@@ -1,13 +1,13 @@
-//! From the text to a [`Config`]: which keys there are, their ranges and their defaults.
+//! Parses the text of a mcomp.cfg to a [`Config`]: the keys, their ranges and their defaults.
 
-use super::mistake::{ConfigError, Lines};
-use super::reader::Reader;
-use super::section::Section;
+use super::diagnostic::{ConfigError, Lines};
+use super::recorder::Recorder;
+use super::table_reader::TableReader;
+use super::toml_value::Rejection;
 use super::{
-    Address, ClientSettings, Config, Key, Limits, LocalAccess, LogSettings, OnMemoryLoss,
-    OperationLogMode, Recovery, Security, ServerSettings, SnapshotSettings,
+    Address, ClientSettings, Config, Keep, Key, Level, Limits, LocalAccess, LogSettings,
+    OnMemoryLoss, OperationLogMode, Recovery, Security, ServerSettings, SnapshotSettings,
 };
-use super::{Keep, Level};
 use dsm_core::layout::{Layout, LayoutError, MAX_MEMORY, MAX_NAME, MAX_SERVERS, PAGE};
 use log::LevelFilter;
 use std::collections::{HashMap, HashSet};
@@ -16,49 +16,49 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::DeTable;
 
-/// The name of a system that has none.
+/// The name of a system whose file gives none.
 const DEFAULT_NAME: &str = "dsm";
 
-/// The most connections of one server: each has a descriptor, and buffers.
+/// The most connections that one server accepts: each takes a descriptor and buffers.
 pub const MAX_CONNECTIONS: usize = 4096;
 
 /// The most threads that serve connections.
 const MAX_THREADS: usize = 32;
 
-/// A server's timeouts: under 100 ms a busy network breaks good connections, over an hour nothing
-/// is bounded.
+/// A server's timeouts: with less than 100 ms a busy network breaks good connections, and more than
+/// an hour bounds nothing.
 const SERVER_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3600);
 
-/// A client's deadline: a call on a loopback address ends in far less than 10 ms.
+/// A client's timeout: a call over loopback ends in far less than 10 ms.
 const CLIENT_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(3600);
 
-/// The buffer memory, in bytes: several of the longest requests, up to more than any machine needs.
+/// The buffer memory, in bytes: from several of the longest requests to more than any machine
+/// needs.
 const BUFFER_MEMORY: RangeInclusive<u64> = (8 << 20)..=(1 << 40);
 
-/// The sizes that the file of the operation log may have: more than is written at once, and less
-/// than large disks.
+/// The size of the operation log's file, in bytes: more than one write to it, and less than a large
+/// disk.
 const LOG_SIZES: RangeInclusive<u64> = (1 << 20)..=(1 << 40);
 
-/// Little beside a disk, and the last half minute of the busiest server.
+/// A small part of a disk, which holds the last half minute of the busiest server.
 const DEFAULT_LOG_SIZE: u64 = 1 << 30;
 
-/// How long writers may be kept waiting for a cut: a network round trip takes a part of a
-/// millisecond, or much more from one site to another; nobody wants a memory that stands still for
-/// longer than the most.
+/// How long a snapshot may freeze the memory for its cut: a network round trip takes a fraction of
+/// a millisecond, or much more between sites, and 10 s is as long as writers should ever wait.
 const FREEZE_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(10);
 
-/// The most snapshots that are kept by one rule, each of which is looked at whenever one is added,
-/// and the most days.
+/// The most snapshots, or days, that one retention rule keeps: dsm-snapshot reads the header of
+/// each file whenever it adds one.
 const MAX_KEPT: usize = 10_000;
 
-/// The characters of a public key in base64: 32 bytes at least, as Ed25519 has; the most is any
-/// key's.
+/// The characters of a public key in base64: at least the 32 bytes of an Ed25519 key, at most more
+/// than any key has.
 const PUBLIC_KEY: RangeInclusive<usize> = 44..=1024;
 
-/// What the tables hold, when they hold no mistake.
+/// The values of every table, if none has an error.
 struct Values {
     name: String,
     k: Option<u64>,
@@ -71,16 +71,16 @@ struct Values {
     recovery: Recovery,
 }
 
-/// Every key that mcomp.cfg may hold, in the order of the manual page: what the parser asks a file
-/// for.
+/// Every key that mcomp.cfg may hold, in the order of the manual page: those that the parser asks a
+/// file for.
 #[must_use]
 pub fn keys() -> Vec<Key> {
     let text = "[[server]]";
-    let mut reader = Reader::new(text);
+    let mut recorder = Recorder::new(text);
     if let Ok(tree) = DeTable::parse(text) {
-        read(Section::root(&mut reader, tree.get_ref()));
+        read(TableReader::root(&mut recorder, tree.get_ref()));
     }
-    reader.into_keys()
+    recorder.into_keys()
 }
 
 pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
@@ -92,16 +92,16 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
             format!("this is not TOML: {}", error.message()),
         )
     })?;
-    let mut reader = Reader::new(text);
-    let values = read(Section::root(&mut reader, tree.get_ref()));
-    let record = reader.finish(path)?;
+    let mut recorder = Recorder::new(text);
+    let values = read(TableReader::root(&mut recorder, tree.get_ref()));
+    let record = recorder.finish(path)?;
     let addresses = values
         .servers
         .iter()
         .map(|server| server.address.to_string())
         .collect();
-    // What each value breaks by itself, a file without k, and another n than servers have left a
-    // mistake: the record would not be there.
+    // `read` has reported a rule that one value breaks by itself, a missing k, and an n that
+    // differs from the number of servers: only rules about several values are left.
     let layout =
         Layout::new(&values.name, values.k.unwrap_or_default(), addresses).map_err(|error| {
             let place = record
@@ -138,7 +138,7 @@ fn key_of(error: &LayoutError) -> String {
     }
 }
 
-fn read(mut root: Section<'_, '_>) -> Values {
+fn read(mut root: TableReader<'_, '_>) -> Values {
     let allowed = format!("1 to {MAX_NAME} characters of a-z, A-Z, 0-9, '-' and '_'");
     let name = root.text(
         "name",
@@ -153,7 +153,7 @@ fn read(mut root: Section<'_, '_>) -> Values {
     match (n, &servers) {
         (Some(n), Some(servers)) if n != servers.len() => {
             let tables = servers.len();
-            root.mistake_in(
+            root.add_error(
                 "n",
                 format!(
                     "n is {n}, but the number of [[server]] tables is {tables}: make them equal"
@@ -161,25 +161,25 @@ fn read(mut root: Section<'_, '_>) -> Values {
             );
         }
         (None, Some(servers)) if servers.is_empty() => {
-            root.mistake_in(
+            root.add_error(
                 "server",
-                "[[server]] is missing: there must be one for each server".to_owned(),
+                "[[server]] is missing: write one such table for each server".to_owned(),
             );
         }
         _ => {}
     }
     for error in layout_errors(&name, k, servers.as_deref().unwrap_or_default()) {
-        root.mistake_of(&key_of(&error), error.to_string());
+        root.add_conflict(&key_of(&error), error.to_string());
     }
-    for (key, message) in shared_snapshots(servers.as_deref().unwrap_or_default()) {
-        root.mistake_of(&key, message);
+    for (key, message) in duplicate_snapshots(servers.as_deref().unwrap_or_default()) {
+        root.add_conflict(&key, message);
     }
-    let security = read_security(root.section("security"));
-    let log = read_log(root.section("log"));
-    let limits = read_limits(root.section("limits"));
-    let client = read_client(root.section("client"));
-    let snapshot = read_snapshot(root.section("snapshot"), k.unwrap_or_default());
-    let recovery = read_recovery(root.section("recovery"));
+    let security = read_security(root.table("security"));
+    let log = read_log(root.table("log"));
+    let limits = read_limits(root.table("limits"));
+    let client = read_client(root.table("client"));
+    let snapshot = read_snapshot(root.table("snapshot"), k.unwrap_or_default());
+    let recovery = read_recovery(root.table("recovery"));
     root.finish();
     let mut servers: Vec<ServerSettings> = servers.into_iter().flatten().flatten().collect();
     default_snapshots(&mut servers);
@@ -196,8 +196,8 @@ fn read(mut root: Section<'_, '_>) -> Values {
     }
 }
 
-/// What the name, k and the addresses break each by itself. The layout tells the first only, so
-/// each is tried with good ones in the place of the others.
+/// The rules that the name, k and the addresses break each by itself. `Layout::new` reports only
+/// the first, so each is tried with good values for the others.
 fn layout_errors(
     name: &str,
     k: Option<u64>,
@@ -223,9 +223,9 @@ fn layout_errors(
         .collect()
 }
 
-/// The snapshot agents that have an address which another of the map has before them: key and
-/// message of each.
-fn shared_snapshots(servers: &[Option<ServerSettings>]) -> Vec<(String, String)> {
+/// The snapshot agents whose address is also that of a server or of an earlier agent: the key and
+/// the message of each.
+fn duplicate_snapshots(servers: &[Option<ServerSettings>]) -> Vec<(String, String)> {
     let known = || {
         servers
             .iter()
@@ -240,14 +240,14 @@ fn shared_snapshots(servers: &[Option<ServerSettings>]) -> Vec<(String, String)>
             )
         })
         .collect();
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     for (index, snapshot) in
         known().filter_map(|(index, server)| Some((index, server.snapshot.as_ref()?.to_string())))
     {
         let key = format!("server.{index}.snapshot");
         match taken.get(&snapshot) {
             Some(other) => {
-                mistakes.push((
+                errors.push((
                     key.clone(),
                     format!("{key} is {snapshot:?}, which is {other}: give it another port"),
                 ));
@@ -255,11 +255,11 @@ fn shared_snapshots(servers: &[Option<ServerSettings>]) -> Vec<(String, String)>
             None => drop(taken.insert(snapshot, format!("the snapshot of server {index}"))),
         }
     }
-    mistakes
+    errors
 }
 
-/// Gives each server whose agent has no address the one beside its own, unless the map has it for
-/// something else.
+/// Gives each snapshot agent without an address its server's host and next port, unless the map
+/// uses that already.
 fn default_snapshots(servers: &mut [ServerSettings]) {
     let taken: HashSet<Address> = servers
         .iter()
@@ -277,7 +277,7 @@ fn default_snapshots(servers: &mut [ServerSettings]) {
     }
 }
 
-fn read_server(mut server: Section<'_, '_>) -> Option<ServerSettings> {
+fn read_server(mut server: TableReader<'_, '_>) -> Option<ServerSettings> {
     const ALLOWED: &str =
         "\"host:port\", where the host is a name, an IPv4 address, or an IPv6 address in brackets";
     let address = |text: &str| {
@@ -298,13 +298,13 @@ fn read_server(mut server: Section<'_, '_>) -> Option<ServerSettings> {
     })
 }
 
-fn read_security(mut security: Section<'_, '_>) -> Security {
+fn read_security(mut security: TableReader<'_, '_>) -> Security {
     let trusted_network = security.boolean("trusted_network", false);
     security.finish();
     Security { trusted_network }
 }
 
-fn read_log(mut log: Section<'_, '_>) -> LogSettings {
+fn read_log(mut log: TableReader<'_, '_>) -> LogSettings {
     const LEVELS: [(&str, LevelFilter); 6] = [
         ("off", LevelFilter::Off),
         ("error", LevelFilter::Error),
@@ -331,9 +331,9 @@ fn read_log(mut log: Section<'_, '_>) -> LogSettings {
     }
 }
 
-fn read_directory(section: &mut Section<'_, '_>, default: &str) -> PathBuf {
+fn read_directory(table: &mut TableReader<'_, '_>, default: &str) -> PathBuf {
     let show = |path: &PathBuf| path.display().to_string();
-    section.text(
+    table.text(
         "directory",
         "an absolute path",
         PathBuf::from(default),
@@ -349,7 +349,7 @@ fn read_directory(section: &mut Section<'_, '_>, default: &str) -> PathBuf {
     )
 }
 
-fn read_limits(mut limits: Section<'_, '_>) -> Limits {
+fn read_limits(mut limits: TableReader<'_, '_>) -> Limits {
     let values = Limits {
         connections: limits.integer("connections", 1024, 1..=MAX_CONNECTIONS),
         threads: limits
@@ -372,14 +372,14 @@ fn read_limits(mut limits: Section<'_, '_>) -> Limits {
     values
 }
 
-/// As many threads as this machine can run at once: more would only wait for each other.
+/// The number of threads that this machine can run at once: more would only wait for each other.
 fn processors() -> usize {
     std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(MAX_THREADS)
 }
 
-fn read_client(mut client: Section<'_, '_>) -> ClientSettings {
+fn read_client(mut client: TableReader<'_, '_>) -> ClientSettings {
     const CHOICES: [(&str, LocalAccess); 2] =
         [("auto", LocalAccess::Auto), ("never", LocalAccess::Never)];
     let timeout = client.duration("timeout", Duration::from_secs(5), CLIENT_TIMEOUT);
@@ -388,7 +388,7 @@ fn read_client(mut client: Section<'_, '_>) -> ClientSettings {
     ClientSettings { timeout, local }
 }
 
-fn read_snapshot(mut snapshot: Section<'_, '_>, k: u64) -> SnapshotSettings {
+fn read_snapshot(mut snapshot: TableReader<'_, '_>, k: u64) -> SnapshotSettings {
     let directory = read_directory(&mut snapshot, "/var/lib/dsm-snapshot");
     let keep = Keep {
         newest: snapshot.integer("keep", 24, 1..=MAX_KEPT),
@@ -414,7 +414,7 @@ fn read_snapshot(mut snapshot: Section<'_, '_>, k: u64) -> SnapshotSettings {
     }
 }
 
-fn read_recovery(mut recovery: Section<'_, '_>) -> Recovery {
+fn read_recovery(mut recovery: TableReader<'_, '_>) -> Recovery {
     const CHOICES: [(&str, OnMemoryLoss); 3] = [
         ("empty", OnMemoryLoss::Empty),
         ("wait", OnMemoryLoss::Wait),
@@ -426,12 +426,12 @@ fn read_recovery(mut recovery: Section<'_, '_>) -> Recovery {
 }
 
 /// Base64 with its padding (RFC 4648).
-fn public_key(text: &str) -> Result<String, Option<String>> {
+fn public_key(text: &str) -> Result<String, Rejection> {
     let digits = text.trim_end_matches('=');
     let digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
-    let sound =
+    let is_base64 =
         text.len().is_multiple_of(4) && text.len() - digits.len() <= 2 && digits.bytes().all(digit);
-    if sound && PUBLIC_KEY.contains(&text.len()) {
+    if is_base64 && PUBLIC_KEY.contains(&text.len()) {
         Ok(text.to_owned())
     } else {
         Err(None)

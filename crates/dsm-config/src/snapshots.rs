@@ -1,9 +1,9 @@
-//! What mcomp.cfg says of snapshots: how they are compressed, and how many are kept.
+//! How snapshots are compressed, and which of them are kept.
 
 /// How the pages of a snapshot are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// They are not compressed.
     None,
     /// With zstd.
     Zstd(Level),
@@ -14,13 +14,14 @@ pub enum Compression {
 pub struct Level(i32);
 
 impl Level {
-    /// The fastest.
+    /// The fastest level.
     pub const LOWEST: i32 = 1;
 
-    /// The smallest; what is beyond takes much memory for frames that gain nothing.
+    /// The level with the smallest files. Higher ones take much memory, and frames of a snapshot
+    /// gain nothing.
     pub const HIGHEST: i32 = 19;
 
-    /// The level with this number; `None` when there is no such level.
+    /// The level with this number; `None` when it is not in the range.
     #[must_use]
     pub fn new(number: i32) -> Option<Self> {
         (Self::LOWEST..=Self::HIGHEST)
@@ -35,16 +36,16 @@ impl Level {
     }
 }
 
-/// How many are kept.
+/// Which snapshots are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
-    /// The newest so many; the newest good one is kept even when this is 0.
+    /// This many of the newest ones. The newest good one is kept even when this is 0.
     pub newest: usize,
-    /// For each of the newest so many days (UTC) that have a good snapshot, the last one of the
-    /// day.
+    /// The last one of each day (UTC), for this many of the newest days that have a good snapshot.
     pub daily: usize,
-    /// The same for weeks that begin on Monday (UTC).
+    /// The last one of each week from Monday (UTC), for this many of the newest weeks that have
+    /// one.
     pub weekly: usize,
-    /// For so many days, the last one of each memory that was lost or replaced since.
+    /// For this many days, the last one of each memory that was lost or replaced after it.
     pub lost: usize,
 }

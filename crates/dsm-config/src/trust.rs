@@ -1,20 +1,20 @@
-//! Whether dsmd may listen on its address.
+//! Whether dsmd and its snapshot agent may listen on their addresses.
 
 use super::{Config, Place};
 use std::path::PathBuf;
 
-/// A server's address can be reached from other machines, and mcomp.cfg does not call their network
-/// trusted.
+/// Other machines can reach the address of a server or of its snapshot agent, and mcomp.cfg does
+/// not set `trusted_network`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{}:{}:{}: {who} {index} has the address {address:?}, which other machines can reach, and whoever reaches it can read \
-     and write the memory: set trusted_network = true in [security] if all of them may, else use a loopback address",
+    "{}:{}:{}: {who} {index} has the address {address:?}, which other machines can reach, so that each of them can \
+     read and write the memory: set trusted_network = true in [security] if all of them may, else use a loopback address",
     .path.display(), .place.line, .place.column
 )]
 pub struct UntrustedAddress {
     /// The file.
     pub path: PathBuf,
-    /// Where in it the address is.
+    /// Where the file has the address.
     pub place: Place,
     /// "server", or "the snapshot agent of server".
     pub who: &'static str,
@@ -25,8 +25,8 @@ pub struct UntrustedAddress {
 }
 
 impl Config {
-    /// Why dsmd must not serve as server `index`. None when it may: the address is a loopback
-    /// address, or the network is trusted.
+    /// Why dsmd must not serve as server `index`. `None` when the address is a loopback address, or
+    /// the network is trusted.
     #[must_use]
     pub fn untrusted_address(&self, index: usize) -> Option<UntrustedAddress> {
         let server = self.servers.get(index)?;
@@ -44,10 +44,10 @@ impl Config {
         })
     }
 
-    /// Checks that the snapshot agent of server `index` may listen, by the same rule.
+    /// Checks that the snapshot agent of server `index` may listen on its address.
     ///
     /// # Errors
-    /// When its address is not a loopback address, and the network is not trusted.
+    /// When the address is not a loopback address and the network is not trusted.
     pub fn check_trusted_agent(&self, index: usize) -> Result<(), UntrustedAddress> {
         let agent = self
             .servers
@@ -75,7 +75,7 @@ impl Config {
     /// Checks that dsmd may serve as server `index`.
     ///
     /// # Errors
-    /// What [`Config::untrusted_address`] says.
+    /// The error of [`Config::untrusted_address`].
     pub fn check_trusted(&self, index: usize) -> Result<(), UntrustedAddress> {
         self.untrusted_address(index).map_or(Ok(()), Err)
     }

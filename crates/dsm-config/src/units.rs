@@ -1,4 +1,4 @@
-//! Sizes and durations as text: `64MiB`, `500ms`.
+//! Reads and writes sizes and durations as text: `64MiB`, `500ms`.
 
 use bytesize::Unit;
 use std::time::Duration;
@@ -6,15 +6,15 @@ use std::time::Duration;
 /// Why a text is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
-    /// It does not begin with a whole number, or the unit is unknown.
+    /// The text does not begin with a whole number, or its unit is unknown.
     #[error(
         "a size is a whole number, alone or with one of B, KiB, MiB, GiB, TiB, PiB (1024), kB, MB, GB, TB, PB (1000)"
     )]
     Form,
-    /// A unit of one letter, which some read as 1000 and others as 1024.
+    /// A unit such as K or Ki, which some programs read as 1000 and others as 1024.
     #[error("the unit {0:?} is ambiguous: write {1:?} for 1024 or {2:?} for 1000")]
     Ambiguous(String, String, String),
-    /// It does not fit.
+    /// The size does not fit 64 bits.
     #[error("it is more than 2^64-1 bytes")]
     TooLarge,
 }
@@ -36,7 +36,7 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     if unit.is_empty() {
         return Ok(number);
     }
-    // Some write "64K", some "64Ki": the parser below knows both, and more than the manual page.
+    // `Unit` reads "64K" and "64Ki", and units that the manual page does not have.
     let letter = unit.chars().next().unwrap_or_default().to_ascii_uppercase();
     if "KMGTP".contains(letter)
         && (unit.len() == 1
@@ -62,10 +62,10 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
 }
 
 /// Reads a length of time: whole numbers with the units ms, s, m and h, such as `500ms` or `1m
-/// 30s`. None when the text is anything else.
+/// 30s`. `None` when the text is anything else.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    // humantime knows many more units, among them M for a month, and fractions.
+    // humantime reads many more units, among them M for a month, and fractions.
     let units = text
         .split(|c: char| !c.is_alphabetic())
         .filter(|unit| !unit.is_empty());
@@ -92,8 +92,8 @@ pub fn format_size(bytes: u64) -> String {
     )
 }
 
-/// Writes a size in bytes for people: in the largest unit of which there is at least one, with one
-/// decimal, cut, where there is a remainder. [`parse_size`] may not read it back.
+/// Writes a size in bytes for people: in the largest unit that it is at least one of, with one
+/// decimal, rounded down, unless it is a whole number of them. [`parse_size`] may not read it back.
 #[must_use]
 pub fn approximate_size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

@@ -1,17 +1,18 @@
-//! The known word that a typing error meant.
+//! Finds the known word that a misspelt one stands for.
 
-/// The word of `known` that is nearest to `found`, when it is near enough to be meant. Upper and
-/// lower case are equal.
-pub(super) fn nearest<'k>(found: &str, known: &[&'k str]) -> Option<&'k str> {
-    // A word that is much longer than every known one is no typing error, and the distance takes
-    // time by its length.
+/// The word of `known` that is nearest to `found`, if they differ in no more than a third of its
+/// letters. Upper and lower case are equal.
+pub(super) fn suggest<'k>(found: &str, known: &[&'k str]) -> Option<&'k str> {
+    // The distance takes time proportional to the length of `found`, which a file chooses. A word
+    // much longer than every known one matches none of them.
     let longest = known.iter().map(|word| word.len()).max()?;
     if found.len() > 2 * longest {
         return None;
     }
     let found = found.to_lowercase();
-    let distances = known.iter().map(|word| (distance(&found, word), *word));
-    distances
+    known
+        .iter()
+        .map(|word| (distance(&found, word), *word))
         .filter(|(distance, word)| *distance <= word.len() / 3)
         .min()
         .map(|(_, word)| word)
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_typing_error_finds_its_word_and_another_word_finds_none() {
+    fn a_misspelt_word_finds_the_known_one_and_another_word_finds_none() {
         let known = ["k", "n", "address", "hello_timeout", "request_timeout"];
         let pairs = [
             ("adress", "address"),
@@ -47,12 +48,12 @@ mod tests {
             ("request_timout", "request_timeout"),
         ];
         for (found, word) in pairs {
-            assert_eq!(nearest(found, &known), Some(word));
+            assert_eq!(suggest(found, &known), Some(word));
         }
         for found in ["x", "", "port", "timeout", "ĸ", &"address".repeat(1000)] {
-            assert_eq!(nearest(found, &known), None, "{found}");
+            assert_eq!(suggest(found, &known), None, "{found}");
         }
-        assert_eq!(nearest("k", &[]), None);
+        assert_eq!(suggest("k", &[]), None);
         assert_eq!(distance("kitten", "sitting"), 3);
     }
 }

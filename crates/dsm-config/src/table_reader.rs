@@ -1,37 +1,42 @@
-//! One table of the file, read key by key.
+//! Reads one table of the file, key by key: each value has the right type and is in its range, or
+//! the recorder has an error for it.
 
-use super::reader::{Reader, quote, shorten};
-use super::units::{format_size, parse_duration, parse_size};
+use super::recorder::Recorder;
+use super::toml_value::{
+    Rejection, check_number, describe, integer, must_be, offset_of, size, text,
+};
+use super::units::{format_size, parse_duration};
 use super::{Compression, Level};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// One table of the file, or the lack of it: then every key of it has its default.
-pub(super) struct Section<'r, 't> {
-    reader: &'r mut Reader<'t>,
+/// One table of the file. Where the file lacks the table, each of its keys has its default.
+pub(super) struct TableReader<'r, 't> {
+    recorder: &'r mut Recorder<'t>,
     tree: Option<&'r DeTable<'t>>,
     offset: usize,
-    /// The table's name in a list of known keys: `server`.
+    /// The table's name in the list of known keys: `server`.
     table: String,
     /// The same with an index, as `config show` has it: `server.0`.
     path: String,
+    /// The keys that the parser asked for.
     asked: Vec<&'static str>,
 }
 
-/// What holds when the file does not have a key.
-enum Otherwise<T> {
+/// What is effective when the file lacks a key.
+enum IfAbsent<T> {
     Default(T),
     Unset,
-    Missing,
+    Error,
 }
 
-impl<'r, 't> Section<'r, 't> {
+impl<'r, 't> TableReader<'r, 't> {
     /// The top of the file.
-    pub(super) fn root(reader: &'r mut Reader<'t>, tree: &'r DeTable<'t>) -> Self {
+    pub(super) fn root(recorder: &'r mut Recorder<'t>, tree: &'r DeTable<'t>) -> Self {
         Self {
-            reader,
+            recorder,
             tree: Some(tree),
             offset: 0,
             table: String::new(),
@@ -41,28 +46,26 @@ impl<'r, 't> Section<'r, 't> {
     }
 }
 
-impl<'t> Section<'_, 't> {
+impl<'t> TableReader<'_, 't> {
     /// The table `name`.
-    pub(super) fn section(&mut self, name: &'static str) -> Section<'_, 't> {
+    pub(super) fn table(&mut self, name: &'static str) -> TableReader<'_, 't> {
         self.asked.push(name);
         let found = self.tree.and_then(|tree| tree.get(name));
         let tree = match found.map(Spanned::get_ref) {
             Some(DeValue::Table(tree)) => Some(tree),
             Some(other) => {
-                self.mistake_at(
+                let other = describe(other);
+                self.add_error_at(
                     found,
-                    format!(
-                        "{name} is {}: allowed is a table, [{name}]",
-                        describe(other)
-                    ),
+                    format!("{name} is {other}: it must be a table, [{name}]"),
                 );
                 None
             }
             None => None,
         };
         let offset = offset_of(found);
-        Section {
-            reader: self.reader,
+        TableReader {
+            recorder: self.recorder,
             tree,
             offset,
             table: name.to_owned(),
@@ -71,12 +74,11 @@ impl<'t> Section<'_, 't> {
         }
     }
 
-    /// Reads each table of the list `name` with `read`; none when the file holds no list of that
-    /// name.
+    /// Reads each table of the list `name` with `read`. `None` when `name` is something else.
     pub(super) fn list<T>(
         &mut self,
         name: &'static str,
-        mut read: impl FnMut(Section<'_, 't>) -> T,
+        mut read: impl FnMut(TableReader<'_, 't>) -> T,
     ) -> Option<Vec<T>> {
         self.asked.push(name);
         let found = self.tree.and_then(|tree| tree.get(name));
@@ -85,7 +87,7 @@ impl<'t> Section<'_, 't> {
             Some(DeValue::Array(items)) => items,
             Some(other) => {
                 let other = describe(other);
-                self.mistake_at(
+                self.add_error_at(
                     found,
                     format!("{name} is {other}: write [[{name}]], with two brackets, before each"),
                 );
@@ -97,8 +99,8 @@ impl<'t> Section<'_, 't> {
             let (path, offset) = (format!("{name}.{index}"), offset_of(Some(item)));
             if let DeValue::Table(tree) = item.get_ref() {
                 let (tree, table) = (Some(tree), name.to_owned());
-                values.push(read(Section {
-                    reader: self.reader,
+                values.push(read(TableReader {
+                    recorder: self.recorder,
                     tree,
                     offset,
                     table,
@@ -107,9 +109,9 @@ impl<'t> Section<'_, 't> {
                 }));
             } else {
                 let found = describe(item.get_ref());
-                self.mistake_at(
+                self.add_error_at(
                     Some(item),
-                    format!("{path} is {found}: allowed is a table, [[{name}]]"),
+                    format!("{path} is {found}: it must be a table, [[{name}]]"),
                 );
             }
         }
@@ -123,17 +125,17 @@ impl<'t> Section<'_, 't> {
         default: usize,
         range: RangeInclusive<usize>,
     ) -> usize {
-        let read = self.integer_or(name, Otherwise::Default(default), range);
+        let read = self.integer_or(name, IfAbsent::Default(default), range);
         read.unwrap_or(default)
     }
 
-    /// A whole number that must be given.
+    /// A whole number that the file must have.
     pub(super) fn required_integer(
         &mut self,
         name: &'static str,
         range: RangeInclusive<usize>,
     ) -> Option<usize> {
-        self.integer_or(name, Otherwise::Missing, range)
+        self.integer_or(name, IfAbsent::Error, range)
     }
 
     /// A whole number that may be left out.
@@ -142,18 +144,18 @@ impl<'t> Section<'_, 't> {
         name: &'static str,
         range: RangeInclusive<usize>,
     ) -> Option<usize> {
-        self.integer_or(name, Otherwise::Unset, range)
+        self.integer_or(name, IfAbsent::Unset, range)
     }
 
     fn integer_or(
         &mut self,
         name: &'static str,
-        otherwise: Otherwise<usize>,
+        if_absent: IfAbsent<usize>,
         range: RangeInclusive<usize>,
     ) -> Option<usize> {
         let allowed = format!("a whole number from {} to {}", range.start(), range.end());
-        self.value(name, &allowed, otherwise, usize::to_string, |value| {
-            check_number(value, "a number, without quotes", &allowed)?;
+        self.value(name, &allowed, if_absent, usize::to_string, |value| {
+            check_number(value, "a number without quotes", &allowed)?;
             integer(value)
                 .and_then(|number| usize::try_from(number).ok())
                 .filter(|number| range.contains(number))
@@ -163,13 +165,12 @@ impl<'t> Section<'_, 't> {
 
     /// `true` or `false`.
     pub(super) fn boolean(&mut self, name: &'static str, default: bool) -> bool {
-        let convert = |value: &DeValue<'_>| value.as_bool().ok_or(None);
         let read = self.value(
             name,
             "true or false, without quotes",
-            Otherwise::Default(default),
+            IfAbsent::Default(default),
             bool::to_string,
-            convert,
+            |value| value.as_bool().ok_or(None),
         );
         read.unwrap_or(default)
     }
@@ -181,27 +182,7 @@ impl<'t> Section<'_, 't> {
         default: u64,
         range: RangeInclusive<u64>,
     ) -> u64 {
-        let allowed = format!(
-            "a size from {} to {}",
-            format_size(*range.start()),
-            format_size(*range.end())
-        );
-        let otherwise = Otherwise::Default(default);
-        let read = self.value(
-            name,
-            &allowed,
-            otherwise,
-            |bytes| format_size(*bytes),
-            |value| {
-                size(value, &allowed).and_then(|bytes| {
-                    if range.contains(&bytes) {
-                        Ok(bytes)
-                    } else {
-                        Err(None)
-                    }
-                })
-            },
-        );
+        let read = self.size_or(name, IfAbsent::Default(default), range);
         read.unwrap_or(default)
     }
 
@@ -211,21 +192,33 @@ impl<'t> Section<'_, 't> {
         name: &'static str,
         range: RangeInclusive<u64>,
     ) -> Option<u64> {
-        let allowed = format!(
-            "a size from {} to {}",
-            format_size(*range.start()),
-            format_size(*range.end())
-        );
-        let within = |bytes| {
+        self.size_or(name, IfAbsent::Unset, range)
+    }
+
+    fn size_or(
+        &mut self,
+        name: &'static str,
+        if_absent: IfAbsent<u64>,
+        range: RangeInclusive<u64>,
+    ) -> Option<u64> {
+        let (lowest, highest) = (format_size(*range.start()), format_size(*range.end()));
+        let allowed = format!("a size from {lowest} to {highest}");
+        let show = |bytes: &u64| format_size(*bytes);
+        self.value(name, &allowed, if_absent, show, |value| {
+            let bytes = size(value, &allowed)?;
             if range.contains(&bytes) {
                 Ok(bytes)
             } else {
                 Err(None)
             }
-        };
+        })
+    }
+
+    /// A size in bytes that the file must have; the caller checks its range.
+    pub(super) fn required_size(&mut self, name: &'static str, allowed: &str) -> Option<u64> {
         let show = |bytes: &u64| format_size(*bytes);
-        self.value(name, &allowed, Otherwise::Unset, show, |value| {
-            size(value, &allowed).and_then(within)
+        self.value(name, allowed, IfAbsent::Error, show, |value| {
+            size(value, allowed)
         })
     }
 
@@ -241,33 +234,21 @@ impl<'t> Section<'_, 't> {
             Compression::None => "none".to_owned(),
             Compression::Zstd(level) => level.number().to_string(),
         };
-        let read = self.value(
-            name,
-            &allowed,
-            Otherwise::Default(default),
-            show,
-            |value| match value.as_str() {
-                Some(word) if word.eq_ignore_ascii_case("none") => Ok(Compression::None),
-                _ => {
-                    check_number(value, "a number without quotes, or \"none\"", &allowed)?;
-                    let level =
-                        integer(value).and_then(|number| Level::new(i32::try_from(number).ok()?));
-                    level.map(Compression::Zstd).ok_or(None)
-                }
-            },
-        );
+        let if_absent = IfAbsent::Default(default);
+        let read = self.value(name, &allowed, if_absent, show, |value| {
+            if value
+                .as_str()
+                .is_some_and(|word| word.eq_ignore_ascii_case("none"))
+            {
+                return Ok(Compression::None);
+            }
+            check_number(value, "a number without quotes, or \"none\"", &allowed)?;
+            integer(value)
+                .and_then(|number| Level::new(i32::try_from(number).ok()?))
+                .map(Compression::Zstd)
+                .ok_or(None)
+        });
         read.unwrap_or(default)
-    }
-
-    /// A size in bytes that must be given; the caller checks its range.
-    pub(super) fn required_size(&mut self, name: &'static str, allowed: &str) -> Option<u64> {
-        self.value(
-            name,
-            allowed,
-            Otherwise::Missing,
-            |bytes| format_size(*bytes),
-            |value| size(value, allowed),
-        )
     }
 
     /// A length of time.
@@ -283,9 +264,9 @@ impl<'t> Section<'_, 't> {
             show(range.start()),
             show(range.end())
         );
-        let read = self.value(name, &allowed, Otherwise::Default(default), show, |value| {
-            let duration = parse_duration(text(value, &allowed)?);
-            duration
+        let if_absent = IfAbsent::Default(default);
+        let read = self.value(name, &allowed, if_absent, show, |value| {
+            parse_duration(text(value, &allowed)?)
                 .filter(|duration| range.contains(duration))
                 .ok_or(None)
         });
@@ -303,36 +284,37 @@ impl<'t> Section<'_, 't> {
             .iter()
             .map(|(word, _)| format!("{word:?}"))
             .collect();
+        let allowed = words.join(", ");
+        let one_of = format!("one of {allowed}");
         let show = |value: &T| {
             choices
                 .iter()
                 .find(|(_, other)| other == value)
                 .map_or(String::new(), |(word, _)| (*word).to_owned())
         };
-        let allowed = words.join(", ");
-        let read = self.value(name, &allowed, Otherwise::Default(default), show, |value| {
-            let word = text(value, &allowed)?;
+        let if_absent = IfAbsent::Default(default);
+        let read = self.value(name, &allowed, if_absent, show, |value| {
+            let word = text(value, &one_of)?;
             choices
                 .iter()
                 .find(|(other, _)| word.eq_ignore_ascii_case(other))
                 .map(|(_, value)| *value)
-                .ok_or(None)
+                .ok_or_else(|| Some(must_be(&one_of)))
         });
         read.unwrap_or(default)
     }
 
-    /// A text that `convert` accepts. Its error says what is wrong, or nothing when `allowed` says
-    /// enough.
+    /// A text that `convert` accepts. Its rejection is `None` when `allowed` says enough.
     pub(super) fn text<T: Clone>(
         &mut self,
         name: &'static str,
         allowed: &str,
         default: T,
         show: impl Fn(&T) -> String,
-        convert: impl FnOnce(&str) -> Result<T, Option<String>>,
+        convert: impl FnOnce(&str) -> Result<T, Rejection>,
     ) -> T {
-        let otherwise = Otherwise::Default(default.clone());
-        self.value(name, allowed, otherwise, show, |value| {
+        let if_absent = IfAbsent::Default(default.clone());
+        self.value(name, allowed, if_absent, show, |value| {
             convert(text(value, allowed)?)
         })
         .unwrap_or(default)
@@ -343,21 +325,21 @@ impl<'t> Section<'_, 't> {
         &mut self,
         name: &'static str,
         allowed: &str,
-        convert: impl FnOnce(&str) -> Result<T, Option<String>>,
+        convert: impl FnOnce(&str) -> Result<T, Rejection>,
     ) -> Option<T> {
-        self.value(name, allowed, Otherwise::Unset, T::to_string, |value| {
+        self.value(name, allowed, IfAbsent::Unset, T::to_string, |value| {
             convert(text(value, allowed)?)
         })
     }
 
-    /// A text that must be given.
+    /// A text that the file must have.
     pub(super) fn required_text<T: ToString>(
         &mut self,
         name: &'static str,
         allowed: &str,
-        convert: impl FnOnce(&str) -> Result<T, Option<String>>,
+        convert: impl FnOnce(&str) -> Result<T, Rejection>,
     ) -> Option<T> {
-        self.value(name, allowed, Otherwise::Missing, T::to_string, |value| {
+        self.value(name, allowed, IfAbsent::Error, T::to_string, |value| {
             convert(text(value, allowed)?)
         })
     }
@@ -366,66 +348,64 @@ impl<'t> Section<'_, 't> {
         &mut self,
         name: &'static str,
         allowed: &str,
-        otherwise: Otherwise<T>,
+        if_absent: IfAbsent<T>,
         show: impl Fn(&T) -> String,
-        convert: impl FnOnce(&DeValue<'t>) -> Result<T, Option<String>>,
+        convert: impl FnOnce(&DeValue<'t>) -> Result<T, Rejection>,
     ) -> Option<T> {
         self.asked.push(name);
         let key = join(&self.path, name);
         let known = join(&self.table, name);
-        let default = if let Otherwise::Default(value) = &otherwise {
+        let default = if let IfAbsent::Default(value) = &if_absent {
             Some(show(value))
         } else {
             None
         };
-        self.reader.know(known, default, allowed);
+        self.recorder.add_known(known, default, allowed);
         let Some(found) = self.tree.and_then(|tree| tree.get(name)) else {
-            return match otherwise {
-                Otherwise::Default(value) => {
-                    self.reader.default(key, show(&value));
+            return match if_absent {
+                IfAbsent::Default(value) => {
+                    self.recorder.add_default(key, show(&value));
                     Some(value)
                 }
-                Otherwise::Unset => None,
-                Otherwise::Missing => {
-                    self.reader.mistake(
-                        self.offset,
-                        format!("{key} is missing: it must be {allowed}"),
-                    );
+                IfAbsent::Unset => None,
+                IfAbsent::Error => {
+                    let message = format!("{key} is missing: {}", must_be(allowed));
+                    self.recorder.add_error(self.offset, message);
                     None
                 }
             };
         };
         match convert(found.get_ref()) {
             Ok(value) => {
-                self.reader.found(key, show(&value), offset_of(Some(found)));
+                let offset = offset_of(Some(found));
+                self.recorder.add_found(key, show(&value), offset);
                 Some(value)
             }
             Err(reason) => {
-                let reason = reason.unwrap_or_else(|| format!("allowed is {allowed}"));
-                self.mistake_at(
-                    Some(found),
-                    format!("{key} is {}: {reason}", describe(found.get_ref())),
-                );
+                let reason = reason.unwrap_or_else(|| must_be(allowed));
+                let found_value = describe(found.get_ref());
+                self.add_error_at(Some(found), format!("{key} is {found_value}: {reason}"));
                 None
             }
         }
     }
 
-    /// Records a mistake at the value of `name`, which was asked for before.
-    pub(super) fn mistake_in(&mut self, name: &str, message: String) {
+    /// Adds an error at the value of `name`, or at the table where the file lacks it.
+    pub(super) fn add_error(&mut self, name: &str, message: String) {
         let found = self.tree.and_then(|tree| tree.get(name));
-        self.mistake_at(found, message);
+        self.add_error_at(found, message);
     }
 
-    /// Records a mistake at the value of `key`, which is a full name such as `server.0.address`.
-    pub(super) fn mistake_of(&mut self, key: &str, message: String) {
-        self.reader.mistake_of(key, message);
+    /// Adds an error at the value of `key`, a full name such as `server.0.address`, which is good
+    /// by itself and conflicts with others.
+    pub(super) fn add_conflict(&mut self, key: &str, message: String) {
+        self.recorder.add_conflict(key, message);
     }
 
-    /// Ends the section: what is left in it was not known.
+    /// Ends the table: every key in it that the parser did not ask for is unknown.
     pub(super) fn finish(self) {
         let Self {
-            reader,
+            recorder,
             tree,
             table,
             asked,
@@ -434,7 +414,7 @@ impl<'t> Section<'_, 't> {
         for (key, _) in tree.into_iter().flatten() {
             let name = key.get_ref();
             if !asked.iter().any(|asked| asked == name) {
-                reader.stranger(
+                recorder.add_unknown_key(
                     key.span().start,
                     table.clone(),
                     name.to_string(),
@@ -444,65 +424,17 @@ impl<'t> Section<'_, 't> {
         }
     }
 
-    fn mistake_at(&mut self, found: Option<&Spanned<DeValue<'t>>>, message: String) {
+    fn add_error_at(&mut self, found: Option<&Spanned<DeValue<'t>>>, message: String) {
         let offset = found.map_or(self.offset, |found| found.span().start);
-        self.reader.mistake(offset, message);
+        self.recorder.add_error(offset, message);
     }
 }
 
+/// The full name of a key.
 fn join(table: &str, name: &str) -> String {
     if table.is_empty() {
         name.to_owned()
     } else {
         format!("{table}.{name}")
-    }
-}
-
-fn offset_of(found: Option<&Spanned<DeValue<'_>>>) -> usize {
-    found.map_or(0, |found| found.span().start)
-}
-
-fn integer(value: &DeValue<'_>) -> Option<u64> {
-    let number = value.as_integer()?;
-    u64::from_str_radix(number.as_str(), number.radix()).ok()
-}
-
-/// The text of a value. The error says that it must be one: that a value is of another type is not
-/// seen when it is printed.
-fn text<'v>(value: &'v DeValue<'_>, allowed: &str) -> Result<&'v str, Option<String>> {
-    value
-        .as_str()
-        .ok_or_else(|| Some(of_type("a text, in quotes", allowed)))
-}
-
-/// An error, which says what form the value must have, for what is no number.
-fn check_number(value: &DeValue<'_>, form: &str, allowed: &str) -> Result<(), Option<String>> {
-    match value {
-        DeValue::Integer(_) | DeValue::Float(_) => Ok(()),
-        _ => Err(Some(of_type(form, allowed))),
-    }
-}
-
-fn of_type(form: &str, allowed: &str) -> String {
-    format!("write {form}; allowed is {allowed}")
-}
-
-fn size(value: &DeValue<'_>, allowed: &str) -> Result<u64, Option<String>> {
-    if let Some(text) = value.as_str() {
-        return parse_size(text).map_err(|error| Some(error.to_string()));
-    }
-    check_number(value, "a number, or a text such as \"64MiB\"", allowed)?;
-    integer(value).ok_or(None)
-}
-
-fn describe(value: &DeValue<'_>) -> String {
-    match value {
-        DeValue::String(text) => quote(text),
-        DeValue::Integer(number) => shorten(&number.to_string()),
-        DeValue::Float(number) => shorten(&number.to_string()),
-        DeValue::Boolean(boolean) => boolean.to_string(),
-        DeValue::Datetime(_) => "a date".to_owned(),
-        DeValue::Array(_) => "an array".to_owned(),
-        DeValue::Table(_) => "a table".to_owned(),
     }
 }

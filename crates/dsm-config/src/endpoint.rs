@@ -1,4 +1,4 @@
-//! A server's address in the network map: `host:port`, checked but not resolved.
+//! An endpoint of the network map, `host:port`: checked, not resolved.
 
 use std::fmt;
 use std::io;
@@ -8,10 +8,10 @@ use std::str::FromStr;
 /// The longest host name, in bytes (RFC 1035).
 const MAX_HOST: usize = 253;
 
-/// The longest part of a host name between two dots, in bytes (RFC 1035).
+/// The longest label of a host name, the part between two dots, in bytes (RFC 1035).
 const MAX_LABEL: usize = 63;
 
-/// Who is addressed.
+/// The host of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
     /// An IPv4 or IPv6 address.
@@ -20,56 +20,55 @@ pub enum Host {
     Name(String),
 }
 
-/// A host and a port. There is one text for each address, so that two texts differ when the
-/// addresses do.
+/// A host and a port. Each endpoint has exactly one text, so that equal endpoints have equal texts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
     host: Host,
     port: u16,
 }
 
-/// Why a text is not an address.
+/// Why a text is not an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// There is nothing.
+    /// The text is empty.
     #[error("it is empty: write \"host:port\"")]
     Empty,
-    /// It is a URL.
+    /// The text is a URL.
     #[error("an address has no \"://\": write {0:?}")]
     Scheme(String),
-    /// An IPv6 address that means another machine on each.
+    /// An IPv6 address with a scope, which means a different machine on each machine.
     #[error(
         "an address with a scope, after \"%\", is not the same on every machine: give one without, as in \"[fd00::1]:7411\""
     )]
     Scope,
-    /// An IPv6 address that is good on one link only, and without a scope for none.
+    /// A link-local IPv6 address: it needs a scope, which differs from machine to machine.
     #[error(
-        "{0} is a link-local address, which means another machine on each link: give one that is the same on every \
+        "{0} is a link-local address, which means a different machine on each link: give one that is the same on every \
          machine, as in \"[fd00::1]:7411\" (ip -6 address show scope global), or a host name"
     )]
     LinkLocal(Ipv6Addr),
     /// There is no port.
     #[error("the port is missing: write {0:?}")]
     PortMissing(String),
-    /// The port is not one that can be connected to.
-    #[error("the port is {0:?}: allowed are 1 to 65535")]
+    /// The port is not a number that a client can connect to.
+    #[error("the port is {0:?}: it must be 1 to 65535")]
     Port(String),
-    /// An IPv6 address whose end and port cannot be told apart.
-    #[error("an IPv6 address stands in brackets, as in \"[fd00::1]:7411\"")]
+    /// An IPv6 address without brackets: its last group cannot be told from the port.
+    #[error("write an IPv6 address in brackets, as in \"[fd00::1]:7411\"")]
     Brackets,
-    /// The host is no name and no IP address.
+    /// The host is neither a host name nor an IP address.
     #[error("{0:?} is not a host name, an IPv4 address, or an IPv6 address in brackets")]
     Host(String),
-    /// An IP address that stands for several machines, or for whichever asks.
+    /// An unspecified, multicast or broadcast address, which stands for no single machine.
     #[error("{0} does not name one machine: give the address that the others connect to")]
     NotOneMachine(IpAddr),
-    /// The same address has a shorter or usual form; two forms would hide a duplicate.
+    /// The endpoint has a shorter or usual text. A second one would hide a duplicate in the map.
     #[error("write it as {0:?}")]
     Form(String),
 }
 
 impl Address {
-    /// Who is addressed.
+    /// The host.
     #[must_use]
     pub fn host(&self) -> &Host {
         &self.host
@@ -81,7 +80,7 @@ impl Address {
         self.port
     }
 
-    /// The same host with the next port; none after the last.
+    /// The same host with the next port; `None` after the last one.
     #[must_use]
     pub fn next_port(&self) -> Option<Self> {
         Some(Self {
@@ -90,8 +89,8 @@ impl Address {
         })
     }
 
-    /// Whether only this machine can reach it. Of the host names only `localhost` counts: any other
-    /// may change.
+    /// Whether only this machine can reach it. `localhost` is the only host name that counts: the
+    /// addresses of any other may change.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         match &self.host {
@@ -100,8 +99,8 @@ impl Address {
         }
     }
 
-    /// The socket addresses that it stands for now. Asks the resolver when it holds a host name,
-    /// and may then block.
+    /// The socket addresses that it stands for now. Asks the resolver for a host name, and blocks
+    /// for as long as that takes.
     ///
     /// # Errors
     /// When the name cannot be resolved.
@@ -114,8 +113,8 @@ impl Address {
 }
 
 impl Address {
-    /// What is wrong with a host name that stands for nothing but `found`, if these are loopback
-    /// addresses: it is this machine's own name, perhaps, and other machines cannot reach it.
+    /// A warning about a host name that resolves to `found`, if these are loopback addresses only.
+    /// Debian's /etc/hosts does that to a machine's own name, and no other machine can reach it.
     #[must_use]
     pub fn only_loopback(&self, found: &[SocketAddr]) -> Option<String> {
         let Host::Name(name) = &self.host else {
@@ -218,8 +217,8 @@ fn parse_host(host: &str) -> Result<Host, AddressError> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    // The resolver takes "10.1" and "0x7f.1" for IPv4 addresses: a name whose last label is a
-    // number is a typo.
+    // The resolver reads "10.1" and "0x7f.1" as IPv4 addresses, so a name whose last label is a
+    // number is a typing error.
     let last = host.rsplit('.').next().unwrap_or_default();
     let hexadecimal = last.strip_prefix("0x").or(last.strip_prefix("0X"));
     let numeric = last.bytes().all(|byte| byte.is_ascii_digit())
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_both_kinds_of_ip_address_are_accepted() {
+    fn host_names_ipv4_and_ipv6_addresses_are_accepted() {
         for text in [
             "10.0.0.1:7411",
             "[fd00::1]:7411",
@@ -257,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_text_is_refused_with_the_way_out() {
+    fn every_other_text_is_refused_with_a_hint() {
         let missing = ["10.0.0.1", "10.0.0.1:", "node1", "[::1]", "[::1]:"];
         for text in missing {
             assert!(
@@ -271,7 +270,7 @@ mod tests {
         for port in ["0", "65536", "-1", "http", " 7411", "7411 "] {
             assert_eq!(
                 error(&format!("node1:{port}")),
-                format!("the port is {port:?}: allowed are 1 to 65535")
+                format!("the port is {port:?}: it must be 1 to 65535")
             );
         }
         for text in ["fd00::1:7411", "::1", "[::1:7411"] {
@@ -325,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_one_form_only() {
+    fn an_endpoint_has_exactly_one_text() {
         for (text, form) in [
             ("Node1:7411", "node1:7411"),
             ("node1:07411", "node1:7411"),
@@ -339,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn only_localhost_and_loopback_addresses_stay_on_this_machine() {
+    fn only_localhost_and_loopback_addresses_are_loopback() {
         for (text, loopback) in [
             ("127.0.0.1:1", true),
             ("127.9.9.9:1", true),
@@ -356,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_a_loopback_address_only_is_said_to_be_out_of_reach() {
+    fn a_name_with_loopback_addresses_only_is_reported() {
         let of = |address: &str, ips: &[&str]| {
             let found: Vec<SocketAddr> = ips
                 .iter()

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The most mistakes that one message names; more would only push the first ones off the screen.
+/// The most mistakes that one [`ConfigError`] lists: more would scroll the first ones off the
+/// screen.
 pub const MAX_MISTAKES: usize = 20;
 
 /// A place in the file. Lines and columns count from 1; a column is one character.
@@ -17,60 +18,63 @@ pub struct Place {
 }
 
 impl Place {
-    /// The beginning of the file: the place of what is missing from it.
+    /// The beginning of the file: the place of a key that the file lacks.
     pub(super) const START: Self = Self { line: 1, column: 1 };
 }
 
-/// One thing that is wrong: what was found, and what is allowed.
+/// One error in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// Where.
+    /// Where it is.
     pub place: Place,
     /// What was found, and what is allowed.
     pub message: String,
 }
 
-/// A mcomp.cfg that cannot be used. Shows itself as one line for each mistake, `file:line:column:
-/// message`.
+/// Why a mcomp.cfg cannot be used. [`ConfigError::Invalid`] displays one line for each error in the
+/// file: `file:line:column: message`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("cannot read {}: {source}: {} with --config or DSM_CONFIG", .path.display(), way_out(source))]
+    #[error("cannot read {}: {source}: {} with --config or DSM_CONFIG", .path.display(), hint(source))]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The file is longer than any configuration.
-    #[error("{} is longer than {limit} bytes: is it a mcomp.cfg?", .path.display())]
+    #[error(
+        "{} is longer than {limit} bytes, which no mcomp.cfg is: name another file with --config or DSM_CONFIG",
+        .path.display()
+    )]
     TooLong {
         /// The file.
         path: PathBuf,
-        /// The bytes that are read at most.
+        /// The most bytes that are read.
         limit: u64,
     },
-    /// The file holds mistakes; never none, in the order of the file.
+    /// The file has at least one error.
     #[error("{}", Listing { path, mistakes })]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The errors, at least one, in the order of the file.
         mistakes: Vec<Mistake>,
     },
-    /// The machine could not be asked how much shared memory it has.
+    /// The operating system did not say how much shared memory the machine has.
     #[error("cannot find out how much {directory} can hold: {source}: mount a tmpfs there")]
     SharedMemory {
         /// Where shared memory is mounted.
         directory: &'static str,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
 impl ConfigError {
-    /// An error with a single mistake.
+    /// The error of a file with a single diagnostic.
     pub(super) fn single(path: &Path, place: Place, message: String) -> Self {
         Self::Invalid {
             path: path.to_owned(),
@@ -79,8 +83,8 @@ impl ConfigError {
     }
 }
 
-/// The first half of what to do about a file that cannot be read.
-fn way_out(error: &io::Error) -> &'static str {
+/// What to do about a file that cannot be read; the message ends with how to name another file.
+fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "create it, or name another file",
         io::ErrorKind::PermissionDenied => "let this user read it, or name another file",
@@ -112,7 +116,7 @@ impl fmt::Display for Listing<'_> {
     }
 }
 
-/// Turns byte offsets into places.
+/// Converts byte offsets to places.
 pub(super) struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,
