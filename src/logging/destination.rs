@@ -55,18 +55,18 @@ impl Destination {
 /// cannot be reached, they go to standard error, and the first of them says so. Only the first call
 /// of a process chooses; later ones set the level.
 pub fn init(destination: Destination, level: LevelFilter) {
-    let (logger, trouble) = match destination.logger() {
+    let (logger, warning) = match destination.logger() {
         Ok(logger) => (logger, None),
-        Err(trouble) => (
+        Err(warning) => (
             Box::new(TerminalLogger::new()) as Box<dyn Log>,
-            Some(trouble),
+            Some(warning),
         ),
     };
     let installed = log::set_boxed_logger(logger).is_ok();
     set_level(level);
     log_repairs();
-    if let (true, Some(trouble)) = (installed, trouble) {
-        log::warn!("{trouble}");
+    if let (true, Some(warning)) = (installed, warning) {
+        log::warn!("{warning}");
     }
 }
 

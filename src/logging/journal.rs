@@ -11,10 +11,10 @@ use systemd_journal_logger::JournalLog;
 const SOCKET: &str = "/run/systemd/journal/socket";
 
 /// How long a process that ends waits for journald.
-const PATIENCE: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often it looks whether journald has read.
-const LOOK: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The journal, by its native protocol.
 pub(super) struct JournalLogger(JournalLog);
@@ -39,18 +39,18 @@ impl Log for JournalLogger {
     /// unit, and `journalctl -u` does not show it.
     fn flush(&self) {
         // Whoever cannot be asked is not waited for.
-        let _ = wait_for_reader(SOCKET, PATIENCE);
+        let _ = wait_for_reader(SOCKET, FLUSH_TIMEOUT);
     }
 }
 
 /// Sends nothing, after all else in journald's queue, and waits until that is read.
-fn wait_for_reader(socket: &str, patience: Duration) -> io::Result<()> {
+fn wait_for_reader(socket: &str, timeout: Duration) -> io::Result<()> {
     let sender = UnixDatagram::unbound()?;
-    sender.set_write_timeout(Some(patience))?;
-    let deadline = Instant::now() + patience;
+    sender.set_write_timeout(Some(timeout))?;
+    let deadline = Instant::now() + timeout;
     sender.send_to(&[], socket)?;
     while queue::is_unread(&sender)? && Instant::now() < deadline {
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
     Ok(())
 }
@@ -64,7 +64,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let path = path.to_str().unwrap();
-        assert!(wait_for_reader(path, PATIENCE).is_err(), "there is nobody");
+        assert!(wait_for_reader(path, FLUSH_TIMEOUT).is_err(), "there is nobody");
         let journald = UnixDatagram::bind(path).unwrap();
         let begun = Instant::now();
         wait_for_reader(path, Duration::from_millis(20)).unwrap();

@@ -6,7 +6,7 @@
 
 mod destination;
 mod event;
-mod gate;
+mod rate_limit;
 mod journal;
 mod repair;
 mod syslog;
@@ -15,4 +15,4 @@ mod text;
 
 pub use destination::{Destination, flush, init, set_level};
 pub use event::Event;
-pub(crate) use gate::LogGate;
+pub(crate) use rate_limit::LogGate;

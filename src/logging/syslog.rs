@@ -14,7 +14,7 @@ const SOCKET: &str = "/dev/log";
 
 /// How long a message waits for a syslog daemon that does not read, before it is tried once more on
 /// a new connection.
-const PATIENCE: Duration = Duration::from_secs(1);
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sends messages to `/dev/log`, and connects again when the daemon was restarted.
 ///
@@ -47,8 +47,8 @@ impl SyslogLogger {
 fn connect(socket: &Path) -> Result<Logger<LoggerBackend, Tagged>, syslog::Error> {
     let logger = syslog::unix_custom(Tagged, socket)?;
     match &logger.backend {
-        LoggerBackend::Unix(socket) => socket.set_write_timeout(Some(PATIENCE))?,
-        LoggerBackend::UnixStream(stream) => stream.get_ref().set_write_timeout(Some(PATIENCE))?,
+        LoggerBackend::Unix(socket) => socket.set_write_timeout(Some(SEND_TIMEOUT))?,
+        LoggerBackend::UnixStream(stream) => stream.get_ref().set_write_timeout(Some(SEND_TIMEOUT))?,
         LoggerBackend::Udp(..) | LoggerBackend::Tcp(..) => {}
     }
     Ok(logger)
@@ -176,11 +176,11 @@ mod tests {
         // The kernel queues a few datagrams; only the ones after those wait.
         let filling = std::time::Instant::now();
         let mut longest = Duration::ZERO;
-        while longest < PATIENCE && filling.elapsed() < Duration::from_secs(20) {
+        while longest < SEND_TIMEOUT && filling.elapsed() < Duration::from_secs(20) {
             let begun = std::time::Instant::now();
             say(&logger, Level::Info, "anybody there?");
             longest = longest.max(begun.elapsed());
         }
-        assert!(longest >= PATIENCE && longest < PATIENCE * 4, "{longest:?}");
+        assert!(longest >= SEND_TIMEOUT && longest < SEND_TIMEOUT * 4, "{longest:?}");
     }
 }

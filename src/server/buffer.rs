@@ -12,7 +12,7 @@ use std::time::Instant;
 pub(super) const BASE: usize = 16 << 10;
 
 /// Bytes that a buffer grows to so that more requests fit, though each of them would fit without.
-const WIDEST: usize = 256 << 10;
+const MAX_WIDENED: usize = 256 << 10;
 
 /// The memory that all connections' buffers take beyond [`BASE`], at most `limits.buffer_memory`.
 pub(super) struct Budget {
@@ -44,7 +44,7 @@ impl Budget {
             // What its connections have that are served at this moment is not counted: one for each
             // thread at most.
             let over_share = self.holders().of_peer(peer) + bytes as u64 > self.share();
-            if !over_share && self.take_free(bytes) {
+            if !over_share && self.take_unused(bytes) {
                 return true;
             }
             let Some(freed) = self
@@ -58,7 +58,7 @@ impl Budget {
     }
 
     /// Takes `bytes` if they are there.
-    fn take_free(&self, bytes: usize) -> bool {
+    fn take_unused(&self, bytes: usize) -> bool {
         let limit = self.limits.buffer_memory();
         let more = |used: u64| used.checked_add(bytes as u64).filter(|sum| *sum <= limit);
         self.used
@@ -300,15 +300,15 @@ impl Buffer {
         Ok(&mut self.bytes[at..at + count])
     }
 
-    /// Doubles the buffer, up to [`WIDEST`]: to be called when what has come filled it, so that a
+    /// Doubles the buffer, up to [`MAX_WIDENED`]: to be called when what has come filled it, so that a
     /// client with many requests under way has them executed together. Does nothing while memory is
     /// short.
     pub(super) fn widen(&mut self) {
         let more = self
             .bytes
             .len()
-            .min(WIDEST.saturating_sub(self.bytes.len()));
-        if more > 0 && !self.budget.is_short() && self.budget.take_free(more) {
+            .min(MAX_WIDENED.saturating_sub(self.bytes.len()));
+        if more > 0 && !self.budget.is_short() && self.budget.take_unused(more) {
             self.bytes.resize(self.bytes.len() + more, 0);
         }
     }
@@ -425,7 +425,7 @@ mod tests {
         buffer.consume(MIB - 100);
         buffer.fit();
         assert_eq!(buffer.budgeted(), MIB - BASE, "memory is not short");
-        assert!(budget.take_free(5 * MIB));
+        assert!(budget.take_unused(5 * MIB));
         buffer.fit();
         assert_eq!((buffer.budgeted(), buffer.len()), (0, 100));
     }

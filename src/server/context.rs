@@ -45,21 +45,21 @@ pub(super) struct Context {
 }
 
 /// An open connection's place among the open ones; given back when dropped.
-pub(super) struct Place {
+pub(super) struct ConnectionPermit {
     context: Arc<Context>,
     number: u64,
 }
 
 impl Context {
-    /// A server that has descriptors for `most_connections`, whatever limit is configured.
+    /// A server that has descriptors for `max_connections`, whatever limit is configured.
     pub(super) fn new(
         config: &Config,
         index: u32,
         segment: Segment,
         operation_log: OperationLog,
-        most_connections: usize,
+        max_connections: usize,
     ) -> Self {
-        let limits = Arc::new(LiveLimits::new(&config.limits, most_connections));
+        let limits = Arc::new(LiveLimits::new(&config.limits, max_connections));
         Self {
             layout: config.layout.clone(),
             index,
@@ -104,7 +104,7 @@ impl Context {
     }
 
     /// Lets local clients in, unless there is an operation log, which would miss what they do.
-    pub(super) fn decide_local_access(&self) {
+    pub(super) fn update_local_access(&self) {
         if self.operation_log.is_off() {
             self.segment.admit_local(self.layout.fingerprint());
         } else {
@@ -113,7 +113,7 @@ impl Context {
     }
 
     /// Counts a new connection in, unless there are as many as the limit allows.
-    pub(super) fn admit(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Option<Place> {
+    pub(super) fn admit(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Option<ConnectionPermit> {
         let mut sockets = self.sockets();
         if sockets.len() >= self.limits.connections() {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -122,7 +122,7 @@ impl Context {
         let number = self.next_socket.fetch_add(1, Ordering::Relaxed);
         sockets.insert(number, Arc::clone(socket));
         self.accepted.fetch_add(1, Ordering::Relaxed);
-        Some(Place {
+        Some(ConnectionPermit {
             context: Arc::clone(self),
             number,
         })
@@ -218,7 +218,7 @@ impl Context {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.context.sockets().remove(&self.number);
     }

@@ -35,7 +35,7 @@ pub(super) enum Failure {
     NoAnswer { pid: u32 },
     #[error("tell dsmd (pid {pid}) to read its configuration again: {source}")]
     Reload { pid: u32, source: io::Error },
-    #[error("start threads: {error}{}", way_out_of_threads(.0), error = .0)]
+    #[error("start threads: {error}{}", thread_hint(.0), error = .0)]
     Threads(io::Error),
     #[error("detach with the pid file {pid_file}: {reason}", pid_file = .pid_file.display())]
     Daemonize { pid_file: PathBuf, reason: String },
@@ -90,7 +90,7 @@ impl Failure {
 }
 
 /// What can be done about a thread, or what it needs, that the system does not give.
-fn way_out_of_threads(error: &io::Error) -> &'static str {
+fn thread_hint(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EAGAIN) => {
             ". There are as many processes and threads as are allowed: raise TasksMax= of the unit, pids.max of the container, or \

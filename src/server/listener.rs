@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::context::Context;
-use super::pulse::Pulse;
+use super::heartbeat::Heartbeat;
 use super::threads::Threads;
 use crate::logging::Event;
 use dsm_core::protocol::{Code, Refusal};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long to wait when the process has no descriptor left for a connection that waits.
-const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// After so many seconds of silence a client is asked whether it is there, so often, before its
 /// connection counts as broken: two minutes in all.
@@ -28,23 +28,23 @@ const KEEP_ALIVE_INTERVAL: u32 = 10;
 const KEEP_ALIVE_PROBES: u32 = 6;
 
 /// Refused connections that are told so at the same time; more are closed without a word.
-pub(super) const MAX_TOLD: usize = 1024;
+pub(super) const MAX_REFUSED_OPEN: usize = 1024;
 
 /// The thread that accepts connections.
 pub(super) const ACCEPT_THREAD: &str = "dsm-accept";
 
-/// Accepts connections until `stop` is written to; `pulse` is that of this thread.
+/// Accepts connections until `stop` is written to; `heartbeat` is that of this thread.
 pub(super) fn accept(
     context: &Arc<Context>,
     listeners: &Listeners,
     threads: &Threads,
     stop: &EventFd,
-    pulse: &Pulse,
+    heartbeat: &Heartbeat,
 ) {
     loop {
-        pulse.beat();
+        heartbeat.beat();
         let wait = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
-        let own = [wait(stop.as_fd()), wait(pulse.wake().as_fd())];
+        let own = [wait(stop.as_fd()), wait(heartbeat.wake().as_fd())];
         let mut waits: Vec<_> = own.into_iter().chain(listeners.awaited()).collect();
         match poll(&mut waits, PollTimeout::NONE) {
             Ok(_) => {}
@@ -58,7 +58,7 @@ pub(super) fn accept(
             return;
         }
         if waits[1].any().unwrap_or(true) {
-            pulse.woken();
+            heartbeat.woken();
         }
         match listeners.accept() {
             Ok((socket, peer)) => {
@@ -75,7 +75,7 @@ pub(super) fn accept(
                 if context.log_gate.opens() {
                     log::warn!(DSM_SERVER = context.index; "accept a connection: {error}");
                 }
-                std::thread::sleep(NO_DESCRIPTOR_PAUSE);
+                std::thread::sleep(ACCEPT_RETRY_INTERVAL);
             }
         }
     }
@@ -98,8 +98,8 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
 
 fn admit(context: &Arc<Context>, threads: &Threads, socket: TcpStream, peer: SocketAddr) {
     let socket = Arc::new(socket);
-    if let Some(place) = context.admit(&socket) {
-        threads.serve(Connection::new(context, socket, peer, place));
+    if let Some(permit) = context.admit(&socket) {
+        threads.serve(Connection::new(context, socket, peer, permit));
         return;
     }
     let refusal = Refusal::new(
@@ -116,7 +116,7 @@ fn admit(context: &Arc<Context>, threads: &Threads, socket: TcpStream, peer: Soc
             "refused {peer}: {refusal}"
         );
     }
-    if threads.shared_load() < context.limits.connections() + MAX_TOLD {
+    if threads.shared_load() < context.limits.connections() + MAX_REFUSED_OPEN {
         threads.share(Connection::refused(context, socket, peer, &refusal));
     }
 }

@@ -5,8 +5,8 @@ use super::context::Context;
 use crate::logging::Event;
 use dsm_core::segment::{Names, Segment};
 
-/// Gives the memory the second names that [`look_after`] needs.
-pub(super) fn begin(segment: &Segment, index: u32) {
+/// Gives the memory the second names that [`restore_removed`] needs.
+pub(super) fn keep(segment: &Segment, index: u32) {
     if let Err(error) = segment.keep_names() {
         log::warn!(
             DSM_SERVER = index;
@@ -18,7 +18,7 @@ pub(super) fn begin(segment: &Segment, index: u32) {
 }
 
 /// Gives a removed name back where that is possible, and says what was found when that is new.
-pub(super) fn look_after(context: &Context) {
+pub(super) fn restore_removed(context: &Context) {
     let found = context.segment.look_after_names();
     let before = context.set_names(found);
     let name = context.segment.name();
@@ -46,8 +46,8 @@ pub(super) fn look_after(context: &Context) {
 }
 
 /// Ends the care for the names, and says whether the memory is kept.
-pub(super) fn end(context: &Context) {
-    look_after(context);
+pub(super) fn finish(context: &Context) {
+    restore_removed(context);
     let name = context.segment.name();
     if context.names() == Names::Removed {
         log::error!(

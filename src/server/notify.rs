@@ -8,14 +8,14 @@ use std::time::Duration;
 
 /// Messages that may wait for the service manager; more are dropped, for the next one says what is
 /// so then.
-const QUEUE: usize = 16;
+const QUEUE_CAPACITY: usize = 16;
 
 /// How long the last messages of a process may take to be sent.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
-static SENDER: OnceLock<SyncSender<Message>> = OnceLock::new();
+static SENDER: OnceLock<SyncSender<Notification>> = OnceLock::new();
 
-enum Message {
+enum Notification {
     /// Lines of `KEY=value`.
     States(String),
     /// Answer when everything before is sent.
@@ -29,7 +29,7 @@ pub(super) fn notify(states: &[NotifyState<'_>]) {
         return;
     }
     let text = states.iter().map(|state| format!("{state}\n")).collect();
-    if sender().try_send(Message::States(text)).is_err() {
+    if sender().try_send(Notification::States(text)).is_err() {
         log::debug!("a message to systemd was dropped, for it does not take the ones before");
     }
 }
@@ -38,15 +38,15 @@ pub(super) fn notify(states: &[NotifyState<'_>]) {
 pub(super) fn flush() {
     let Some(sender) = SENDER.get() else { return };
     let (done, wait) = sync_channel(1);
-    if sender.try_send(Message::Flush(done)).is_ok() {
+    if sender.try_send(Notification::Flush(done)).is_ok() {
         // Too late, or no thread: then nobody hears the last words.
-        let _ = wait.recv_timeout(LAST_WORDS);
+        let _ = wait.recv_timeout(FLUSH_TIMEOUT);
     }
 }
 
-fn sender() -> &'static SyncSender<Message> {
+fn sender() -> &'static SyncSender<Notification> {
     SENDER.get_or_init(|| {
-        let (sender, receiver) = sync_channel(QUEUE);
+        let (sender, receiver) = sync_channel(QUEUE_CAPACITY);
         if let Err(error) = std::thread::Builder::new()
             .name("dsm-notify".to_owned())
             .spawn(move || send(&receiver))
@@ -57,18 +57,18 @@ fn sender() -> &'static SyncSender<Message> {
     })
 }
 
-fn send(receiver: &Receiver<Message>) {
+fn send(receiver: &Receiver<Notification>) {
     let mut warned = false;
     for message in receiver {
         match message {
-            Message::States(text) => {
+            Notification::States(text) => {
                 if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&text)])
                     && !std::mem::replace(&mut warned, true)
                 {
                     log::warn!("systemd cannot be told what dsmd does, by NOTIFY_SOCKET: {error}");
                 }
             }
-            Message::Flush(done) => {
+            Notification::Flush(done) => {
                 // Whoever asked may have stopped waiting.
                 let _ = done.try_send(());
             }

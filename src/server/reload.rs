@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 /// How long a reload may take until it counts as not done: an operation log whose disk hangs holds
 /// it up for a second.
-const LONGEST: Duration = Duration::from_secs(10);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether it was done.
-const LOOK: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Takes over log level, operation log and limits. A file with a mistake, or with another layout,
 /// changes nothing.
@@ -58,7 +58,7 @@ fn take_over(context: &Context, running: &Config, log_level: Option<LevelFilter>
                 context
                     .operation_log
                     .reconfigure(log.operations, &log.directory, log.max_size);
-                context.decide_local_access();
+                context.update_local_access();
                 log::info!(
                     "reloaded {}: log level, operation log and limits",
                     config.path.display()
@@ -91,7 +91,7 @@ pub(super) fn ask(pid: u32) -> Result<(), Failure> {
     };
     let before = server.reloads().map_err(failed)?;
     kill(process, Signal::SIGHUP).map_err(|error| failed(error.into()))?;
-    let deadline = Instant::now() + LONGEST;
+    let deadline = Instant::now() + RELOAD_TIMEOUT;
     loop {
         let now = server.reloads().map_err(failed)?;
         if now.refused != before.refused {
@@ -103,6 +103,6 @@ pub(super) fn ask(pid: u32) -> Result<(), Failure> {
         if Instant::now() >= deadline || !server.is_served() {
             return Err(Failure::NoAnswer { pid });
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }

@@ -7,9 +7,9 @@ use super::failure::Failure;
 use super::listener::ACCEPT_THREAD;
 use super::notify::{self, notify};
 use super::operation_log::OperationLog;
-use super::pulse::Pulse;
+use super::heartbeat::Heartbeat;
 use super::threads::Threads;
-use super::{listener, names, patience, reload, start, supervisor};
+use super::{listener, names, startup_retry, reload, start, watchdog};
 use crate::command_line::answer_usage;
 use crate::help;
 use crate::logging::{Destination, Event};
@@ -86,9 +86,9 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
         );
     }
     let config = Config::load(&std::path::absolute(&path).unwrap_or(path))?;
-    let index = patience::in_time(
+    let index = startup_retry::retry(
         || own_index(&config, arguments.index),
-        patience::identity_is_late,
+        startup_retry::identity_may_appear,
         || false,
     )?;
     // Nobody has said stop.
@@ -104,7 +104,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     }
     // Shared memory and logs are for the group, and for nobody else.
     umask(Mode::from_bits_truncate(0o007));
-    let most_connections = raise_descriptor_limit(config.limits.connections);
+    let max_connections = raise_descriptor_limit(config.limits.connections);
 
     // Before the port opens and before the long part of the start: a signal that comes now has its
     // meaning already.
@@ -112,9 +112,9 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     // Before memory is allocated for a server that cannot be reached; another dsmd of the same
     // segment is the better answer.
     let address = &config.layout.addresses()[index as usize];
-    let bound = patience::in_time(
+    let bound = startup_retry::retry(
         || listening::bind(address).map_err(Failure::listen(address)),
-        patience::address_is_late,
+        startup_retry::address_may_appear,
         || signals.pending().any(|signal| signal != SIGHUP),
     );
     if bound.is_err()
@@ -137,16 +137,16 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
         // A server that was killed may have let them in.
         segment.refuse_local();
     }
-    names::begin(&segment, index);
+    names::keep(&segment, index);
     let context = Arc::new(Context::new(
         &config,
         index,
         segment,
         operation_log,
-        most_connections,
+        max_connections,
     ));
     // Before: whoever finds a server that listens finds it decided.
-    context.decide_local_access();
+    context.update_local_access();
     let listeners = listening::listen(bound).map_err(Failure::listen(address))?;
     let (listens, listening) = (listeners.shown(), listeners.addresses[0]);
     let threads = Threads::start(&context).map_err(Failure::Threads)?;
@@ -154,16 +154,16 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
         EventFd::from_flags(EfdFlags::EFD_CLOEXEC)
             .map_err(|error| Failure::Threads(error.into()))?,
     );
-    let pulse = Arc::new(Pulse::new(ACCEPT_THREAD.to_owned()).map_err(Failure::Threads)?);
-    let pulses = threads.pulses().chain([Arc::clone(&pulse)]).collect();
+    let heartbeat = Arc::new(Heartbeat::new(ACCEPT_THREAD.to_owned()).map_err(Failure::Threads)?);
+    let heartbeats = threads.heartbeats().chain([Arc::clone(&heartbeat)]).collect();
     let accepting = {
         let (context, stop) = (Arc::clone(&context), Arc::clone(&stop));
         std::thread::Builder::new()
             .name(ACCEPT_THREAD.to_owned())
-            .spawn(move || listener::accept(&context, &listeners, &threads, &stop, &pulse))
+            .spawn(move || listener::accept(&context, &listeners, &threads, &stop, &heartbeat))
             .map_err(Failure::Threads)?
     };
-    supervisor::start(Arc::clone(&context), listening, pulses).map_err(Failure::Threads)?;
+    watchdog::start(Arc::clone(&context), listening, heartbeats).map_err(Failure::Threads)?;
     log::info!(
         MESSAGE_ID = Event::Ready.id(), DSM_SERVER = index, DSM_INCARNATION = format!("{:016x}", context.segment.incarnation());
         "ready: {} bytes as server {index} of {} on {listens}, incarnation {:016x}",
@@ -222,14 +222,14 @@ fn finish(context: &Context) {
     context
         .operation_log
         .stop(context.limits.shutdown_timeout());
-    names::end(context);
+    names::finish(context);
 }
 
 /// Raises the limit of open files so that the connections have room, as far as the hard limit
 /// allows. Returns how many connections have.
 fn raise_descriptor_limit(connections: usize) -> usize {
     let needed = connections as u64 + OTHER_DESCRIPTORS;
-    let Some(files) = descriptors::allow(needed + listener::MAX_TOLD as u64) else {
+    let Some(files) = descriptors::allow(needed + listener::MAX_REFUSED_OPEN as u64) else {
         return connections;
     };
     if files >= needed {

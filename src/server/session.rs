@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const _: () = assert!(MAX_CONNECTIONS < SESSIONS);
 
 /// A session's place in the segment, with the lock under which its requests are executed.
-struct Slot {
+struct SessionState {
     /// Index into the segment's table.
     index: usize,
     /// Counts the connections that have spoken for this place; only the newest may execute.
@@ -19,45 +19,45 @@ struct Slot {
 }
 
 /// A connection's right to speak for a session, until a newer connection comes.
-pub(super) struct Attachment {
-    slot: Arc<Slot>,
+pub(super) struct SessionAttachment {
+    state: Arc<SessionState>,
     number: u64,
 }
 
 /// The session of a connection while a batch of its requests is executed: nobody else executes for
 /// it meanwhile.
-pub(super) struct Turn<'a> {
+pub(super) struct SessionLock<'a> {
     index: usize,
     _lock: MutexGuard<'a, u64>,
 }
 
-impl Attachment {
+impl SessionAttachment {
     /// Whether a newer connection has taken the session over, as far as that is known without
     /// waiting: while a request of the session is executed, which may wait itself, it is not.
     pub(super) fn is_superseded(&self) -> bool {
-        self.slot
+        self.state
             .newest
             .try_lock()
             .is_ok_and(|newest| *newest != self.number)
     }
 
     /// Begins a batch. `None` when a newer connection has taken the session over.
-    pub(super) fn turn(&self) -> Option<Turn<'_>> {
+    pub(super) fn lock(&self) -> Option<SessionLock<'_>> {
         let lock = self
-            .slot
+            .state
             .newest
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        (*lock == self.number).then_some(Turn {
-            index: self.slot.index,
+        (*lock == self.number).then_some(SessionLock {
+            index: self.state.index,
             _lock: lock,
         })
     }
 }
 
-impl Turn<'_> {
+impl SessionLock<'_> {
     /// Names request `sequence` of this session in the segment.
-    pub(super) fn mark(&self, sequence: u64) -> Mark {
+    pub(super) fn request_id(&self, sequence: u64) -> Mark {
         Mark {
             session: self.index,
             sequence,
@@ -67,27 +67,27 @@ impl Turn<'_> {
 
 /// What hello found.
 pub(super) struct Attached {
-    pub(super) attachment: Attachment,
+    pub(super) attachment: SessionAttachment,
     /// The last request executed that could change memory; zero for none.
     pub(super) last_executed: u64,
     /// The session was known.
     pub(super) resumed: bool,
 }
 
-struct Entry {
+struct SessionEntry {
     id: [u8; 16],
-    slot: Arc<Slot>,
-    /// Connections that hold an [`Attachment`] to it; more than one only until the older ones
+    state: Arc<SessionState>,
+    /// Connections that hold an [`SessionAttachment`] to it; more than one only until the older ones
     /// notice.
     attached: usize,
     /// When it was last used: the order in which entries are given up.
     last_use: u64,
 }
 
-struct Table {
+struct SessionTableInner {
     by_id: HashMap<[u8; 16], usize>,
     /// By index into the segment's table.
-    entries: Vec<Option<Entry>>,
+    entries: Vec<Option<SessionEntry>>,
     /// Counts what was asked of the table: the order of use in this process.
     clock: u64,
     evicted: u64,
@@ -99,7 +99,7 @@ struct Table {
 /// All sessions of the segment.
 pub(super) struct SessionTable {
     segment: Segment,
-    table: Mutex<Table>,
+    table: Mutex<SessionTableInner>,
 }
 
 impl SessionTable {
@@ -112,7 +112,7 @@ impl SessionTable {
         let mut known: Vec<_> = segment.sessions().collect();
         known.sort_by_key(|entry| entry.opened);
         let entries = (0..SESSIONS).map(|_| None).collect();
-        let mut table = Table {
+        let mut table = SessionTableInner {
             by_id: HashMap::new(),
             entries,
             clock: 0,
@@ -167,26 +167,26 @@ impl SessionTable {
         let entry = table.entries[index].as_mut().expect("an entry of this id");
         entry.last_use = clock;
         entry.attached += 1;
-        let slot = Arc::clone(&entry.slot);
+        let state = Arc::clone(&entry.state);
         drop(table);
 
-        let mut newest = slot.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = state.newest.lock().unwrap_or_else(PoisonError::into_inner);
         *newest += 1;
         let number = *newest;
         let last_executed = self.segment.last_executed(index);
         drop(newest);
         Some(Attached {
-            attachment: Attachment { slot, number },
+            attachment: SessionAttachment { state, number },
             last_executed,
             resumed,
         })
     }
 
     /// A connection that spoke for a session is gone; the session stays until its place is needed.
-    pub(super) fn detach(&self, attachment: &Attachment) {
+    pub(super) fn detach(&self, attachment: &SessionAttachment) {
         let mut table = self.lock();
-        if let Some(entry) = table.entries[attachment.slot.index].as_mut()
-            && Arc::ptr_eq(&entry.slot, &attachment.slot)
+        if let Some(entry) = table.entries[attachment.state.index].as_mut()
+            && Arc::ptr_eq(&entry.state, &attachment.state)
         {
             entry.attached = entry.attached.saturating_sub(1);
         }
@@ -217,7 +217,7 @@ impl SessionTable {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, SessionTableInner> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -229,7 +229,7 @@ fn now() -> u64 {
         .map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
-impl Table {
+impl SessionTableInner {
     /// The time to be noted for what is used now: never before one that was noted, for the clock
     /// may have been set back.
     fn note(&mut self) -> u64 {
@@ -238,14 +238,14 @@ impl Table {
     }
 
     fn insert(&mut self, index: usize, id: [u8; 16]) {
-        let slot = Arc::new(Slot {
+        let state = Arc::new(SessionState {
             index,
             newest: Mutex::new(0),
         });
         self.by_id.insert(id, index);
-        self.entries[index] = Some(Entry {
+        self.entries[index] = Some(SessionEntry {
             id,
-            slot,
+            state,
             attached: 0,
             last_use: self.clock,
         });
@@ -263,7 +263,7 @@ impl Table {
             .flatten()
             .filter(|entry| entry.attached == 0);
         let oldest = idle.min_by_key(|entry| entry.last_use)?;
-        let (index, id) = (oldest.slot.index, oldest.id);
+        let (index, id) = (oldest.state.index, oldest.id);
         self.entries[index] = None;
         self.by_id.remove(&id);
         self.evicted += 1;
@@ -411,10 +411,10 @@ mod tests {
         with_segment("takeover", |segment| {
             let table = SessionTable::new(segment.clone());
             let first = attach(&table, 1);
-            assert!(first.attachment.turn().is_some() && !first.resumed);
+            assert!(first.attachment.lock().is_some() && !first.resumed);
             let second = attach(&table, 1);
-            assert!(first.attachment.turn().is_none() && second.resumed);
-            assert!(second.attachment.turn().is_some());
+            assert!(first.attachment.lock().is_none() && second.resumed);
+            assert!(second.attachment.lock().is_some());
         });
     }
 }

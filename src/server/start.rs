@@ -1,7 +1,7 @@
 //! The long part of a start: the memory, allocated or restored.
 
 use super::failure::Failure;
-use super::{patience, supervisor};
+use super::{startup_retry, watchdog};
 use crate::logging::Event;
 use dsm_config::{Config, OnMemoryLoss};
 use dsm_core::segment::{Found, Opened, Segment, SegmentError, Shut, Start};
@@ -57,7 +57,7 @@ fn open(
             .any(|signal| signal != SIGHUP)
     };
     let mut progress = |done, total| {
-        supervisor::allocating(done, total);
+        watchdog::allocating(done, total);
         if is_stopped() {
             ControlFlow::Break(())
         } else {
@@ -71,7 +71,7 @@ fn open(
     };
     let attempt = || Segment::serve(&config.layout, index, start, &mut progress);
     let Some(Opened { segment, found }) =
-        patience::in_time(attempt, patience::name_is_taken, is_stopped)?
+        startup_retry::retry(attempt, startup_retry::name_may_be_freed, is_stopped)?
     else {
         return Ok(None);
     };
@@ -115,8 +115,8 @@ fn restore(config: &Config, index: u32, signals: &mut Signals) -> Result<Control
         .spawn(move || done.send(dsm_snapshot::recover(&own, index as usize)))
         .map_err(Failure::Threads)?;
     loop {
-        supervisor::restoring();
-        match wait.recv_timeout(supervisor::START_STEP) {
+        watchdog::restoring();
+        match wait.recv_timeout(watchdog::START_STEP) {
             Ok(Ok((name, _))) => {
                 log::warn!(
                     MESSAGE_ID = Event::Recovery.id(), DSM_SERVER = index, DSM_FILE = name.as_str();

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Bars of the histogram of service times: bar b counts those from 2^b to 2^(b+1) ns; the last also
+/// Bars of the histogram of service times: bucket b counts those from 2^b to 2^(b+1) ns; the last also
 /// all longer ones.
-const BARS: usize = 40;
+const BUCKETS: usize = 40;
 
 /// The counters of one thread. Only that thread writes them, so adding needs no locked instruction;
 /// on cache lines of their own, so that it disturbs nobody.
 #[repr(align(128))]
 pub(super) struct Counters {
     operations: [AtomicU64; Opcode::ALL.len()],
-    latency: [AtomicU64; BARS],
+    latency: [AtomicU64; BUCKETS],
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
     errors: AtomicU64,
@@ -66,7 +66,7 @@ impl Counters {
     pub(super) fn served(&self, requests: u64, elapsed: Duration) {
         let nanoseconds = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).max(1);
         add(
-            &self.latency[(nanoseconds.ilog2() as usize).min(BARS - 1)],
+            &self.latency[(nanoseconds.ilog2() as usize).min(BUCKETS - 1)],
             requests,
         );
     }
@@ -119,21 +119,21 @@ impl Statistics {
         }
     }
 
-    /// The histogram of service times; bars before the first and after the last request are left
+    /// The histogram of service times; buckets before the first and after the last request are left
     /// out.
     pub(super) fn latency(&self) -> Vec<LatencyBucket> {
-        let bars: Vec<LatencyBucket> = (0..BARS)
-            .map(|bar| LatencyBucket {
-                below_ns: 2 << bar,
-                count: self.sum(|counters| &counters.latency[bar]),
+        let buckets: Vec<LatencyBucket> = (0..BUCKETS)
+            .map(|bucket| LatencyBucket {
+                below_ns: 2 << bucket,
+                count: self.sum(|counters| &counters.latency[bucket]),
             })
             .collect();
-        let first = bars.iter().position(|bar| bar.count > 0).unwrap_or(BARS);
-        let end = bars
+        let first = buckets.iter().position(|bucket| bucket.count > 0).unwrap_or(BUCKETS);
+        let end = buckets
             .iter()
-            .rposition(|bar| bar.count > 0)
+            .rposition(|bucket| bucket.count > 0)
             .map_or(first, |last| last + 1);
-        bars[first..end].to_vec()
+        buckets[first..end].to_vec()
     }
 
     fn sum(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {

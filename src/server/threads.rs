@@ -1,10 +1,10 @@
 //! The threads that serve connections: one each up to a bound; beyond it, a few that share all of
 //! them through epoll.
 
-use super::connection::{Connection, Mode, Next, TICK};
+use super::connection::{Connection, Mode, NextStep, TICK};
 use super::context::Context;
-use super::conversation::Executor;
-use super::pulse::Pulse;
+use super::request_handler::Executor;
+use super::heartbeat::Heartbeat;
 use super::shared_thread::SharedThread;
 use dsm_core::segment::{SegmentError, Worker};
 use std::io;
@@ -25,7 +25,7 @@ pub(super) struct Threads {
 /// Where a shared thread finds its new connections.
 pub(super) struct Inbox {
     arrivals: Mutex<Vec<Connection>>,
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) heartbeat: Arc<Heartbeat>,
     /// Connections that the thread has or will have.
     load: AtomicUsize,
     /// Where the thread ran when it looked last.
@@ -37,7 +37,7 @@ impl Inbox {
     fn new(name: String) -> io::Result<Self> {
         Ok(Self {
             arrivals: Mutex::new(Vec::new()),
-            pulse: Arc::new(Pulse::new(name)?),
+            heartbeat: Arc::new(Heartbeat::new(name)?),
             load: AtomicUsize::new(0),
             processor: AtomicUsize::new(usize::MAX),
         })
@@ -50,17 +50,17 @@ impl Inbox {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(connection);
-        self.pulse.wake_up();
+        self.heartbeat.wake_up();
     }
 
     /// The connections that have come since; for the thread, once it was woken.
     pub(super) fn take(&self) -> Vec<Connection> {
-        self.pulse.woken();
+        self.heartbeat.woken();
         std::mem::take(&mut *self.arrivals.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The thread has one connection less.
-    pub(super) fn gone(&self) {
+    pub(super) fn decrement_load(&self) {
         self.load.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -89,16 +89,16 @@ impl Threads {
         for inbox in threads.shared.iter() {
             let thread = SharedThread::new(threads.clone(), Arc::clone(inbox))?;
             std::thread::Builder::new()
-                .name(inbox.pulse.name().to_owned())
+                .name(inbox.heartbeat.name().to_owned())
                 .spawn(move || thread.run())?;
         }
         context.threads.fetch_add(count, Ordering::Relaxed);
         Ok(threads)
     }
 
-    /// The pulses of the shared threads.
-    pub(super) fn pulses(&self) -> impl Iterator<Item = Arc<Pulse>> {
-        self.shared.iter().map(|inbox| Arc::clone(&inbox.pulse))
+    /// The heartbeats of the shared threads.
+    pub(super) fn heartbeats(&self) -> impl Iterator<Item = Arc<Heartbeat>> {
+        self.shared.iter().map(|inbox| Arc::clone(&inbox.heartbeat))
     }
 
     /// Serves the connection on a thread of its own, or on a shared one when the bound is reached.
@@ -207,8 +207,8 @@ fn serve_alone(
         log::error!("set a time limit on a connection: {error}; it was closed");
         return None;
     }
-    while connection.drive(&mut executor, Mode::Blocking) != Next::Close {
-        if connection.expire(&executor, Instant::now()) == Some(Next::Close) {
+    while connection.drive(&mut executor, Mode::Blocking) != NextStep::Close {
+        if connection.expire(&executor, Instant::now()) == Some(NextStep::Close) {
             return None;
         }
         if threads.is_crowded() {

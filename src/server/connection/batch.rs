@@ -1,9 +1,9 @@
 //! The requests that have come together: executed one after the other, and answered together.
 
-use super::landing::Landing;
+use super::direct_receive::DirectReceive;
 use super::{Connection, Mode};
 use crate::server::buffer::{BASE, OutOfMemory};
-use crate::server::conversation::{After, Executor, Payload, busy};
+use crate::server::request_handler::{AfterReply, Executor, RequestPayload, busy};
 use dsm_core::layout::MAX_ATOMIC;
 use dsm_core::protocol::{HEADER, Opcode, RequestHeader, split_request};
 use std::time::Instant;
@@ -11,14 +11,14 @@ use std::time::Instant;
 /// Replies are sent, and the clock is looked at, when this much work was done, though more requests
 /// wait: bytes that requests are about. So a batch is over after 128 requests, or one request more
 /// than this many bytes, and gathers no more replies.
-const BATCH: usize = 256 << 10;
+const BATCH_WORK: usize = 256 << 10;
 
 /// The work of a request beside its bytes: it takes about as long as to copy so many.
-const REQUEST: usize = 2 << 10;
+const REQUEST_COST: usize = 2 << 10;
 
 /// Requests whose memory is fetched before the first of them is executed: some more than the cache
 /// lines that a processor waits for at once.
-const AHEAD: u32 = 16;
+const PREFETCH: u32 = 16;
 
 /// Why no more requests are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,13 +34,13 @@ pub(super) enum Batch {
 impl Connection {
     /// Executes the complete requests in the buffer.
     pub(super) fn execute_batch(&mut self, executor: &mut Executor, mode: Mode) -> Batch {
-        let (mut announced, mut work) = (0, 0);
+        let (mut prefetched, mut work) = (0, 0);
         // What was read is counted as the replies that hold it.
-        while work + self.output.len() < BATCH {
-            if announced == 0 {
-                announced = self.announce(executor);
+        while work + self.output.len() < BATCH_WORK {
+            if prefetched == 0 {
+                prefetched = self.prefetch(executor);
             }
-            announced = announced.saturating_sub(1);
+            prefetched = prefetched.saturating_sub(1);
             let (header, rest) = match split_request(self.input.as_slice()) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => {
@@ -55,12 +55,12 @@ impl Connection {
             };
             // At most MAX_PAYLOAD, as split_request has checked.
             let length = header.payload.get() as usize;
-            let (frame, payload) = match &self.landing {
-                Landing::Begun(missing) => (
+            let (frame, payload) = match &self.direct_receive {
+                DirectReceive::Partial(missing) => (
                     HEADER,
-                    missing.is_empty().then_some(Payload::InSlot(length)),
+                    missing.is_empty().then_some(RequestPayload::InSlot(length)),
                 ),
-                _ => (HEADER + length, rest.get(..length).map(Payload::Held)),
+                _ => (HEADER + length, rest.get(..length).map(RequestPayload::Held)),
             };
             let Some(payload) = payload else {
                 self.expect_rest(executor, &header, frame);
@@ -69,19 +69,19 @@ impl Connection {
             if mode == Mode::Shared && executor.worker.is_frozen() && mutates(&header) {
                 return Batch::Frozen;
             }
-            work += REQUEST + length + work_beside(&header);
+            work += REQUEST_COST + length + extra_work(&header);
             let after = self
-                .conversation
+                .handler
                 .answer(executor, &header, payload, &mut self.output);
             self.input.consume(frame);
             self.input_deadline = None;
-            self.landing = if mode == Mode::Blocking && self.input.is_empty() {
-                Landing::after(&header)
+            self.direct_receive = if mode == Mode::Blocking && self.input.is_empty() {
+                DirectReceive::after(&header)
             } else {
-                Landing::No
+                DirectReceive::Off
             };
             self.answered += 1;
-            if after == After::End {
+            if after == AfterReply::Close {
                 self.end();
                 return Batch::Done;
             }
@@ -91,9 +91,9 @@ impl Connection {
 
     /// Has the processor fetch the memory that the next requests are about, while the first of them
     /// is executed. Returns how many requests it looked at.
-    fn announce(&self, executor: &Executor) -> u32 {
+    fn prefetch(&self, executor: &Executor) -> u32 {
         let mut rest = self.input.as_slice();
-        for count in 0..AHEAD {
+        for count in 0..PREFETCH {
             let Ok(Some((header, tail))) = split_request(rest) else {
                 return count;
             };
@@ -107,13 +107,13 @@ impl Connection {
             executor.worker.announce(header.offset.get(), length);
             rest = tail.get(payload..).unwrap_or_default();
         }
-        AHEAD
+        PREFETCH
     }
 
     /// As [`Connection::expect_bytes`], of a frame whose header has come.
     #[cold]
     fn expect_rest(&mut self, executor: &Executor, header: &RequestHeader, frame: usize) {
-        match self.conversation.check_begun(header) {
+        match self.handler.check_begun(header) {
             Ok(()) => self.expect_bytes(executor, frame),
             Err(refusal) => self.refuse(executor, &refusal),
         }
@@ -149,7 +149,7 @@ impl Connection {
 /// What a request costs the others on this thread beside its data and its reply, as far as its
 /// header says; nothing of it is believed yet.
 #[inline]
-fn work_beside(header: &RequestHeader) -> usize {
+fn extra_work(header: &RequestHeader) -> usize {
     const FILL: u8 = Opcode::Fill as u8;
     const COPY: u8 = Opcode::Copy as u8;
     const STATUS: u8 = Opcode::Status as u8;
@@ -158,7 +158,7 @@ fn work_beside(header: &RequestHeader) -> usize {
         #[allow(clippy::cast_possible_truncation)]
         FILL | COPY => header.operand.get().min(MAX_ATOMIC) as usize,
         // All counters of all threads are added up, and written as text.
-        STATUS => BATCH,
+        STATUS => BATCH_WORK,
         _ => 0,
     }
 }

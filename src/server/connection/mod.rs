@@ -2,19 +2,19 @@
 //! own, whose calls block, and a thread that many connections share, whose calls do not.
 
 mod batch;
-mod holding;
-mod landing;
+mod held_memory;
+mod direct_receive;
 mod polling;
 mod receive;
 
 use super::buffer::Buffer;
-use super::context::{Context, Place};
-use super::conversation::{Conversation, Executor, refuse, superseded};
+use super::context::{Context, ConnectionPermit};
+use super::request_handler::{RequestHandler, Executor, refuse, superseded};
 use super::holders::is_ready;
 use batch::Batch;
 use dsm_core::protocol::{Code, Opcode, Refusal, RequestHeader, split_request};
-use holding::Holding;
-use landing::Landing;
+use held_memory::HeldMemory;
+use direct_receive::DirectReceive;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, send};
@@ -25,11 +25,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Receives, and batches, of one connection before its thread looks for what else there is to do.
-const TURNS: u32 = 16;
+const MAX_ROUNDS: u32 = 16;
 
 /// How long a connection is served before others on the same thread get their turn; a batch that
 /// was begun, which is bounded too, is ended.
-const TURN: Duration = Duration::from_micros(250);
+const MAX_TURN: Duration = Duration::from_micros(250);
 
 /// How long a refused client has to take the refusal, before the connection is closed under it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ impl Mode {
 
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum NextStep {
     /// Bytes from the client.
     Read,
     /// Room for bytes to the client.
@@ -66,14 +66,14 @@ pub(super) enum Next {
     /// Nothing: it has work, but others wait too.
     Again,
     /// The end of a snapshot's freeze. Only in [`Mode::Shared`], where others wait too, who read.
-    Thaw,
+    Unfrozen,
     /// Its end.
     Close,
 }
 
 /// Where the connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum ConnectionPhase {
     /// Requests are served.
     Open,
     /// The last reply is on its way; no more requests are read.
@@ -86,16 +86,16 @@ enum Phase {
 /// A client's connection.
 pub(super) struct Connection {
     socket: Arc<TcpStream>,
-    conversation: Conversation,
+    handler: RequestHandler,
     input: Buffer,
-    landing: Landing,
+    direct_receive: DirectReceive,
     output: Buffer,
-    phase: Phase,
+    phase: ConnectionPhase,
     /// When the client must have finished what it began to send: hello, or a request.
     input_deadline: Option<Instant>,
     /// When it must have taken what is sent to it.
     output_deadline: Option<Instant>,
-    holding: Holding,
+    held: HeldMemory,
     polling: Polling,
     /// The last receive took all that had come.
     drained: bool,
@@ -106,7 +106,7 @@ pub(super) struct Connection {
     batch_began: Instant,
     /// `None` for one that is only refused. Dropped last: it holds the other reference to the
     /// socket, and so closes it.
-    place: Option<Place>,
+    permit: Option<ConnectionPermit>,
 }
 
 impl Connection {
@@ -115,9 +115,9 @@ impl Connection {
         context: &Arc<Context>,
         socket: Arc<TcpStream>,
         peer: SocketAddr,
-        place: Place,
+        permit: ConnectionPermit,
     ) -> Self {
-        let mut connection = Self::with(context, socket, peer, Some(place));
+        let mut connection = Self::with(context, socket, peer, Some(permit));
         connection.input_deadline = Some(Instant::now() + context.limits.hello_timeout());
         connection
     }
@@ -138,26 +138,26 @@ impl Connection {
         context: &Arc<Context>,
         socket: Arc<TcpStream>,
         peer: SocketAddr,
-        place: Option<Place>,
+        permit: Option<ConnectionPermit>,
     ) -> Self {
         let address = peer.ip().to_canonical();
         let buffer = || Buffer::new(Arc::clone(&context.budget), address);
         Self {
-            conversation: Conversation::new(Arc::clone(context), peer),
+            handler: RequestHandler::new(Arc::clone(context), peer),
             socket,
             input: buffer(),
-            landing: Landing::default(),
+            direct_receive: DirectReceive::default(),
             output: buffer(),
-            phase: Phase::Open,
+            phase: ConnectionPhase::Open,
             input_deadline: None,
             output_deadline: None,
-            holding: Holding::new(&context.budget, address),
+            held: HeldMemory::new(&context.budget, address),
             polling: Polling::default(),
             drained: false,
             has_received: false,
             answered: 0,
             batch_began: Instant::now(),
-            place,
+            permit,
         }
     }
 
@@ -168,13 +168,13 @@ impl Connection {
 
     /// Whether it is one that is to be served, and not only refused.
     pub(super) fn is_served(&self) -> bool {
-        self.place.is_some()
+        self.permit.is_some()
     }
 
     /// Serves the client until it has to wait, or the turn is over.
-    pub(super) fn drive(&mut self, executor: &mut Executor, mode: Mode) -> Next {
+    pub(super) fn drive(&mut self, executor: &mut Executor, mode: Mode) -> NextStep {
         if self.regain(executor).is_err() {
-            return Next::Close;
+            return NextStep::Close;
         }
         self.has_received = false;
         self.input.borrow(&mut executor.spare_input);
@@ -186,14 +186,14 @@ impl Connection {
         next
     }
 
-    fn serve(&mut self, executor: &mut Executor, mode: Mode) -> Next {
+    fn serve(&mut self, executor: &mut Executor, mode: Mode) -> NextStep {
         let began = Instant::now();
-        let is_over = || mode == Mode::Shared && began.elapsed() >= TURN;
-        for _ in 0..TURNS {
-            if self.phase == Phase::Discarding {
+        let is_over = || mode == Mode::Shared && began.elapsed() >= MAX_TURN;
+        for _ in 0..MAX_ROUNDS {
+            if self.phase == ConnectionPhase::Discarding {
                 return self.discard(mode);
             }
-            let batch = if self.phase == Phase::Open {
+            let batch = if self.phase == ConnectionPhase::Open {
                 self.execute_batch(executor, mode)
             } else {
                 Batch::Done
@@ -201,15 +201,15 @@ impl Connection {
             if let Err(next) = self.flush(executor, mode) {
                 return next;
             }
-            if self.phase == Phase::Ending {
+            if self.phase == ConnectionPhase::Ending {
                 self.begin_discarding();
                 continue;
             }
             match batch {
                 Batch::Done => {}
-                Batch::Full if is_over() => return Next::Again,
+                Batch::Full if is_over() => return NextStep::Again,
                 Batch::Full => continue,
-                Batch::Frozen => return Next::Thaw,
+                Batch::Frozen => return NextStep::Unfrozen,
             }
             // A receive that left room took all there was; epoll tells when there is more, and
             // saves a call. At least one is made: a turn in which nothing but room is made for it
@@ -218,72 +218,72 @@ impl Connection {
                 || self.has_received && is_over()
             {
                 self.shrink_if_idle();
-                return Next::Read;
+                return NextStep::Read;
             }
             match self.receive(executor, mode) {
-                Ok(0) => return Next::Close,
+                Ok(0) => return NextStep::Close,
                 Ok(_) => {
                     self.batch_began = Instant::now();
                     // All replies before have been sent.
-                    self.conversation.more_has_come();
+                    self.handler.more_has_come();
                 }
                 Err(Errno::EAGAIN) => {
                     self.shrink_if_idle();
-                    return Next::Read;
+                    return NextStep::Read;
                 }
                 Err(Errno::EINTR) => {}
-                Err(_) => return Next::Close,
+                Err(_) => return NextStep::Close,
             }
         }
-        Next::Again
+        NextStep::Again
     }
 
     /// To be called at least every [`TICK`] while the connection waits. `Some` when a deadline has
     /// passed: whether to drive it again or to close it.
-    pub(super) fn expire(&mut self, executor: &Executor, now: Instant) -> Option<Next> {
+    pub(super) fn expire(&mut self, executor: &Executor, now: Instant) -> Option<NextStep> {
         let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
         // Where the client has done its part, its thread has yet to come round to it, and looks at
         // the deadline again.
         let is_untaken = passed(self.output_deadline)
-            && (self.phase == Phase::Discarding || !is_ready(&self.socket, PollFlags::POLLOUT));
-        let is_late = self.phase == Phase::Open
+            && (self.phase == ConnectionPhase::Discarding || !is_ready(&self.socket, PollFlags::POLLOUT));
+        let is_late = self.phase == ConnectionPhase::Open
             && passed(self.input_deadline)
             && !is_ready(&self.socket, PollFlags::POLLIN);
         if is_untaken && self.expect_output_taken(executor).is_err() {
-            return Some(Next::Close);
+            return Some(NextStep::Close);
         }
         // A client that lost its connection without a word comes back on another, and leaves this
         // one behind.
-        let is_superseded = self.phase == Phase::Open && self.conversation.is_superseded();
+        let is_superseded = self.phase == ConnectionPhase::Open && self.handler.is_superseded();
         if is_late || is_superseded {
             if self.regain(executor).is_err() {
-                return Some(Next::Close);
+                return Some(NextStep::Close);
             }
             if is_late {
                 self.refuse_as_too_slow(executor);
             } else {
                 self.refuse(executor, &superseded());
             }
-            return Some(Next::Again);
+            return Some(NextStep::Again);
         }
         // The budget may have become short since the connection fell silent.
         let next = if self.output.is_empty() {
-            Next::Read
+            NextStep::Read
         } else {
-            Next::Write
+            NextStep::Write
         };
-        self.fit(executor, next).is_err().then_some(Next::Close)
+        self.fit(executor, next).is_err().then_some(NextStep::Close)
     }
 
     fn refuse_as_too_slow(&mut self, executor: &Executor) {
-        let message = if self.conversation.is_open() {
+        let message = if self.handler.is_open() {
             "a request was begun and not finished within limits.request_timeout"
         } else {
             "no hello came within limits.hello_timeout"
         };
         let refusal = Refusal::new(Code::TooSlow, message);
         if executor.context.log_gate.opens() {
-            let peer = self.conversation.peer();
+            let peer = self.handler.peer();
             log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: {refusal}");
         }
         self.refuse(executor, &refusal);
@@ -293,7 +293,7 @@ impl Connection {
     /// is at the wrong port.
     fn log_no_frame(&self, executor: &Executor, refusal: &Refusal) {
         if executor.context.log_gate.opens() {
-            let peer = self.conversation.peer();
+            let peer = self.handler.peer();
             log::warn!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
         }
     }
@@ -316,13 +316,13 @@ impl Connection {
 
     /// No more requests are read: those that have come need no memory any more.
     fn end(&mut self) {
-        self.phase = Phase::Ending;
+        self.phase = ConnectionPhase::Ending;
         self.input.clear();
-        self.landing = Landing::No;
+        self.direct_receive = DirectReceive::Off;
     }
 
     /// Sends all replies. `Err` says what to wait for when not all could be sent.
-    fn flush(&mut self, executor: &Executor, mode: Mode) -> Result<(), Next> {
+    fn flush(&mut self, executor: &Executor, mode: Mode) -> Result<(), NextStep> {
         while !self.output.is_empty() {
             match self.send(executor, mode)? {
                 Ok(sent) if sent == self.output.len() => self.output.consume(sent),
@@ -330,15 +330,15 @@ impl Connection {
                 // this loop for ever.
                 Ok(sent) => {
                     self.output.consume(sent);
-                    self.holding.moved(sent);
+                    self.held.moved(sent);
                     self.expect_output_taken(executor)?;
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
                     self.expect_output_taken(executor)?;
-                    return Err(Next::Write);
+                    return Err(NextStep::Write);
                 }
-                Err(_) => return Err(Next::Close),
+                Err(_) => return Err(NextStep::Close),
             }
         }
         if self.answered > 0 {
@@ -354,7 +354,7 @@ impl Connection {
     /// Sends what it can. While a client is waited for that is late already, its buffers may go to
     /// others.
     #[inline]
-    fn send(&mut self, executor: &Executor, mode: Mode) -> Result<nix::Result<usize>, Next> {
+    fn send(&mut self, executor: &Executor, mode: Mode) -> Result<nix::Result<usize>, NextStep> {
         let is_late = mode == Mode::Blocking && self.output_deadline.is_some();
         if is_late {
             self.wait(PollFlags::POLLOUT);
@@ -372,7 +372,7 @@ impl Connection {
 
     /// The client has not taken all that was sent to it: it has until the deadline, which begins
     /// now if none runs.
-    fn expect_output_taken(&mut self, executor: &Executor) -> Result<(), Next> {
+    fn expect_output_taken(&mut self, executor: &Executor) -> Result<(), NextStep> {
         let now = Instant::now();
         let deadline = *self
             .output_deadline
@@ -380,15 +380,15 @@ impl Connection {
         if now < deadline {
             return Ok(());
         }
-        if self.phase == Phase::Open && executor.context.log_gate.opens() {
-            let peer = self.conversation.peer();
+        if self.phase == ConnectionPhase::Open && executor.context.log_gate.opens() {
+            let peer = self.handler.peer();
             log::info!(
                 DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer;
                 "closed {peer}: it did not take its replies within limits.request_timeout"
             );
         }
         // Whoever does not take replies would not take a refusal either.
-        Err(Next::Close)
+        Err(NextStep::Close)
     }
 
     fn shrink_if_idle(&mut self) {

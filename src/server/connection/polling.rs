@@ -5,15 +5,15 @@
 use std::time::Duration;
 
 /// How long it looks: as long as a client takes that has to be woken itself, and answers at once.
-pub(super) const LONGEST: Duration = Duration::from_micros(100);
+pub(super) const MAX_POLL: Duration = Duration::from_micros(100);
 
 /// A client that was quicker than this may be as quick again: the time to look, and that to be
 /// woken.
-const QUICK: Duration = Duration::from_micros(250);
+const SHORT_SLEEP: Duration = Duration::from_micros(250);
 
 /// The most sleeps without a look after looks that were in vain. Bounds what a client costs that is
 /// always a little late.
-const MOST_SLEEPS: u32 = 256;
+const MAX_SLEEPS: u32 = 256;
 
 /// What a thread knows of its client's pace.
 #[derive(Debug, Default)]
@@ -41,13 +41,13 @@ impl Polling {
 
     /// A look was in vain.
     pub(super) fn missed(&mut self) {
-        self.penalty = (self.penalty * 2).clamp(1, MOST_SLEEPS);
+        self.penalty = (self.penalty * 2).clamp(1, MAX_SLEEPS);
         self.sleeps = self.penalty;
     }
 
     /// A sleep has ended, with something received.
     pub(super) fn slept(&mut self, time: Duration) {
-        self.quick = time < QUICK;
+        self.quick = time < SHORT_SLEEP;
         if self.quick {
             self.sleeps = self.sleeps.saturating_sub(1);
         }
@@ -63,7 +63,7 @@ mod tests {
         let mut polling = Polling::default();
         for _ in 0..1000 {
             assert!(!polling.is_worthwhile());
-            polling.slept(QUICK);
+            polling.slept(SHORT_SLEEP);
         }
     }
 
@@ -80,7 +80,7 @@ mod tests {
                 looks += 1;
                 polling.missed();
             }
-            polling.slept(QUICK / 2);
+            polling.slept(SHORT_SLEEP / 2);
         }
         assert!((1..60).contains(&looks), "{looks}");
         polling.hit();

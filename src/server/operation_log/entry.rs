@@ -10,7 +10,7 @@ const LAST_SECOND: u64 = 253_402_300_799;
 
 /// One operation, as a connection's thread knows it when it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
+pub struct OperationLogEntry {
     /// When it was done.
     pub time: SystemTime,
     /// Who asked for it.
@@ -27,7 +27,7 @@ pub struct Entry {
     pub microseconds: u32,
 }
 
-impl Entry {
+impl OperationLogEntry {
     /// Appends the line:
     ///
     /// ```text
@@ -89,8 +89,8 @@ fn canonical(client: SocketAddr) -> SocketAddr {
 mod tests {
     use super::*;
 
-    fn entry() -> Entry {
-        Entry {
+    fn entry() -> OperationLogEntry {
+        OperationLogEntry {
             time: humantime::parse_rfc3339("2026-11-23T04:00:00.123456Z").unwrap(),
             client: "10.0.0.5:51234".parse().unwrap(),
             opcode: Opcode::Write,
@@ -101,7 +101,7 @@ mod tests {
         }
     }
 
-    fn line(entry: &Entry) -> String {
+    fn line(entry: &OperationLogEntry) -> String {
         let mut text = String::new();
         entry.append_to(&mut text);
         text
@@ -114,7 +114,7 @@ mod tests {
             "2026-11-23T04:00:00.123456Z 10.0.0.5:51234 write 0x0000000000001000 512 ok 13\n"
         );
         let whole_second = humantime::parse_rfc3339("2026-11-23T04:00:00Z").unwrap();
-        let text = line(&Entry {
+        let text = line(&OperationLogEntry {
             time: whole_second,
             address: u64::MAX,
             opcode: Opcode::FetchAdd,
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_refusal_is_named() {
         for code in Code::ALL {
-            let text = line(&Entry {
+            let text = line(&OperationLogEntry {
                 outcome: code as u16,
                 ..entry()
             });
@@ -139,7 +139,7 @@ mod tests {
                 "{text}"
             );
         }
-        let text = line(&Entry {
+        let text = line(&OperationLogEntry {
             outcome: 999,
             ..entry()
         });
@@ -153,7 +153,7 @@ mod tests {
             SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 60),
             SystemTime::UNIX_EPOCH + Duration::from_secs(LAST_SECOND + 1),
         ] {
-            let text = line(&Entry { time, ..entry() });
+            let text = line(&OperationLogEntry { time, ..entry() });
             assert_eq!(text.split_ascii_whitespace().count(), 7, "{text}");
         }
     }
@@ -164,7 +164,7 @@ mod tests {
             ("[::ffff:10.0.0.5]:9", "10.0.0.5:9"),
             ("[2001:db8::1]:9", "[2001:db8::1]:9"),
         ] {
-            let text = line(&Entry {
+            let text = line(&OperationLogEntry {
                 client: client.parse().unwrap(),
                 ..entry()
             });

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How often opening is tried again while it fails.
-const RETRY: Duration = Duration::from_secs(1);
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the name of the file before ends in. `logrotate(8)` looks for names that end in `.log`, and
 /// leaves it alone.
-const BEFORE: &str = ".old";
+const OLD_SUFFIX: &str = ".old";
 
 /// A file that lines are appended to, opened again after an error.
 pub(super) struct LogFile {
@@ -25,18 +25,18 @@ pub(super) struct LogFile {
 
 /// Whether lines can be appended to the file without its becoming too large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Room {
+pub(super) enum Rotation {
     /// They can.
-    Enough,
+    NotNeeded,
     /// They can, for the file is a new one; what was in it has another name.
-    NewFile {
+    Rotated {
         /// There was a file of that name, which is gone.
         discarded: bool,
     },
 }
 
 /// Lines could not be written.
-pub(super) struct Shortfall {
+pub(super) struct PartialWrite {
     /// Lines that are in the file nevertheless.
     pub(super) written: u64,
     /// Why the others are not.
@@ -57,8 +57,8 @@ impl LogFile {
     }
 
     /// Where what was in the file before is.
-    pub(super) fn before(&self) -> PathBuf {
-        before(&self.path)
+    pub(super) fn old_path(&self) -> PathBuf {
+        old_path(&self.path)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -69,12 +69,12 @@ impl LogFile {
         self.file.is_some()
     }
 
-    /// Opens the file unless it is open, or failed to open less than [`RETRY`] ago.
+    /// Opens the file unless it is open, or failed to open less than [`REOPEN_INTERVAL`] ago.
     pub(super) fn open(&mut self) -> io::Result<()> {
         if self.file.is_some() || Instant::now() < self.retry_at {
             return Ok(());
         }
-        self.retry_at = Instant::now() + RETRY;
+        self.retry_at = Instant::now() + REOPEN_INTERVAL;
         self.open_now()
     }
 
@@ -89,35 +89,35 @@ impl LogFile {
     /// Sees to it that `bytes` more do not make the file larger than allowed: otherwise it gets the
     /// name of the file before, in place of that one, in one step, and a new file is begun. After
     /// an error the file is closed.
-    pub(super) fn make_room(&mut self, bytes: usize) -> io::Result<Room> {
+    pub(super) fn rotate_if_full(&mut self, bytes: usize) -> io::Result<Rotation> {
         let bytes = bytes as u64;
         let Some(file) = self
             .file
             .as_ref()
             .filter(|_| self.size.saturating_add(bytes) > self.max_size)
         else {
-            return Ok(Room::Enough);
+            return Ok(Rotation::NotNeeded);
         };
         let status = file.metadata()?;
         // Others may have made it shorter, or it may be no file at all.
         self.size = if status.is_file() { status.len() } else { 0 };
         if self.size == 0 || self.size.saturating_add(bytes) <= self.max_size {
-            return Ok(Room::Enough);
+            return Ok(Rotation::NotNeeded);
         }
         self.file = None;
-        let discarded = self.move_away(&status).map_err(|error| {
+        let discarded = self.rename_to_old(&status).map_err(|error| {
             io::Error::new(
                 error.kind(),
                 format!("it has reached log.max_size, and cannot be renamed: {error}"),
             )
         })?;
         self.open_now()?;
-        Ok(Room::NewFile { discarded })
+        Ok(Rotation::Rotated { discarded })
     }
 
     /// Gives the file with this status the name of the one before, unless its own name is another's
     /// by now. Whether there was one before.
-    fn move_away(&self, status: &Metadata) -> io::Result<bool> {
+    fn rename_to_old(&self, status: &Metadata) -> io::Result<bool> {
         // The name may be a link to the file.
         let path = match self.path.canonicalize() {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -127,7 +127,7 @@ impl LogFile {
         if (named.dev(), named.ino()) != (status.dev(), status.ino()) {
             return Ok(false);
         }
-        let before = before(&path);
+        let before = old_path(&path);
         let discarded = before.exists();
         std::fs::rename(&path, &before)?;
         Ok(discarded)
@@ -135,9 +135,9 @@ impl LogFile {
 
     /// Appends whole lines. After an error the file is closed; it may end in half a line, which the
     /// next [`LogFile::open`] ends.
-    pub(super) fn append(&mut self, lines: &str) -> Result<(), Shortfall> {
+    pub(super) fn append(&mut self, lines: &str) -> Result<(), PartialWrite> {
         let Some(file) = &mut self.file else {
-            return Err(Shortfall {
+            return Err(PartialWrite {
                 written: 0,
                 error: ErrorKind::NotConnected.into(),
             });
@@ -156,7 +156,7 @@ impl LogFile {
             };
             self.file = None;
             let begun = &lines.as_bytes()[..lines.len() - rest.len()];
-            return Err(Shortfall {
+            return Err(PartialWrite {
                 written: begun.split(|byte| *byte == b'\n').skip(1).count() as u64,
                 error,
             });
@@ -165,9 +165,9 @@ impl LogFile {
     }
 }
 
-fn before(path: &Path) -> PathBuf {
+fn old_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(BEFORE);
+    name.push(OLD_SUFFIX);
     name.into()
 }
 

@@ -1,7 +1,7 @@
 //! The thread that writes the operation log.
 
-use super::file::{LogFile, Room, Shortfall};
-use super::{Entry, Message, Orders, QUEUE, Shared, Turn};
+use super::file::{LogFile, Rotation, PartialWrite};
+use super::{OperationLogEntry, QueueItem, WriterCommands, QUEUE_CAPACITY, SharedLogState, LogSwitch};
 use crate::logging::Event;
 use std::io;
 use std::path::PathBuf;
@@ -19,28 +19,28 @@ use std::time::{Duration, Instant};
 /// first entry in `recv` keeps an idle server asleep. 20 ms leave the queue room for three million
 /// entries a second; 100 ms were not measurably cheaper, and in a flood four times as many lines
 /// were lost.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER_TIME: Duration = Duration::from_millis(20);
 
 /// Bytes of lines that are written at once.
 const BATCH: usize = 256 << 10;
 
 /// The shortest time between two messages that older lines were discarded: in a flood that is so
 /// every few seconds.
-const TELL_INTERVAL: Duration = Duration::from_secs(600);
+const DISCARD_REPORT_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The queue must not have been full for this long before the disk counts as keeping up again.
-const QUIET: Duration = Duration::from_secs(1);
+const OVERFLOW_RECOVERY: Duration = Duration::from_secs(1);
 
-pub(super) struct Writer {
-    shared: Arc<Shared>,
-    queue: Receiver<Message>,
+pub(super) struct LogWriter {
+    shared: Arc<SharedLogState>,
+    queue: Receiver<QueueItem>,
     file: Option<LogFile>,
     text: String,
     lines: u64,
     /// While the file cannot be written: lines lost to that before it began.
     failing_since: Option<u64>,
     /// When it was last said that older lines were discarded.
-    told_discarded: Option<Instant>,
+    discard_reported: Option<Instant>,
     overflow: Overflow,
 }
 
@@ -53,8 +53,8 @@ struct Overflow {
     since: Option<u64>,
 }
 
-impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, queue: Receiver<Message>) -> Self {
+impl LogWriter {
+    pub(super) fn new(shared: Arc<SharedLogState>, queue: Receiver<QueueItem>) -> Self {
         let overflow = Overflow {
             seen: 0,
             rose: Instant::now(),
@@ -68,7 +68,7 @@ impl Writer {
             text,
             lines: 0,
             failing_since: None,
-            told_discarded: None,
+            discard_reported: None,
             overflow,
         }
     }
@@ -81,25 +81,25 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let mut orders = self.gather(if again || first.is_none() {
+            let mut commands = self.gather(if again || first.is_none() {
                 Duration::ZERO
             } else {
-                GATHER
+                GATHER_TIME
             });
             // What is in the queue was recorded for the old file, if there is one.
             if self.file.is_none()
-                && let Some(turn) = orders.turn.take()
+                && let Some(switch) = commands.switch.take()
             {
-                self.turn(turn);
+                self.switch(switch);
             }
             self.open();
             again = self.drain(first);
             self.write();
             self.watch_overflow();
-            if let Some(turn) = orders.turn {
-                self.turn(turn);
+            if let Some(switch) = commands.switch {
+                self.switch(switch);
             }
-            if orders.stop {
+            if commands.stop {
                 self.end();
                 return;
             }
@@ -107,11 +107,11 @@ impl Writer {
     }
 
     /// Waits for the first message; not at all, when the round before left something to do.
-    fn wait(&self, again: bool) -> Result<Message, RecvTimeoutError> {
+    fn wait(&self, again: bool) -> Result<QueueItem, RecvTimeoutError> {
         if again {
             self.queue.recv_timeout(Duration::ZERO)
         } else if self.overflow.since.is_some() {
-            self.queue.recv_timeout(QUIET)
+            self.queue.recv_timeout(OVERFLOW_RECOVERY)
         } else {
             self.queue
                 .recv()
@@ -119,41 +119,41 @@ impl Writer {
         }
     }
 
-    /// Lets entries gather, or takes orders when they come.
-    fn gather(&self, period: Duration) -> Orders {
-        let idle = |orders: &mut Orders| orders.turn.is_none() && !orders.stop;
+    /// Lets entries gather, or takes commands when they come.
+    fn gather(&self, period: Duration) -> WriterCommands {
+        let idle = |commands: &mut WriterCommands| commands.switch.is_none() && !commands.stop;
         let waited = self
             .shared
-            .ordered
-            .wait_timeout_while(self.shared.orders(), period, idle);
-        let (mut orders, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        Orders {
-            turn: orders.turn.take(),
-            stop: orders.stop,
-            ..Orders::default()
+            .commanded
+            .wait_timeout_while(self.shared.commands(), period, idle);
+        let (mut commands, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        WriterCommands {
+            switch: commands.switch.take(),
+            stop: commands.stop,
+            ..WriterCommands::default()
         }
     }
 
     /// Takes what the queue holds, at most as much as it can hold. Whether there may be more to do:
-    /// entries, or orders whose wake-up was among what was taken.
-    fn drain(&mut self, first: Option<Message>) -> bool {
+    /// entries, or commands whose wake-up was among what was taken.
+    fn drain(&mut self, first: Option<QueueItem>) -> bool {
         let mut next = first.or_else(|| self.queue.try_recv().ok());
         let mut woken = false;
-        for _ in 0..QUEUE {
+        for _ in 0..QUEUE_CAPACITY {
             match next {
-                Some(Message::Entry(entry)) => self.push(&entry),
-                Some(Message::Wake) => woken = true,
+                Some(QueueItem::Entry(entry)) => self.push(&entry),
+                Some(QueueItem::Wake) => woken = true,
                 None => return woken,
             }
             next = self.queue.try_recv().ok();
         }
-        if let Some(Message::Entry(entry)) = next {
+        if let Some(QueueItem::Entry(entry)) = next {
             self.push(&entry);
         }
         true
     }
 
-    fn push(&mut self, entry: &Entry) {
+    fn push(&mut self, entry: &OperationLogEntry) {
         match &self.file {
             Some(file) if file.is_open() => {
                 entry.append_to(&mut self.text);
@@ -162,7 +162,7 @@ impl Writer {
                     self.write();
                 }
             }
-            // It cannot be written, or the log was turned off while this line was on its way.
+            // It cannot be written, or the log was switched off while this line was on its way.
             _ => {
                 self.shared.failed.fetch_add(1, Ordering::Relaxed);
             }
@@ -183,19 +183,19 @@ impl Writer {
             return;
         };
         let room = file
-            .make_room(self.text.len())
-            .map_err(|error| Shortfall { written: 0, error });
+            .rotate_if_full(self.text.len())
+            .map_err(|error| PartialWrite { written: 0, error });
         let outcome = room.and_then(|room| file.append(&self.text).map(|()| room));
         self.text.clear();
         match outcome {
             Ok(room) => {
                 self.shared.written.fetch_add(lines, Ordering::Relaxed);
                 self.recover();
-                if room == (Room::NewFile { discarded: true }) {
-                    self.tell_discarded();
+                if room == (Rotation::Rotated { discarded: true }) {
+                    self.report_discarded();
                 }
             }
-            Err(Shortfall { written, error }) => {
+            Err(PartialWrite { written, error }) => {
                 self.shared.written.fetch_add(written, Ordering::Relaxed);
                 let before = self
                     .shared
@@ -225,14 +225,14 @@ impl Writer {
     /// Says that the file can be written again, and how many lines were lost.
     fn recover(&mut self) {
         if let Some(lost) = self.end_failure() {
-            self.tell_lost(lost, "it is written again");
+            self.report_lost(lost, "it is written again");
         }
     }
 
     /// Says how many lines were lost with a file that will not be written again.
     fn give_up(&mut self) {
         if let Some(lost) = self.end_failure().filter(|lost| *lost > 0) {
-            self.tell_lost(lost, "it is closed");
+            self.report_lost(lost, "it is closed");
         }
     }
 
@@ -242,7 +242,7 @@ impl Writer {
             .map(|before| self.shared.failed.load(Ordering::Relaxed) - before)
     }
 
-    fn tell_lost(&self, lost: u64, why: &str) {
+    fn report_lost(&self, lost: u64, why: &str) {
         let path = self.path();
         log::warn!(
             MESSAGE_ID = Event::OperationLogLosing.id(), DSM_SERVER = self.shared.index,
@@ -253,21 +253,21 @@ impl Writer {
     }
 
     /// Says that lines of before are gone, now and then.
-    fn tell_discarded(&mut self) {
+    fn report_discarded(&mut self) {
         if self
-            .told_discarded
-            .is_some_and(|told| told.elapsed() < TELL_INTERVAL)
+            .discard_reported
+            .is_some_and(|told| told.elapsed() < DISCARD_REPORT_INTERVAL)
         {
             return;
         }
-        self.told_discarded = Some(Instant::now());
+        self.discard_reported = Some(Instant::now());
         let Some(file) = &self.file else { return };
         log::warn!(
             MESSAGE_ID = Event::OperationLogLosing.id(), DSM_SERVER = self.shared.index,
             DSM_FILE:% = file.path().display();
             "operation log {}: it has reached log.max_size again; what was in it is now in {}, and the lines that were there \
              before are gone. Raise log.max_size, or record fewer operations, to keep more",
-            file.path().display(), file.before().display()
+            file.path().display(), file.old_path().display()
         );
     }
 
@@ -287,37 +287,37 @@ impl Writer {
             }
             self.overflow.seen = lost;
             self.overflow.rose = Instant::now();
-        } else if self.overflow.rose.elapsed() >= QUIET {
+        } else if self.overflow.rose.elapsed() >= OVERFLOW_RECOVERY {
             self.end_overflow();
         }
     }
 
     fn end_overflow(&mut self) {
         if let Some(before) = self.overflow.since.take() {
-            self.tell_lost(self.overflow.seen - before, "the queue has room again");
+            self.report_lost(self.overflow.seen - before, "the queue has room again");
         }
     }
 
     /// Goes on with another file, or with the same path opened again. Opened now, so that a mistake
     /// shows at once.
-    fn turn(&mut self, turn: Turn) {
+    fn switch(&mut self, switch: LogSwitch) {
         self.give_up();
-        self.file = match turn {
-            Turn::To(file) => Some(file),
-            Turn::Off => None,
+        self.file = match switch {
+            LogSwitch::To(file) => Some(file),
+            LogSwitch::Off => None,
         };
         self.open();
-        let mut orders = self.shared.orders();
-        // Other orders may have come meanwhile; then their file is the one that is waited for.
-        orders.turned = orders.turn.is_none();
+        let mut commands = self.shared.commands();
+        // Other commands may have come meanwhile; then their file is the one that is waited for.
+        commands.switched = commands.switch.is_none();
         self.shared.done.notify_all();
     }
 
-    /// The queue was drained after the log was turned off: all there is to write is written.
+    /// The queue was drained after the log was switched off: all there is to write is written.
     fn end(mut self) {
         self.give_up();
         self.end_overflow();
-        self.shared.orders().stopped = true;
+        self.shared.commands().stopped = true;
         self.shared.done.notify_all();
     }
 

@@ -2,8 +2,8 @@
 
 use super::buffer::{Buffer, OutOfMemory};
 use super::context::Context;
-use super::operation_log::Entry;
-use super::session::Attachment;
+use super::operation_log::OperationLogEntry;
+use super::session::SessionAttachment;
 use super::statistics::Counters;
 use crate::logging::Event;
 use dsm_core::printable::{self, printable};
@@ -45,10 +45,10 @@ impl Executor {
 }
 
 /// The state of the talk with one client.
-pub(super) struct Conversation {
+pub(super) struct RequestHandler {
     context: Arc<Context>,
     peer: SocketAddr,
-    session: Option<Attachment>,
+    session: Option<SessionAttachment>,
     /// The memory that the client means; zero when there was none at its hello.
     incarnation: u64,
     last_id: u64,
@@ -59,7 +59,7 @@ pub(super) struct Conversation {
 
 /// What follows a request's header.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Payload<'a> {
+pub(super) enum RequestPayload<'a> {
     /// These bytes.
     Held(&'a [u8]),
     /// The data of a write, this many bytes: they were received into the slot of the executor's
@@ -67,7 +67,7 @@ pub(super) enum Payload<'a> {
     InSlot(usize),
 }
 
-impl Payload<'_> {
+impl RequestPayload<'_> {
     fn length(self) -> usize {
         match self {
             Self::Held(bytes) => bytes.len(),
@@ -78,14 +78,14 @@ impl Payload<'_> {
 
 /// Whether the connection goes on after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
+pub(super) enum AfterReply {
     /// The next request may come.
-    GoOn,
+    KeepOpen,
     /// A refusal was written that ends the connection.
     End,
 }
 
-impl Conversation {
+impl RequestHandler {
     pub(super) fn new(context: Arc<Context>, peer: SocketAddr) -> Self {
         Self {
             context,
@@ -109,7 +109,7 @@ impl Conversation {
 
     /// Whether a newer connection speaks for the session.
     pub(super) fn is_superseded(&self) -> bool {
-        self.session.as_ref().is_some_and(Attachment::is_superseded)
+        self.session.as_ref().is_some_and(SessionAttachment::is_superseded)
     }
 
     /// More bytes have come, after all replies so far were sent. No reply to what comes first in
@@ -138,15 +138,15 @@ impl Conversation {
         &mut self,
         executor: &mut Executor,
         header: &RequestHeader,
-        payload: Payload<'_>,
+        payload: RequestPayload<'_>,
         output: &mut Buffer,
-    ) -> After {
+    ) -> AfterReply {
         let logged = Opcode::from_number(header.opcode)
             .filter(|opcode| executor.context.operation_log.wants(*opcode))
             .map(|opcode| (opcode, Instant::now()));
         let outcome = self.try_answer(executor, header, payload, output);
         if logged.is_none() && outcome.is_ok() {
-            return After::GoOn;
+            return AfterReply::KeepOpen;
         }
         self.conclude(executor, header, payload.length(), logged, outcome, output)
     }
@@ -162,7 +162,7 @@ impl Conversation {
         logged: Option<(Opcode, Instant)>,
         outcome: Result<(), Refusal>,
         output: &mut Buffer,
-    ) -> After {
+    ) -> AfterReply {
         if let Some((opcode, started)) = logged {
             self.log(
                 executor,
@@ -174,7 +174,7 @@ impl Conversation {
             );
         }
         match outcome {
-            Ok(()) => After::GoOn,
+            Ok(()) => AfterReply::KeepOpen,
             Err(refusal) => {
                 executor.counters().error();
                 self.log_refused_request(header, &refusal);
@@ -187,7 +187,7 @@ impl Conversation {
         &mut self,
         executor: &mut Executor,
         header: &RequestHeader,
-        payload: Payload<'_>,
+        payload: RequestPayload<'_>,
         output: &mut Buffer,
     ) -> Result<(), Refusal> {
         let opcode = Opcode::from_number(header.opcode);
@@ -211,10 +211,10 @@ impl Conversation {
         }
         let k = executor.context.segment.k();
         match payload {
-            Payload::Held(bytes) => {
+            RequestPayload::Held(bytes) => {
                 self.execute(executor, header, &Request::parse(header, bytes, k)?, output)?
             }
-            Payload::InSlot(length) => {
+            RequestPayload::InSlot(length) => {
                 let extent = Extent::of_write(header, length, k)?;
                 self.change(executor, header, length, output, |worker, mark| {
                     worker.write_received(extent, Some(mark)).map(|()| 0)
@@ -325,10 +325,10 @@ impl Conversation {
         change: impl FnOnce(&mut Worker, Mark) -> Result<u64, Shut>,
     ) -> Result<u64, Refusal> {
         // While the turn lasts, no other connection executes for this session.
-        let Some(turn) = self.session.as_ref().and_then(Attachment::turn) else {
+        let Some(lock) = self.session.as_ref().and_then(SessionAttachment::lock) else {
             return Err(superseded());
         };
-        let mark = turn.mark(id);
+        let mark = lock.request_id(id);
         if id <= executor.context.segment.last_executed(mark.session) {
             executor.counters().replay();
             return executor
@@ -468,7 +468,7 @@ impl Conversation {
             Opcode::Write => payload as u64,
             _ => 8,
         };
-        executor.context.operation_log.record(Entry {
+        executor.context.operation_log.record(OperationLogEntry {
             time: SystemTime::now(),
             client: self.peer,
             opcode,
@@ -480,7 +480,7 @@ impl Conversation {
     }
 }
 
-impl Drop for Conversation {
+impl Drop for RequestHandler {
     fn drop(&mut self) {
         if let Some(session) = &self.session {
             self.context.sessions.detach(session);
@@ -522,7 +522,7 @@ fn reply_header(
 }
 
 /// Appends a refusal. One that finds no memory ends the connection without a word.
-pub(super) fn refuse(output: &mut Buffer, header: &RequestHeader, refusal: &Refusal) -> After {
+pub(super) fn refuse(output: &mut Buffer, header: &RequestHeader, refusal: &Refusal) -> AfterReply {
     let cut = (0..=MAX_REFUSAL_TEXT.min(refusal.message.len()))
         .rfind(|cut| refusal.message.is_char_boundary(*cut));
     let text = &refusal.message[..cut.unwrap_or(0)];
@@ -538,9 +538,9 @@ pub(super) fn refuse(output: &mut Buffer, header: &RequestHeader, refusal: &Refu
         .append(reply.as_bytes())
         .and_then(|()| output.append(text.as_bytes()));
     if written.is_err() || refusal.code.closes() {
-        After::End
+        AfterReply::Close
     } else {
-        After::GoOn
+        AfterReply::KeepOpen
     }
 }
 

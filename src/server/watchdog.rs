@@ -4,8 +4,8 @@
 use super::context::Context;
 use super::names;
 use super::notify::notify;
-use super::probe::{Probe, ProbeError};
-use super::pulse::Pulse;
+use super::self_probe::{SelfProbe, ProbeError};
+use super::heartbeat::Heartbeat;
 use crate::logging::Event;
 use dsm_core::segment::{Left, Names};
 use sd_notify::NotifyState;
@@ -25,7 +25,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether a thread has come round: most have before they are looked at.
-const PULSE_POLL: Duration = Duration::from_millis(1);
+const HEARTBEAT_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// How often a long start is looked after.
 pub(super) const START_STEP: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ const START_EXTENSION: Duration = Duration::from_secs(30);
 enum Unanswered {
     /// The way of a request.
     #[error(transparent)]
-    Probe(#[from] ProbeError),
+    SelfProbe(#[from] ProbeError),
     /// A thread that serves many peers.
     #[error("thread {name} has not come round within {timeout:?}")]
     Thread {
@@ -72,16 +72,16 @@ fn starting(text: &str) {
 }
 
 /// Tells systemd that the server is ready, and starts the thread that keeps telling it that the
-/// server answers: its requests, and the threads with these pulses.
+/// server answers: its requests, and the threads with these heartbeats.
 ///
 /// # Errors
 /// When no thread can be started.
 pub(super) fn start(
     context: Arc<Context>,
     address: SocketAddr,
-    pulses: Vec<Arc<Pulse>>,
+    heartbeats: Vec<Arc<Heartbeat>>,
 ) -> io::Result<()> {
-    let mut probe = Probe::start(&context, address)?;
+    let mut probe = SelfProbe::start(&context, address)?;
     notify(&[NotifyState::Ready, NotifyState::Status(&sentence(&context))]);
     let watchdog = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
     let interval = watchdog.map_or(STATUS_INTERVAL, |limit| {
@@ -94,13 +94,13 @@ pub(super) fn start(
             std::thread::sleep(interval.min(TIDY_INTERVAL));
             tidy(&context);
             tell_if_replaced(&context, &mut known);
-            names::look_after(&context);
+            names::restore_removed(&context);
             if asked.elapsed() < interval {
                 continue;
             }
             asked = Instant::now();
             context.sessions.touch_attached();
-            match (watchdog, ask(&mut probe, &pulses, interval)) {
+            match (watchdog, ask(&mut probe, &heartbeats, interval)) {
                 (Some(_), Ok(())) => notify(&[NotifyState::Watchdog, NotifyState::Status(&sentence(&context))]),
                 (None, _) => notify(&[NotifyState::Status(&sentence(&context))]),
                 (Some(_), Err(_)) if context.is_stopping() => {}
@@ -185,19 +185,19 @@ fn sentence(context: &Context) -> String {
 /// Asks all that every peer depends on whether it works: the thread that accepts connections, those
 /// that share them, and the way of a request. How long clients of hostile peers wait is not asked:
 /// a thread that comes round is no dead one.
-fn ask(probe: &mut Probe, pulses: &[Arc<Pulse>], timeout: Duration) -> Result<(), Unanswered> {
+fn ask(probe: &mut SelfProbe, heartbeats: &[Arc<Heartbeat>], timeout: Duration) -> Result<(), Unanswered> {
     let deadline = Instant::now() + timeout;
-    pulses.iter().for_each(|pulse| pulse.ask());
+    heartbeats.iter().for_each(|heartbeat| heartbeat.ask());
     probe.ask(timeout)?;
-    for pulse in pulses {
-        while !pulse.is_answered() {
+    for heartbeat in heartbeats {
+        while !heartbeat.is_answered() {
             if Instant::now() >= deadline {
                 return Err(Unanswered::Thread {
-                    name: pulse.name().to_owned(),
+                    name: heartbeat.name().to_owned(),
                     timeout,
                 });
             }
-            std::thread::sleep(PULSE_POLL);
+            std::thread::sleep(HEARTBEAT_POLL_INTERVAL);
         }
     }
     Ok(())

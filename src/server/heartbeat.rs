@@ -1,5 +1,5 @@
 //! Whether a thread on which many peers depend still comes round to the next of them. The
-//! supervisor asks, the thread answers between two pieces of work; a thread that is stuck in one
+//! watchdog asks, the thread answers between two pieces of work; a thread that is stuck in one
 //! does not.
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -7,7 +7,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// See the module.
-pub(super) struct Pulse {
+pub(super) struct Heartbeat {
     /// The name of the thread.
     name: String,
     /// Wakes the thread, whatever else it waits for.
@@ -16,8 +16,8 @@ pub(super) struct Pulse {
     answered: AtomicU64,
 }
 
-impl Pulse {
-    /// Of a thread that will wait for [`Pulse::wake`] too.
+impl Heartbeat {
+    /// Of a thread that will wait for [`Heartbeat::wake`] too.
     pub(super) fn new(name: String) -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         Ok(Self {
@@ -74,16 +74,16 @@ mod tests {
 
     #[test]
     fn a_thread_that_does_not_come_round_is_found_and_one_that_does_again_is_well() {
-        let pulse = Pulse::new("dsm-test".to_owned()).unwrap();
-        assert!(pulse.is_answered(), "nothing was asked");
-        pulse.ask();
-        pulse.ask();
-        assert!(!pulse.is_answered());
-        pulse.woken();
-        assert!(!pulse.is_answered(), "woken, and then stuck");
-        pulse.beat();
-        assert!(pulse.is_answered());
-        pulse.ask();
-        assert!(!pulse.is_answered());
+        let heartbeat = Heartbeat::new("dsm-test".to_owned()).unwrap();
+        assert!(heartbeat.is_answered(), "nothing was asked");
+        heartbeat.ask();
+        heartbeat.ask();
+        assert!(!heartbeat.is_answered());
+        heartbeat.woken();
+        assert!(!heartbeat.is_answered(), "woken, and then stuck");
+        heartbeat.beat();
+        assert!(heartbeat.is_answered());
+        heartbeat.ask();
+        assert!(!heartbeat.is_answered());
     }
 }

@@ -5,7 +5,7 @@
 
 use super::buffer::Buffer;
 use super::context::Context;
-use super::conversation::{Conversation, Executor, Payload};
+use super::request_handler::{RequestHandler, Executor, RequestPayload};
 use dsm_core::protocol::{
     Code, Extent, HEADER, HelloReply, HelloRequest, Operation, Refusal, Request, split_reply,
 };
@@ -24,11 +24,11 @@ const READ: u64 = 8;
 pub(super) enum ProbeError {
     /// It is stuck.
     #[error("a read of the memory was not answered within {0:?}")]
-    Silent(Duration),
+    TimedOut(Duration),
     /// The thread that asks is gone.
     #[error("the thread that asks it has ended")]
     Ended,
-    /// It answers, and not as it should.
+    /// It results, and not as it should.
     #[error("the reply to {question} is wrong: {found}")]
     Wrong {
         /// What was asked.
@@ -41,23 +41,23 @@ pub(super) enum ProbeError {
     Refused(#[from] Refusal),
 }
 
-/// The thread that asks, as the supervisor sees it.
-pub(super) struct Probe {
-    questions: SyncSender<()>,
-    answers: Receiver<Result<(), ProbeError>>,
+/// The thread that asks, as the watchdog sees it.
+pub(super) struct SelfProbe {
+    requests: SyncSender<()>,
+    results: Receiver<Result<(), ProbeError>>,
     /// The last question has no answer yet.
     is_open: bool,
 }
 
-impl Probe {
+impl SelfProbe {
     /// Starts the thread. In logs it is a client at this address.
     pub(super) fn start(context: &Arc<Context>, address: SocketAddr) -> io::Result<Self> {
         let mut session = [0; 16];
         getrandom::fill(&mut session).map_err(io::Error::other)?;
         let mut executor =
             Executor::new(context, context.segment.worker().map_err(io::Error::other)?);
-        let (questions, asked) = sync_channel(1);
-        let (answer, answers) = sync_channel(1);
+        let (requests, asked) = sync_channel(1);
+        let (answer, results) = sync_channel(1);
         std::thread::Builder::new()
             .name("dsm-probe".to_owned())
             .spawn(move || {
@@ -68,8 +68,8 @@ impl Probe {
                 }
             })?;
         Ok(Self {
-            questions,
-            answers,
+            requests,
+            results,
             is_open: false,
         })
     }
@@ -78,14 +78,14 @@ impl Probe {
     /// open, and its late answer is one too: then the server has come round.
     pub(super) fn ask(&mut self, timeout: Duration) -> Result<(), ProbeError> {
         if !self.is_open {
-            self.questions.send(()).map_err(|_| ProbeError::Ended)?;
+            self.requests.send(()).map_err(|_| ProbeError::Ended)?;
             self.is_open = true;
         }
         let answer = self
-            .answers
+            .results
             .recv_timeout(timeout)
             .map_err(|error| match error {
-                RecvTimeoutError::Timeout => ProbeError::Silent(timeout),
+                RecvTimeoutError::Timeout => ProbeError::TimedOut(timeout),
                 RecvTimeoutError::Disconnected => ProbeError::Ended,
             })?;
         self.is_open = false;
@@ -95,14 +95,14 @@ impl Probe {
 
 fn ask(executor: &mut Executor, address: SocketAddr, session: [u8; 16]) -> Result<(), ProbeError> {
     let context = Arc::clone(&executor.context);
-    let mut conversation = Conversation::new(Arc::clone(&context), address);
+    let mut handler = RequestHandler::new(Arc::clone(&context), address);
     let mut put = |id, operation: Operation<'_>| {
         let mut output = Buffer::spare(Arc::clone(&context.budget));
         let (header, payload) = Request { id, operation }.encode();
-        conversation.answer(
+        handler.answer(
             executor,
             &header,
-            Payload::Held(payload.as_ref()),
+            RequestPayload::Held(payload.as_ref()),
             &mut output,
         );
         let code = split_reply(output.as_slice())?.map_or(0, |(header, _)| header.code.get());

@@ -6,7 +6,7 @@
 //! next write after a long one that lands.
 
 use super::Connection;
-use crate::server::conversation::{Executor, busy};
+use crate::server::request_handler::{Executor, busy};
 use dsm_core::protocol::{HEADER, Opcode, RequestHeader, split_request};
 use dsm_core::segment::SLOT;
 use nix::sys::socket::MsgFlags;
@@ -17,32 +17,32 @@ const LONG: usize = 16 << 10;
 
 /// Where the data of the next request goes.
 #[derive(Debug, Default)]
-pub(super) enum Landing {
+pub(super) enum DirectReceive {
     /// Into the input, as all that comes.
     #[default]
-    No,
+    Off,
     /// Behind a header's worth of bytes, into the slot: the input is empty, and what comes is
     /// expected to be a write of so many bytes, as the request before was.
     Expected(usize),
     /// Into the slot: the input begins with the header of a write, and these bytes of its data have
     /// not come yet. If there are any, nothing else is in the input.
-    Begun(Range<usize>),
+    Partial(Range<usize>),
 }
 
-impl Landing {
+impl DirectReceive {
     /// What to expect after this request, when nothing of the next has come.
     #[inline]
     pub(super) fn after(header: &RequestHeader) -> Self {
-        long_write(header).map_or(Self::No, Self::Expected)
+        long_write(header).map_or(Self::Off, Self::Expected)
     }
 
     /// Where the next bytes go in the slot.
     #[inline]
     pub(super) fn room(&self) -> Option<Range<usize>> {
         match self {
-            Self::No => None,
+            Self::Off => None,
             Self::Expected(length) => Some(0..*length),
-            Self::Begun(missing) => Some(missing.clone()),
+            Self::Partial(missing) => Some(missing.clone()),
         }
     }
 }
@@ -57,7 +57,7 @@ fn long_write(header: &RequestHeader) -> Option<usize> {
 impl Connection {
     /// Receives, first the header if it has not come yet, then to these bytes of the slot, then
     /// what comes after that request.
-    pub(super) fn land(
+    pub(super) fn receive_direct(
         &mut self,
         executor: &mut Executor,
         slot: &Range<usize>,
@@ -72,41 +72,41 @@ impl Connection {
             .receive(&*self.socket, header, slot, rest, flags);
         self.end_receive(executor, is_late)?;
         let count = count?;
-        let landed = count.saturating_sub(head).min(slot.len());
-        self.input.commit(count - landed);
+        let received = count.saturating_sub(head).min(slot.len());
+        self.input.commit(count - received);
         self.received(count, room);
 
-        let landed = slot.start + landed;
+        let received = slot.start + received;
         let length = match split_request(self.input.as_slice()) {
             Ok(Some((header, _))) => long_write(&header),
             _ => None,
         };
         match length {
-            Some(length) if landed == length || landed < length && self.input.len() == HEADER => {
-                self.landing = Landing::Begun(landed..length);
+            Some(length) if received == length || received < length && self.input.len() == HEADER => {
+                self.direct_receive = DirectReceive::Partial(received..length);
             }
-            _ => self.take_back(executor, landed),
+            _ => self.spill(executor, received),
         }
         Ok(count)
     }
 
     /// The connection gets another thread: what has come goes with it.
     pub(in crate::server) fn leave(&mut self, executor: &Executor) {
-        let landed = if let Landing::Begun(missing) = &self.landing {
+        let received = if let DirectReceive::Partial(missing) = &self.direct_receive {
             missing.start
         } else {
             0
         };
         // Else its buffers are empty, and the other thread finds it closed.
         if self.regain(executor).is_ok() {
-            self.take_back(executor, landed);
+            self.spill(executor, received);
         }
     }
 
-    /// Moves what has landed to where it belongs in the input, behind the header.
-    fn take_back(&mut self, executor: &Executor, landed: usize) {
-        self.landing = Landing::No;
-        match self.input.insert(HEADER.min(self.input.len()), landed) {
+    /// Moves what has been received to where it belongs in the input, behind the header.
+    fn spill(&mut self, executor: &Executor, received: usize) {
+        self.direct_receive = DirectReceive::Off;
+        match self.input.insert(HEADER.min(self.input.len()), received) {
             Ok(gap) => executor.worker.copy_received(gap),
             Err(out_of_memory) => self.refuse(executor, &busy(out_of_memory)),
         }

@@ -1,8 +1,8 @@
 //! What a connection keeps of the buffer memory while its peer is waited for, and may lose.
 
-use super::{Connection, Next};
+use super::{Connection, NextStep};
 use crate::server::buffer::Budget;
-use crate::server::conversation::Executor;
+use crate::server::request_handler::Executor;
 use crate::server::holders::{Holder, PROGRESS, STALLED};
 use nix::poll::PollFlags;
 use std::net::IpAddr;
@@ -10,26 +10,26 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// See the module.
-pub(super) struct Holding {
+pub(super) struct HeldMemory {
     budget: Arc<Budget>,
     /// Names the connection to the budget.
     number: u64,
     peer: IpAddr,
     /// The budget knows of it, and may give its memory to others.
-    is_known: bool,
+    is_registered: bool,
     /// It has kept memory from one wait for the peer to the next since.
     since: Option<Instant>,
     /// Bytes that have come or gone since then.
     moved: usize,
 }
 
-impl Holding {
+impl HeldMemory {
     pub(super) fn new(budget: &Arc<Budget>, peer: IpAddr) -> Self {
         Self {
             budget: Arc::clone(budget),
             number: budget.number(),
             peer,
-            is_known: false,
+            is_registered: false,
             since: None,
             moved: 0,
         }
@@ -53,23 +53,23 @@ impl Connection {
     /// The thread turns to others until what is `next` happens: what the buffers keep may go to
     /// others too. Nothing is done with the buffers before [`Connection::regain`].
     #[inline]
-    pub(super) fn hold(&mut self, next: Next) {
+    pub(super) fn hold(&mut self, next: NextStep) {
         if self.input.budgeted() + self.output.budgeted() == 0 {
-            self.holding.since = None;
+            self.held.since = None;
         } else {
             self.hold_grown(next);
         }
     }
 
     #[cold]
-    fn hold_grown(&mut self, next: Next) {
+    fn hold_grown(&mut self, next: NextStep) {
         // It is not the peer that is waited for if there is work, or the memory is frozen.
-        if !matches!(next, Next::Read | Next::Write) {
-            self.holding.since = None;
+        if !matches!(next, NextStep::Read | NextStep::Write) {
+            self.held.since = None;
         }
         self.input.fit();
         self.output.fit();
-        self.wait(if next == Next::Write {
+        self.wait(if next == NextStep::Write {
             PollFlags::POLLOUT
         } else {
             PollFlags::POLLIN
@@ -78,34 +78,34 @@ impl Connection {
 
     /// As [`Connection::hold`], with the buffers as they are: the thread itself waits for the peer.
     pub(super) fn wait(&mut self, awaits: PollFlags) {
-        let holding = &mut self.holding;
+        let held = &mut self.held;
         let now = Instant::now();
-        if holding.moved >= PROGRESS {
-            holding.since = None;
+        if held.moved >= PROGRESS {
+            held.since = None;
         }
-        if holding.since.is_none() {
-            holding.moved = 0;
+        if held.since.is_none() {
+            held.moved = 0;
         }
-        let since = *holding.since.get_or_insert(now);
+        let since = *held.since.get_or_insert(now);
         let bytes = (self.input.budgeted() + self.output.budgeted()) as u64;
         if bytes > 0 {
             let holder = Holder {
                 bytes,
-                peer: holding.peer,
+                peer: held.peer,
                 since,
                 awaits,
                 socket: Arc::clone(&self.socket),
             };
-            holding.budget.hold(holding.number, holder);
-            holding.is_known = true;
+            held.budget.hold(held.number, holder);
+            held.is_registered = true;
         }
     }
 
     /// The buffers are needed again. `Err` when they were lost: then the connection is to be
     /// closed.
     #[inline]
-    pub(super) fn regain(&mut self, executor: &Executor) -> Result<(), Next> {
-        if self.holding.is_known {
+    pub(super) fn regain(&mut self, executor: &Executor) -> Result<(), NextStep> {
+        if self.held.is_registered {
             self.regain_or_close(executor)
         } else {
             Ok(())
@@ -113,12 +113,12 @@ impl Connection {
     }
 
     #[cold]
-    fn regain_or_close(&mut self, executor: &Executor) -> Result<(), Next> {
+    fn regain_or_close(&mut self, executor: &Executor) -> Result<(), NextStep> {
         if self.regain_grown() {
             return Ok(());
         }
         if executor.context.log_gate.opens() {
-            let (peer, since) = (self.conversation.peer(), self.holding.since);
+            let (peer, since) = (self.handler.peer(), self.held.since);
             log::info!(
                 DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer;
                 "closed {peer}: it has not taken its replies, or not sent the rest of a request, for {} ms, and others needed \
@@ -126,13 +126,13 @@ impl Connection {
                 since.map_or(0, |since| since.elapsed().as_millis())
             );
         }
-        Err(Next::Close)
+        Err(NextStep::Close)
     }
 
     /// Whether the buffers are still there; else they are empty now.
     fn regain_grown(&mut self) -> bool {
-        self.holding.is_known = false;
-        let is_there = self.holding.budget.release(self.holding.number);
+        self.held.is_registered = false;
+        let is_there = self.held.budget.release(self.held.number);
         if !is_there {
             self.input.forfeit();
             self.output.forfeit();
@@ -142,8 +142,8 @@ impl Connection {
 
     /// To be called now and then while the thread waits for `next`: the budget may have become
     /// short since.
-    pub(super) fn fit(&mut self, executor: &Executor, next: Next) -> Result<(), Next> {
-        if self.holding.is_known && self.holding.budget.is_short() {
+    pub(super) fn fit(&mut self, executor: &Executor, next: NextStep) -> Result<(), NextStep> {
+        if self.held.is_registered && self.held.budget.is_short() {
             self.regain(executor)?;
             self.hold(next);
         }
@@ -153,7 +153,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.holding.is_known {
+        if self.held.is_registered {
             self.regain_grown();
         }
     }
