@@ -1,4 +1,4 @@
-//! The choice between journal, syslog and standard error.
+//! Chooses between journal, syslog and standard error.
 
 use super::journal::JournalLogger;
 use super::repair::log_repairs;
@@ -51,9 +51,9 @@ impl Destination {
     }
 }
 
-/// Sends the messages of this process to `destination`, from `level` up. When journal or syslog
-/// cannot be reached, they go to standard error, and the first of them says so. Only the first call
-/// of a process chooses; later ones set the level.
+/// Sends the messages of this process from `level` up to `destination`. When journal or syslog
+/// cannot be reached, messages go to standard error, and the first one reports that. Only the first
+/// call of a process chooses the destination; later ones set the level.
 pub fn init(destination: Destination, level: LevelFilter) {
     let (logger, warning) = match destination.logger() {
         Ok(logger) => (logger, None),
@@ -70,7 +70,7 @@ pub fn init(destination: Destination, level: LevelFilter) {
     }
 }
 
-/// Sees to it that what was logged arrives although the process ends.
+/// Waits until logged messages have arrived, for the end of the process.
 pub fn flush() {
     log::logger().flush();
 }

@@ -1,8 +1,8 @@
-//! Where the messages of the services go.
+//! Where the log messages of the services go: to the journal, to syslog or to standard error.
 //!
-//! Messages are written with the macros of the `log` crate, and repairs of dead participants are
-//! among them. Fields such as `DSM_SERVER = 1` become fields of the journal; elsewhere they stand
-//! after the message.
+//! The services log with the macros of the `log` crate. Repairs after dead participants are logged
+//! too. Fields such as `DSM_SERVER = 1` become fields of the journal; elsewhere they follow the
+//! message.
 
 mod destination;
 mod event;

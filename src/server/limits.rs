@@ -1,12 +1,12 @@
-//! The limits in force: those of mcomp.cfg, which SIGHUP can change under running connections.
+//! The limits in force: those of mcomp.cfg, which a reload can change under open connections.
 
 use dsm_config::Limits;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Limits that every thread reads without a lock. See [`Limits`] for their meaning.
+/// Limits that every thread reads without a lock. [`Limits`] says what they mean.
 pub(super) struct LiveLimits {
-    /// The connections that the process has descriptors for.
+    /// The largest number of connections that the process has descriptors for.
     max_connections: usize,
     connections: AtomicUsize,
     threads: AtomicUsize,

@@ -1,4 +1,5 @@
-//! dsmd: serves one segment to the network.
+//! dsmd: serves one segment to the network. docs/design.md draws the life of a request and lists
+//! the threads.
 
 mod arguments;
 mod buffer;
@@ -6,6 +7,7 @@ mod connection;
 mod context;
 mod request_handler;
 mod detach;
+mod executor;
 mod failure;
 mod holders;
 mod limits;
@@ -17,6 +19,7 @@ mod startup_retry;
 mod self_probe;
 mod heartbeat;
 mod reload;
+mod reply;
 mod run;
 mod session;
 mod shared_thread;

@@ -1,15 +1,19 @@
-//! What is said on a connection: each checked request is executed and answered here. No I/O.
+//! Executes the requests of one connection and appends their replies. No I/O.
+//!
+//! It checks every request before it executes it, keeps the order of ids, and executes each change
+//! of a session at most once, also when a client resends it on another connection.
 
-use super::buffer::{Buffer, OutOfMemory};
+use super::buffer::Buffer;
 use super::context::Context;
+use super::executor::Executor;
 use super::operation_log::OperationLogEntry;
+use super::reply::{self, AfterReply};
 use super::session::SessionAttachment;
-use super::statistics::Counters;
 use crate::logging::Event;
 use dsm_core::printable::{self, printable};
 use dsm_core::protocol::{
-    Code, Extent, HEADER, HelloReply, HelloRequest, MAX_PAYLOAD, MAX_REFUSAL_TEXT, Opcode,
-    Operation, Refusal, ReplyHeader, Request, RequestHeader, WINDOW,
+    Code, Extent, HEADER, HelloReply, HelloRequest, Opcode, Operation, Refusal, Request,
+    RequestHeader, WINDOW,
 };
 use dsm_core::segment::{Mark, Shut, Worker};
 use std::net::SocketAddr;
@@ -19,51 +23,26 @@ use zerocopy::IntoBytes;
 
 const HELLO_FIRST: &str = "the first request must be hello";
 
-/// A thread that executes requests.
-pub(super) struct Executor {
-    pub(super) context: Arc<Context>,
-    pub(super) worker: Worker,
-    /// Memory for the buffers of whatever connection it serves at the moment.
-    pub(super) spare_input: Buffer,
-    pub(super) spare_output: Buffer,
-}
-
-impl Executor {
-    pub(super) fn new(context: &Arc<Context>, worker: Worker) -> Self {
-        let buffer = || Buffer::spare(Arc::clone(&context.budget));
-        Self {
-            context: Arc::clone(context),
-            worker,
-            spare_input: buffer(),
-            spare_output: buffer(),
-        }
-    }
-
-    pub(super) fn counters(&self) -> &Counters {
-        self.context.statistics.of(self.worker.index())
-    }
-}
-
-/// The state of the talk with one client.
+/// The protocol state of one connection.
 pub(super) struct RequestHandler {
     context: Arc<Context>,
     peer: SocketAddr,
     session: Option<SessionAttachment>,
-    /// The memory that the client means; zero when there was none at its hello.
+    /// The incarnation that the client was told at hello; zero while the memory waited for a
+    /// restore.
     incarnation: u64,
     last_id: u64,
-    /// The last id that fits the window in what has come from the client; zero until the first
-    /// request of that is answered.
+    /// The largest id that the window allows until the next receive; zero until the first request
+    /// of what was received is answered.
     window_end: u64,
 }
 
-/// What follows a request's header.
+/// The payload of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum RequestPayload<'a> {
-    /// These bytes.
+    /// The bytes, in the input buffer.
     Held(&'a [u8]),
-    /// The data of a write, this many bytes: they were received into the slot of the executor's
-    /// worker.
+    /// The length of a write whose data is already in the slot of the executor's worker.
     InSlot(usize),
 }
 
@@ -74,15 +53,6 @@ impl RequestPayload<'_> {
             Self::InSlot(length) => length,
         }
     }
-}
-
-/// Whether the connection goes on after a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AfterReply {
-    /// The next request may come.
-    KeepOpen,
-    /// A refusal was written that ends the connection.
-    End,
 }
 
 impl RequestHandler {
@@ -107,21 +77,20 @@ impl RequestHandler {
         self.session.is_some()
     }
 
-    /// Whether a newer connection speaks for the session.
+    /// Whether a newer connection has taken over the session.
     pub(super) fn is_superseded(&self) -> bool {
         self.session.as_ref().is_some_and(SessionAttachment::is_superseded)
     }
 
-    /// More bytes have come, after all replies so far were sent. No reply to what comes first in
-    /// them can have reached the client when it sent the last of them, so that all of it must fit
-    /// one window.
+    /// To be called after each receive, once all replies so far were sent. The client cannot have
+    /// seen a reply to what was received when it sent it, so all of it must fit one window.
     #[inline]
     pub(super) fn more_has_come(&mut self) {
         self.window_end = 0;
     }
 
-    /// Checks the header of a request that has not come whole, before it takes memory: before
-    /// hello, only a hello may.
+    /// Checks the header of an incomplete request before memory is allocated for its payload:
+    /// before the hello, only a hello is accepted.
     pub(super) fn check_begun(&self, header: &RequestHeader) -> Result<(), Refusal> {
         if self.is_open() {
             return Ok(());
@@ -132,7 +101,7 @@ impl RequestHandler {
         HelloRequest::check_length(header.payload.get() as usize)
     }
 
-    /// Executes one request and appends its reply, or its refusal, to `output`.
+    /// Executes one request and appends its reply or its refusal to `output`.
     #[inline]
     pub(super) fn answer(
         &mut self,
@@ -151,8 +120,8 @@ impl RequestHandler {
         self.conclude(executor, header, payload.length(), logged, outcome, output)
     }
 
-    /// Ends a request that is logged or refused: apart, so that the way of most requests stays
-    /// short.
+    /// Finishes a request that is logged or refused. A separate cold function, so that the path of
+    /// most requests stays short.
     #[cold]
     fn conclude(
         &self,
@@ -178,7 +147,7 @@ impl RequestHandler {
             Err(refusal) => {
                 executor.counters().error();
                 self.log_refused_request(header, &refusal);
-                refuse(output, header, &refusal)
+                reply::refuse(output, header, &refusal)
             }
         }
     }
@@ -254,14 +223,14 @@ impl RequestHandler {
         match request.operation {
             Operation::Read(extent) => {
                 let length = extent.length();
-                let head = reply_header(header, length, 0)?;
-                output.reserve(HEADER + length).map_err(busy)?;
+                let head = reply::header(header, length, 0)?;
+                output.reserve(HEADER + length).map_err(reply::busy)?;
                 let room = &mut output.room()[..HEADER + length];
                 executor.worker.expect(self.incarnation);
                 executor
                     .worker
                     .read(extent, &mut room[HEADER..])
-                    .map_err(|shut| self.refuse_shut(shut))?;
+                    .map_err(|shut| reply::no_access(shut, self.context.index, self.incarnation))?;
                 room[..HEADER].copy_from_slice(head.as_bytes());
                 output.commit(HEADER + length);
                 executor.counters().read(length);
@@ -269,8 +238,8 @@ impl RequestHandler {
             }
             Operation::Hello(payload) => self.hello(executor, header, payload, output),
             Operation::Ping(payload) => {
-                reply(output, header, payload.len(), 0)?;
-                output.append(payload).map_err(busy)
+                reply::append(output, header, payload.len(), 0)?;
+                output.append(payload).map_err(reply::busy)
             }
             Operation::Status => {
                 let json = serde_json::to_vec(&executor.context.status()).map_err(|error| {
@@ -279,8 +248,8 @@ impl RequestHandler {
                         format!("the status has no JSON form: {error}"),
                     )
                 })?;
-                reply(output, header, json.len(), 0)?;
-                output.append(&json).map_err(busy)
+                reply::append(output, header, json.len(), 0)?;
+                output.append(&json).map_err(reply::busy)
             }
             Operation::Write(..)
             | Operation::Fill(..)
@@ -308,14 +277,14 @@ impl RequestHandler {
         output: &mut Buffer,
         change: impl FnOnce(&mut Worker, Mark) -> Result<u64, Shut>,
     ) -> Result<(), Refusal> {
-        // Room for the reply first: what has taken effect must be answered.
-        output.reserve(HEADER).map_err(busy)?;
+        // Reserve room for the reply first: a change that has taken effect must be answered.
+        output.reserve(HEADER).map_err(reply::busy)?;
         let old = self.execute_once(executor, header.id.get(), bytes, change)?;
-        reply(output, header, 0, old)
+        reply::append(output, header, 0, old)
     }
 
-    /// Executes a request that changes memory, unless the session's record says that it has been
-    /// executed. Returns the old value of an atomic, else zero.
+    /// Executes a change unless the session's record says that it has been executed. Returns the
+    /// old value of an atomic operation, else zero.
     #[inline]
     fn execute_once(
         &self,
@@ -324,9 +293,9 @@ impl RequestHandler {
         bytes: usize,
         change: impl FnOnce(&mut Worker, Mark) -> Result<u64, Shut>,
     ) -> Result<u64, Refusal> {
-        // While the turn lasts, no other connection executes for this session.
+        // While `lock` is held, no other connection executes requests of this session.
         let Some(lock) = self.session.as_ref().and_then(SessionAttachment::lock) else {
-            return Err(superseded());
+            return Err(reply::superseded());
         };
         let mark = lock.request_id(id);
         if id <= executor.context.segment.last_executed(mark.session) {
@@ -342,7 +311,7 @@ impl RequestHandler {
                 });
         }
         executor.worker.expect(self.incarnation);
-        let old = change(&mut executor.worker, mark).map_err(|shut| self.refuse_shut(shut))?;
+        let old = change(&mut executor.worker, mark).map_err(|shut| reply::no_access(shut, self.context.index, self.incarnation))?;
         executor.counters().written(bytes);
         Ok(old)
     }
@@ -370,7 +339,7 @@ impl RequestHandler {
         }
         let attached = context.sessions.attach(hello.session);
         let attached = attached.ok_or_else(|| {
-            Refusal::new(Code::Busy, "every session has a connection: close some")
+            Refusal::new(Code::Busy, "every session of this server has a connection: close a connection")
         })?;
         (self.session, self.incarnation) = (Some(attached.attachment), incarnation);
         let body = HelloReply::new(
@@ -380,52 +349,8 @@ impl RequestHandler {
             attached.last_executed,
             attached.resumed,
         );
-        reply(output, header, size_of::<HelloReply>(), 0)?;
-        output.append(body.as_bytes()).map_err(busy)
-    }
-
-    fn refuse_shut(&self, shut: Shut) -> Refusal {
-        let index = self.context.index;
-        match shut {
-            Shut::Waiting => Refusal::new(
-                Code::Restoring,
-                format!(
-                    "server {index} is waiting for restore: its memory was lost. Restore a snapshot (dsmctl snapshot \
-                     restore), or begin with zeros (dsmctl memory accept-empty)"
-                ),
-            ),
-            // The second is for local clients, and not said to a server's own worker.
-            Shut::Restoring | Shut::ServerOnly => Refusal::new(
-                Code::Restoring,
-                format!(
-                    "server {index} is waiting for restore: a snapshot is being put back. If that was cut short, do it \
-                     again (dsmctl snapshot restore)"
-                ),
-            ),
-            // The second is for workers with a deadline, which a server's have not.
-            Shut::Held { pid: 0 } | Shut::Late(_) => {
-                Refusal::new(Code::Busy, format!("server {index}: {shut}"))
-            }
-            Shut::Held { pid } => Refusal::new(
-                Code::Busy,
-                format!(
-                    "process {pid} on the host of server {index} holds these pages and makes no progress: if it was stopped, \
-                     continue it (kill -CONT {pid}) or end it"
-                ),
-            ),
-            // Whoever said hello while there was no memory knew none.
-            Shut::Replaced if self.incarnation == 0 => Refusal::new(
-                Code::Restoring,
-                format!("the memory of server {index} has just been restored: try again"),
-            ),
-            Shut::Replaced => Refusal::new(
-                Code::MemoryLost,
-                format!(
-                    "memory lost: the client knew incarnation {:016x}, and a snapshot was put in the place of that memory",
-                    self.incarnation
-                ),
-            ),
-        }
+        reply::append(output, header, size_of::<HelloReply>(), 0)?;
+        output.append(body.as_bytes()).map_err(reply::busy)
     }
 
     fn log_refused_hello(&self, refusal: &Refusal) {
@@ -486,72 +411,4 @@ impl Drop for RequestHandler {
             self.context.sessions.detach(session);
         }
     }
-}
-
-/// Appends the header of a reply with `payload` bytes to come.
-#[inline]
-fn reply(
-    output: &mut Buffer,
-    header: &RequestHeader,
-    payload: usize,
-    value: u64,
-) -> Result<(), Refusal> {
-    let head = reply_header(header, payload, value)?;
-    // All of the reply or nothing: a refusal must not land in an announced payload.
-    output.reserve(HEADER + payload).map_err(busy)?;
-    output.append(head.as_bytes()).map_err(busy)
-}
-
-#[inline]
-fn reply_header(
-    header: &RequestHeader,
-    payload: usize,
-    value: u64,
-) -> Result<ReplyHeader, Refusal> {
-    let payload = u32::try_from(payload)
-        .ok()
-        .filter(|payload| *payload <= MAX_PAYLOAD);
-    let payload =
-        payload.ok_or_else(|| Refusal::new(Code::Internal, "the reply is too long for a frame"))?;
-    Ok(ReplyHeader::new(
-        header.opcode,
-        header.id.get(),
-        payload,
-        value,
-    ))
-}
-
-/// Appends a refusal. One that finds no memory ends the connection without a word.
-pub(super) fn refuse(output: &mut Buffer, header: &RequestHeader, refusal: &Refusal) -> AfterReply {
-    let cut = (0..=MAX_REFUSAL_TEXT.min(refusal.message.len()))
-        .rfind(|cut| refusal.message.is_char_boundary(*cut));
-    let text = &refusal.message[..cut.unwrap_or(0)];
-    // At most MAX_REFUSAL_TEXT.
-    #[allow(clippy::cast_possible_truncation)]
-    let reply = ReplyHeader::refusal(
-        header.opcode,
-        header.id.get(),
-        refusal.code,
-        text.len() as u32,
-    );
-    let written = output
-        .append(reply.as_bytes())
-        .and_then(|()| output.append(text.as_bytes()));
-    if written.is_err() || refusal.code.closes() {
-        AfterReply::Close
-    } else {
-        AfterReply::KeepOpen
-    }
-}
-
-pub(super) fn superseded() -> Refusal {
-    Refusal::new(
-        Code::Superseded,
-        "a newer connection has taken this session over",
-    )
-}
-
-pub(super) fn busy(_: OutOfMemory) -> Refusal {
-    let message = "the server's buffer memory is in use: try again, or raise limits.buffer_memory in mcomp.cfg";
-    Refusal::new(Code::Busy, message)
 }

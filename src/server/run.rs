@@ -1,4 +1,4 @@
-//! The life of a dsmd: start, signals, stop.
+//! The life of a dsmd process: start, signals, stop.
 
 use super::arguments::Arguments;
 use super::context::Context;
@@ -27,11 +27,11 @@ use signal_hook::iterator::Signals;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Descriptors that a server needs beside its connections: segment, listener, epoll, logs, and some
-/// for connections that are told that they are too many.
+/// File descriptors that a server needs besides its connections: for the segment, the listeners,
+/// epoll and the logs.
 const OTHER_DESCRIPTORS: u64 = 48;
 
-/// The whole of dsmd.
+/// Runs dsmd with the arguments of the process, and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     file_size::ignore_signal();
@@ -75,11 +75,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure> {
-    // Absolute: a detached dsmd has another working directory, and reads the file again at SIGHUP.
+    // The path becomes absolute: a detached dsmd changes its working directory, and reads the file
+    // again at SIGHUP.
     let path = Config::find(arguments.config.as_deref());
     let destination = Destination::choose(arguments.daemonize);
     if destination == Destination::Journal {
-        // A wrong mcomp.cfg is an error there, too. Elsewhere it goes to standard error.
+        // In the journal, an invalid mcomp.cfg is an error entry. Other destinations are opened
+        // later, so that the error goes to standard error.
         crate::logging::init(
             destination,
             arguments.log_level.unwrap_or(LevelFilter::Info),
@@ -91,26 +93,26 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
         startup_retry::identity_may_appear,
         || false,
     )?;
-    // Nobody has said stop.
+    // `None` cannot happen: there is no stop condition.
     let Some(index) = index else { return Ok(()) };
     config.check_trusted(index)?;
     check_capacity(&config, overhead(config.layout.k()))?;
     // At most MAX_SERVERS.
     let index = u32::try_from(index).unwrap_or(u32::MAX);
-    // Before standard error is gone: it is where a missing syslog is reported.
+    // Before detaching closes standard error, where an unreachable syslog is reported.
     crate::logging::init(destination, arguments.log_level.unwrap_or(config.log.level));
     if let Some(pid_file) = &arguments.pid_file {
         *parent = Some(detach(pid_file)?);
     }
-    // Shared memory and logs are for the group, and for nobody else.
+    // Shared memory and logs are accessible to the group and to no other user.
     umask(Mode::from_bits_truncate(0o007));
     let max_connections = raise_descriptor_limit(config.limits.connections);
 
-    // Before the port opens and before the long part of the start: a signal that comes now has its
-    // meaning already.
+    // Before the port opens and before the long part of the start, so that signals are handled from
+    // now on.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::Threads)?;
-    // Before memory is allocated for a server that cannot be reached; another dsmd of the same
-    // segment is the better answer.
+    // Bind before allocating memory, which would be in vain for a server that cannot be reached. If
+    // another dsmd serves the segment, that is the better error.
     let address = &config.layout.addresses()[index as usize];
     let bound = startup_retry::retry(
         || listening::bind(address).map_err(Failure::listen(address)),
@@ -134,7 +136,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
         index,
     );
     if !operation_log.is_off() {
-        // A server that was killed may have let them in.
+        // A dsmd that was killed may have left local access enabled.
         segment.refuse_local();
     }
     names::keep(&segment, index);
@@ -145,7 +147,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
         operation_log,
         max_connections,
     ));
-    // Before: whoever finds a server that listens finds it decided.
+    // Before listening: a client that reaches the server must find local access decided.
     context.update_local_access();
     let listeners = listening::listen(bound).map_err(Failure::listen(address))?;
     let (listens, listening) = (listeners.shown(), listeners.addresses[0]);
@@ -173,7 +175,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     );
 
     if let Some(parent) = parent {
-        parent.tell(0, "");
+        parent.report(0, "");
     }
     for signal in signals.forever() {
         if signal == SIGHUP {
@@ -184,18 +186,20 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     }
     notify(&[
         NotifyState::Stopping,
-        NotifyState::Status("finishing requests under way"),
+        NotifyState::Status("finishing requests in flight"),
     ]);
-    log::info!("stopping: no new connections, requests under way are finished");
+    log::info!("stopping: dsmd accepts no new connections and finishes requests in flight");
     context.segment.refuse_local();
-    // The counter cannot be full; and if the thread is gone already, all the better.
+    // The write cannot fail: the counter is not full. If the thread has ended already, that is what
+    // is wanted.
     let _ = stop.write(1);
     let _ = accepting.join();
     finish(&context);
     Ok(())
 }
 
-/// Says which of the addresses that other machines may know for the server's name lead nowhere.
+/// Warns about addresses that other machines may resolve the server's name to, but where this
+/// server does not listen.
 fn warn_of_addresses(config: &Config, index: usize, bound: &Bound) {
     let address = &config.servers[index].address;
     if let Some(warning) = address.only_loopback(&bound.addresses) {
@@ -204,19 +208,20 @@ fn warn_of_addresses(config: &Config, index: usize, bound: &Bound) {
     for missing in &bound.missing {
         log::warn!(
             DSM_SERVER = index as u64;
-            "{address} stands for {missing} too, which this machine does not have: clients that come there find no server"
+            "{address} resolves to {missing} too, which this machine does not have: clients that connect to it find no server. \
+             Correct the name's addresses"
         );
     }
 }
 
-/// Lets requests under way end, and leaves the segment in good order for the next dsmd.
+/// Lets requests in flight finish, and leaves the segment in good order for the next dsmd.
 fn finish(context: &Context) {
     let left = context.stop();
     if left == 0 {
         context.segment.leave();
     } else {
         log::warn!(
-            "{left} connections did not end within limits.shutdown_timeout; their clients will resend"
+            "{left} connections did not end within limits.shutdown_timeout; their clients resend what was not answered"
         );
     }
     context
@@ -225,8 +230,8 @@ fn finish(context: &Context) {
     names::finish(context);
 }
 
-/// Raises the limit of open files so that the connections have room, as far as the hard limit
-/// allows. Returns how many connections have.
+/// Raises the limit of open files for the connections, as far as the hard limit allows. Returns the
+/// number of connections that it has room for.
 fn raise_descriptor_limit(connections: usize) -> usize {
     let needed = connections as u64 + OTHER_DESCRIPTORS;
     let Some(files) = descriptors::allow(needed + listener::MAX_REFUSED_OPEN as u64) else {
@@ -239,8 +244,8 @@ fn raise_descriptor_limit(connections: usize) -> usize {
         .unwrap_or(connections)
         .max(1);
     log::warn!(
-        "limits.connections is {connections}, but {files} open files leave room for {possible} connections, and so many \
-         it will be: raise LimitNOFILE= of the unit, or ulimit -n"
+        "limits.connections is {connections}, but the limit of {files} open files has room for {possible}, which is the \
+         limit now: raise LimitNOFILE= of the unit, or ulimit -n"
     );
     possible
 }

@@ -1,7 +1,7 @@
-//! A thread that many connections share.
+//! A thread that serves many connections through epoll, each for a bounded turn.
 
 use super::connection::{Connection, Mode, NextStep, TICK};
-use super::request_handler::Executor;
+use super::executor::Executor;
 use super::threads::{Inbox, Threads};
 use dsm_core::sys::incoming;
 use nix::errno::Errno;
@@ -12,36 +12,34 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Events taken from epoll at once.
+/// Events taken from one `epoll_wait`.
 const MAX_EVENTS: usize = 64;
 
-/// The token of the wake-up.
+/// The epoll token of the thread's own eventfd.
 const WAKE: u64 = u64::MAX;
 
-/// How long the thread sleeps, when the memory stands still for a snapshot, before it serves those
-/// again who wait for that.
+/// How long the thread sleeps before it retries requests that wait for the end of a freeze.
 const FROZEN_RETRY_INTERVAL: Duration = Duration::from_micros(50);
 
-/// How long those are served that have had a turn and are not finished, before it is looked who
-/// else has something to do: a peer that asks for little waits so long, and one turn more, and not
-/// for the turns of all that ask for much.
+/// How long connections with work left are served before the thread looks for new events. A peer
+/// that asks for little waits this long plus one turn, not for the turns of all busy peers.
 const UNFINISHED_SLICE: Duration = Duration::from_millis(1);
 
-/// Turns of a connection between two looks where it comes in.
+/// Turns of a connection between two checks whether it should migrate.
 const TURNS_BETWEEN_MIGRATIONS: u32 = 64;
 
 /// A connection that this thread serves.
 struct SharedConnection {
     connection: Connection,
-    /// What epoll looks for.
+    /// The event that epoll is registered for.
     waits_for: NextStep,
-    /// Turns before the next look where it comes in.
+    /// Turns before the next check whether it should migrate.
     turns: u32,
-    /// It is among those that have had a turn and are not finished.
+    /// It is in the queue of connections with work left.
     is_unfinished: bool,
 }
 
-/// See the module.
+/// See the module's comment.
 pub(super) struct SharedThread {
     threads: Threads,
     inbox: Arc<Inbox>,
@@ -49,7 +47,7 @@ pub(super) struct SharedThread {
     executor: Executor,
     connections: HashMap<u64, SharedConnection>,
     next: u64,
-    /// Those that have had a turn and are not finished, in the order of their turns.
+    /// Connections with work left, in the order of their turns.
     unfinished: VecDeque<u64>,
     /// A connection waits for the end of a freeze.
     awaits_unfreeze: bool,
@@ -91,7 +89,7 @@ impl SharedThread {
                 Ok(count) => count,
                 Err(Errno::EINTR) => 0,
                 Err(error) => {
-                    log::error!("epoll: {error}; the process ends");
+                    log::error!("epoll_wait fails: {error}; dsmd aborts");
                     std::process::abort();
                 }
             };
@@ -118,8 +116,7 @@ impl SharedThread {
         }
     }
 
-    /// Gives those that are not finished another turn, each one at most, until it is time to look
-    /// for others.
+    /// Gives each connection with work left one more turn, until the time slice ends.
     fn drive_unfinished(&mut self) {
         let began = Instant::now();
         for _ in 0..self.unfinished.len() {
@@ -133,7 +130,8 @@ impl SharedThread {
         }
     }
 
-    /// Takes the new connections in; they may have sent something already.
+    /// Registers the new connections, and serves them immediately: they may have sent something
+    /// already.
     fn accept_arrivals(&mut self) {
         for connection in self.inbox.take() {
             let token = self.next;
@@ -153,25 +151,25 @@ impl SharedThread {
                     self.drive(token, false);
                 }
                 Err(error) => {
-                    log::error!("watch a connection: {error}; it was closed");
+                    log::error!("cannot register a connection with epoll: {error}; it was closed");
                     self.inbox.decrement_load();
                 }
             }
         }
     }
 
-    /// Gives the connection a turn: the one that is due to an unfinished one, or one because
-    /// something has come.
+    /// Gives the connection a turn. `is_due` says that its turn in the queue of unfinished
+    /// connections has come, rather than an event.
     fn drive(&mut self, token: u64, is_due: bool) {
         let Some(client) = self.connections.get_mut(&token) else {
             return;
         };
-        // Its turn comes, though something may have come from it too.
+        // It waits for its turn in the queue, although an event has arrived for it too.
         if client.is_unfinished && !is_due {
             return;
         }
         let next = client.connection.drive(&mut self.executor, Mode::Shared);
-        // A long round is none that hangs.
+        // A long round of turns must not look like a stalled thread.
         self.inbox.heartbeat.beat();
         client.is_unfinished = matches!(next, NextStep::Again | NextStep::Unfrozen);
         match next {
@@ -200,7 +198,7 @@ impl SharedThread {
                     client.connection.socket(),
                     &mut EpollEvent::new(flags, token),
                 ) {
-                    log::error!("watch a connection: {error}; it was closed");
+                    log::error!("cannot register a connection with epoll: {error}; it was closed");
                     self.close(token);
                 }
             }
@@ -224,7 +222,7 @@ impl SharedThread {
         }
     }
 
-    /// Gives connections threads of their own, if there are few enough now.
+    /// Gives idle connections their own threads, if there are few enough connections.
     fn promote_idle(&mut self) {
         if self.threads.is_crowded() {
             return;
@@ -237,9 +235,9 @@ impl SharedThread {
         }
     }
 
-    /// Gives the connection to the thread that runs on the processor where it comes in, if that has
-    /// no more of them. What the client sends and takes then stays in that processor's cache, and
-    /// no thread gets many more than another.
+    /// Moves the connection to the shared thread on the processor that receives its packets, unless
+    /// that thread serves more connections. The client's data then stays in that processor's cache,
+    /// and the load stays balanced.
     fn migrate(&mut self, token: u64) {
         let Some(client) = self.connections.get(&token) else {
             return;
@@ -252,24 +250,24 @@ impl SharedThread {
         };
         self.inbox.runs_on(here);
         if here != there
-            && let Some(home) = self.threads.on(there)
-            && home.load() <= self.inbox.load()
+            && let Some(target) = self.threads.on(there)
+            && target.load() <= self.inbox.load()
             && let Some(client) = self.connections.remove(&token)
         {
-            home.put(release(client, &self.epoll, &self.inbox));
+            target.put(release(client, &self.epoll, &self.inbox));
         }
     }
 
     fn close(&mut self, token: u64) {
-        // Dropping the connection closes its socket, and that ends the watch.
+        // Dropping the connection closes its socket, which removes it from epoll.
         self.connections.remove(&token);
         self.inbox.decrement_load();
     }
 }
 
-/// The connection, which its thread no longer watches.
+/// Removes the connection from its thread and returns it.
 fn release(client: SharedConnection, epoll: &Epoll, inbox: &Inbox) -> Connection {
-    // It was added, and a failure would only wake this thread for nothing.
+    // The socket was added before. A failure would cause spurious wake-ups only.
     let _ = epoll.delete(client.connection.socket());
     inbox.decrement_load();
     client.connection

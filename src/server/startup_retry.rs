@@ -1,5 +1,5 @@
-//! Waiting for what comes late when a machine boots: an address, or the name of one; and for what
-//! only another user can take away.
+//! Retries steps of a start that fail only for a while: an address or a host name that appears late
+//! when a machine boots, or a name of the segment that another user must free.
 
 use super::failure::Failure;
 use super::notify::notify;
@@ -10,29 +10,30 @@ use std::fmt::Display;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-/// How long. Less than `TimeoutStartSec=` of the unit, and so long that its `StartLimitBurst=` is
-/// not reached.
+/// How long a step is retried. Shorter than `TimeoutStartSec=` of the unit, and so long that its
+/// `StartLimitBurst=` is not reached.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often it is looked for.
+/// The interval between attempts.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Repeats `attempt` while it fails for what may be `late`, if a service manager has started this
-/// process: somebody at a terminal wants to know at once. None when `is_stopped` says so.
+/// Retries `attempt` while it fails with an error that `is_transient`, if a service manager has
+/// started this process; a user at a terminal gets the error immediately. `None` when `is_stopped`
+/// says so.
 pub(super) fn retry<T, E: Display>(
     mut attempt: impl FnMut() -> Result<T, E>,
-    late: impl Fn(&E) -> bool,
+    is_transient: impl Fn(&E) -> bool,
     mut is_stopped: impl FnMut() -> bool,
 ) -> Result<Option<T>, E> {
     let managed = std::env::var_os("NOTIFY_SOCKET").is_some();
     let deadline = Instant::now() + RETRY_TIMEOUT;
-    let mut told = false;
+    let mut reported = false;
     loop {
         match attempt() {
-            Err(error) if managed && late(&error) && Instant::now() < deadline => {
-                if !std::mem::replace(&mut told, true) {
+            Err(error) if managed && is_transient(&error) && Instant::now() < deadline => {
+                if !std::mem::replace(&mut reported, true) {
                     log::warn!(
-                        "{error}. That may change: trying again for {}",
+                        "{error}. dsmd tries again for {}",
                         humantime::format_duration(RETRY_TIMEOUT)
                     );
                     notify(&[NotifyState::Status(&format!("waiting: {error}"))]);
@@ -47,22 +48,22 @@ pub(super) fn retry<T, E: Display>(
     }
 }
 
-/// Whether it is not known which server this is because an address, or the resolver, is not there
+/// Whether this server's index is unknown because its address, or the resolver, is not available
 /// yet.
 pub(super) fn identity_may_appear(error: &IdentityError) -> bool {
     matches!(error, IdentityError::None { .. })
 }
 
-/// Whether an address cannot be listened on because it, or its name, is not there yet.
+/// Whether dsmd cannot listen on an address because the address, or its name, is not available yet.
 pub(super) fn address_may_appear(failure: &Failure) -> bool {
-    // Of a resolver's errors the standard library gives no kind.
+    // The standard library gives no kind for the resolver's errors.
     let final_kinds = [ErrorKind::AddrInUse, ErrorKind::PermissionDenied];
     matches!(failure, Failure::Listen { source, .. } if !final_kinds.contains(&source.kind()))
 }
 
-/// Whether another user, or something else than an object, has a name that the memory needs. It
-/// holds for as long as they want, and no restart helps: tried again slowly, dsmd starts when the
-/// name is free.
+/// Whether another user's file, or something that is no shared-memory object, has a name that the
+/// memory needs. It stays until its owner removes it, so failing at once and restarting would not
+/// help.
 pub(super) fn name_may_be_freed(error: &SegmentError) -> bool {
     matches!(
         error,

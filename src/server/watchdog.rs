@@ -1,5 +1,6 @@
-//! The thread that asks the server itself now and then, as a client would, and tells systemd that
-//! it answers.
+//! The watchdog thread. It probes the server, checks the heartbeats of the threads that many peers
+//! depend on, and tells systemd that the server works. Between the probes it cleans up after dead
+//! snapshot agents and watches the names of the memory.
 
 use super::context::Context;
 use super::names;
@@ -14,97 +15,70 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often STATUS is refreshed when there is no watchdog.
+/// How often STATUS is updated when systemd has no watchdog for the unit.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The shortest time between two questions, whatever watchdog time systemd asks for.
+/// The shortest interval between probes, whatever WatchdogSec= says.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How often it is looked whether a dead snapshot agent has left something: how long writers save
-/// pages in vain.
-const TIDY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the thread cleans up after dead snapshot agents: how long writers copy pages for a
+/// snapshot that no agent reads.
+const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether a thread has come round: most have before they are looked at.
+/// How often the thread checks for a heartbeat: most threads beat before the first check.
 const HEARTBEAT_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How often a long start is looked after.
-pub(super) const START_STEP: Duration = Duration::from_secs(1);
-
-/// How much longer a start may take after each step that succeeds.
-const START_EXTENSION: Duration = Duration::from_secs(30);
-
-/// What does not answer.
+/// What failed its check.
 #[derive(Debug, thiserror::Error)]
-enum Unanswered {
-    /// The way of a request.
+enum CheckError {
+    /// Executing a request.
     #[error(transparent)]
     SelfProbe(#[from] ProbeError),
-    /// A thread that serves many peers.
-    #[error("thread {name} has not come round within {timeout:?}")]
+    /// A thread that many peers depend on.
+    #[error("thread {name} has made no progress within {timeout:?}")]
     Thread {
         /// Its name.
         name: String,
-        /// How long it was waited for.
+        /// The timeout.
         timeout: Duration,
     },
 }
 
-/// Tells systemd that a long start goes on.
-pub(super) fn allocating(done: u64, total: u64) {
-    starting(&format!(
-        "allocating shared memory: {} of {} MiB",
-        done >> 20,
-        total >> 20
-    ));
-}
-
-/// Tells systemd that the memory is being restored; to be called every [`START_STEP`].
-pub(super) fn restoring() {
-    starting("restoring the newest snapshot into a memory that was lost");
-}
-
-fn starting(text: &str) {
-    let extension = u32::try_from(START_EXTENSION.as_micros()).unwrap_or(u32::MAX);
-    notify(&[
-        NotifyState::ExtendTimeoutUsec(extension),
-        NotifyState::Status(text),
-    ]);
-}
-
-/// Tells systemd that the server is ready, and starts the thread that keeps telling it that the
-/// server answers: its requests, and the threads with these heartbeats.
+/// Tells systemd that the server is ready, and starts the thread that tells it that the server
+/// works: that it executes requests, and that the threads with these heartbeats run.
 ///
 /// # Errors
-/// When no thread can be started.
+///
+/// When a thread cannot be started.
 pub(super) fn start(
     context: Arc<Context>,
     address: SocketAddr,
     heartbeats: Vec<Arc<Heartbeat>>,
 ) -> io::Result<()> {
     let mut probe = SelfProbe::start(&context, address)?;
-    notify(&[NotifyState::Ready, NotifyState::Status(&sentence(&context))]);
+    notify(&[NotifyState::Ready, NotifyState::Status(&status_text(&context))]);
     let watchdog = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
     let interval = watchdog.map_or(STATUS_INTERVAL, |limit| {
         (limit / 3).clamp(SHORTEST_INTERVAL, STATUS_INTERVAL)
     });
     std::thread::Builder::new().name("dsm-watchdog".to_owned()).spawn(move || {
-        let mut asked = Instant::now();
-        let mut known = Known { shown: context.incarnation(), in_use: context.segment.incarnation() };
+        let mut checked = Instant::now();
+        let mut known = KnownMemory { reported: context.incarnation(), in_use: context.segment.incarnation() };
         while !context.is_stopping() {
-            std::thread::sleep(interval.min(TIDY_INTERVAL));
-            tidy(&context);
-            tell_if_replaced(&context, &mut known);
+            std::thread::sleep(interval.min(CLEAN_UP_INTERVAL));
+            clean_up(&context);
+            report_replaced_memory(&context, &mut known);
             names::restore_removed(&context);
-            if asked.elapsed() < interval {
+            if checked.elapsed() < interval {
                 continue;
             }
-            asked = Instant::now();
+            checked = Instant::now();
             context.sessions.touch_attached();
-            match (watchdog, ask(&mut probe, &heartbeats, interval)) {
-                (Some(_), Ok(())) => notify(&[NotifyState::Watchdog, NotifyState::Status(&sentence(&context))]),
-                (None, _) => notify(&[NotifyState::Status(&sentence(&context))]),
+            match (watchdog, check(&mut probe, &heartbeats, interval)) {
+                (Some(_), Ok(())) => notify(&[NotifyState::Watchdog, NotifyState::Status(&status_text(&context))]),
+                (None, _) => notify(&[NotifyState::Status(&status_text(&context))]),
                 (Some(_), Err(_)) if context.is_stopping() => {}
-                // systemd restarts the service if this goes on.
+                // systemd restarts the service when no WATCHDOG=1 arrives within WatchdogSec=.
                 (Some(_), Err(error)) => {
                     log::warn!(DSM_SERVER = context.index; "the server does not answer itself: {error}");
                 }
@@ -114,17 +88,17 @@ pub(super) fn start(
     Ok(())
 }
 
-/// Ends what a snapshot agent that died has left, so that writers need not save pages for nobody.
-fn tidy(context: &Context) {
+/// Ends the snapshot or restore of an agent that died, so that writers no longer copy pages for it.
+fn clean_up(context: &Context) {
     match context.segment.tidy() {
         Ok(Some(Left::Cut)) => log::warn!(
             DSM_SERVER = context.index;
-            "a snapshot of {} was abandoned, for its agent has died; the pages saved for it are given back",
+            "a snapshot of {} was abandoned because its agent died; its part of the copy area is free again",
             context.segment.name()
         ),
         Ok(Some(Left::Shut)) => log::warn!(
             DSM_SERVER = context.index;
-            "a restore of {} has ended before it changed anything, for its agent has died: the memory is in use as it was",
+            "a restore of {} ended before it changed anything because its agent died: the memory is in use, unchanged",
             context.segment.name()
         ),
         Err(error) if context.log_gate.opens() => log::warn!(DSM_SERVER = context.index; "{error}"),
@@ -132,38 +106,38 @@ fn tidy(context: &Context) {
     }
 }
 
-/// What the server's own log knows of its memory.
-struct Known {
-    /// As [`Context::incarnation`] was found the last time.
-    shown: u64,
-    /// The last one that was in use.
+/// What the log of the server has reported about its memory.
+struct KnownMemory {
+    /// The incarnation that was reported last; zero for a memory that waits for a restore.
+    reported: u64,
+    /// The last incarnation that was in use.
     in_use: u64,
 }
 
-/// Says in the server's own log what an agent has done to its memory.
-fn tell_if_replaced(context: &Context, known: &mut Known) {
+/// Logs that a snapshot agent has closed, reopened or replaced the memory.
+fn report_replaced_memory(context: &Context, known: &mut KnownMemory) {
     let found = context.incarnation();
-    if found != known.shown {
+    if found != known.reported {
         let name = context.segment.name();
         if found == 0 {
-            log::warn!(DSM_SERVER = context.index; "{name} is being restored: nobody reads or changes it meanwhile");
+            log::warn!(DSM_SERVER = context.index; "{name} is being restored: reads and writes are refused until the restore ends");
         } else if found == known.in_use {
-            log::info!(DSM_SERVER = context.index; "{name} is in use again, as it was: its restore has changed nothing");
+            log::info!(DSM_SERVER = context.index; "{name} is in use again, unchanged: its restore ended before it changed anything");
         } else {
             log::info!(
                 MESSAGE_ID = Event::MemoryReplaced.id(), DSM_SERVER = context.index, DSM_INCARNATION = format!("{found:016x}");
-                "{name} is in use, with a memory that was put there: its incarnation is {found:016x}"
+                "{name} is in use with new contents: a restore has replaced its memory, the new incarnation is {found:016x}"
             );
         }
-        known.shown = found;
+        known.reported = found;
         if found != 0 {
             known.in_use = found;
         }
     }
 }
 
-/// What `systemctl status` shows.
-fn sentence(context: &Context) -> String {
+/// The STATUS text that `systemctl status` shows.
+fn status_text(context: &Context) -> String {
     let connections = context.connections();
     let requests: u64 = context.statistics.operations().values().sum();
     let serving = match context.names() {
@@ -182,17 +156,17 @@ fn sentence(context: &Context) -> String {
     )
 }
 
-/// Asks all that every peer depends on whether it works: the thread that accepts connections, those
-/// that share them, and the way of a request. How long clients of hostile peers wait is not asked:
-/// a thread that comes round is no dead one.
-fn ask(probe: &mut SelfProbe, heartbeats: &[Arc<Heartbeat>], timeout: Duration) -> Result<(), Unanswered> {
+/// Checks what every peer depends on: the thread that accepts connections, the shared threads, and
+/// the execution of a request. It does not check how long clients wait while hostile peers keep the
+/// server busy: a thread that makes progress does not need a restart.
+fn check(probe: &mut SelfProbe, heartbeats: &[Arc<Heartbeat>], timeout: Duration) -> Result<(), CheckError> {
     let deadline = Instant::now() + timeout;
-    heartbeats.iter().for_each(|heartbeat| heartbeat.ask());
-    probe.ask(timeout)?;
+    heartbeats.iter().for_each(|heartbeat| heartbeat.request());
+    probe.probe(timeout)?;
     for heartbeat in heartbeats {
         while !heartbeat.is_answered() {
             if Instant::now() >= deadline {
-                return Err(Unanswered::Thread {
+                return Err(CheckError::Thread {
                     name: heartbeat.name().to_owned(),
                     timeout,
                 });

@@ -132,7 +132,7 @@ fn a_name_that_is_removed_under_a_living_server_is_given_back() {
         });
     }
     wait_for("it is said", DEADLINE, || {
-        cluster.stderr(0).contains("given its name back")
+        cluster.stderr(0).contains("has restored the name")
     });
     assert_eq!(memory_state(&cluster), MemoryState::InUse);
     // What opens the memory by its name finds it.

@@ -1,42 +1,43 @@
-//! Data of long writes that comes from the socket straight into the slot of the thread's worker,
-//! where a write has to put it anyway: one copy less.
+//! Receives the data of long writes from the socket directly into the slot of the thread's worker,
+//! where the write needs it. This saves one copy.
 //!
-//! Only on a thread that serves one connection, because what has come of the data stays in the slot
-//! until the rest comes. Where data begins is not known before its header has come, so it is the
-//! next write after a long one that lands.
+//! Only a thread that serves a single connection does this, because the data received so far stays
+//! in the slot until the rest arrives. The position of the data is known only after the header, so
+//! the write *after* a long write is received directly.
 
 use super::Connection;
-use crate::server::request_handler::{Executor, busy};
+use crate::server::executor::Executor;
+use crate::server::reply::busy;
 use dsm_core::protocol::{HEADER, Opcode, RequestHeader, split_request};
 use dsm_core::segment::SLOT;
 use nix::sys::socket::MsgFlags;
 use std::ops::Range;
 
-/// Bytes of the data that make a write long: shorter ones are copied as quickly.
+/// The shortest data received directly, in bytes: copying less takes no longer.
 const LONG: usize = 16 << 10;
 
-/// Where the data of the next request goes.
+/// Where the next receive puts its bytes.
 #[derive(Debug, Default)]
 pub(super) enum DirectReceive {
-    /// Into the input, as all that comes.
+    /// All of them into the input buffer.
     #[default]
     Off,
-    /// Behind a header's worth of bytes, into the slot: the input is empty, and what comes is
-    /// expected to be a write of so many bytes, as the request before was.
+    /// A header into the input buffer, then this many bytes into the slot. The input is empty, and
+    /// a write as long as the one before is expected.
     Expected(usize),
-    /// Into the slot: the input begins with the header of a write, and these bytes of its data have
-    /// not come yet. If there are any, nothing else is in the input.
+    /// The input begins with the header of a write; this range of its data is missing in the slot.
+    /// While the range is not empty, the input holds only that header.
     Partial(Range<usize>),
 }
 
 impl DirectReceive {
-    /// What to expect after this request, when nothing of the next has come.
+    /// What to expect after this request, when the input is empty.
     #[inline]
     pub(super) fn after(header: &RequestHeader) -> Self {
         long_write(header).map_or(Self::Off, Self::Expected)
     }
 
-    /// Where the next bytes go in the slot.
+    /// The range of the slot that the next bytes fill.
     #[inline]
     pub(super) fn room(&self) -> Option<Range<usize>> {
         match self {
@@ -47,7 +48,7 @@ impl DirectReceive {
     }
 }
 
-/// Bytes of data if this is the header of a write that can land.
+/// The data length if this is the header of a write that can be received directly.
 #[inline]
 fn long_write(header: &RequestHeader) -> Option<usize> {
     let length = header.payload.get() as usize;
@@ -55,8 +56,8 @@ fn long_write(header: &RequestHeader) -> Option<usize> {
 }
 
 impl Connection {
-    /// Receives, first the header if it has not come yet, then to these bytes of the slot, then
-    /// what comes after that request.
+    /// Receives the header if it is missing, then this range of the slot, then what follows that
+    /// request.
     pub(super) fn receive_direct(
         &mut self,
         executor: &mut Executor,
@@ -72,11 +73,11 @@ impl Connection {
             .receive(&*self.socket, header, slot, rest, flags);
         self.end_receive(executor, is_late)?;
         let count = count?;
-        let received = count.saturating_sub(head).min(slot.len());
-        self.input.commit(count - received);
+        let in_slot = count.saturating_sub(head).min(slot.len());
+        self.input.commit(count - in_slot);
         self.received(count, room);
 
-        let received = slot.start + received;
+        let received = slot.start + in_slot;
         let length = match split_request(self.input.as_slice()) {
             Ok(Some((header, _))) => long_write(&header),
             _ => None,
@@ -90,20 +91,21 @@ impl Connection {
         Ok(count)
     }
 
-    /// The connection gets another thread: what has come goes with it.
+    /// Prepares the connection to move to another thread: the received data leaves this worker's
+    /// slot with it.
     pub(in crate::server) fn leave(&mut self, executor: &Executor) {
         let received = if let DirectReceive::Partial(missing) = &self.direct_receive {
             missing.start
         } else {
             0
         };
-        // Else its buffers are empty, and the other thread finds it closed.
+        // If the buffers were lost they are empty, and the other thread finds the socket shut down.
         if self.regain(executor).is_ok() {
             self.spill(executor, received);
         }
     }
 
-    /// Moves what has been received to where it belongs in the input, behind the header.
+    /// Moves `received` bytes of data from the slot into the input, behind the header.
     fn spill(&mut self, executor: &Executor, received: usize) {
         self.direct_receive = DirectReceive::Off;
         match self.input.insert(HEADER.min(self.input.len()), received) {

@@ -1,25 +1,26 @@
-//! What a connection keeps of the buffer memory while its peer is waited for, and may lose.
+//! The buffer memory that a connection holds while the server waits for its peer. The budget may
+//! take it for other connections; then the connection is closed.
 
 use super::{Connection, NextStep};
 use crate::server::buffer::Budget;
-use crate::server::request_handler::Executor;
+use crate::server::executor::Executor;
 use crate::server::holders::{Holder, PROGRESS, STALLED};
 use nix::poll::PollFlags;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// See the module.
+/// See the module's comment.
 pub(super) struct HeldMemory {
     budget: Arc<Budget>,
-    /// Names the connection to the budget.
+    /// Identifies the connection in the budget.
     number: u64,
     peer: IpAddr,
-    /// The budget knows of it, and may give its memory to others.
+    /// The memory is registered with the budget, which may take it.
     is_registered: bool,
-    /// It has kept memory from one wait for the peer to the next since.
+    /// Since when the connection has held memory from one wait to the next without progress.
     since: Option<Instant>,
-    /// Bytes that have come or gone since then.
+    /// Bytes received and sent since then.
     moved: usize,
 }
 
@@ -35,14 +36,13 @@ impl HeldMemory {
         }
     }
 
-    /// The peer has sent or taken so much.
+    /// The peer has sent or read this many bytes.
     #[inline]
     pub(super) fn moved(&mut self, bytes: usize) {
         self.moved += bytes;
     }
 
-    /// Whether the peer has been waited for so long that it should not keep its memory through
-    /// another wait.
+    /// Whether the peer has stalled so long that others may take its memory during another wait.
     #[inline]
     pub(super) fn is_late(&self) -> bool {
         self.since.is_some_and(|since| since.elapsed() >= STALLED)
@@ -50,8 +50,8 @@ impl HeldMemory {
 }
 
 impl Connection {
-    /// The thread turns to others until what is `next` happens: what the buffers keep may go to
-    /// others too. Nothing is done with the buffers before [`Connection::regain`].
+    /// Registers the held memory, so that others may take it until `next` happens. Call
+    /// [`Connection::regain`] before using the buffers again.
     #[inline]
     pub(super) fn hold(&mut self, next: NextStep) {
         if self.input.budgeted() + self.output.budgeted() == 0 {
@@ -63,7 +63,7 @@ impl Connection {
 
     #[cold]
     fn hold_grown(&mut self, next: NextStep) {
-        // It is not the peer that is waited for if there is work, or the memory is frozen.
+        // With work left or the memory frozen, the peer is not the cause of the wait.
         if !matches!(next, NextStep::Read | NextStep::Write) {
             self.held.since = None;
         }
@@ -76,7 +76,7 @@ impl Connection {
         });
     }
 
-    /// As [`Connection::hold`], with the buffers as they are: the thread itself waits for the peer.
+    /// As [`Connection::hold`] without shrinking the buffers: the thread itself blocks on the peer.
     pub(super) fn wait(&mut self, awaits: PollFlags) {
         let held = &mut self.held;
         let now = Instant::now();
@@ -101,7 +101,7 @@ impl Connection {
         }
     }
 
-    /// The buffers are needed again. `Err` when they were lost: then the connection is to be
+    /// Takes the buffers back. `Err` when others have taken their memory: the connection must be
     /// closed.
     #[inline]
     pub(super) fn regain(&mut self, executor: &Executor) -> Result<(), NextStep> {
@@ -121,15 +121,15 @@ impl Connection {
             let (peer, since) = (self.handler.peer(), self.held.since);
             log::info!(
                 DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer;
-                "closed {peer}: it has not taken its replies, or not sent the rest of a request, for {} ms, and others needed \
-                 the memory of its buffers (limits.buffer_memory)",
+                "closed {peer}: for {} ms it neither read its replies nor completed a request, and other connections needed \
+                 the memory of its buffers (raise limits.buffer_memory)",
                 since.map_or(0, |since| since.elapsed().as_millis())
             );
         }
         Err(NextStep::Close)
     }
 
-    /// Whether the buffers are still there; else they are empty now.
+    /// Whether the buffers still have their memory; otherwise they are empty now.
     fn regain_grown(&mut self) -> bool {
         self.held.is_registered = false;
         let is_there = self.held.budget.release(self.held.number);
@@ -140,8 +140,8 @@ impl Connection {
         is_there
     }
 
-    /// To be called now and then while the thread waits for `next`: the budget may have become
-    /// short since.
+    /// To be called periodically while the thread waits for `next`: shrinks the buffers if buffer
+    /// memory has become short.
     pub(super) fn fit(&mut self, executor: &Executor, next: NextStep) -> Result<(), NextStep> {
         if self.held.is_registered && self.held.budget.is_short() {
             self.regain(executor)?;

@@ -1,7 +1,7 @@
-//! What comes from the client: to be executed, or to be thrown away.
+//! Receiving from the client, to execute or to discard.
 
 use super::{Connection, LINGER, Mode, NextStep, ConnectionPhase, MAX_ROUNDS, polling};
-use crate::server::request_handler::Executor;
+use crate::server::executor::Executor;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, recv};
@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 impl Connection {
-    /// Receives what has come, into the input. In [`Mode::Blocking`] it waits.
+    /// Receives into the input. In [`Mode::Blocking`] it waits for bytes.
     pub(super) fn receive(&mut self, executor: &mut Executor, mode: Mode) -> nix::Result<usize> {
         if mode == Mode::Blocking && self.polling.is_worthwhile() {
             if let Some(received) = self.poll(executor) {
@@ -27,8 +27,8 @@ impl Connection {
         received
     }
 
-    /// Looks for bytes without sleeping, for a moment in which others may have the processor. None
-    /// when there are none.
+    /// Polls for bytes without blocking, and yields the processor between tries. `None` when none
+    /// arrive in time.
     fn poll(&mut self, executor: &mut Executor) -> Option<nix::Result<usize>> {
         let begun = Instant::now();
         loop {
@@ -55,8 +55,8 @@ impl Connection {
         Ok(count)
     }
 
-    /// A receive that may wait begins. While a client is waited for that is late already, its
-    /// buffers may go to others.
+    /// To be called before a receive. While a receive blocks on a client that is already late,
+    /// other connections may take its buffer memory.
     #[inline]
     pub(super) fn begin_receive(&mut self, flags: MsgFlags) -> bool {
         let is_late = !flags.contains(MsgFlags::MSG_DONTWAIT) && self.held.is_late();
@@ -66,7 +66,7 @@ impl Connection {
         is_late
     }
 
-    /// It has ended. An error when the buffers were lost.
+    /// To be called after a receive. An error when others took the buffer memory.
     #[inline]
     pub(super) fn end_receive(&mut self, executor: &Executor, is_late: bool) -> nix::Result<()> {
         if is_late && self.regain(executor).is_err() {
@@ -76,7 +76,7 @@ impl Connection {
         }
     }
 
-    /// So much was received, into so much room.
+    /// Accounts for `count` bytes received into `room` bytes of space.
     pub(super) fn received(&mut self, count: usize, room: usize) {
         self.drained = count < room;
         self.has_received = true;
@@ -89,7 +89,7 @@ impl Connection {
     pub(super) fn begin_discarding(&mut self) {
         self.phase = ConnectionPhase::Discarding;
         self.output_deadline = Some(Instant::now() + LINGER);
-        // Gone already: then the next receive says so.
+        // If the peer has closed the connection already, the next receive reports it.
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 

@@ -1,4 +1,4 @@
-//! The file of the operation log.
+//! The file of the operation log, and its rotation by size.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -6,45 +6,45 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How often opening is tried again while it fails.
+/// The interval between attempts to open the file after an error.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the name of the file before ends in. `logrotate(8)` looks for names that end in `.log`, and
-/// leaves it alone.
+/// The suffix of the previous file. `logrotate(8)` looks for names that end in `.log` and leaves
+/// this one alone.
 const OLD_SUFFIX: &str = ".old";
 
-/// A file that lines are appended to, opened again after an error.
+/// A file that lines are appended to; reopened after an error.
 pub(super) struct LogFile {
     path: PathBuf,
     max_size: u64,
     file: Option<File>,
-    /// Bytes in the file, as far as this process knows; of what is no regular file, none.
+    /// The size of the file, as far as this process knows; zero for what is no regular file.
     size: u64,
     retry_at: Instant,
 }
 
-/// Whether lines can be appended to the file without its becoming too large.
+/// Whether the file was rotated to make room for more lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rotation {
-    /// They can.
+    /// The file has room.
     NotNeeded,
-    /// They can, for the file is a new one; what was in it has another name.
+    /// The file is new; the previous content has the old name.
     Rotated {
-        /// There was a file of that name, which is gone.
+        /// A file of that name was discarded.
         discarded: bool,
     },
 }
 
-/// Lines could not be written.
+/// A write that failed after some of its lines.
 pub(super) struct PartialWrite {
-    /// Lines that are in the file nevertheless.
+    /// The lines that were written nevertheless.
     pub(super) written: u64,
-    /// Why the others are not.
+    /// Why the others were not.
     pub(super) error: io::Error,
 }
 
 impl LogFile {
-    /// The log of server `index` in `directory`; opened with [`LogFile::open`].
+    /// The log of server `index` in `directory`; [`LogFile::open`] opens it.
     pub(super) fn new(directory: &Path, index: u32, max_size: u64) -> Self {
         let path = directory.join(format!("operations-{index}.log"));
         Self {
@@ -56,7 +56,7 @@ impl LogFile {
         }
     }
 
-    /// Where what was in the file before is.
+    /// The path of the previous file.
     pub(super) fn old_path(&self) -> PathBuf {
         old_path(&self.path)
     }
@@ -69,7 +69,7 @@ impl LogFile {
         self.file.is_some()
     }
 
-    /// Opens the file unless it is open, or failed to open less than [`REOPEN_INTERVAL`] ago.
+    /// Opens the file, unless it is open or failed to open less than [`REOPEN_INTERVAL`] ago.
     pub(super) fn open(&mut self) -> io::Result<()> {
         if self.file.is_some() || Instant::now() < self.retry_at {
             return Ok(());
@@ -86,9 +86,8 @@ impl LogFile {
         Ok(())
     }
 
-    /// Sees to it that `bytes` more do not make the file larger than allowed: otherwise it gets the
-    /// name of the file before, in place of that one, in one step, and a new file is begun. After
-    /// an error the file is closed.
+    /// Rotates the file if `bytes` more would exceed its maximum size: renames it to the old name,
+    /// atomically replacing that file, and creates a new one. After an error the file is closed.
     pub(super) fn rotate_if_full(&mut self, bytes: usize) -> io::Result<Rotation> {
         let bytes = bytes as u64;
         let Some(file) = self
@@ -99,7 +98,7 @@ impl LogFile {
             return Ok(Rotation::NotNeeded);
         };
         let status = file.metadata()?;
-        // Others may have made it shorter, or it may be no file at all.
+        // Another process may have truncated it, or it is no regular file.
         self.size = if status.is_file() { status.len() } else { 0 };
         if self.size == 0 || self.size.saturating_add(bytes) <= self.max_size {
             return Ok(Rotation::NotNeeded);
@@ -108,17 +107,17 @@ impl LogFile {
         let discarded = self.rename_to_old(&status).map_err(|error| {
             io::Error::new(
                 error.kind(),
-                format!("it has reached log.max_size, and cannot be renamed: {error}"),
+                format!("it has reached log.max_size and cannot be renamed: {error}"),
             )
         })?;
         self.open_now()?;
         Ok(Rotation::Rotated { discarded })
     }
 
-    /// Gives the file with this status the name of the one before, unless its own name is another's
-    /// by now. Whether there was one before.
+    /// Renames the file with this metadata to the old name, unless its path now belongs to another
+    /// file. Whether a file of the old name was replaced.
     fn rename_to_old(&self, status: &Metadata) -> io::Result<bool> {
-        // The name may be a link to the file.
+        // The path may be a symbolic link to the file.
         let path = match self.path.canonicalize() {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
             path => path?,
@@ -133,8 +132,8 @@ impl LogFile {
         Ok(discarded)
     }
 
-    /// Appends whole lines. After an error the file is closed; it may end in half a line, which the
-    /// next [`LogFile::open`] ends.
+    /// Appends whole lines. After an error the file is closed. It may end in a partial line, which
+    /// the next [`LogFile::open`] terminates.
     pub(super) fn append(&mut self, lines: &str) -> Result<(), PartialWrite> {
         let Some(file) = &mut self.file else {
             return Err(PartialWrite {
@@ -171,9 +170,9 @@ fn old_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Opens for appending, and ends a line that a full disk or a killed dsmd left half written.
+/// Opens for appending, and terminates a partial line that a full disk or a killed dsmd left.
 fn open(path: &Path) -> io::Result<File> {
-    // The right to read is for the look at the last byte.
+    // Opened for reading too, to look at the last byte.
     let mut file = OpenOptions::new()
         .create(true)
         .append(true)
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_is_not_for_everybody() {
+    fn a_new_file_is_not_readable_by_other_users() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = LogFile::new(folder.path(), 0, u64::MAX);
         log.open().unwrap();

@@ -1,5 +1,5 @@
-//! The operation log: one line for each operation, on disk, written beside the service and never in
-//! its way.
+//! The operation log: one line for each operation, in a file. A dedicated thread writes it, so that
+//! no request waits for the disk.
 
 mod entry;
 mod file;
@@ -18,8 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use writer::LogWriter;
 
-/// Lines that may wait for the disk. At a million operations a second that is 65 ms of them, in 5
-/// MiB.
+/// Lines that may wait for the disk: 65 ms of a million operations a second, in 5 MiB.
 const QUEUE_CAPACITY: usize = 65_536;
 
 /// The longest wait for the thread to switch to another file.
@@ -31,16 +30,15 @@ const ALL: u8 = 2;
 
 /// The operation log of one server. Clones are handles of the same log.
 ///
-/// A thread of its own, `dsm-oplog`, writes the lines. It and the queue to it come into being when
-/// the log is first switched on, and last until [`OperationLog::stop`] or the end of the process.
-/// What is still in the queue when the process is killed is lost: at most what was done in the last
-/// 20 ms, unless the disk is slow.
+/// The thread `dsm-oplog` writes the lines. It and its queue are created when the log is first
+/// switched on, and last until [`OperationLog::stop`] or the end of the process. Lines in the queue
+/// are lost when the process is killed: at most those of the last 20 ms, unless the disk is slow.
 #[derive(Clone)]
 pub struct OperationLog {
     shared: Arc<SharedLogState>,
 }
 
-/// What the handles and the thread have in common.
+/// The state that the handles and the thread share.
 struct SharedLogState {
     index: u32,
     mode: AtomicU8,
@@ -51,26 +49,26 @@ struct SharedLogState {
     /// Lines lost because the file could not be written.
     failed: AtomicU64,
     commands: Mutex<WriterCommands>,
-    /// There are commands.
+    /// Signalled when there are commands.
     commanded: Condvar,
-    /// Commands have been carried out.
+    /// Signalled when commands have been executed.
     done: Condvar,
 }
 
-/// What goes through the queue.
+/// An item of the queue.
 #[derive(Clone, Copy)]
 enum QueueItem {
     Entry(OperationLogEntry),
-    /// There are commands, or were.
+    /// Wakes the thread to look for commands; it may have executed them already.
     Wake,
 }
 
-/// What the thread is to do beside writing.
+/// What the thread should do besides writing.
 #[derive(Default)]
 struct WriterCommands {
-    /// Go on with another file, or none.
+    /// Switch to another file, or to none.
     switch: Option<LogSwitch>,
-    /// The thread has switched to the last file that was commanded.
+    /// The thread has executed the last switch.
     switched: bool,
     /// Write what is in the queue, and end.
     stop: bool,
@@ -78,7 +76,7 @@ struct WriterCommands {
     stopped: bool,
 }
 
-/// What the thread writes to from now on.
+/// Where the thread writes from now on.
 enum LogSwitch {
     To(LogFile),
     Off,
@@ -86,12 +84,11 @@ enum LogSwitch {
 
 impl OperationLog {
     /// Starts the operation log of server `index` in the file `operations-INDEX.log` of
-    /// `directory`. Before that has more than `max_size` bytes it becomes
-    /// `operations-INDEX.log.old`, in place of what had that name.
+    /// `directory`. Before the file exceeds `max_size` bytes, it is renamed to
+    /// `operations-INDEX.log.old` and replaces the previous file of that name.
     ///
-    /// It does not fail: an operation log that cannot be written says so at level warning, and
-    /// counts the lines that are lost. Call it after the process was detached, since a fork takes
-    /// no threads along.
+    /// It does not fail: an operation log that cannot be written warns and counts the lines that
+    /// are lost. Call it after the process has detached, since a fork takes no threads along.
     #[must_use]
     pub fn start(mode: OperationLogMode, directory: &Path, max_size: u64, index: u32) -> Self {
         let log = Self {
@@ -111,7 +108,7 @@ impl OperationLog {
         log
     }
 
-    /// Whether operations of this kind are to be recorded: with "writes" those that may change the
+    /// Whether operations of this kind are recorded: with "writes" those that may change the
     /// memory, with "all" reads too. Costs one relaxed load.
     #[inline]
     #[must_use]
@@ -123,14 +120,14 @@ impl OperationLog {
         }
     }
 
-    /// Whether no operation is to be recorded.
+    /// Whether no operation is recorded.
     #[must_use]
     pub fn is_off(&self) -> bool {
         self.shared.mode.load(Ordering::Relaxed) == OFF
     }
 
-    /// Hands a line to the thread. Never waits and never allocates: when the queue is full the line
-    /// is lost, and counted.
+    /// Queues a line. Never blocks and never allocates: when the queue is full, the line is lost
+    /// and counted.
     #[inline]
     pub fn record(&self, entry: OperationLogEntry) {
         if let Some(queue) = self.shared.queue.get()
@@ -140,10 +137,10 @@ impl OperationLog {
         }
     }
 
-    /// Takes over another mode, directory or size, and opens the file again in any case, for
-    /// `logrotate(8)`. Lines recorded before this call go to the old file, those after it to the
-    /// new one. Waits for the thread to switch to it, at most a second: a disk that hangs does not
-    /// keep the caller.
+    /// Applies another mode, directory or size, and reopens the file in any case, for
+    /// `logrotate(8)`. Lines recorded before this call go to the old file, later ones to the new
+    /// one. Waits at most a second for the thread to switch: a disk that hangs does not block the
+    /// caller for longer.
     pub fn reconfigure(&self, mode: OperationLogMode, directory: &Path, max_size: u64) {
         let shared = &self.shared;
         let wanted = match mode {
@@ -158,7 +155,7 @@ impl OperationLog {
         if wanted != OFF
             && let Err(error) = self.start_thread()
         {
-            log::warn!(DSM_SERVER = shared.index; "operation log: it stays off, its thread cannot be started: {error}");
+            log::warn!(DSM_SERVER = shared.index; "operation log: it stays off because its thread cannot be started: {error}");
             return;
         }
         commands.switch = Some(if wanted == OFF {
@@ -173,7 +170,7 @@ impl OperationLog {
         }
     }
 
-    /// What the status reply says.
+    /// The log's part of the status reply.
     #[must_use]
     pub fn status(&self) -> OperationLogStatus {
         let mode = match self.shared.mode.load(Ordering::Relaxed) {
@@ -188,8 +185,8 @@ impl OperationLog {
         }
     }
 
-    /// Turns the log off for good, and waits until all that was recorded is written, at most
-    /// `deadline`.
+    /// Switches the log off for good, and waits at most `deadline` until all recorded lines are
+    /// written.
     pub fn stop(&self, deadline: Duration) {
         let shared = &self.shared;
         shared.mode.store(OFF, Ordering::Relaxed);
@@ -206,7 +203,8 @@ impl OperationLog {
         }
     }
 
-    /// Starts the thread unless it runs. The caller holds the commands, so that two do not start it.
+    /// Starts the thread unless it runs. The caller holds the lock of the commands, so that only
+    /// one thread is started.
     fn start_thread(&self) -> io::Result<()> {
         if self.shared.queue.get().is_some() {
             return Ok(());
@@ -216,7 +214,8 @@ impl OperationLog {
         std::thread::Builder::new()
             .name("dsm-oplog".to_owned())
             .spawn(move || writer.run())?;
-        // It was empty above, and nobody else fills it meanwhile.
+        // The cell was empty above, and the lock of the commands keeps other callers from filling
+        // it.
         let _ = self.shared.queue.set(sender);
         Ok(())
     }
@@ -227,14 +226,15 @@ impl SharedLogState {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the thread carry out `commands`. Whether that was done within `deadline`.
+    /// Has the thread execute `commands`. Whether it has done so within `deadline`.
     fn execute(
         &self,
         commands: MutexGuard<'_, WriterCommands>,
         deadline: Duration,
         done: fn(&WriterCommands) -> bool,
     ) -> bool {
-        // The thread lets entries gather, or waits for one. When the queue is full it does neither.
+        // The thread waits for `commanded` while entries gather, or for the queue. With a full
+        // queue it waits for neither, so a failed send does no harm.
         self.commanded.notify_all();
         if let Some(queue) = self.queue.get() {
             let _ = queue.try_send(QueueItem::Wake);

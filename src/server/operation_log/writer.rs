@@ -10,25 +10,25 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long entries gather once the first is there.
+/// How long entries gather after the first one has arrived.
 ///
-/// Without this pause the thread sleeps in `recv` between entries, and whoever records the next one
-/// pays for waking it: measured on two cores with 10,000, 50,000 and 200,000 entries a second, 5.7,
-/// 3.7 and 0.7 µs per entry, and up to 7 ms when all cores were busy. While the thread sleeps
-/// elsewhere the queue has nobody to wake, and an entry costs 0.03 to 0.08 µs. Waiting for the
-/// first entry in `recv` keeps an idle server asleep. 20 ms leave the queue room for three million
-/// entries a second; 100 ms were not measurably cheaper, and in a flood four times as many lines
-/// were lost.
+/// Without this pause the thread sleeps in `recv` between entries, and each request thread that
+/// records an entry pays for waking it: measured on two cores with 10,000, 50,000 and 200,000
+/// entries a second, 5.7, 3.7 and 0.7 µs per entry, and up to 7 ms when all cores were busy. While
+/// entries gather, the queue wakes no thread, and an entry costs 0.03 to 0.08 µs. An idle server
+/// stays asleep, because the first entry is awaited in `recv`. 20 ms leave the queue room for three
+/// million entries a second; 100 ms were not measurably cheaper, and under overload four times as
+/// many lines were lost.
 const GATHER_TIME: Duration = Duration::from_millis(20);
 
-/// Bytes of lines that are written at once.
+/// Bytes of lines per write(2).
 const BATCH: usize = 256 << 10;
 
-/// The shortest time between two messages that older lines were discarded: in a flood that is so
+/// The shortest interval between two messages about discarded lines: under overload the log rotates
 /// every few seconds.
 const DISCARD_REPORT_INTERVAL: Duration = Duration::from_secs(600);
 
-/// The queue must not have been full for this long before the disk counts as keeping up again.
+/// How long the queue must not have been full before the overflow counts as over.
 const OVERFLOW_RECOVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct LogWriter {
@@ -37,19 +37,19 @@ pub(super) struct LogWriter {
     file: Option<LogFile>,
     text: String,
     lines: u64,
-    /// While the file cannot be written: lines lost to that before it began.
+    /// While the file cannot be written: the lines that were lost before this failure.
     failing_since: Option<u64>,
-    /// When it was last said that older lines were discarded.
+    /// When discarded lines were last reported.
     discard_reported: Option<Instant>,
     overflow: Overflow,
 }
 
-/// Whether the queue overflows.
+/// The state of a queue overflow.
 struct Overflow {
-    /// Lines lost to it when last looked at, and when that number last rose.
+    /// Lines lost to overflows at the last check, and when that number last rose.
     seen: u64,
     rose: Instant,
-    /// While it does: lines lost to it before it began.
+    /// During an overflow: the lines that were lost before it began.
     since: Option<u64>,
 }
 
@@ -86,7 +86,7 @@ impl LogWriter {
             } else {
                 GATHER_TIME
             });
-            // What is in the queue was recorded for the old file, if there is one.
+            // Queued entries were recorded for the old file, if there is one.
             if self.file.is_none()
                 && let Some(switch) = commands.switch.take()
             {
@@ -106,7 +106,7 @@ impl LogWriter {
         }
     }
 
-    /// Waits for the first message; not at all, when the round before left something to do.
+    /// Waits for the first item. Does not block when the previous round left something to do.
     fn wait(&self, again: bool) -> Result<QueueItem, RecvTimeoutError> {
         if again {
             self.queue.recv_timeout(Duration::ZERO)
@@ -119,7 +119,7 @@ impl LogWriter {
         }
     }
 
-    /// Lets entries gather, or takes commands when they come.
+    /// Waits while entries gather, but not longer than until commands arrive, and takes these.
     fn gather(&self, period: Duration) -> WriterCommands {
         let idle = |commands: &mut WriterCommands| commands.switch.is_none() && !commands.stop;
         let waited = self
@@ -134,8 +134,8 @@ impl LogWriter {
         }
     }
 
-    /// Takes what the queue holds, at most as much as it can hold. Whether there may be more to do:
-    /// entries, or commands whose wake-up was among what was taken.
+    /// Takes at most as many items as the queue can hold. Whether there may be more to do: entries,
+    /// or commands whose wake-up was taken.
     fn drain(&mut self, first: Option<QueueItem>) -> bool {
         let mut next = first.or_else(|| self.queue.try_recv().ok());
         let mut woken = false;
@@ -162,7 +162,7 @@ impl LogWriter {
                     self.write();
                 }
             }
-            // It cannot be written, or the log was switched off while this line was on its way.
+            // The file cannot be written, or the log was switched off while this line was queued.
             _ => {
                 self.shared.failed.fetch_add(1, Ordering::Relaxed);
             }
@@ -206,7 +206,7 @@ impl LogWriter {
         }
     }
 
-    /// Says that lines are being lost, once for each time that it begins.
+    /// Reports that lines are being lost, once per failure.
     fn fail(&mut self, lost_before: u64, error: &io::Error) {
         if self.failing_since.is_none() {
             self.failing_since = Some(lost_before);
@@ -214,22 +214,22 @@ impl LogWriter {
             log::warn!(
                 MESSAGE_ID = Event::OperationLogLosing.id(), DSM_SERVER = self.shared.index,
                 DSM_FILE:% = path.display(), DSM_ERROR:% = error;
-                "operation log {}: {error}; the service goes on, and lines are lost until the file can be written \
-                 (tried every second). See that log.directory of mcomp.cfg exists, has room, and is dsmd's to write, also \
+                "operation log {}: {error}. dsmd serves requests without it, and lines are lost until the file can be written \
+                 (tried every second). Check that log.directory of mcomp.cfg exists, has room, and is writable for dsmd, also \
                  in the sandbox of its unit (ReadWritePaths=)",
                 path.display()
             );
         }
     }
 
-    /// Says that the file can be written again, and how many lines were lost.
+    /// Reports that the file can be written again, and how many lines were lost.
     fn recover(&mut self) {
         if let Some(lost) = self.end_failure() {
             self.report_lost(lost, "it is written again");
         }
     }
 
-    /// Says how many lines were lost with a file that will not be written again.
+    /// Reports how many lines were lost with a file that is not written again.
     fn give_up(&mut self) {
         if let Some(lost) = self.end_failure().filter(|lost| *lost > 0) {
             self.report_lost(lost, "it is closed");
@@ -252,7 +252,7 @@ impl LogWriter {
         );
     }
 
-    /// Says that lines of before are gone, now and then.
+    /// Reports that older lines were discarded, at most once per interval.
     fn report_discarded(&mut self) {
         if self
             .discard_reported
@@ -265,8 +265,8 @@ impl LogWriter {
         log::warn!(
             MESSAGE_ID = Event::OperationLogLosing.id(), DSM_SERVER = self.shared.index,
             DSM_FILE:% = file.path().display();
-            "operation log {}: it has reached log.max_size again; what was in it is now in {}, and the lines that were there \
-             before are gone. Raise log.max_size, or record fewer operations, to keep more",
+            "operation log {}: it has reached log.max_size again; its lines are now in {}, and the older lines of that file \
+             were discarded. To keep more, raise log.max_size or record fewer operations",
             file.path().display(), file.old_path().display()
         );
     }
@@ -280,8 +280,8 @@ impl LogWriter {
                 log::warn!(
                     MESSAGE_ID = Event::OperationLogLosing.id(), DSM_SERVER = self.shared.index,
                     DSM_FILE:% = path.display();
-                    "operation log {}: operations come faster than their lines can be written; the service goes on, \
-                     and lines are lost",
+                    "operation log {}: operations come faster than their lines can be written. dsmd serves them all, \
+                     but lines are lost: record fewer operations (log.operations), or use a faster disk",
                     path.display()
                 );
             }
@@ -298,8 +298,8 @@ impl LogWriter {
         }
     }
 
-    /// Goes on with another file, or with the same path opened again. Opened now, so that a mistake
-    /// shows at once.
+    /// Switches to another file, or reopens the same path. Opens it immediately, so that an error
+    /// is reported at once.
     fn switch(&mut self, switch: LogSwitch) {
         self.give_up();
         self.file = match switch {
@@ -308,12 +308,13 @@ impl LogWriter {
         };
         self.open();
         let mut commands = self.shared.commands();
-        // Other commands may have come meanwhile; then their file is the one that is waited for.
+        // If another switch was commanded since, the caller waits for that one.
         commands.switched = commands.switch.is_none();
         self.shared.done.notify_all();
     }
 
-    /// The queue was drained after the log was switched off: all there is to write is written.
+    /// To be called after the log was switched off and the queue was drained: all lines are
+    /// written.
     fn end(mut self) {
         self.give_up();
         self.end_overflow();
