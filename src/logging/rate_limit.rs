@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_lines_is_cut_to_a_few() {
-        let gate = LogGate::default();
-        assert_eq!((0..1000).filter(|_| gate.opens()).count(), LINES as usize);
+        let limit = LogGate::default();
+        assert_eq!((0..1000).filter(|_| limit.opens()).count(), LINES as usize);
     }
 }

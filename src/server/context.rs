@@ -32,7 +32,7 @@ pub(super) struct Context {
     pub(super) operation_log: OperationLog,
     pub(super) threads: AtomicUsize,
     /// Limits the log lines that clients can cause.
-    pub(super) log_gate: LogGate,
+    pub(super) log_limit: LogGate,
     /// How the segment's names were found by the last check.
     names: Mutex<Names>,
     started: Instant,
@@ -44,8 +44,8 @@ pub(super) struct Context {
     sockets: Mutex<HashMap<u64, Arc<TcpStream>>>,
 }
 
-/// Counts as an open connection until it is dropped.
-pub(super) struct ConnectionPermit {
+/// A socket in the table of open connections, which is removed from it when this is dropped.
+pub(super) struct RegisteredSocket {
     context: Arc<Context>,
     number: u64,
 }
@@ -71,7 +71,7 @@ impl Context {
             limits,
             operation_log,
             threads: AtomicUsize::new(0),
-            log_gate: LogGate::default(),
+            log_limit: LogGate::default(),
             names: Mutex::new(Names::Whole),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
@@ -94,8 +94,8 @@ impl Context {
 
     /// The incarnation of the memory; zero while it waits for a restore.
     pub(super) fn incarnation(&self) -> u64 {
-        // The order matters: read first, the incarnation that a restore is about to replace is
-        // either found to be closed or is not the new one.
+        // The order matters: read after the access check, the incarnation could be that of a
+        // restore that is still in progress.
         let incarnation = self.segment.incarnation();
         if self.segment.shut().is_some() {
             0
@@ -115,7 +115,7 @@ impl Context {
     }
 
     /// Admits a new connection; `None` when limits.connections are open.
-    pub(super) fn admit(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Option<ConnectionPermit> {
+    pub(super) fn admit(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Option<RegisteredSocket> {
         let mut sockets = self.sockets();
         if sockets.len() >= self.limits.connections() {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -124,7 +124,7 @@ impl Context {
         let number = self.next_socket.fetch_add(1, Ordering::Relaxed);
         sockets.insert(number, Arc::clone(socket));
         self.accepted.fetch_add(1, Ordering::Relaxed);
-        Some(ConnectionPermit {
+        Some(RegisteredSocket {
             context: Arc::clone(self),
             number,
         })
@@ -220,7 +220,7 @@ impl Context {
     }
 }
 
-impl Drop for ConnectionPermit {
+impl Drop for RegisteredSocket {
     fn drop(&mut self) {
         self.context.sockets().remove(&self.number);
     }

@@ -64,7 +64,7 @@ pub(super) fn accept(
         match listeners.accept() {
             Ok((socket, peer)) => {
                 if let Err(error) = prepare(&socket) {
-                    if context.log_gate.opens() {
+                    if context.log_limit.opens() {
                         log::info!("{peer} disconnected before it was served: {error}");
                     }
                     continue;
@@ -73,7 +73,7 @@ pub(super) fn accept(
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
-                if context.log_gate.opens() {
+                if context.log_limit.opens() {
                     log::warn!(DSM_SERVER = context.index; "cannot accept a connection: {error}");
                 }
                 std::thread::sleep(ACCEPT_RETRY_INTERVAL);
@@ -100,8 +100,8 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
 
 fn admit(context: &Arc<Context>, threads: &Threads, socket: TcpStream, peer: SocketAddr) {
     let socket = Arc::new(socket);
-    if let Some(permit) = context.admit(&socket) {
-        threads.serve(Connection::new(context, socket, peer, permit));
+    if let Some(registered) = context.admit(&socket) {
+        threads.serve(Connection::new(context, socket, peer, registered));
         return;
     }
     let refusal = Refusal::new(
@@ -112,7 +112,7 @@ fn admit(context: &Arc<Context>, threads: &Threads, socket: TcpStream, peer: Soc
             context.limits.connections()
         ),
     );
-    if context.log_gate.opens() {
+    if context.log_limit.opens() {
         log::warn!(
             MESSAGE_ID = Event::LimitReached.id(), DSM_SERVER = context.index, DSM_CLIENT:% = peer;
             "refused {peer}: {refusal}"

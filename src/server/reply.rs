@@ -75,8 +75,8 @@ pub(super) fn refuse(output: &mut Buffer, header: &RequestHeader, refusal: &Refu
 
 /// The refusal for a request that could not access the memory of server `index`. `incarnation` is
 /// the memory that the client knew at its hello; zero when there was none.
-pub(super) fn no_access(shut: Shut, index: u32, incarnation: u64) -> Refusal {
-    match shut {
+pub(super) fn no_access(error: Shut, index: u32, incarnation: u64) -> Refusal {
+    match error {
         Shut::Waiting => Refusal::new(
             Code::Restoring,
             format!(
@@ -94,7 +94,7 @@ pub(super) fn no_access(shut: Shut, index: u32, incarnation: u64) -> Refusal {
         ),
         // `Late` is returned to workers with a deadline only; those of the server have none.
         Shut::Held { pid: 0 } | Shut::Late(_) => {
-            Refusal::new(Code::Busy, format!("server {index}: {shut}"))
+            Refusal::new(Code::Busy, format!("server {index}: {error}"))
         }
         Shut::Held { pid } => Refusal::new(
             Code::Busy,

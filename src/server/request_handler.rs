@@ -185,8 +185,8 @@ impl RequestHandler {
             }
             RequestPayload::InSlot(length) => {
                 let extent = Extent::of_write(header, length, k)?;
-                self.change(executor, header, length, output, |worker, mark| {
-                    worker.write_received(extent, Some(mark)).map(|()| 0)
+                self.change(executor, header, length, output, |worker, request_id| {
+                    worker.write_received(extent, Some(request_id)).map(|()| 0)
                 })?;
             }
         }
@@ -230,7 +230,7 @@ impl RequestHandler {
                 executor
                     .worker
                     .read(extent, &mut room[HEADER..])
-                    .map_err(|shut| reply::no_access(shut, self.context.index, self.incarnation))?;
+                    .map_err(|error| reply::no_access(error, self.context.index, self.incarnation))?;
                 room[..HEADER].copy_from_slice(head.as_bytes());
                 output.commit(HEADER + length);
                 executor.counters().read(length);
@@ -261,7 +261,7 @@ impl RequestHandler {
                     header,
                     operation.changes(),
                     output,
-                    |worker, mark| worker.change(operation, Some(mark)),
+                    |worker, request_id| worker.change(operation, Some(request_id)),
                 )
             }
         }
@@ -297,13 +297,13 @@ impl RequestHandler {
         let Some(lock) = self.session.as_ref().and_then(SessionAttachment::lock) else {
             return Err(reply::superseded());
         };
-        let mark = lock.request_id(id);
-        if id <= executor.context.segment.last_executed(mark.session) {
+        let request_id = lock.request_id(id);
+        if id <= executor.context.segment.last_executed(request_id.session) {
             executor.counters().replay();
             return executor
                 .context
                 .segment
-                .executed_result(mark)
+                .executed_result(request_id)
                 .ok_or_else(|| {
                     let message =
                         format!("request {id} was executed too long ago: its result is not kept");
@@ -311,7 +311,7 @@ impl RequestHandler {
                 });
         }
         executor.worker.expect(self.incarnation);
-        let old = change(&mut executor.worker, mark).map_err(|shut| reply::no_access(shut, self.context.index, self.incarnation))?;
+        let old = change(&mut executor.worker, request_id).map_err(|error| reply::no_access(error, self.context.index, self.incarnation))?;
         executor.counters().written(bytes);
         Ok(old)
     }
@@ -354,7 +354,7 @@ impl RequestHandler {
     }
 
     fn log_refused_hello(&self, refusal: &Refusal) {
-        if !self.context.log_gate.opens() {
+        if !self.context.log_limit.opens() {
             return;
         }
         let (server, peer) = (self.context.index, self.peer);

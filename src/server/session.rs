@@ -79,7 +79,7 @@ pub(super) struct Attached {
     pub(super) resumed: bool,
 }
 
-struct SessionEntry {
+struct TableEntry {
     id: [u8; 16],
     state: Arc<SessionState>,
     /// Connections that hold a [`SessionAttachment`]; more than one only until the older ones
@@ -92,7 +92,7 @@ struct SessionEntry {
 struct SessionTableInner {
     by_id: HashMap<[u8; 16], usize>,
     /// By index into the segment's table.
-    entries: Vec<Option<SessionEntry>>,
+    entries: Vec<Option<TableEntry>>,
     /// A logical clock: the order of use in this process.
     clock: u64,
     evicted: u64,
@@ -248,7 +248,7 @@ impl SessionTableInner {
             newest: Mutex::new(0),
         });
         self.by_id.insert(id, index);
-        self.entries[index] = Some(SessionEntry {
+        self.entries[index] = Some(TableEntry {
             id,
             state,
             attached: 0,

@@ -101,7 +101,7 @@ fn clean_up(context: &Context) {
             "a restore of {} ended before it changed anything because its agent died: the memory is in use, unchanged",
             context.segment.name()
         ),
-        Err(error) if context.log_gate.opens() => log::warn!(DSM_SERVER = context.index; "{error}"),
+        Err(error) if context.log_limit.opens() => log::warn!(DSM_SERVER = context.index; "{error}"),
         Ok(None) | Err(_) => {}
     }
 }

@@ -104,7 +104,7 @@ fn atomic(cell: usize, operation: AtomicOperation, old: Option<u64>) -> Action {
 }
 
 /// Makes the calls of one client and records its part of the history, per server.
-struct Recorder<'a> {
+struct HistoryRecorder<'a> {
     id: usize,
     client: &'a Client,
     short_deadline: Option<&'a Client>,
@@ -118,7 +118,7 @@ struct Recorder<'a> {
     seen: [[u64; CELLS.len()]; SERVERS],
 }
 
-impl Recorder<'_> {
+impl HistoryRecorder<'_> {
     /// A value that no other client writes.
     fn value(&mut self) -> u64 {
         self.values += 1;
@@ -422,13 +422,13 @@ fn judge_one_history() {
     let began = Instant::now();
     let done: [AtomicBool; CLIENTS] = Default::default();
     let mut kills = 0;
-    let recorders: Vec<Recorder<'_>> = std::thread::scope(|scope| {
+    let recorders: Vec<HistoryRecorder<'_>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..CLIENTS)
             .map(|id| {
                 // Two threads share a client and the others have one each; two use the short
                 // timeout.
                 let client = &clients[if id == 1 { 0 } else { id }];
-                let mut recorder = Recorder {
+                let mut recorder = HistoryRecorder {
                     id,
                     client,
                     short_deadline: (id >= CLIENTS - 2).then_some(&short_deadline),
@@ -477,7 +477,7 @@ fn judge_one_history() {
     judge(&recorders, kills, began);
 }
 
-fn judge(recorders: &[Recorder<'_>], kills: u64, began: Instant) {
+fn judge(recorders: &[HistoryRecorder<'_>], kills: u64, began: Instant) {
     let unknown: usize = recorders.iter().map(|recorder| recorder.unknown).sum();
     let not_sent: usize = recorders.iter().map(|recorder| recorder.not_sent).sum();
     println!(

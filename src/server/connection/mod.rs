@@ -11,7 +11,7 @@ mod polling;
 mod receive;
 
 use super::buffer::Buffer;
-use super::context::{Context, ConnectionPermit};
+use super::context::{Context, RegisteredSocket};
 use super::executor::Executor;
 use super::reply::{refuse, superseded};
 use super::request_handler::RequestHandler;
@@ -112,7 +112,7 @@ pub(super) struct Connection {
     batch_began: Instant,
     /// `None` for a connection that is only refused. Declared last, so that it is dropped last: it
     /// holds the other reference to the socket and so closes it.
-    permit: Option<ConnectionPermit>,
+    registered: Option<RegisteredSocket>,
 }
 
 impl Connection {
@@ -121,9 +121,9 @@ impl Connection {
         context: &Arc<Context>,
         socket: Arc<TcpStream>,
         peer: SocketAddr,
-        permit: ConnectionPermit,
+        registered: RegisteredSocket,
     ) -> Self {
-        let mut connection = Self::with(context, socket, peer, Some(permit));
+        let mut connection = Self::with(context, socket, peer, Some(registered));
         connection.input_deadline = Some(Instant::now() + context.limits.hello_timeout());
         connection
     }
@@ -144,7 +144,7 @@ impl Connection {
         context: &Arc<Context>,
         socket: Arc<TcpStream>,
         peer: SocketAddr,
-        permit: Option<ConnectionPermit>,
+        registered: Option<RegisteredSocket>,
     ) -> Self {
         let address = peer.ip().to_canonical();
         let buffer = || Buffer::new(Arc::clone(&context.budget), address);
@@ -163,7 +163,7 @@ impl Connection {
             has_received: false,
             answered: 0,
             batch_began: Instant::now(),
-            permit,
+            registered,
         }
     }
 
@@ -174,7 +174,7 @@ impl Connection {
 
     /// Whether the connection is served, not only refused.
     pub(super) fn is_served(&self) -> bool {
-        self.permit.is_some()
+        self.registered.is_some()
     }
 
     /// Serves the client until it must wait or its turn is over.
@@ -288,7 +288,7 @@ impl Connection {
             "no hello came within limits.hello_timeout"
         };
         let refusal = Refusal::new(Code::TooSlow, message);
-        if executor.context.log_gate.opens() {
+        if executor.context.log_limit.opens() {
             let peer = self.handler.peer();
             log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: {refusal}");
         }
@@ -298,7 +298,7 @@ impl Connection {
     /// A program that is no dsm client may never show the refusal, so the log names the peer that
     /// connects to the wrong port.
     fn log_no_frame(&self, executor: &Executor, refusal: &Refusal) {
-        if executor.context.log_gate.opens() {
+        if executor.context.log_limit.opens() {
             let peer = self.handler.peer();
             log::warn!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
         }
@@ -386,7 +386,7 @@ impl Connection {
         if now < deadline {
             return Ok(());
         }
-        if self.phase == ConnectionPhase::Open && executor.context.log_gate.opens() {
+        if self.phase == ConnectionPhase::Open && executor.context.log_limit.opens() {
             let peer = self.handler.peer();
             log::info!(
                 DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer;
