@@ -110,7 +110,7 @@ pub(super) struct OutOfMemory;
 /// The memory is initialised once when it grows, not with every use.
 pub(super) struct Buffer {
     bytes: Vec<u8>,
-    held: Range<usize>,
+    queued: Range<usize>,
     budget: Arc<Budget>,
     /// The peer that its memory is charged to.
     peer: IpAddr,
@@ -121,7 +121,7 @@ impl Buffer {
     pub(super) fn new(budget: Arc<Budget>, peer: IpAddr) -> Self {
         Self {
             bytes: Vec::new(),
-            held: 0..0,
+            queued: 0..0,
             budget,
             peer,
         }
@@ -149,9 +149,9 @@ impl Buffer {
     #[inline]
     pub(super) fn give_back(&mut self, spare: &mut Self) {
         let keeps = spare.bytes.is_empty() && !(self.bytes.len() > BASE && self.budget.is_short());
-        if self.held.is_empty() && keeps {
+        if self.queued.is_empty() && keeps {
             std::mem::swap(&mut self.bytes, &mut spare.bytes);
-        } else if self.held.is_empty() {
+        } else if self.queued.is_empty() {
             self.release();
         }
     }
@@ -165,12 +165,12 @@ impl Buffer {
     /// Frees the memory, which the budget has given to others already.
     pub(super) fn forfeit(&mut self) {
         self.bytes = Vec::new();
-        self.held = 0..0;
+        self.queued = 0..0;
     }
 
     /// Drops all queued bytes.
     pub(super) fn clear(&mut self) {
-        self.held = 0..0;
+        self.queued = 0..0;
     }
 
     /// The bytes that count against the budget.
@@ -182,33 +182,33 @@ impl Buffer {
     /// The queued bytes.
     #[inline]
     pub(super) fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.held.clone()]
+        &self.bytes[self.queued.clone()]
     }
 
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.held.len()
+        self.queued.len()
     }
 
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.queued.is_empty()
     }
 
     /// Drops the first `count` bytes.
     #[inline]
     pub(super) fn consume(&mut self, count: usize) {
-        assert!(count <= self.held.len(), "more than is queued");
-        self.held.start += count;
-        if self.held.is_empty() {
-            self.held = 0..0;
+        assert!(count <= self.queued.len(), "more than is queued");
+        self.queued.start += count;
+        if self.queued.is_empty() {
+            self.queued = 0..0;
         }
     }
 
     /// Makes room for `count` more bytes, by moving or growing as needed.
     #[inline]
     pub(super) fn reserve(&mut self, count: usize) -> Result<(), OutOfMemory> {
-        if self.bytes.len() - self.held.end >= count {
+        if self.bytes.len() - self.queued.end >= count {
             Ok(())
         } else {
             self.make_room(count)
@@ -217,7 +217,7 @@ impl Buffer {
 
     #[cold]
     fn make_room(&mut self, count: usize) -> Result<(), OutOfMemory> {
-        self.grow((self.held.len() + count).next_multiple_of(BASE))?;
+        self.grow((self.queued.len() + count).next_multiple_of(BASE))?;
         self.compact();
         Ok(())
     }
@@ -227,8 +227,8 @@ impl Buffer {
     /// memory, and no frame is copied more than twice.
     #[inline]
     pub(super) fn expect(&mut self, total: usize) -> Result<(), OutOfMemory> {
-        let missing = total.saturating_sub(self.held.len());
-        if self.bytes.len() - self.held.end >= missing {
+        let missing = total.saturating_sub(self.queued.len());
+        if self.bytes.len() - self.queued.end >= missing {
             Ok(())
         } else {
             self.expect_more(total)
@@ -237,7 +237,7 @@ impl Buffer {
 
     #[cold]
     fn expect_more(&mut self, total: usize) -> Result<(), OutOfMemory> {
-        if self.bytes.len() < total && self.held.len() > self.bytes.len() / 2 {
+        if self.bytes.len() < total && self.queued.len() > self.bytes.len() / 2 {
             self.grow(
                 total
                     .next_multiple_of(BASE)
@@ -264,24 +264,24 @@ impl Buffer {
 
     /// Moves the queued bytes to the front.
     fn compact(&mut self) {
-        self.bytes.copy_within(self.held.clone(), 0);
-        self.held = 0..self.held.len();
+        self.bytes.copy_within(self.queued.clone(), 0);
+        self.queued = 0..self.queued.len();
     }
 
     /// The free room after the queued bytes; [`Buffer::commit`] says how much of it was filled.
     #[inline]
     pub(super) fn room(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.held.end..]
+        &mut self.bytes[self.queued.end..]
     }
 
     /// Appends the first `count` bytes of the room to the queue.
     #[inline]
     pub(super) fn commit(&mut self, count: usize) {
         assert!(
-            count <= self.bytes.len() - self.held.end,
+            count <= self.bytes.len() - self.queued.end,
             "more than there is room for"
         );
-        self.held.end += count;
+        self.queued.end += count;
     }
 
     /// Appends `data`.
@@ -295,11 +295,11 @@ impl Buffer {
 
     /// Inserts `count` bytes after the first `at` queued ones, for the caller to fill.
     pub(super) fn insert(&mut self, at: usize, count: usize) -> Result<&mut [u8], OutOfMemory> {
-        assert!(at <= self.held.len(), "more than is queued");
+        assert!(at <= self.queued.len(), "more than is queued");
         self.reserve(count)?;
-        let at = self.held.start + at;
-        self.bytes.copy_within(at..self.held.end, at + count);
-        self.held.end += count;
+        let at = self.queued.start + at;
+        self.bytes.copy_within(at..self.queued.end, at + count);
+        self.queued.end += count;
         Ok(&mut self.bytes[at..at + count])
     }
 
@@ -318,20 +318,20 @@ impl Buffer {
 
     /// If memory is short, frees what exceeds twice the queued bytes.
     pub(super) fn fit(&mut self) {
-        let size = (2 * self.held.len()).next_multiple_of(BASE);
+        let size = (2 * self.queued.len()).next_multiple_of(BASE);
         if size < self.bytes.len() && self.bytes.len() > BASE && self.budget.is_short() {
             let mut bytes = vec![0; size];
-            bytes[..self.held.len()].copy_from_slice(self.as_slice());
+            bytes[..self.queued.len()].copy_from_slice(self.as_slice());
             self.budget
                 .give_back(beyond_base(self.bytes.len()) - beyond_base(size));
-            self.held = 0..self.held.len();
+            self.queued = 0..self.queued.len();
             self.bytes = bytes;
         }
     }
 
     /// If memory is short and nothing is queued, shrinks to [`BASE`].
     pub(super) fn shrink_if_idle(&mut self) {
-        if self.held.is_empty() && self.bytes.len() > BASE && self.budget.is_short() {
+        if self.queued.is_empty() && self.bytes.len() > BASE && self.budget.is_short() {
             self.release();
             self.bytes = vec![0; BASE];
         }

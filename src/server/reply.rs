@@ -111,8 +111,7 @@ pub(super) fn no_access(error: Shut, index: u32, incarnation: u64) -> Refusal {
         Shut::Replaced => Refusal::new(
             Code::MemoryLost,
             format!(
-                "memory lost: the client knew incarnation {:016x}, and a snapshot has replaced that memory since",
-                incarnation
+                "memory lost: the client knew incarnation {incarnation:016x}, and a snapshot has replaced that memory since"
             ),
         ),
     }

@@ -41,7 +41,7 @@ pub(super) struct RequestHandler {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum RequestPayload<'a> {
     /// The bytes, in the input buffer.
-    Held(&'a [u8]),
+    Buffered(&'a [u8]),
     /// The length of a write whose data is already in the slot of the executor's worker.
     InSlot(usize),
 }
@@ -49,7 +49,7 @@ pub(super) enum RequestPayload<'a> {
 impl RequestPayload<'_> {
     fn length(self) -> usize {
         match self {
-            Self::Held(bytes) => bytes.len(),
+            Self::Buffered(bytes) => bytes.len(),
             Self::InSlot(length) => length,
         }
     }
@@ -85,13 +85,13 @@ impl RequestHandler {
     /// To be called after each receive, once all replies so far were sent. The client cannot have
     /// seen a reply to what was received when it sent it, so all of it must fit one window.
     #[inline]
-    pub(super) fn more_has_come(&mut self) {
+    pub(super) fn start_window(&mut self) {
         self.window_end = 0;
     }
 
     /// Checks the header of an incomplete request before memory is allocated for its payload:
     /// before the hello, only a hello is accepted.
-    pub(super) fn check_begun(&self, header: &RequestHeader) -> Result<(), Refusal> {
+    pub(super) fn check_header(&self, header: &RequestHeader) -> Result<(), Refusal> {
         if self.is_open() {
             return Ok(());
         }
@@ -103,7 +103,7 @@ impl RequestHandler {
 
     /// Executes one request and appends its reply or its refusal to `output`.
     #[inline]
-    pub(super) fn answer(
+    pub(super) fn handle(
         &mut self,
         executor: &mut Executor,
         header: &RequestHeader,
@@ -113,17 +113,17 @@ impl RequestHandler {
         let logged = Opcode::from_number(header.opcode)
             .filter(|opcode| executor.context.operation_log.wants(*opcode))
             .map(|opcode| (opcode, Instant::now()));
-        let outcome = self.try_answer(executor, header, payload, output);
+        let outcome = self.try_handle(executor, header, payload, output);
         if logged.is_none() && outcome.is_ok() {
             return AfterReply::KeepOpen;
         }
-        self.conclude(executor, header, payload.length(), logged, outcome, output)
+        self.finish(executor, header, payload.length(), logged, outcome, output)
     }
 
     /// Finishes a request that is logged or refused. A separate cold function, so that the path of
     /// most requests stays short.
     #[cold]
-    fn conclude(
+    fn finish(
         &self,
         executor: &Executor,
         header: &RequestHeader,
@@ -152,7 +152,7 @@ impl RequestHandler {
         }
     }
 
-    fn try_answer(
+    fn try_handle(
         &mut self,
         executor: &mut Executor,
         header: &RequestHeader,
@@ -180,7 +180,7 @@ impl RequestHandler {
         }
         let k = executor.context.segment.k();
         match payload {
-            RequestPayload::Held(bytes) => {
+            RequestPayload::Buffered(bytes) => {
                 self.execute(executor, header, &Request::parse(header, bytes, k)?, output)?
             }
             RequestPayload::InSlot(length) => {

@@ -101,10 +101,10 @@ fn probe(executor: &mut Executor, address: SocketAddr, session: [u8; 16]) -> Res
     let mut execute = |id, operation: Operation<'_>| {
         let mut output = Buffer::spare(Arc::clone(&context.budget));
         let (header, payload) = Request { id, operation }.encode();
-        handler.answer(
+        handler.handle(
             executor,
             &header,
-            RequestPayload::Held(payload.as_ref()),
+            RequestPayload::Buffered(payload.as_ref()),
             &mut output,
         );
         let code = split_reply(output.as_slice())?.map_or(0, |(header, _)| header.code.get());
@@ -134,8 +134,8 @@ fn probe(executor: &mut Executor, address: SocketAddr, session: [u8; 16]) -> Res
 }
 
 /// Whether a refusal comes from a server that works: its memory waits for a restore or was just
-/// replaced; a stopped process of another program owns the page, which a restart of dsmd would not
-/// change; or dsmd is stopping.
+/// replaced; another process was stopped while it held the lock of the page, which a restart of
+/// dsmd would not change; or dsmd is stopping.
 fn is_alive(code: u16) -> bool {
     [
         Code::Restoring,

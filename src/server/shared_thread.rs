@@ -248,9 +248,9 @@ impl SharedThread {
         ) else {
             return;
         };
-        self.inbox.runs_on(here);
+        self.inbox.set_processor(here);
         if here != there
-            && let Some(target) = self.threads.on(there)
+            && let Some(target) = self.threads.on_processor(there)
             && target.load() <= self.inbox.load()
             && let Some(client) = self.connections.remove(&token)
         {

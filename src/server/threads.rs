@@ -66,7 +66,7 @@ impl Inbox {
     }
 
     /// Notes the processor that the thread runs on.
-    pub(super) fn runs_on(&self, processor: usize) {
+    pub(super) fn set_processor(&self, processor: usize) {
         self.processor.store(processor, Ordering::Relaxed);
     }
 
@@ -146,7 +146,7 @@ impl Threads {
     }
 
     /// The shared thread that last ran on this processor.
-    pub(super) fn on(&self, processor: usize) -> Option<&Arc<Inbox>> {
+    pub(super) fn on_processor(&self, processor: usize) -> Option<&Arc<Inbox>> {
         self.shared
             .iter()
             .find(|inbox| inbox.processor.load(Ordering::Relaxed) == processor)

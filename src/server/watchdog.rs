@@ -33,7 +33,7 @@ const HEARTBEAT_POLL_INTERVAL: Duration = Duration::from_millis(1);
 enum CheckError {
     /// Executing a request.
     #[error(transparent)]
-    SelfProbe(#[from] ProbeError),
+    Probe(#[from] ProbeError),
     /// A thread that many peers depend on.
     #[error("thread {name} has made no progress within {timeout:?}")]
     Thread {
@@ -120,13 +120,13 @@ fn report_replaced_memory(context: &Context, known: &mut KnownMemory) {
     if found != known.reported {
         let name = context.segment.name();
         if found == 0 {
-            log::warn!(DSM_SERVER = context.index; "{name} is being restored: reads and writes are refused until the restore ends");
+            log::warn!(DSM_SERVER = context.index; "{name} is being restored: dsmd refuses reads and writes until the restore ends");
         } else if found == known.in_use {
             log::info!(DSM_SERVER = context.index; "{name} is in use again, unchanged: its restore ended before it changed anything");
         } else {
             log::info!(
                 MESSAGE_ID = Event::MemoryReplaced.id(), DSM_SERVER = context.index, DSM_INCARNATION = format!("{found:016x}");
-                "{name} is in use with new contents: a restore has replaced its memory, the new incarnation is {found:016x}"
+                "{name} is in use with new contents, from a snapshot or zeros: its incarnation is {found:016x}"
             );
         }
         known.reported = found;

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For files that may have any size.
 const NO_LIMIT: u64 = u64::MAX;
@@ -33,9 +33,9 @@ fn entry(address: u64) -> OperationLogEntry {
 }
 
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !condition() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {TIMEOUT:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -100,9 +100,9 @@ fn every_line_recorded_before_the_stop_is_in_the_file_in_order() {
         log.record(entry(address));
     }
     let began = Instant::now();
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     assert!(
-        began.elapsed() < PATIENCE / 2,
+        began.elapsed() < TIMEOUT / 2,
         "the stop took {:?}",
         began.elapsed()
     );
@@ -174,7 +174,7 @@ fn the_mode_decides_which_operations_are_wanted_and_can_change() {
             .unwrap()
             .contains(" read 0x0000000000000002 8 out-of-range 13\n")
     );
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_renamed_file_is_left_alone_after_the_reload() {
     );
     log.reconfigure(OperationLogMode::Writes, folder.path(), NO_LIMIT);
     log.record(entry(3));
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     assert_eq!((addresses(&old), addresses(&path)), (vec![1, 2], vec![3]));
     assert_eq!(log.status().lost, 0);
 }
@@ -217,7 +217,7 @@ fn lines_lost_to_a_missing_directory_are_counted_and_the_log_recovers() {
         recorded += 1;
         log.status().written > 0
     });
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     let status = log.status();
     assert_eq!(status.written + status.lost, recorded);
     assert_eq!(
@@ -267,7 +267,7 @@ fn lines_lost_to_a_full_disk_are_counted_and_the_log_recovers() {
         recorded += 1;
         log.status().written > 0
     });
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     assert_eq!(log.status().written + log.status().lost, recorded);
     assert_eq!(warnings(5).len(), 2, "{:?}", warnings(5));
 }
@@ -290,7 +290,7 @@ fn a_disk_that_hangs_blocks_neither_operations_nor_the_stop() {
         longest = longest.max(before.elapsed());
     }
     assert!(
-        began.elapsed() < PATIENCE,
+        began.elapsed() < TIMEOUT,
         "{:?} for {total} lines",
         began.elapsed()
     );
@@ -341,7 +341,7 @@ fn every_reload_is_executed_at_once_whenever_it_comes() {
         if round % 2 == 0 {
             log.reconfigure(OperationLogMode::All, folder.path(), NO_LIMIT);
         }
-        log.stop(PATIENCE);
+        log.stop(TIMEOUT);
         assert!(
             began.elapsed() < Duration::from_millis(900),
             "round {round}: {:?}",
@@ -379,7 +379,7 @@ fn an_overload_leaves_two_files_of_the_allowed_size_with_the_last_lines_in_order
     );
     let log = OperationLog::start(OperationLogMode::Writes, folder.path(), MOST, 8);
     record_all(&log, 0..LINES);
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     let size = |path: &Path| path.metadata().unwrap().len();
     println!("{} and {} bytes", size(&path), size(&old));
     assert!(size(&path) <= MOST && size(&old) <= MOST && size(&old) > MOST / 2);
@@ -401,7 +401,7 @@ fn an_overload_leaves_two_files_of_the_allowed_size_with_the_last_lines_in_order
     // Another start appends to the existing files.
     let log = OperationLog::start(OperationLogMode::Writes, folder.path(), MOST, 8);
     record_all(&log, 0..LINES / 10);
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     assert!(size(&path) <= MOST && size(&old) <= MOST);
     assert_eq!(addresses(&path).last(), Some(&(LINES / 10 - 1)));
 }
@@ -439,7 +439,7 @@ fn a_file_that_cannot_be_renamed_does_not_grow_and_the_log_recovers() {
         recorded += 1;
         old.is_file()
     });
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     assert!(
         addresses(&old).starts_with(&(0..status.written).collect::<Vec<_>>()),
         "the earlier lines are lost"
@@ -461,7 +461,7 @@ fn a_file_that_logrotate_has_renamed_is_not_renamed_again() {
     fs::rename(&path, &rotated).unwrap();
     // It is full before the reload.
     record_all(&log, 10_000..20_000);
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     assert!(
         [addresses(&rotated), addresses(&path)].concat() == (0..20_000).collect::<Vec<_>>(),
         "lines are missing"

@@ -49,9 +49,9 @@ fn limits_change_and_connections_stay() {
     );
     let limit = || client.status(0).unwrap().connections.limit;
     wait_for("the new limit", PATIENCE, || limit() == 55);
-    let mut silent = Wire::connect(cluster.address(0));
+    let mut without_hello = Wire::connect(cluster.address(0));
     let began = Instant::now();
-    silent
+    without_hello
         .reply()
         .assert_refused(dsm_core::protocol::Code::TooSlow, &["limits.hello_timeout"]);
     assert!(

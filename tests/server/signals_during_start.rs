@@ -41,7 +41,7 @@ fn a_stop_during_the_start_ends_in_order_and_leaves_all_or_nothing() {
         let status = signalled_after(&cluster, &object, delay, &[Signal::SIGHUP, Signal::SIGTERM]);
         assert_eq!(status.code(), Some(0), "after {delay:?}: {status}");
         match std::fs::metadata(&object) {
-            Ok(object) => assert!(object.len() > K, "half a segment was left"),
+            Ok(object) => assert!(object.len() > K, "a partial segment was left"),
             Err(_) => broken_off += 1,
         }
         for leftover in cluster.leftovers() {

@@ -63,7 +63,7 @@ impl Connection {
                     HEADER,
                     missing.is_empty().then_some(RequestPayload::InSlot(length)),
                 ),
-                _ => (HEADER + length, rest.get(..length).map(RequestPayload::Held)),
+                _ => (HEADER + length, rest.get(..length).map(RequestPayload::Buffered)),
             };
             let Some(payload) = payload else {
                 self.expect_rest(executor, &header, frame);
@@ -75,7 +75,7 @@ impl Connection {
             work += REQUEST_COST + length + extra_work(&header);
             let after = self
                 .handler
-                .answer(executor, &header, payload, &mut self.output);
+                .handle(executor, &header, payload, &mut self.output);
             self.input.consume(frame);
             self.input_deadline = None;
             self.direct_receive = if mode == Mode::Blocking && self.input.is_empty() {
@@ -116,7 +116,7 @@ impl Connection {
     /// As [`Connection::expect_bytes`], for a frame whose header is there.
     #[cold]
     fn expect_rest(&mut self, executor: &Executor, header: &RequestHeader, frame: usize) {
-        match self.handler.check_begun(header) {
+        match self.handler.check_header(header) {
             Ok(()) => self.expect_bytes(executor, frame),
             Err(refusal) => self.refuse(executor, &refusal),
         }

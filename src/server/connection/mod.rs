@@ -231,7 +231,7 @@ impl Connection {
                 Ok(_) => {
                     self.batch_began = Instant::now();
                     // `flush` has sent all replies before this.
-                    self.handler.more_has_come();
+                    self.handler.start_window();
                 }
                 Err(Errno::EAGAIN) => {
                     self.shrink_if_idle();

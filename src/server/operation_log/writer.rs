@@ -256,7 +256,7 @@ impl LogWriter {
     fn report_discarded(&mut self) {
         if self
             .discard_reported
-            .is_some_and(|told| told.elapsed() < DISCARD_REPORT_INTERVAL)
+            .is_some_and(|at| at.elapsed() < DISCARD_REPORT_INTERVAL)
         {
             return;
         }
