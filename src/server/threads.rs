@@ -76,8 +76,8 @@ impl Inbox {
 }
 
 impl Threads {
-    /// Starts the shared threads at the start, so that a connection finds a thread even when no
-    /// more can be created.
+    /// Starts the shared threads together with the server, so that a connection finds a thread even
+    /// when no more can be created.
     pub(super) fn start(context: &Arc<Context>) -> io::Result<Self> {
         let count = std::thread::available_parallelism()
             .map_or(1, usize::from)

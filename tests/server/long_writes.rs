@@ -1,6 +1,6 @@
 //! Long writes, whose data a thread with one connection receives directly into shared memory.
 //! Whether they arrive in pieces, are mixed with other requests, change threads or break off, each
-//! takes effect whole or not at all, and so do the requests behind it.
+//! takes effect whole or not at all, and no request behind them is lost.
 
 #![allow(clippy::unwrap_used)]
 
@@ -35,7 +35,7 @@ struct LongWriter {
     memory: Vec<u8>,
     id: u64,
     /// Requests without a reply, with the data that a read must return.
-    under_way: Vec<(u64, Option<Vec<u8>>)>,
+    in_flight: Vec<(u64, Option<Vec<u8>>)>,
 }
 
 impl LongWriter {
@@ -44,7 +44,7 @@ impl LongWriter {
             wire: Wire::greeted(cluster.layout(), 0),
             memory: vec![0; 1 << 20],
             id: 0,
-            under_way: Vec::new(),
+            in_flight: Vec::new(),
         }
     }
 
@@ -55,7 +55,7 @@ impl LongWriter {
     /// Encodes a request and applies its effect to the expected memory.
     fn request(&mut self, operation: Operation<'_>, expected: Option<Vec<u8>>) -> Vec<u8> {
         self.id += 1;
-        self.under_way.push((self.id, expected));
+        self.in_flight.push((self.id, expected));
         let mut bytes = Vec::new();
         Request {
             id: self.id,
@@ -81,7 +81,7 @@ impl LongWriter {
     }
 
     fn replies(&mut self) {
-        for (id, expected) in std::mem::take(&mut self.under_way) {
+        for (id, expected) in std::mem::take(&mut self.in_flight) {
             let reply = self.wire.reply();
             assert_eq!(
                 (reply.code(), reply.header.id.get()),
@@ -217,7 +217,7 @@ fn a_write_refused_after_its_data_was_received_changes_nothing_and_the_connectio
         let long = writer.write(0, SLOT);
         writer.ask(&long);
         writer.id += 1;
-        // Inside a larger memory.
+        // The extent is valid for a larger memory only.
         let outside = Extent::new(K - SLOT + 1, SLOT, 2 * K).unwrap();
         writer.wire.send(&encoded(
             writer.id,

@@ -102,7 +102,7 @@ fn every_server_that_lost_its_memory_is_named() {
     }
 }
 
-/// The file of the memory of server 0, and whether it has that name.
+/// Whether the memory of server 0 has its name in /dev/shm.
 fn is_named(cluster: &Cluster) -> bool {
     Path::new("/dev/shm")
         .join(format!("{}.0", cluster.name()))

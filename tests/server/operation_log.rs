@@ -51,12 +51,12 @@ fn addresses(path: &Path) -> Vec<u64> {
         .collect()
 }
 
-/// Keeps the warnings of this process per server index. Each test here uses another index.
-struct Kept;
+/// Records the warnings of this process per server index. Each test here uses another index.
+struct RecordedWarnings;
 
 static WARNINGS: Mutex<Vec<(u64, String)>> = Mutex::new(Vec::new());
 
-impl log::Log for Kept {
+impl log::Log for RecordedWarnings {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
@@ -78,7 +78,7 @@ impl log::Log for Kept {
 fn keep_warnings() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        log::set_logger(&Kept).unwrap();
+        log::set_logger(&RecordedWarnings).unwrap();
         log::set_max_level(log::LevelFilter::Warn);
     });
 }

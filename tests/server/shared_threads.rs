@@ -38,7 +38,7 @@ const STACK: u64 = 64 << 20;
 const SHORT: u64 = 16 << 20;
 
 /// How many equal measurements in a row show that the mapped memory no longer changes.
-const SETTLED: u32 = 20;
+const STABLE: u32 = 20;
 
 #[test]
 fn a_connection_is_served_although_no_thread_can_be_created_for_it() {
@@ -52,7 +52,7 @@ fn a_connection_is_served_although_no_thread_can_be_created_for_it() {
     );
     server.spawn(cluster.command(0).env("RUST_MIN_STACK", STACK.to_string()));
     server.wait_until_ready(cluster.address(0));
-    wait_for("the server has said that it is ready", DEADLINE, || {
+    wait_for("the server reports that it is ready", DEADLINE, || {
         server.stderr().contains("ready: ")
     });
     // Threads map memory when they start, and again after another thread has ended.
@@ -61,7 +61,7 @@ fn a_connection_is_served_although_no_thread_can_be_created_for_it() {
         let now = status_field(server.pid(), "VmSize");
         same = if now == mapped { same + 1 } else { 0 };
         mapped = now;
-        same == SETTLED
+        same == STABLE
     });
     let pid = server.pid().to_string();
     let limited = Command::new("prlimit")
@@ -82,7 +82,7 @@ fn a_connection_is_served_although_no_thread_can_be_created_for_it() {
 }
 
 /// The number of server threads that serve one connection.
-fn own_threads(cluster: &Cluster) -> usize {
+fn dedicated_threads(cluster: &Cluster) -> usize {
     cluster.threads(0, "dsm-connection").len()
 }
 
@@ -191,17 +191,17 @@ fn connections_share_threads_only_while_there_are_more_than_the_limit() {
     let greeted = || Wire::greeted(cluster.layout(), 0);
     let mut wires = vec![greeted(), greeted()];
     wait_for("two threads for two connections", DEADLINE, || {
-        own_threads(&cluster) == 2
+        dedicated_threads(&cluster) == 2
     });
     for round in 0..3 {
         wires.extend([greeted(), greeted(), greeted()]);
         wait_for("no thread that serves a single connection", DEADLINE, || {
-            own_threads(&cluster) == 0
+            dedicated_threads(&cluster) == 0
         });
         wires.iter_mut().for_each(|wire| read(wire, 10 * round + 1));
         wires.drain(..3);
         wait_for("two threads for two connections again", DEADLINE, || {
-            own_threads(&cluster) == 2
+            dedicated_threads(&cluster) == 2
         });
         wires.iter_mut().for_each(|wire| read(wire, 10 * round + 2));
     }
@@ -312,7 +312,7 @@ fn a_write_that_waits_for_a_snapshot_delays_no_read_on_the_same_thread() {
         .map(|_| Wire::greeted(cluster.layout(), 0))
         .collect();
     wait_for("no thread that serves a single connection", DEADLINE, || {
-        own_threads(&cluster) == 0
+        dedicated_threads(&cluster) == 0
     });
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let mut claim = segment.claim().unwrap().unwrap();
