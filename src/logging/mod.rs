@@ -6,8 +6,8 @@
 
 mod destination;
 mod event;
-mod rate_limit;
 mod journal;
+mod rate_limit;
 mod repair;
 mod syslog;
 mod terminal;

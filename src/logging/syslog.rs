@@ -48,7 +48,9 @@ fn connect(socket: &Path) -> Result<Logger<LoggerBackend, Tagged>, syslog::Error
     let logger = syslog::unix_custom(Tagged, socket)?;
     match &logger.backend {
         LoggerBackend::Unix(socket) => socket.set_write_timeout(Some(SEND_TIMEOUT))?,
-        LoggerBackend::UnixStream(stream) => stream.get_ref().set_write_timeout(Some(SEND_TIMEOUT))?,
+        LoggerBackend::UnixStream(stream) => {
+            stream.get_ref().set_write_timeout(Some(SEND_TIMEOUT))?
+        }
         LoggerBackend::Udp(..) | LoggerBackend::Tcp(..) => {}
     }
     Ok(logger)
@@ -181,6 +183,9 @@ mod tests {
             send_message(&logger, Level::Info, "unread");
             longest = longest.max(begun.elapsed());
         }
-        assert!(longest >= SEND_TIMEOUT && longest < SEND_TIMEOUT * 4, "{longest:?}");
+        assert!(
+            longest >= SEND_TIMEOUT && longest < SEND_TIMEOUT * 4,
+            "{longest:?}"
+        );
     }
 }

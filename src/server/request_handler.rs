@@ -79,7 +79,9 @@ impl RequestHandler {
 
     /// Whether a newer connection has taken over the session.
     pub(super) fn is_superseded(&self) -> bool {
-        self.session.as_ref().is_some_and(SessionAttachment::is_superseded)
+        self.session
+            .as_ref()
+            .is_some_and(SessionAttachment::is_superseded)
     }
 
     /// To be called after each receive, once all replies so far were sent. The client cannot have
@@ -230,7 +232,9 @@ impl RequestHandler {
                 executor
                     .worker
                     .read(extent, &mut room[HEADER..])
-                    .map_err(|error| reply::no_access(error, self.context.index, self.incarnation))?;
+                    .map_err(|error| {
+                        reply::no_access(error, self.context.index, self.incarnation)
+                    })?;
                 room[..HEADER].copy_from_slice(head.as_bytes());
                 output.commit(HEADER + length);
                 executor.counters().read(length);
@@ -311,7 +315,8 @@ impl RequestHandler {
                 });
         }
         executor.worker.expect(self.incarnation);
-        let old = change(&mut executor.worker, request_id).map_err(|error| reply::no_access(error, self.context.index, self.incarnation))?;
+        let old = change(&mut executor.worker, request_id)
+            .map_err(|error| reply::no_access(error, self.context.index, self.incarnation))?;
         executor.counters().written(bytes);
         Ok(old)
     }
@@ -339,7 +344,10 @@ impl RequestHandler {
         }
         let attached = context.sessions.attach(hello.session);
         let attached = attached.ok_or_else(|| {
-            Refusal::new(Code::Busy, "every session of this server has a connection: close a connection")
+            Refusal::new(
+                Code::Busy,
+                "every session of this server has a connection: close a connection",
+            )
         })?;
         (self.session, self.incarnation) = (Some(attached.attachment), incarnation);
         let body = HelloReply::new(

@@ -4,12 +4,12 @@ use super::arguments::Arguments;
 use super::context::Context;
 use super::detach::{Parent, detach};
 use super::failure::Failure;
+use super::heartbeat::Heartbeat;
 use super::listener::ACCEPT_THREAD;
 use super::notify::{self, notify};
 use super::operation_log::OperationLog;
-use super::heartbeat::Heartbeat;
 use super::threads::Threads;
-use super::{listener, names, startup_retry, reload, start, watchdog};
+use super::{listener, names, reload, start, startup_retry, watchdog};
 use crate::command_line::answer_usage;
 use crate::help;
 use crate::logging::{Destination, Event};
@@ -157,7 +157,10 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
             .map_err(|error| Failure::Threads(error.into()))?,
     );
     let heartbeat = Arc::new(Heartbeat::new(ACCEPT_THREAD.to_owned()).map_err(Failure::Threads)?);
-    let heartbeats = threads.heartbeats().chain([Arc::clone(&heartbeat)]).collect();
+    let heartbeats = threads
+        .heartbeats()
+        .chain([Arc::clone(&heartbeat)])
+        .collect();
     let accepting = {
         let (context, stop) = (Arc::clone(&context), Arc::clone(&stop));
         std::thread::Builder::new()

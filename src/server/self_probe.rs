@@ -95,7 +95,11 @@ impl SelfProbe {
     }
 }
 
-fn probe(executor: &mut Executor, address: SocketAddr, session: [u8; 16]) -> Result<(), ProbeError> {
+fn probe(
+    executor: &mut Executor,
+    address: SocketAddr,
+    session: [u8; 16],
+) -> Result<(), ProbeError> {
     let context = Arc::clone(&executor.context);
     let mut handler = RequestHandler::new(Arc::clone(&context), address);
     let mut execute = |id, operation: Operation<'_>| {

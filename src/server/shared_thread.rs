@@ -228,10 +228,13 @@ impl SharedThread {
             return;
         }
         let idle = |client: &mut SharedConnection| {
-            client.waits_for == NextStep::Read && !client.is_unfinished && client.connection.is_served()
+            client.waits_for == NextStep::Read
+                && !client.is_unfinished
+                && client.connection.is_served()
         };
         for (_, client) in self.connections.extract_if(|_, client| idle(client)) {
-            self.threads.serve(release(client, &self.epoll, &self.inbox));
+            self.threads
+                .serve(release(client, &self.epoll, &self.inbox));
         }
     }
 

@@ -7,11 +7,11 @@ use super::startup_retry;
 use crate::logging::Event;
 use dsm_config::{Config, OnMemoryLoss};
 use dsm_core::segment::{Found, Opened, Segment, SegmentError, Shut, Start};
+use sd_notify::NotifyState;
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 use std::cell::RefCell;
 use std::ops::ControlFlow;
-use sd_notify::NotifyState;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 

@@ -127,7 +127,10 @@ impl Statistics {
                 count: self.sum(|counters| &counters.latency[bucket]),
             })
             .collect();
-        let first = buckets.iter().position(|bucket| bucket.count > 0).unwrap_or(BUCKETS);
+        let first = buckets
+            .iter()
+            .position(|bucket| bucket.count > 0)
+            .unwrap_or(BUCKETS);
         let end = buckets
             .iter()
             .rposition(|bucket| bucket.count > 0)

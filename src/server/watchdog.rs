@@ -3,10 +3,10 @@
 //! snapshot agents and watches the names of the memory.
 
 use super::context::Context;
+use super::heartbeat::Heartbeat;
 use super::names;
 use super::notify::notify;
-use super::self_probe::{SelfProbe, ProbeError};
-use super::heartbeat::Heartbeat;
+use super::self_probe::{ProbeError, SelfProbe};
 use crate::logging::Event;
 use dsm_core::segment::{Left, Names};
 use sd_notify::NotifyState;
@@ -56,7 +56,10 @@ pub(super) fn start(
     heartbeats: Vec<Arc<Heartbeat>>,
 ) -> io::Result<()> {
     let mut probe = SelfProbe::start(&context, address)?;
-    notify(&[NotifyState::Ready, NotifyState::Status(&status_text(&context))]);
+    notify(&[
+        NotifyState::Ready,
+        NotifyState::Status(&status_text(&context)),
+    ]);
     let watchdog = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
     let interval = watchdog.map_or(STATUS_INTERVAL, |limit| {
         (limit / 3).clamp(SHORTEST_INTERVAL, STATUS_INTERVAL)
@@ -101,7 +104,9 @@ fn clean_up(context: &Context) {
             "a restore of {} ended before it changed anything because its agent died: the memory is in use, unchanged",
             context.segment.name()
         ),
-        Err(error) if context.log_limit.opens() => log::warn!(DSM_SERVER = context.index; "{error}"),
+        Err(error) if context.log_limit.opens() => {
+            log::warn!(DSM_SERVER = context.index; "{error}")
+        }
         Ok(None) | Err(_) => {}
     }
 }
@@ -159,7 +164,11 @@ fn status_text(context: &Context) -> String {
 /// Checks what every peer depends on: the thread that accepts connections, the shared threads, and
 /// the execution of a request. It does not check how long clients wait while hostile peers keep the
 /// server busy: a thread that makes progress does not need a restart.
-fn check(probe: &mut SelfProbe, heartbeats: &[Arc<Heartbeat>], timeout: Duration) -> Result<(), CheckError> {
+fn check(
+    probe: &mut SelfProbe,
+    heartbeats: &[Arc<Heartbeat>],
+    timeout: Duration,
+) -> Result<(), CheckError> {
     let deadline = Instant::now() + timeout;
     heartbeats.iter().for_each(|heartbeat| heartbeat.request());
     probe.probe(timeout)?;

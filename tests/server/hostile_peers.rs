@@ -93,7 +93,10 @@ impl AttackedServer {
             "{name}: {pings} pings of another peer, the slowest took {slowest:?}; the watchdog sent nothing for {gap:?}"
         );
         assert!(slowest < LONGEST, "{name}: a ping took {slowest:?}");
-        assert!(gap < LONGEST, "{name}: the watchdog sent nothing for {gap:?}");
+        assert!(
+            gap < LONGEST,
+            "{name}: the watchdog sent nothing for {gap:?}"
+        );
     }
 }
 

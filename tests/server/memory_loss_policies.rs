@@ -176,7 +176,10 @@ fn wait_refuses_every_request_until_an_administrator_decides() {
         client(&cluster).status(1).unwrap().memory,
         MemoryState::WaitingForRestore
     );
-    assert!(knew.read(0, own).unwrap() == bytes[..K], "the other servers still serve");
+    assert!(
+        knew.read(0, own).unwrap() == bytes[..K],
+        "the other servers still serve"
+    );
     // It still waits after a restart.
     cluster.restart(1);
     cluster.waits_for_restore(1);

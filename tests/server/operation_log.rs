@@ -5,7 +5,7 @@
 
 use dsm_config::OperationLogMode;
 use dsm_core::protocol::{Code, Opcode};
-use dsm_service::server::operation_log::{OperationLogEntry, OperationLog};
+use dsm_service::server::operation_log::{OperationLog, OperationLogEntry};
 use log::kv::Key;
 use std::fs;
 use std::io::Read;

@@ -235,7 +235,11 @@ fn the_reload_command_reports_whether_the_file_was_applied() {
         )
         .unwrap();
         assert_eq!(ask_for_reload(&cluster, pid), (Some(0), String::new()));
-        assert_eq!(limit(), 99 - round, "the reload was complete when the command ended");
+        assert_eq!(
+            limit(),
+            99 - round,
+            "the reload was complete when the command ended"
+        );
     }
     cluster.stop(0);
     let (code, said) = ask_for_reload(&cluster, pid);

@@ -195,9 +195,11 @@ fn connections_share_threads_only_while_there_are_more_than_the_limit() {
     });
     for round in 0..3 {
         wires.extend([greeted(), greeted(), greeted()]);
-        wait_for("no thread that serves a single connection", DEADLINE, || {
-            dedicated_threads(&cluster) == 0
-        });
+        wait_for(
+            "no thread that serves a single connection",
+            DEADLINE,
+            || dedicated_threads(&cluster) == 0,
+        );
         wires.iter_mut().for_each(|wire| read(wire, 10 * round + 1));
         wires.drain(..3);
         wait_for("two threads for two connections again", DEADLINE, || {
@@ -243,8 +245,7 @@ fn requests_in_flight_while_connections_move_are_answered_in_order() {
 }
 
 #[test]
-fn connections_migrate_to_the_thread_on_their_processor_and_the_load_stays_balanced()
-{
+fn connections_migrate_to_the_thread_on_their_processor_and_the_load_stays_balanced() {
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
     let processors: Vec<usize> = (0..CpuSet::count())
         .filter(|&number| allowed.is_set(number).unwrap())
@@ -311,9 +312,11 @@ fn a_write_that_waits_for_a_snapshot_delays_no_read_on_the_same_thread() {
     let mut wires: Vec<Wire> = (0..32)
         .map(|_| Wire::greeted(cluster.layout(), 0))
         .collect();
-    wait_for("no thread that serves a single connection", DEADLINE, || {
-        dedicated_threads(&cluster) == 0
-    });
+    wait_for(
+        "no thread that serves a single connection",
+        DEADLINE,
+        || dedicated_threads(&cluster) == 0,
+    );
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let mut claim = segment.claim().unwrap().unwrap();
     let frozen = claim.freeze(LEASE).unwrap();

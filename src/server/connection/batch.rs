@@ -63,7 +63,10 @@ impl Connection {
                     HEADER,
                     missing.is_empty().then_some(RequestPayload::InSlot(length)),
                 ),
-                _ => (HEADER + length, rest.get(..length).map(RequestPayload::Buffered)),
+                _ => (
+                    HEADER + length,
+                    rest.get(..length).map(RequestPayload::Buffered),
+                ),
             };
             let Some(payload) = payload else {
                 self.expect_rest(executor, &header, frame);

@@ -83,7 +83,9 @@ impl Connection {
             _ => None,
         };
         match length {
-            Some(length) if received == length || received < length && self.input.len() == HEADER => {
+            Some(length)
+                if received == length || received < length && self.input.len() == HEADER =>
+            {
                 self.direct_receive = DirectReceive::Partial(received..length);
             }
             _ => self.spill(executor, received),

@@ -5,21 +5,21 @@
 //! bytes and time, so that one peer cannot keep a thread from the others.
 
 mod batch;
-mod held_memory;
 mod direct_receive;
+mod held_memory;
 mod polling;
 mod receive;
 
 use super::buffer::Buffer;
 use super::context::{Context, RegisteredSocket};
 use super::executor::Executor;
+use super::holders::is_ready;
 use super::reply::{refuse, superseded};
 use super::request_handler::RequestHandler;
-use super::holders::is_ready;
 use batch::Batch;
+use direct_receive::DirectReceive;
 use dsm_core::protocol::{Code, Opcode, Refusal, RequestHeader, split_request};
 use held_memory::HeldMemory;
-use direct_receive::DirectReceive;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, send};
@@ -251,7 +251,8 @@ impl Connection {
         // A socket that is ready means that the client was in time and the thread has not served it
         // yet; the thread checks the deadline again when it does.
         let is_untaken = passed(self.output_deadline)
-            && (self.phase == ConnectionPhase::Discarding || !is_ready(&self.socket, PollFlags::POLLOUT));
+            && (self.phase == ConnectionPhase::Discarding
+                || !is_ready(&self.socket, PollFlags::POLLOUT));
         let is_late = self.phase == ConnectionPhase::Open
             && passed(self.input_deadline)
             && !is_ready(&self.socket, PollFlags::POLLIN);

@@ -1,6 +1,6 @@
 //! Receiving from the client, to execute or to discard.
 
-use super::{Connection, LINGER, Mode, NextStep, ConnectionPhase, MAX_ROUNDS, polling};
+use super::{Connection, ConnectionPhase, LINGER, MAX_ROUNDS, Mode, NextStep, polling};
 use crate::server::executor::Executor;
 use nix::errno::Errno;
 use nix::poll::PollFlags;

@@ -1,7 +1,9 @@
 //! The thread that writes the operation log.
 
-use super::file::{LogFile, Rotation, PartialWrite};
-use super::{OperationLogEntry, QueueItem, WriterCommands, QUEUE_CAPACITY, SharedLogState, LogSwitch};
+use super::file::{LogFile, PartialWrite, Rotation};
+use super::{
+    LogSwitch, OperationLogEntry, QUEUE_CAPACITY, QueueItem, SharedLogState, WriterCommands,
+};
 use crate::logging::Event;
 use std::io;
 use std::path::PathBuf;
@@ -119,7 +121,8 @@ impl LogWriter {
         }
     }
 
-    /// Waits while entries gather, but not longer than until commands arrive, and takes these.
+    /// Waits while entries gather, until commands arrive or `period` has passed, and takes the
+    /// commands.
     fn gather(&self, period: Duration) -> WriterCommands {
         let idle = |commands: &mut WriterCommands| commands.switch.is_none() && !commands.stop;
         let waited = self
