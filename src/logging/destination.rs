@@ -1,4 +1,4 @@
-//! The choice between journal, syslog and standard error.
+//! Chooses between journal, syslog and standard error.
 
 use super::journal::JournalLogger;
 use super::repair::log_repairs;
@@ -51,26 +51,26 @@ impl Destination {
     }
 }
 
-/// Sends the messages of this process to `destination`, from `level` up. When journal or syslog
-/// cannot be reached, they go to standard error, and the first of them says so. Only the first call
-/// of a process chooses; later ones set the level.
+/// Sends the messages of this process from `level` up to `destination`. When journal or syslog
+/// cannot be reached, messages go to standard error, and the first one reports that. Only the first
+/// call of a process chooses the destination; later ones set the level.
 pub fn init(destination: Destination, level: LevelFilter) {
-    let (logger, trouble) = match destination.logger() {
+    let (logger, warning) = match destination.logger() {
         Ok(logger) => (logger, None),
-        Err(trouble) => (
+        Err(warning) => (
             Box::new(TerminalLogger::new()) as Box<dyn Log>,
-            Some(trouble),
+            Some(warning),
         ),
     };
     let installed = log::set_boxed_logger(logger).is_ok();
     set_level(level);
     log_repairs();
-    if let (true, Some(trouble)) = (installed, trouble) {
-        log::warn!("{trouble}");
+    if let (true, Some(warning)) = (installed, warning) {
+        log::warn!("{warning}");
     }
 }
 
-/// Sees to it that what was logged arrives although the process ends.
+/// Waits until logged messages have arrived, for the end of the process.
 pub fn flush() {
     log::logger().flush();
 }

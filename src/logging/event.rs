@@ -5,31 +5,32 @@
 pub enum Event {
     /// A server is ready.
     Ready,
-    /// A server found no memory of before, and begins with zeros.
+    /// A server found no memory and begins with zeros.
     MemoryLost,
-    /// A server found no memory of before, and waits until somebody restores or accepts it.
+    /// A server found no memory and waits until an administrator restores a snapshot or accepts
+    /// zeros.
     MemoryWaits,
-    /// A lost memory was put back from a snapshot by its server itself, or could not be.
+    /// A server had its lost memory restored from a snapshot, or could not.
     Recovery,
-    /// A snapshot was put in the place of the memory, or zeros were accepted.
+    /// A snapshot or zeros have replaced the memory.
     MemoryReplaced,
-    /// A file of the memory was removed from /dev/shm under its server.
+    /// Another program removed a file of the memory from /dev/shm while it is served.
     NameRemoved,
-    /// What a dead process left in the segment was finished, and its locks were given back.
+    /// The writes of a dead process were completed or undone, and its locks were released.
     Repaired,
     /// A snapshot was written.
     SnapshotWritten,
     /// A snapshot was not written.
     SnapshotFailed,
-    /// A client, or the other side of a snapshot, has another mcomp.cfg.
+    /// A client or a snapshot peer has another mcomp.cfg.
     LayoutMismatch,
-    /// A bound of mcomp.cfg keeps somebody out.
+    /// A limit of mcomp.cfg is reached.
     LimitReached,
     /// The operation log loses lines.
     OperationLogLosing,
-    /// A new mcomp.cfg was not taken over.
+    /// A new mcomp.cfg was refused.
     ReloadRefused,
-    /// What lies under a segment's name is none that fits mcomp.cfg, or this release.
+    /// The object with the segment's name fits neither mcomp.cfg nor this release.
     SegmentMismatch,
 }
 
@@ -89,6 +90,6 @@ mod tests {
             .collect();
         let ids: BTreeSet<&str> = all.iter().map(|event| event.id()).collect();
         assert_eq!(explained.iter().copied().collect::<BTreeSet<_>>(), ids);
-        assert_eq!(explained.len(), all.len(), "an id stands twice");
+        assert_eq!(explained.len(), all.len(), "an id appears twice");
     }
 }

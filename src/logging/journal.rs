@@ -10,11 +10,11 @@ use systemd_journal_logger::JournalLog;
 /// Where journald listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// How long a process that ends waits for journald.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a process that ends waits for journald to read its messages.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often it looks whether journald has read.
-const LOOK: Duration = Duration::from_millis(1);
+/// The interval between checks whether journald has read them.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The journal, by its native protocol.
 pub(super) struct JournalLogger(JournalLog);
@@ -34,23 +34,24 @@ impl Log for JournalLogger {
         self.0.log(record);
     }
 
-    /// Waits until journald has dealt with what was sent. It asks the kernel for a sender's unit
-    /// only when it reads a message: the last one of a process that is gone by then belongs to no
-    /// unit, and `journalctl -u` does not show it.
+    /// Waits until journald has handled what was sent. journald asks the kernel for the sender's
+    /// unit only when it reads a message: a message of a process that has ended by then belongs to
+    /// no unit, and `journalctl -u` does not show it.
     fn flush(&self) {
-        // Whoever cannot be asked is not waited for.
-        let _ = wait_for_reader(SOCKET, PATIENCE);
+        // An unreachable journald cannot be waited for.
+        let _ = wait_for_reader(SOCKET, FLUSH_TIMEOUT);
     }
 }
 
-/// Sends nothing, after all else in journald's queue, and waits until that is read.
-fn wait_for_reader(socket: &str, patience: Duration) -> io::Result<()> {
+/// Sends an empty message, and waits until journald has read it and so all messages queued before
+/// it.
+fn wait_for_reader(socket: &str, timeout: Duration) -> io::Result<()> {
     let sender = UnixDatagram::unbound()?;
-    sender.set_write_timeout(Some(patience))?;
-    let deadline = Instant::now() + patience;
+    sender.set_write_timeout(Some(timeout))?;
+    let deadline = Instant::now() + timeout;
     sender.send_to(&[], socket)?;
     while queue::is_unread(&sender)? && Instant::now() < deadline {
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
     Ok(())
 }
@@ -64,19 +65,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let path = path.to_str().unwrap();
-        assert!(wait_for_reader(path, PATIENCE).is_err(), "there is nobody");
+        assert!(wait_for_reader(path, FLUSH_TIMEOUT).is_err(), "no socket");
         let journald = UnixDatagram::bind(path).unwrap();
         let begun = Instant::now();
         wait_for_reader(path, Duration::from_millis(20)).unwrap();
         assert!(
             begun.elapsed() >= Duration::from_millis(20),
-            "nobody has read"
+            "the message is unread"
         );
         journald.recv(&mut [0]).unwrap();
 
         UnixDatagram::unbound()
             .unwrap()
-            .send_to(b"the last words", path)
+            .send_to(b"a last message", path)
             .unwrap();
         let waiting = std::thread::spawn({
             let path = path.to_owned();
@@ -86,7 +87,7 @@ mod tests {
         assert_eq!(journald.recv(&mut message).unwrap(), 14);
         assert!(
             !waiting.is_finished(),
-            "the last words were read, and may not be dealt with"
+            "the message before the empty one was read, but may not be handled"
         );
         assert_eq!(journald.recv(&mut message).unwrap(), 0);
         waiting.join().unwrap();

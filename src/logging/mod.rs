@@ -1,13 +1,13 @@
-//! Where the messages of the services go.
+//! Where the log messages of the services go: to the journal, to syslog or to standard error.
 //!
-//! Messages are written with the macros of the `log` crate, and repairs of dead participants are
-//! among them. Fields such as `DSM_SERVER = 1` become fields of the journal; elsewhere they stand
-//! after the message.
+//! The services log with the macros of the `log` crate. Repairs after dead participants are logged
+//! too. Fields such as `DSM_SERVER = 1` become fields of the journal; elsewhere they follow the
+//! message.
 
 mod destination;
 mod event;
-mod gate;
 mod journal;
+mod rate_limit;
 mod repair;
 mod syslog;
 mod terminal;
@@ -15,4 +15,4 @@ mod text;
 
 pub use destination::{Destination, flush, init, set_level};
 pub use event::Event;
-pub(crate) use gate::LogGate;
+pub(crate) use rate_limit::LogGate;

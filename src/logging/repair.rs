@@ -1,9 +1,9 @@
-//! The line about a participant that died, and was repaired by this process.
+//! Logs the repairs that this process makes after the death of another participant.
 
 use super::Event;
 use dsm_core::segment::{self, RepairReport};
 
-/// Has every repair that this process makes logged, with its event.
+/// Has every repair that this process makes logged, with its event id.
 pub(super) fn log_repairs() {
     segment::report_repairs_to(log_repair);
 }

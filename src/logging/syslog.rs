@@ -1,4 +1,4 @@
-//! Messages to the local syslog daemon, for a detached dsmd on a host without a journal.
+//! Log messages to the local syslog daemon, for a detached dsmd on a host without a journal.
 
 use super::text::{self, LineBreak};
 use log::{Level, Log, Metadata, Record};
@@ -9,17 +9,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use syslog::{Facility, LogFormat, Logger, LoggerBackend, Severity};
 
-/// Where syslog daemons listen on Linux, systemd-journald among them.
+/// The socket of syslog daemons on Linux, systemd-journald included.
 const SOCKET: &str = "/dev/log";
 
-/// How long a message waits for a syslog daemon that does not read, before it is tried once more on
-/// a new connection.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a message waits for a syslog daemon that does not read, before it is sent again on a
+/// new connection.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Sends messages to `/dev/log`, and connects again when the daemon was restarted.
+/// Sends messages to `/dev/log`, and reconnects when the daemon was restarted.
 ///
-/// The logger of the `syslog` crate does not do: it never connects again, waits without bound,
-/// panics when its lock is poisoned, and drops fields.
+/// The logger of the `syslog` crate is not enough: it never reconnects, waits without bound, panics
+/// when its lock is poisoned, and drops fields.
 pub(super) struct SyslogLogger {
     socket: PathBuf,
     connection: Mutex<Logger<LoggerBackend, Tagged>>,
@@ -47,8 +47,10 @@ impl SyslogLogger {
 fn connect(socket: &Path) -> Result<Logger<LoggerBackend, Tagged>, syslog::Error> {
     let logger = syslog::unix_custom(Tagged, socket)?;
     match &logger.backend {
-        LoggerBackend::Unix(socket) => socket.set_write_timeout(Some(PATIENCE))?,
-        LoggerBackend::UnixStream(stream) => stream.get_ref().set_write_timeout(Some(PATIENCE))?,
+        LoggerBackend::Unix(socket) => socket.set_write_timeout(Some(SEND_TIMEOUT))?,
+        LoggerBackend::UnixStream(stream) => {
+            stream.get_ref().set_write_timeout(Some(SEND_TIMEOUT))?
+        }
         LoggerBackend::Udp(..) | LoggerBackend::Tcp(..) => {}
     }
     Ok(logger)
@@ -98,9 +100,9 @@ fn send(
     }
 }
 
-/// `<priority>dsmd[pid]: message`, without a time: the daemon's own is right, while the crate's RFC
-/// 3164 formatter would send UTC where local time is expected. The pid is asked for each time, so
-/// that a logger made before a fork does not name the parent.
+/// `<priority>dsmd[pid]: message`, without a time: the daemon adds it, while the crate's RFC 3164
+/// formatter would send UTC where local time is expected. The pid is read for each message, so that
+/// a logger made before a fork does not name the parent.
 #[derive(Debug, Clone, Copy)]
 struct Tagged;
 
@@ -112,7 +114,7 @@ impl<T: Display> LogFormat<T> for Tagged {
         message: T,
     ) -> Result<(), syslog::Error> {
         let priority = Facility::LOG_DAEMON as u8 | severity as u8;
-        // A single write_fmt: the backend makes one datagram of it.
+        // A single write_fmt, which the backend sends as one datagram.
         write!(
             writer,
             "<{priority}>dsmd[{}]: {message}",
@@ -127,7 +129,7 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixDatagram;
 
-    fn say(logger: &SyslogLogger, level: Level, message: &str) {
+    fn send_message(logger: &SyslogLogger, level: Level, message: &str) {
         logger.log(
             &Record::builder()
                 .level(level)
@@ -136,7 +138,7 @@ mod tests {
         );
     }
 
-    fn hear(socket: &UnixDatagram) -> String {
+    fn receive_message(socket: &UnixDatagram) -> String {
         let mut bytes = [0; 256];
         socket
             .set_read_timeout(Some(Duration::from_secs(5)))
@@ -153,34 +155,37 @@ mod tests {
         let pid = std::process::id();
         let daemon = UnixDatagram::bind(&path).unwrap();
         let logger = SyslogLogger::connect_to(&path).unwrap();
-        say(&logger, Level::Warn, "refused\n10.0.0.5:1");
+        send_message(&logger, Level::Warn, "refused\n10.0.0.5:1");
         assert_eq!(
-            hear(&daemon),
+            receive_message(&daemon),
             format!("<28>dsmd[{pid}]: refused\\n10.0.0.5:1")
         );
         drop(daemon);
-        say(&logger, Level::Error, "nobody hears this");
+        send_message(&logger, Level::Error, "lost");
         std::fs::remove_file(&path).unwrap();
         let daemon = UnixDatagram::bind(&path).unwrap();
-        say(&logger, Level::Info, "back");
-        assert_eq!(hear(&daemon), format!("<30>dsmd[{pid}]: back"));
+        send_message(&logger, Level::Info, "back");
+        assert_eq!(receive_message(&daemon), format!("<30>dsmd[{pid}]: back"));
     }
 
     #[test]
-    fn a_daemon_that_does_not_read_holds_nobody_up_for_long() {
+    fn a_daemon_that_does_not_read_blocks_a_message_for_a_bounded_time() {
         log::set_max_level(log::LevelFilter::Trace);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let _deaf = UnixDatagram::bind(&path).unwrap();
+        let _unread = UnixDatagram::bind(&path).unwrap();
         let logger = SyslogLogger::connect_to(&path).unwrap();
-        // The kernel queues a few datagrams; only the ones after those wait.
+        // The kernel queues a few datagrams; only later ones block.
         let filling = std::time::Instant::now();
         let mut longest = Duration::ZERO;
-        while longest < PATIENCE && filling.elapsed() < Duration::from_secs(20) {
+        while longest < SEND_TIMEOUT && filling.elapsed() < Duration::from_secs(20) {
             let begun = std::time::Instant::now();
-            say(&logger, Level::Info, "anybody there?");
+            send_message(&logger, Level::Info, "unread");
             longest = longest.max(begun.elapsed());
         }
-        assert!(longest >= PATIENCE && longest < PATIENCE * 4, "{longest:?}");
+        assert!(
+            longest >= SEND_TIMEOUT && longest < SEND_TIMEOUT * 4,
+            "{longest:?}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Messages on standard error.
+//! Log messages on standard error.
 
 use super::text::{self, LineBreak};
 use log::{Level, Log, Metadata, Record};
@@ -6,10 +6,10 @@ use std::io::{IsTerminal, Write};
 use std::time::SystemTime;
 use systemd_journal_logger::connected_to_journal;
 
-/// Writes `TIME LEVEL message KEY=value` lines. The time is left out when standard error is
-/// connected to the journal, which adds it, and could not be reached by its own protocol. Colour
-/// appears only on a terminal, and not when `NO_COLOR` is set to anything but the empty string
-/// (<https://no-color.org>).
+/// Writes `TIME LEVEL message KEY=value` lines. The time is omitted when standard error is
+/// connected to the journal, which adds it: that is the case when the journal's native protocol
+/// fails. Colour is used only on a terminal, and not when `NO_COLOR` is set to anything but the
+/// empty string (<https://no-color.org>).
 pub(super) struct TerminalLogger {
     time: bool,
     colour: bool,
@@ -67,8 +67,8 @@ impl Log for TerminalLogger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            // One write for the line, so that lines of several threads do not mix. There is nowhere
-            // to report an error.
+            // One write per line, so that lines of several threads do not mix. There is nowhere to
+            // report an error.
             let _ = std::io::stderr()
                 .lock()
                 .write_all(self.line(SystemTime::now(), record).as_bytes());

@@ -1,4 +1,4 @@
-//! Messages as lines of text, for standard error and syslog. Pure.
+//! Formats messages as lines of text, for standard error and syslog. No I/O.
 
 use super::Event;
 use dsm_core::printable::is_printable;
@@ -8,14 +8,14 @@ use std::fmt::{self, Write};
 /// What a line break in a message becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LineBreak {
-    /// A new line, indented: nobody takes it for a message of its own.
+    /// An indented new line, which cannot be mistaken for another message.
     Indented,
     /// The two characters `\n`: the whole message is one line.
     Escaped,
 }
 
 /// Appends a message and then its fields as ` KEY=value`. Control and format characters are
-/// escaped: what came from a peer can neither pass for another message nor steer the terminal.
+/// escaped: text of a peer can neither imitate another message nor control the terminal.
 pub(super) fn append(
     line: &mut String,
     message: fmt::Arguments<'_>,
@@ -52,7 +52,7 @@ struct Fields<'a> {
 
 impl<'kvs> VisitSource<'kvs> for Fields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        // Of use only with the journal's catalog.
+        // Useful only with the journal's catalog.
         if key.as_str() == Event::FIELD {
             return Ok(());
         }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_cannot_forge_another_one_or_steer_the_terminal() {
+    fn a_message_cannot_forge_another_one_or_control_the_terminal() {
         let evil = "refused\nINFO all is well\x1b[2J\u{9b}2J\u{202e}";
         let none: &[(&str, Value<'_>)] = &[("P", Value::from(evil))];
         let line = text(format_args!("{evil}"), &none, LineBreak::Escaped);

@@ -18,7 +18,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "INDEX", value_parser = index)]
     pub(super) index: Option<usize>,
 
-    /// Throw away what lies under the segment's name, and start with empty memory
+    /// Delete the memory that has the segment's name, and start with empty memory
     #[arg(long)]
     pub(super) reset: bool,
 
@@ -30,7 +30,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", requires = "daemonize")]
     pub(super) pid_file: Option<PathBuf>,
 
-    /// Have the dsmd with this process id read its configuration again, and fail if it refuses that
+    /// Have the dsmd with this process id reload its configuration, and fail if it refuses
     #[arg(long, value_name = "PID", conflicts_with_all = ["index", "reset", "daemonize", "pid_file", "log_level"])]
     pub(super) reload: Option<u32>,
 

@@ -1,4 +1,4 @@
-//! The buffers of connections, and the one budget that bounds them all.
+//! The buffers of connections, and the budget that bounds their memory.
 
 use super::holders::{Holder, Holders};
 use super::limits::LiveLimits;
@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Bytes that a buffer has as soon as it is used, and again when it lies idle and memory is short.
+/// The size of a buffer in use, and of an idle one when memory is short. It does not count against
+/// the budget.
 pub(super) const BASE: usize = 16 << 10;
 
-/// Bytes that a buffer grows to so that more requests fit, though each of them would fit without.
-const WIDEST: usize = 256 << 10;
+/// The largest size, in bytes, that a buffer grows to only so that more requests fit.
+const MAX_WIDENED: usize = 256 << 10;
 
-/// The memory that all connections' buffers take beyond [`BASE`], at most `limits.buffer_memory`.
+/// The memory of all buffers beyond [`BASE`], at most `limits.buffer_memory`. No address can use
+/// more than three quarters of it.
 pub(super) struct Budget {
     used: AtomicU64,
     limits: Arc<LiveLimits>,
@@ -32,19 +34,19 @@ impl Budget {
         }
     }
 
-    /// A number for a connection that may come to hold memory.
+    /// A number that identifies a connection that may hold memory.
     pub(super) fn number(&self) -> u64 {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Takes `bytes` for a connection from `peer`, from those that are stalled if need be: from
-    /// others of the same address when they hold its share.
+    /// Takes `bytes` for a connection from `peer`. If there are not enough, evicts stalled
+    /// connections; when the address of `peer` has used up its share, only its own.
     fn take(&self, bytes: usize, peer: IpAddr) -> bool {
         loop {
-            // What its connections have that are served at this moment is not counted: one for each
-            // thread at most.
+            // Memory of connections that are being served at this moment is not counted: at most
+            // one connection per thread.
             let over_share = self.holders().of_peer(peer) + bytes as u64 > self.share();
-            if !over_share && self.take_free(bytes) {
+            if !over_share && self.take_unused(bytes) {
                 return true;
             }
             let Some(freed) = self
@@ -57,8 +59,8 @@ impl Budget {
         }
     }
 
-    /// Takes `bytes` if they are there.
-    fn take_free(&self, bytes: usize) -> bool {
+    /// Takes `bytes` if they are unused.
+    fn take_unused(&self, bytes: usize) -> bool {
         let limit = self.limits.buffer_memory();
         let more = |used: u64| used.checked_add(bytes as u64).filter(|sum| *sum <= limit);
         self.used
@@ -70,23 +72,25 @@ impl Budget {
         self.used.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 
-    /// The most that connections of one address may hold together: the rest is always there for
+    /// The most that connections of one address may hold together, so that the rest is available to
     /// others.
     fn share(&self) -> u64 {
         self.limits.buffer_memory() / 4 * 3
     }
 
-    /// More than half is used: idle buffers should shrink.
+    /// Whether more than half is used: idle buffers should shrink.
     pub(super) fn is_short(&self) -> bool {
         self.used.load(Ordering::Relaxed) > self.limits.buffer_memory() / 2
     }
 
-    /// Notes that the connection of this number keeps memory while the server waits for its peer.
+    /// Registers that the connection of this number holds memory while the server waits for its
+    /// peer.
     pub(super) fn hold(&self, number: u64, holder: Holder) {
         self.holders().insert(number, holder);
     }
 
-    /// Ends that. `false` when the memory was given to others: its buffers have lost it.
+    /// Ends the registration. `false` when the memory was given to others: the connection's buffers
+    /// have lost it.
     #[must_use]
     pub(super) fn release(&self, number: u64) -> bool {
         self.holders().remove(number).is_some()
@@ -97,38 +101,38 @@ impl Budget {
     }
 }
 
-/// The budget cannot give what is asked.
+/// The budget cannot provide the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OutOfMemory;
 
-/// Bytes that come in at the end and go out at the front. Has no memory until it is used.
+/// A queue of bytes: appended at the end, consumed at the front. It has no memory until it is used.
 ///
-/// The memory behind it is initialised once when it grows, not with every use.
+/// The memory is initialised once when it grows, not with every use.
 pub(super) struct Buffer {
     bytes: Vec<u8>,
-    held: Range<usize>,
+    queued: Range<usize>,
     budget: Arc<Budget>,
-    /// For whom it grows.
+    /// The peer that its memory is charged to.
     peer: IpAddr,
 }
 
 impl Buffer {
-    /// For a connection from this address.
+    /// A buffer of a connection from this address.
     pub(super) fn new(budget: Arc<Budget>, peer: IpAddr) -> Self {
         Self {
             bytes: Vec::new(),
-            held: 0..0,
+            queued: 0..0,
             budget,
             peer,
         }
     }
 
-    /// Memory of no connection: see [`Buffer::borrow`].
+    /// A buffer of a thread, not of a connection: see [`Buffer::borrow`].
     pub(super) fn spare(budget: Arc<Budget>) -> Self {
         Self::new(budget, IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 
-    /// Gets memory, that of `spare` if it has any.
+    /// Allocates memory, or takes that of `spare` if it has any.
     #[inline]
     pub(super) fn borrow(&mut self, spare: &mut Self) {
         if self.bytes.is_empty() {
@@ -139,72 +143,72 @@ impl Buffer {
         }
     }
 
-    /// Gives its memory to `spare`, unless something is held in it, or it has grown and memory is
-    /// short. So each that holds something has its memory, and all others use the same, which stays
-    /// in the processor's cache.
+    /// Returns the memory to `spare`, unless bytes are queued in it, or it has grown and memory is
+    /// short. So only buffers with queued bytes have memory, and all others share one block that
+    /// stays in the processor's cache.
     #[inline]
     pub(super) fn give_back(&mut self, spare: &mut Self) {
         let keeps = spare.bytes.is_empty() && !(self.bytes.len() > BASE && self.budget.is_short());
-        if self.held.is_empty() && keeps {
+        if self.queued.is_empty() && keeps {
             std::mem::swap(&mut self.bytes, &mut spare.bytes);
-        } else if self.held.is_empty() {
+        } else if self.queued.is_empty() {
             self.release();
         }
     }
 
-    /// Gives its memory up; nothing is held in it.
+    /// Frees the memory; nothing is queued in it.
     fn release(&mut self) {
         self.budget.give_back(beyond_base(self.bytes.len()));
         self.bytes = Vec::new();
     }
 
-    /// Gives its memory up, which the budget has given to others already.
+    /// Frees the memory, which the budget has given to others already.
     pub(super) fn forfeit(&mut self) {
         self.bytes = Vec::new();
-        self.held = 0..0;
+        self.queued = 0..0;
     }
 
-    /// Lets go of all that is held.
+    /// Drops all queued bytes.
     pub(super) fn clear(&mut self) {
-        self.held = 0..0;
+        self.queued = 0..0;
     }
 
-    /// Bytes of the budget that it has.
+    /// The bytes that count against the budget.
     #[inline]
     pub(super) fn budgeted(&self) -> usize {
         beyond_base(self.bytes.len())
     }
 
-    /// What is held.
+    /// The queued bytes.
     #[inline]
     pub(super) fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.held.clone()]
+        &self.bytes[self.queued.clone()]
     }
 
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.held.len()
+        self.queued.len()
     }
 
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.queued.is_empty()
     }
 
-    /// Lets the first `count` bytes go.
+    /// Drops the first `count` bytes.
     #[inline]
     pub(super) fn consume(&mut self, count: usize) {
-        assert!(count <= self.held.len(), "more than is held");
-        self.held.start += count;
-        if self.held.is_empty() {
-            self.held = 0..0;
+        assert!(count <= self.queued.len(), "more than is queued");
+        self.queued.start += count;
+        if self.queued.is_empty() {
+            self.queued = 0..0;
         }
     }
 
-    /// Makes room for `count` bytes after what is held, moving or growing as needed.
+    /// Makes room for `count` more bytes, by moving or growing as needed.
     #[inline]
     pub(super) fn reserve(&mut self, count: usize) -> Result<(), OutOfMemory> {
-        if self.bytes.len() - self.held.end >= count {
+        if self.bytes.len() - self.queued.end >= count {
             Ok(())
         } else {
             self.make_room(count)
@@ -213,18 +217,18 @@ impl Buffer {
 
     #[cold]
     fn make_room(&mut self, count: usize) -> Result<(), OutOfMemory> {
-        self.grow((self.held.len() + count).next_multiple_of(BASE))?;
+        self.grow((self.queued.len() + count).next_multiple_of(BASE))?;
         self.compact();
         Ok(())
     }
 
-    /// Makes room for more of a frame of `total` bytes of which some are held: for all of it where
-    /// there is memory already, else for as much as has come, so that it takes bytes to take
+    /// Makes room for the rest of a frame of `total` bytes: for all of it if the memory is there,
+    /// else for as much again as has arrived. A peer must send bytes to make the server allocate
     /// memory, and no frame is copied more than twice.
     #[inline]
     pub(super) fn expect(&mut self, total: usize) -> Result<(), OutOfMemory> {
-        let missing = total.saturating_sub(self.held.len());
-        if self.bytes.len() - self.held.end >= missing {
+        let missing = total.saturating_sub(self.queued.len());
+        if self.bytes.len() - self.queued.end >= missing {
             Ok(())
         } else {
             self.expect_more(total)
@@ -233,7 +237,7 @@ impl Buffer {
 
     #[cold]
     fn expect_more(&mut self, total: usize) -> Result<(), OutOfMemory> {
-        if self.bytes.len() < total && self.held.len() > self.bytes.len() / 2 {
+        if self.bytes.len() < total && self.queued.len() > self.bytes.len() / 2 {
             self.grow(
                 total
                     .next_multiple_of(BASE)
@@ -244,7 +248,7 @@ impl Buffer {
         Ok(())
     }
 
-    /// Has at least `size` bytes, for what is held and what may come.
+    /// Grows to at least `size` bytes.
     fn grow(&mut self, size: usize) -> Result<(), OutOfMemory> {
         if size > self.bytes.len() {
             if !self
@@ -258,26 +262,26 @@ impl Buffer {
         Ok(())
     }
 
-    /// Has all its room behind what is held.
+    /// Moves the queued bytes to the front.
     fn compact(&mut self) {
-        self.bytes.copy_within(self.held.clone(), 0);
-        self.held = 0..self.held.len();
+        self.bytes.copy_within(self.queued.clone(), 0);
+        self.queued = 0..self.queued.len();
     }
 
-    /// The room after what is held, to be filled; [`Buffer::commit`] then says how much was.
+    /// The free room after the queued bytes; [`Buffer::commit`] says how much of it was filled.
     #[inline]
     pub(super) fn room(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.held.end..]
+        &mut self.bytes[self.queued.end..]
     }
 
-    /// The first `count` bytes of the room were filled.
+    /// Appends the first `count` bytes of the room to the queue.
     #[inline]
     pub(super) fn commit(&mut self, count: usize) {
         assert!(
-            count <= self.bytes.len() - self.held.end,
+            count <= self.bytes.len() - self.queued.end,
             "more than there is room for"
         );
-        self.held.end += count;
+        self.queued.end += count;
     }
 
     /// Appends `data`.
@@ -289,53 +293,52 @@ impl Buffer {
         Ok(())
     }
 
-    /// Makes room for `count` bytes after the first `at` that are held, to be filled: it counts as
-    /// held.
+    /// Inserts `count` bytes after the first `at` queued ones, for the caller to fill.
     pub(super) fn insert(&mut self, at: usize, count: usize) -> Result<&mut [u8], OutOfMemory> {
-        assert!(at <= self.held.len(), "more than is held");
+        assert!(at <= self.queued.len(), "more than is queued");
         self.reserve(count)?;
-        let at = self.held.start + at;
-        self.bytes.copy_within(at..self.held.end, at + count);
-        self.held.end += count;
+        let at = self.queued.start + at;
+        self.bytes.copy_within(at..self.queued.end, at + count);
+        self.queued.end += count;
         Ok(&mut self.bytes[at..at + count])
     }
 
-    /// Doubles the buffer, up to [`WIDEST`]: to be called when what has come filled it, so that a
-    /// client with many requests under way has them executed together. Does nothing while memory is
+    /// Doubles the buffer, up to [`MAX_WIDENED`]. To be called when a receive filled it, so that a
+    /// client with many requests in flight has them executed together. Does nothing while memory is
     /// short.
     pub(super) fn widen(&mut self) {
         let more = self
             .bytes
             .len()
-            .min(WIDEST.saturating_sub(self.bytes.len()));
-        if more > 0 && !self.budget.is_short() && self.budget.take_free(more) {
+            .min(MAX_WIDENED.saturating_sub(self.bytes.len()));
+        if more > 0 && !self.budget.is_short() && self.budget.take_unused(more) {
             self.bytes.resize(self.bytes.len() + more, 0);
         }
     }
 
-    /// Gives back what is more than twice what is held, if memory is short.
+    /// If memory is short, frees what exceeds twice the queued bytes.
     pub(super) fn fit(&mut self) {
-        let size = (2 * self.held.len()).next_multiple_of(BASE);
+        let size = (2 * self.queued.len()).next_multiple_of(BASE);
         if size < self.bytes.len() && self.bytes.len() > BASE && self.budget.is_short() {
             let mut bytes = vec![0; size];
-            bytes[..self.held.len()].copy_from_slice(self.as_slice());
+            bytes[..self.queued.len()].copy_from_slice(self.as_slice());
             self.budget
                 .give_back(beyond_base(self.bytes.len()) - beyond_base(size));
-            self.held = 0..self.held.len();
+            self.queued = 0..self.queued.len();
             self.bytes = bytes;
         }
     }
 
-    /// Gives grown memory back if nothing is held and memory is short.
+    /// If memory is short and nothing is queued, shrinks to [`BASE`].
     pub(super) fn shrink_if_idle(&mut self) {
-        if self.held.is_empty() && self.bytes.len() > BASE && self.budget.is_short() {
+        if self.queued.is_empty() && self.bytes.len() > BASE && self.budget.is_short() {
             self.release();
             self.bytes = vec![0; BASE];
         }
     }
 }
 
-/// Bytes of a buffer of this size that count.
+/// The bytes of a buffer of this size that count against the budget.
 fn beyond_base(size: usize) -> usize {
     size.saturating_sub(BASE)
 }
@@ -376,7 +379,7 @@ mod tests {
         let socket = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
         let budget = budget();
         let (one, other) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
-        // None of them is stalled, however slow this machine is.
+        // No connection is stalled, however slow this machine is.
         let since = Instant::now() + Duration::from_secs(3600);
         let fill = |peer| {
             let hold = |_: &usize| {
@@ -401,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_gets_room_by_what_has_come_of_it_and_not_by_what_it_claims() {
+    fn a_frame_gets_memory_by_what_has_arrived_and_not_by_what_its_header_says() {
         let budget = budget();
         let mut buffer = Buffer::spare(Arc::clone(&budget));
         buffer.borrow(&mut Buffer::spare(Arc::clone(&budget)));
@@ -421,11 +424,11 @@ mod tests {
         }
         assert_eq!(buffer.budgeted(), MIB - BASE);
         assert!(receives < 10, "{receives} receives");
-        // While memory is short, a buffer that has grown for others holds no more either.
+        // While memory is short, a buffer that has grown holds no more either.
         buffer.consume(MIB - 100);
         buffer.fit();
         assert_eq!(buffer.budgeted(), MIB - BASE, "memory is not short");
-        assert!(budget.take_free(5 * MIB));
+        assert!(budget.take_unused(5 * MIB));
         buffer.fit();
         assert_eq!((buffer.budgeted(), buffer.len()), (0, 100));
     }

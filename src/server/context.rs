@@ -1,4 +1,4 @@
-//! What all threads of a server share.
+//! The state that all threads of a server share.
 
 use super::buffer::Budget;
 use super::limits::LiveLimits;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often a stopping server looks whether the last connection is gone.
+/// How often a stopping server checks whether the last connection has closed.
 const STOP_POLL: Duration = Duration::from_millis(5);
 
 /// The state of one server.
@@ -31,35 +31,36 @@ pub(super) struct Context {
     pub(super) budget: Arc<Budget>,
     pub(super) operation_log: OperationLog,
     pub(super) threads: AtomicUsize,
-    /// For lines that clients cause.
-    pub(super) log_gate: LogGate,
-    /// How the segment's names were found when last looked at.
+    /// Limits the log lines that clients can cause.
+    pub(super) log_limit: LogGate,
+    /// How the segment's names were found by the last check.
     names: Mutex<Names>,
     started: Instant,
     stopping: AtomicBool,
     accepted: AtomicU64,
     refused: AtomicU64,
     next_socket: AtomicU64,
-    /// Every open connection, to wake its thread when the server stops.
+    /// The sockets of all open connections, to wake their threads when the server stops.
     sockets: Mutex<HashMap<u64, Arc<TcpStream>>>,
 }
 
-/// An open connection's place among the open ones; given back when dropped.
-pub(super) struct Place {
+/// A socket in the table of open connections, which is removed from it when this is dropped.
+pub(super) struct RegisteredSocket {
     context: Arc<Context>,
     number: u64,
 }
 
 impl Context {
-    /// A server that has descriptors for `most_connections`, whatever limit is configured.
+    /// The context of a server with descriptors for `max_connections` connections, whatever limit
+    /// is configured.
     pub(super) fn new(
         config: &Config,
         index: u32,
         segment: Segment,
         operation_log: OperationLog,
-        most_connections: usize,
+        max_connections: usize,
     ) -> Self {
-        let limits = Arc::new(LiveLimits::new(&config.limits, most_connections));
+        let limits = Arc::new(LiveLimits::new(&config.limits, max_connections));
         Self {
             layout: config.layout.clone(),
             index,
@@ -70,7 +71,7 @@ impl Context {
             limits,
             operation_log,
             threads: AtomicUsize::new(0),
-            log_gate: LogGate::default(),
+            log_limit: LogGate::default(),
             names: Mutex::new(Names::Whole),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
@@ -86,15 +87,15 @@ impl Context {
         &self.layout.addresses()[self.index as usize]
     }
 
-    /// The server's first byte, as an address.
+    /// The address of the first byte of this server's segment.
     pub(super) fn base(&self) -> u64 {
         u64::from(self.index) * self.layout.k()
     }
 
-    /// Which memory there is; zero while it waits for a restore.
+    /// The incarnation of the memory; zero while it waits for a restore.
     pub(super) fn incarnation(&self) -> u64 {
-        // In this order: an incarnation that a restore is about to replace is found to be shut, or
-        // is not the new one.
+        // The order matters: read after the access check, the incarnation could be that of a
+        // restore that is still in progress.
         let incarnation = self.segment.incarnation();
         if self.segment.shut().is_some() {
             0
@@ -103,8 +104,9 @@ impl Context {
         }
     }
 
-    /// Lets local clients in, unless there is an operation log, which would miss what they do.
-    pub(super) fn decide_local_access(&self) {
+    /// Enables access by local clients through shared memory, unless the operation log is on, which
+    /// would miss their operations.
+    pub(super) fn update_local_access(&self) {
         if self.operation_log.is_off() {
             self.segment.admit_local(self.layout.fingerprint());
         } else {
@@ -112,8 +114,8 @@ impl Context {
         }
     }
 
-    /// Counts a new connection in, unless there are as many as the limit allows.
-    pub(super) fn admit(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Option<Place> {
+    /// Admits a new connection; `None` when limits.connections are open.
+    pub(super) fn admit(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Option<RegisteredSocket> {
         let mut sockets = self.sockets();
         if sockets.len() >= self.limits.connections() {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -122,7 +124,7 @@ impl Context {
         let number = self.next_socket.fetch_add(1, Ordering::Relaxed);
         sockets.insert(number, Arc::clone(socket));
         self.accepted.fetch_add(1, Ordering::Relaxed);
-        Some(Place {
+        Some(RegisteredSocket {
             context: Arc::clone(self),
             number,
         })
@@ -132,8 +134,8 @@ impl Context {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Lets every connection finish the requests that have arrived, and waits for them at most the
-    /// shutdown timeout. Returns how many were left.
+    /// Lets every connection finish the requests that it has received, and waits for them at most
+    /// limits.shutdown_timeout. Returns the number of connections still open.
     pub(super) fn stop(&self) -> usize {
         self.stopping.store(true, Ordering::Relaxed);
         let deadline = Instant::now() + self.limits.shutdown_timeout();
@@ -144,8 +146,8 @@ impl Context {
                 return open;
             }
             for socket in sockets.values() {
-                // What has arrived can still be read; then the thread finds the end. Gone already:
-                // as well.
+                // The thread can still read what has arrived and then finds the end. It is no error
+                // if the connection has closed already.
                 let _ = socket.shutdown(Shutdown::Read);
             }
             drop(sockets);
@@ -164,7 +166,7 @@ impl Context {
         }
     }
 
-    /// All that a status request is told.
+    /// The reply to a status request.
     pub(super) fn status(&self) -> Status {
         let (repaired, redone_writes) = self.segment.repairs();
         Status {
@@ -200,12 +202,12 @@ impl Context {
         }
     }
 
-    /// How the segment's names were found when last looked at.
+    /// How the segment's names were found by the last check.
     pub(super) fn names(&self) -> Names {
         *self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says how the segment's names were found. Returns how they were before.
+    /// Sets how the segment's names were found. Returns the previous value.
     pub(super) fn set_names(&self, found: Names) -> Names {
         std::mem::replace(
             &mut *self.names.lock().unwrap_or_else(PoisonError::into_inner),
@@ -218,7 +220,7 @@ impl Context {
     }
 }
 
-impl Drop for Place {
+impl Drop for RegisteredSocket {
     fn drop(&mut self) {
         self.context.sockets().remove(&self.number);
     }

@@ -1,39 +1,40 @@
-//! `--daemonize`: detaching from the terminal, for hosts without systemd. The command returns only
-//! when dsmd is ready or has failed, and with the exit code that says which.
+//! `--daemonize`: detaches from the terminal, for hosts without systemd. The command returns when
+//! dsmd is ready or has failed, with the matching exit code.
 
 use super::failure::Failure;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// The process that started this one and waits to hear whether it is ready. The pid file goes when
-/// this is dropped.
+/// The process that started this one and waits to learn whether it is ready. Dropping this removes
+/// the pid file.
 pub(super) struct Parent {
     pipe: Option<std::fs::File>,
     pid_file: Option<PathBuf>,
 }
 
 impl Parent {
-    /// Lets the parent exit with `code` after it has shown `message`. Only the first call counts.
-    pub(super) fn tell(&mut self, code: u8, message: &str) {
+    /// Has the parent print `message` and exit with `code`. Only the first call has an effect.
+    pub(super) fn report(&mut self, code: u8, message: &str) {
         if let Some(mut pipe) = self.pipe.take() {
-            // A parent that is gone need not be told.
+            // A parent that has ended needs no message.
             let _ = pipe
                 .write_all(&[code])
                 .and_then(|()| pipe.write_all(message.as_bytes()));
         }
     }
 
-    /// Says that this process ends, and why. Whoever hears that finds no pid file any more.
+    /// Reports that this process ends, and why. The pid file is removed before the parent can
+    /// report it.
     pub(super) fn fail(&mut self, code: u8, message: &str) {
         self.remove_pid_file();
-        self.tell(code, message);
+        self.report(code, message);
     }
 
-    /// Once: a file that comes after that is another's.
+    /// Only once: a file that appears later belongs to another process.
     fn remove_pid_file(&mut self) {
         if let Some(pid_file) = self.pid_file.take() {
-            // Gone already is as good.
+            // A file that was removed already is no error.
             let _ = std::fs::remove_file(pid_file);
         }
     }
@@ -45,10 +46,10 @@ impl Drop for Parent {
     }
 }
 
-/// Goes on as a process of its own, with its pid in `pid_file`. The calling process stays behind in
-/// here, and exits.
+/// Forks: the child returns from here and writes its pid to `pid_file`; the calling process waits
+/// for it in here and exits.
 pub(super) fn detach(pid_file: &Path) -> Result<Parent, Failure> {
-    // The crate changes to the working directory before it makes the file.
+    // The daemonize crate changes the working directory before it creates the file.
     let pid_file = std::path::absolute(pid_file).unwrap_or_else(|_| pid_file.to_owned());
     let failed = |reason: String| Failure::Daemonize {
         pid_file: pid_file.clone(),
@@ -75,12 +76,12 @@ pub(super) fn detach(pid_file: &Path) -> Result<Parent, Failure> {
                 }),
                 Err(error) => {
                     let failure = failed(explain(&pid_file, &error.to_string()));
-                    // The pid file is another's.
+                    // The pid file belongs to another process.
                     Parent {
                         pipe,
                         pid_file: None,
                     }
-                    .tell(failure.exit_code(), &failure.to_string());
+                    .report(failure.exit_code(), &failure.to_string());
                     std::process::exit(i32::from(failure.exit_code()));
                 }
             }
@@ -88,12 +89,12 @@ pub(super) fn detach(pid_file: &Path) -> Result<Parent, Failure> {
     }
 }
 
-/// The parent's end: exits as the child says.
+/// The parent's side: exits as the child reports.
 fn wait(read: OwnedFd) -> ! {
-    let mut said = Vec::new();
-    // What cannot be read was not said.
-    let _ = std::fs::File::from(read).read_to_end(&mut said);
-    let (code, message) = match said.split_first() {
+    let mut report = Vec::new();
+    // A pipe that cannot be read counts as closed without a report.
+    let _ = std::fs::File::from(read).read_to_end(&mut report);
+    let (code, message) = match report.split_first() {
         Some((code, message)) => (*code, String::from_utf8_lossy(message).into_owned()),
         None => (
             70,
@@ -106,12 +107,12 @@ fn wait(read: OwnedFd) -> ! {
     std::process::exit(i32::from(code));
 }
 
-/// The crate's message, or who holds the pid file.
+/// The crate's message, or which process holds the pid file.
 fn explain(pid_file: &Path, message: &str) -> String {
     match std::fs::read_to_string(pid_file) {
         Ok(pid) if message.contains("lock pid file") => {
             format!(
-                "the process {} holds it: stop that dsmd first, or give another pid file",
+                "process {} holds the file: stop that dsmd first, or give another pid file",
                 pid.trim()
             )
         }

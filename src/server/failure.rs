@@ -1,4 +1,4 @@
-//! Why dsmd ends, and the exit code that says so, after `sysexits(3)`.
+//! Why dsmd ends, and the exit code for it, after `sysexits(3)`.
 
 use crate::logging::Event;
 use dsm_config::{ConfigError, IdentityError, UntrustedAddress};
@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use std::io;
 use std::path::PathBuf;
 
-/// Why dsmd could not start.
+/// An error that ends dsmd.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error(transparent)]
@@ -22,7 +22,7 @@ pub(super) enum Failure {
     #[error("listen on {address}: {source}{}", way_out(.source))]
     Listen { address: String, source: io::Error },
     #[error(
-        "there is no dsmd with pid {pid} that serves memory which this user may open: see systemctl status dsmd, or run as its user"
+        "no dsmd with pid {pid} serves memory that this user may open: see systemctl status dsmd, or run as its user"
     )]
     NoServer { pid: u32 },
     #[error(
@@ -30,12 +30,12 @@ pub(super) enum Failure {
     )]
     ReloadRefused { pid: u32 },
     #[error(
-        "dsmd (pid {pid}) was told to read its configuration again, and does not say that it has: see its log"
+        "dsmd (pid {pid}) was told to reload its configuration but has not confirmed it: see its log"
     )]
     NoAnswer { pid: u32 },
-    #[error("tell dsmd (pid {pid}) to read its configuration again: {source}")]
+    #[error("tell dsmd (pid {pid}) to reload its configuration: {source}")]
     Reload { pid: u32, source: io::Error },
-    #[error("start threads: {error}{}", way_out_of_threads(.0), error = .0)]
+    #[error("start threads: {error}{}", thread_hint(.0), error = .0)]
     Threads(io::Error),
     #[error("detach with the pid file {pid_file}: {reason}", pid_file = .pid_file.display())]
     Daemonize { pid_file: PathBuf, reason: String },
@@ -47,29 +47,29 @@ impl Failure {
         move |source| Self::Listen { address, source }
     }
 
-    /// What the journal's catalog explains it under, if it does.
+    /// The event under which the journal's catalog explains it, if any.
     pub(super) fn event(&self) -> Option<Event> {
         matches!(self, Self::Segment(SegmentError::Mismatch { .. }))
             .then_some(Event::SegmentMismatch)
     }
 
-    /// The number in dsmd(8), EXIT STATUS.
+    /// The exit code; dsmd(8), EXIT STATUS, lists them.
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Identity(IdentityError::Range { .. }) => 64,
-            // The address may come yet.
+            // The address may still appear.
             Self::Identity(IdentityError::None { .. }) => 69,
             Self::Config(_)
             | Self::Identity(_)
             | Self::Untrusted(_)
             | Self::ReloadRefused { .. } => 78,
             Self::Segment(error) => match error {
-                // Another has the name, and may give it back: the unit tries again.
+                // Another process has the name and may free it: the unit tries again.
                 SegmentError::InUse { .. }
                 | SegmentError::UnderRepair { .. }
                 | SegmentError::NotOurs { .. }
                 | SegmentError::NotAnObject { .. } => 69,
-                // A limit of memory is the same a second later, as a k that is too large.
+                // A memory limit is the same a second later, as a k that is too large is.
                 SegmentError::Mismatch { .. }
                 | SegmentError::TooLarge { .. }
                 | SegmentError::MemoryLimit { .. } => 78,
@@ -89,11 +89,11 @@ impl Failure {
     }
 }
 
-/// What can be done about a thread, or what it needs, that the system does not give.
-fn way_out_of_threads(error: &io::Error) -> &'static str {
+/// What a user can do about a thread, or a resource of it, that the system does not provide.
+fn thread_hint(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EAGAIN) => {
-            ". There are as many processes and threads as are allowed: raise TasksMax= of the unit, pids.max of the container, or \
+            ". The limit of processes and threads is reached: raise TasksMax= of the unit, pids.max of the container, or \
              ulimit -u"
         }
         Some(Errno::ENOMEM) => {

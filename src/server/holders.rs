@@ -1,6 +1,6 @@
 //! Connections that hold buffer memory while the server waits for their peers: for the rest of a
-//! request, or until replies are taken. When memory is short, the one that has waited for longest
-//! without progress loses its memory, and is closed.
+//! request, or until replies are read. When memory is short, the one stalled for longest loses its
+//! memory and is closed.
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::HashMap;
@@ -9,50 +9,50 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Without progress for so long, a holder is stalled: its memory may go to others. Long for a peer
+/// A holder without progress for this long is stalled: its memory may go to others. Long for a peer
 /// in the same network, which takes 1 MiB in some milliseconds, and short for those that need the
 /// memory.
 pub(super) const STALLED: Duration = Duration::from_millis(250);
 
-/// Bytes sent or received that are progress. Fewer are none: a peer that takes its replies byte by
-/// byte is stalled.
+/// Bytes sent or received that count as progress. A peer that reads its replies byte by byte is
+/// stalled.
 pub(super) const PROGRESS: usize = 64 << 10;
 
 /// A connection that holds memory.
 pub(super) struct Holder {
-    /// Bytes of the budget.
+    /// Bytes that it holds of the budget.
     pub(super) bytes: u64,
     pub(super) peer: IpAddr,
-    /// When the wait began, or there was progress last.
+    /// When the wait began, or when there was progress last.
     pub(super) since: Instant,
-    /// What its thread waits for: bytes from the peer, or room for bytes to it.
+    /// What its thread waits for: POLLIN for a request, POLLOUT for room for replies.
     pub(super) awaits: PollFlags,
     pub(super) socket: Arc<TcpStream>,
 }
 
-/// Whether the peer has done its part, and only the thread has not come round to it: a server with
-/// much to do must not take its own delay for that of its peers.
+/// Whether the socket is ready, that is, the wait is the thread's and not the peer's: a busy server
+/// must not mistake its own delay for that of its peers.
 pub(super) fn is_ready(socket: &TcpStream, awaits: PollFlags) -> bool {
     let mut wait = [PollFd::new(socket.as_fd(), awaits)];
     poll(&mut wait, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
 
-/// All of them, by numbers that the budget gave to connections.
+/// All holders, by the numbers that the budget gave to connections.
 #[derive(Default)]
 pub(super) struct Holders {
     by_number: HashMap<u64, Holder>,
-    /// The sums of the addresses that hold any.
+    /// The bytes held per address.
     by_peer: HashMap<IpAddr, u64>,
 }
 
 impl Holders {
-    /// The connection of this number, which holds nothing so far, waits.
+    /// Registers the connection of this number, which is not registered yet.
     pub(super) fn insert(&mut self, number: u64, holder: Holder) {
         *self.by_peer.entry(holder.peer).or_default() += holder.bytes;
         self.by_number.insert(number, holder);
     }
 
-    /// It is served again, or ends. `None` when it has lost its memory.
+    /// Removes the connection of this number. `None` when it has lost its memory.
     pub(super) fn remove(&mut self, number: u64) -> Option<Holder> {
         let holder = self.by_number.remove(&number)?;
         if let Some(sum) = self.by_peer.get_mut(&holder.peer) {
@@ -64,14 +64,14 @@ impl Holders {
         Some(holder)
     }
 
-    /// Bytes that connections of this address hold together.
+    /// The bytes that connections of this address hold together.
     pub(super) fn of_peer(&self, peer: IpAddr) -> u64 {
         self.by_peer.get(&peer).copied().unwrap_or(0)
     }
 
-    /// Takes the memory of the one that has been stalled for longest, among those of one address or
-    /// among all, and has its thread find its connection closed. Returns the bytes; `None` when
-    /// none is stalled.
+    /// Evicts the holder stalled for longest, of one address or of all: shuts its socket down, so
+    /// that its thread closes the connection. Returns the bytes that were freed; `None` when no
+    /// holder is stalled.
     pub(super) fn evict(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<u64> {
         loop {
             let stalled = |holder: &Holder| {
@@ -84,12 +84,12 @@ impl Holders {
                 .filter(|(_, holder)| stalled(holder));
             let (&number, holder) = stalled.min_by_key(|(_, holder)| holder.since)?;
             if is_ready(&holder.socket, holder.awaits) {
-                // So that it is looked at once.
+                // So that the search looks at the others now.
                 holder.since = now;
                 continue;
             }
             let holder = self.remove(number)?;
-            // Gone already: then its thread knows.
+            // If the socket is closed already, its thread knows.
             let _ = holder.socket.shutdown(Shutdown::Both);
             return Some(holder.bytes);
         }
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(
             holders.evict(None, now),
             None,
-            "one has only begun to wait, and to the other something has come"
+            "one has only begun to wait, and the other has received something"
         );
         assert!(holders.remove(3).is_none(), "it has lost its memory");
         assert_eq!(

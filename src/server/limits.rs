@@ -1,13 +1,13 @@
-//! The limits in force: those of mcomp.cfg, which SIGHUP can change under running connections.
+//! The limits in force: those of mcomp.cfg, which a reload can change under open connections.
 
 use dsm_config::Limits;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Limits that every thread reads without a lock. See [`Limits`] for their meaning.
+/// Limits that every thread reads without a lock. [`Limits`] says what they mean.
 pub(super) struct LiveLimits {
-    /// The connections that the process has descriptors for.
-    most_connections: usize,
+    /// The largest number of connections that the process has descriptors for.
+    max_connections: usize,
     connections: AtomicUsize,
     threads: AtomicUsize,
     hello_timeout: AtomicU64,
@@ -17,9 +17,9 @@ pub(super) struct LiveLimits {
 }
 
 impl LiveLimits {
-    pub(super) fn new(limits: &Limits, most_connections: usize) -> Self {
+    pub(super) fn new(limits: &Limits, max_connections: usize) -> Self {
         let live = Self {
-            most_connections,
+            max_connections,
             connections: AtomicUsize::new(0),
             threads: AtomicUsize::new(0),
             hello_timeout: AtomicU64::new(0),
@@ -35,7 +35,7 @@ impl LiveLimits {
         let milliseconds =
             |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         self.connections.store(
-            limits.connections.min(self.most_connections),
+            limits.connections.min(self.max_connections),
             Ordering::Relaxed,
         );
         self.threads.store(limits.threads, Ordering::Relaxed);

@@ -1,8 +1,8 @@
-//! Accepting connections, up to the limit.
+//! Accepts connections, up to limits.connections.
 
 use super::connection::Connection;
 use super::context::Context;
-use super::pulse::Pulse;
+use super::heartbeat::Heartbeat;
 use super::threads::Threads;
 use crate::logging::Event;
 use dsm_core::protocol::{Code, Refusal};
@@ -18,39 +18,40 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long to wait when the process has no descriptor left for a connection that waits.
-const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
+/// How long to wait after accept(2) failed, for example because no descriptor was left.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// After so many seconds of silence a client is asked whether it is there, so often, before its
-/// connection counts as broken: two minutes in all.
+/// TCP keep-alive: a connection idle for 60 s is probed 6 times at intervals of 10 s, so a dead
+/// peer is detected after two minutes.
 const KEEP_ALIVE_IDLE: u32 = 60;
 const KEEP_ALIVE_INTERVAL: u32 = 10;
 const KEEP_ALIVE_PROBES: u32 = 6;
 
-/// Refused connections that are told so at the same time; more are closed without a word.
-pub(super) const MAX_TOLD: usize = 1024;
+/// Refused connections that are open at the same time to send the refusal; more are closed without
+/// one.
+pub(super) const MAX_REFUSED_OPEN: usize = 1024;
 
-/// The thread that accepts connections.
+/// The name of the thread that accepts connections.
 pub(super) const ACCEPT_THREAD: &str = "dsm-accept";
 
-/// Accepts connections until `stop` is written to; `pulse` is that of this thread.
+/// Accepts connections until `stop` is written to; `heartbeat` is that of this thread.
 pub(super) fn accept(
     context: &Arc<Context>,
     listeners: &Listeners,
     threads: &Threads,
     stop: &EventFd,
-    pulse: &Pulse,
+    heartbeat: &Heartbeat,
 ) {
     loop {
-        pulse.beat();
+        heartbeat.beat();
         let wait = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
-        let own = [wait(stop.as_fd()), wait(pulse.wake().as_fd())];
+        let own = [wait(stop.as_fd()), wait(heartbeat.wake().as_fd())];
         let mut waits: Vec<_> = own.into_iter().chain(listeners.awaited()).collect();
         match poll(&mut waits, PollTimeout::NONE) {
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
             Err(error) => {
-                log::error!("wait for connections: {error}; the process ends");
+                log::error!("waiting for connections fails: {error}; dsmd aborts");
                 std::process::abort();
             }
         }
@@ -58,13 +59,13 @@ pub(super) fn accept(
             return;
         }
         if waits[1].any().unwrap_or(true) {
-            pulse.woken();
+            heartbeat.woken();
         }
         match listeners.accept() {
             Ok((socket, peer)) => {
                 if let Err(error) = prepare(&socket) {
-                    if context.log_gate.opens() {
-                        log::info!("{peer} was gone before it was served: {error}");
+                    if context.log_limit.opens() {
+                        log::info!("{peer} disconnected before it was served: {error}");
                     }
                     continue;
                 }
@@ -72,17 +73,18 @@ pub(super) fn accept(
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
-                if context.log_gate.opens() {
-                    log::warn!(DSM_SERVER = context.index; "accept a connection: {error}");
+                if context.log_limit.opens() {
+                    log::warn!(DSM_SERVER = context.index; "cannot accept a connection: {error}");
                 }
-                std::thread::sleep(NO_DESCRIPTOR_PAUSE);
+                std::thread::sleep(ACCEPT_RETRY_INTERVAL);
             }
         }
     }
 }
 
-/// Sets what every connection has: calls that wait, no delay for small replies, and keep-alive,
-/// since a client whose machine loses power says nothing and would hold its place for ever.
+/// Sets the options of every connection: blocking calls, no delay for small replies, and
+/// keep-alive, without which a client whose machine loses power would occupy its connection
+/// forever.
 fn prepare(socket: &TcpStream) -> io::Result<()> {
     socket.set_nonblocking(false)?;
     socket.set_nodelay(true)?;
@@ -98,25 +100,25 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
 
 fn admit(context: &Arc<Context>, threads: &Threads, socket: TcpStream, peer: SocketAddr) {
     let socket = Arc::new(socket);
-    if let Some(place) = context.admit(&socket) {
-        threads.serve(Connection::new(context, socket, peer, place));
+    if let Some(registered) = context.admit(&socket) {
+        threads.serve(Connection::new(context, socket, peer, registered));
         return;
     }
     let refusal = Refusal::new(
         Code::TooManyConnections,
         format!(
-            "server {} has {} connections, as many as limits.connections in mcomp.cfg allows: close some, or raise it",
+            "server {} has {} connections, as many as limits.connections in mcomp.cfg allows: close some, or raise limits.connections",
             context.index,
             context.limits.connections()
         ),
     );
-    if context.log_gate.opens() {
+    if context.log_limit.opens() {
         log::warn!(
             MESSAGE_ID = Event::LimitReached.id(), DSM_SERVER = context.index, DSM_CLIENT:% = peer;
             "refused {peer}: {refusal}"
         );
     }
-    if threads.shared_load() < context.limits.connections() + MAX_TOLD {
+    if threads.shared_load() < context.limits.connections() + MAX_REFUSED_OPEN {
         threads.share(Connection::refused(context, socket, peer, &refusal));
     }
 }

@@ -1,5 +1,5 @@
-//! SIGHUP: reading mcomp.cfg again, and taking over what can change under a running server; and
-//! asking for that.
+//! Reloads mcomp.cfg at SIGHUP and applies what can change while the server runs; and, for `dsmd
+//! --reload`, asks another dsmd to do that.
 
 use super::context::Context;
 use super::failure::Failure;
@@ -13,14 +13,14 @@ use nix::unistd::Pid;
 use sd_notify::NotifyState;
 use std::time::{Duration, Instant};
 
-/// How long a reload may take until it counts as not done: an operation log whose disk hangs holds
-/// it up for a second.
-const LONGEST: Duration = Duration::from_secs(10);
+/// How long another dsmd may take to reload. An operation log on a disk that hangs delays a reload
+/// by a second.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether it was done.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often the result of a reload is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Takes over log level, operation log and limits. A file with a mistake, or with another layout,
+/// Applies log level, operation log and limits. A file that is invalid, or has another layout,
 /// changes nothing.
 pub(super) fn reload(context: &Context, running: &Config, log_level: Option<LevelFilter>) {
     let reloading = NotifyState::monotonic_usec_now();
@@ -28,15 +28,16 @@ pub(super) fn reload(context: &Context, running: &Config, log_level: Option<Leve
         Ok(now) => vec![NotifyState::Reloading, now],
         Err(_) => vec![NotifyState::Reloading],
     });
-    let is_done = take_over(context, running, log_level);
-    // After what is logged: who waits for this number may look for the reason.
+    let is_applied = apply(context, running, log_level);
+    // The counter changes only after the log is written: a process that waits for it may look for
+    // the reason in the log.
     crate::logging::flush();
-    context.segment.count_reload(is_done);
+    context.segment.count_reload(is_applied);
     notify(&[NotifyState::Ready]);
 }
 
-/// Whether the file was taken over.
-fn take_over(context: &Context, running: &Config, log_level: Option<LevelFilter>) -> bool {
+/// Reads and applies the file. Whether that was done.
+fn apply(context: &Context, running: &Config, log_level: Option<LevelFilter>) -> bool {
     match Config::load(&running.path) {
         Err(error) => {
             log::error!(
@@ -51,14 +52,14 @@ fn take_over(context: &Context, running: &Config, log_level: Option<LevelFilter>
                 crate::logging::set_level(log_level.unwrap_or(config.log.level));
                 context.limits.set(&config.limits);
                 if config.log.operations != OperationLogMode::Off {
-                    // Not after the log is on: it would miss something.
+                    // Before the log is switched on: it would miss operations of local clients.
                     context.segment.refuse_local();
                 }
                 let log = &config.log;
                 context
                     .operation_log
                     .reconfigure(log.operations, &log.directory, log.max_size);
-                context.decide_local_access();
+                context.update_local_access();
                 log::info!(
                     "reloaded {}: log level, operation log and limits",
                     config.path.display()
@@ -78,7 +79,7 @@ fn take_over(context: &Context, running: &Config, log_level: Option<LevelFilter>
     }
 }
 
-/// Has the dsmd with this process id read its configuration again, and waits for what comes of it.
+/// Asks the dsmd with this process id to reload its configuration, and waits for the result.
 pub(super) fn ask(pid: u32) -> Result<(), Failure> {
     let failed = |source| Failure::Reload { pid, source };
     let process = i32::try_from(pid)
@@ -91,7 +92,7 @@ pub(super) fn ask(pid: u32) -> Result<(), Failure> {
     };
     let before = server.reloads().map_err(failed)?;
     kill(process, Signal::SIGHUP).map_err(|error| failed(error.into()))?;
-    let deadline = Instant::now() + LONGEST;
+    let deadline = Instant::now() + RELOAD_TIMEOUT;
     loop {
         let now = server.reloads().map_err(failed)?;
         if now.refused != before.refused {
@@ -103,6 +104,6 @@ pub(super) fn ask(pid: u32) -> Result<(), Failure> {
         if Instant::now() >= deadline || !server.is_served() {
             return Err(Failure::NoAnswer { pid });
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }

@@ -1,15 +1,15 @@
-//! The life of a dsmd: start, signals, stop.
+//! The life of a dsmd process: start, signals, stop.
 
 use super::arguments::Arguments;
 use super::context::Context;
 use super::detach::{Parent, detach};
 use super::failure::Failure;
+use super::heartbeat::Heartbeat;
 use super::listener::ACCEPT_THREAD;
 use super::notify::{self, notify};
 use super::operation_log::OperationLog;
-use super::pulse::Pulse;
 use super::threads::Threads;
-use super::{listener, names, patience, reload, start, supervisor};
+use super::{listener, names, reload, start, startup_retry, watchdog};
 use crate::command_line::answer_usage;
 use crate::help;
 use crate::logging::{Destination, Event};
@@ -27,11 +27,11 @@ use signal_hook::iterator::Signals;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Descriptors that a server needs beside its connections: segment, listener, epoll, logs, and some
-/// for connections that are told that they are too many.
+/// File descriptors that a server needs besides its connections: for the segment, the listeners,
+/// epoll and the logs.
 const OTHER_DESCRIPTORS: u64 = 48;
 
-/// The whole of dsmd.
+/// Runs dsmd with the arguments of the process, and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     file_size::ignore_signal();
@@ -75,46 +75,48 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure> {
-    // Absolute: a detached dsmd has another working directory, and reads the file again at SIGHUP.
+    // The path becomes absolute: a detached dsmd changes its working directory, and reads the file
+    // again at SIGHUP.
     let path = Config::find(arguments.config.as_deref());
     let destination = Destination::choose(arguments.daemonize);
     if destination == Destination::Journal {
-        // A wrong mcomp.cfg is an error there, too. Elsewhere it goes to standard error.
+        // In the journal, an invalid mcomp.cfg is an error entry. Other destinations are opened
+        // later, so that the error goes to standard error.
         crate::logging::init(
             destination,
             arguments.log_level.unwrap_or(LevelFilter::Info),
         );
     }
     let config = Config::load(&std::path::absolute(&path).unwrap_or(path))?;
-    let index = patience::in_time(
+    let index = startup_retry::retry(
         || own_index(&config, arguments.index),
-        patience::identity_is_late,
+        startup_retry::identity_may_appear,
         || false,
     )?;
-    // Nobody has said stop.
+    // `None` cannot happen: there is no stop condition.
     let Some(index) = index else { return Ok(()) };
     config.check_trusted(index)?;
     check_capacity(&config, overhead(config.layout.k()))?;
     // At most MAX_SERVERS.
     let index = u32::try_from(index).unwrap_or(u32::MAX);
-    // Before standard error is gone: it is where a missing syslog is reported.
+    // Before detaching closes standard error, where an unreachable syslog is reported.
     crate::logging::init(destination, arguments.log_level.unwrap_or(config.log.level));
     if let Some(pid_file) = &arguments.pid_file {
         *parent = Some(detach(pid_file)?);
     }
-    // Shared memory and logs are for the group, and for nobody else.
+    // Shared memory and logs are accessible to the group and to no other user.
     umask(Mode::from_bits_truncate(0o007));
-    let most_connections = raise_descriptor_limit(config.limits.connections);
+    let max_connections = raise_descriptor_limit(config.limits.connections);
 
-    // Before the port opens and before the long part of the start: a signal that comes now has its
-    // meaning already.
+    // Before the port opens and before the long part of the start, so that signals are handled from
+    // now on.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::Threads)?;
-    // Before memory is allocated for a server that cannot be reached; another dsmd of the same
-    // segment is the better answer.
+    // Bind before allocating memory, which would be in vain for a server that cannot be reached. If
+    // another dsmd serves the segment, that is the better error.
     let address = &config.layout.addresses()[index as usize];
-    let bound = patience::in_time(
+    let bound = startup_retry::retry(
         || listening::bind(address).map_err(Failure::listen(address)),
-        patience::address_is_late,
+        startup_retry::address_may_appear,
         || signals.pending().any(|signal| signal != SIGHUP),
     );
     if bound.is_err()
@@ -134,19 +136,19 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
         index,
     );
     if !operation_log.is_off() {
-        // A server that was killed may have let them in.
+        // A dsmd that was killed may have left local access enabled.
         segment.refuse_local();
     }
-    names::begin(&segment, index);
+    names::keep(&segment, index);
     let context = Arc::new(Context::new(
         &config,
         index,
         segment,
         operation_log,
-        most_connections,
+        max_connections,
     ));
-    // Before: whoever finds a server that listens finds it decided.
-    context.decide_local_access();
+    // Before listening: a client that reaches the server must find local access decided.
+    context.update_local_access();
     let listeners = listening::listen(bound).map_err(Failure::listen(address))?;
     let (listens, listening) = (listeners.shown(), listeners.addresses[0]);
     let threads = Threads::start(&context).map_err(Failure::Threads)?;
@@ -154,16 +156,19 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
         EventFd::from_flags(EfdFlags::EFD_CLOEXEC)
             .map_err(|error| Failure::Threads(error.into()))?,
     );
-    let pulse = Arc::new(Pulse::new(ACCEPT_THREAD.to_owned()).map_err(Failure::Threads)?);
-    let pulses = threads.pulses().chain([Arc::clone(&pulse)]).collect();
+    let heartbeat = Arc::new(Heartbeat::new(ACCEPT_THREAD.to_owned()).map_err(Failure::Threads)?);
+    let heartbeats = threads
+        .heartbeats()
+        .chain([Arc::clone(&heartbeat)])
+        .collect();
     let accepting = {
         let (context, stop) = (Arc::clone(&context), Arc::clone(&stop));
         std::thread::Builder::new()
             .name(ACCEPT_THREAD.to_owned())
-            .spawn(move || listener::accept(&context, &listeners, &threads, &stop, &pulse))
+            .spawn(move || listener::accept(&context, &listeners, &threads, &stop, &heartbeat))
             .map_err(Failure::Threads)?
     };
-    supervisor::start(Arc::clone(&context), listening, pulses).map_err(Failure::Threads)?;
+    watchdog::start(Arc::clone(&context), listening, heartbeats).map_err(Failure::Threads)?;
     log::info!(
         MESSAGE_ID = Event::Ready.id(), DSM_SERVER = index, DSM_INCARNATION = format!("{:016x}", context.segment.incarnation());
         "ready: {} bytes as server {index} of {} on {listens}, incarnation {:016x}",
@@ -173,7 +178,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     );
 
     if let Some(parent) = parent {
-        parent.tell(0, "");
+        parent.report(0, "");
     }
     for signal in signals.forever() {
         if signal == SIGHUP {
@@ -184,18 +189,20 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     }
     notify(&[
         NotifyState::Stopping,
-        NotifyState::Status("finishing requests under way"),
+        NotifyState::Status("finishing requests in flight"),
     ]);
-    log::info!("stopping: no new connections, requests under way are finished");
+    log::info!("stopping: dsmd accepts no new connections and finishes requests in flight");
     context.segment.refuse_local();
-    // The counter cannot be full; and if the thread is gone already, all the better.
+    // The write cannot fail: the counter is not full. If the thread has ended already, that is what
+    // is wanted.
     let _ = stop.write(1);
     let _ = accepting.join();
     finish(&context);
     Ok(())
 }
 
-/// Says which of the addresses that other machines may know for the server's name lead nowhere.
+/// Warns about addresses that other machines may resolve the server's name to, but where this
+/// server does not listen.
 fn warn_of_addresses(config: &Config, index: usize, bound: &Bound) {
     let address = &config.servers[index].address;
     if let Some(warning) = address.only_loopback(&bound.addresses) {
@@ -204,32 +211,33 @@ fn warn_of_addresses(config: &Config, index: usize, bound: &Bound) {
     for missing in &bound.missing {
         log::warn!(
             DSM_SERVER = index as u64;
-            "{address} stands for {missing} too, which this machine does not have: clients that come there find no server"
+            "{address} resolves to {missing} too, which this machine does not have: clients that connect to it find no server. \
+             Correct the name's addresses"
         );
     }
 }
 
-/// Lets requests under way end, and leaves the segment in good order for the next dsmd.
+/// Lets requests in flight finish, and leaves the segment in good order for the next dsmd.
 fn finish(context: &Context) {
     let left = context.stop();
     if left == 0 {
         context.segment.leave();
     } else {
         log::warn!(
-            "{left} connections did not end within limits.shutdown_timeout; their clients will resend"
+            "{left} connections did not end within limits.shutdown_timeout; their clients resend what was not answered"
         );
     }
     context
         .operation_log
         .stop(context.limits.shutdown_timeout());
-    names::end(context);
+    names::finish(context);
 }
 
-/// Raises the limit of open files so that the connections have room, as far as the hard limit
-/// allows. Returns how many connections have.
+/// Raises the limit of open files for the connections, as far as the hard limit allows. Returns the
+/// number of connections that it has room for.
 fn raise_descriptor_limit(connections: usize) -> usize {
     let needed = connections as u64 + OTHER_DESCRIPTORS;
-    let Some(files) = descriptors::allow(needed + listener::MAX_TOLD as u64) else {
+    let Some(files) = descriptors::allow(needed + listener::MAX_REFUSED_OPEN as u64) else {
         return connections;
     };
     if files >= needed {
@@ -239,8 +247,8 @@ fn raise_descriptor_limit(connections: usize) -> usize {
         .unwrap_or(connections)
         .max(1);
     log::warn!(
-        "limits.connections is {connections}, but {files} open files leave room for {possible} connections, and so many \
-         it will be: raise LimitNOFILE= of the unit, or ulimit -n"
+        "limits.connections is {connections}, but the limit of {files} open files has room for {possible}, which is the \
+         limit now: raise LimitNOFILE= of the unit, or ulimit -n"
     );
     possible
 }

@@ -1,4 +1,9 @@
-//! Which connection speaks for which session, and what the session has executed.
+//! The sessions of the segment: which connection may execute requests of a session, and what the
+//! session has executed.
+//!
+//! At most one connection, the newest, executes requests of a session. Sessions survive a restart
+//! of dsmd in the segment; the least recently used one without a connection is evicted for a new
+//! one.
 
 use dsm_config::MAX_CONNECTIONS;
 use dsm_core::protocol::Sessions;
@@ -7,57 +12,57 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-// Clients, and the server's own question to itself: each finds a session that no other uses.
+// The self-probe needs a session too: with every client connected, each finds one that no other
+// uses.
 const _: () = assert!(MAX_CONNECTIONS < SESSIONS);
 
-/// A session's place in the segment, with the lock under which its requests are executed.
-struct Slot {
+/// A session's entry in the segment, with the lock under which its requests are executed.
+struct SessionState {
     /// Index into the segment's table.
     index: usize,
-    /// Counts the connections that have spoken for this place; only the newest may execute.
+    /// Counts the connections that have attached; only the newest may execute.
     newest: Mutex<u64>,
 }
 
-/// A connection's right to speak for a session, until a newer connection comes.
-pub(super) struct Attachment {
-    slot: Arc<Slot>,
+/// A connection's right to execute requests of a session, until a newer connection attaches.
+pub(super) struct SessionAttachment {
+    state: Arc<SessionState>,
     number: u64,
 }
 
-/// The session of a connection while a batch of its requests is executed: nobody else executes for
-/// it meanwhile.
-pub(super) struct Turn<'a> {
+/// Held while requests of a session are executed: no other connection executes any of them.
+pub(super) struct SessionLock<'a> {
     index: usize,
     _lock: MutexGuard<'a, u64>,
 }
 
-impl Attachment {
-    /// Whether a newer connection has taken the session over, as far as that is known without
-    /// waiting: while a request of the session is executed, which may wait itself, it is not.
+impl SessionAttachment {
+    /// Whether a newer connection has taken over the session. Never blocks: while a request of the
+    /// session is being executed, the answer is no.
     pub(super) fn is_superseded(&self) -> bool {
-        self.slot
+        self.state
             .newest
             .try_lock()
             .is_ok_and(|newest| *newest != self.number)
     }
 
-    /// Begins a batch. `None` when a newer connection has taken the session over.
-    pub(super) fn turn(&self) -> Option<Turn<'_>> {
+    /// Locks the session. `None` when a newer connection has taken it over.
+    pub(super) fn lock(&self) -> Option<SessionLock<'_>> {
         let lock = self
-            .slot
+            .state
             .newest
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        (*lock == self.number).then_some(Turn {
-            index: self.slot.index,
+        (*lock == self.number).then_some(SessionLock {
+            index: self.state.index,
             _lock: lock,
         })
     }
 }
 
-impl Turn<'_> {
-    /// Names request `sequence` of this session in the segment.
-    pub(super) fn mark(&self, sequence: u64) -> Mark {
+impl SessionLock<'_> {
+    /// Identifies request `sequence` of this session in the segment.
+    pub(super) fn request_id(&self, sequence: u64) -> Mark {
         Mark {
             session: self.index,
             sequence,
@@ -65,45 +70,45 @@ impl Turn<'_> {
     }
 }
 
-/// What hello found.
+/// The result of a hello.
 pub(super) struct Attached {
-    pub(super) attachment: Attachment,
-    /// The last request executed that could change memory; zero for none.
+    pub(super) attachment: SessionAttachment,
+    /// The id of the last change that was executed; zero for none.
     pub(super) last_executed: u64,
-    /// The session was known.
+    /// The session existed already.
     pub(super) resumed: bool,
 }
 
-struct Entry {
+struct TableEntry {
     id: [u8; 16],
-    slot: Arc<Slot>,
-    /// Connections that hold an [`Attachment`] to it; more than one only until the older ones
+    state: Arc<SessionState>,
+    /// Connections that hold a [`SessionAttachment`]; more than one only until the older ones
     /// notice.
     attached: usize,
-    /// When it was last used: the order in which entries are given up.
+    /// When it was last used, by `clock`: the order of eviction.
     last_use: u64,
 }
 
-struct Table {
+struct SessionTableInner {
     by_id: HashMap<[u8; 16], usize>,
     /// By index into the segment's table.
-    entries: Vec<Option<Entry>>,
-    /// Counts what was asked of the table: the order of use in this process.
+    entries: Vec<Option<TableEntry>>,
+    /// A logical clock: the order of use in this process.
     clock: u64,
     evicted: u64,
-    /// The latest time that was noted in the segment: the order of use over restarts.
+    /// The latest time written to the segment: the order of use across restarts.
     noted: u64,
     wall: fn() -> u64,
 }
 
-/// All sessions of the segment.
+/// The sessions of the segment.
 pub(super) struct SessionTable {
     segment: Segment,
-    table: Mutex<Table>,
+    table: Mutex<SessionTableInner>,
 }
 
 impl SessionTable {
-    /// Reads what the segment remembers.
+    /// Reads the sessions that the segment holds.
     pub(super) fn new(segment: Segment) -> Self {
         Self::with_clock(segment, now)
     }
@@ -112,7 +117,7 @@ impl SessionTable {
         let mut known: Vec<_> = segment.sessions().collect();
         known.sort_by_key(|entry| entry.opened);
         let entries = (0..SESSIONS).map(|_| None).collect();
-        let mut table = Table {
+        let mut table = SessionTableInner {
             by_id: HashMap::new(),
             entries,
             clock: 0,
@@ -125,8 +130,8 @@ impl SessionTable {
             table.clock += 1;
             table.insert(entry.index, entry.id);
             table.noted = if entry.opened > started {
-                // The clock was ahead when it was used. It keeps its place in the order, and what
-                // is used from now on comes after it.
+                // The wall clock was ahead when the session was used. The session keeps its place
+                // in the order, and sessions used from now on come after it.
                 let opened = started.max(table.noted.saturating_add(1));
                 segment.touch_session(entry.index, opened);
                 opened
@@ -140,12 +145,12 @@ impl SessionTable {
         }
     }
 
-    /// Makes the caller's connection the one that speaks for session `id`. Returns after the last
-    /// request that an older connection is executing for it, so that what is reported as executed
-    /// cannot change any more.
+    /// Attaches the caller's connection to session `id`. Returns after the request that an older
+    /// connection is executing for it, so that what is reported as executed is final.
     ///
     /// # Errors
-    /// `None` when every session of the table has a connection.
+    ///
+    /// `None` when every session has a connection.
     pub(super) fn attach(&self, id: [u8; 16]) -> Option<Attached> {
         let mut table = self.lock();
         table.clock += 1;
@@ -162,39 +167,39 @@ impl SessionTable {
         };
         self.segment.touch_session(index, now);
         let clock = table.clock;
-        // `insert` or `by_id` has just named an entry that is there.
+        // `insert` or `by_id` has just returned the index of an entry.
         #[allow(clippy::expect_used)]
         let entry = table.entries[index].as_mut().expect("an entry of this id");
         entry.last_use = clock;
         entry.attached += 1;
-        let slot = Arc::clone(&entry.slot);
+        let state = Arc::clone(&entry.state);
         drop(table);
 
-        let mut newest = slot.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = state.newest.lock().unwrap_or_else(PoisonError::into_inner);
         *newest += 1;
         let number = *newest;
         let last_executed = self.segment.last_executed(index);
         drop(newest);
         Some(Attached {
-            attachment: Attachment { slot, number },
+            attachment: SessionAttachment { state, number },
             last_executed,
             resumed,
         })
     }
 
-    /// A connection that spoke for a session is gone; the session stays until its place is needed.
-    pub(super) fn detach(&self, attachment: &Attachment) {
+    /// A connection of the session has closed; the session stays until its entry is needed.
+    pub(super) fn detach(&self, attachment: &SessionAttachment) {
         let mut table = self.lock();
-        if let Some(entry) = table.entries[attachment.slot.index].as_mut()
-            && Arc::ptr_eq(&entry.slot, &attachment.slot)
+        if let Some(entry) = table.entries[attachment.state.index].as_mut()
+            && Arc::ptr_eq(&entry.state, &attachment.state)
         {
             entry.attached = entry.attached.saturating_sub(1);
         }
     }
 
-    /// Notes, in the segment too, that the sessions of open connections are in use. After a restart
-    /// nobody is attached, and it is the order of last use that keeps their sessions when others
-    /// need the room. To be called now and then.
+    /// Marks the sessions of open connections as in use, in the segment too. After a restart no
+    /// connection is attached, and the order of use decides which sessions are evicted. To be
+    /// called periodically.
     pub(super) fn touch_attached(&self) {
         let mut table = self.lock();
         table.clock += 1;
@@ -217,20 +222,20 @@ impl SessionTable {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, SessionTableInner> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Nanoseconds since 1970; they fit until 2554.
+/// Nanoseconds since 1970; a u64 holds them until 2554.
 fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
-impl Table {
-    /// The time to be noted for what is used now: never before one that was noted, for the clock
+impl SessionTableInner {
+    /// The time to record for a use now: later than every recorded time, although the wall clock
     /// may have been set back.
     fn note(&mut self) -> u64 {
         self.noted = (self.wall)().max(self.noted.saturating_add(1));
@@ -238,21 +243,21 @@ impl Table {
     }
 
     fn insert(&mut self, index: usize, id: [u8; 16]) {
-        let slot = Arc::new(Slot {
+        let state = Arc::new(SessionState {
             index,
             newest: Mutex::new(0),
         });
         self.by_id.insert(id, index);
-        self.entries[index] = Some(Entry {
+        self.entries[index] = Some(TableEntry {
             id,
-            slot,
+            state,
             attached: 0,
             last_use: self.clock,
         });
     }
 
-    /// The index of a free place; the session that was not used for the longest time gives way if
-    /// there is none. Never one that has a connection: `None` if all have.
+    /// The index of a free entry; evicts the least recently used session without a connection if
+    /// there is none. `None` if all sessions have connections.
     fn make_room(&mut self) -> Option<usize> {
         if let Some(free) = self.entries.iter().position(Option::is_none) {
             return Some(free);
@@ -263,7 +268,7 @@ impl Table {
             .flatten()
             .filter(|entry| entry.attached == 0);
         let oldest = idle.min_by_key(|entry| entry.last_use)?;
-        let (index, id) = (oldest.slot.index, oldest.id);
+        let (index, id) = (oldest.state.index, oldest.id);
         self.entries[index] = None;
         self.by_id.remove(&id);
         self.evicted += 1;
@@ -295,8 +300,8 @@ mod tests {
         })
         .unwrap()
         .segment;
-        // The names are not needed once everything is open: whatever happens below leaves nothing
-        // behind.
+        // The names are not needed once everything is open: removing them now leaves nothing
+        // behind, whatever happens below.
         for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
             if entry
                 .file_name()
@@ -324,7 +329,7 @@ mod tests {
             assert!(attach(&table, 0).resumed, "evicted while it was attached");
             table.touch_attached();
             drop(old);
-            // A new process knows only what the segment says.
+            // A new process knows only what the segment holds.
             let restarted = SessionTable::new(segment);
             for number in 0..SESSIONS - 1 {
                 attach(&restarted, 100_000 + number);
@@ -338,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_has_a_connection_is_never_given_up() {
+    fn a_session_that_has_a_connection_is_never_evicted() {
         with_segment("all-attached", |segment| {
             let table = SessionTable::new(segment);
             let attached: Vec<_> = (0..SESSIONS).map(|number| attach(&table, number)).collect();
@@ -347,14 +352,14 @@ mod tests {
             assert!(table.attach(id(SESSIONS)).is_some());
             assert!(
                 table.attach(id(17)).is_none(),
-                "it gave way, and all others are in use"
+                "it was evicted, and all others are in use"
             );
         });
     }
 
     const DAY: u64 = 24 * 3600 * 1_000_000_000;
 
-    /// The clock of the tests that set it; each runs in another thread.
+    /// The wall clock of the tests that set it; each test runs in its own thread.
     fn wall() -> u64 {
         WALL.get()
     }
@@ -363,27 +368,27 @@ mod tests {
         static WALL: Cell<u64> = const { Cell::new(0) };
     }
 
-    /// Fails unless, of a full table, the session `number` is the first that is given up.
-    fn assert_first_given_up(table: &SessionTable, number: usize) {
+    /// Fails unless session `number` is the first that a full table evicts.
+    fn assert_first_evicted(table: &SessionTable, number: usize) {
         assert_eq!(table.status().used, SESSIONS as u64);
         attach(table, 1_000_000);
         let known = table.lock().by_id.contains_key(&id(number));
-        assert!(!known, "it was kept over one that was used later");
+        assert!(!known, "it was kept instead of one that was used later");
     }
 
     #[test]
-    fn sessions_are_given_up_in_the_order_of_use_though_the_clock_was_ahead_for_a_while() {
+    fn sessions_are_evicted_in_the_order_of_use_although_the_clock_was_ahead() {
         with_segment("clock-ahead", |segment| {
             let today = now();
             let table = SessionTable::with_clock(segment.clone(), wall);
             let used = |number| table.detach(&attach(&table, number).attachment);
             WALL.set(today + DAY);
             used(0);
-            // Set right.
+            // The clock is corrected.
             WALL.set(today);
             (1..SESSIONS).for_each(used);
             WALL.set(today + 1_000_000_000);
-            assert_first_given_up(&SessionTable::with_clock(segment, wall), 0);
+            assert_first_evicted(&SessionTable::with_clock(segment, wall), 0);
         });
     }
 
@@ -398,23 +403,23 @@ mod tests {
             drop(SessionTable::with_clock(segment.clone(), wall));
             let opened: Vec<u64> = segment.sessions().map(|entry| entry.opened).collect();
             assert_eq!(opened, [today, today + 1, today - DAY]);
-            // Those that are used now come after them, also when the next start asks.
+            // Sessions that are used now come after them, also at the next start.
             let table = SessionTable::with_clock(segment.clone(), wall);
             (2..SESSIONS).for_each(|number| table.detach(&attach(&table, number).attachment));
             drop(table);
-            assert_first_given_up(&SessionTable::with_clock(segment, wall), 0);
+            assert_first_evicted(&SessionTable::with_clock(segment, wall), 0);
         });
     }
 
     #[test]
-    fn a_newer_connection_takes_the_session_over_and_knows_what_was_executed() {
+    fn a_newer_connection_takes_over_the_session_and_learns_what_was_executed() {
         with_segment("takeover", |segment| {
             let table = SessionTable::new(segment.clone());
             let first = attach(&table, 1);
-            assert!(first.attachment.turn().is_some() && !first.resumed);
+            assert!(first.attachment.lock().is_some() && !first.resumed);
             let second = attach(&table, 1);
-            assert!(first.attachment.turn().is_none() && second.resumed);
-            assert!(second.attachment.turn().is_some());
+            assert!(first.attachment.lock().is_none() && second.resumed);
+            assert!(second.attachment.lock().is_some());
         });
     }
 }

@@ -1,7 +1,7 @@
-//! A thread that many connections share.
+//! A thread that serves many connections through epoll, each for a bounded turn.
 
-use super::connection::{Connection, Mode, Next, TICK};
-use super::conversation::Executor;
+use super::connection::{Connection, Mode, NextStep, TICK};
+use super::executor::Executor;
 use super::threads::{Inbox, Threads};
 use dsm_core::sys::incoming;
 use nix::errno::Errno;
@@ -12,54 +12,52 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Events taken from epoll at once.
-const EVENTS: usize = 64;
+/// Events taken from one `epoll_wait`.
+const MAX_EVENTS: usize = 64;
 
-/// The token of the wake-up.
+/// The epoll token of the thread's own eventfd.
 const WAKE: u64 = u64::MAX;
 
-/// How long the thread sleeps, when the memory stands still for a snapshot, before it serves those
-/// again who wait for that.
-const NAP: Duration = Duration::from_micros(50);
+/// How long the thread sleeps before it retries requests that wait for the end of a freeze.
+const FROZEN_RETRY_INTERVAL: Duration = Duration::from_micros(50);
 
-/// How long those are served that have had a turn and are not finished, before it is looked who
-/// else has something to do: a peer that asks for little waits so long, and one turn more, and not
-/// for the turns of all that ask for much.
-const SLICE: Duration = Duration::from_millis(1);
+/// How long connections with work left are served before the thread looks for new events. A peer
+/// that asks for little waits this long plus one turn, not for the turns of all busy peers.
+const UNFINISHED_SLICE: Duration = Duration::from_millis(1);
 
-/// Turns of a connection between two looks where it comes in.
-const TURNS_IN_PLACE: u32 = 64;
+/// Turns of a connection between two checks whether it should migrate.
+const TURNS_BETWEEN_MIGRATIONS: u32 = 64;
 
 /// A connection that this thread serves.
-struct Guest {
+struct SharedConnection {
     connection: Connection,
-    /// What epoll looks for.
-    waits_for: Next,
-    /// Turns before the next look where it comes in.
+    /// The event that epoll is registered for.
+    waits_for: NextStep,
+    /// Turns before the next check whether it should migrate.
     turns: u32,
-    /// It is among those that have had a turn and are not finished.
+    /// It is in the queue of connections with work left.
     is_unfinished: bool,
 }
 
-/// See the module.
+/// See the module's comment.
 pub(super) struct SharedThread {
     threads: Threads,
     inbox: Arc<Inbox>,
     epoll: Epoll,
     executor: Executor,
-    connections: HashMap<u64, Guest>,
+    connections: HashMap<u64, SharedConnection>,
     next: u64,
-    /// Those that have had a turn and are not finished, in the order of their turns.
+    /// Connections with work left, in the order of their turns.
     unfinished: VecDeque<u64>,
     /// A connection waits for the end of a freeze.
-    awaits_thaw: bool,
+    awaits_unfreeze: bool,
 }
 
 impl SharedThread {
     pub(super) fn new(threads: Threads, inbox: Arc<Inbox>) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(
-            inbox.pulse.wake(),
+            inbox.heartbeat.wake(),
             EpollEvent::new(EpollFlags::EPOLLIN, WAKE),
         )?;
         let worker = threads.context.segment.worker().map_err(io::Error::other)?;
@@ -72,13 +70,13 @@ impl SharedThread {
             connections: HashMap::new(),
             next: 0,
             unfinished: VecDeque::new(),
-            awaits_thaw: false,
+            awaits_unfreeze: false,
         })
     }
 
     /// Runs until the process ends.
     pub(super) fn run(mut self) {
-        let mut events = [EpollEvent::empty(); EVENTS];
+        let mut events = [EpollEvent::empty(); MAX_EVENTS];
         let mut last_tick = Instant::now();
         loop {
             let timeout = if self.unfinished.is_empty() {
@@ -91,35 +89,34 @@ impl SharedThread {
                 Ok(count) => count,
                 Err(Errno::EINTR) => 0,
                 Err(error) => {
-                    log::error!("epoll: {error}; the process ends");
+                    log::error!("epoll_wait fails: {error}; dsmd aborts");
                     std::process::abort();
                 }
             };
-            self.inbox.pulse.beat();
+            self.inbox.heartbeat.beat();
             for event in &events[..count] {
                 match event.data() {
-                    WAKE => self.arrive(),
+                    WAKE => self.accept_arrivals(),
                     token => self.drive(token, false),
                 }
             }
             if !self.unfinished.is_empty() {
                 self.drive_unfinished();
             }
-            if std::mem::take(&mut self.awaits_thaw) {
-                std::thread::sleep(NAP);
-            } else if count == EVENTS {
+            if std::mem::take(&mut self.awaits_unfreeze) {
+                std::thread::sleep(FROZEN_RETRY_INTERVAL);
+            } else if count == MAX_EVENTS {
                 std::thread::yield_now();
             }
             if last_tick.elapsed() >= TICK {
                 last_tick = Instant::now();
                 self.expire(last_tick);
-                self.spread();
+                self.promote_idle();
             }
         }
     }
 
-    /// Gives those that are not finished another turn, each one at most, until it is time to look
-    /// for others.
+    /// Gives each connection with work left one more turn, until the time slice ends.
     fn drive_unfinished(&mut self) {
         let began = Instant::now();
         for _ in 0..self.unfinished.len() {
@@ -127,14 +124,15 @@ impl SharedThread {
                 return;
             };
             self.drive(token, true);
-            if began.elapsed() >= SLICE {
+            if began.elapsed() >= UNFINISHED_SLICE {
                 return;
             }
         }
     }
 
-    /// Takes the new connections in; they may have sent something already.
-    fn arrive(&mut self) {
+    /// Registers the new connections, and serves them immediately: they may have sent something
+    /// already.
+    fn accept_arrivals(&mut self) {
         for connection in self.inbox.take() {
             let token = self.next;
             self.next += 1;
@@ -143,64 +141,64 @@ impl SharedThread {
                 EpollEvent::new(EpollFlags::EPOLLIN, token),
             ) {
                 Ok(()) => {
-                    let guest = Guest {
+                    let client = SharedConnection {
                         connection,
-                        waits_for: Next::Read,
-                        turns: TURNS_IN_PLACE,
+                        waits_for: NextStep::Read,
+                        turns: TURNS_BETWEEN_MIGRATIONS,
                         is_unfinished: false,
                     };
-                    self.connections.insert(token, guest);
+                    self.connections.insert(token, client);
                     self.drive(token, false);
                 }
                 Err(error) => {
-                    log::error!("watch a connection: {error}; it was closed");
-                    self.inbox.gone();
+                    log::error!("cannot register a connection with epoll: {error}; it was closed");
+                    self.inbox.decrement_load();
                 }
             }
         }
     }
 
-    /// Gives the connection a turn: the one that is due to an unfinished one, or one because
-    /// something has come.
+    /// Gives the connection a turn. `is_due` says that its turn in the queue of unfinished
+    /// connections has come, rather than an event.
     fn drive(&mut self, token: u64, is_due: bool) {
-        let Some(guest) = self.connections.get_mut(&token) else {
+        let Some(client) = self.connections.get_mut(&token) else {
             return;
         };
-        // Its turn comes, though something may have come from it too.
-        if guest.is_unfinished && !is_due {
+        // It waits for its turn in the queue, although an event has arrived for it too.
+        if client.is_unfinished && !is_due {
             return;
         }
-        let next = guest.connection.drive(&mut self.executor, Mode::Shared);
-        // A long round is none that hangs.
-        self.inbox.pulse.beat();
-        guest.is_unfinished = matches!(next, Next::Again | Next::Thaw);
+        let next = client.connection.drive(&mut self.executor, Mode::Shared);
+        // A long round of turns must not look like a stalled thread.
+        self.inbox.heartbeat.beat();
+        client.is_unfinished = matches!(next, NextStep::Again | NextStep::Unfrozen);
         match next {
-            Next::Again => self.unfinished.push_back(token),
-            Next::Thaw => {
-                self.awaits_thaw = true;
+            NextStep::Again => self.unfinished.push_back(token),
+            NextStep::Unfrozen => {
+                self.awaits_unfreeze = true;
                 self.unfinished.push_back(token);
             }
-            Next::Close => self.close(token),
-            Next::Read if guest.waits_for == Next::Read => {
-                guest.turns -= 1;
-                if guest.turns == 0 {
-                    guest.turns = TURNS_IN_PLACE;
-                    self.send_home(token);
+            NextStep::Close => self.close(token),
+            NextStep::Read if client.waits_for == NextStep::Read => {
+                client.turns -= 1;
+                if client.turns == 0 {
+                    client.turns = TURNS_BETWEEN_MIGRATIONS;
+                    self.migrate(token);
                 }
             }
-            Next::Write if guest.waits_for == Next::Write => {}
-            Next::Read | Next::Write => {
-                let flags = if next == Next::Read {
+            NextStep::Write if client.waits_for == NextStep::Write => {}
+            NextStep::Read | NextStep::Write => {
+                let flags = if next == NextStep::Read {
                     EpollFlags::EPOLLIN
                 } else {
                     EpollFlags::EPOLLOUT
                 };
-                guest.waits_for = next;
+                client.waits_for = next;
                 if let Err(error) = self.epoll.modify(
-                    guest.connection.socket(),
+                    client.connection.socket(),
                     &mut EpollEvent::new(flags, token),
                 ) {
-                    log::error!("watch a connection: {error}; it was closed");
+                    log::error!("cannot register a connection with epoll: {error}; it was closed");
                     self.close(token);
                 }
             }
@@ -211,66 +209,69 @@ impl SharedThread {
         self.executor.spare_input.shrink_if_idle();
         self.executor.spare_output.shrink_if_idle();
         let executor = &self.executor;
-        let expired: Vec<(u64, Next)> = self
+        let expired: Vec<(u64, NextStep)> = self
             .connections
             .iter_mut()
-            .filter_map(|(token, guest)| Some((*token, guest.connection.expire(executor, now)?)))
+            .filter_map(|(token, client)| Some((*token, client.connection.expire(executor, now)?)))
             .collect();
         for (token, next) in expired {
             match next {
-                Next::Close => self.close(token),
+                NextStep::Close => self.close(token),
                 _ => self.drive(token, false),
             }
         }
     }
 
-    /// Gives connections threads of their own, if there are few enough now.
-    fn spread(&mut self) {
+    /// Gives idle connections their own threads, if there are few enough connections.
+    fn promote_idle(&mut self) {
         if self.threads.is_crowded() {
             return;
         }
-        let idle = |guest: &mut Guest| {
-            guest.waits_for == Next::Read && !guest.is_unfinished && guest.connection.is_served()
+        let idle = |client: &mut SharedConnection| {
+            client.waits_for == NextStep::Read
+                && !client.is_unfinished
+                && client.connection.is_served()
         };
-        for (_, guest) in self.connections.extract_if(|_, guest| idle(guest)) {
-            self.threads.serve(release(guest, &self.epoll, &self.inbox));
+        for (_, client) in self.connections.extract_if(|_, client| idle(client)) {
+            self.threads
+                .serve(release(client, &self.epoll, &self.inbox));
         }
     }
 
-    /// Gives the connection to the thread that runs on the processor where it comes in, if that has
-    /// no more of them. What the client sends and takes then stays in that processor's cache, and
-    /// no thread gets many more than another.
-    fn send_home(&mut self, token: u64) {
-        let Some(guest) = self.connections.get(&token) else {
+    /// Moves the connection to the shared thread on the processor that receives its packets, unless
+    /// that thread serves more connections. The client's data then stays in that processor's cache,
+    /// and the load stays balanced.
+    fn migrate(&mut self, token: u64) {
+        let Some(client) = self.connections.get(&token) else {
             return;
         };
         let (Ok(here), Some(there)) = (
             sched_getcpu(),
-            incoming::processor(guest.connection.socket()),
+            incoming::processor(client.connection.socket()),
         ) else {
             return;
         };
-        self.inbox.runs_on(here);
+        self.inbox.set_processor(here);
         if here != there
-            && let Some(home) = self.threads.on(there)
-            && home.load() <= self.inbox.load()
-            && let Some(guest) = self.connections.remove(&token)
+            && let Some(target) = self.threads.on_processor(there)
+            && target.load() <= self.inbox.load()
+            && let Some(client) = self.connections.remove(&token)
         {
-            home.put(release(guest, &self.epoll, &self.inbox));
+            target.put(release(client, &self.epoll, &self.inbox));
         }
     }
 
     fn close(&mut self, token: u64) {
-        // Dropping the connection closes its socket, and that ends the watch.
+        // Dropping the connection closes its socket, which removes it from epoll.
         self.connections.remove(&token);
-        self.inbox.gone();
+        self.inbox.decrement_load();
     }
 }
 
-/// The connection, which its thread no longer watches.
-fn release(guest: Guest, epoll: &Epoll, inbox: &Inbox) -> Connection {
-    // It was added, and a failure would only wake this thread for nothing.
-    let _ = epoll.delete(guest.connection.socket());
-    inbox.gone();
-    guest.connection
+/// Removes the connection from its thread and returns it.
+fn release(client: SharedConnection, epoll: &Epoll, inbox: &Inbox) -> Connection {
+    // The socket was added before. A failure would cause spurious wake-ups only.
+    let _ = epoll.delete(client.connection.socket());
+    inbox.decrement_load();
+    client.connection
 }

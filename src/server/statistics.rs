@@ -1,20 +1,20 @@
-//! Counters: each thread writes a block of its own, a status request adds them up.
+//! Counters: each thread writes its own block, and a status request adds the blocks up.
 
 use dsm_core::protocol::{LatencyBucket, Opcode, Traffic};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Bars of the histogram of service times: bar b counts those from 2^b to 2^(b+1) ns; the last also
-/// all longer ones.
-const BARS: usize = 40;
+/// Buckets of the histogram of service times: bucket b counts those from 2^b to 2^(b+1) ns, the
+/// last one also all longer ones.
+const BUCKETS: usize = 40;
 
 /// The counters of one thread. Only that thread writes them, so adding needs no locked instruction;
-/// on cache lines of their own, so that it disturbs nobody.
+/// they lie on separate cache lines, so that no thread invalidates those of another.
 #[repr(align(128))]
 pub(super) struct Counters {
     operations: [AtomicU64; Opcode::ALL.len()],
-    latency: [AtomicU64; BARS],
+    latency: [AtomicU64; BUCKETS],
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
     errors: AtomicU64,
@@ -33,19 +33,19 @@ impl Counters {
         }
     }
 
-    /// A request was carried out.
+    /// A request was executed.
     #[inline]
     pub(super) fn operation(&self, opcode: Opcode) {
         add(&self.operations[opcode as usize - 1], 1);
     }
 
-    /// Data went to a client.
+    /// Data was sent to a client.
     #[inline]
     pub(super) fn read(&self, bytes: usize) {
         add(&self.bytes_read, bytes as u64);
     }
 
-    /// Data came from a client, or was changed for one.
+    /// Data was received from a client, or changed for one.
     #[inline]
     pub(super) fn written(&self, bytes: usize) {
         add(&self.bytes_written, bytes as u64);
@@ -56,7 +56,7 @@ impl Counters {
         add(&self.errors, 1);
     }
 
-    /// A request came again and had been executed already.
+    /// A resent request had been executed already.
     pub(super) fn replay(&self) {
         add(&self.replayed, 1);
     }
@@ -66,7 +66,7 @@ impl Counters {
     pub(super) fn served(&self, requests: u64, elapsed: Duration) {
         let nanoseconds = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).max(1);
         add(
-            &self.latency[(nanoseconds.ilog2() as usize).min(BARS - 1)],
+            &self.latency[(nanoseconds.ilog2() as usize).min(BUCKETS - 1)],
             requests,
         );
     }
@@ -76,7 +76,7 @@ fn zeros<const N: usize>() -> [AtomicU64; N] {
     std::array::from_fn(|_| AtomicU64::new(0))
 }
 
-/// Adds to a counter of which the calling thread is the only writer.
+/// Adds to a counter that only the calling thread writes.
 #[inline]
 fn add(counter: &AtomicU64, more: u64) {
     counter.store(
@@ -94,13 +94,13 @@ impl Statistics {
         Self((0..threads).map(|_| Counters::new()).collect())
     }
 
-    /// The block of the thread that is worker `index` of the segment; no two threads have one index
-    /// at a time.
+    /// The block of the thread that is worker `index` of the segment. No two threads have the same
+    /// index at a time.
     pub(super) fn of(&self, index: usize) -> &Counters {
         &self.0[index]
     }
 
-    /// Requests carried out, by operation.
+    /// Executed requests, by operation.
     pub(super) fn operations(&self) -> BTreeMap<String, u64> {
         let sum = |opcode: Opcode| self.sum(|counters| &counters.operations[opcode as usize - 1]);
         Opcode::ALL
@@ -119,21 +119,23 @@ impl Statistics {
         }
     }
 
-    /// The histogram of service times; bars before the first and after the last request are left
-    /// out.
+    /// The histogram of service times, without empty buckets at its ends.
     pub(super) fn latency(&self) -> Vec<LatencyBucket> {
-        let bars: Vec<LatencyBucket> = (0..BARS)
-            .map(|bar| LatencyBucket {
-                below_ns: 2 << bar,
-                count: self.sum(|counters| &counters.latency[bar]),
+        let buckets: Vec<LatencyBucket> = (0..BUCKETS)
+            .map(|bucket| LatencyBucket {
+                below_ns: 2 << bucket,
+                count: self.sum(|counters| &counters.latency[bucket]),
             })
             .collect();
-        let first = bars.iter().position(|bar| bar.count > 0).unwrap_or(BARS);
-        let end = bars
+        let first = buckets
             .iter()
-            .rposition(|bar| bar.count > 0)
+            .position(|bucket| bucket.count > 0)
+            .unwrap_or(BUCKETS);
+        let end = buckets
+            .iter()
+            .rposition(|bucket| bucket.count > 0)
             .map_or(first, |last| last + 1);
-        bars[first..end].to_vec()
+        buckets[first..end].to_vec()
     }
 
     fn sum(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {

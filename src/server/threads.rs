@@ -1,10 +1,10 @@
-//! The threads that serve connections: one each up to a bound; beyond it, a few that share all of
-//! them through epoll.
+//! The threads that serve connections: one per connection up to limits.threads; beyond that, a few
+//! that share all connections through epoll.
 
-use super::connection::{Connection, Mode, Next, TICK};
+use super::connection::{Connection, Mode, NextStep, TICK};
 use super::context::Context;
-use super::conversation::Executor;
-use super::pulse::Pulse;
+use super::executor::Executor;
+use super::heartbeat::Heartbeat;
 use super::shared_thread::SharedThread;
 use dsm_core::segment::{SegmentError, Worker};
 use std::io;
@@ -12,60 +12,61 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// The most threads that share connections: more than cores would only switch.
+/// The largest number of shared threads: more than there are cores would only cost context
+/// switches.
 const MAX_SHARED: usize = 8;
 
-/// All threads that serve connections.
+/// All threads that serve connections. Clones are handles of the same threads.
 #[derive(Clone)]
 pub(super) struct Threads {
     pub(super) context: Arc<Context>,
     shared: Arc<[Arc<Inbox>]>,
 }
 
-/// Where a shared thread finds its new connections.
+/// The queue of new connections of a shared thread, and its load.
 pub(super) struct Inbox {
     arrivals: Mutex<Vec<Connection>>,
-    pub(super) pulse: Arc<Pulse>,
-    /// Connections that the thread has or will have.
+    pub(super) heartbeat: Arc<Heartbeat>,
+    /// Connections that the thread serves or that are in its queue.
     load: AtomicUsize,
-    /// Where the thread ran when it looked last.
+    /// The processor that the thread ran on at its last check.
     processor: AtomicUsize,
 }
 
 impl Inbox {
-    /// Of the thread of this name.
+    /// The inbox of the thread of this name.
     fn new(name: String) -> io::Result<Self> {
         Ok(Self {
             arrivals: Mutex::new(Vec::new()),
-            pulse: Arc::new(Pulse::new(name)?),
+            heartbeat: Arc::new(Heartbeat::new(name)?),
             load: AtomicUsize::new(0),
             processor: AtomicUsize::new(usize::MAX),
         })
     }
 
-    /// The thread serves this connection from now on.
+    /// Hands the connection to the thread.
     pub(super) fn put(&self, connection: Connection) {
         self.load.fetch_add(1, Ordering::Relaxed);
         self.arrivals
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(connection);
-        self.pulse.wake_up();
+        self.heartbeat.wake_up();
     }
 
-    /// The connections that have come since; for the thread, once it was woken.
+    /// Takes the new connections. To be called by the thread after a wake-up.
     pub(super) fn take(&self) -> Vec<Connection> {
-        self.pulse.woken();
+        self.heartbeat.woken();
         std::mem::take(&mut *self.arrivals.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The thread has one connection less.
-    pub(super) fn gone(&self) {
+    /// A connection of the thread has closed or moved.
+    pub(super) fn decrement_load(&self) {
         self.load.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The thread runs on this processor now.
-    pub(super) fn runs_on(&self, processor: usize) {
+    /// Notes the processor that the thread runs on.
+    pub(super) fn set_processor(&self, processor: usize) {
         self.processor.store(processor, Ordering::Relaxed);
     }
 
@@ -75,7 +76,8 @@ impl Inbox {
 }
 
 impl Threads {
-    /// Starts the shared threads, so that whatever happens later a connection finds a thread.
+    /// Starts the shared threads together with the server, so that a connection finds a thread even
+    /// when no more can be created.
     pub(super) fn start(context: &Arc<Context>) -> io::Result<Self> {
         let count = std::thread::available_parallelism()
             .map_or(1, usize::from)
@@ -89,19 +91,19 @@ impl Threads {
         for inbox in threads.shared.iter() {
             let thread = SharedThread::new(threads.clone(), Arc::clone(inbox))?;
             std::thread::Builder::new()
-                .name(inbox.pulse.name().to_owned())
+                .name(inbox.heartbeat.name().to_owned())
                 .spawn(move || thread.run())?;
         }
         context.threads.fetch_add(count, Ordering::Relaxed);
         Ok(threads)
     }
 
-    /// The pulses of the shared threads.
-    pub(super) fn pulses(&self) -> impl Iterator<Item = Arc<Pulse>> {
-        self.shared.iter().map(|inbox| Arc::clone(&inbox.pulse))
+    /// The heartbeats of the shared threads.
+    pub(super) fn heartbeats(&self) -> impl Iterator<Item = Arc<Heartbeat>> {
+        self.shared.iter().map(|inbox| Arc::clone(&inbox.heartbeat))
     }
 
-    /// Serves the connection on a thread of its own, or on a shared one when the bound is reached.
+    /// Serves the connection on its own thread, or on a shared one when limits.threads is reached.
     pub(super) fn serve(&self, connection: Connection) {
         if self.served() >= self.context.limits.threads() {
             return self.share(connection);
@@ -110,21 +112,21 @@ impl Threads {
             Ok(worker) => self.dedicate(connection, worker),
             Err(error) => {
                 if !matches!(error, SegmentError::TooManyWorkers { .. }) {
-                    log::error!("{error}: a connection shares a thread");
+                    log::error!("{error}; a connection uses a shared thread");
                 }
                 self.share(connection);
             }
         }
     }
 
-    /// There are more connections than may have threads of their own: then all of them share. A
-    /// thread that is woken for each request of one connection costs more than one that finds
-    /// requests of several.
+    /// Whether there are more connections than limits.threads. Then all of them share threads:
+    /// waking one thread per request costs more than finding the requests of several connections at
+    /// one wake-up.
     pub(super) fn is_crowded(&self) -> bool {
         self.served() > self.context.limits.threads()
     }
 
-    /// Connections that there are.
+    /// The number of served connections.
     fn served(&self) -> usize {
         let own = self
             .context
@@ -143,14 +145,14 @@ impl Threads {
         inbox.put(connection);
     }
 
-    /// The shared thread that runs on this processor, if one does.
-    pub(super) fn on(&self, processor: usize) -> Option<&Arc<Inbox>> {
+    /// The shared thread that last ran on this processor.
+    pub(super) fn on_processor(&self, processor: usize) -> Option<&Arc<Inbox>> {
         self.shared
             .iter()
             .find(|inbox| inbox.processor.load(Ordering::Relaxed) == processor)
     }
 
-    /// Connections on shared threads, those that are only told that they are too many among them.
+    /// Connections on shared threads, including those that are only refused.
     pub(super) fn shared_load(&self) -> usize {
         self.shared.iter().map(|inbox| inbox.load()).sum()
     }
@@ -158,8 +160,8 @@ impl Threads {
     fn dedicate(&self, connection: Connection, worker: Worker) {
         let threads = self.clone();
         self.context.threads.fetch_add(1, Ordering::Relaxed);
-        // Here it can be taken back when there is no thread to be had: a client whose connection is
-        // dropped is told nothing.
+        // If the thread cannot be created, the connection is taken back from here: dropping it
+        // would close it without telling the client why.
         let handed_over = Arc::new(Mutex::new(Some(connection)));
         let taken_over = Arc::clone(&handed_over);
         let take = |place: &Mutex<Option<Connection>>| {
@@ -180,9 +182,9 @@ impl Threads {
             });
         if let Err(error) = thread {
             self.context.threads.fetch_sub(1, Ordering::Relaxed);
-            if self.context.log_gate.opens() {
+            if self.context.log_limit.opens() {
                 log::warn!(
-                    "no thread for a connection: {error}. It shares one; see the limits on processes and memory (TasksMax=, ulimit)"
+                    "no thread for a connection: {error}. It shares one. Raise the limits on processes and memory (TasksMax=, ulimit -u)"
                 );
             }
             take(&handed_over)
@@ -192,8 +194,8 @@ impl Threads {
     }
 }
 
-/// Serves one connection to its end, or until there are so many that they share; every call on the
-/// socket waits, but never longer than a tick.
+/// Serves one connection until it closes, or returns it when connections must share threads. Calls
+/// on the socket block for at most a tick.
 fn serve_alone(
     mut connection: Connection,
     mut executor: Executor,
@@ -204,11 +206,11 @@ fn serve_alone(
         .set_read_timeout(Some(TICK))
         .and_then(|()| socket.set_write_timeout(Some(TICK)))
     {
-        log::error!("set a time limit on a connection: {error}; it was closed");
+        log::error!("cannot set the timeouts of a connection: {error}; it was closed");
         return None;
     }
-    while connection.drive(&mut executor, Mode::Blocking) != Next::Close {
-        if connection.expire(&executor, Instant::now()) == Some(Next::Close) {
+    while connection.drive(&mut executor, Mode::Blocking) != NextStep::Close {
+        if connection.expire(&executor, Instant::now()) == Some(NextStep::Close) {
             return None;
         }
         if threads.is_crowded() {

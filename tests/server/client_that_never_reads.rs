@@ -1,5 +1,5 @@
-//! A client that asks for gigabytes and takes none of them costs a bounded amount of memory, and is
-//! cut.
+//! A client that requests gigabytes and reads no reply costs a bounded amount of memory, and is
+//! disconnected.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -14,15 +14,15 @@ use support::{Cluster, client};
 const K: u64 = 8 << 20;
 const GREEDY: usize = 8;
 
-/// Sends reads of 1 MiB until the connection is cut, takes no reply, and returns how many requests
-/// went out.
+/// Sends reads of 1 MiB without reading a reply until it is disconnected; returns the number of
+/// requests sent.
 fn ask_and_never_read(mut wire: Wire) -> u64 {
     let began = Instant::now();
     let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
     let mut sent = 0;
     for id in 1..100_000 {
-        // The server stops taking requests when it cannot give its replies: that is how it bounds
-        // itself.
+        // The server stops reading requests when it cannot send its replies: this bounds its
+        // memory.
         if wire
             .try_send(&encoded(id, Operation::Read(extent)))
             .is_err()
@@ -30,20 +30,20 @@ fn ask_and_never_read(mut wire: Wire) -> u64 {
             return sent;
         }
         sent = id;
-        assert!(began.elapsed() < PATIENCE, "the connection is never cut");
+        assert!(began.elapsed() < PATIENCE, "the connection is never closed");
     }
     wire.stream().flush().unwrap();
-    // All requests fit the buffers of the sockets. The cut shows when the connection is read or
-    // written next.
+    // If all requests fit the socket buffers, the end of the connection shows at the next read or
+    // write.
     while wire.try_send(b"D").is_ok() {
-        assert!(began.elapsed() < PATIENCE, "the connection is never cut");
+        assert!(began.elapsed() < PATIENCE, "the connection is never closed");
         std::thread::sleep(Duration::from_millis(10));
     }
     sent
 }
 
 #[test]
-fn clients_that_never_read_are_cut_and_cost_bounded_memory() {
+fn clients_that_never_read_are_disconnected_and_cost_bounded_memory() {
     let limits = "[limits]\nrequest_timeout = \"2s\"\nbuffer_memory = \"64MiB\"\n";
     let cluster = Cluster::builder().k(K).config(limits).start();
     let pid = cluster.pid(0);

@@ -1,4 +1,5 @@
-//! A dsmd that cannot start says so with its exit code, detached or not, and leaves nothing behind.
+//! A dsmd that cannot start reports it by its exit code, detached or not, and leaves nothing
+//! behind.
 #![allow(clippy::unwrap_used)]
 
 use std::net::TcpListener;
@@ -19,7 +20,7 @@ fn detached(cluster: &Cluster, pid_file: &Path) -> Command {
 }
 
 #[test]
-fn a_port_in_use_is_found_out_before_memory_is_taken() {
+fn a_port_in_use_is_found_before_memory_is_allocated() {
     let cluster = Cluster::builder().create();
     let _other = TcpListener::bind(cluster.address(0)).unwrap();
     let output = cluster.command(0).output().unwrap();
@@ -32,7 +33,7 @@ fn a_port_in_use_is_found_out_before_memory_is_taken() {
     assert!(cluster.leftovers().is_empty());
 }
 
-/// A detached dsmd, which is told to stop whatever becomes of the test.
+/// A detached dsmd, which is told to stop however the test ends.
 struct Running(i32);
 
 impl Drop for Running {
@@ -46,7 +47,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn a_detached_dsmd_is_ready_when_the_command_returns_and_takes_its_pid_file_along() {
+fn a_detached_dsmd_is_ready_when_the_command_returns_and_removes_its_pid_file() {
     let cluster = Cluster::builder().create();
     let pid_file = cluster.directory().join("dsmd.pid");
     let output = detached(&cluster, &pid_file).output().unwrap();
@@ -80,7 +81,7 @@ fn a_detached_dsmd_is_ready_when_the_command_returns_and_takes_its_pid_file_alon
 }
 
 #[test]
-fn a_pid_file_that_cannot_be_made_is_an_error() {
+fn a_pid_file_that_cannot_be_created_is_an_error() {
     let cluster = Cluster::builder().create();
     let output = detached(&cluster, Path::new("/nonexistent/dsmd.pid"))
         .output()
@@ -90,7 +91,7 @@ fn a_pid_file_that_cannot_be_made_is_an_error() {
 }
 
 #[test]
-fn an_index_outside_the_map_is_a_mistake_of_the_command_line() {
+fn an_index_outside_the_map_is_a_usage_error() {
     let cluster = Cluster::builder().create();
     for (arguments, said) in [
         (["--index", "1"], "index"),
@@ -113,11 +114,11 @@ fn an_index_outside_the_map_is_a_mistake_of_the_command_line() {
 }
 
 #[test]
-fn a_dsmd_that_is_killed_while_it_starts_leaves_no_name_but_those_that_are_documented() {
-    // In a /dev/shm that no other program has: any program may make semaphores in the machine's.
+fn a_dsmd_that_is_killed_during_its_start_leaves_only_documented_names() {
+    // In a separate /dev/shm: any program may create semaphores in that of the machine.
     if !namespace::entered(
         module_path!(),
-        "a_dsmd_that_is_killed_while_it_starts_leaves_no_name_but_those_that_are_documented",
+        "a_dsmd_that_is_killed_during_its_start_leaves_only_documented_names",
     ) {
         return;
     }
@@ -135,7 +136,7 @@ fn a_dsmd_that_is_killed_while_it_starts_leaves_no_name_but_those_that_are_docum
     };
     for round in 0..count(40, 400) {
         let mut child = cluster.command(0).spawn().unwrap();
-        // It is seen while it makes them, and killed in another moment of that each time.
+        // dsmd is observed while it creates the names, and killed at another moment each time.
         let mut most = 0;
         while most < 1 + round % 70 {
             let found = names();
@@ -155,7 +156,7 @@ fn a_dsmd_that_is_killed_while_it_starts_leaves_no_name_but_those_that_are_docum
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        // As dsmd(8) says how to remove a segment.
+        // As dsmd(8) describes how to remove a segment.
         for name in names()
             .iter()
             .filter(|name| name.starts_with(&object) || name.starts_with(&semaphore))

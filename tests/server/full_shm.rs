@@ -1,6 +1,6 @@
 //! A /dev/shm without room for the segment is a clear error at start, and leaves nothing behind.
 //!
-//! Each case runs dsmd in a mount namespace of its own, where /dev/shm is a small tmpfs. That takes
+//! Each case runs dsmd in a separate mount namespace, where /dev/shm is a small tmpfs. That takes
 //! root.
 
 // The lint spares #[test] functions, not what they call.
@@ -16,8 +16,8 @@ const CONFIG: i32 = 78;
 
 const MIB: u64 = 1 << 20;
 
-/// Runs dsmd where /dev/shm has `size` bytes, of which `used` are taken; its output, and what was
-/// left in /dev/shm. `None`, with the reason printed, where the machine does not allow it.
+/// Runs dsmd with a /dev/shm of `size` bytes, of which `used` are taken. Returns its output and
+/// what was left in /dev/shm; `None`, with the reason printed, where the machine does not allow it.
 fn run_with_shm(cluster: &Cluster, size: u64, used: u64) -> Option<(Output, String)> {
     let mount = format!("mount -t tmpfs -o size={size} tmpfs /dev/shm");
     if !namespace::is_allowed() {
@@ -68,14 +68,14 @@ fn a_k_that_dev_shm_can_never_hold_is_a_clear_error_and_nothing_is_left_behind()
     };
     let said = String::from_utf8_lossy(&output.stderr);
     println!("{}: {said}", output.status);
-    // As a mistake in mcomp.cfg, or as the lack of room that it leads to.
+    // Either as an error in mcomp.cfg, or as the lack of room that it leads to.
     assert!(
         matches!(output.status.code(), Some(IO_ERROR | CONFIG)),
         "{said}"
     );
     assert!(
         said.contains("/dev/shm"),
-        "{said:?} does not say where room is missing"
+        "{said:?} does not say where there is no room"
     );
     assert_eq!(
         left.split_whitespace().collect::<Vec<_>>(),
@@ -87,7 +87,7 @@ fn a_k_that_dev_shm_can_never_hold_is_a_clear_error_and_nothing_is_left_behind()
 #[test]
 fn a_dev_shm_with_just_too_little_room_for_the_tables_is_a_clear_error() {
     let cluster = Cluster::builder().k(8 * MIB).create();
-    // k fits, the tables beside it do not.
+    // k fits, but not with the tables.
     let Some((output, left)) = run_with_shm(&cluster, 8 * MIB + 64 * 1024, 0) else {
         return;
     };
@@ -96,7 +96,7 @@ fn a_dev_shm_with_just_too_little_room_for_the_tables_is_a_clear_error() {
     assert_eq!(output.status.code(), Some(CONFIG), "{said}");
     assert!(
         said.contains("/dev/shm"),
-        "{said:?} does not say where room is missing"
+        "{said:?} does not say where there is no room"
     );
     assert_eq!(
         left.split_whitespace().collect::<Vec<_>>(),
@@ -105,7 +105,7 @@ fn a_dev_shm_with_just_too_little_room_for_the_tables_is_a_clear_error() {
     );
 }
 
-/// A command that runs `program` where no file may have more than `blocks` times 512 bytes.
+/// A command that runs `program` with a limit of `blocks` times 512 bytes per file.
 fn with_file_limit(blocks: u64, program: &Command) -> Command {
     let mut command = Command::new("sh");
     command
@@ -141,10 +141,10 @@ fn a_limit_of_file_sizes_below_the_segment_is_a_clear_error_and_nothing_is_left_
 }
 
 #[test]
-fn programs_that_may_write_no_large_file_say_so_and_leave_nothing_behind() {
+fn programs_below_a_file_size_limit_say_so_and_leave_nothing_behind() {
     let cluster = Cluster::builder().k(MIB).start();
     cluster.start_agents();
-    // What zstd cannot make small.
+    // Data that zstd cannot compress.
     let memory: Vec<u8> = (0..MIB / 8)
         .flat_map(|word| noise(word).to_le_bytes())
         .collect();
@@ -236,7 +236,7 @@ fn a_limit_of_memory_below_the_segment_is_a_clear_error_and_nothing_is_left_behi
 }
 
 #[test]
-fn a_segment_starts_in_the_least_memory_that_is_said_to_be_needed() {
+fn a_segment_starts_with_the_least_memory_that_the_message_names() {
     let cluster = Cluster::builder().k(64 * MIB).create();
     let needed = 64 * MIB + dsm_core::segment::overhead(64 * MIB) + dsm_core::segment::OWN_MEMORY;
     let Some(group) = MemoryGroup::new(needed.next_multiple_of(4096)) else {
@@ -255,13 +255,14 @@ fn a_segment_starts_in_the_least_memory_that_is_said_to_be_needed() {
             || child.try_wait().unwrap().is_some()
     });
     assert_eq!(child.try_wait().unwrap(), None, "it ended");
-    // All of the memory is there: a change of it takes no more.
+    // All of the memory is allocated: writing to it takes no more.
     support::client(&cluster).fill(0, 1 << 20, 7).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
 }
 
-/// Runs dsmd by this line of sh, where "$@" is its command line, in a mount namespace; its output.
+/// Runs dsmd by this sh command, where "$@" is its command line, in a mount namespace. Returns its
+/// output.
 fn run_by(cluster: &Cluster, line: &str) -> Output {
     let dsmd = cluster.command(0);
     let mut command = Command::new("unshare");

@@ -1,5 +1,5 @@
-//! SIGTERM ends dsmd in time and with grace: what was asked is answered, the memory stays, clients
-//! notice a pause.
+//! SIGTERM ends dsmd in time and in order: requests that arrived are answered, the memory is kept,
+//! and clients only see a pause.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -13,7 +13,7 @@ use zerocopy::IntoBytes;
 const CLIENTS: usize = 8;
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Counts while dsmd stops and starts; the counter at the end equals the calls.
+/// Increments a counter while dsmd stops and starts; in the end it equals the number of calls.
 fn stop_under_load(signal: Signal) {
     let cluster = Cluster::builder()
         .k(1 << 20)
@@ -66,7 +66,7 @@ fn stop_under_load(signal: Signal) {
         let found = client(&cluster).read(65536 * (writer + 1), 60_000).unwrap();
         assert!(
             found.iter().all(|&byte| u64::from(byte) == writer + 1),
-            "writer {writer}'s data are gone"
+            "writer {writer}'s data is lost"
         );
     }
     println!("{signal}: {calls} calls, none failed");
@@ -83,7 +83,7 @@ fn sigint_under_load_is_a_pause_and_no_error() {
 }
 
 #[test]
-fn a_client_that_sent_half_a_request_does_not_hold_up_the_end() {
+fn a_client_that_sent_half_a_request_does_not_delay_the_stop() {
     let cluster = Cluster::builder()
         .k(1 << 20)
         .config("[limits]\nshutdown_timeout = \"2s\"\n")

@@ -1,4 +1,4 @@
-//! Hello comes first, and once; request ids increase.
+//! The hello comes first and only once; request ids increase.
 
 use dsm_core::protocol::{Code, Extent, Operation};
 use support::wire::{Wire, hello};

@@ -1,5 +1,4 @@
-//! Peers that send and hold as much as they can hold up no other peer, and not the question of
-//! dsmd's watchdog.
+//! Peers that send and hold as much as they can delay neither other peers nor the watchdog of dsmd.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -17,26 +16,26 @@ use zerocopy::IntoBytes;
 
 const K: u64 = 4 << 20;
 
-/// What systemd is told to expect; dsmd asks itself three times as often.
+/// The watchdog interval that dsmd is told; it probes itself three times as often.
 const WATCHDOG_MICROSECONDS: &str = "300000";
 
 /// The longest wait of another peer and of the watchdog. On an idle machine it is a few
 /// milliseconds; a hang is longer.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Less than `limits.request_timeout`, after which each of them is closed.
+/// Less than `limits.request_timeout`, after which each hostile peer is closed anyway.
 const BEFORE_A_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The longest attack; those that are not refused would take minutes.
+/// The longest attack; without refusals it would take minutes.
 const ATTACK: Duration = Duration::from_secs(60);
 
 /// A server with few threads, under a service manager.
-struct Target {
+struct AttackedServer {
     cluster: Cluster,
     service: Service,
 }
 
-impl Target {
+impl AttackedServer {
     fn new(limits: &str) -> Self {
         Self::with_threads(2, limits)
     }
@@ -53,15 +52,15 @@ impl Target {
         Wire::greeted(self.cluster.layout(), 0)
     }
 
-    /// Asks for pings, and listens to the watchdog, until the attack is over: neither waits longer
-    /// than [`LONGEST`].
+    /// Sends pings and watches the watchdog notifications until the attack ends: neither waits
+    /// longer than [`LONGEST`].
     fn serves_during(&self, name: &str, attack: impl FnOnce() + Send) {
         let _alone = support::one_at_a_time();
         let mut peer = self.greeted();
         let over = AtomicBool::new(false);
         let (pings, slowest, gap) = std::thread::scope(|scope| {
             scope.spawn(|| {
-                // Also when an assertion in it fails.
+                // Also when an assertion in the attack fails.
                 let _over = SetAtEnd(&over);
                 attack();
             });
@@ -91,10 +90,13 @@ impl Target {
             (pings, slowest, watchdog.join().unwrap())
         });
         println!(
-            "{name}: {pings} pings of another peer, the slowest took {slowest:?}; the watchdog was silent for {gap:?}"
+            "{name}: {pings} pings of another peer, the slowest took {slowest:?}; the watchdog sent nothing for {gap:?}"
         );
         assert!(slowest < LONGEST, "{name}: a ping took {slowest:?}");
-        assert!(gap < LONGEST, "{name}: the watchdog was silent for {gap:?}");
+        assert!(
+            gap < LONGEST,
+            "{name}: the watchdog sent nothing for {gap:?}"
+        );
     }
 }
 
@@ -107,14 +109,14 @@ impl Drop for SetAtEnd<'_> {
     }
 }
 
-/// Sends to all wires at once, as far as the server takes it, and waits until it has answered, or
-/// closed, each.
+/// Sends to all wires at once as far as the server reads, and waits until the server has answered
+/// or closed each.
 fn flood(wires: Vec<Wire>, bytes: &[u8]) {
     let deadline = Instant::now() + ATTACK;
     std::thread::scope(|scope| {
         for mut wire in wires {
             scope.spawn(move || {
-                // A refused sender is cut in the middle.
+                // A refused sender is disconnected in the middle.
                 let _ = wire
                     .stream()
                     .write_all(bytes)
@@ -136,8 +138,8 @@ fn long_copies(count: u64) -> Vec<u8> {
 }
 
 #[test]
-fn a_flood_of_long_copies_holds_up_neither_another_peer_nor_the_watchdog() {
-    let target = Target::new("");
+fn a_flood_of_long_copies_delays_neither_another_peer_nor_the_watchdog() {
+    let target = AttackedServer::new("");
     let wires = (0..24).map(|_| target.greeted()).collect();
     target.serves_during("24 peers with 6,500 copies of 1 MiB each", || {
         flood(wires, &long_copies(6500))
@@ -145,16 +147,16 @@ fn a_flood_of_long_copies_holds_up_neither_another_peer_nor_the_watchdog() {
 }
 
 #[test]
-fn long_copies_inside_the_window_hold_up_neither_another_peer_nor_the_watchdog() {
-    let target = Target::new("");
+fn long_copies_inside_the_window_delay_neither_another_peer_nor_the_watchdog() {
+    let target = AttackedServer::new("");
     let wires = (0..24).map(|_| target.greeted()).collect();
     target.serves_during("24 peers with 64 copies of 1 MiB each", || {
         flood(wires, &long_copies(64))
     });
 }
 
-/// A header that says that 1 MiB of data follow.
-fn claim(opcode: Opcode, payload: u32) -> Vec<u8> {
+/// A header that announces 1 MiB of data.
+fn announce(opcode: Opcode, payload: u32) -> Vec<u8> {
     let mut header = RequestHeader::new(opcode, u64::from(opcode != Opcode::Hello));
     header.payload = payload.into();
     header.as_bytes().to_vec()
@@ -162,7 +164,7 @@ fn claim(opcode: Opcode, payload: u32) -> Vec<u8> {
 
 /// Another peer writes and reads the longest requests, on ten connections. `Err` says why one was
 /// refused.
-fn longest_requests(target: &Target) -> Result<(), String> {
+fn longest_requests(target: &AttackedServer) -> Result<(), String> {
     let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
     for round in 0..10 {
         let mut wire = target.greeted();
@@ -181,53 +183,53 @@ fn longest_requests(target: &Target) -> Result<(), String> {
 }
 
 #[test]
-fn a_connection_that_claims_a_long_hello_and_sends_none_takes_no_memory() {
-    let target = Target::new("buffer_memory = \"64MiB\"");
+fn a_connection_that_announces_a_long_hello_and_sends_none_takes_no_memory() {
+    let target = AttackedServer::new("buffer_memory = \"64MiB\"");
     let longest = u32::try_from(MAX_HELLO).unwrap();
     let connect = |_| {
         let mut wire = Wire::connect(target.cluster.address(0));
-        wire.send(&claim(Opcode::Hello, longest));
+        wire.send(&announce(Opcode::Hello, longest));
         wire
     };
     let wires: Vec<Wire> = (0..300).map(connect).collect();
-    target.serves_during("300 peers that claim the longest hello", || {
+    target.serves_during("300 peers that announce the longest hello", || {
         longest_requests(&target).unwrap()
     });
     drop(wires);
 }
 
 #[test]
-fn what_no_hello_can_be_is_refused_by_its_header() {
-    let target = Target::new("");
+fn an_impossible_hello_is_refused_by_its_header() {
+    let target = AttackedServer::new("");
     for (opcode, code) in [
         (Opcode::Hello, Code::BadFrame),
         (Opcode::Write, Code::HelloExpected),
     ] {
         let mut wire = Wire::connect(target.cluster.address(0));
-        wire.send(&claim(opcode, 1 << 20));
+        wire.send(&announce(opcode, 1 << 20));
         wire.reply().assert_refused(code, &[]);
         wire.assert_closed();
     }
 }
 
 #[test]
-fn a_request_that_claims_data_and_sends_none_takes_no_memory() {
-    let target = Target::new("");
+fn a_request_that_announces_data_and_sends_none_takes_no_memory() {
+    let target = AttackedServer::new("");
     let greeted = |_| {
         let mut wire = target.greeted();
-        wire.send(&claim(Opcode::Write, 1 << 20));
+        wire.send(&announce(Opcode::Write, 1 << 20));
         wire
     };
     let wires: Vec<Wire> = (0..300).map(greeted).collect();
-    target.serves_during("300 peers that claim a write of 1 MiB", || {
+    target.serves_during("300 peers that announce a write of 1 MiB", || {
         longest_requests(&target).unwrap()
     });
     drop(wires);
 }
 
-/// While the hostile take what they can, there may be none left for a moment; it is taken back long
-/// before any timeout.
-fn gets_what_the_stalled_hold(target: &Target) {
+/// While the hostile peers take what they can, the memory may be used up for a moment; dsmd takes
+/// it back long before any timeout.
+fn gets_what_the_stalled_hold(target: &AttackedServer) {
     let began = Instant::now();
     wait_for(
         "ten longest requests of another peer",
@@ -237,8 +239,8 @@ fn gets_what_the_stalled_hold(target: &Target) {
     println!("another peer was served after {:?}", began.elapsed());
 }
 
-/// So many peers ask for 64 MiB each, and take nothing.
-fn greedy(target: &Target, peers: usize) -> Vec<Wire> {
+/// Lets this many peers request 64 MiB each and read nothing.
+fn greedy(target: &AttackedServer, peers: usize) -> Vec<Wire> {
     let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
     let reads: Vec<u8> = (1..=64)
         .flat_map(|id| encoded(id, Operation::Read(extent)))
@@ -248,25 +250,25 @@ fn greedy(target: &Target, peers: usize) -> Vec<Wire> {
     wires
 }
 
-/// Whether the server has closed the connection and sent no refusal.
-fn is_closed_without_a_word(wire: &Wire) -> bool {
+/// Whether the server has closed the connection without sending a refusal.
+fn is_closed_without_refusal(wire: &Wire) -> bool {
     wire.stream().set_nonblocking(true).unwrap();
     let found = wire.stream().peek(&mut [0]);
     wire.stream().set_nonblocking(false).unwrap();
     matches!(found, Ok(0))
 }
 
-fn says_why(target: Target) {
+fn says_why(target: AttackedServer) {
     let log = target.service.log();
-    let why = "others needed the memory of its buffers (limits.buffer_memory)";
+    let why = "other connections needed the memory of its buffers (raise limits.buffer_memory)";
     assert!(log.contains(why), "{log}");
-    // The gate lets ten lines through in ten seconds.
+    // The rate limit allows ten lines in ten seconds.
     assert!(log.lines().count() < 60, "{log}");
 }
 
 #[test]
-fn peers_that_take_no_replies_lose_their_buffers_to_those_that_do() {
-    let target = Target::new("");
+fn peers_that_read_no_replies_lose_their_buffers_to_those_that_do() {
+    let target = AttackedServer::new("");
     let wires = greedy(&target, 400);
     let mut healthy = target.greeted();
     let short = Extent::new(0, 64 << 10, K).unwrap();
@@ -288,8 +290,8 @@ fn peers_that_take_no_replies_lose_their_buffers_to_those_that_do() {
 }
 
 #[test]
-fn on_threads_of_their_own_peers_that_take_no_replies_lose_their_buffers_too() {
-    let target = Target::with_threads(32, "buffer_memory = \"8MiB\"");
+fn peers_with_dedicated_threads_that_read_no_replies_lose_their_buffers_too() {
+    let target = AttackedServer::with_threads(32, "buffer_memory = \"8MiB\"");
     let wires = greedy(&target, 16);
     target.serves_during("16 peers with a thread each that take nothing", || {
         gets_what_the_stalled_hold(&target)
@@ -299,20 +301,19 @@ fn on_threads_of_their_own_peers_that_take_no_replies_lose_their_buffers_too() {
 }
 
 #[test]
-fn peers_that_do_not_end_their_requests_lose_their_buffers_to_those_that_do() {
+fn peers_that_do_not_complete_their_requests_lose_their_buffers_to_those_that_do() {
     let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
     let write = encoded(1, Operation::Write(extent, &vec![0xee; extent.length()]));
     for threads in [2, 32] {
-        let target = Target::with_threads(threads, "buffer_memory = \"8MiB\"");
+        let target = AttackedServer::with_threads(threads, "buffer_memory = \"8MiB\"");
         let mut wires: Vec<Wire> = Vec::new();
-        // They come until there is no memory left, and the first of them has been waited for long
-        // enough.
+        // Peers connect until no memory is left and the first of them has been stalled long enough.
         wait_for("a stalled peer is closed", BEFORE_A_TIMEOUT, || {
             let mut wire = target.greeted();
-            // One that finds no memory is refused in the middle.
+            // A peer for which there is no memory is refused in the middle.
             let _ = wire.try_send(&write[..write.len() - 1]);
             wires.push(wire);
-            wires.iter().any(is_closed_without_a_word)
+            wires.iter().any(is_closed_without_refusal)
         });
         let name = format!(
             "{} peers that send all but a byte, {threads} threads",

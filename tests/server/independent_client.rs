@@ -1,4 +1,4 @@
-//! Programs in another language, written from the specifications alone, get on with ours: a client
+//! Programs in another language, written from the specifications alone, work with ours: a client
 //! from docs/protocol.md, a master and an agent from docs/agent-protocol.md.
 
 use std::io::{BufRead, BufReader};
@@ -28,7 +28,7 @@ fn python(task: &str, cluster: &Cluster) -> Command {
 }
 
 #[test]
-fn a_client_written_from_the_specification_gets_on_with_dsmd() {
+fn a_client_written_from_the_specification_works_with_dsmd() {
     let cluster = Cluster::start(2, 1 << 20);
     let output = python("check", &cluster)
         .output()
@@ -47,7 +47,7 @@ fn a_client_written_from_the_specification_gets_on_with_dsmd() {
 }
 
 #[test]
-fn its_changes_take_effect_exactly_once_though_dsmd_is_killed() {
+fn its_changes_take_effect_exactly_once_although_dsmd_is_killed() {
     let cluster = Cluster::start(1, 1 << 20);
     let mut client = python("count", &cluster)
         .stdout(Stdio::piped())
@@ -66,13 +66,13 @@ fn its_changes_take_effect_exactly_once_though_dsmd_is_killed() {
     }
     assert!(
         client.wait().expect("wait").success(),
-        "the client is not content"
+        "the client reports an error"
     );
     assert_eq!(kills, 10);
-    assert!(resumed > 0, "no kill came while requests were under way");
+    assert!(resumed > 0, "no kill came while requests were in flight");
 }
 
-/// A task of the master and agent in Python, with a file of the whole memory.
+/// A command of the master or agent in Python, with a file that holds the whole memory.
 fn python_with_agents(task: &str, cluster: &Cluster, file: &Path, index: Option<usize>) -> Command {
     let mut command = Command::new("python3");
     command
@@ -109,7 +109,7 @@ fn succeeds(mut command: Command) {
 
 const PAGES: usize = 40;
 
-/// Two servers that let a busy master take its time for a cut.
+/// Two servers that allow a busy master enough time for a cut.
 fn cluster_of_two() -> Cluster {
     Cluster::builder()
         .servers(2)
@@ -119,7 +119,7 @@ fn cluster_of_two() -> Cluster {
 }
 
 #[test]
-fn a_master_written_from_the_specification_takes_a_snapshot_and_puts_it_back() {
+fn a_master_written_from_the_specification_takes_and_restores_a_snapshot() {
     let cluster = cluster_of_two();
     cluster.start_agents();
     let bytes = memory(&mut Random::new("independent master"), 2 * PAGES);
@@ -145,7 +145,7 @@ fn a_master_written_from_the_specification_takes_a_snapshot_and_puts_it_back() {
 }
 
 #[test]
-fn an_agent_written_from_the_specification_gives_its_server_to_our_master() {
+fn an_agent_written_from_the_specification_works_with_our_master() {
     let cluster = cluster_of_two();
     cluster.start_agent(0);
     let bytes = memory(&mut Random::new("independent agent"), 2 * PAGES);
@@ -161,7 +161,7 @@ fn an_agent_written_from_the_specification_gives_its_server_to_our_master() {
     let snapshot = cluster.snapshot();
     assert!(
         agent.wait().expect("wait").success(),
-        "the agent is not content"
+        "the agent reports an error"
     );
     let mut found = vec![0; bytes.len()];
     snapshot

@@ -1,10 +1,9 @@
 //! dsmd is killed at random moments under load, a hundred times (`DSM_TEST_KILLS` sets another
-//! number). Eight writers lose nothing, readers see no half write, a counter counts each add once,
-//! and nobody waits over a second after a restart.
+//! number). Eight writers lose nothing, readers see no partial write, a counter counts each add
+//! once, and no call takes longer than a second after a restart.
 //!
-//! Each writer also keeps a pipeline of adds and small writes under way, so that a kill finds
-//! requests that were executed and not answered: those are the ones that a client that resends
-//! could have done twice.
+//! Each writer also keeps a pipeline of adds and small writes in flight, so that a kill finds
+//! requests that were executed but not answered: a client that resends could execute those twice.
 
 use dsm_client::{Client, Reply};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,28 +16,27 @@ use support::{Cluster, client};
 const WRITERS: usize = 8;
 const READERS: usize = 2;
 
-/// Bytes that each writer has to itself. The blocks are shorter, so that the ends of older ones
-/// stay behind them.
+/// The bytes of each writer's region. Blocks are shorter, so that the ends of older blocks stay
+/// behind them.
 const REGION: u64 = 128 * 1024;
 const LONGEST: u64 = 100 * 1024;
 const COUNTER: u64 = WRITERS as u64 * REGION;
 
-/// Requests that each writer leaves unanswered at once beside its blocks, and the word of each
-/// writer that they write.
+/// Requests that each writer has in flight besides its blocks, and the address of the words that
+/// they write, one per writer.
 const PIPELINED: usize = 64;
 const WORDS: u64 = COUNTER + 4096;
 
-/// The promise: nothing hangs for longer after a restart.
+/// The promise: no call takes longer after a restart.
 const AFTER_RESTART: Duration = Duration::from_secs(1);
 
-/// What the threads tell each other.
-struct Shared {
+/// The state that the threads share.
+struct SharedWorkload {
     began: Instant,
     stop: AtomicBool,
     /// Nanoseconds after `began` when dsmd was last ready.
     ready: AtomicU64,
-    /// Per writer, the sequence of the block that is being written, and of the last one
-    /// acknowledged.
+    /// Per writer, the sequence of the block being written and of the last one acknowledged.
     writing: [AtomicU64; WRITERS],
     acknowledged: [AtomicU64; WRITERS],
     reads: AtomicU64,
@@ -49,13 +47,13 @@ struct Shared {
     longest_after_restart: AtomicU64,
 }
 
-impl Shared {
+impl SharedWorkload {
     #[allow(clippy::cast_possible_truncation)] // a test does not last 500 years
     fn now(&self) -> u64 {
         self.began.elapsed().as_nanos() as u64
     }
 
-    /// Makes a call and notes how long it took.
+    /// Makes a call and records how long it took.
     fn timed<T>(&self, call: impl FnOnce() -> Result<T, dsm_client::Error>) -> T {
         let start = self.now();
         let result = call();
@@ -72,7 +70,7 @@ impl Shared {
         })
     }
 
-    /// Has `PIPELINED` requests under way at once. Returns what they found.
+    /// Has `PIPELINED` requests in flight at once. Returns their results.
     fn pipelined<'a>(
         &self,
         client: &Client,
@@ -101,7 +99,7 @@ impl Drop for StopOnPanic<'_> {
     }
 }
 
-fn write_and_count(shared: &Shared, client: &Client, writer: usize, mut random: Random) {
+fn write_and_count(shared: &SharedWorkload, client: &Client, writer: usize, mut random: Random) {
     let _guard = StopOnPanic(&shared.stop);
     let address = writer as u64 * REGION;
     for sequence in 1.. {
@@ -128,9 +126,10 @@ fn write_and_count(shared: &Shared, client: &Client, writer: usize, mut random: 
     }
 }
 
-/// Adds to the counter and overwrites a word of its own, all in one pipeline, again and again. A
-/// write that is done twice brings back an older value; an add that is done twice shows in the end.
-fn pipeline_and_count(shared: &Shared, client: &Client, writer: usize, mut random: Random) {
+/// Adds to the counter and overwrites a word of this writer in one pipeline, repeatedly. A write
+/// that is executed twice brings back an older value; an add that is executed twice shows in the
+/// end.
+fn pipeline_and_count(shared: &SharedWorkload, client: &Client, writer: usize, mut random: Random) {
     let _guard = StopOnPanic(&shared.stop);
     let word = WORDS + 8 * writer as u64;
     let mut last = 0_u64;
@@ -176,12 +175,12 @@ fn pipeline_and_count(shared: &Shared, client: &Client, writer: usize, mut rando
             counts.is_sorted_by(|before, after| before < after),
             "writer {writer}: the counter went back"
         );
-        // Leaves the processors to the blocks for a while.
+        // Leaves the processors to the block writers for a while.
         std::thread::sleep(Duration::from_micros(random.within(0, 6000)));
     }
 }
 
-fn read_and_check(shared: &Shared, client: &Client, mut random: Random) {
+fn read_and_check(shared: &SharedWorkload, client: &Client, mut random: Random) {
     let _guard = StopOnPanic(&shared.stop);
     while !shared.stopped() {
         let writer = random.index(WRITERS);
@@ -204,7 +203,7 @@ fn read_and_check(shared: &Shared, client: &Client, mut random: Random) {
 }
 
 /// Waits until every writer has had a block acknowledged that it began after this call.
-fn wait_for_every_writer(shared: &Shared) {
+fn wait_for_every_writer(shared: &SharedWorkload) {
     let due: Vec<u64> = shared
         .writing
         .iter()
@@ -215,7 +214,7 @@ fn wait_for_every_writer(shared: &Shared) {
         while shared.acknowledged[writer].load(Ordering::SeqCst) < due && !shared.stopped() {
             assert!(
                 since.elapsed() < support::wire::PATIENCE,
-                "writer {writer} does not get on after a restart"
+                "writer {writer} makes no progress after a restart"
             );
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -223,13 +222,13 @@ fn wait_for_every_writer(shared: &Shared) {
 }
 
 #[test]
-fn a_killed_dsmd_loses_no_write_shows_no_half_write_and_counts_each_add_once() {
+fn a_killed_dsmd_loses_no_write_shows_no_partial_write_and_counts_each_add_once() {
     let kills: u64 = count_of("DSM_TEST_KILLS", 100, 2000);
     let _alone = support::one_at_a_time();
     let mut random = Random::new("kill_dsmd_under_load");
     let cluster = Cluster::start(1, 2 * 1024 * 1024);
     let clients: Vec<Client> = (0..WRITERS + READERS).map(|_| client(&cluster)).collect();
-    let shared = Shared {
+    let shared = SharedWorkload {
         began: Instant::now(),
         stop: AtomicBool::new(false),
         ready: AtomicU64::new(0),
@@ -261,8 +260,8 @@ fn a_killed_dsmd_loses_no_write_shows_no_half_write_and_counts_each_add_once() {
             cluster.kill(0);
             cluster.restart(0);
             shared.ready.store(shared.now(), Ordering::SeqCst);
-            // Kills that follow each other quickly could hide a call that hangs, so now and then
-            // everyone must get on.
+            // Kills in quick succession could hide a call that hangs, so now and then every writer
+            // must make progress.
             if kill % 10 == 0 {
                 wait_for_every_writer(&shared);
             }
@@ -272,7 +271,7 @@ fn a_killed_dsmd_loses_no_write_shows_no_half_write_and_counts_each_add_once() {
     judge(&shared, &client(&cluster), kills);
 }
 
-fn judge(shared: &Shared, client: &Client, kills: u64) {
+fn judge(shared: &SharedWorkload, client: &Client, kills: u64) {
     let mut written = 0;
     for (writer, acknowledged) in shared.acknowledged.iter().enumerate() {
         let region = client
@@ -301,7 +300,7 @@ fn judge(shared: &Shared, client: &Client, kills: u64) {
         duration(&shared.longest_after_restart),
     );
     println!(
-        "kills {kills}; blocks acknowledged {written}, lost 0; reads checked {}, half writes 0; adds called {adds}, \
+        "kills {kills}; blocks acknowledged {written}, lost 0; reads checked {}, partial writes 0; adds called {adds}, \
          counter {counter}; deaths repaired {}, writes redone {}; longest call {longest:?}, after a restart {after:?}; {:?} in all",
         shared.reads.load(Ordering::Relaxed),
         status.recovery.repaired,

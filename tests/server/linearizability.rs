@@ -1,6 +1,6 @@
 //! Many clients read, write and change a few overlapping cells on three servers, which are killed
-//! and restarted all the while; a checker then looks for an order of each server's operations that
-//! explains every result.
+//! and restarted throughout. Then a checker looks, for each server, for an order of the operations
+//! that explains every result.
 
 use dsm_client::{Client, CompareAndSwap, Effect, Error, ErrorKind, Reply};
 use dsm_core::protocol::AtomicOperation;
@@ -17,20 +17,21 @@ const K: u64 = 128 * 4096;
 const CLIENTS: usize = 8;
 const OPERATIONS: usize = 4000;
 
-/// How long the clients go on at most, and how long between two kills at least.
+/// The longest run of the clients, and the interval between two kills in milliseconds.
 const DURATION: Duration = Duration::from_secs(25);
 const BETWEEN_KILLS: Range<u64> = 50..300;
 
-/// An impatient client's deadline: shorter than some restarts, so that outcomes become unknown.
-/// Each makes the search longer, so there is a bound on them; then the client becomes patient.
-const IMPATIENCE: Duration = Duration::from_millis(25);
-const MOST_UNKNOWN: usize = 4;
+/// The deadline of a client with short timeouts: shorter than some restarts, so that outcomes
+/// become unknown. Each unknown outcome makes the search longer, so a client gets at most
+/// `MAX_UNKNOWN`; then it uses the normal deadline.
+const SHORT_TIMEOUT: Duration = Duration::from_millis(25);
+const MAX_UNKNOWN: usize = 4;
 
-/// Steps that the checker may take for one group of cells.
+/// The most steps that the checker may take for one group of cells.
 const STEPS: u64 = 20_000_000;
 
 /// The cells of each segment: offset and length in bytes. A cell holds one value, repeated; only a
-/// cell of 8 bytes can be changed by atomics. Cells of one group lie side by side.
+/// cell of 8 bytes can be changed by atomics. Cells of one group are adjacent.
 const CELLS: [(u64, u64); 12] = [
     // Four words across a page boundary.
     (4096 - 16, 8),
@@ -41,8 +42,8 @@ const CELLS: [(u64, u64); 12] = [
     (6 * 4096 - 8, 8),
     (6 * 4096, 4096),
     (7 * 4096, 8),
-    // An extent over 66 pages, which takes long enough to copy that a kill or another client often
-    // comes in between.
+    // An extent over 66 pages. Copying it takes so long that a kill or another client often
+    // interrupts it.
     (16 * 4096 - 8, 8),
     (16 * 4096, 64 * 4096),
     (80 * 4096, 8),
@@ -57,7 +58,7 @@ const WIDE_GROUP: Range<usize> = 7..10;
 const FIRST: usize = 10;
 const LAST: usize = 11;
 
-/// Cells that are words, and requests in a burst on them.
+/// Cells that are words, and the number of requests in a burst on one of them.
 const WORDS: [usize; 8] = [0, 1, 2, 3, 4, 6, 7, 9];
 const BURST: usize = 32;
 
@@ -84,10 +85,10 @@ fn decode(first: usize, count: usize, bytes: &[u8]) -> Vec<u64> {
         let (cell, others) =
             rest.split_at(usize::try_from(*length).expect("a cell fits the memory"));
         rest = others;
-        // Of one value, repeated, every byte is equal to the one eight places on.
+        // Since one value is repeated, every byte equals the one eight places later.
         assert!(
             cell[8..] == cell[..cell.len() - 8],
-            "torn read: the cell at offset {offset} is of several writes"
+            "torn read: the cell at offset {offset} holds parts of several writes"
         );
         u64::from_le_bytes(cell[..8].try_into().expect("eight bytes"))
     });
@@ -102,38 +103,38 @@ fn atomic(cell: usize, operation: AtomicOperation, old: Option<u64>) -> Action {
     }
 }
 
-/// One client's part of the history: per server, its events.
-struct Scribe<'a> {
+/// Makes the calls of one client and records its part of the history, per server.
+struct HistoryRecorder<'a> {
     id: usize,
     client: &'a Client,
-    impatient: Option<&'a Client>,
+    short_deadline: Option<&'a Client>,
     clock: &'a AtomicU64,
     random: Random,
     values: u64,
     history: [Vec<Event>; SERVERS],
     unknown: usize,
     not_sent: usize,
-    /// Per server and cell, what this client saw last: a comparison with it often succeeds.
+    /// The value of each cell that this client saw last: a comparison with it often succeeds.
     seen: [[u64; CELLS.len()]; SERVERS],
 }
 
-impl Scribe<'_> {
-    /// A value that nobody else writes.
+impl HistoryRecorder<'_> {
+    /// A value that no other client writes.
     fn value(&mut self) -> u64 {
         self.values += 1;
         ((self.id as u64 + 1) << 32) | self.values
     }
 
-    /// Makes a call, and records its events with what they learned. `events` turns the result, or
-    /// `None` for an unknown outcome, into actions; there are several when the call spans servers.
+    /// Makes a call and records its events. `events` turns the result, or `None` for an unknown
+    /// outcome, into actions: several when the call spans servers.
     fn record<T>(
         &mut self,
         call: impl FnOnce(&Client) -> Result<T, Error>,
         events: impl FnOnce(Option<T>) -> Vec<(usize, Action)>,
     ) {
-        let impatient = self.impatient.filter(|_| self.unknown < MOST_UNKNOWN);
+        let short_deadline = self.short_deadline.filter(|_| self.unknown < MAX_UNKNOWN);
         let called = self.clock.fetch_add(1, Ordering::SeqCst);
-        let result = call(impatient.unwrap_or(self.client));
+        let result = call(short_deadline.unwrap_or(self.client));
         let returned = self.clock.fetch_add(1, Ordering::SeqCst);
         let (events, returned) = match result {
             Ok(result) => (events(Some(result)), Some(returned)),
@@ -144,12 +145,12 @@ impl Scribe<'_> {
                 ) =>
             {
                 assert!(
-                    impatient.is_some(),
-                    "client {}: no server was away for as long as its deadline: {error:?}",
+                    short_deadline.is_some(),
+                    "client {}: no server was down for as long as its deadline: {error:?}",
                     self.id
                 );
                 match error.effect() {
-                    // Such a call changed nothing, and the checker believes it, so that a lie
+                    // Such a call changed nothing. The checker relies on it, so that a wrong effect
                     // shows.
                     Effect::None => {
                         self.not_sent += 1;
@@ -172,8 +173,8 @@ impl Scribe<'_> {
         }
     }
 
-    /// Many atomics on one word under way at once, so that a kill finds some that were executed and
-    /// not answered.
+    /// Sends many atomics on one word at once, so that a kill finds some that were executed but not
+    /// answered.
     fn burst(&mut self, server: usize) {
         let cell = WORDS[self.random.index(WORDS.len())];
         let address = address_of(server, cell);
@@ -197,7 +198,7 @@ impl Scribe<'_> {
             },
             |replies| {
                 let olds = replies
-                    .expect("only patient clients send bursts")
+                    .expect("only clients with the normal deadline send bursts")
                     .into_iter()
                     .map(|reply| match reply {
                         Reply::Old(old) => Some(old),
@@ -311,8 +312,8 @@ impl Scribe<'_> {
         );
     }
 
-    /// The last word of a server and the first of the next in one call: two pieces, each atomic by
-    /// itself.
+    /// Accesses the last word of a server and the first of the next in one call: two pieces, each
+    /// atomic separately.
     fn across_servers(&mut self, server: usize, write: bool) {
         let next = server + 1;
         let address = address_of(server, LAST);
@@ -385,7 +386,7 @@ impl Scribe<'_> {
             11..=12 => self.read(server, LONG_GROUP),
             13..=14 => self.read(server, WIDE_GROUP),
             15 => self.write(server, WIDE_GROUP),
-            16..=18 if self.impatient.is_none() => self.burst(server),
+            16..=18 if self.short_deadline.is_none() => self.burst(server),
             which => {
                 let pair = self.random.index(SERVERS - 1);
                 self.across_servers(pair, which % 2 == 1);
@@ -394,7 +395,7 @@ impl Scribe<'_> {
     }
 }
 
-/// Sets a flag when it goes, also when its thread panics.
+/// Sets a flag when it is dropped, also when its thread panics.
 struct SetOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
@@ -404,9 +405,9 @@ impl Drop for SetOnDrop<'_> {
 }
 
 #[test]
-fn a_concurrent_history_with_kills_inside_is_linearizable() {
+fn a_concurrent_history_with_kills_is_linearizable() {
     let _alone = support::one_at_a_time();
-    // One after the other: what it takes to judge a history grows faster than the history.
+    // Several short histories, because the cost of checking a history grows faster than its length.
     for _ in 0..count(1, 10) {
         judge_one_history();
     }
@@ -416,20 +417,21 @@ fn judge_one_history() {
     let mut random = Random::new("linearizability");
     let cluster = Cluster::start(SERVERS, K);
     let clients: Vec<Client> = (0..CLIENTS).map(|_| client(&cluster)).collect();
-    let impatient = client(&cluster).with_timeout(IMPATIENCE);
+    let short_deadline = client(&cluster).with_timeout(SHORT_TIMEOUT);
     let clock = AtomicU64::new(0);
     let began = Instant::now();
     let done: [AtomicBool; CLIENTS] = Default::default();
     let mut kills = 0;
-    let scribes: Vec<Scribe<'_>> = std::thread::scope(|scope| {
+    let recorders: Vec<HistoryRecorder<'_>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..CLIENTS)
             .map(|id| {
-                // Two threads share a client, the others have one each; two give up early.
+                // Two threads share a client and the others have one each; two use the short
+                // timeout.
                 let client = &clients[if id == 1 { 0 } else { id }];
-                let mut scribe = Scribe {
+                let mut recorder = HistoryRecorder {
                     id,
                     client,
-                    impatient: (id >= CLIENTS - 2).then_some(&impatient),
+                    short_deadline: (id >= CLIENTS - 2).then_some(&short_deadline),
                     clock: &clock,
                     random: random.fork(),
                     values: 0,
@@ -442,17 +444,17 @@ fn judge_one_history() {
                 scope.spawn(move || {
                     let _done = SetOnDrop(flag);
                     for _ in 0..OPERATIONS {
-                        scribe.step();
-                        if scribe.random.index(4) == 0 {
+                        recorder.step();
+                        if recorder.random.index(4) == 0 {
                             std::thread::sleep(Duration::from_micros(
-                                scribe.random.within(0, 20_000),
+                                recorder.random.within(0, 20_000),
                             ));
                         }
                         if began.elapsed() > DURATION {
                             break;
                         }
                     }
-                    scribe
+                    recorder
                 })
             })
             .collect();
@@ -462,7 +464,7 @@ fn judge_one_history() {
             ));
             let server = random.index(SERVERS);
             cluster.kill(server);
-            // Sometimes the server stays away for longer than an impatient client waits.
+            // Sometimes the server stays down for longer than the short timeout.
             std::thread::sleep(Duration::from_millis(random.within(0, 60)));
             cluster.restart(server);
             kills += 1;
@@ -472,21 +474,21 @@ fn judge_one_history() {
             .map(|thread| thread.join().expect("no client fails"))
             .collect()
     });
-    judge(&scribes, kills, began);
+    judge(&recorders, kills, began);
 }
 
-fn judge(scribes: &[Scribe<'_>], kills: u64, began: Instant) {
-    let unknown: usize = scribes.iter().map(|scribe| scribe.unknown).sum();
-    let not_sent: usize = scribes.iter().map(|scribe| scribe.not_sent).sum();
+fn judge(recorders: &[HistoryRecorder<'_>], kills: u64, began: Instant) {
+    let unknown: usize = recorders.iter().map(|recorder| recorder.unknown).sum();
+    let not_sent: usize = recorders.iter().map(|recorder| recorder.not_sent).sum();
     println!(
         "{kills} kills in {:?}; outcomes unknown {unknown}, calls not sent {not_sent}",
         began.elapsed()
     );
     assert!(kills >= 3, "the history was over after {kills} kills");
     for server in 0..SERVERS {
-        let history: Vec<Event> = scribes
+        let history: Vec<Event> = recorders
             .iter()
-            .flat_map(|scribe| scribe.history[server].iter().cloned())
+            .flat_map(|recorder| recorder.history[server].iter().cloned())
             .collect();
         let since = Instant::now();
         let verdict = check(&[0; CELLS.len()], &history, STEPS);
@@ -499,7 +501,7 @@ fn judge(scribes: &[Scribe<'_>], kills: u64, began: Instant) {
             Verdict::Linearizable => {}
             Verdict::Violation(why) => panic!("server {server} is not linearizable: {why}"),
             Verdict::Undecided { steps } => {
-                panic!("server {server}: undecided after {steps} steps; look at the history")
+                panic!("server {server}: undecided after {steps} steps; examine the history")
             }
         }
     }

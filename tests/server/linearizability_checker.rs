@@ -1,5 +1,5 @@
-//! The checker of histories is itself checked: on histories known to be right and wrong, and
-//! against brute force.
+//! Tests the checker of histories: with histories known to be right and wrong, and against brute
+//! force.
 
 use dsm_core::protocol::AtomicOperation;
 use proptest::prelude::*;
@@ -90,7 +90,7 @@ fn a_read_during_a_write_may_see_either_but_not_go_back() {
 }
 
 #[test]
-fn a_value_that_nobody_wrote_is_rejected() {
+fn a_value_that_no_client_wrote_is_rejected() {
     rejects(
         &[0],
         &[event(0, 10, write(0, &[7])), event(1, 2, read(0, &[8]))],
@@ -145,8 +145,8 @@ fn a_torn_read_of_several_cells_is_rejected() {
 
 #[test]
 fn cells_that_one_operation_connects_are_ordered_together() {
-    // Each cell alone is fine: y's write is seen, x's is not yet. Together the read shows an order
-    // that cannot be.
+    // Each cell on its own is fine: the write of y is seen, that of x not yet. Together the read
+    // shows an impossible order.
     let history = [
         event(0, 1, write(0, &[1])),
         event(2, 3, write(1, &[1])),
@@ -194,7 +194,7 @@ fn an_unknown_outcome_may_take_effect_late_or_never_but_not_twice() {
             event(12, 13, read(0, &[0])),
         ],
     );
-    // Repeating it blindly would undo the write of 8.
+    // Executing it twice would undo the write of 8.
     let history = [
         unknown,
         event(10, 11, read(0, &[7])),
@@ -245,8 +245,8 @@ fn a_copy_takes_what_is_there_at_one_instant() {
 
 #[test]
 fn a_long_history_of_many_clients_is_decided_quickly() {
-    // 8 clients, 4,000 adds, each overlapping its 7 neighbours: hopeless without memory of what was
-    // visited.
+    // 8 clients, 4,000 adds, each overlapping its 7 neighbours: infeasible unless the search
+    // remembers visited states.
     let history: Vec<Event> = (0..4000)
         .map(|i| event(i * 10, i * 10 + 75, add(0, 1, i)))
         .collect();
@@ -259,8 +259,8 @@ fn a_long_history_of_many_clients_is_decided_quickly() {
     ));
 }
 
-/// Pseudo-random, but always the same: 10,000 operations, 8 at a time. One of `every` has an
-/// unknown outcome, and half of those never happened.
+/// A pseudo-random but reproducible history: 10,000 operations, 8 at a time. One in `every` has an
+/// unknown outcome, and half of those were not executed.
 fn long_history(every: u64) -> Vec<Event> {
     let mut number = 1_u64;
     let mut below = |bound: u64| {
@@ -298,7 +298,7 @@ fn a_long_history_with_unknown_outcomes_is_decided_quickly() {
         check(&[0; CELLS], &long_history(500), LIMIT),
         Verdict::Linearizable
     );
-    // To reject takes longer: every choice of unknown outcomes has to be tried.
+    // Rejecting takes longer: every choice of unknown outcomes must be tried.
     let mut history = long_history(2500);
     let wrong = history
         .iter_mut()
@@ -354,14 +354,14 @@ fn brute_force(state: &[u64], rest: &[Event]) -> bool {
 
 const CELLS: usize = 3;
 
-/// What to do, without its result: kind, cell, count, operands.
+/// An action without its result: kind, cell, count, operands.
 type Draft = (u8, usize, usize, u64, u64);
 
 fn draft() -> impl Strategy<Value = Draft> {
     (0_u8..7, 0..CELLS, 1..=CELLS, 0_u64..3, 0_u64..3)
 }
 
-/// Carries out a draft on the state; the event's result is the true one.
+/// Executes a draft on the state and returns the action with its true result.
 fn execute(state: &mut Vec<u64>, (kind, cell, count, a, b): Draft) -> Action {
     let count = count.min(CELLS - cell);
     let atomic = |operation, state: &[u64]| Action::Atomic {
@@ -398,9 +398,9 @@ fn forget_result(event: &mut Event) {
     }
 }
 
-/// A history that a sequential execution produced: operation i takes effect at 10 i, is called up
-/// to `overlap` before and returns up to `overlap` after. Some lose their outcome; some of those
-/// never happened.
+/// A history of a sequential execution: operation i takes effect at 10 i, is called up to `overlap`
+/// before and returns up to `overlap` after. Some lose their outcome; some of those were not
+/// executed.
 fn legal(overlap: u64, length: usize) -> impl Strategy<Value = Vec<Event>> {
     let one = (draft(), 0..=overlap, 0..=overlap, 0_u8..12);
     proptest::collection::vec(one, 0..length).prop_map(|drafts| {
@@ -422,7 +422,7 @@ fn legal(overlap: u64, length: usize) -> impl Strategy<Value = Vec<Event>> {
     })
 }
 
-/// Changes one result, so that the history may have become wrong.
+/// Changes one result, which may make the history wrong.
 fn mutate(history: &mut [Event], which: usize, by: u64) {
     let count = history.len().max(1);
     if let Some(event) = history.get_mut(which % count) {
@@ -438,8 +438,7 @@ fn mutate(history: &mut [Event], which: usize, by: u64) {
     }
 }
 
-/// Makes an event one of which nobody knows whether it happened before its end, unless it is a
-/// read.
+/// Makes it unknown whether an event took effect, unless it is a read.
 fn kill(history: &mut [Event], which: usize) {
     let count = history.len().max(1);
     if let Some(event) = history.get_mut(which % count)
@@ -462,7 +461,7 @@ proptest! {
     }
 
     #[test]
-    fn a_history_with_killed_clients_is_judged_as_brute_force_judges_it(
+    fn the_checker_agrees_with_brute_force_on_histories_with_killed_clients(
         history in legal(25, 8), killed in proptest::collection::vec(any::<usize>(), 1..4),
         changes in proptest::collection::vec((any::<usize>(), 1_u64..4), 0..3)
     ) {
@@ -478,7 +477,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_history_is_judged_as_brute_force_judges_it(
+    fn the_checker_agrees_with_brute_force_on_changed_histories(
         history in legal(25, 8), changes in proptest::collection::vec((any::<usize>(), 1_u64..4), 1..3)
     ) {
         let mut history = history;

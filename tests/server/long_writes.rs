@@ -1,6 +1,6 @@
-//! Long writes, whose data a thread with one connection receives straight into shared memory:
-//! however they come in pieces, are mixed with other requests, change threads or break off, each is
-//! done whole or not at all, and so is what comes after it.
+//! Long writes, whose data a thread with one connection receives directly into shared memory.
+//! Whether they arrive in pieces, are mixed with other requests, change threads or break off, each
+//! takes effect whole or not at all, and no request behind them is lost.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,11 +13,11 @@ use support::{Cluster, client, wait_for};
 
 const K: u64 = 1 << 20;
 
-/// The longest data that lands, and the shortest.
+/// The longest and the shortest data that is received directly.
 const SLOT: u64 = 64 << 10;
 const LONG: u64 = 16 << 10;
 
-/// Two threads for connections; a third connection makes all of them share.
+/// Two threads for connections; with a third connection, all of them share.
 fn cluster() -> Cluster {
     Cluster::builder()
         .k(K)
@@ -29,22 +29,22 @@ fn extent(offset: u64, length: u64) -> Extent {
     Extent::new(offset, length, K).unwrap()
 }
 
-/// A client of one connection, and what the memory must be.
-struct Writer {
+/// A client with one connection, and the expected memory.
+struct LongWriter {
     wire: Wire,
     memory: Vec<u8>,
     id: u64,
-    /// Requests that were not answered yet, with what a read must find.
-    under_way: Vec<(u64, Option<Vec<u8>>)>,
+    /// Requests without a reply, with the data that a read must return.
+    in_flight: Vec<(u64, Option<Vec<u8>>)>,
 }
 
-impl Writer {
+impl LongWriter {
     fn new(cluster: &Cluster) -> Self {
         Self {
             wire: Wire::greeted(cluster.layout(), 0),
             memory: vec![0; 1 << 20],
             id: 0,
-            under_way: Vec::new(),
+            in_flight: Vec::new(),
         }
     }
 
@@ -52,10 +52,10 @@ impl Writer {
         usize::try_from(offset).unwrap()..usize::try_from(offset + length).unwrap()
     }
 
-    /// The bytes of a request, whose effect is in the model from now on.
+    /// Encodes a request and applies its effect to the expected memory.
     fn request(&mut self, operation: Operation<'_>, expected: Option<Vec<u8>>) -> Vec<u8> {
         self.id += 1;
-        self.under_way.push((self.id, expected));
+        self.in_flight.push((self.id, expected));
         let mut bytes = Vec::new();
         Request {
             id: self.id,
@@ -81,7 +81,7 @@ impl Writer {
     }
 
     fn replies(&mut self) {
-        for (id, expected) in std::mem::take(&mut self.under_way) {
+        for (id, expected) in std::mem::take(&mut self.in_flight) {
             let reply = self.wire.reply();
             assert_eq!(
                 (reply.code(), reply.header.id.get()),
@@ -108,7 +108,7 @@ impl Writer {
     }
 }
 
-/// Sends the bytes in random pieces, some of which come late.
+/// Sends the bytes in random pieces, some of them after a delay.
 fn send_in_pieces(wire: &mut Wire, mut bytes: &[u8], random: &mut Random) {
     while !bytes.is_empty() {
         let most = [bytes.len(), 100, 5000][random.index(3)].min(bytes.len());
@@ -123,7 +123,7 @@ fn send_in_pieces(wire: &mut Wire, mut bytes: &[u8], random: &mut Random) {
     }
 }
 
-/// A length that lands, or almost.
+/// A length that is received directly, or almost.
 fn length(random: &mut Random) -> u64 {
     match random.index(8) {
         0 => LONG - 1,
@@ -136,10 +136,10 @@ fn length(random: &mut Random) -> u64 {
     }
 }
 
-/// Some requests, that shall be under way together.
-fn requests(writer: &mut Writer, random: &mut Random) -> Vec<u8> {
+/// Several requests to be in flight together.
+fn requests(writer: &mut LongWriter, random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // Mostly one, and often as long as the one before.
+    // Mostly one request, and often as long as the one before.
     let number = if random.index(3) == 0 {
         random.within(1, 6)
     } else {
@@ -163,10 +163,10 @@ fn requests(writer: &mut Writer, random: &mut Random) -> Vec<u8> {
 }
 
 #[test]
-fn in_pieces_and_among_other_requests_each_write_is_what_was_sent() {
+fn writes_in_pieces_and_among_other_requests_store_what_was_sent() {
     let cluster = cluster();
     let mut random = Random::new("long_writes");
-    let mut writer = Writer::new(&cluster);
+    let mut writer = LongWriter::new(&cluster);
     for round in 0..count(500, 15_000) {
         let bytes = requests(&mut writer, &mut random);
         if random.index(3) == 0 {
@@ -183,15 +183,15 @@ fn in_pieces_and_among_other_requests_each_write_is_what_was_sent() {
 }
 
 #[test]
-fn a_connection_that_changes_threads_in_the_middle_of_a_write_takes_along_what_has_come() {
+fn a_connection_that_changes_threads_in_the_middle_of_a_write_keeps_the_received_data() {
     let cluster = cluster();
     let mut random = Random::new("long_writes move");
-    let mut writer = Writer::new(&cluster);
+    let mut writer = LongWriter::new(&cluster);
     for _ in 0..6 {
-        wait_for("a thread of its own", PATIENCE, || {
+        wait_for("a dedicated thread", PATIENCE, || {
             !cluster.threads(0, "dsm-connection").is_empty()
         });
-        // The first only says what to expect.
+        // The first write only makes the server expect another one.
         for _ in 0..2 {
             let long = writer.write(random.within(0, K - SLOT), SLOT);
             writer.ask(&long);
@@ -210,14 +210,14 @@ fn a_connection_that_changes_threads_in_the_middle_of_a_write_takes_along_what_h
 }
 
 #[test]
-fn a_write_that_is_refused_after_its_data_has_landed_changes_nothing_and_the_connection_goes_on() {
+fn a_write_refused_after_its_data_was_received_changes_nothing_and_the_connection_stays_open() {
     let cluster = cluster();
-    let mut writer = Writer::new(&cluster);
+    let mut writer = LongWriter::new(&cluster);
     for _ in 0..3 {
         let long = writer.write(0, SLOT);
         writer.ask(&long);
         writer.id += 1;
-        // Inside a larger memory.
+        // The extent is valid for a larger memory only.
         let outside = Extent::new(K - SLOT + 1, SLOT, 2 * K).unwrap();
         writer.wire.send(&encoded(
             writer.id,
@@ -234,7 +234,7 @@ fn a_write_that_is_refused_after_its_data_has_landed_changes_nothing_and_the_con
 #[test]
 fn a_client_that_stops_in_the_middle_of_a_write_is_refused_in_time_and_changes_nothing() {
     let cluster = cluster();
-    let mut writer = Writer::new(&cluster);
+    let mut writer = LongWriter::new(&cluster);
     let before = writer.write(0, SLOT);
     writer.ask(&before);
     let memory = writer.memory.clone();
@@ -245,14 +245,14 @@ fn a_client_that_stops_in_the_middle_of_a_write_is_refused_in_time_and_changes_n
     writer.wire.assert_closed();
     assert!(
         client(&cluster).read(0, K).unwrap() == memory,
-        "half a write was done"
+        "a partial write took effect"
     );
 }
 
 #[test]
-fn of_a_write_that_has_landed_in_part_when_dsmd_is_killed_nothing_is_there() {
+fn a_write_received_in_part_when_dsmd_is_killed_has_no_effect() {
     let cluster = cluster();
-    let mut writer = Writer::new(&cluster);
+    let mut writer = LongWriter::new(&cluster);
     for _ in 0..3 {
         let before = writer.write(100, SLOT);
         writer.ask(&before);
@@ -260,17 +260,17 @@ fn of_a_write_that_has_landed_in_part_when_dsmd_is_killed_nothing_is_there() {
     let memory = writer.memory.clone();
     let never = writer.write(100, SLOT);
     writer.wire.send(&never[..never.len() - 1]);
-    // Long enough to land; if it has not, the test is only weaker.
+    // Long enough to be received directly; if it was not, the test only checks less.
     std::thread::sleep(Duration::from_millis(100));
     cluster.restart(0);
     assert!(
         client(&cluster).read(0, K).unwrap() == memory,
-        "a part of a write was done"
+        "a partial write took effect"
     );
 }
 
-/// One write after the other, each of one byte all over, until the server is gone. Returns the last
-/// number that was acknowledged; the next one was under way.
+/// Writes one request after the other, each filled with one byte value, until the server ends.
+/// Returns the last number that was acknowledged; the next write was in flight.
 fn write_until_killed(mut wire: Wire, last: u64) -> u64 {
     let mut acknowledged = last;
     for id in 1.. {
@@ -289,11 +289,11 @@ fn write_until_killed(mut wire: Wire, last: u64) -> u64 {
 }
 
 #[test]
-fn a_write_that_dsmd_was_killed_in_is_whole_or_absent_and_those_before_it_are_there() {
+fn a_write_interrupted_by_a_kill_is_whole_or_absent_and_earlier_ones_are_kept() {
     let cluster = cluster();
     let mut random = Random::new("long_writes kill");
     let (mut acknowledged, most) = (0, count(100, 2000));
-    // Some of them meet a write that is half done.
+    // Some kills hit a write that is half done.
     for kills in 1..=most {
         let (wire, last) = (Wire::greeted(cluster.layout(), 0), acknowledged);
         let writer = std::thread::spawn(move || write_until_killed(wire, last));
@@ -305,7 +305,7 @@ fn a_write_that_dsmd_was_killed_in_is_whole_or_absent_and_those_before_it_are_th
         let begin = found[0];
         assert!(
             found.iter().all(|&byte| byte == begin),
-            "after kill {kills} there is a part of a write"
+            "after kill {kills} there is a partial write"
         );
         if u64::from(begin) == (acknowledged + 1) % 256 {
             acknowledged += 1;
@@ -318,19 +318,19 @@ fn a_write_that_dsmd_was_killed_in_is_whole_or_absent_and_those_before_it_are_th
     }
     let redone = client(&cluster).status(0).unwrap().recovery.redone_writes;
     println!(
-        "{acknowledged} writes, {most} kills; {redone} of them met a write that was decided, and it was redone"
+        "{acknowledged} writes, {most} kills; {redone} of them hit a committed write, which was redone"
     );
 }
 
 #[test]
-fn requests_behind_a_write_that_has_landed_are_not_lost() {
+fn requests_behind_a_directly_received_write_are_not_lost() {
     let cluster = cluster();
-    let mut writer = Writer::new(&cluster);
+    let mut writer = LongWriter::new(&cluster);
     let mut random = Random::new("long_writes behind");
     for _ in 0..count(200, 5000) {
         let long = writer.write(0, SLOT);
         writer.ask(&long);
-        // As long as expected, longer, shorter; and something behind it, in the same send.
+        // As long as expected, longer and shorter, with another request behind it in the same send.
         let length = [SLOT, SLOT - 1, LONG, LONG - 1, 8, SLOT + 1, 2 * SLOT][random.index(7)];
         let mut bytes = writer.write(random.within(0, K - length), length);
         for _ in 0..random.index(4) {

@@ -1,5 +1,5 @@
-//! What dsmd promises: its protocol, its limits, its start and its end, and the memory that
-//! outlives it.
+//! The promises of dsmd: its protocol, its limits, its start and stop, and the memory that survives
+//! it.
 
 mod client_that_never_reads;
 mod failed_start;

@@ -1,5 +1,5 @@
-//! Bytes that are no request get a numbered refusal that says what was wrong, and nobody else
-//! notices.
+//! Bytes that are no request get a numbered refusal that says what was wrong, and other clients are
+//! not affected.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -17,7 +17,7 @@ use zerocopy::IntoBytes;
 
 const K: u64 = 1 << 20;
 
-/// Fails unless the server still does its work for a proper client.
+/// Fails unless the server still serves a valid client.
 fn assert_serves(cluster: &Cluster) {
     let client = client(cluster);
     let old = client.fetch_add(0, 1).unwrap();
@@ -25,7 +25,7 @@ fn assert_serves(cluster: &Cluster) {
 }
 
 #[test]
-fn garbage_is_refused_and_the_connection_closed() {
+fn random_bytes_are_refused_and_the_connection_closed() {
     let cluster = Cluster::start(1, K);
     let mut random = Random::new("malformed_frames");
     for length in [32, 33, 100, 4096, 200_000] {
@@ -34,9 +34,10 @@ fn garbage_is_refused_and_the_connection_closed() {
             .collect();
         bytes[0] = b'X';
         let mut wire = Wire::connect(cluster.address(0));
-        // The server may close before it has taken all of it.
+        // The server may close before it has read all of it.
         let _ = wire.try_send(&bytes);
-        // The reply can be lost to the reset that unread bytes cause; when it comes, it says why.
+        // The reset that unread bytes cause can destroy the reply; if the reply arrives, it must
+        // say why.
         if let Ok(reply) = wire.try_reply() {
             reply.assert_refused(Code::BadFrame, &["not the dsm protocol"]);
         }
@@ -68,7 +69,7 @@ fn a_frame_that_ends_early_changes_nothing() {
 }
 
 #[test]
-fn a_payload_length_over_the_longest_is_refused_before_it_is_awaited() {
+fn a_payload_length_over_the_limit_is_refused_before_the_payload() {
     let cluster = Cluster::start(1, K);
     for claim in [(1 << 20) + 1, u32::MAX] {
         let mut header = RequestHeader::new(Opcode::Write, 1);
@@ -83,7 +84,7 @@ fn a_payload_length_over_the_longest_is_refused_before_it_is_awaited() {
 }
 
 #[test]
-fn lengths_and_offsets_of_two_to_the_64_are_refused_and_the_connection_goes_on() {
+fn lengths_and_offsets_of_two_to_the_64_are_refused_and_the_connection_stays_open() {
     let cluster = Cluster::start(1, K);
     let mut wire = Wire::greeted(cluster.layout(), 0);
     let cases = [
@@ -122,7 +123,7 @@ fn lengths_and_offsets_of_two_to_the_64_are_refused_and_the_connection_goes_on()
 }
 
 #[test]
-fn an_unknown_opcode_is_refused_and_the_connection_goes_on() {
+fn an_unknown_opcode_is_refused_and_the_connection_stays_open() {
     let cluster = Cluster::start(1, K);
     let mut wire = Wire::greeted(cluster.layout(), 0);
     for (id, opcode) in (1..).zip([0, 14, 200, 255]) {
@@ -141,7 +142,7 @@ fn an_unknown_opcode_is_refused_and_the_connection_goes_on() {
 }
 
 #[test]
-fn a_field_that_must_be_zero_is_refused_and_the_connection_goes_on() {
+fn a_field_that_must_be_zero_is_refused_and_the_connection_stays_open() {
     let cluster = Cluster::start(1, K);
     let mut wire = Wire::greeted(cluster.layout(), 0);
     let mut header = RequestHeader::new(Opcode::Read, 1);
@@ -155,7 +156,8 @@ fn a_field_that_must_be_zero_is_refused_and_the_connection_goes_on() {
     );
 }
 
-/// What other programs say first, which may be shorter than a header, and how it is named.
+/// The first bytes of other programs, which may be shorter than a header, and the name in the
+/// refusal.
 const FOREIGN: [(&[u8], &str); 4] = [
     (b"GET / HTTP/1.0\r\n\r\n", "HTTP"),
     (b"HTTP/1.0 400 \r\n\r\n", "HTTP"),
@@ -163,14 +165,14 @@ const FOREIGN: [(&[u8], &str); 4] = [
     (b"SSH-2.0-x\r\n", "SSH"),
 ];
 
-/// Which port is whose, where the two are mixed up.
+/// The text that says which port belongs to which service.
 const PORTS: &str = "`address` is the port of dsmd and `snapshot` that of its agent";
 
-/// Exit code of dsmctl for a peer that does not keep to the protocol.
+/// The exit code of dsmctl for a peer that violates the protocol.
 const PROTOCOL: i32 = 76;
 
 #[test]
-fn dsmd_and_the_agent_name_a_program_that_calls_at_the_wrong_port() {
+fn dsmd_and_the_agent_name_a_program_that_connects_to_the_wrong_port() {
     let cluster = Cluster::start(1, K);
     cluster.start_agent(0);
     let hello = control(json!({"hello": {"layout": cluster.layout().canonical(), "index": 0}}));
@@ -206,7 +208,7 @@ fn dsmd_and_the_agent_name_a_program_that_calls_at_the_wrong_port() {
 }
 
 #[test]
-fn dsmctl_names_what_answers_in_the_place_of_dsmd_or_of_an_agent() {
+fn dsmctl_names_the_program_that_answers_instead_of_dsmd_or_an_agent() {
     let cluster = Cluster::start(1, K);
     cluster.start_agent(0);
     let run = |address: &str, agent: &str, line: &str| {
@@ -221,7 +223,7 @@ fn dsmctl_names_what_answers_in_the_place_of_dsmd_or_of_an_agent() {
         std::fs::write(&path, text.replace(&old, &new)).unwrap();
         support::dsmctl::run(cluster.directory(), &path, line, b"")
     };
-    // The two ports mixed up.
+    // The two ports exchanged.
     let (address, agent) = (cluster.address(0), cluster.agent_address(0));
     run(agent, address, "read 0 8")
         .fails(PROTOCOL, &["this is a snapshot agent or its client", PORTS]);
@@ -231,7 +233,7 @@ fn dsmctl_names_what_answers_in_the_place_of_dsmd_or_of_an_agent() {
         let listener = TcpListener::bind((address.rsplit_once(':').unwrap().0, 0)).unwrap();
         let other = listener.local_addr().unwrap().to_string();
         std::thread::spawn(move || {
-            // As such servers do: it keeps the connection.
+            // As such servers do, it keeps the connection open.
             let _kept: Vec<_> = listener
                 .incoming()
                 .flatten()
@@ -244,7 +246,7 @@ fn dsmctl_names_what_answers_in_the_place_of_dsmd_or_of_an_agent() {
 }
 
 #[test]
-fn an_id_outside_the_window_is_refused_and_what_came_before_it_is_answered() {
+fn an_id_outside_the_window_is_refused_and_earlier_requests_are_answered() {
     let cluster = Cluster::start(1, K);
     let pings = |ids: &[u64]| {
         ids.iter()
@@ -270,7 +272,7 @@ fn an_id_outside_the_window_is_refused_and_what_came_before_it_is_answered() {
         reply.assert_refused(Code::BadSequence, &["65", "reply to 1:", "64"]);
         wire.assert_closed();
     }
-    // A whole window, again and again, and the widest gap that it allows.
+    // A whole window, repeatedly, and the widest gap that it allows.
     let mut wire = Wire::greeted(cluster.layout(), 0);
     for round in 0..20 {
         let ids: Vec<u64> = inside.iter().map(|id| round * WINDOW + id).collect();

@@ -1,5 +1,5 @@
-//! What a server does that has lost its memory is the operator's choice: zeros, wait, or the newest
-//! snapshot that is sound.
+//! What a server does after it lost its memory is the operator's choice: zeros, wait, or restore
+//! the newest intact snapshot.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -35,7 +35,7 @@ fn cluster(policy: &str) -> Cluster {
     cluster
 }
 
-/// Gives the machine of server `index` a snapshot directory of its own.
+/// Gives server `index` a separate snapshot directory.
 fn own_directory(cluster: &Cluster, index: usize) -> PathBuf {
     let directory = cluster.directory().join(format!("snapshots.{index}"));
     std::fs::create_dir(&directory).unwrap();
@@ -109,7 +109,7 @@ fn empty_begins_with_zeros_and_a_warning() {
 }
 
 #[test]
-fn the_last_snapshot_of_a_memory_that_was_lost_is_not_thrown_away_for_those_of_its_zeros() {
+fn the_last_snapshot_of_a_lost_memory_is_not_deleted_in_favour_of_snapshots_of_zeros() {
     let cluster = Cluster::builder()
         .servers(2)
         .k(K as u64)
@@ -143,9 +143,9 @@ fn the_last_snapshot_of_a_memory_that_was_lost_is_not_thrown_away_for_those_of_i
 }
 
 #[test]
-fn wait_refuses_every_request_until_somebody_decides() {
+fn wait_refuses_every_request_until_an_administrator_decides() {
     let cluster = cluster("wait");
-    // A memory that never was has also to be accepted.
+    // The first, empty memory must be accepted too.
     (0..3).for_each(|server| cluster.waits_for_restore(server));
     cluster.dsmctl("memory accept-empty").prints();
     let mut random = Random::new("wait");
@@ -176,8 +176,11 @@ fn wait_refuses_every_request_until_somebody_decides() {
         client(&cluster).status(1).unwrap().memory,
         MemoryState::WaitingForRestore
     );
-    assert!(knew.read(0, own).unwrap() == bytes[..K], "the others go on");
-    // It waits also when it is started again.
+    assert!(
+        knew.read(0, own).unwrap() == bytes[..K],
+        "the other servers still serve"
+    );
+    // It still waits after a restart.
     cluster.restart(1);
     cluster.waits_for_restore(1);
 
@@ -232,21 +235,21 @@ fn restore_fetches_a_snapshot_that_only_another_machine_has() {
     lose(&cluster, 1);
     check(&cluster, &live, &older);
 
-    // An own one that is older is not taken.
+    // An older snapshot in its own directory is not used.
     move_to(&file, &own);
     let (newest, file) = snapshot_of_another(&cluster, &mut random);
     cluster.write_all(&live);
     lose(&cluster, 1);
     check(&cluster, &live, &newest);
 
-    // An own one that is newer is.
+    // A newer one in its own directory is used.
     move_to(&file, &own);
     lose(&cluster, 1);
     check(&cluster, &live, &newest);
 }
 
 #[test]
-fn restore_leaves_out_what_is_damaged_or_partial_wherever_it_is() {
+fn restore_skips_damaged_and_partial_snapshots_on_any_machine() {
     let cluster = cluster("restore");
     cluster.dsmctl("memory accept-empty").prints();
     let mut random = Random::new("damaged");
@@ -254,7 +257,7 @@ fn restore_leaves_out_what_is_damaged_or_partial_wherever_it_is() {
     let (sound, oldest) = snapshot_of_another(&cluster, &mut random);
     move_to(&oldest, &own);
     let (_, here) = snapshot_of_another(&cluster, &mut random);
-    // In another server's part: a file that is not sound is not used at all.
+    // Damaged in the part of another server: a damaged file is not used at all.
     damage(&here, 0);
     let here = move_to(&here, &own);
     let (_, elsewhere) = snapshot_of_another(&cluster, &mut random);
@@ -276,12 +279,12 @@ fn restore_leaves_out_what_is_damaged_or_partial_wherever_it_is() {
         let told = said.lines().any(|line| {
             line.contains(" ERROR ") && line.contains(name) && line.contains("damaged")
         });
-        assert!(told, "nothing is said of {name}:\n{said}");
+        assert!(told, "the log does not report {name}:\n{said}");
     }
 }
 
 #[test]
-fn restore_leaves_out_a_newer_snapshot_of_a_memory_that_was_too_small_to_have_the_server() {
+fn restore_skips_a_newer_snapshot_of_a_memory_with_too_few_servers() {
     let cluster = cluster("restore");
     cluster.dsmctl("memory accept-empty").prints();
     let (bytes, file) = snapshot_of_another(&cluster, &mut Random::new("small"));
@@ -298,12 +301,12 @@ fn restore_leaves_out_a_newer_snapshot_of_a_memory_that_was_too_small_to_have_th
 }
 
 #[test]
-fn restore_leaves_out_a_snapshot_of_the_future_here_and_elsewhere() {
+fn restore_skips_snapshots_of_the_future_on_any_machine() {
     let cluster = cluster("restore");
     cluster.dsmctl("memory accept-empty").prints();
     let own = own_directory(&cluster, 1);
     let (bytes, _) = snapshot_of_another(&cluster, &mut Random::new("future"));
-    // Both are sound, by all that can be checked.
+    // Both files are intact, by all that can be checked.
     let tomorrow =
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(24 * 60 * 60);
     let tomorrow = u64::try_from(tomorrow.as_nanos()).unwrap();
@@ -325,7 +328,8 @@ fn restore_leaves_out_a_snapshot_of_the_future_here_and_elsewhere() {
             receive(&mut stream).unwrap();
             stream.write_all(&control(answer)).unwrap();
         }
-        // It is asked for nothing else; if it is, there is the connection of before, and one more.
+        // It must get no other request; a further one would arrive on the open connection or on a
+        // new one.
         receive(&mut stream).is_err()
     });
     lose(&cluster, 1);
@@ -342,7 +346,7 @@ fn restore_leaves_out_a_snapshot_of_the_future_here_and_elsewhere() {
 #[test]
 fn restore_waits_when_there_is_no_snapshot_or_no_agent() {
     let cluster = cluster("restore");
-    // None yet.
+    // There is no snapshot yet.
     cluster.dsmctl("memory accept-empty").prints();
     let live = memory(&mut Random::new("none"), 3 * K / PAGE_BYTES);
     cluster.write_all(&live);
@@ -350,7 +354,7 @@ fn restore_waits_when_there_is_no_snapshot_or_no_agent() {
     cluster.waits_for_restore(1);
     assert!(
         client(&cluster).read(0, K as u64).unwrap() == live[..K],
-        "the others go on"
+        "the other servers still serve"
     );
     cluster.dsmctl("memory accept-empty 1").prints();
     check(&cluster, &live, &vec![0; 3 * K]);
@@ -366,7 +370,7 @@ fn restore_waits_when_there_is_no_snapshot_or_no_agent() {
         .prints();
     check(&cluster, &live, &live);
 
-    // A server that waits asks again when it is started again.
+    // A waiting server asks again after a restart.
     cluster.kill_agent(1);
     lose(&cluster, 1);
     cluster.waits_for_restore(1);
@@ -384,7 +388,7 @@ fn a_server_is_not_ready_before_it_is_restored_and_can_be_stopped_until_then() {
     cluster.kill(1);
     cluster.forget(1);
     cluster.spawn_server(1);
-    wait_for("the server has begun", PATIENCE, || {
+    wait_for("the server has started", PATIENCE, || {
         cluster.stderr(1).matches("was not there").count() == 2
     });
     assert!(
@@ -398,7 +402,7 @@ fn a_server_is_not_ready_before_it_is_restored_and_can_be_stopped_until_then() {
 }
 
 #[test]
-fn an_agent_that_dies_while_it_restores_leaves_a_server_that_waits() {
+fn an_agent_that_dies_during_a_restore_leaves_a_server_that_waits() {
     let cluster = cluster("restore");
     cluster.dsmctl("memory accept-empty").prints();
     let (bytes, file) = snapshot_of_another(&cluster, &mut Random::new("killed"));
@@ -411,8 +415,8 @@ fn an_agent_that_dies_while_it_restores_leaves_a_server_that_waits() {
 }
 
 #[test]
-fn nothing_of_a_snapshot_whose_holder_dies_is_left_when_an_older_one_is_restored() {
-    // More than the buffers of a connection hold.
+fn nothing_of_a_snapshot_whose_agent_dies_is_left_when_an_older_one_is_restored() {
+    // More than the buffers of a connection can hold.
     const K: u64 = 16 << 20;
     let recovery = "[recovery]\non_memory_loss = \"restore\"";
     let cluster = Cluster::builder().servers(2).k(K).config(recovery).start();

@@ -1,4 +1,4 @@
-//! Memory that was lost says so: a client that knew it gets an error and never silent zeros.
+//! Lost memory is reported: a client that knew it gets an error and never silent zeros.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -11,7 +11,7 @@ use std::time::Duration;
 use support::dsmctl::run;
 use support::{Cluster, client, is_error, wait_for};
 
-/// For what the server looks after once a second, on a machine that is busy.
+/// The deadline for checks that the server makes once a second, on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 #[test]
@@ -27,8 +27,7 @@ fn a_client_that_knew_the_lost_memory_is_told_and_a_new_one_reads_zeros() {
     cluster.forget(1);
     cluster.start_server(1);
 
-    // Reads, writes and atomics alike, and again and again: the loss is not forgotten by being told
-    // once.
+    // Reads, writes and atomics alike, and repeatedly: reporting the loss does not clear it.
     for _ in 0..2 {
         for error in [
             old.read(k, 8).unwrap_err(),
@@ -49,7 +48,7 @@ fn a_client_that_knew_the_lost_memory_is_told_and_a_new_one_reads_zeros() {
         b"server 0",
         "the other server has lost nothing"
     );
-    // This one never saw server 1's memory, so for it nothing was lost.
+    // This client never knew the memory of server 1, so for it nothing was lost.
     assert_eq!(bystander.read(k, 8).unwrap(), [0; 8]);
     assert_eq!(client(&cluster).read(k, 8).unwrap(), [0; 8]);
 
@@ -57,19 +56,19 @@ fn a_client_that_knew_the_lost_memory_is_told_and_a_new_one_reads_zeros() {
     assert_eq!(
         old.read(k, 8).unwrap(),
         [0; 8],
-        "whoever accepts the loss goes on"
+        "a client that has accepted the loss can continue"
     );
     old.write(k, b"new life").unwrap();
     assert_eq!(client(&cluster).read(k, 8).unwrap(), b"new life");
 }
 
 #[test]
-fn memory_thrown_away_by_reset_is_lost_too() {
+fn memory_deleted_by_reset_is_lost_too() {
     let cluster = Cluster::start(1, 1 << 20);
     let old = client(&cluster);
     old.write(0, b"precious").unwrap();
     cluster.kill(0);
-    // A reset that is stopped again leaves a new, empty segment for the ordinary start after it.
+    // A reset that is stopped leaves a new, empty segment for the next ordinary start.
     let mut reset = cluster.command(0).arg("--reset").spawn().unwrap();
     cluster_is_up(&cluster);
     reset.kill().unwrap();
@@ -103,7 +102,7 @@ fn every_server_that_lost_its_memory_is_named() {
     }
 }
 
-/// The file of the memory of server 0, and whether it has that name.
+/// Whether the memory of server 0 has its name in /dev/shm.
 fn is_named(cluster: &Cluster) -> bool {
     Path::new("/dev/shm")
         .join(format!("{}.0", cluster.name()))
@@ -120,22 +119,22 @@ fn memory_state(cluster: &Cluster) -> MemoryState {
 }
 
 #[test]
-fn a_name_that_is_removed_under_a_living_server_is_given_back() {
+fn a_name_that_is_removed_under_a_running_server_is_restored() {
     let cluster = Cluster::builder().start();
     cluster.start_agents();
     client(&cluster).write(0, b"precious").unwrap();
     for suffix in ["", ".copies"] {
         remove(&cluster, suffix);
         let path = format!("/dev/shm/{}.0{suffix}", cluster.name());
-        wait_for("the name is given back", DEADLINE, || {
+        wait_for("the name is restored", DEADLINE, || {
             Path::new(&path).exists()
         });
     }
-    wait_for("it is said", DEADLINE, || {
-        cluster.stderr(0).contains("given its name back")
+    wait_for("the log reports it", DEADLINE, || {
+        cluster.stderr(0).contains("has restored the name")
     });
     assert_eq!(memory_state(&cluster), MemoryState::InUse);
-    // What opens the memory by its name finds it.
+    // A program that opens the memory by its name finds it.
     let file = cluster.snapshot();
     assert_eq!(
         std::fs::read(file.path()).unwrap().len() as u64,
@@ -155,7 +154,7 @@ fn a_name_that_is_removed_under_a_living_server_is_given_back() {
 }
 
 #[test]
-fn a_python_program_that_opens_the_memory_does_not_take_it_away() {
+fn a_python_program_that_opens_the_memory_does_not_remove_it() {
     let cluster = Cluster::builder().start();
     client(&cluster).write(0, b"precious").unwrap();
     let program = format!(
@@ -171,7 +170,7 @@ fn a_python_program_that_opens_the_memory_does_not_take_it_away() {
         "{}",
         String::from_utf8_lossy(&ran.stderr)
     );
-    // Whether this version of Python removes it or not.
+    // Some versions of Python remove it.
     wait_for("the name is there", DEADLINE, || is_named(&cluster));
     assert!(cluster.stop(0).success());
     cluster.start_server(0);
@@ -179,7 +178,7 @@ fn a_python_program_that_opens_the_memory_does_not_take_it_away() {
 }
 
 #[test]
-fn memory_whose_names_are_all_removed_says_so_and_is_never_called_kept() {
+fn a_memory_without_names_is_reported_and_never_called_kept() {
     let cluster = Cluster::builder().start();
     cluster.start_agents();
     let memory: Vec<u8> = (0..1 << 20)
@@ -193,7 +192,7 @@ fn memory_whose_names_are_all_removed_says_so_and_is_never_called_kept() {
         .leftovers()
         .into_iter()
         .for_each(|path| std::fs::remove_file(path).unwrap());
-    wait_for("status tells it", DEADLINE, || {
+    wait_for("the status reports it", DEADLINE, || {
         memory_state(&cluster) == MemoryState::InUseRemoved
     });
     let status = dsmctl("status", b"");
@@ -211,7 +210,7 @@ fn memory_whose_names_are_all_removed_says_so_and_is_never_called_kept() {
         "{refused:?}"
     );
 
-    // The advice, to the letter.
+    // Follow the advice literally.
     let saved = dsmctl(&format!("read 0 {}", memory.len()), b"");
     assert!(
         saved.code == 0 && saved.stdout == memory,
@@ -222,7 +221,7 @@ fn memory_whose_names_are_all_removed_says_so_and_is_never_called_kept() {
     assert!(cluster.wait(0).success());
     let log = cluster.stderr(0);
     assert!(
-        log.contains("its memory is gone") && !log.contains("is kept"),
+        log.contains("its memory is lost") && !log.contains("is kept"),
         "{log}"
     );
     cluster.start_server(0);
@@ -233,11 +232,11 @@ fn memory_whose_names_are_all_removed_says_so_and_is_never_called_kept() {
 }
 
 #[test]
-fn semaphores_that_are_removed_cost_no_memory_and_a_restart_makes_them_anew() {
+fn removed_semaphores_cost_no_memory_and_a_restart_recreates_them() {
     let cluster = Cluster::builder().start();
     client(&cluster).write(0, b"precious").unwrap();
     std::fs::remove_file(format!("/dev/shm/sem.{}.0.17", cluster.name())).unwrap();
-    wait_for("status tells it", DEADLINE, || {
+    wait_for("the status reports it", DEADLINE, || {
         memory_state(&cluster) == MemoryState::InUsePartsRemoved
     });
     assert!(
@@ -261,7 +260,7 @@ fn the_second_name_of_a_killed_server_keeps_no_memory_that_was_removed() {
     cluster.start_server(0);
     assert_eq!(client(&cluster).read(0, 8).unwrap(), [0; 8]);
     remove(&cluster, "");
-    wait_for("the name is given back", DEADLINE, || is_named(&cluster));
+    wait_for("the name is restored", DEADLINE, || is_named(&cluster));
     client(&cluster).write(0, b"new data").unwrap();
     assert!(cluster.stop(0).success());
     cluster.start_server(0);

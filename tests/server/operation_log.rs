@@ -1,11 +1,11 @@
-//! The operation log: what it records, and that neither a bad disk nor a slow one harms the
+//! The operation log: what it records, and that neither a failing disk nor a slow one harms the
 //! service.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, which the lint's exception for tests does not cover
 
 use dsm_config::OperationLogMode;
 use dsm_core::protocol::{Code, Opcode};
-use dsm_service::server::operation_log::{Entry, OperationLog};
+use dsm_service::server::operation_log::{OperationLog, OperationLogEntry};
 use log::kv::Key;
 use std::fs;
 use std::io::Read;
@@ -14,14 +14,14 @@ use std::path::Path;
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For files that may have any size.
 const NO_LIMIT: u64 = u64::MAX;
 
-fn entry(address: u64) -> Entry {
+fn entry(address: u64) -> OperationLogEntry {
     let client = "10.0.0.5:51234".parse().unwrap();
-    Entry {
+    OperationLogEntry {
         time: SystemTime::now(),
         client,
         opcode: Opcode::Write,
@@ -33,9 +33,9 @@ fn entry(address: u64) -> Entry {
 }
 
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !condition() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {TIMEOUT:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -51,13 +51,12 @@ fn addresses(path: &Path) -> Vec<u64> {
         .collect()
 }
 
-/// Keeps the warnings of this process that are about a server, with its index. Each test here has
-/// another index.
-struct Kept;
+/// Records the warnings of this process per server index. Each test here uses another index.
+struct RecordedWarnings;
 
 static WARNINGS: Mutex<Vec<(u64, String)>> = Mutex::new(Vec::new());
 
-impl log::Log for Kept {
+impl log::Log for RecordedWarnings {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
@@ -67,7 +66,7 @@ impl log::Log for Kept {
             .key_values()
             .get(Key::from_str("DSM_SERVER"))
             .and_then(|value| value.to_u64());
-        // A test beside these may have the library warn of something else.
+        // Another test in this process may make the library log warnings without an index.
         let Some(server) = server else { return };
         let mut warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
         warnings.push((server, record.args().to_string()));
@@ -79,7 +78,7 @@ impl log::Log for Kept {
 fn keep_warnings() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        log::set_logger(&Kept).unwrap();
+        log::set_logger(&RecordedWarnings).unwrap();
         log::set_max_level(log::LevelFilter::Warn);
     });
 }
@@ -101,9 +100,9 @@ fn every_line_recorded_before_the_stop_is_in_the_file_in_order() {
         log.record(entry(address));
     }
     let began = Instant::now();
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     assert!(
-        began.elapsed() < PATIENCE / 2,
+        began.elapsed() < TIMEOUT / 2,
         "the stop took {:?}",
         began.elapsed()
     );
@@ -157,7 +156,7 @@ fn the_mode_decides_which_operations_are_wanted_and_can_change() {
     assert_eq!(log.status().mode.as_str(), "all");
 
     let code = Code::OutOfRange;
-    log.record(Entry {
+    log.record(OperationLogEntry {
         opcode: Opcode::Read,
         outcome: code as u16,
         ..entry(2)
@@ -175,7 +174,7 @@ fn the_mode_decides_which_operations_are_wanted_and_can_change() {
             .unwrap()
             .contains(" read 0x0000000000000002 8 out-of-range 13\n")
     );
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
 }
 
 #[test]
@@ -196,7 +195,7 @@ fn a_renamed_file_is_left_alone_after_the_reload() {
     );
     log.reconfigure(OperationLogMode::Writes, folder.path(), NO_LIMIT);
     log.record(entry(3));
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     assert_eq!((addresses(&old), addresses(&path)), (vec![1, 2], vec![3]));
     assert_eq!(log.status().lost, 0);
 }
@@ -218,7 +217,7 @@ fn lines_lost_to_a_missing_directory_are_counted_and_the_log_recovers() {
         recorded += 1;
         log.status().written > 0
     });
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     let status = log.status();
     assert_eq!(status.written + status.lost, recorded);
     assert_eq!(
@@ -253,7 +252,7 @@ fn lines_lost_to_a_full_disk_are_counted_and_the_log_recovers() {
     let log = OperationLog::start(OperationLogMode::Writes, folder.path(), NO_LIMIT, 5);
     let began = Instant::now();
     let mut recorded = 0;
-    // Long enough for several tries to open, each of which succeeds and is followed by a failed
+    // Long enough for several attempts to open, each of which succeeds and is followed by a failed
     // write.
     while began.elapsed() < Duration::from_millis(2_500) {
         log.record(entry(recorded));
@@ -268,7 +267,7 @@ fn lines_lost_to_a_full_disk_are_counted_and_the_log_recovers() {
         recorded += 1;
         log.status().written > 0
     });
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     assert_eq!(log.status().written + log.status().lost, recorded);
     assert_eq!(warnings(5).len(), 2, "{:?}", warnings(5));
 }
@@ -278,8 +277,8 @@ fn a_disk_that_hangs_blocks_neither_operations_nor_the_stop() {
     keep_warnings();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("operations-6.log");
-    // A pipe that nobody reads takes 64 KiB and then hangs the writer, as a dead network file
-    // system would.
+    // An unread pipe takes 64 KiB and then blocks the writer, as an unreachable network file system
+    // does.
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
     let log = OperationLog::start(OperationLogMode::Writes, folder.path(), NO_LIMIT, 6);
     let total = 200_000;
@@ -291,7 +290,7 @@ fn a_disk_that_hangs_blocks_neither_operations_nor_the_stop() {
         longest = longest.max(before.elapsed());
     }
     assert!(
-        began.elapsed() < PATIENCE,
+        began.elapsed() < TIMEOUT,
         "{:?} for {total} lines",
         began.elapsed()
     );
@@ -313,8 +312,7 @@ fn a_disk_that_hangs_blocks_neither_operations_nor_the_stop() {
         began.elapsed()
     );
 
-    // Somebody reads at last: what was in the queue comes out, whole and in order, and the loss is
-    // told.
+    // Once the pipe is read, the queued lines arrive whole and in order, and the loss is reported.
     let mut pipe = fs::File::open(&path).unwrap();
     let mut text = String::new();
     pipe.read_to_string(&mut text).unwrap();
@@ -332,19 +330,18 @@ fn a_disk_that_hangs_blocks_neither_operations_nor_the_stop() {
 }
 
 #[test]
-fn no_order_is_slept_through_whenever_it_comes() {
+fn every_reload_is_executed_at_once_whenever_it_comes() {
     let folder = tempfile::tempdir().unwrap();
     for round in 0..200 {
         let log = OperationLog::start(OperationLogMode::Writes, folder.path(), NO_LIMIT, 7);
         log.record(entry(round));
-        // The thread lets entries gather for 20 ms: the orders come before, at and after the end of
-        // that.
+        // Entries gather for 20 ms: the commands come before, at and after the end of that time.
         std::thread::sleep(Duration::from_micros(19_500 + 10 * (round % 100)));
         let began = Instant::now();
         if round % 2 == 0 {
             log.reconfigure(OperationLogMode::All, folder.path(), NO_LIMIT);
         }
-        log.stop(PATIENCE);
+        log.stop(TIMEOUT);
         assert!(
             began.elapsed() < Duration::from_millis(900),
             "round {round}: {:?}",
@@ -371,7 +368,7 @@ fn record_all(log: &OperationLog, range: std::ops::Range<u64>) {
 }
 
 #[test]
-fn a_flood_leaves_two_files_of_the_allowed_size_with_the_last_lines_in_order() {
+fn an_overload_leaves_two_files_of_the_allowed_size_with_the_last_lines_in_order() {
     const MOST: u64 = 1 << 20;
     const LINES: u64 = 100_000;
     keep_warnings();
@@ -382,7 +379,7 @@ fn a_flood_leaves_two_files_of_the_allowed_size_with_the_last_lines_in_order() {
     );
     let log = OperationLog::start(OperationLogMode::Writes, folder.path(), MOST, 8);
     record_all(&log, 0..LINES);
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     let size = |path: &Path| path.metadata().unwrap().len();
     println!("{} and {} bytes", size(&path), size(&old));
     assert!(size(&path) <= MOST && size(&old) <= MOST && size(&old) > MOST / 2);
@@ -401,10 +398,10 @@ fn a_flood_leaves_two_files_of_the_allowed_size_with_the_last_lines_in_order() {
         "{said:?}"
     );
 
-    // Another start appends to the files that it finds.
+    // Another start appends to the existing files.
     let log = OperationLog::start(OperationLogMode::Writes, folder.path(), MOST, 8);
     record_all(&log, 0..LINES / 10);
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     assert!(size(&path) <= MOST && size(&old) <= MOST);
     assert_eq!(addresses(&path).last(), Some(&(LINES / 10 - 1)));
 }
@@ -431,7 +428,7 @@ fn a_file_that_cannot_be_renamed_does_not_grow_and_the_log_recovers() {
         "not the first lines"
     );
     assert!(
-        warnings(9)[0].contains("log.max_size, and cannot be renamed"),
+        warnings(9)[0].contains("log.max_size and cannot be renamed"),
         "{:?}",
         warnings(9)
     );
@@ -442,10 +439,10 @@ fn a_file_that_cannot_be_renamed_does_not_grow_and_the_log_recovers() {
         recorded += 1;
         old.is_file()
     });
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     assert!(
         addresses(&old).starts_with(&(0..status.written).collect::<Vec<_>>()),
-        "the lines of before are gone"
+        "the earlier lines are lost"
     );
     assert_eq!(addresses(&path).last(), Some(&(recorded - 1)));
     assert_eq!(log.status().written + log.status().lost, recorded);
@@ -462,9 +459,9 @@ fn a_file_that_logrotate_has_renamed_is_not_renamed_again() {
     let log = OperationLog::start(OperationLogMode::Writes, folder.path(), MOST, 10);
     record_all(&log, 0..10_000);
     fs::rename(&path, &rotated).unwrap();
-    // Before the reload comes, it is full.
+    // It is full before the reload.
     record_all(&log, 10_000..20_000);
-    log.stop(PATIENCE);
+    log.stop(TIMEOUT);
     assert!(
         [addresses(&rotated), addresses(&path)].concat() == (0..20_000).collect::<Vec<_>>(),
         "lines are missing"

@@ -1,5 +1,5 @@
-//! The operation log: a line per operation with all it promises, rotation, and service that goes on
-//! when the disk fails.
+//! The operation log of a running server: a complete line per operation, rotation, and
+//! uninterrupted service when the disk fails.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -12,7 +12,7 @@ use support::{Cluster, client, wait_for};
 
 const K: u64 = 1 << 20;
 
-/// A cluster of two servers that log to a folder of their own; the folder.
+/// A cluster of two servers that log to a separate directory; the directory.
 fn logging(operations: &str) -> (Cluster, PathBuf) {
     let cluster = Cluster::builder().servers(2).k(K).create();
     let directory = cluster.directory().join("log");
@@ -253,7 +253,7 @@ fn a_full_disk_loses_lines_and_no_service() {
 }
 
 #[test]
-fn a_folder_that_vanishes_loses_lines_and_no_service() {
+fn a_log_directory_that_is_removed_loses_lines_and_no_service() {
     let (cluster, directory) = logging("writes");
     let client = start(&cluster);
     write_until_written(&client, "the log works");
@@ -270,7 +270,7 @@ fn a_folder_that_vanishes_loses_lines_and_no_service() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_at_start_is_no_reason_not_to_serve() {
+fn a_missing_log_directory_does_not_prevent_the_start() {
     let (cluster, directory) = logging("all");
     std::fs::remove_dir_all(&directory).unwrap();
     std::fs::write(&directory, "a file where the folder should be").unwrap();

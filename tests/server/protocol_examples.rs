@@ -1,5 +1,5 @@
-//! docs/protocol.md and the code say the same: every example is decoded, compared with what it
-//! means, and encoded again to the same bytes; every table is compared with the code's.
+//! docs/protocol.md and the code agree: every example is decoded, compared with its meaning, and
+//! encoded again to the same bytes; every table is compared with the constants of the code.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -20,14 +20,14 @@ const SESSION: [u8; 16] = [
     0xd5, 0xdc, 0x0c, 0x0a, 0x4e, 0x1b, 0x4c, 0x6f, 0x9a, 0x3e, 0x5b, 0x70, 0x81, 0xf2, 0xc6, 0xd4,
 ];
 
-/// What stands where the document says `??`.
+/// The incarnation that replaces `??` in the document.
 const INCARNATION: u64 = 0x6f1d_2a9c_03b7_e458;
 
 fn layout(k: u64) -> Layout {
     Layout::new("dsm", k, vec!["127.0.0.1:7411".to_owned()]).unwrap()
 }
 
-/// A request of an example, and its reply: value and payload, or the refusal.
+/// A request of an example and its reply: value and payload, or the refusal.
 struct Exchange {
     request: Result<Vec<u8>, RequestHeader>,
     reply: Result<(u64, Vec<u8>), Refusal>,
@@ -40,7 +40,7 @@ fn good(id: u64, operation: Operation<'_>, value: u64, payload: &[u8]) -> Exchan
     }
 }
 
-/// A well-formed request that cannot be made with the checked types.
+/// A well-formed request that the checked types cannot express.
 fn bad(opcode: u8, id: u64, offset: u64, operand: u64, code: Code) -> Exchange {
     let mut header = RequestHeader::new(Opcode::Ping, id);
     (header.opcode, header.offset, header.operand) = (opcode, offset.into(), operand.into());
@@ -219,7 +219,7 @@ fn check_reply<'a>(bytes: &'a [u8], request: &RequestHeader, exchange: &Exchange
 fn replay(example: &Example) {
     let mut request = &examples::fill(&example.request, INCARNATION.to_le_bytes())[..];
     let open_ended = example.reply.contains(&Token::Rest);
-    // The length of a payload that the document leaves open is left open too: here it is none.
+    // Where the document leaves the length of a payload open, this uses an empty payload.
     let filler = if open_ended {
         [0; 8]
     } else {
@@ -255,7 +255,7 @@ fn every_example_decodes_to_its_meaning_and_encodes_to_the_same_bytes() {
 }
 
 #[test]
-fn what_is_no_frame_is_refused_as_the_document_shows() {
+fn bytes_that_are_no_frame_are_refused_as_the_document_shows() {
     let example = examples::examples()
         .into_iter()
         .find(|example| example.name == "bad-frame")
@@ -271,7 +271,7 @@ fn what_is_no_frame_is_refused_as_the_document_shows() {
 }
 
 #[test]
-fn hello_of_the_example_passes_the_servers_checks() {
+fn the_hello_of_the_example_passes_the_checks_of_the_server() {
     let example = examples::examples()
         .into_iter()
         .find(|example| example.name == "hello")

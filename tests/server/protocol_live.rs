@@ -11,14 +11,14 @@ use support::examples::{Example, Token};
 /// The memory that the examples use.
 const K: u64 = 65536;
 
-/// A hello begins a connection of its own; so do these two, which come instead of a hello.
+/// A hello opens a new connection; so do these two, which come instead of a hello.
 const WITHOUT_HELLO: [&str; 2] = ["hello-expected", "bad-frame"];
 
-/// Codes, by number, after which the server closes.
+/// Numbers of the codes after which the server closes the connection.
 const CLOSING: [u8; 6] = [1, 2, 3, 4, 6, 12];
 
-/// The request as it must be for this server: with its name and address in the layout text, and the
-/// incarnation that it gave in the place of `??`.
+/// The request adapted to this server: with its name and address in the layout text, and its
+/// incarnation in place of `??`.
 fn request_for(example: &Example, cluster: &Cluster, incarnation: [u8; 8]) -> Vec<u8> {
     let mut bytes = examples::fill(&example.request, incarnation);
     if bytes[2] != 1 || !bytes.starts_with(b"DQ") {
@@ -33,7 +33,7 @@ fn request_for(example: &Example, cluster: &Cluster, incarnation: [u8; 8]) -> Ve
     bytes
 }
 
-/// Receives what the example shows, and compares.
+/// Receives the reply and compares it with the example.
 fn receive(stream: &mut TcpStream, example: &Example) -> Vec<u8> {
     let open_ended = example.reply.last() == Some(&Token::Rest);
     let shown = &example.reply[..example.reply.len() - usize::from(open_ended)];

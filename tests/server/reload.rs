@@ -1,5 +1,5 @@
-//! SIGHUP re-reads mcomp.cfg: what can change does, a changed layout is refused and service goes on
-//! with the old one.
+//! SIGHUP reloads mcomp.cfg: what can change does, and a changed layout is refused while the old
+//! one stays in use.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -21,7 +21,7 @@ fn config_text(cluster: &Cluster) -> String {
     std::fs::read_to_string(cluster.config_path()).unwrap()
 }
 
-/// Waits until the server's log says `word` after what it said before.
+/// Waits until the log contains `word` after its first `before` bytes.
 fn wait_for_log(cluster: &Cluster, before: usize, word: &str) {
     wait_for(&format!("the log says {word:?}"), PATIENCE, || {
         cluster.stderr(0)[before..].contains(word)
@@ -49,14 +49,14 @@ fn limits_change_and_connections_stay() {
     );
     let limit = || client.status(0).unwrap().connections.limit;
     wait_for("the new limit", PATIENCE, || limit() == 55);
-    let mut silent = Wire::connect(cluster.address(0));
+    let mut without_hello = Wire::connect(cluster.address(0));
     let began = Instant::now();
-    silent
+    without_hello
         .reply()
         .assert_refused(dsm_core::protocol::Code::TooSlow, &["limits.hello_timeout"]);
     assert!(
         began.elapsed() < Duration::from_secs(4),
-        "the old timeout still holds"
+        "the old timeout is still in force"
     );
 
     assert_eq!(client.read(0, 6).unwrap(), b"before");
@@ -68,14 +68,14 @@ fn limits_change_and_connections_stay() {
         .code(),
         None
     );
-    // The silent one is new.
+    // Only the connection without a hello is new.
     assert!(
         client.status(0).unwrap().connections.accepted <= accepted + 1,
         "clients had to connect again"
     );
 }
 
-/// Says hello with another k; returns when it was refused.
+/// Sends a hello with another k; returns when it was refused.
 fn provoke_warning(cluster: &Cluster) {
     let layout =
         dsm_core::layout::Layout::new(cluster.name(), 2 * K, cluster.layout().addresses().to_vec())
@@ -118,7 +118,7 @@ fn the_log_level_and_the_operation_log_change() {
     wait_for("lines are written", PATIENCE, || {
         client.status(0).unwrap().operation_log.written > 0
     });
-    // A hello with another layout is worth a warning, which level error suppresses.
+    // A hello with another layout is logged as a warning, which level error suppresses.
     provoke_warning(&cluster);
     wait_for_log(&cluster, before, "mcomp.cfg differs");
 
@@ -130,7 +130,7 @@ fn the_log_level_and_the_operation_log_change() {
 }
 
 #[test]
-fn a_changed_layout_is_refused_and_service_goes_on_with_the_old_one() {
+fn a_changed_layout_is_refused_and_the_old_one_stays_in_use() {
     let cluster = Cluster::start(2, K);
     let text = config_text(&cluster);
     let client = client(&cluster);
@@ -150,16 +150,16 @@ fn a_changed_layout_is_refused_and_service_goes_on_with_the_old_one() {
         println!("{}", log.trim());
         assert!(
             log.to_lowercase().contains("restart"),
-            "{log:?} does not say the way out"
+            "{log:?} does not say what to do"
         );
         assert_eq!(client.read(K - 3, 6).unwrap(), b"before");
-        // A new connection with the old layout is welcome still.
+        // A new connection with the old layout is still accepted.
         assert_eq!(support::client(&cluster).read(K - 3, 3).unwrap(), b"bef");
     }
 }
 
 #[test]
-fn a_broken_file_is_refused_by_line_and_service_goes_on() {
+fn a_broken_file_is_refused_by_line_and_the_old_one_stays_in_use() {
     let cluster = Cluster::start(1, K);
     let text = config_text(&cluster);
     let client = client(&cluster);
@@ -173,7 +173,7 @@ fn a_broken_file_is_refused_by_line_and_service_goes_on() {
         println!("{}", cluster.stderr(0)[before..].trim());
         assert_eq!(client.read(0, 8).unwrap(), [0; 8]);
     }
-    // Many signals at once are no problem.
+    // Many signals at once do no harm.
     std::fs::write(cluster.config_path(), &text).unwrap();
     for _ in 0..50 {
         cluster.signal(0, Signal::SIGHUP);
@@ -182,7 +182,7 @@ fn a_broken_file_is_refused_by_line_and_service_goes_on() {
     assert_eq!(client.read(0, 4).unwrap(), b"good");
 }
 
-/// Runs `dsmd --reload` for server 0; the exit code, and what it said.
+/// Runs `dsmd --reload` for server 0; its exit code and its message.
 fn ask_for_reload(cluster: &Cluster, pid: u32) -> (Option<i32>, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dsmd"));
     // As in the environment of a unit.
@@ -197,7 +197,7 @@ fn ask_for_reload(cluster: &Cluster, pid: u32) -> (Option<i32>, String) {
 }
 
 #[test]
-fn who_asks_for_a_reload_is_told_whether_the_file_was_taken_over() {
+fn the_reload_command_reports_whether_the_file_was_applied() {
     let cluster = Cluster::builder()
         .k(K)
         .config("[limits]\nconnections = 100\n")
@@ -218,7 +218,7 @@ fn who_asks_for_a_reload_is_told_whether_the_file_was_taken_over() {
                 code == Some(78) && said.contains("refused"),
                 "{code:?}: {said}"
             );
-            // The reason is there already.
+            // The log has the reason already.
             assert!(
                 cluster.stderr(0)[before..].contains("reload refused"),
                 "{}",
@@ -235,7 +235,11 @@ fn who_asks_for_a_reload_is_told_whether_the_file_was_taken_over() {
         )
         .unwrap();
         assert_eq!(ask_for_reload(&cluster, pid), (Some(0), String::new()));
-        assert_eq!(limit(), 99 - round, "it was done when the command ended");
+        assert_eq!(
+            limit(),
+            99 - round,
+            "the reload was complete when the command ended"
+        );
     }
     cluster.stop(0);
     let (code, said) = ask_for_reload(&cluster, pid);
@@ -243,7 +247,7 @@ fn who_asks_for_a_reload_is_told_whether_the_file_was_taken_over() {
         code == Some(69) && said.contains("no dsmd"),
         "{code:?}: {said}"
     );
-    // A process that is no dsmd gets no signal, which would end it.
+    // A process that is no dsmd must get no signal, which would end it.
     let (code, said) = ask_for_reload(&cluster, std::process::id());
     assert!(
         code == Some(69) && said.contains("no dsmd"),

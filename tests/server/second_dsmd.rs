@@ -1,4 +1,4 @@
-//! A segment has one dsmd: a second one is refused and told who has it.
+//! A segment has one dsmd: a second one is refused and told which process serves it.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -29,7 +29,7 @@ fn a_second_dsmd_is_refused_naming_the_pid_of_the_first() {
     assert_eq!(client(&cluster).read(0, 4).unwrap(), b"mine");
     assert_eq!(cluster.pid(0), pid);
 
-    // The first one's death makes room at once, without anybody tidying up.
+    // After the death of the first one, another can start at once, without any clean-up.
     cluster.restart(0);
     assert_eq!(client(&cluster).read(0, 4).unwrap(), b"mine");
 }
@@ -42,7 +42,7 @@ fn a_dsmd_of_another_pid_namespace_is_named_without_a_pid_that_is_another_proces
     let cluster = Cluster::builder().create();
     let dsmd = cluster.command(0);
     let mut contained = Command::new("unshare");
-    // There it has pid 1.
+    // In that namespace its pid is 1.
     contained
         .args(["--pid", "--fork", "--kill-child"])
         .arg(dsmd.get_program())
@@ -68,7 +68,7 @@ fn a_dsmd_of_another_pid_namespace_is_named_without_a_pid_that_is_another_proces
     first.kill();
     client(&cluster).ping(0).unwrap_err();
 
-    // And the other way round.
+    // The same with the roles exchanged.
     cluster.start_server(0);
     let mut contained = Command::new("unshare");
     contained
@@ -84,7 +84,7 @@ fn a_dsmd_of_another_pid_namespace_is_named_without_a_pid_that_is_another_proces
 }
 
 #[test]
-fn two_systems_on_one_machine_do_not_meet() {
+fn two_memories_on_one_machine_are_independent() {
     let (one, other) = (Cluster::start(1, 1 << 20), Cluster::start(1, 1 << 20));
     client(&one).write(0, b"one").unwrap();
     client(&other).write(0, b"two").unwrap();
@@ -93,20 +93,20 @@ fn two_systems_on_one_machine_do_not_meet() {
 }
 
 #[test]
-fn a_second_dsmd_is_refused_also_while_the_memory_of_the_first_has_lost_its_name() {
+fn a_second_dsmd_is_refused_while_the_memory_of_the_first_has_no_name() {
     let cluster = Cluster::start(1, 1 << 20);
     client(&cluster).write(0, b"mine").unwrap();
     let object = format!("/dev/shm/{}.0", cluster.name());
-    // It cannot give the name back.
+    // The first one cannot restore the name.
     cluster.signal(0, Signal::SIGSTOP);
     std::fs::remove_file(&object).unwrap();
-    // With another address, it does not find out by that.
+    // With another address, the conflict does not show when it binds.
     let text = std::fs::read_to_string(cluster.config_path()).unwrap();
     let other = cluster.directory().join("mcomp.0.cfg");
     let address = cluster.address(0).replace(":7411", ":7412");
     std::fs::write(&other, text.replace(cluster.address(0), &address)).unwrap();
     let second = cluster.command(0);
-    // One that is not refused would serve until it is stopped.
+    // If it is not refused, it would serve until it is stopped.
     let mut bounded = std::process::Command::new("timeout");
     bounded
         .arg("20")
@@ -119,10 +119,10 @@ fn a_second_dsmd_is_refused_also_while_the_memory_of_the_first_has_lost_its_name
     assert!(said.contains(&cluster.pid(0).to_string()), "{said}");
     assert!(
         !std::path::Path::new(&object).exists(),
-        "it made another one"
+        "it created another one"
     );
     cluster.signal(0, Signal::SIGCONT);
-    support::wait_for("the name is given back", support::wire::PATIENCE, || {
+    support::wait_for("the name is restored", support::wire::PATIENCE, || {
         std::path::Path::new(&object).exists()
     });
     assert_eq!(client(&cluster).read(0, 4).unwrap(), b"mine");

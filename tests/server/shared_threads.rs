@@ -1,5 +1,5 @@
-//! More connections than limits.threads share a few threads, and part again; what one of them waits
-//! for holds up no other.
+//! More connections than limits.threads share a few threads, and get their own threads again when
+//! there are fewer. A wait of one connection delays no other.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ use support::{Cluster, wait_for};
 const K: u64 = 1 << 20;
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// How long the freeze of a test lasts at most: as long as its reads take on a busy machine.
+/// The longest freeze of a test: as long as its reads take on a busy machine.
 const LEASE: Duration = Duration::from_secs(10);
 
 fn cluster() -> Cluster {
@@ -32,16 +32,16 @@ fn cluster() -> Cluster {
         .start()
 }
 
-/// The stack of each thread of a server here, and the memory that it may still map: enough for all
-/// but a stack.
+/// The stack size of the server's threads, and the memory that it may still map: enough for
+/// everything except a stack.
 const STACK: u64 = 64 << 20;
 const SHORT: u64 = 16 << 20;
 
-/// How often in a row a server's memory must be the same until it is taken to stay so.
-const SETTLED: u32 = 20;
+/// How many equal measurements in a row show that the mapped memory no longer changes.
+const STABLE: u32 = 20;
 
 #[test]
-fn a_connection_that_no_thread_can_be_had_for_is_served_all_the_same() {
+fn a_connection_is_served_although_no_thread_can_be_created_for_it() {
     let cluster = Cluster::builder()
         .k(K)
         .config("[limits]\nthreads = 8\n")
@@ -52,16 +52,16 @@ fn a_connection_that_no_thread_can_be_had_for_is_served_all_the_same() {
     );
     server.spawn(cluster.command(0).env("RUST_MIN_STACK", STACK.to_string()));
     server.wait_until_ready(cluster.address(0));
-    wait_for("the server has said that it is ready", DEADLINE, || {
+    wait_for("the server reports that it is ready", DEADLINE, || {
         server.stderr().contains("ready: ")
     });
-    // Its threads map memory as they begin, and after one that has ended.
+    // Threads map memory when they start, and again after another thread has ended.
     let (mut mapped, mut same) = (0, 0);
     wait_for("the server maps no more memory", DEADLINE, || {
         let now = status_field(server.pid(), "VmSize");
         same = if now == mapped { same + 1 } else { 0 };
         mapped = now;
-        same == SETTLED
+        same == STABLE
     });
     let pid = server.pid().to_string();
     let limited = Command::new("prlimit")
@@ -69,7 +69,7 @@ fn a_connection_that_no_thread_can_be_had_for_is_served_all_the_same() {
         .status()
         .unwrap();
     assert!(limited.success());
-    // One may get the stack of a thread that has ended.
+    // One connection may get the stack of a thread that has ended.
     let mut wires: Vec<Wire> = (0..4).map(|_| Wire::greeted(cluster.layout(), 0)).collect();
     for wire in &mut wires {
         assert_eq!(wire.ask(1, Operation::Ping(b"served")).text(), "served");
@@ -81,14 +81,14 @@ fn a_connection_that_no_thread_can_be_had_for_is_served_all_the_same() {
     );
 }
 
-/// Threads of the server that have one connection.
-fn own_threads(cluster: &Cluster) -> usize {
+/// The number of server threads that serve one connection.
+fn dedicated_threads(cluster: &Cluster) -> usize {
     cluster.threads(0, "dsm-connection").len()
 }
 
-/// Has the server's thread of this name run on that processor only.
+/// Pins the server's thread of this name to one processor.
 fn pin(cluster: &Cluster, name: &str, processor: usize) {
-    // A thread takes its name itself once it runs, and the server is ready before that.
+    // A thread sets its name itself when it runs, which may be after the server is ready.
     wait_for(name, DEADLINE, || !cluster.threads(0, name).is_empty());
     let mut there = CpuSet::new();
     there.set(processor).unwrap();
@@ -98,7 +98,7 @@ fn pin(cluster: &Cluster, name: &str, processor: usize) {
         .for_each(|thread| sched_setaffinity(thread, &there).unwrap());
 }
 
-/// For each of the server's epoll instances, the clients' ports of the connections that it watches.
+/// For each epoll instance of the server, the client ports of the connections that it watches.
 fn watched(cluster: &Cluster) -> Vec<BTreeSet<u16>> {
     let process = PathBuf::from(format!("/proc/{}", cluster.pid(0)));
     let text = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
@@ -129,15 +129,15 @@ fn watched(cluster: &Cluster) -> Vec<BTreeSet<u16>> {
         .collect()
 }
 
-/// A client whose connections ask from one processor, until it is told to stop; every reply is
-/// checked.
-struct Asking {
+/// A client that sends requests on its connections from one processor until it is dropped, and
+/// checks every reply.
+struct PinnedClient {
     ports: BTreeSet<u16>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Asking {
+impl PinnedClient {
     fn from(processor: usize, mut wires: Vec<Wire>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let ports = wires
@@ -164,7 +164,7 @@ impl Asking {
     }
 }
 
-impl Drop for Asking {
+impl Drop for PinnedClient {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let ended = self.thread.take().unwrap().join();
@@ -186,29 +186,31 @@ fn read(wire: &mut Wire, id: u64) {
 }
 
 #[test]
-fn connections_share_threads_while_there_are_more_than_the_limit_and_have_their_own_again_after() {
+fn connections_share_threads_only_while_there_are_more_than_the_limit() {
     let cluster = cluster();
     let greeted = || Wire::greeted(cluster.layout(), 0);
     let mut wires = vec![greeted(), greeted()];
     wait_for("two threads for two connections", DEADLINE, || {
-        own_threads(&cluster) == 2
+        dedicated_threads(&cluster) == 2
     });
     for round in 0..3 {
         wires.extend([greeted(), greeted(), greeted()]);
-        wait_for("no thread for one connection alone", DEADLINE, || {
-            own_threads(&cluster) == 0
-        });
+        wait_for(
+            "no thread that serves a single connection",
+            DEADLINE,
+            || dedicated_threads(&cluster) == 0,
+        );
         wires.iter_mut().for_each(|wire| read(wire, 10 * round + 1));
         wires.drain(..3);
         wait_for("two threads for two connections again", DEADLINE, || {
-            own_threads(&cluster) == 2
+            dedicated_threads(&cluster) == 2
         });
         wires.iter_mut().for_each(|wire| read(wire, 10 * round + 2));
     }
 }
 
 #[test]
-fn requests_that_are_under_way_while_connections_move_are_answered_in_order() {
+fn requests_in_flight_while_connections_move_are_answered_in_order() {
     let cluster = cluster();
     let mut wire = Wire::greeted(cluster.layout(), 0);
     let began = Instant::now();
@@ -243,8 +245,7 @@ fn requests_that_are_under_way_while_connections_move_are_answered_in_order() {
 }
 
 #[test]
-fn connections_from_one_processor_meet_on_the_thread_there_which_never_gets_many_more_than_another()
-{
+fn connections_migrate_to_the_thread_on_their_processor_and_the_load_stays_balanced() {
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
     let processors: Vec<usize> = (0..CpuSet::count())
         .filter(|&number| allowed.is_set(number).unwrap())
@@ -267,8 +268,8 @@ fn connections_from_one_processor_meet_on_the_thread_there_which_never_gets_many
         .partition(|(number, _)| number % 4 < 2);
     let wires = |numbered: Vec<(usize, Wire)>| numbered.into_iter().map(|(_, wire)| wire).collect();
     let (one, other) = (
-        Asking::from(first, wires(even)),
-        Asking::from(second, wires(odd)),
+        PinnedClient::from(first, wires(even)),
+        PinnedClient::from(second, wires(odd)),
     );
     wait_for(
         "each thread to have the connections of one processor",
@@ -280,7 +281,7 @@ fn connections_from_one_processor_meet_on_the_thread_there_which_never_gets_many
     );
     drop(other);
     drop(one);
-    let same = Asking::from(first, (0..12).map(greeted).collect());
+    let same = PinnedClient::from(first, (0..12).map(greeted).collect());
     let counts = || {
         watched(&cluster)
             .iter()
@@ -305,15 +306,17 @@ fn connections_from_one_processor_meet_on_the_thread_there_which_never_gets_many
 }
 
 #[test]
-fn a_write_that_waits_for_a_snapshot_holds_up_no_read_on_the_same_thread() {
+fn a_write_that_waits_for_a_snapshot_delays_no_read_on_the_same_thread() {
     let cluster = cluster();
-    // Each shared thread has several of them.
+    // Each shared thread serves several of them.
     let mut wires: Vec<Wire> = (0..32)
         .map(|_| Wire::greeted(cluster.layout(), 0))
         .collect();
-    wait_for("no thread for one connection alone", DEADLINE, || {
-        own_threads(&cluster) == 0
-    });
+    wait_for(
+        "no thread that serves a single connection",
+        DEADLINE,
+        || dedicated_threads(&cluster) == 0,
+    );
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let mut claim = segment.claim().unwrap().unwrap();
     let frozen = claim.freeze(LEASE).unwrap();
@@ -330,10 +333,10 @@ fn a_write_that_waits_for_a_snapshot_holds_up_no_read_on_the_same_thread() {
     }
     assert!(
         began.elapsed() < LEASE / 2,
-        "reads took {:?} while writers stood still",
+        "reads took {:?} while the memory was frozen",
         began.elapsed()
     );
-    // Nobody has written meanwhile.
+    // No write took effect while the memory was frozen.
     let word = readers[0].ask(100, Operation::Read(Extent::new(64, 8, K).unwrap()));
     assert_eq!(word.payload, [0; 8]);
     drop(frozen);

@@ -1,4 +1,4 @@
-//! Signals that come before dsmd is ready have the meaning that they have later.
+//! Signals that arrive before dsmd is ready have the same meaning as later.
 #![allow(clippy::unwrap_used)]
 
 use nix::sys::signal::{Signal, kill};
@@ -19,10 +19,10 @@ fn signalled_after(
     let mut child = cluster.command(0).stderr(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     while !object.exists() && child.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < deadline, "dsmd does not begin");
+        assert!(Instant::now() < deadline, "dsmd does not start");
         std::thread::sleep(Duration::from_millis(1));
     }
-    // Not a wait for anything: the moments of a start are what this test goes through.
+    // Not a wait for a condition: the test covers the moments of a start one by one.
     std::thread::sleep(delay);
     for signal in signals {
         kill(Pid::from_raw(child.id().try_into().unwrap()), *signal).unwrap();
@@ -41,7 +41,7 @@ fn a_stop_during_the_start_ends_in_order_and_leaves_all_or_nothing() {
         let status = signalled_after(&cluster, &object, delay, &[Signal::SIGHUP, Signal::SIGTERM]);
         assert_eq!(status.code(), Some(0), "after {delay:?}: {status}");
         match std::fs::metadata(&object) {
-            Ok(object) => assert!(object.len() > K, "half a segment was left"),
+            Ok(object) => assert!(object.len() > K, "a partial segment was left"),
             Err(_) => broken_off += 1,
         }
         for leftover in cluster.leftovers() {

@@ -1,5 +1,5 @@
-//! A client that takes its replies drop by drop is cut in time, whether it has a thread of its own
-//! or shares one.
+//! A client that reads its replies in tiny pieces is disconnected in time, on a dedicated thread
+//! and on a shared one.
 #![allow(clippy::unwrap_used)]
 
 use dsm_core::layout::MAX_ATOMIC;
@@ -12,7 +12,7 @@ use support::wire::{Wire, encoded};
 const K: u64 = 8 << 20;
 const DEADLINE: Duration = Duration::from_secs(20);
 
-fn is_cut(threads: usize) {
+fn is_disconnected(threads: usize) {
     let limits = format!("[limits]\nrequest_timeout = \"1s\"\nthreads = {threads}\n");
     let cluster = Cluster::builder().k(K).config(&limits).start();
     // With one dedicated thread taken, the next connection shares.
@@ -30,20 +30,20 @@ fn is_cut(threads: usize) {
     while !cluster.stderr(0).contains("did not take its replies") {
         assert!(
             began.elapsed() < DEADLINE,
-            "a slow reader is never cut with {threads} threads"
+            "a slow reader is never disconnected with {threads} threads"
         );
         let taken = wire.stream().read(&mut drop).unwrap();
-        assert!(taken > 0, "cut without a word in the log");
+        assert!(taken > 0, "disconnected without a line in the log");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
 #[test]
-fn a_slow_reader_on_a_thread_of_its_own_is_cut() {
-    is_cut(16);
+fn a_slow_reader_on_a_dedicated_thread_is_disconnected() {
+    is_disconnected(16);
 }
 
 #[test]
-fn a_slow_reader_on_a_shared_thread_is_cut() {
-    is_cut(1);
+fn a_slow_reader_on_a_shared_thread_is_disconnected() {
+    is_disconnected(1);
 }

@@ -1,5 +1,5 @@
-//! A client that sends a byte a second holds up nobody, and is refused when
-//! `limits.request_timeout` is over.
+//! A client that sends a byte a second delays no other client, and is refused after
+//! `limits.request_timeout`.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -11,7 +11,7 @@ use support::{Cluster, client};
 
 const K: u64 = 1 << 20;
 
-/// Sends a byte a second until the server has closed the connection; what it said, and when.
+/// Sends a byte a second until the server closes the connection; its refusal, and when it came.
 fn drip(mut wire: Wire, bytes: &[u8]) -> (support::wire::Reply, Duration) {
     let began = Instant::now();
     wire.stream()
@@ -20,7 +20,7 @@ fn drip(mut wire: Wire, bytes: &[u8]) -> (support::wire::Reply, Duration) {
     for byte in bytes {
         assert!(
             began.elapsed() < PATIENCE,
-            "the server waits for the rest for ever"
+            "the server waits for the rest forever"
         );
         if wire.try_send(&[*byte]).is_err() {
             break;
@@ -35,8 +35,8 @@ fn drip(mut wire: Wire, bytes: &[u8]) -> (support::wire::Reply, Duration) {
 }
 
 #[test]
-fn a_slow_sender_is_refused_in_time_and_holds_up_nobody() {
-    // One thread for all connections that have none of their own: the slow must not block it.
+fn a_slow_sender_is_refused_in_time_and_delays_no_other_client() {
+    // One thread for all connections without a dedicated thread: slow senders must not block it.
     let limits = "[limits]\nrequest_timeout = \"2s\"\nhello_timeout = \"2s\"\nthreads = 1\n";
     let cluster = Cluster::builder().k(K).config(limits).start();
     let request = encoded(
@@ -49,7 +49,7 @@ fn a_slow_sender_is_refused_in_time_and_holds_up_nobody() {
         let slow: Vec<_> = (0..3)
             .map(|_| scope.spawn(|| drip(Wire::greeted(layout, 0), &request)))
             .collect();
-        // The payload is as slow as the header.
+        // The payload is sent as slowly as the header.
         let late = scope.spawn(|| {
             let mut wire = Wire::greeted(layout, 0);
             wire.send(&request[..40]);
@@ -65,7 +65,7 @@ fn a_slow_sender_is_refused_in_time_and_holds_up_nobody() {
             assert_eq!(client.fetch_add(8192, 1).unwrap(), served);
             served += 1;
         }
-        println!("requests served to another client meanwhile: {served}");
+        println!("requests of another client served during that time: {served}");
         for (who, limit) in slow
             .into_iter()
             .chain([late])
@@ -86,7 +86,7 @@ fn a_slow_sender_is_refused_in_time_and_holds_up_nobody() {
 }
 
 #[test]
-fn a_client_that_says_nothing_is_refused_after_the_hello_timeout() {
+fn a_client_that_sends_nothing_is_refused_after_the_hello_timeout() {
     let cluster = Cluster::builder()
         .k(K)
         .config("[limits]\nhello_timeout = \"1s\"\n")
@@ -104,7 +104,7 @@ fn an_idle_client_between_requests_is_not_too_slow() {
         .config("[limits]\nrequest_timeout = \"500ms\"\nhello_timeout = \"500ms\"\n")
         .start();
     let mut wire = Wire::greeted(cluster.layout(), 0);
-    // The wait is the thing that is tested: several times the timeout.
+    // The idle time is what is tested: several times the timeout.
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(
         wire.ask(1, Operation::Ping(b"back again")).text(),

@@ -1,5 +1,5 @@
-//! What lies under a segment's name and is not that segment is refused with what was found and what
-//! was expected, left as it is, and thrown away only by `--reset`.
+//! An object that has the name of a segment but is not that segment is refused with what was found
+//! and expected, left unchanged, and deleted only by `--reset`.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -16,15 +16,15 @@ const K: u64 = 1 << 20;
 /// `EX_CONFIG` of sysexits(3).
 const CONFIG: i32 = 78;
 
-/// `EX_UNAVAILABLE`: what the unit tries again after.
+/// `EX_UNAVAILABLE`: the unit tries again after it.
 const UNAVAILABLE: i32 = 69;
 
 fn object(cluster: &Cluster) -> PathBuf {
     PathBuf::from(format!("/dev/shm/{}.0", cluster.name()))
 }
 
-/// Fails unless dsmd refuses the object with exit code 78, says each of `words`, and changes
-/// nothing.
+/// Fails unless dsmd refuses the object with exit code 78, a message with each of `words` and its
+/// remedies, and changes nothing.
 fn assert_refused(cluster: &Cluster, words: &[&str]) {
     let before = std::fs::read(object(cluster)).unwrap();
     let names = cluster.leftovers();
@@ -42,19 +42,19 @@ fn assert_refused(cluster: &Cluster, words: &[&str]) {
         object(cluster).display(),
         cluster.name()
     );
-    for way_out in [
+    for hint in [
         "take a snapshot",
         &remove,
         "as root or as the user whose it is",
         "--reset, as that user only",
     ] {
-        assert!(said.contains(way_out), "{said:?} does not say the way out");
+        assert!(said.contains(hint), "{said:?} does not say what to do");
     }
     assert!(
         std::fs::read(object(cluster)).unwrap() == before,
         "the object was modified"
     );
-    assert_eq!(cluster.leftovers(), names, "files came or went");
+    assert_eq!(cluster.leftovers(), names, "files were created or removed");
 }
 
 /// Fails unless `--reset` starts with zeros in place of what was there.
@@ -73,7 +73,7 @@ fn assert_reset_helps(cluster: &Cluster) {
     let _ = child.kill();
     let _ = child.wait();
     assert_eq!(found.unwrap(), [0; 64]);
-    // The reset is done with: the next start is an ordinary one.
+    // The reset is complete: the next start is an ordinary one.
     cluster.start_server(0);
     cluster.stop(0);
 }
@@ -138,7 +138,7 @@ fn a_segment_of_another_k_is_refused_and_left_alone() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("k = 1048576", "k = 2097152")).unwrap();
     assert_refused(&cluster, &["k is", "1048576", "2097152"]);
-    // With the old k everything is still there.
+    // With the old k, all data is still there.
     std::fs::write(&path, &text).unwrap();
     cluster.start_server(0);
     assert_eq!(
@@ -161,8 +161,8 @@ fn a_segment_survives_a_change_of_the_map_around_it() {
     );
 }
 
-/// The names of the memory in shared memory: the segment, its copy area, one of its semaphores, and
-/// where they are made.
+/// The names of the memory in /dev/shm: the segment, its copy area, one of its semaphores, and the
+/// name under which semaphores are created.
 fn names(cluster: &Cluster) -> [String; 4] {
     let name = cluster.name();
     [
@@ -173,8 +173,8 @@ fn names(cluster: &Cluster) -> [String; 4] {
     ]
 }
 
-/// Fails unless dsmd, run by this command, ends with exit code 69, says each of `words`, and leaves
-/// only `path`.
+/// Fails unless dsmd, run by this command, ends with exit code 69 and a message with each of
+/// `words`, and leaves only `path`.
 fn assert_unavailable(
     cluster: &Cluster,
     mut command: std::process::Command,
@@ -192,7 +192,7 @@ fn assert_unavailable(
 }
 
 #[test]
-fn a_name_that_another_user_has_is_refused_naming_the_file_its_owner_and_the_way_out() {
+fn a_name_that_another_user_has_is_refused_with_the_file_its_owner_and_the_remedy() {
     if !other_user::is_possible() {
         return;
     }
@@ -204,12 +204,12 @@ fn a_name_that_another_user_has_is_refused_naming_the_file_its_owner_and_the_way
             std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
             let (_folder, command) =
                 other_user::command(env!("CARGO_BIN_EXE_dsmd"), &cluster, "--clear-groups");
-            let way_out = format!("{}", path.display());
+            let hint = format!("{}", path.display());
             let words = [
                 "user root (uid 0)",
                 &format!("uid {OTHER_USER}"),
                 "rm ",
-                &way_out,
+                &hint,
             ];
             assert_unavailable(&cluster, command, &path, &words);
         }
@@ -218,7 +218,7 @@ fn a_name_that_another_user_has_is_refused_naming_the_file_its_owner_and_the_way
 }
 
 #[test]
-fn what_is_no_file_is_refused_saying_what_it_is_and_left_alone() {
+fn a_name_that_is_no_file_is_refused_with_its_type_and_left_alone() {
     let cluster = Cluster::builder().k(K).create();
     for name in &names(&cluster)[..2] {
         let path = PathBuf::from("/dev/shm").join(name);
@@ -259,13 +259,13 @@ fn what_is_no_file_is_refused_saying_what_it_is_and_left_alone() {
 }
 
 #[test]
-fn a_semaphore_that_another_user_has_laid_beside_a_segment_is_not_used() {
+fn a_semaphore_that_another_user_has_created_for_a_segment_is_not_used() {
     if !other_user::is_possible() {
         return;
     }
     let cluster = used();
     let path = PathBuf::from("/dev/shm").join(&names(&cluster)[2]);
-    // Opened, it could be cut short by its owner at any time: a SIGBUS for dsmd.
+    // If dsmd opened it, its owner could truncate it at any time, which is a SIGBUS for dsmd.
     chown(&path, Some(OTHER_USER), None).unwrap();
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
     cluster.spawn_server(0);
@@ -285,7 +285,7 @@ fn a_semaphore_that_another_user_has_laid_beside_a_segment_is_not_used() {
 }
 
 #[test]
-fn semaphores_that_are_gone_or_cut_short_are_made_again_and_the_memory_stays() {
+fn missing_and_truncated_semaphores_are_recreated_and_the_memory_is_kept() {
     let cluster = used();
     let [_, _, semaphore, making] =
         names(&cluster).map(|name| PathBuf::from("/dev/shm").join(name));
@@ -296,7 +296,7 @@ fn semaphores_that_are_gone_or_cut_short_are_made_again_and_the_memory_stays() {
         .set_len(0)
         .unwrap();
     std::fs::remove_file(semaphore.with_extension("40")).unwrap();
-    // What a dsmd leaves that is killed while it makes one.
+    // The file that a dsmd leaves when it is killed while it creates a semaphore.
     std::fs::write(&making, [0; 7]).unwrap();
     cluster.start_server(0);
     assert_eq!(

@@ -1,5 +1,5 @@
-//! 2,000 connections against a limit of 1,024: the excess is told which limit it met, and those
-//! inside are served.
+//! 2,000 connections against a limit of 1,024: the excess is told which limit it has reached, and
+//! the others are served.
 
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -13,8 +13,8 @@ const K: u64 = 1 << 20;
 const LIMIT: usize = 1024;
 const ASKED: usize = 2000;
 
-/// Room for both ends of every connection: the servers inherit the limit, and so would those of
-/// other tests.
+/// Allows both ends of every connection: the servers inherit the limit, and so would those of other
+/// tests.
 fn raise_open_files() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let wanted = 8192.min(hard);
@@ -25,7 +25,7 @@ fn raise_open_files() {
     );
 }
 
-/// Bytes of memory that a process has to itself.
+/// The private memory of a process in bytes.
 fn private_memory(pid: u32) -> u64 {
     support::process::status_field(pid, "RssAnon")
 }
@@ -45,8 +45,8 @@ fn the_excess_over_the_limit_is_refused_by_name_and_the_others_are_served() {
     let (mut served, mut refused) = (Vec::new(), 0);
     for place in 0..ASKED {
         let mut wire = Wire::connect(cluster.address(0));
-        // A refused connection may be closed before the hello is sent; the refusal is there to be
-        // read all the same.
+        // A refused connection may be closed before the hello is sent; the refusal can be read
+        // nevertheless.
         let _ = wire.try_send(&hello(cluster.layout(), 0));
         let reply = wire
             .try_reply()
@@ -74,7 +74,7 @@ fn the_excess_over_the_limit_is_refused_by_name_and_the_others_are_served() {
     assert!(grown < 256 << 20, "{grown} bytes for {LIMIT} connections");
     assert!(threads < 64, "{threads} threads for {LIMIT} connections");
 
-    // As soon as one leaves, another may come.
+    // As soon as one disconnects, another can connect.
     served.truncate(LIMIT - 10);
     let client = client(&cluster);
     client.write(0, b"a place became free").unwrap();

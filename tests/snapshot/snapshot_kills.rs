@@ -225,7 +225,7 @@ fn an_agent_killed_at_any_phase_is_named_and_its_cut_is_ended_by_the_server() {
                 let ended = || {
                     cluster
                         .stderr(victim)
-                        .contains("was abandoned, for its agent has died")
+                        .contains("was abandoned because its agent died")
                 };
                 wait_for("the server ends the cut of its dead agent", TIDY, ended);
                 cluster.wait_until_copy_areas_are_empty();

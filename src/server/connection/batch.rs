@@ -1,46 +1,49 @@
-//! The requests that have come together: executed one after the other, and answered together.
+//! Executes the requests that were received together, and collects their replies to be sent
+//! together.
 
-use super::landing::Landing;
+use super::direct_receive::DirectReceive;
 use super::{Connection, Mode};
 use crate::server::buffer::{BASE, OutOfMemory};
-use crate::server::conversation::{After, Executor, Payload, busy};
+use crate::server::executor::Executor;
+use crate::server::reply::{AfterReply, busy};
+use crate::server::request_handler::RequestPayload;
 use dsm_core::layout::MAX_ATOMIC;
 use dsm_core::protocol::{HEADER, Opcode, RequestHeader, split_request};
 use std::time::Instant;
 
-/// Replies are sent, and the clock is looked at, when this much work was done, though more requests
-/// wait: bytes that requests are about. So a batch is over after 128 requests, or one request more
-/// than this many bytes, and gathers no more replies.
-const BATCH: usize = 256 << 10;
+/// The work of a batch, in bytes that its requests read or change. After that much, replies are
+/// sent and the clock is checked although more requests are queued: after 128 requests, or one
+/// request more than this many bytes.
+const BATCH_WORK: usize = 256 << 10;
 
-/// The work of a request beside its bytes: it takes about as long as to copy so many.
-const REQUEST: usize = 2 << 10;
+/// The fixed cost of a request: it takes about as long as copying this many bytes.
+const REQUEST_COST: usize = 2 << 10;
 
-/// Requests whose memory is fetched before the first of them is executed: some more than the cache
-/// lines that a processor waits for at once.
-const AHEAD: u32 = 16;
+/// Requests whose memory is prefetched before the first of them is executed: somewhat more than the
+/// cache lines that a processor loads at the same time.
+const PREFETCH: u32 = 16;
 
-/// Why no more requests are executed.
+/// Why a batch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Batch {
-    /// There are no more.
+    /// No complete request is left.
     Done,
-    /// Replies must be sent first, and others may have waited long enough.
+    /// The replies must be sent, and other connections may be due.
     Full,
-    /// The next one changes memory that stands still, and others wait for this thread.
+    /// The next request changes memory that is frozen, and other connections share this thread.
     Frozen,
 }
 
 impl Connection {
-    /// Executes the complete requests in the buffer.
+    /// Executes the complete requests in the input.
     pub(super) fn execute_batch(&mut self, executor: &mut Executor, mode: Mode) -> Batch {
-        let (mut announced, mut work) = (0, 0);
-        // What was read is counted as the replies that hold it.
-        while work + self.output.len() < BATCH {
-            if announced == 0 {
-                announced = self.announce(executor);
+        let (mut prefetched, mut work) = (0, 0);
+        // Data that was read is counted by the replies that hold it.
+        while work + self.output.len() < BATCH_WORK {
+            if prefetched == 0 {
+                prefetched = self.prefetch(executor);
             }
-            announced = announced.saturating_sub(1);
+            prefetched = prefetched.saturating_sub(1);
             let (header, rest) = match split_request(self.input.as_slice()) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => {
@@ -53,14 +56,17 @@ impl Connection {
                     return Batch::Done;
                 }
             };
-            // At most MAX_PAYLOAD, as split_request has checked.
+            // At most MAX_PAYLOAD: split_request has checked it.
             let length = header.payload.get() as usize;
-            let (frame, payload) = match &self.landing {
-                Landing::Begun(missing) => (
+            let (frame, payload) = match &self.direct_receive {
+                DirectReceive::Partial(missing) => (
                     HEADER,
-                    missing.is_empty().then_some(Payload::InSlot(length)),
+                    missing.is_empty().then_some(RequestPayload::InSlot(length)),
                 ),
-                _ => (HEADER + length, rest.get(..length).map(Payload::Held)),
+                _ => (
+                    HEADER + length,
+                    rest.get(..length).map(RequestPayload::Buffered),
+                ),
             };
             let Some(payload) = payload else {
                 self.expect_rest(executor, &header, frame);
@@ -69,19 +75,19 @@ impl Connection {
             if mode == Mode::Shared && executor.worker.is_frozen() && mutates(&header) {
                 return Batch::Frozen;
             }
-            work += REQUEST + length + work_beside(&header);
+            work += REQUEST_COST + length + extra_work(&header);
             let after = self
-                .conversation
-                .answer(executor, &header, payload, &mut self.output);
+                .handler
+                .handle(executor, &header, payload, &mut self.output);
             self.input.consume(frame);
             self.input_deadline = None;
-            self.landing = if mode == Mode::Blocking && self.input.is_empty() {
-                Landing::after(&header)
+            self.direct_receive = if mode == Mode::Blocking && self.input.is_empty() {
+                DirectReceive::after(&header)
             } else {
-                Landing::No
+                DirectReceive::Off
             };
             self.answered += 1;
-            if after == After::End {
+            if after == AfterReply::Close {
                 self.end();
                 return Batch::Done;
             }
@@ -89,11 +95,11 @@ impl Connection {
         Batch::Full
     }
 
-    /// Has the processor fetch the memory that the next requests are about, while the first of them
-    /// is executed. Returns how many requests it looked at.
-    fn announce(&self, executor: &Executor) -> u32 {
+    /// Prefetches into the cache the memory of the next requests while the first of them is
+    /// executed. Returns the number of requests it looked at.
+    fn prefetch(&self, executor: &Executor) -> u32 {
         let mut rest = self.input.as_slice();
-        for count in 0..AHEAD {
+        for count in 0..PREFETCH {
             let Ok(Some((header, tail))) = split_request(rest) else {
                 return count;
             };
@@ -107,20 +113,19 @@ impl Connection {
             executor.worker.announce(header.offset.get(), length);
             rest = tail.get(payload..).unwrap_or_default();
         }
-        AHEAD
+        PREFETCH
     }
 
-    /// As [`Connection::expect_bytes`], of a frame whose header has come.
+    /// As [`Connection::expect_bytes`], for a frame whose header is there.
     #[cold]
     fn expect_rest(&mut self, executor: &Executor, header: &RequestHeader, frame: usize) {
-        match self.conversation.check_begun(header) {
+        match self.handler.check_header(header) {
             Ok(()) => self.expect_bytes(executor, frame),
             Err(refusal) => self.refuse(executor, &refusal),
         }
     }
 
-    /// Makes room for more of a frame of which a part may be there, and sees to it that it is whole
-    /// in time.
+    /// Makes room for the rest of a frame, and starts or checks the deadline for its completion.
     fn expect_bytes(&mut self, executor: &Executor, frame: usize) {
         let room = if self.input.is_empty() {
             self.input.reserve(BASE)
@@ -136,8 +141,9 @@ impl Connection {
                 self.input_deadline =
                     Some(Instant::now() + executor.context.limits.request_timeout());
             }
-            // A client that sends a byte now and then never lets the receive run into its own time
-            // limit. Before something is received, the rest may be there.
+            // A client that sends a byte now and then never lets the receive reach its own timeout,
+            // so the deadline is checked here. Not before the first receive of a turn: the rest may
+            // already be in the socket.
             Some(deadline) if self.has_received && Instant::now() >= deadline => {
                 self.refuse_as_too_slow(executor)
             }
@@ -146,19 +152,19 @@ impl Connection {
     }
 }
 
-/// What a request costs the others on this thread beside its data and its reply, as far as its
-/// header says; nothing of it is believed yet.
+/// The work of a request beyond its payload and its reply, as its header states it. The header is
+/// not validated yet.
 #[inline]
-fn work_beside(header: &RequestHeader) -> usize {
+fn extra_work(header: &RequestHeader) -> usize {
     const FILL: u8 = Opcode::Fill as u8;
     const COPY: u8 = Opcode::Copy as u8;
     const STATUS: u8 = Opcode::Status as u8;
     match header.opcode {
-        // At most MAX_ATOMIC, which fits: what is longer is refused.
+        // At most MAX_ATOMIC, which fits a usize: a longer request is refused.
         #[allow(clippy::cast_possible_truncation)]
         FILL | COPY => header.operand.get().min(MAX_ATOMIC) as usize,
-        // All counters of all threads are added up, and written as text.
-        STATUS => BATCH,
+        // Adds up all counters of all threads and formats them as JSON.
+        STATUS => BATCH_WORK,
         _ => 0,
     }
 }

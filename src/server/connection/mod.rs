@@ -1,20 +1,25 @@
-//! A connection: bytes in, requests executed, replies out. The same code serves a thread of its
-//! own, whose calls block, and a thread that many connections share, whose calls do not.
+//! A connection: receives bytes, executes the requests in them and sends the replies.
+//!
+//! The same code serves a connection that has its own thread, where calls on the socket block, and
+//! one that shares a thread through epoll, where they do not. Every step is bounded in requests,
+//! bytes and time, so that one peer cannot keep a thread from the others.
 
 mod batch;
-mod holding;
-mod landing;
+mod direct_receive;
+mod held_memory;
 mod polling;
 mod receive;
 
 use super::buffer::Buffer;
-use super::context::{Context, Place};
-use super::conversation::{Conversation, Executor, refuse, superseded};
+use super::context::{Context, RegisteredSocket};
+use super::executor::Executor;
 use super::holders::is_ready;
+use super::reply::{refuse, superseded};
+use super::request_handler::RequestHandler;
 use batch::Batch;
+use direct_receive::DirectReceive;
 use dsm_core::protocol::{Code, Opcode, Refusal, RequestHeader, split_request};
-use holding::Holding;
-use landing::Landing;
+use held_memory::HeldMemory;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, send};
@@ -24,26 +29,26 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Receives, and batches, of one connection before its thread looks for what else there is to do.
-const TURNS: u32 = 16;
+/// Receives and batches of one `drive`, before the thread turns to its other connections.
+const MAX_ROUNDS: u32 = 16;
 
-/// How long a connection is served before others on the same thread get their turn; a batch that
-/// was begun, which is bounded too, is ended.
-const TURN: Duration = Duration::from_micros(250);
+/// The longest that a shared thread serves one connection before the others. A batch that has begun
+/// is finished, and is bounded too.
+const MAX_TURN: Duration = Duration::from_micros(250);
 
-/// How long a refused client has to take the refusal, before the connection is closed under it.
+/// How long a refused client may take to read the refusal before the connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// A blocked call returns at least this often, to look at deadlines. They are kept to this
+/// A blocking call returns at least this often to check deadlines, which are kept to this
 /// precision.
 pub(super) const TICK: Duration = Duration::from_millis(500);
 
-/// Whether calls on the socket wait.
+/// Whether calls on the socket block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// They wait, at most [`TICK`].
+    /// They block, for at most [`TICK`].
     Blocking,
-    /// They return at once.
+    /// They return immediately.
     Shared,
 }
 
@@ -56,73 +61,74 @@ impl Mode {
     }
 }
 
-/// What a connection waits for.
+/// What must happen before the connection is driven again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Bytes from the client.
+pub(super) enum NextStep {
+    /// The socket is readable.
     Read,
-    /// Room for bytes to the client.
+    /// The socket is writable.
     Write,
-    /// Nothing: it has work, but others wait too.
+    /// Nothing: requests are left, but the connection has used up its turn.
     Again,
-    /// The end of a snapshot's freeze. Only in [`Mode::Shared`], where others wait too, who read.
-    Thaw,
-    /// Its end.
+    /// A snapshot's freeze ends. Only in [`Mode::Shared`], where a blocked thread would delay
+    /// readers on other connections.
+    Unfrozen,
+    /// Nothing: the connection must be closed.
     Close,
 }
 
-/// Where the connection stands.
+/// The life of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum ConnectionPhase {
     /// Requests are served.
     Open,
-    /// The last reply is on its way; no more requests are read.
+    /// The last reply is being sent, and no more requests are read.
     Ending,
-    /// All is said; what still comes is thrown away, so that closing does not destroy the last
-    /// reply under way.
+    /// Input is read and discarded: closing the socket with unread input would reset the connection
+    /// and destroy the last reply in flight.
     Discarding,
 }
 
 /// A client's connection.
 pub(super) struct Connection {
     socket: Arc<TcpStream>,
-    conversation: Conversation,
+    handler: RequestHandler,
     input: Buffer,
-    landing: Landing,
+    direct_receive: DirectReceive,
     output: Buffer,
-    phase: Phase,
-    /// When the client must have finished what it began to send: hello, or a request.
+    phase: ConnectionPhase,
+    /// When the client must have completed its hello, or the request that it began to send.
     input_deadline: Option<Instant>,
-    /// When it must have taken what is sent to it.
+    /// When the client must have read the replies.
     output_deadline: Option<Instant>,
-    holding: Holding,
+    held: HeldMemory,
     polling: Polling,
-    /// The last receive took all that had come.
+    /// The last receive emptied the socket.
     drained: bool,
-    /// Something has come in this turn.
+    /// Bytes were received in this turn.
     has_received: bool,
-    /// Requests answered in `output`, and since when the oldest of them is known.
+    /// Requests whose replies are in `output`, and when the oldest of them was received.
     answered: u64,
     batch_began: Instant,
-    /// `None` for one that is only refused. Dropped last: it holds the other reference to the
-    /// socket, and so closes it.
-    place: Option<Place>,
+    /// `None` for a connection that is only refused. Declared last, so that it is dropped last: it
+    /// holds the other reference to the socket and so closes it.
+    registered: Option<RegisteredSocket>,
 }
 
 impl Connection {
-    /// A connection that is to be served.
+    /// A connection to serve.
     pub(super) fn new(
         context: &Arc<Context>,
         socket: Arc<TcpStream>,
         peer: SocketAddr,
-        place: Place,
+        registered: RegisteredSocket,
     ) -> Self {
-        let mut connection = Self::with(context, socket, peer, Some(place));
+        let mut connection = Self::with(context, socket, peer, Some(registered));
         connection.input_deadline = Some(Instant::now() + context.limits.hello_timeout());
         connection
     }
 
-    /// A connection over the limit: it is told so and closed.
+    /// A connection beyond limits.connections: it gets the refusal and is closed.
     pub(super) fn refused(
         context: &Arc<Context>,
         socket: Arc<TcpStream>,
@@ -138,43 +144,43 @@ impl Connection {
         context: &Arc<Context>,
         socket: Arc<TcpStream>,
         peer: SocketAddr,
-        place: Option<Place>,
+        registered: Option<RegisteredSocket>,
     ) -> Self {
         let address = peer.ip().to_canonical();
         let buffer = || Buffer::new(Arc::clone(&context.budget), address);
         Self {
-            conversation: Conversation::new(Arc::clone(context), peer),
+            handler: RequestHandler::new(Arc::clone(context), peer),
             socket,
             input: buffer(),
-            landing: Landing::default(),
+            direct_receive: DirectReceive::default(),
             output: buffer(),
-            phase: Phase::Open,
+            phase: ConnectionPhase::Open,
             input_deadline: None,
             output_deadline: None,
-            holding: Holding::new(&context.budget, address),
+            held: HeldMemory::new(&context.budget, address),
             polling: Polling::default(),
             drained: false,
             has_received: false,
             answered: 0,
             batch_began: Instant::now(),
-            place,
+            registered,
         }
     }
 
-    /// The socket, to wait for it.
+    /// The socket, for epoll and timeouts.
     pub(super) fn socket(&self) -> &TcpStream {
         &self.socket
     }
 
-    /// Whether it is one that is to be served, and not only refused.
+    /// Whether the connection is served, not only refused.
     pub(super) fn is_served(&self) -> bool {
-        self.place.is_some()
+        self.registered.is_some()
     }
 
-    /// Serves the client until it has to wait, or the turn is over.
-    pub(super) fn drive(&mut self, executor: &mut Executor, mode: Mode) -> Next {
+    /// Serves the client until it must wait or its turn is over.
+    pub(super) fn drive(&mut self, executor: &mut Executor, mode: Mode) -> NextStep {
         if self.regain(executor).is_err() {
-            return Next::Close;
+            return NextStep::Close;
         }
         self.has_received = false;
         self.input.borrow(&mut executor.spare_input);
@@ -186,14 +192,14 @@ impl Connection {
         next
     }
 
-    fn serve(&mut self, executor: &mut Executor, mode: Mode) -> Next {
+    fn serve(&mut self, executor: &mut Executor, mode: Mode) -> NextStep {
         let began = Instant::now();
-        let is_over = || mode == Mode::Shared && began.elapsed() >= TURN;
-        for _ in 0..TURNS {
-            if self.phase == Phase::Discarding {
+        let is_over = || mode == Mode::Shared && began.elapsed() >= MAX_TURN;
+        for _ in 0..MAX_ROUNDS {
+            if self.phase == ConnectionPhase::Discarding {
                 return self.discard(mode);
             }
-            let batch = if self.phase == Phase::Open {
+            let batch = if self.phase == ConnectionPhase::Open {
                 self.execute_batch(executor, mode)
             } else {
                 Batch::Done
@@ -201,104 +207,105 @@ impl Connection {
             if let Err(next) = self.flush(executor, mode) {
                 return next;
             }
-            if self.phase == Phase::Ending {
+            if self.phase == ConnectionPhase::Ending {
                 self.begin_discarding();
                 continue;
             }
             match batch {
                 Batch::Done => {}
-                Batch::Full if is_over() => return Next::Again,
+                Batch::Full if is_over() => return NextStep::Again,
                 Batch::Full => continue,
-                Batch::Frozen => return Next::Thaw,
+                Batch::Frozen => return NextStep::Unfrozen,
             }
-            // A receive that left room took all there was; epoll tells when there is more, and
-            // saves a call. At least one is made: a turn in which nothing but room is made for it
-            // would be followed by another such turn.
+            // A receive that left room has emptied the socket: waiting for epoll saves a call. At
+            // least one receive is made per turn: a turn that only makes room would be followed by
+            // another such turn.
             if mode == Mode::Shared && std::mem::take(&mut self.drained)
                 || self.has_received && is_over()
             {
                 self.shrink_if_idle();
-                return Next::Read;
+                return NextStep::Read;
             }
             match self.receive(executor, mode) {
-                Ok(0) => return Next::Close,
+                Ok(0) => return NextStep::Close,
                 Ok(_) => {
                     self.batch_began = Instant::now();
-                    // All replies before have been sent.
-                    self.conversation.more_has_come();
+                    // `flush` has sent all replies before this.
+                    self.handler.start_window();
                 }
                 Err(Errno::EAGAIN) => {
                     self.shrink_if_idle();
-                    return Next::Read;
+                    return NextStep::Read;
                 }
                 Err(Errno::EINTR) => {}
-                Err(_) => return Next::Close,
+                Err(_) => return NextStep::Close,
             }
         }
-        Next::Again
+        NextStep::Again
     }
 
     /// To be called at least every [`TICK`] while the connection waits. `Some` when a deadline has
-    /// passed: whether to drive it again or to close it.
-    pub(super) fn expire(&mut self, executor: &Executor, now: Instant) -> Option<Next> {
+    /// passed: whether to drive the connection again or to close it.
+    pub(super) fn expire(&mut self, executor: &Executor, now: Instant) -> Option<NextStep> {
         let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
-        // Where the client has done its part, its thread has yet to come round to it, and looks at
-        // the deadline again.
+        // A socket that is ready means that the client was in time and the thread has not served it
+        // yet; the thread checks the deadline again when it does.
         let is_untaken = passed(self.output_deadline)
-            && (self.phase == Phase::Discarding || !is_ready(&self.socket, PollFlags::POLLOUT));
-        let is_late = self.phase == Phase::Open
+            && (self.phase == ConnectionPhase::Discarding
+                || !is_ready(&self.socket, PollFlags::POLLOUT));
+        let is_late = self.phase == ConnectionPhase::Open
             && passed(self.input_deadline)
             && !is_ready(&self.socket, PollFlags::POLLIN);
         if is_untaken && self.expect_output_taken(executor).is_err() {
-            return Some(Next::Close);
+            return Some(NextStep::Close);
         }
-        // A client that lost its connection without a word comes back on another, and leaves this
-        // one behind.
-        let is_superseded = self.phase == Phase::Open && self.conversation.is_superseded();
+        // A client whose connection broke without a FIN or RST reconnects and leaves this
+        // connection behind.
+        let is_superseded = self.phase == ConnectionPhase::Open && self.handler.is_superseded();
         if is_late || is_superseded {
             if self.regain(executor).is_err() {
-                return Some(Next::Close);
+                return Some(NextStep::Close);
             }
             if is_late {
                 self.refuse_as_too_slow(executor);
             } else {
                 self.refuse(executor, &superseded());
             }
-            return Some(Next::Again);
+            return Some(NextStep::Again);
         }
-        // The budget may have become short since the connection fell silent.
+        // Buffer memory may have become short since the connection became idle.
         let next = if self.output.is_empty() {
-            Next::Read
+            NextStep::Read
         } else {
-            Next::Write
+            NextStep::Write
         };
-        self.fit(executor, next).is_err().then_some(Next::Close)
+        self.fit(executor, next).is_err().then_some(NextStep::Close)
     }
 
     fn refuse_as_too_slow(&mut self, executor: &Executor) {
-        let message = if self.conversation.is_open() {
-            "a request was begun and not finished within limits.request_timeout"
+        let message = if self.handler.is_open() {
+            "a request was not complete within limits.request_timeout"
         } else {
             "no hello came within limits.hello_timeout"
         };
         let refusal = Refusal::new(Code::TooSlow, message);
-        if executor.context.log_gate.opens() {
-            let peer = self.conversation.peer();
+        if executor.context.log_limit.opens() {
+            let peer = self.handler.peer();
             log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: {refusal}");
         }
         self.refuse(executor, &refusal);
     }
 
-    /// Another program than a client may never show the refusal that it is sent: the log says who
-    /// is at the wrong port.
+    /// A program that is no dsm client may never show the refusal, so the log names the peer that
+    /// connects to the wrong port.
     fn log_no_frame(&self, executor: &Executor, refusal: &Refusal) {
-        if executor.context.log_gate.opens() {
-            let peer = self.conversation.peer();
+        if executor.context.log_limit.opens() {
+            let peer = self.handler.peer();
             log::warn!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
         }
     }
 
-    /// Ends the connection with a refusal that belongs to no request that could be executed.
+    /// Ends the connection with a refusal that answers no executed request.
     fn refuse(&mut self, executor: &Executor, refusal: &Refusal) {
         executor.counters().error();
         self.end_with(refusal);
@@ -314,31 +321,31 @@ impl Connection {
         self.output_deadline = Some(Instant::now() + LINGER);
     }
 
-    /// No more requests are read: those that have come need no memory any more.
+    /// Stops reading requests and frees the memory of those received.
     fn end(&mut self) {
-        self.phase = Phase::Ending;
+        self.phase = ConnectionPhase::Ending;
         self.input.clear();
-        self.landing = Landing::No;
+        self.direct_receive = DirectReceive::Off;
     }
 
-    /// Sends all replies. `Err` says what to wait for when not all could be sent.
-    fn flush(&mut self, executor: &Executor, mode: Mode) -> Result<(), Next> {
+    /// Sends all replies. `Err` says what to wait for when some are left.
+    fn flush(&mut self, executor: &Executor, mode: Mode) -> Result<(), NextStep> {
         while !self.output.is_empty() {
             match self.send(executor, mode)? {
                 Ok(sent) if sent == self.output.len() => self.output.consume(sent),
-                // A blocking send returns what went out within a tick: a slow reader must not keep
-                // this loop for ever.
+                // A blocking send returns after a tick with what was sent: without this check, a
+                // slow reader would keep this loop forever.
                 Ok(sent) => {
                     self.output.consume(sent);
-                    self.holding.moved(sent);
+                    self.held.moved(sent);
                     self.expect_output_taken(executor)?;
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
                     self.expect_output_taken(executor)?;
-                    return Err(Next::Write);
+                    return Err(NextStep::Write);
                 }
-                Err(_) => return Err(Next::Close),
+                Err(_) => return Err(NextStep::Close),
             }
         }
         if self.answered > 0 {
@@ -351,10 +358,10 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends what it can. While a client is waited for that is late already, its buffers may go to
-    /// others.
+    /// Sends what the socket takes. While the thread waits for a client that is already late, other
+    /// connections may take its buffer memory.
     #[inline]
-    fn send(&mut self, executor: &Executor, mode: Mode) -> Result<nix::Result<usize>, Next> {
+    fn send(&mut self, executor: &Executor, mode: Mode) -> Result<nix::Result<usize>, NextStep> {
         let is_late = mode == Mode::Blocking && self.output_deadline.is_some();
         if is_late {
             self.wait(PollFlags::POLLOUT);
@@ -370,9 +377,9 @@ impl Connection {
         Ok(sent)
     }
 
-    /// The client has not taken all that was sent to it: it has until the deadline, which begins
-    /// now if none runs.
-    fn expect_output_taken(&mut self, executor: &Executor) -> Result<(), Next> {
+    /// The client has not read all replies. It has until the deadline, which starts now if none is
+    /// running.
+    fn expect_output_taken(&mut self, executor: &Executor) -> Result<(), NextStep> {
         let now = Instant::now();
         let deadline = *self
             .output_deadline
@@ -380,15 +387,15 @@ impl Connection {
         if now < deadline {
             return Ok(());
         }
-        if self.phase == Phase::Open && executor.context.log_gate.opens() {
-            let peer = self.conversation.peer();
+        if self.phase == ConnectionPhase::Open && executor.context.log_limit.opens() {
+            let peer = self.handler.peer();
             log::info!(
                 DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer;
                 "closed {peer}: it did not take its replies within limits.request_timeout"
             );
         }
-        // Whoever does not take replies would not take a refusal either.
-        Err(Next::Close)
+        // A client that does not read its replies would not read a refusal either.
+        Err(NextStep::Close)
     }
 
     fn shrink_if_idle(&mut self) {

@@ -1,7 +1,7 @@
-//! What comes from the client: to be executed, or to be thrown away.
+//! Receiving from the client, to execute or to discard.
 
-use super::{Connection, LINGER, Mode, Next, Phase, TURNS, polling};
-use crate::server::conversation::Executor;
+use super::{Connection, ConnectionPhase, LINGER, MAX_ROUNDS, Mode, NextStep, polling};
+use crate::server::executor::Executor;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, recv};
@@ -10,10 +10,10 @@ use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 impl Connection {
-    /// Receives what has come, into the input. In [`Mode::Blocking`] it waits.
+    /// Receives into the input. In [`Mode::Blocking`] it waits for bytes.
     pub(super) fn receive(&mut self, executor: &mut Executor, mode: Mode) -> nix::Result<usize> {
         if mode == Mode::Blocking && self.polling.is_worthwhile() {
-            if let Some(received) = self.look(executor) {
+            if let Some(received) = self.poll(executor) {
                 self.polling.hit();
                 return received;
             }
@@ -27,13 +27,13 @@ impl Connection {
         received
     }
 
-    /// Looks for bytes without sleeping, for a moment in which others may have the processor. None
-    /// when there are none.
-    fn look(&mut self, executor: &mut Executor) -> Option<nix::Result<usize>> {
+    /// Polls for bytes without blocking, and yields the processor between tries. `None` when none
+    /// arrive in time.
+    fn poll(&mut self, executor: &mut Executor) -> Option<nix::Result<usize>> {
         let begun = Instant::now();
         loop {
             match self.receive_with(executor, Mode::Shared.flags()) {
-                Err(Errno::EAGAIN) if begun.elapsed() >= polling::LONGEST => return None,
+                Err(Errno::EAGAIN) if begun.elapsed() >= polling::MAX_POLL => return None,
                 Err(Errno::EAGAIN) => std::thread::yield_now(),
                 received => return Some(received),
             }
@@ -41,8 +41,8 @@ impl Connection {
     }
 
     fn receive_with(&mut self, executor: &mut Executor, flags: MsgFlags) -> nix::Result<usize> {
-        if let Some(slot) = self.landing.room() {
-            return self.land(executor, &slot, flags);
+        if let Some(slot) = self.direct_receive.room() {
+            return self.receive_direct(executor, &slot, flags);
         }
         let is_late = self.begin_receive(flags);
         let room = self.input.room();
@@ -55,18 +55,18 @@ impl Connection {
         Ok(count)
     }
 
-    /// A receive that may wait begins. While a client is waited for that is late already, its
-    /// buffers may go to others.
+    /// To be called before a receive. While a receive blocks on a client that is already late,
+    /// other connections may take its buffer memory.
     #[inline]
     pub(super) fn begin_receive(&mut self, flags: MsgFlags) -> bool {
-        let is_late = !flags.contains(MsgFlags::MSG_DONTWAIT) && self.holding.is_late();
+        let is_late = !flags.contains(MsgFlags::MSG_DONTWAIT) && self.held.is_late();
         if is_late {
             self.wait(PollFlags::POLLIN);
         }
         is_late
     }
 
-    /// It has ended. An error when the buffers were lost.
+    /// To be called after a receive. An error when others took the buffer memory.
     #[inline]
     pub(super) fn end_receive(&mut self, executor: &Executor, is_late: bool) -> nix::Result<()> {
         if is_late && self.regain(executor).is_err() {
@@ -76,39 +76,39 @@ impl Connection {
         }
     }
 
-    /// So much was received, into so much room.
+    /// Accounts for `count` bytes received into `room` bytes of space.
     pub(super) fn received(&mut self, count: usize, room: usize) {
         self.drained = count < room;
         self.has_received = true;
-        self.holding.moved(count);
+        self.held.moved(count);
         if !self.drained {
             self.input.widen();
         }
     }
 
     pub(super) fn begin_discarding(&mut self) {
-        self.phase = Phase::Discarding;
+        self.phase = ConnectionPhase::Discarding;
         self.output_deadline = Some(Instant::now() + LINGER);
-        // Gone already: then the next receive says so.
+        // If the peer has closed the connection already, the next receive reports it.
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
-    pub(super) fn discard(&mut self, mode: Mode) -> Next {
+    pub(super) fn discard(&mut self, mode: Mode) -> NextStep {
         let mut scratch = [0; 4096];
-        for _ in 0..TURNS {
+        for _ in 0..MAX_ROUNDS {
             if self
                 .output_deadline
                 .is_some_and(|deadline| Instant::now() >= deadline)
             {
-                return Next::Close;
+                return NextStep::Close;
             }
             match recv(self.socket.as_raw_fd(), &mut scratch, mode.flags()) {
-                Ok(0) => return Next::Close,
+                Ok(0) => return NextStep::Close,
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Next::Read,
-                Err(_) => return Next::Close,
+                Err(Errno::EAGAIN) => return NextStep::Read,
+                Err(_) => return NextStep::Close,
             }
         }
-        Next::Again
+        NextStep::Again
     }
 }

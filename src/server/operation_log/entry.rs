@@ -1,4 +1,4 @@
-//! A line of the operation log. Pure.
+//! A line of the operation log. No I/O.
 
 use dsm_core::protocol::{Code, Opcode};
 use std::fmt::Write;
@@ -8,26 +8,26 @@ use std::time::{Duration, SystemTime};
 /// The last second that RFC 3339 can show, in seconds since 1970: the end of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// One operation, as a connection's thread knows it when it is done.
+/// One executed operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
-    /// When it was done.
+pub struct OperationLogEntry {
+    /// When it was executed.
     pub time: SystemTime,
-    /// Who asked for it.
+    /// The client that requested it.
     pub client: SocketAddr,
-    /// What was asked.
+    /// The operation.
     pub opcode: Opcode,
-    /// The first byte, as an address in the memory; of a copy, where the bytes go.
+    /// The address of the first byte; of a copy, that of its destination.
     pub address: u64,
-    /// Bytes.
+    /// The length in bytes.
     pub length: u64,
     /// 0 for success, else the number of the refusal's [`Code`].
     pub outcome: u16,
-    /// How long it took the server, in microseconds.
+    /// The time that the server took, in microseconds.
     pub microseconds: u32,
 }
 
-impl Entry {
+impl OperationLogEntry {
     /// Appends the line:
     ///
     /// ```text
@@ -61,7 +61,7 @@ impl Entry {
                 "{time} {client} {name} {address:#018x} {length} {number} {microseconds}"
             ),
         };
-        // A string takes everything, and the time was made printable: half a line cannot happen.
+        // Formatting into a string cannot fail, and the time is printable: no half line is left.
         if written.is_err() {
             text.truncate(start);
         }
@@ -69,18 +69,18 @@ impl Entry {
     }
 }
 
-/// The time, moved into the years that have a printed form: a wrong clock must not cost the line,
-/// and humantime panics before 1970.
+/// Clamps the time to the years that RFC 3339 can show: a wrong clock must not cost the line, and
+/// humantime panics before 1970.
 fn printable(time: SystemTime) -> humantime::Rfc3339Timestamp {
     let last = SystemTime::UNIX_EPOCH + Duration::from_secs(LAST_SECOND);
     humantime::format_rfc3339_micros(time.clamp(SystemTime::UNIX_EPOCH, last))
 }
 
-/// An IPv4 client of a socket that listens on IPv6 and IPv4 is shown as the IPv4 client that it is.
+/// Shows an IPv4 client of a dual-stack socket as an IPv4 address.
 fn canonical(client: SocketAddr) -> SocketAddr {
     match client.ip().to_canonical() {
         IpAddr::V4(ip) => SocketAddr::new(IpAddr::V4(ip), client.port()),
-        // As it was, with its scope: fe80::1%2.
+        // Unchanged, since `to_canonical` drops the scope: fe80::1%2.
         IpAddr::V6(_) => client,
     }
 }
@@ -89,8 +89,8 @@ fn canonical(client: SocketAddr) -> SocketAddr {
 mod tests {
     use super::*;
 
-    fn entry() -> Entry {
-        Entry {
+    fn entry() -> OperationLogEntry {
+        OperationLogEntry {
             time: humantime::parse_rfc3339("2026-11-23T04:00:00.123456Z").unwrap(),
             client: "10.0.0.5:51234".parse().unwrap(),
             opcode: Opcode::Write,
@@ -101,7 +101,7 @@ mod tests {
         }
     }
 
-    fn line(entry: &Entry) -> String {
+    fn line(entry: &OperationLogEntry) -> String {
         let mut text = String::new();
         entry.append_to(&mut text);
         text
@@ -114,7 +114,7 @@ mod tests {
             "2026-11-23T04:00:00.123456Z 10.0.0.5:51234 write 0x0000000000001000 512 ok 13\n"
         );
         let whole_second = humantime::parse_rfc3339("2026-11-23T04:00:00Z").unwrap();
-        let text = line(&Entry {
+        let text = line(&OperationLogEntry {
             time: whole_second,
             address: u64::MAX,
             opcode: Opcode::FetchAdd,
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_refusal_is_named() {
         for code in Code::ALL {
-            let text = line(&Entry {
+            let text = line(&OperationLogEntry {
                 outcome: code as u16,
                 ..entry()
             });
@@ -139,7 +139,7 @@ mod tests {
                 "{text}"
             );
         }
-        let text = line(&Entry {
+        let text = line(&OperationLogEntry {
             outcome: 999,
             ..entry()
         });
@@ -153,18 +153,18 @@ mod tests {
             SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 60),
             SystemTime::UNIX_EPOCH + Duration::from_secs(LAST_SECOND + 1),
         ] {
-            let text = line(&Entry { time, ..entry() });
+            let text = line(&OperationLogEntry { time, ..entry() });
             assert_eq!(text.split_ascii_whitespace().count(), 7, "{text}");
         }
     }
 
     #[test]
-    fn clients_are_shown_as_what_they_are() {
+    fn clients_on_a_dual_stack_socket_are_shown_with_their_own_addresses() {
         for (client, shown) in [
             ("[::ffff:10.0.0.5]:9", "10.0.0.5:9"),
             ("[2001:db8::1]:9", "[2001:db8::1]:9"),
         ] {
-            let text = line(&Entry {
+            let text = line(&OperationLogEntry {
                 client: client.parse().unwrap(),
                 ..entry()
             });

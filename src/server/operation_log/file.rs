@@ -1,4 +1,4 @@
-//! The file of the operation log.
+//! The file of the operation log, and its rotation by size.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -6,45 +6,45 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How often opening is tried again while it fails.
-const RETRY: Duration = Duration::from_secs(1);
+/// The interval between attempts to open the file after an error.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the name of the file before ends in. `logrotate(8)` looks for names that end in `.log`, and
-/// leaves it alone.
-const BEFORE: &str = ".old";
+/// The suffix of the previous file. `logrotate(8)` looks for names that end in `.log` and leaves
+/// this one alone.
+const OLD_SUFFIX: &str = ".old";
 
-/// A file that lines are appended to, opened again after an error.
+/// A file that lines are appended to; reopened after an error.
 pub(super) struct LogFile {
     path: PathBuf,
     max_size: u64,
     file: Option<File>,
-    /// Bytes in the file, as far as this process knows; of what is no regular file, none.
+    /// The size of the file, as far as this process knows; zero for what is no regular file.
     size: u64,
     retry_at: Instant,
 }
 
-/// Whether lines can be appended to the file without its becoming too large.
+/// Whether the file was rotated to make room for more lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Room {
-    /// They can.
-    Enough,
-    /// They can, for the file is a new one; what was in it has another name.
-    NewFile {
-        /// There was a file of that name, which is gone.
+pub(super) enum Rotation {
+    /// The file has room.
+    NotNeeded,
+    /// The file is new; the previous content has the old name.
+    Rotated {
+        /// A file of that name was discarded.
         discarded: bool,
     },
 }
 
-/// Lines could not be written.
-pub(super) struct Shortfall {
-    /// Lines that are in the file nevertheless.
+/// A write that failed after some of its lines.
+pub(super) struct PartialWrite {
+    /// The lines that were written nevertheless.
     pub(super) written: u64,
-    /// Why the others are not.
+    /// Why the others were not.
     pub(super) error: io::Error,
 }
 
 impl LogFile {
-    /// The log of server `index` in `directory`; opened with [`LogFile::open`].
+    /// The log of server `index` in `directory`; [`LogFile::open`] opens it.
     pub(super) fn new(directory: &Path, index: u32, max_size: u64) -> Self {
         let path = directory.join(format!("operations-{index}.log"));
         Self {
@@ -56,9 +56,9 @@ impl LogFile {
         }
     }
 
-    /// Where what was in the file before is.
-    pub(super) fn before(&self) -> PathBuf {
-        before(&self.path)
+    /// The path of the previous file.
+    pub(super) fn old_path(&self) -> PathBuf {
+        old_path(&self.path)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -69,12 +69,12 @@ impl LogFile {
         self.file.is_some()
     }
 
-    /// Opens the file unless it is open, or failed to open less than [`RETRY`] ago.
+    /// Opens the file, unless it is open or failed to open less than [`REOPEN_INTERVAL`] ago.
     pub(super) fn open(&mut self) -> io::Result<()> {
         if self.file.is_some() || Instant::now() < self.retry_at {
             return Ok(());
         }
-        self.retry_at = Instant::now() + RETRY;
+        self.retry_at = Instant::now() + REOPEN_INTERVAL;
         self.open_now()
     }
 
@@ -86,39 +86,38 @@ impl LogFile {
         Ok(())
     }
 
-    /// Sees to it that `bytes` more do not make the file larger than allowed: otherwise it gets the
-    /// name of the file before, in place of that one, in one step, and a new file is begun. After
-    /// an error the file is closed.
-    pub(super) fn make_room(&mut self, bytes: usize) -> io::Result<Room> {
+    /// Rotates the file if `bytes` more would exceed its maximum size: renames it to the old name,
+    /// atomically replacing that file, and creates a new one. After an error the file is closed.
+    pub(super) fn rotate_if_full(&mut self, bytes: usize) -> io::Result<Rotation> {
         let bytes = bytes as u64;
         let Some(file) = self
             .file
             .as_ref()
             .filter(|_| self.size.saturating_add(bytes) > self.max_size)
         else {
-            return Ok(Room::Enough);
+            return Ok(Rotation::NotNeeded);
         };
         let status = file.metadata()?;
-        // Others may have made it shorter, or it may be no file at all.
+        // Another process may have truncated it, or it is no regular file.
         self.size = if status.is_file() { status.len() } else { 0 };
         if self.size == 0 || self.size.saturating_add(bytes) <= self.max_size {
-            return Ok(Room::Enough);
+            return Ok(Rotation::NotNeeded);
         }
         self.file = None;
-        let discarded = self.move_away(&status).map_err(|error| {
+        let discarded = self.rename_to_old(&status).map_err(|error| {
             io::Error::new(
                 error.kind(),
-                format!("it has reached log.max_size, and cannot be renamed: {error}"),
+                format!("it has reached log.max_size and cannot be renamed: {error}"),
             )
         })?;
         self.open_now()?;
-        Ok(Room::NewFile { discarded })
+        Ok(Rotation::Rotated { discarded })
     }
 
-    /// Gives the file with this status the name of the one before, unless its own name is another's
-    /// by now. Whether there was one before.
-    fn move_away(&self, status: &Metadata) -> io::Result<bool> {
-        // The name may be a link to the file.
+    /// Renames the file with this metadata to the old name, unless its path now belongs to another
+    /// file. Whether a file of the old name was replaced.
+    fn rename_to_old(&self, status: &Metadata) -> io::Result<bool> {
+        // The path may be a symbolic link to the file.
         let path = match self.path.canonicalize() {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
             path => path?,
@@ -127,17 +126,17 @@ impl LogFile {
         if (named.dev(), named.ino()) != (status.dev(), status.ino()) {
             return Ok(false);
         }
-        let before = before(&path);
+        let before = old_path(&path);
         let discarded = before.exists();
         std::fs::rename(&path, &before)?;
         Ok(discarded)
     }
 
-    /// Appends whole lines. After an error the file is closed; it may end in half a line, which the
-    /// next [`LogFile::open`] ends.
-    pub(super) fn append(&mut self, lines: &str) -> Result<(), Shortfall> {
+    /// Appends whole lines. After an error the file is closed. It may end in a partial line, which
+    /// the next [`LogFile::open`] terminates.
+    pub(super) fn append(&mut self, lines: &str) -> Result<(), PartialWrite> {
         let Some(file) = &mut self.file else {
-            return Err(Shortfall {
+            return Err(PartialWrite {
                 written: 0,
                 error: ErrorKind::NotConnected.into(),
             });
@@ -156,7 +155,7 @@ impl LogFile {
             };
             self.file = None;
             let begun = &lines.as_bytes()[..lines.len() - rest.len()];
-            return Err(Shortfall {
+            return Err(PartialWrite {
                 written: begun.split(|byte| *byte == b'\n').skip(1).count() as u64,
                 error,
             });
@@ -165,15 +164,15 @@ impl LogFile {
     }
 }
 
-fn before(path: &Path) -> PathBuf {
+fn old_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(BEFORE);
+    name.push(OLD_SUFFIX);
     name.into()
 }
 
-/// Opens for appending, and ends a line that a full disk or a killed dsmd left half written.
+/// Opens for appending, and terminates a partial line that a full disk or a killed dsmd left.
 fn open(path: &Path) -> io::Result<File> {
-    // The right to read is for the look at the last byte.
+    // Opened for reading too, to look at the last byte.
     let mut file = OpenOptions::new()
         .create(true)
         .append(true)
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_is_not_for_everybody() {
+    fn a_new_file_is_not_readable_by_other_users() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = LogFile::new(folder.path(), 0, u64::MAX);
         log.open().unwrap();

@@ -1,11 +1,11 @@
-//! The operation log: one line for each operation, on disk, written beside the service and never in
-//! its way.
+//! The operation log: one line for each operation, in a file. A dedicated thread writes it, so that
+//! no request waits for the disk.
 
 mod entry;
 mod file;
 mod writer;
 
-pub use entry::Entry;
+pub use entry::OperationLogEntry;
 
 use dsm_config::OperationLogMode;
 use dsm_core::protocol::{LoggedOperations, Opcode, OperationLogStatus};
@@ -16,14 +16,13 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use writer::Writer;
+use writer::LogWriter;
 
-/// Lines that may wait for the disk. At a million operations a second that is 65 ms of them, in 5
-/// MiB.
-const QUEUE: usize = 65_536;
+/// Lines that may wait for the disk: 65 ms of a million operations a second, in 5 MiB.
+const QUEUE_CAPACITY: usize = 65_536;
 
-/// The longest wait for the thread to turn to another file.
-const TURN: Duration = Duration::from_secs(1);
+/// The longest wait for the thread to switch to another file.
+const SWITCH_TIMEOUT: Duration = Duration::from_secs(1);
 
 const OFF: u8 = 0;
 const WRITES: u8 = 1;
@@ -31,79 +30,77 @@ const ALL: u8 = 2;
 
 /// The operation log of one server. Clones are handles of the same log.
 ///
-/// A thread of its own, `dsm-oplog`, writes the lines. It and the queue to it come into being when
-/// the log is first turned on, and last until [`OperationLog::stop`] or the end of the process.
-/// What is still in the queue when the process is killed is lost: at most what was done in the last
-/// 20 ms, unless the disk is slow.
+/// The thread `dsm-oplog` writes the lines. It and its queue are created when the log is first
+/// switched on, and last until [`OperationLog::stop`] or the end of the process. Lines in the queue
+/// are lost when the process is killed: at most those of the last 20 ms, unless the disk is slow.
 #[derive(Clone)]
 pub struct OperationLog {
-    shared: Arc<Shared>,
+    shared: Arc<SharedLogState>,
 }
 
-/// What the handles and the thread have in common.
-struct Shared {
+/// The state that the handles and the thread share.
+struct SharedLogState {
     index: u32,
     mode: AtomicU8,
-    queue: OnceLock<SyncSender<Message>>,
+    queue: OnceLock<SyncSender<QueueItem>>,
     written: AtomicU64,
     /// Lines lost because the queue was full.
     overflowed: AtomicU64,
     /// Lines lost because the file could not be written.
     failed: AtomicU64,
-    orders: Mutex<Orders>,
-    /// There are orders.
-    ordered: Condvar,
-    /// Orders have been carried out.
+    commands: Mutex<WriterCommands>,
+    /// Signalled when there are commands.
+    commanded: Condvar,
+    /// Signalled when commands have been executed.
     done: Condvar,
 }
 
-/// What goes through the queue.
+/// An item of the queue.
 #[derive(Clone, Copy)]
-enum Message {
-    Entry(Entry),
-    /// There are orders, or were.
+enum QueueItem {
+    Entry(OperationLogEntry),
+    /// Wakes the thread to look for commands; it may have executed them already.
     Wake,
 }
 
-/// What the thread is to do beside writing.
+/// What the thread should do besides writing.
 #[derive(Default)]
-struct Orders {
-    /// Go on with another file, or none.
-    turn: Option<Turn>,
-    /// The thread has turned to the last file that was ordered.
-    turned: bool,
+struct WriterCommands {
+    /// Switch to another file, or to none.
+    switch: Option<LogSwitch>,
+    /// The thread has executed the last switch.
+    switched: bool,
     /// Write what is in the queue, and end.
     stop: bool,
     /// The thread has ended.
     stopped: bool,
 }
 
-/// What the thread writes to from now on.
-enum Turn {
+/// Where the thread writes from now on.
+enum LogSwitch {
     To(LogFile),
     Off,
 }
 
 impl OperationLog {
     /// Starts the operation log of server `index` in the file `operations-INDEX.log` of
-    /// `directory`. Before that has more than `max_size` bytes it becomes
-    /// `operations-INDEX.log.old`, in place of what had that name.
+    /// `directory`. Before the file exceeds `max_size` bytes, it is renamed to
+    /// `operations-INDEX.log.old` and replaces the previous file of that name.
     ///
-    /// It does not fail: an operation log that cannot be written says so at level warning, and
-    /// counts the lines that are lost. Call it after the process was detached, since a fork takes
-    /// no threads along.
+    /// It does not fail: an operation log that cannot be written warns and counts the lines that
+    /// are lost. Call it after the process has detached, since a fork takes no threads along.
     #[must_use]
     pub fn start(mode: OperationLogMode, directory: &Path, max_size: u64, index: u32) -> Self {
         let log = Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(SharedLogState {
                 index,
                 mode: AtomicU8::new(OFF),
                 queue: OnceLock::new(),
                 written: AtomicU64::new(0),
                 overflowed: AtomicU64::new(0),
                 failed: AtomicU64::new(0),
-                orders: Mutex::default(),
-                ordered: Condvar::new(),
+                commands: Mutex::default(),
+                commanded: Condvar::new(),
                 done: Condvar::new(),
             }),
         };
@@ -111,7 +108,7 @@ impl OperationLog {
         log
     }
 
-    /// Whether operations of this kind are to be recorded: with "writes" those that may change the
+    /// Whether operations of this kind are recorded: with "writes" those that may change the
     /// memory, with "all" reads too. Costs one relaxed load.
     #[inline]
     #[must_use]
@@ -123,27 +120,27 @@ impl OperationLog {
         }
     }
 
-    /// Whether no operation is to be recorded.
+    /// Whether no operation is recorded.
     #[must_use]
     pub fn is_off(&self) -> bool {
         self.shared.mode.load(Ordering::Relaxed) == OFF
     }
 
-    /// Hands a line to the thread. Never waits and never allocates: when the queue is full the line
-    /// is lost, and counted.
+    /// Queues a line. Never blocks and never allocates: when the queue is full, the line is lost
+    /// and counted.
     #[inline]
-    pub fn record(&self, entry: Entry) {
+    pub fn record(&self, entry: OperationLogEntry) {
         if let Some(queue) = self.shared.queue.get()
-            && queue.try_send(Message::Entry(entry)).is_err()
+            && queue.try_send(QueueItem::Entry(entry)).is_err()
         {
             self.shared.overflowed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Takes over another mode, directory or size, and opens the file again in any case, for
-    /// `logrotate(8)`. Lines recorded before this call go to the old file, those after it to the
-    /// new one. Waits for the thread to turn to it, at most a second: a disk that hangs does not
-    /// keep the caller.
+    /// Applies another mode, directory or size, and reopens the file in any case, for
+    /// `logrotate(8)`. Lines recorded before this call go to the old file, later ones to the new
+    /// one. Waits at most a second for the thread to switch: a disk that hangs does not block the
+    /// caller for longer.
     pub fn reconfigure(&self, mode: OperationLogMode, directory: &Path, max_size: u64) {
         let shared = &self.shared;
         let wanted = match mode {
@@ -151,29 +148,29 @@ impl OperationLog {
             OperationLogMode::Writes => WRITES,
             OperationLogMode::All => ALL,
         };
-        let mut orders = shared.orders();
-        if orders.stop {
+        let mut commands = shared.commands();
+        if commands.stop {
             return;
         }
         if wanted != OFF
             && let Err(error) = self.start_thread()
         {
-            log::warn!(DSM_SERVER = shared.index; "operation log: it stays off, its thread cannot be started: {error}");
+            log::warn!(DSM_SERVER = shared.index; "operation log: it stays off because its thread cannot be started: {error}");
             return;
         }
-        orders.turn = Some(if wanted == OFF {
-            Turn::Off
+        commands.switch = Some(if wanted == OFF {
+            LogSwitch::Off
         } else {
-            Turn::To(LogFile::new(directory, shared.index, max_size))
+            LogSwitch::To(LogFile::new(directory, shared.index, max_size))
         });
-        orders.turned = false;
+        commands.switched = false;
         shared.mode.store(wanted, Ordering::Relaxed);
         if shared.queue.get().is_some() {
-            shared.carry_out(orders, TURN, |orders| orders.turned);
+            shared.execute(commands, SWITCH_TIMEOUT, |commands| commands.switched);
         }
     }
 
-    /// What the status reply says.
+    /// The log's part of the status reply.
     #[must_use]
     pub fn status(&self) -> OperationLogStatus {
         let mode = match self.shared.mode.load(Ordering::Relaxed) {
@@ -188,15 +185,15 @@ impl OperationLog {
         }
     }
 
-    /// Turns the log off for good, and waits until all that was recorded is written, at most
-    /// `deadline`.
+    /// Switches the log off for good, and waits at most `deadline` until all recorded lines are
+    /// written.
     pub fn stop(&self, deadline: Duration) {
         let shared = &self.shared;
         shared.mode.store(OFF, Ordering::Relaxed);
-        let mut orders = shared.orders();
-        orders.stop = true;
+        let mut commands = shared.commands();
+        commands.stop = true;
         if shared.queue.get().is_some()
-            && !shared.carry_out(orders, deadline, |orders| orders.stopped)
+            && !shared.execute(commands, deadline, |commands| commands.stopped)
         {
             log::warn!(
                 DSM_SERVER = shared.index;
@@ -206,42 +203,45 @@ impl OperationLog {
         }
     }
 
-    /// Starts the thread unless it runs. The caller holds the orders, so that two do not start it.
+    /// Starts the thread unless it runs. The caller holds the lock of the commands, so that only
+    /// one thread is started.
     fn start_thread(&self) -> io::Result<()> {
         if self.shared.queue.get().is_some() {
             return Ok(());
         }
-        let (sender, receiver) = sync_channel(QUEUE);
-        let writer = Writer::new(Arc::clone(&self.shared), receiver);
+        let (sender, receiver) = sync_channel(QUEUE_CAPACITY);
+        let writer = LogWriter::new(Arc::clone(&self.shared), receiver);
         std::thread::Builder::new()
             .name("dsm-oplog".to_owned())
             .spawn(move || writer.run())?;
-        // It was empty above, and nobody else fills it meanwhile.
+        // The cell was empty above, and the lock of the commands keeps other callers from filling
+        // it.
         let _ = self.shared.queue.set(sender);
         Ok(())
     }
 }
 
-impl Shared {
-    fn orders(&self) -> MutexGuard<'_, Orders> {
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+impl SharedLogState {
+    fn commands(&self) -> MutexGuard<'_, WriterCommands> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the thread carry out `orders`. Whether that was done within `deadline`.
-    fn carry_out(
+    /// Has the thread execute `commands`. Whether it has done so within `deadline`.
+    fn execute(
         &self,
-        orders: MutexGuard<'_, Orders>,
+        commands: MutexGuard<'_, WriterCommands>,
         deadline: Duration,
-        done: fn(&Orders) -> bool,
+        done: fn(&WriterCommands) -> bool,
     ) -> bool {
-        // The thread lets entries gather, or waits for one. When the queue is full it does neither.
-        self.ordered.notify_all();
+        // The thread waits for `commanded` while entries gather, or for the queue. With a full
+        // queue it waits for neither, so a failed send does no harm.
+        self.commanded.notify_all();
         if let Some(queue) = self.queue.get() {
-            let _ = queue.try_send(Message::Wake);
+            let _ = queue.try_send(QueueItem::Wake);
         }
         let waited = self
             .done
-            .wait_timeout_while(orders, deadline, |orders| !done(orders));
+            .wait_timeout_while(commands, deadline, |commands| !done(commands));
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 

@@ -1,7 +1,9 @@
 //! The thread that writes the operation log.
 
-use super::file::{LogFile, Room, Shortfall};
-use super::{Entry, Message, Orders, QUEUE, Shared, Turn};
+use super::file::{LogFile, PartialWrite, Rotation};
+use super::{
+    LogSwitch, OperationLogEntry, QUEUE_CAPACITY, QueueItem, SharedLogState, WriterCommands,
+};
 use crate::logging::Event;
 use std::io;
 use std::path::PathBuf;
@@ -10,51 +12,51 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long entries gather once the first is there.
+/// How long entries gather after the first one has arrived.
 ///
-/// Without this pause the thread sleeps in `recv` between entries, and whoever records the next one
-/// pays for waking it: measured on two cores with 10,000, 50,000 and 200,000 entries a second, 5.7,
-/// 3.7 and 0.7 µs per entry, and up to 7 ms when all cores were busy. While the thread sleeps
-/// elsewhere the queue has nobody to wake, and an entry costs 0.03 to 0.08 µs. Waiting for the
-/// first entry in `recv` keeps an idle server asleep. 20 ms leave the queue room for three million
-/// entries a second; 100 ms were not measurably cheaper, and in a flood four times as many lines
-/// were lost.
-const GATHER: Duration = Duration::from_millis(20);
+/// Without this pause the thread sleeps in `recv` between entries, and each request thread that
+/// records an entry pays for waking it: measured on two cores with 10,000, 50,000 and 200,000
+/// entries a second, 5.7, 3.7 and 0.7 µs per entry, and up to 7 ms when all cores were busy. While
+/// entries gather, the queue wakes no thread, and an entry costs 0.03 to 0.08 µs. An idle server
+/// stays asleep, because the first entry is awaited in `recv`. 20 ms leave the queue room for three
+/// million entries a second; 100 ms were not measurably cheaper, and under overload four times as
+/// many lines were lost.
+const GATHER_TIME: Duration = Duration::from_millis(20);
 
-/// Bytes of lines that are written at once.
+/// Bytes of lines per write(2).
 const BATCH: usize = 256 << 10;
 
-/// The shortest time between two messages that older lines were discarded: in a flood that is so
+/// The shortest interval between two messages about discarded lines: under overload the log rotates
 /// every few seconds.
-const TELL_INTERVAL: Duration = Duration::from_secs(600);
+const DISCARD_REPORT_INTERVAL: Duration = Duration::from_secs(600);
 
-/// The queue must not have been full for this long before the disk counts as keeping up again.
-const QUIET: Duration = Duration::from_secs(1);
+/// How long the queue must not have been full before the overflow counts as over.
+const OVERFLOW_RECOVERY: Duration = Duration::from_secs(1);
 
-pub(super) struct Writer {
-    shared: Arc<Shared>,
-    queue: Receiver<Message>,
+pub(super) struct LogWriter {
+    shared: Arc<SharedLogState>,
+    queue: Receiver<QueueItem>,
     file: Option<LogFile>,
     text: String,
     lines: u64,
-    /// While the file cannot be written: lines lost to that before it began.
+    /// While the file cannot be written: the lines that were lost before this failure.
     failing_since: Option<u64>,
-    /// When it was last said that older lines were discarded.
-    told_discarded: Option<Instant>,
+    /// When discarded lines were last reported.
+    discard_reported: Option<Instant>,
     overflow: Overflow,
 }
 
-/// Whether the queue overflows.
+/// The state of a queue overflow.
 struct Overflow {
-    /// Lines lost to it when last looked at, and when that number last rose.
+    /// Lines lost to overflows at the last check, and when that number last rose.
     seen: u64,
     rose: Instant,
-    /// While it does: lines lost to it before it began.
+    /// During an overflow: the lines that were lost before it began.
     since: Option<u64>,
 }
 
-impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, queue: Receiver<Message>) -> Self {
+impl LogWriter {
+    pub(super) fn new(shared: Arc<SharedLogState>, queue: Receiver<QueueItem>) -> Self {
         let overflow = Overflow {
             seen: 0,
             rose: Instant::now(),
@@ -68,7 +70,7 @@ impl Writer {
             text,
             lines: 0,
             failing_since: None,
-            told_discarded: None,
+            discard_reported: None,
             overflow,
         }
     }
@@ -81,37 +83,37 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let mut orders = self.gather(if again || first.is_none() {
+            let mut commands = self.gather(if again || first.is_none() {
                 Duration::ZERO
             } else {
-                GATHER
+                GATHER_TIME
             });
-            // What is in the queue was recorded for the old file, if there is one.
+            // Queued entries were recorded for the old file, if there is one.
             if self.file.is_none()
-                && let Some(turn) = orders.turn.take()
+                && let Some(switch) = commands.switch.take()
             {
-                self.turn(turn);
+                self.switch(switch);
             }
             self.open();
             again = self.drain(first);
             self.write();
             self.watch_overflow();
-            if let Some(turn) = orders.turn {
-                self.turn(turn);
+            if let Some(switch) = commands.switch {
+                self.switch(switch);
             }
-            if orders.stop {
+            if commands.stop {
                 self.end();
                 return;
             }
         }
     }
 
-    /// Waits for the first message; not at all, when the round before left something to do.
-    fn wait(&self, again: bool) -> Result<Message, RecvTimeoutError> {
+    /// Waits for the first item. Does not block when the previous round left something to do.
+    fn wait(&self, again: bool) -> Result<QueueItem, RecvTimeoutError> {
         if again {
             self.queue.recv_timeout(Duration::ZERO)
         } else if self.overflow.since.is_some() {
-            self.queue.recv_timeout(QUIET)
+            self.queue.recv_timeout(OVERFLOW_RECOVERY)
         } else {
             self.queue
                 .recv()
@@ -119,41 +121,42 @@ impl Writer {
         }
     }
 
-    /// Lets entries gather, or takes orders when they come.
-    fn gather(&self, period: Duration) -> Orders {
-        let idle = |orders: &mut Orders| orders.turn.is_none() && !orders.stop;
+    /// Waits while entries gather, until commands arrive or `period` has passed, and takes the
+    /// commands.
+    fn gather(&self, period: Duration) -> WriterCommands {
+        let idle = |commands: &mut WriterCommands| commands.switch.is_none() && !commands.stop;
         let waited = self
             .shared
-            .ordered
-            .wait_timeout_while(self.shared.orders(), period, idle);
-        let (mut orders, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        Orders {
-            turn: orders.turn.take(),
-            stop: orders.stop,
-            ..Orders::default()
+            .commanded
+            .wait_timeout_while(self.shared.commands(), period, idle);
+        let (mut commands, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        WriterCommands {
+            switch: commands.switch.take(),
+            stop: commands.stop,
+            ..WriterCommands::default()
         }
     }
 
-    /// Takes what the queue holds, at most as much as it can hold. Whether there may be more to do:
-    /// entries, or orders whose wake-up was among what was taken.
-    fn drain(&mut self, first: Option<Message>) -> bool {
+    /// Takes at most as many items as the queue can hold. Whether there may be more to do: entries,
+    /// or commands whose wake-up was taken.
+    fn drain(&mut self, first: Option<QueueItem>) -> bool {
         let mut next = first.or_else(|| self.queue.try_recv().ok());
         let mut woken = false;
-        for _ in 0..QUEUE {
+        for _ in 0..QUEUE_CAPACITY {
             match next {
-                Some(Message::Entry(entry)) => self.push(&entry),
-                Some(Message::Wake) => woken = true,
+                Some(QueueItem::Entry(entry)) => self.push(&entry),
+                Some(QueueItem::Wake) => woken = true,
                 None => return woken,
             }
             next = self.queue.try_recv().ok();
         }
-        if let Some(Message::Entry(entry)) = next {
+        if let Some(QueueItem::Entry(entry)) = next {
             self.push(&entry);
         }
         true
     }
 
-    fn push(&mut self, entry: &Entry) {
+    fn push(&mut self, entry: &OperationLogEntry) {
         match &self.file {
             Some(file) if file.is_open() => {
                 entry.append_to(&mut self.text);
@@ -162,7 +165,7 @@ impl Writer {
                     self.write();
                 }
             }
-            // It cannot be written, or the log was turned off while this line was on its way.
+            // The file cannot be written, or the log was switched off while this line was queued.
             _ => {
                 self.shared.failed.fetch_add(1, Ordering::Relaxed);
             }
@@ -183,19 +186,19 @@ impl Writer {
             return;
         };
         let room = file
-            .make_room(self.text.len())
-            .map_err(|error| Shortfall { written: 0, error });
+            .rotate_if_full(self.text.len())
+            .map_err(|error| PartialWrite { written: 0, error });
         let outcome = room.and_then(|room| file.append(&self.text).map(|()| room));
         self.text.clear();
         match outcome {
             Ok(room) => {
                 self.shared.written.fetch_add(lines, Ordering::Relaxed);
                 self.recover();
-                if room == (Room::NewFile { discarded: true }) {
-                    self.tell_discarded();
+                if room == (Rotation::Rotated { discarded: true }) {
+                    self.report_discarded();
                 }
             }
-            Err(Shortfall { written, error }) => {
+            Err(PartialWrite { written, error }) => {
                 self.shared.written.fetch_add(written, Ordering::Relaxed);
                 let before = self
                     .shared
@@ -206,7 +209,7 @@ impl Writer {
         }
     }
 
-    /// Says that lines are being lost, once for each time that it begins.
+    /// Reports that lines are being lost, once per failure.
     fn fail(&mut self, lost_before: u64, error: &io::Error) {
         if self.failing_since.is_none() {
             self.failing_since = Some(lost_before);
@@ -214,25 +217,25 @@ impl Writer {
             log::warn!(
                 MESSAGE_ID = Event::OperationLogLosing.id(), DSM_SERVER = self.shared.index,
                 DSM_FILE:% = path.display(), DSM_ERROR:% = error;
-                "operation log {}: {error}; the service goes on, and lines are lost until the file can be written \
-                 (tried every second). See that log.directory of mcomp.cfg exists, has room, and is dsmd's to write, also \
+                "operation log {}: {error}. dsmd serves requests without it, and lines are lost until the file can be written \
+                 (tried every second). Check that log.directory of mcomp.cfg exists, has room, and is writable for dsmd, also \
                  in the sandbox of its unit (ReadWritePaths=)",
                 path.display()
             );
         }
     }
 
-    /// Says that the file can be written again, and how many lines were lost.
+    /// Reports that the file can be written again, and how many lines were lost.
     fn recover(&mut self) {
         if let Some(lost) = self.end_failure() {
-            self.tell_lost(lost, "it is written again");
+            self.report_lost(lost, "it is written again");
         }
     }
 
-    /// Says how many lines were lost with a file that will not be written again.
+    /// Reports how many lines were lost with a file that is not written again.
     fn give_up(&mut self) {
         if let Some(lost) = self.end_failure().filter(|lost| *lost > 0) {
-            self.tell_lost(lost, "it is closed");
+            self.report_lost(lost, "it is closed");
         }
     }
 
@@ -242,7 +245,7 @@ impl Writer {
             .map(|before| self.shared.failed.load(Ordering::Relaxed) - before)
     }
 
-    fn tell_lost(&self, lost: u64, why: &str) {
+    fn report_lost(&self, lost: u64, why: &str) {
         let path = self.path();
         log::warn!(
             MESSAGE_ID = Event::OperationLogLosing.id(), DSM_SERVER = self.shared.index,
@@ -252,22 +255,22 @@ impl Writer {
         );
     }
 
-    /// Says that lines of before are gone, now and then.
-    fn tell_discarded(&mut self) {
+    /// Reports that older lines were discarded, at most once per interval.
+    fn report_discarded(&mut self) {
         if self
-            .told_discarded
-            .is_some_and(|told| told.elapsed() < TELL_INTERVAL)
+            .discard_reported
+            .is_some_and(|at| at.elapsed() < DISCARD_REPORT_INTERVAL)
         {
             return;
         }
-        self.told_discarded = Some(Instant::now());
+        self.discard_reported = Some(Instant::now());
         let Some(file) = &self.file else { return };
         log::warn!(
             MESSAGE_ID = Event::OperationLogLosing.id(), DSM_SERVER = self.shared.index,
             DSM_FILE:% = file.path().display();
-            "operation log {}: it has reached log.max_size again; what was in it is now in {}, and the lines that were there \
-             before are gone. Raise log.max_size, or record fewer operations, to keep more",
-            file.path().display(), file.before().display()
+            "operation log {}: it has reached log.max_size again; its lines are now in {}, and the older lines of that file \
+             were discarded. To keep more, raise log.max_size or record fewer operations",
+            file.path().display(), file.old_path().display()
         );
     }
 
@@ -280,44 +283,45 @@ impl Writer {
                 log::warn!(
                     MESSAGE_ID = Event::OperationLogLosing.id(), DSM_SERVER = self.shared.index,
                     DSM_FILE:% = path.display();
-                    "operation log {}: operations come faster than their lines can be written; the service goes on, \
-                     and lines are lost",
+                    "operation log {}: operations come faster than their lines can be written. dsmd serves them all, \
+                     but lines are lost: record fewer operations (log.operations), or use a faster disk",
                     path.display()
                 );
             }
             self.overflow.seen = lost;
             self.overflow.rose = Instant::now();
-        } else if self.overflow.rose.elapsed() >= QUIET {
+        } else if self.overflow.rose.elapsed() >= OVERFLOW_RECOVERY {
             self.end_overflow();
         }
     }
 
     fn end_overflow(&mut self) {
         if let Some(before) = self.overflow.since.take() {
-            self.tell_lost(self.overflow.seen - before, "the queue has room again");
+            self.report_lost(self.overflow.seen - before, "the queue has room again");
         }
     }
 
-    /// Goes on with another file, or with the same path opened again. Opened now, so that a mistake
-    /// shows at once.
-    fn turn(&mut self, turn: Turn) {
+    /// Switches to another file, or reopens the same path. Opens it immediately, so that an error
+    /// is reported at once.
+    fn switch(&mut self, switch: LogSwitch) {
         self.give_up();
-        self.file = match turn {
-            Turn::To(file) => Some(file),
-            Turn::Off => None,
+        self.file = match switch {
+            LogSwitch::To(file) => Some(file),
+            LogSwitch::Off => None,
         };
         self.open();
-        let mut orders = self.shared.orders();
-        // Other orders may have come meanwhile; then their file is the one that is waited for.
-        orders.turned = orders.turn.is_none();
+        let mut commands = self.shared.commands();
+        // If another switch was commanded since, the caller waits for that one.
+        commands.switched = commands.switch.is_none();
         self.shared.done.notify_all();
     }
 
-    /// The queue was drained after the log was turned off: all there is to write is written.
+    /// To be called after the log was switched off and the queue was drained: all lines are
+    /// written.
     fn end(mut self) {
         self.give_up();
         self.end_overflow();
-        self.shared.orders().stopped = true;
+        self.shared.commands().stopped = true;
         self.shared.done.notify_all();
     }
 

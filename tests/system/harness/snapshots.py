@@ -9,7 +9,7 @@ DIRECTORY = "/var/lib/dsm-snapshot"
 
 # packaging/systemd/dsm.catalog
 FAILED = "c521baed1c7b41928b2c5c7790fd4b08"
-EXPLANATION = ["No snapshot of the shared memory was taken", "A server is missing: see that its machine is up"]
+EXPLANATION = ["No snapshot of the shared memory was taken", "A server is missing: check that its machine is up"]
 
 
 def files(machine):

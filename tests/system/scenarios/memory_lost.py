@@ -57,7 +57,7 @@ def it_says_so(machine):
     said = service.messages(machine, f"--boot --unit=dsmd MESSAGE_ID={LOST} DSM_SERVER=1")
     expect("its memory begins as zeros" in said, f"dsmd does not say that its memory is lost, but: {said}")
     text = service.journal(machine, "--boot --unit=dsmd --catalog")
-    for line in ("The share of server 1 begins with zeros", "To put a snapshot back: dsmctl snapshot list"):
+    for line in ("The share of server 1 begins with zeros", "To restore a snapshot: dsmctl snapshot list"):
         expect(line in text, f"journalctl -x does not explain with {line!r}:\n{text}")
 
 

@@ -1,15 +1,19 @@
-//! What is said on a connection: each checked request is executed and answered here. No I/O.
+//! Executes the requests of one connection and appends their replies. No I/O.
+//!
+//! It checks every request before it executes it, keeps the order of ids, and executes each change
+//! of a session at most once, also when a client resends it on another connection.
 
-use super::buffer::{Buffer, OutOfMemory};
+use super::buffer::Buffer;
 use super::context::Context;
-use super::operation_log::Entry;
-use super::session::Attachment;
-use super::statistics::Counters;
+use super::executor::Executor;
+use super::operation_log::OperationLogEntry;
+use super::reply::{self, AfterReply};
+use super::session::SessionAttachment;
 use crate::logging::Event;
 use dsm_core::printable::{self, printable};
 use dsm_core::protocol::{
-    Code, Extent, HEADER, HelloReply, HelloRequest, MAX_PAYLOAD, MAX_REFUSAL_TEXT, Opcode,
-    Operation, Refusal, ReplyHeader, Request, RequestHeader, WINDOW,
+    Code, Extent, HEADER, HelloReply, HelloRequest, Opcode, Operation, Refusal, Request,
+    RequestHeader, WINDOW,
 };
 use dsm_core::segment::{Mark, Shut, Worker};
 use std::net::SocketAddr;
@@ -19,73 +23,39 @@ use zerocopy::IntoBytes;
 
 const HELLO_FIRST: &str = "the first request must be hello";
 
-/// A thread that executes requests.
-pub(super) struct Executor {
-    pub(super) context: Arc<Context>,
-    pub(super) worker: Worker,
-    /// Memory for the buffers of whatever connection it serves at the moment.
-    pub(super) spare_input: Buffer,
-    pub(super) spare_output: Buffer,
-}
-
-impl Executor {
-    pub(super) fn new(context: &Arc<Context>, worker: Worker) -> Self {
-        let buffer = || Buffer::spare(Arc::clone(&context.budget));
-        Self {
-            context: Arc::clone(context),
-            worker,
-            spare_input: buffer(),
-            spare_output: buffer(),
-        }
-    }
-
-    pub(super) fn counters(&self) -> &Counters {
-        self.context.statistics.of(self.worker.index())
-    }
-}
-
-/// The state of the talk with one client.
-pub(super) struct Conversation {
+/// The protocol state of one connection.
+pub(super) struct RequestHandler {
     context: Arc<Context>,
     peer: SocketAddr,
-    session: Option<Attachment>,
-    /// The memory that the client means; zero when there was none at its hello.
+    session: Option<SessionAttachment>,
+    /// The incarnation that the client was told at hello; zero while the memory waited for a
+    /// restore.
     incarnation: u64,
     last_id: u64,
-    /// The last id that fits the window in what has come from the client; zero until the first
-    /// request of that is answered.
+    /// The largest id that the window allows until the next receive; zero until the first request
+    /// of what was received is answered.
     window_end: u64,
 }
 
-/// What follows a request's header.
+/// The payload of a request.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Payload<'a> {
-    /// These bytes.
-    Held(&'a [u8]),
-    /// The data of a write, this many bytes: they were received into the slot of the executor's
-    /// worker.
+pub(super) enum RequestPayload<'a> {
+    /// The bytes, in the input buffer.
+    Buffered(&'a [u8]),
+    /// The length of a write whose data is already in the slot of the executor's worker.
     InSlot(usize),
 }
 
-impl Payload<'_> {
+impl RequestPayload<'_> {
     fn length(self) -> usize {
         match self {
-            Self::Held(bytes) => bytes.len(),
+            Self::Buffered(bytes) => bytes.len(),
             Self::InSlot(length) => length,
         }
     }
 }
 
-/// Whether the connection goes on after a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
-    /// The next request may come.
-    GoOn,
-    /// A refusal was written that ends the connection.
-    End,
-}
-
-impl Conversation {
+impl RequestHandler {
     pub(super) fn new(context: Arc<Context>, peer: SocketAddr) -> Self {
         Self {
             context,
@@ -107,22 +77,23 @@ impl Conversation {
         self.session.is_some()
     }
 
-    /// Whether a newer connection speaks for the session.
+    /// Whether a newer connection has taken over the session.
     pub(super) fn is_superseded(&self) -> bool {
-        self.session.as_ref().is_some_and(Attachment::is_superseded)
+        self.session
+            .as_ref()
+            .is_some_and(SessionAttachment::is_superseded)
     }
 
-    /// More bytes have come, after all replies so far were sent. No reply to what comes first in
-    /// them can have reached the client when it sent the last of them, so that all of it must fit
-    /// one window.
+    /// To be called after each receive, once all replies so far were sent. The client cannot have
+    /// seen a reply to what was received when it sent it, so all of it must fit one window.
     #[inline]
-    pub(super) fn more_has_come(&mut self) {
+    pub(super) fn start_window(&mut self) {
         self.window_end = 0;
     }
 
-    /// Checks the header of a request that has not come whole, before it takes memory: before
-    /// hello, only a hello may.
-    pub(super) fn check_begun(&self, header: &RequestHeader) -> Result<(), Refusal> {
+    /// Checks the header of an incomplete request before memory is allocated for its payload:
+    /// before the hello, only a hello is accepted.
+    pub(super) fn check_header(&self, header: &RequestHeader) -> Result<(), Refusal> {
         if self.is_open() {
             return Ok(());
         }
@@ -132,29 +103,29 @@ impl Conversation {
         HelloRequest::check_length(header.payload.get() as usize)
     }
 
-    /// Executes one request and appends its reply, or its refusal, to `output`.
+    /// Executes one request and appends its reply or its refusal to `output`.
     #[inline]
-    pub(super) fn answer(
+    pub(super) fn handle(
         &mut self,
         executor: &mut Executor,
         header: &RequestHeader,
-        payload: Payload<'_>,
+        payload: RequestPayload<'_>,
         output: &mut Buffer,
-    ) -> After {
+    ) -> AfterReply {
         let logged = Opcode::from_number(header.opcode)
             .filter(|opcode| executor.context.operation_log.wants(*opcode))
             .map(|opcode| (opcode, Instant::now()));
-        let outcome = self.try_answer(executor, header, payload, output);
+        let outcome = self.try_handle(executor, header, payload, output);
         if logged.is_none() && outcome.is_ok() {
-            return After::GoOn;
+            return AfterReply::KeepOpen;
         }
-        self.conclude(executor, header, payload.length(), logged, outcome, output)
+        self.finish(executor, header, payload.length(), logged, outcome, output)
     }
 
-    /// Ends a request that is logged or refused: apart, so that the way of most requests stays
-    /// short.
+    /// Finishes a request that is logged or refused. A separate cold function, so that the path of
+    /// most requests stays short.
     #[cold]
-    fn conclude(
+    fn finish(
         &self,
         executor: &Executor,
         header: &RequestHeader,
@@ -162,7 +133,7 @@ impl Conversation {
         logged: Option<(Opcode, Instant)>,
         outcome: Result<(), Refusal>,
         output: &mut Buffer,
-    ) -> After {
+    ) -> AfterReply {
         if let Some((opcode, started)) = logged {
             self.log(
                 executor,
@@ -174,20 +145,20 @@ impl Conversation {
             );
         }
         match outcome {
-            Ok(()) => After::GoOn,
+            Ok(()) => AfterReply::KeepOpen,
             Err(refusal) => {
                 executor.counters().error();
                 self.log_refused_request(header, &refusal);
-                refuse(output, header, &refusal)
+                reply::refuse(output, header, &refusal)
             }
         }
     }
 
-    fn try_answer(
+    fn try_handle(
         &mut self,
         executor: &mut Executor,
         header: &RequestHeader,
-        payload: Payload<'_>,
+        payload: RequestPayload<'_>,
         output: &mut Buffer,
     ) -> Result<(), Refusal> {
         let opcode = Opcode::from_number(header.opcode);
@@ -211,13 +182,13 @@ impl Conversation {
         }
         let k = executor.context.segment.k();
         match payload {
-            Payload::Held(bytes) => {
+            RequestPayload::Buffered(bytes) => {
                 self.execute(executor, header, &Request::parse(header, bytes, k)?, output)?
             }
-            Payload::InSlot(length) => {
+            RequestPayload::InSlot(length) => {
                 let extent = Extent::of_write(header, length, k)?;
-                self.change(executor, header, length, output, |worker, mark| {
-                    worker.write_received(extent, Some(mark)).map(|()| 0)
+                self.change(executor, header, length, output, |worker, request_id| {
+                    worker.write_received(extent, Some(request_id)).map(|()| 0)
                 })?;
             }
         }
@@ -254,14 +225,16 @@ impl Conversation {
         match request.operation {
             Operation::Read(extent) => {
                 let length = extent.length();
-                let head = reply_header(header, length, 0)?;
-                output.reserve(HEADER + length).map_err(busy)?;
+                let head = reply::header(header, length, 0)?;
+                output.reserve(HEADER + length).map_err(reply::busy)?;
                 let room = &mut output.room()[..HEADER + length];
                 executor.worker.expect(self.incarnation);
                 executor
                     .worker
                     .read(extent, &mut room[HEADER..])
-                    .map_err(|shut| self.refuse_shut(shut))?;
+                    .map_err(|error| {
+                        reply::no_access(error, self.context.index, self.incarnation)
+                    })?;
                 room[..HEADER].copy_from_slice(head.as_bytes());
                 output.commit(HEADER + length);
                 executor.counters().read(length);
@@ -269,8 +242,8 @@ impl Conversation {
             }
             Operation::Hello(payload) => self.hello(executor, header, payload, output),
             Operation::Ping(payload) => {
-                reply(output, header, payload.len(), 0)?;
-                output.append(payload).map_err(busy)
+                reply::append(output, header, payload.len(), 0)?;
+                output.append(payload).map_err(reply::busy)
             }
             Operation::Status => {
                 let json = serde_json::to_vec(&executor.context.status()).map_err(|error| {
@@ -279,8 +252,8 @@ impl Conversation {
                         format!("the status has no JSON form: {error}"),
                     )
                 })?;
-                reply(output, header, json.len(), 0)?;
-                output.append(&json).map_err(busy)
+                reply::append(output, header, json.len(), 0)?;
+                output.append(&json).map_err(reply::busy)
             }
             Operation::Write(..)
             | Operation::Fill(..)
@@ -292,7 +265,7 @@ impl Conversation {
                     header,
                     operation.changes(),
                     output,
-                    |worker, mark| worker.change(operation, Some(mark)),
+                    |worker, request_id| worker.change(operation, Some(request_id)),
                 )
             }
         }
@@ -308,14 +281,14 @@ impl Conversation {
         output: &mut Buffer,
         change: impl FnOnce(&mut Worker, Mark) -> Result<u64, Shut>,
     ) -> Result<(), Refusal> {
-        // Room for the reply first: what has taken effect must be answered.
-        output.reserve(HEADER).map_err(busy)?;
+        // Reserve room for the reply first: a change that has taken effect must be answered.
+        output.reserve(HEADER).map_err(reply::busy)?;
         let old = self.execute_once(executor, header.id.get(), bytes, change)?;
-        reply(output, header, 0, old)
+        reply::append(output, header, 0, old)
     }
 
-    /// Executes a request that changes memory, unless the session's record says that it has been
-    /// executed. Returns the old value of an atomic, else zero.
+    /// Executes a change unless the session's record says that it has been executed. Returns the
+    /// old value of an atomic operation, else zero.
     #[inline]
     fn execute_once(
         &self,
@@ -324,17 +297,17 @@ impl Conversation {
         bytes: usize,
         change: impl FnOnce(&mut Worker, Mark) -> Result<u64, Shut>,
     ) -> Result<u64, Refusal> {
-        // While the turn lasts, no other connection executes for this session.
-        let Some(turn) = self.session.as_ref().and_then(Attachment::turn) else {
-            return Err(superseded());
+        // While `lock` is held, no other connection executes requests of this session.
+        let Some(lock) = self.session.as_ref().and_then(SessionAttachment::lock) else {
+            return Err(reply::superseded());
         };
-        let mark = turn.mark(id);
-        if id <= executor.context.segment.last_executed(mark.session) {
+        let request_id = lock.request_id(id);
+        if id <= executor.context.segment.last_executed(request_id.session) {
             executor.counters().replay();
             return executor
                 .context
                 .segment
-                .executed_result(mark)
+                .executed_result(request_id)
                 .ok_or_else(|| {
                     let message =
                         format!("request {id} was executed too long ago: its result is not kept");
@@ -342,7 +315,8 @@ impl Conversation {
                 });
         }
         executor.worker.expect(self.incarnation);
-        let old = change(&mut executor.worker, mark).map_err(|shut| self.refuse_shut(shut))?;
+        let old = change(&mut executor.worker, request_id)
+            .map_err(|error| reply::no_access(error, self.context.index, self.incarnation))?;
         executor.counters().written(bytes);
         Ok(old)
     }
@@ -370,7 +344,10 @@ impl Conversation {
         }
         let attached = context.sessions.attach(hello.session);
         let attached = attached.ok_or_else(|| {
-            Refusal::new(Code::Busy, "every session has a connection: close some")
+            Refusal::new(
+                Code::Busy,
+                "every session of this server has a connection: close a connection",
+            )
         })?;
         (self.session, self.incarnation) = (Some(attached.attachment), incarnation);
         let body = HelloReply::new(
@@ -380,56 +357,12 @@ impl Conversation {
             attached.last_executed,
             attached.resumed,
         );
-        reply(output, header, size_of::<HelloReply>(), 0)?;
-        output.append(body.as_bytes()).map_err(busy)
-    }
-
-    fn refuse_shut(&self, shut: Shut) -> Refusal {
-        let index = self.context.index;
-        match shut {
-            Shut::Waiting => Refusal::new(
-                Code::Restoring,
-                format!(
-                    "server {index} is waiting for restore: its memory was lost. Restore a snapshot (dsmctl snapshot \
-                     restore), or begin with zeros (dsmctl memory accept-empty)"
-                ),
-            ),
-            // The second is for local clients, and not said to a server's own worker.
-            Shut::Restoring | Shut::ServerOnly => Refusal::new(
-                Code::Restoring,
-                format!(
-                    "server {index} is waiting for restore: a snapshot is being put back. If that was cut short, do it \
-                     again (dsmctl snapshot restore)"
-                ),
-            ),
-            // The second is for workers with a deadline, which a server's have not.
-            Shut::Held { pid: 0 } | Shut::Late(_) => {
-                Refusal::new(Code::Busy, format!("server {index}: {shut}"))
-            }
-            Shut::Held { pid } => Refusal::new(
-                Code::Busy,
-                format!(
-                    "process {pid} on the host of server {index} holds these pages and makes no progress: if it was stopped, \
-                     continue it (kill -CONT {pid}) or end it"
-                ),
-            ),
-            // Whoever said hello while there was no memory knew none.
-            Shut::Replaced if self.incarnation == 0 => Refusal::new(
-                Code::Restoring,
-                format!("the memory of server {index} has just been restored: try again"),
-            ),
-            Shut::Replaced => Refusal::new(
-                Code::MemoryLost,
-                format!(
-                    "memory lost: the client knew incarnation {:016x}, and a snapshot was put in the place of that memory",
-                    self.incarnation
-                ),
-            ),
-        }
+        reply::append(output, header, size_of::<HelloReply>(), 0)?;
+        output.append(body.as_bytes()).map_err(reply::busy)
     }
 
     fn log_refused_hello(&self, refusal: &Refusal) {
-        if !self.context.log_gate.opens() {
+        if !self.context.log_limit.opens() {
             return;
         }
         let (server, peer) = (self.context.index, self.peer);
@@ -468,7 +401,7 @@ impl Conversation {
             Opcode::Write => payload as u64,
             _ => 8,
         };
-        executor.context.operation_log.record(Entry {
+        executor.context.operation_log.record(OperationLogEntry {
             time: SystemTime::now(),
             client: self.peer,
             opcode,
@@ -480,78 +413,10 @@ impl Conversation {
     }
 }
 
-impl Drop for Conversation {
+impl Drop for RequestHandler {
     fn drop(&mut self) {
         if let Some(session) = &self.session {
             self.context.sessions.detach(session);
         }
     }
-}
-
-/// Appends the header of a reply with `payload` bytes to come.
-#[inline]
-fn reply(
-    output: &mut Buffer,
-    header: &RequestHeader,
-    payload: usize,
-    value: u64,
-) -> Result<(), Refusal> {
-    let head = reply_header(header, payload, value)?;
-    // All of the reply or nothing: a refusal must not land in an announced payload.
-    output.reserve(HEADER + payload).map_err(busy)?;
-    output.append(head.as_bytes()).map_err(busy)
-}
-
-#[inline]
-fn reply_header(
-    header: &RequestHeader,
-    payload: usize,
-    value: u64,
-) -> Result<ReplyHeader, Refusal> {
-    let payload = u32::try_from(payload)
-        .ok()
-        .filter(|payload| *payload <= MAX_PAYLOAD);
-    let payload =
-        payload.ok_or_else(|| Refusal::new(Code::Internal, "the reply is too long for a frame"))?;
-    Ok(ReplyHeader::new(
-        header.opcode,
-        header.id.get(),
-        payload,
-        value,
-    ))
-}
-
-/// Appends a refusal. One that finds no memory ends the connection without a word.
-pub(super) fn refuse(output: &mut Buffer, header: &RequestHeader, refusal: &Refusal) -> After {
-    let cut = (0..=MAX_REFUSAL_TEXT.min(refusal.message.len()))
-        .rfind(|cut| refusal.message.is_char_boundary(*cut));
-    let text = &refusal.message[..cut.unwrap_or(0)];
-    // At most MAX_REFUSAL_TEXT.
-    #[allow(clippy::cast_possible_truncation)]
-    let reply = ReplyHeader::refusal(
-        header.opcode,
-        header.id.get(),
-        refusal.code,
-        text.len() as u32,
-    );
-    let written = output
-        .append(reply.as_bytes())
-        .and_then(|()| output.append(text.as_bytes()));
-    if written.is_err() || refusal.code.closes() {
-        After::End
-    } else {
-        After::GoOn
-    }
-}
-
-pub(super) fn superseded() -> Refusal {
-    Refusal::new(
-        Code::Superseded,
-        "a newer connection has taken this session over",
-    )
-}
-
-pub(super) fn busy(_: OutOfMemory) -> Refusal {
-    let message = "the server's buffer memory is in use: try again, or raise limits.buffer_memory in mcomp.cfg";
-    Refusal::new(Code::Busy, message)
 }

@@ -1,11 +1,13 @@
-//! A question to the server itself, as a client asks: hello, and a read of its first bytes. It
-//! takes the way of a request from its header to its reply, with its own worker, on its own thread:
-//! it needs no address, no descriptor and no place among the connections, so that neither a network
-//! that is gone nor a crowd of clients keeps it from its answer.
+//! The self-probe: a hello and a read of the first bytes of the segment, sent to the request
+//! handler as a client's requests are.
+//!
+//! The probe has its own worker and thread. It needs no address, no descriptor and no connection
+//! slot, so that it fails neither when the network is down nor when all connections are in use.
 
 use super::buffer::Buffer;
 use super::context::Context;
-use super::conversation::{Conversation, Executor, Payload};
+use super::executor::Executor;
+use super::request_handler::{RequestHandler, RequestPayload};
 use dsm_core::protocol::{
     Code, Extent, HEADER, HelloReply, HelloRequest, Operation, Refusal, Request, split_reply,
 };
@@ -16,93 +18,97 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 use zerocopy::IntoBytes;
 
-/// Bytes that are read.
+/// Bytes that the probe reads.
 const READ: u64 = 8;
 
-/// Why the server is not known to serve.
+/// Why a probe failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProbeError {
-    /// It is stuck.
+    /// No reply in time.
     #[error("a read of the memory was not answered within {0:?}")]
-    Silent(Duration),
-    /// The thread that asks is gone.
-    #[error("the thread that asks it has ended")]
+    TimedOut(Duration),
+    /// The thread of the probe has ended.
+    #[error("the thread of the self-probe has ended")]
     Ended,
-    /// It answers, and not as it should.
-    #[error("the reply to {question} is wrong: {found}")]
+    /// A wrong reply.
+    #[error("the reply to {request} is wrong: {found}")]
     Wrong {
-        /// What was asked.
-        question: &'static str,
+        /// The request.
+        request: &'static str,
         /// The reply.
         found: String,
     },
-    /// No such question can be put.
+    /// The request or its reply cannot be encoded or decoded.
     #[error("{0}")]
     Refused(#[from] Refusal),
 }
 
-/// The thread that asks, as the supervisor sees it.
-pub(super) struct Probe {
-    questions: SyncSender<()>,
-    answers: Receiver<Result<(), ProbeError>>,
-    /// The last question has no answer yet.
-    is_open: bool,
+/// The watchdog's handle of the thread that probes.
+pub(super) struct SelfProbe {
+    requests: SyncSender<()>,
+    results: Receiver<Result<(), ProbeError>>,
+    /// The last probe has no result yet.
+    is_pending: bool,
 }
 
-impl Probe {
-    /// Starts the thread. In logs it is a client at this address.
+impl SelfProbe {
+    /// Starts the thread. In logs it appears as a client at `address`.
     pub(super) fn start(context: &Arc<Context>, address: SocketAddr) -> io::Result<Self> {
         let mut session = [0; 16];
         getrandom::fill(&mut session).map_err(io::Error::other)?;
         let mut executor =
             Executor::new(context, context.segment.worker().map_err(io::Error::other)?);
-        let (questions, asked) = sync_channel(1);
-        let (answer, answers) = sync_channel(1);
+        let (requests, requested) = sync_channel(1);
+        let (result, results) = sync_channel(1);
         std::thread::Builder::new()
             .name("dsm-probe".to_owned())
             .spawn(move || {
-                for () in asked {
-                    if answer.send(ask(&mut executor, address, session)).is_err() {
+                for () in requested {
+                    if result.send(probe(&mut executor, address, session)).is_err() {
                         return;
                     }
                 }
             })?;
         Ok(Self {
-            questions,
-            answers,
-            is_open: false,
+            requests,
+            results,
+            is_pending: false,
         })
     }
 
-    /// Asks, and waits for the answer for so long. A question that was not answered in time stays
-    /// open, and its late answer is one too: then the server has come round.
-    pub(super) fn ask(&mut self, timeout: Duration) -> Result<(), ProbeError> {
-        if !self.is_open {
-            self.questions.send(()).map_err(|_| ProbeError::Ended)?;
-            self.is_open = true;
+    /// Probes the server, and waits for the result at most `timeout`. A probe that timed out stays
+    /// pending: its late result counts for the next call, since the server has recovered.
+    pub(super) fn probe(&mut self, timeout: Duration) -> Result<(), ProbeError> {
+        if !self.is_pending {
+            self.requests.send(()).map_err(|_| ProbeError::Ended)?;
+            self.is_pending = true;
         }
-        let answer = self
-            .answers
+        let result = self
+            .results
             .recv_timeout(timeout)
             .map_err(|error| match error {
-                RecvTimeoutError::Timeout => ProbeError::Silent(timeout),
+                RecvTimeoutError::Timeout => ProbeError::TimedOut(timeout),
                 RecvTimeoutError::Disconnected => ProbeError::Ended,
             })?;
-        self.is_open = false;
-        answer
+        self.is_pending = false;
+        result
     }
 }
 
-fn ask(executor: &mut Executor, address: SocketAddr, session: [u8; 16]) -> Result<(), ProbeError> {
+fn probe(
+    executor: &mut Executor,
+    address: SocketAddr,
+    session: [u8; 16],
+) -> Result<(), ProbeError> {
     let context = Arc::clone(&executor.context);
-    let mut conversation = Conversation::new(Arc::clone(&context), address);
-    let mut put = |id, operation: Operation<'_>| {
+    let mut handler = RequestHandler::new(Arc::clone(&context), address);
+    let mut execute = |id, operation: Operation<'_>| {
         let mut output = Buffer::spare(Arc::clone(&context.budget));
         let (header, payload) = Request { id, operation }.encode();
-        conversation.answer(
+        handler.handle(
             executor,
             &header,
-            Payload::Held(payload.as_ref()),
+            RequestPayload::Buffered(payload.as_ref()),
             &mut output,
         );
         let code = split_reply(output.as_slice())?.map_or(0, |(header, _)| header.code.get());
@@ -113,7 +119,7 @@ fn ask(executor: &mut Executor, address: SocketAddr, session: [u8; 16]) -> Resul
     };
     let hello = HelloRequest::new(context.index, session, context.incarnation(), false);
     let text = context.layout.canonical();
-    match put(
+    match execute(
         0,
         Operation::Hello(&[hello.as_bytes(), text.as_bytes()].concat()),
     )? {
@@ -121,7 +127,7 @@ fn ask(executor: &mut Executor, address: SocketAddr, session: [u8; 16]) -> Resul
         (code, _) if is_alive(code) => return Ok(()),
         (code, body) => return Err(wrong("hello", code, &body)),
     }
-    match put(
+    match execute(
         1,
         Operation::Read(Extent::new(0, READ, context.segment.k())?),
     )? {
@@ -131,9 +137,9 @@ fn ask(executor: &mut Executor, address: SocketAddr, session: [u8; 16]) -> Resul
     }
 }
 
-/// Whether a refusal is one of a server that works: its memory waits for a restore, or was just
-/// replaced; another process was stopped while it held the page, which a restart of this one does
-/// not end; or it is about to stop.
+/// Whether a refusal comes from a server that works: its memory waits for a restore or was just
+/// replaced; another process was stopped while it held the lock of the page, which a restart of
+/// dsmd would not change; or dsmd is stopping.
 fn is_alive(code: u16) -> bool {
     [
         Code::Restoring,
@@ -145,11 +151,11 @@ fn is_alive(code: u16) -> bool {
     .contains(&code)
 }
 
-fn wrong(question: &'static str, code: u16, body: &[u8]) -> ProbeError {
+fn wrong(request: &'static str, code: u16, body: &[u8]) -> ProbeError {
     let found = if code == 0 {
         format!("{} bytes", body.len())
     } else {
         String::from_utf8_lossy(body).into_owned()
     };
-    ProbeError::Wrong { question, found }
+    ProbeError::Wrong { request, found }
 }

@@ -1,18 +1,18 @@
-//! A bound on log lines that a peer can cause.
+//! Limits the rate of log lines that a peer can cause.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The lines that are let through in each period.
+/// The lines allowed per period.
 const LINES: u32 = 10;
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Lets a few lines through in each period: a peer that floods the port does not flood the log.
+/// Allows a few lines per period: a peer that floods the port does not flood the log.
 #[derive(Default)]
 pub(crate) struct LogGate(Mutex<Option<(Instant, u32)>>);
 
 impl LogGate {
-    /// Whether a line may be written now; then it counts as written.
+    /// Whether a line may be written now; if so, it is counted.
     pub(crate) fn opens(&self) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (began, lines) = match *state {
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_lines_is_cut_to_a_few() {
-        let gate = LogGate::default();
-        assert_eq!((0..1000).filter(|_| gate.opens()).count(), LINES as usize);
+        let limit = LogGate::default();
+        assert_eq!((0..1000).filter(|_| limit.opens()).count(), LINES as usize);
     }
 }
