@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Takes snapshots of a distributed shared memory.
 #[derive(Debug, Parser)]
 #[command(name = "dsm-snapshot", version, long_about = None, disable_help_subcommand = true)]
-pub(super) struct Arguments {
+pub(super) struct SnapshotArguments {
     /// The configuration file [default: /etc/mcomp.cfg]
     #[arg(long, value_name = "FILE", env = "DSM_CONFIG", global = true)]
     pub(super) config: Option<PathBuf>,
@@ -25,11 +25,11 @@ pub(super) struct Arguments {
     pub(super) log_level: Option<LevelFilter>,
 
     #[command(subcommand)]
-    pub(super) command: Command,
+    pub(super) command: SnapshotCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum SnapshotCommand {
     /// Give this machine's segment to a master, and take restores
     Agent {
         /// End after this long without a master [default: 30s when systemd started it by its
@@ -57,5 +57,5 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// The command line as clap knows it, for completions and for the tests of the man page.
 #[must_use]
 pub fn command() -> clap::Command {
-    Arguments::command()
+    SnapshotArguments::command()
 }

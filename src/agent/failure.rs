@@ -1,4 +1,4 @@
-//! Why dsm-snapshot ends, and the exit code that says so, after `sysexits(3)`.
+//! Why dsm-snapshot fails, and its exit code for that, after `sysexits(3)`.
 
 use dsm_config::{ConfigError, IdentityError, UntrustedAddress};
 use dsm_core::sys::listening::way_out;
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 /// Why dsm-snapshot failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum SnapshotFailure {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -22,16 +22,16 @@ pub(super) enum Failure {
     #[error("listen on {address}: {source}{}", way_out(.source))]
     Listen { address: String, source: io::Error },
     #[error(
-        "the service manager listens for this agent on {0}, which other machines can reach, and whoever reaches it can read \
-         and write the memory: set trusted_network = true in [security] if all of them may, else let the socket unit \
-         listen on a loopback address"
+        "the service manager listens for this agent on {0}, which other machines can reach, and \
+         every machine that reaches it can read and write the memory: set trusted_network = true \
+         in [security] if all of them may, else let the socket unit listen on a loopback address"
     )]
     UntrustedSocket(SocketAddr),
     #[error("{0}")]
     System(io::Error),
 }
 
-impl Failure {
+impl SnapshotFailure {
     /// The number in dsm-snapshot(8), EXIT STATUS.
     pub(super) fn exit_code(&self) -> u8 {
         match self {
@@ -68,7 +68,7 @@ mod tests {
                 address: address(),
                 source: lost(),
             },
-            AgentError::Silent {
+            AgentError::TimedOut {
                 server: 0,
                 address: address(),
                 task,
@@ -80,7 +80,7 @@ mod tests {
                 task,
                 source: lost(),
             },
-            AgentError::Garbage {
+            AgentError::Malformed {
                 server: 0,
                 address: address(),
                 message: message(),
@@ -94,14 +94,14 @@ mod tests {
         ]
     }
 
-    fn failures() -> Vec<Failure> {
+    fn failures() -> Vec<SnapshotFailure> {
         let path = || "/dsm".into();
         let system = |kind: ErrorKind| WriteError::System {
             action: "write",
             path: path(),
             source: kind.into(),
         };
-        let listen = |kind: ErrorKind| Failure::Listen {
+        let listen = |kind: ErrorKind| SnapshotFailure::Listen {
             address: ADDRESS.to_owned(),
             source: kind.into(),
         };
@@ -131,9 +131,9 @@ mod tests {
             IdentityError::Interfaces(ErrorKind::Other.into()).into(),
             listen(ErrorKind::AddrInUse),
             listen(ErrorKind::PermissionDenied),
-            Failure::System(ErrorKind::Other.into()),
+            SnapshotFailure::System(ErrorKind::Other.into()),
         ];
-        created.map(Failure::from).chain(others).collect()
+        created.map(SnapshotFailure::from).chain(others).collect()
     }
 
     #[test]
@@ -143,7 +143,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix(".It ")?.parse().ok())
             .collect();
-        let mut all: BTreeSet<u8> = failures().iter().map(Failure::exit_code).collect();
+        let mut all: BTreeSet<u8> = failures().iter().map(SnapshotFailure::exit_code).collect();
         all.insert(0);
         assert_eq!(listed, all);
     }

@@ -1,11 +1,12 @@
-//! Accepting masters, a thread for each, and the end: told to stop, or idle for long enough.
+//! Accepts masters and starts a thread for each, until the agent is told to stop or has been idle
+//! for long enough.
 
 use super::Agent;
-use super::seats::{Seat, Seats};
-use super::session::Session;
+use super::admission::{ConnectionPermit, ConnectionTable};
+use super::master_handler::MasterHandler;
 use dsm_core::sys::listening::Listeners;
-use dsm_snapshot::agent_protocol::Connection;
-use dsm_snapshot::agent_protocol::{MAX_ASK, Reason};
+use dsm_snapshot::agent_protocol::MessageStream;
+use dsm_snapshot::agent_protocol::{MAX_REQUEST, RefusalReason};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
@@ -15,39 +16,43 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often an agent looks whether its sessions are gone, when it is to end.
-const POLL: Duration = Duration::from_millis(20);
+/// How often a stopping agent checks whether its handlers have ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long sessions may take to end when the agent is told to stop.
-const STOP: Duration = Duration::from_secs(5);
+/// How long handlers may take to end when the agent is told to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to wait when the process has no descriptor left for a connection that waits.
-const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
+/// How long to wait after accept(2) failed, as it does when the process has no descriptor left. The
+/// connection stays in the queue, so accepting at once would loop.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// How an agent listens.
+/// The sockets of an agent, and when it ends by itself.
 pub(super) struct Listening {
     pub(super) listeners: Listeners,
-    /// After so long without a session it ends; the service manager starts it again when it is
-    /// needed.
+    /// The agent ends after so long without a connection. The service manager starts it again when
+    /// a master connects.
     pub(super) idle: Option<Duration>,
 }
 
-/// Serves masters until `stop` is written to, or nobody has come for a while.
+/// Serves masters until `stop` is written to, or no master has connected for the idle time.
 pub(super) fn serve(agent: &Arc<Agent>, listening: &Listening, stop: &EventFd) -> io::Result<()> {
-    let seats = Arc::new(Seats::default());
+    let connections = Arc::new(ConnectionTable::default());
     let mut idle_since = Instant::now();
     loop {
-        if !seats.is_empty() {
+        if !connections.is_empty() {
             idle_since = Instant::now();
         }
         let left = listening
             .idle
             .map(|idle| idle.saturating_sub(idle_since.elapsed()));
         if left.is_some_and(|left| left.is_zero()) {
-            log::info!(DSM_SERVER = agent.index; "nobody has asked for anything for a while: the agent ends until it is needed");
+            log::info!(
+                DSM_SERVER = agent.index;
+                "no master is connected: the agent ends, and starts again when one connects"
+            );
             return Ok(());
         }
-        // Looked at again within a second, for a session may have ended meanwhile.
+        // At most a second, because a handler that ends does not wake this thread.
         let timeout = left.map_or(Duration::from_secs(1), |left| {
             left.min(Duration::from_secs(1))
         });
@@ -62,23 +67,26 @@ pub(super) fn serve(agent: &Arc<Agent>, listening: &Listening, stop: &EventFd) -
             Err(error) => return Err(error.into()),
         }
         if waits[0].any().unwrap_or(true) {
-            end(&seats);
+            end(&connections);
             return Ok(());
         }
         match listening.listeners.accept() {
             Ok((socket, peer)) => {
-                if let Err(error) = start(agent, &seats, socket, peer)
+                if let Err(error) = start(agent, &connections, socket, peer)
                     && agent.refused.opens()
                 {
-                    log::warn!(DSM_SERVER = agent.index, DSM_CLIENT:% = peer; "no session for {peer}: {error}");
+                    log::warn!(
+                        DSM_SERVER = agent.index, DSM_CLIENT:% = peer;
+                        "cannot serve {peer}: {error}"
+                    );
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
                 if agent.refused.opens() {
-                    log::warn!(DSM_SERVER = agent.index; "accept a connection: {error}");
+                    log::warn!(DSM_SERVER = agent.index; "cannot accept a connection: {error}");
                 }
-                std::thread::sleep(NO_DESCRIPTOR_PAUSE);
+                std::thread::sleep(ACCEPT_RETRY_DELAY);
             }
         }
     }
@@ -86,35 +94,36 @@ pub(super) fn serve(agent: &Arc<Agent>, listening: &Listening, stop: &EventFd) -
 
 fn start(
     agent: &Arc<Agent>,
-    seats: &Arc<Seats>,
+    connections: &Arc<ConnectionTable>,
     socket: TcpStream,
     peer: SocketAddr,
 ) -> io::Result<()> {
     socket.set_nonblocking(false)?;
     let other = socket.try_clone()?;
-    let connection = Connection::new(socket, agent.config.snapshot.timeout, MAX_ASK)?;
-    let Some(seat) = Seat::take(seats, other, peer.ip()) else {
+    let stream = MessageStream::new(socket, agent.config.snapshot.timeout, MAX_REQUEST)?;
+    let Some(permit) = ConnectionPermit::acquire(connections, other, peer.ip()) else {
         let message = format!(
-            "the snapshot agent of server {} has as many masters as it takes: try again",
+            "the snapshot agent of server {} has the most connections that it may have: try again \
+             later",
             agent.index
         );
-        // Nothing else was written to it: it does not block.
-        let _ = connection.refuse(Reason::UnderWay, &message);
+        // It does not block: nothing else was written to the socket.
+        let _ = stream.refuse(RefusalReason::UnderWay, &message);
         return Err(io::Error::other(message));
     };
     let agent = Arc::clone(agent);
-    let session = move || Session::new(&agent, connection, peer, &seat).run();
+    let handler = move || MasterHandler::new(&agent, stream, peer, &permit).run();
     std::thread::Builder::new()
         .name("dsm-agent".to_owned())
-        .spawn(session)
+        .spawn(handler)
         .map(drop)
 }
 
-/// Ends the sessions as if their masters had gone, and waits for them to give back what they hold.
-fn end(seats: &Seats) {
-    let deadline = Instant::now() + STOP;
-    while !seats.is_empty() && Instant::now() < deadline {
-        seats.end_all();
-        std::thread::sleep(POLL);
+/// Closes the connections, and waits until the handlers have released what they hold.
+fn end(connections: &ConnectionTable) {
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    while !connections.is_empty() && Instant::now() < deadline {
+        connections.close_all();
+        std::thread::sleep(POLL_INTERVAL);
     }
 }

@@ -1,54 +1,54 @@
-//! dsm-snapshot: the agent, which gives a master the segment of this machine and takes a restore,
+//! dsm-snapshot: the agent, which sends the segment of this machine to a master and takes restores,
 //! and the master.
 
+mod admission;
 mod arguments;
 mod failure;
 mod files;
 mod listen;
+mod master_handler;
 mod recover;
 mod restore;
 mod run;
-mod seats;
 mod send;
-mod session;
-mod verified;
+mod verified_files;
 
 pub use arguments::command;
 pub use run::main;
 
 use crate::logging::LogGate;
 use dsm_config::Config;
-use verified::{Turn, Verified};
+use verified_files::{SerialLock, VerifiedFiles};
 
-/// What every session of an agent needs.
+/// The state that the handlers of all masters share.
 struct Agent {
     config: Config,
-    /// The server whose segment it has.
+    /// The server whose segment the agent handles.
     index: u32,
-    /// For lines about masters that are refused or lost, and for lines about those that were
-    /// served: a flood of the first does not hide the second.
+    /// The rate limits for log lines: one for masters that are refused or lost, one for masters
+    /// that were served, so that a flood of the first does not suppress the second.
     refused: LogGate,
     served: LogGate,
-    /// The snapshots that were checked for masters and servers.
-    verified: Verified,
-    /// For checking all of a file.
-    checks: Turn,
-    /// For what is shorter: to list the directory, and to open a file, which reads its index.
-    looks: Turn,
+    /// The results of checking snapshot files.
+    verified_files: VerifiedFiles,
+    /// Held while all of a file is checked.
+    full_checks: SerialLock,
+    /// Held for shorter work: listing the directory, and opening a file, which reads its index.
+    brief_checks: SerialLock,
 }
 
 impl Agent {
     fn new(config: Config, index: u32) -> Self {
         let (refused, served) = (LogGate::default(), LogGate::default());
-        let (checks, looks) = (Turn::default(), Turn::default());
+        let (full_checks, brief_checks) = (SerialLock::default(), SerialLock::default());
         Self {
             config,
             index,
             refused,
             served,
-            verified: Verified::default(),
-            checks,
-            looks,
+            verified_files: VerifiedFiles::default(),
+            full_checks,
+            brief_checks,
         }
     }
 }

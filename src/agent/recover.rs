@@ -1,107 +1,112 @@
-//! Restoring the own part of the newest whole snapshot, wherever it is, into a memory that was
-//! lost.
+//! Recovery of memory that was lost: restores this server's part of the newest whole snapshot that
+//! any agent has.
 
-use super::files::{MOST, is_past};
+use super::files::{MAX_LISTED, is_past};
+use super::master_handler::{HandlerError, MasterHandler};
 use super::restore::{check_in_use, zero};
-use super::session::{End, Session};
 use dsm_core::printable::{self, printable};
 use dsm_core::protocol::{Extent, Refusal};
 use dsm_core::segment::Restoration;
 use dsm_snapshot::FileName;
-use dsm_snapshot::agent_protocol::{Answer, Ask, Held, Reason};
-use dsm_snapshot::agent_protocol::{Link, Part};
-use dsm_snapshot::each_part;
-use dsm_snapshot::phase::{self, Phase};
+use dsm_snapshot::agent_protocol::{AgentConnection, TransferItem};
+use dsm_snapshot::agent_protocol::{AgentRequest, AgentResponse, RefusalReason, StoredSnapshot};
+use dsm_snapshot::for_each_part;
+use dsm_snapshot::phase::{self, SnapshotPhase};
 use std::time::{Duration, Instant};
 
-/// A snapshot, and whose agent has it; none for this one.
-struct Candidate {
-    file: Held,
+/// A snapshot, and the server whose agent has it; None for this agent.
+struct RecoveryCandidate {
+    file: StoredSnapshot,
     holder: Option<usize>,
 }
 
-impl Session<'_> {
-    pub(super) fn recover(&mut self) -> Result<(), End> {
-        let mut claim = self.claim()?;
-        let segment = claim.segment();
-        let Some(mut restoration) = claim.restoration(self.master()) else {
+impl MasterHandler<'_> {
+    pub(super) fn recover(&mut self) -> Result<(), HandlerError> {
+        let mut lock = self.acquire_lock()?;
+        let segment = lock.segment();
+        let Some(mut restoration) = lock.restoration(self.master_address()) else {
             let message = format!(
-                "the memory of server {} is in use: nothing is lost",
+                "the memory of server {} is in use, and does not wait for a restore",
                 self.agent.index
             );
-            return Err(End::Refused(Reason::InUse, message));
+            return Err(HandlerError::Refused(RefusalReason::InUse, message));
         };
         for candidate in self.candidates() {
-            let Candidate { file, holder } = candidate;
+            let RecoveryCandidate { file, holder } = candidate;
             match self.recover_from(&file, holder, &mut restoration) {
                 Ok(()) => {
-                    let incarnation = restoration.commit().map_err(End::failed)?;
+                    let incarnation = restoration.commit().map_err(HandlerError::failed)?;
                     check_in_use(&segment)?;
                     log::warn!(
                         DSM_SERVER = self.agent.index, DSM_FILE = file.name.as_str(),
                         DSM_INCARNATION = format!("{incarnation:016x}");
-                        "the memory of server {} was lost, and is again as it was in {}", self.agent.index, file.name
+                        "the memory of server {} was lost, and was restored from {}",
+                        self.agent.index, file.name
                     );
-                    let Held { name, cut_time, .. } = file;
-                    return Ok(self.connection.answer(&Answer::Recovered {
+                    let StoredSnapshot { name, cut_time, .. } = file;
+                    return Ok(self.stream.send_response(&AgentResponse::Recovered {
                         name,
                         cut_time,
                         incarnation,
                     })?);
                 }
-                Err(End::Lost(error)) => return Err(End::Lost(error)),
-                Err(End::Refused(_, message)) => {
+                Err(HandlerError::Lost(error)) => return Err(HandlerError::Lost(error)),
+                Err(HandlerError::Refused(_, message)) => {
                     let message = printable(&message, printable::LOG);
-                    log::error!(DSM_FILE = file.name.as_str(); "{} cannot be restored: {message}", file.name);
+                    log::error!(
+                        DSM_FILE = file.name.as_str();
+                        "{} cannot be restored: {message}",
+                        file.name
+                    );
                 }
             }
         }
         let message = format!(
-            "no sound and whole snapshot was found for server {}, here or elsewhere",
+            "no agent has a whole and sound snapshot of the memory of server {}",
             self.agent.index
         );
-        Err(End::Refused(Reason::NoSnapshot, message))
+        Err(HandlerError::Refused(RefusalReason::NoSnapshot, message))
     }
 
-    /// All that the agents have and that show all of this server, the newest first; of equals the
-    /// own one.
-    fn candidates(&self) -> Vec<Candidate> {
+    /// The snapshots of all agents that show all of this server's memory, the newest first. Of two
+    /// with the same time, the one of this agent comes first.
+    fn candidates(&self) -> Vec<RecoveryCandidate> {
         let (config, own) = (&self.agent.config, self.agent.index as usize);
-        let mut candidates: Vec<Candidate> = self
-            .held()
+        let mut candidates: Vec<RecoveryCandidate> = self
+            .stored_snapshots()
             .into_iter()
-            .map(|file| Candidate { file, holder: None })
+            .map(|file| RecoveryCandidate { file, holder: None })
             .collect();
-        for link in Link::open_all(config, 0..config.layout.n()) {
-            let listed = link.and_then(|mut link| {
-                let asked = link.server() != own;
-                let answer = if asked {
-                    Some(link.request(&Ask::Snapshots, "list its snapshots")?)
+        for connection in AgentConnection::open_all(config, 0..config.layout.n()) {
+            let listed = connection.and_then(|mut connection| {
+                let asked = connection.server() != own;
+                let response = if asked {
+                    Some(connection.request(&AgentRequest::Snapshots, "list its snapshots")?)
                 } else {
                     None
                 };
-                Ok((link.server(), answer))
+                Ok((connection.server(), response))
             });
             match listed {
-                Ok((server, Some(Answer::Snapshots { files }))) => {
+                Ok((server, Some(AgentResponse::Snapshots { files }))) => {
                     let sound = files
                         .into_iter()
-                        .filter(|file| can_be(file, server))
-                        .take(MOST);
-                    candidates.extend(sound.map(|file| Candidate {
+                        .filter(|file| is_plausible(file, server))
+                        .take(MAX_LISTED);
+                    candidates.extend(sound.map(|file| RecoveryCandidate {
                         file,
                         holder: Some(server),
                     }));
                 }
                 Ok((_, None)) => {}
                 Ok((server, Some(_))) => {
-                    log::warn!("the agent of server {server} does not list its snapshots")
+                    log::warn!("the agent of server {server} did not list its snapshots")
                 }
-                Err(error) => log::info!("another machine's snapshots are not looked at: {error}"),
+                Err(error) => log::info!("the snapshots of another machine are left out: {error}"),
             }
         }
-        // A snapshot of when the memory was smaller may have nothing of this server: its zeros
-        // would pass for data.
+        // A snapshot of a smaller memory may have nothing of this server: zeros would be restored
+        // as if they were data.
         let end = (own as u64 + 1) * config.layout.k();
         candidates.retain(|candidate| candidate.file.size >= end);
         candidates.sort_by_key(|candidate| {
@@ -112,72 +117,80 @@ impl Session<'_> {
 
     fn recover_from(
         &self,
-        file: &Held,
+        file: &StoredSnapshot,
         holder: Option<usize>,
         memory: &mut Restoration<'_>,
-    ) -> Result<(), End> {
+    ) -> Result<(), HandlerError> {
         let (config, k) = (&self.agent.config, self.agent.config.layout.k());
         let base = u64::from(self.agent.index) * k;
-        // What an earlier try has left.
+        // An earlier candidate may have failed after it had changed bytes.
         zero(memory, 0, k, k)?;
-        let mut write = |offset: u64, bytes: &[u8]| -> Result<(), End> {
+        let mut write = |offset: u64, bytes: &[u8]| -> Result<(), HandlerError> {
             let extent = Extent::new(offset, bytes.len() as u64, k);
             memory.write(
-                extent.map_err(|Refusal { message, .. }| End::failed(message))?,
+                extent.map_err(|Refusal { message, .. }| HandlerError::failed(message))?,
                 bytes,
             );
-            phase::reached(Phase::Restoring);
+            phase::reached(SnapshotPhase::Restoring);
             Ok(())
         };
         let Some(server) = holder else {
             let file = self.open_verified(&file.name, || Ok(()))?;
-            return each_part::<_, End>(&file, &(base..base + k), |address, bytes| {
+            return for_each_part::<_, HandlerError>(&file, &(base..base + k), |address, bytes| {
                 write(address - base, bytes)
             });
         };
-        let mut link = Link::open(config, server).map_err(End::failed)?;
-        let fetch = Ask::Fetch {
+        let mut connection = AgentConnection::open(config, server).map_err(HandlerError::failed)?;
+        let fetch = AgentRequest::Fetch {
             name: file.name.clone(),
             address: base,
             length: k,
         };
-        link.ask(&fetch, FETCH).map_err(End::failed)?;
-        let deadline = Instant::now() + LONGEST_FETCH;
+        connection
+            .send_request(&fetch, FETCH_TASK)
+            .map_err(HandlerError::failed)?;
+        let deadline = Instant::now() + FETCH_TIMEOUT;
         while Instant::now() < deadline {
-            match link.next(FETCH).map_err(End::failed)? {
-                // Nothing, to say that the holder is still checking the file.
-                Part::Data { bytes: [], .. } => {}
-                Part::Data { offset, bytes } => write(offset, bytes)?,
-                Part::End(Answer::Fetched) => return Ok(()),
-                Part::End(other) => return Err(End::failed(link.unexpected(&other))),
-                Part::Frame(_) => return Err(End::failed("it sent a frame instead of data")),
+            match connection.next(FETCH_TASK).map_err(HandlerError::failed)? {
+                // An empty message: the holder is still checking the file.
+                TransferItem::Data { bytes: [], .. } => {}
+                TransferItem::Data { offset, bytes } => write(offset, bytes)?,
+                TransferItem::End(AgentResponse::Fetched) => return Ok(()),
+                TransferItem::End(other) => {
+                    return Err(HandlerError::failed(connection.unexpected(&other)));
+                }
+                TransferItem::Frame(_) => {
+                    return Err(HandlerError::failed("it sent a frame instead of data"));
+                }
             }
         }
-        Err(End::failed(format!(
-            "the agent of server {server} has not sent all of it in {} s",
-            LONGEST_FETCH.as_secs()
+        Err(HandlerError::failed(format!(
+            "the agent of server {server} did not send all of the snapshot within {} s",
+            FETCH_TIMEOUT.as_secs()
         )))
     }
 }
 
-const FETCH: &str = "give its snapshot";
+const FETCH_TASK: &str = "send its snapshot";
 
-/// How long all of a fetch may take, most of it for the holder to check the file: as long as the
-/// server waits that has asked for its memory.
-const LONGEST_FETCH: Duration = Duration::from_secs(3600);
+/// How long a fetch may take, most of it for the holder to check the file: as long as the server
+/// waits that asked for its memory.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Whether there can be a snapshot as another agent has named it.
-fn can_be(file: &Held, holder: usize) -> bool {
+/// Whether the name and the time of a snapshot that another agent listed are plausible.
+fn is_plausible(file: &StoredSnapshot, holder: usize) -> bool {
     if FileName::parse(&file.name).is_none() {
         log::warn!(
-            "the agent of server {holder} names a snapshot as none is called: it is left out"
+            "the agent of server {holder} lists a file whose name is not that of a snapshot: it is \
+             left out"
         );
         return false;
     }
     if !is_past(file.cut_time) {
         log::warn!(
             DSM_FILE = file.name.as_str();
-            "{} of the agent of server {holder} is left out, for its time is in the future: one of the two clocks is wrong",
+            "{} of the agent of server {holder} is left out because its time is in the future: \
+             correct the clock of that machine or of this one",
             file.name
         );
         return false;

@@ -1,184 +1,205 @@
-//! Taking a restore: other bytes for a segment that is shut.
+//! The agent's part of a restore: replaces bytes of a closed segment and opens it. A segment of
+//! which a byte was changed stays closed until a restore or `accept` completes.
 
-use super::session::{End, Session};
+use super::master_handler::{HandlerError, MasterHandler};
 use dsm_core::layout::MAX_ATOMIC;
 use dsm_core::protocol::{Extent, Refusal};
 use dsm_core::segment::{Claim, Restoration, Segment, Shut};
 use dsm_snapshot::agent_protocol::parse;
-use dsm_snapshot::agent_protocol::{Answer, Ask, Message, Reason};
-use dsm_snapshot::phase::{self, Phase};
+use dsm_snapshot::agent_protocol::{AgentMessage, AgentRequest, AgentResponse, RefusalReason};
+use dsm_snapshot::phase::{self, SnapshotPhase};
 use std::io;
 use std::time::{Duration, Instant};
 
-/// The longest time for which the memory is shut before the master begins to change it: it waits
-/// until all servers are, each of which has the time for one message. After that the memory is
-/// opened as it was.
-const LONGEST_UNCHANGED: Duration = Duration::from_secs(60);
+/// The longest time for which the memory is closed before the master begins to change it: the
+/// master first closes the memory of all servers, which takes up to the time for one message. After
+/// that time the memory is opened as it was.
+const MAX_UNCHANGED: Duration = Duration::from_secs(60);
 
-/// Whether a part of the memory is enough for it to be opened.
+/// How much of the memory the master must send before it can be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    /// The rest is as it was before this restore, or before the one that the same master has begun.
-    Enough,
-    /// The rest was lost.
-    TooLittle,
+pub(super) enum RestoreCoverage {
+    /// A part is enough: the rest is as it was before this restore, or before the one that the same
+    /// master began.
+    Any,
+    /// All of it: the rest was lost, or another master began to restore it.
+    Whole,
 }
 
-/// Which bytes a master has sent, that sends them in ascending order.
+/// Which bytes a master has sent, if it sends them in ascending order.
 #[derive(Default)]
-struct Sent {
-    /// Every byte before this offset was.
-    whole: u64,
-    any: bool,
+struct SentRange {
+    /// Every byte before this offset was sent.
+    end: u64,
+    begun: bool,
 }
 
-impl Sent {
-    /// Returns whether these are the first ones.
+impl SentRange {
+    /// Adds a range. Returns whether it is the first one.
     fn add(&mut self, offset: u64, length: u64) -> bool {
-        if offset <= self.whole {
-            self.whole = self.whole.max(offset.saturating_add(length));
+        if offset <= self.end {
+            self.end = self.end.max(offset.saturating_add(length));
         }
-        length > 0 && !std::mem::replace(&mut self.any, true)
+        length > 0 && !std::mem::replace(&mut self.begun, true)
     }
 }
 
-impl Session<'_> {
-    /// Says that the segment is shut, and does to it what the master says, until it is opened. If
-    /// the master goes away before, it stays shut, unless nothing was changed.
-    pub(super) fn restore(&mut self, claim: &mut Claim, part: Part, id: &str) -> Result<(), End> {
-        let segment = claim.segment();
+impl MasterHandler<'_> {
+    /// Answers that the segment is closed, and carries out the master's requests until the segment
+    /// is opened. If the connection ends before, the segment stays closed if a byte was changed,
+    /// and is opened as it was if not.
+    pub(super) fn restore(
+        &mut self,
+        lock: &mut Claim,
+        coverage: RestoreCoverage,
+        id: &str,
+    ) -> Result<(), HandlerError> {
+        let segment = lock.segment();
         let k = segment.k();
-        let master = self.master();
-        let mut restoration = claim
-            .restoration(master)
-            .ok_or_else(|| End::failed("the segment is open again"))?;
-        phase::reached(Phase::Shut);
-        self.connection.answer(&Answer::Shut)?;
-        let mut sent = Sent::default();
-        let begins_by = Instant::now() + self.connection.timeout().min(LONGEST_UNCHANGED);
+        let master = self.master_address();
+        let mut restoration = lock.restoration(master).ok_or_else(|| {
+            HandlerError::failed("the memory was opened before it could be restored")
+        })?;
+        phase::reached(SnapshotPhase::Shut);
+        self.stream.send_response(&AgentResponse::Shut)?;
+        let mut sent = SentRange::default();
+        let begins_by = Instant::now() + self.stream.timeout().min(MAX_UNCHANGED);
         loop {
-            // Others may be before this one.
-            let timeout = if sent.any {
-                self.long_patience()
+            // The master may send to other servers first.
+            let timeout = if sent.begun {
+                self.transfer_wait()
             } else {
                 begins_by.saturating_duration_since(Instant::now())
             };
             let received = self
-                .connection
+                .stream
                 .receive(timeout)
                 .map_err(|error| match error.kind() {
-                    io::ErrorKind::TimedOut if !sent.any => {
-                        End::Refused(Reason::Late, UNCHANGED.to_owned())
+                    io::ErrorKind::TimedOut if !sent.begun => {
+                        HandlerError::Refused(RefusalReason::Late, UNCHANGED.to_owned())
                     }
                     _ => error.into(),
                 });
-            let ask: Ask = match received? {
-                Message::Data { offset, bytes } => {
+            let request: AgentRequest = match received? {
+                AgentMessage::Data { offset, bytes } => {
                     let extent = Extent::new(offset, bytes.len() as u64, k).map_err(outside)?;
                     if sent.add(offset, bytes.len() as u64) {
                         restoration.begin();
                     }
                     restoration.write(extent, bytes);
-                    phase::reached(Phase::Restoring);
+                    phase::reached(SnapshotPhase::Restoring);
                     continue;
                 }
-                Message::Control(json) => parse(json)?,
-                Message::Frame(_) => {
-                    return Err(End::Refused(
-                        Reason::Protocol,
-                        "a frame came in a restore".to_owned(),
+                AgentMessage::Control(json) => parse(json)?,
+                AgentMessage::Frame(_) => {
+                    return Err(HandlerError::Refused(
+                        RefusalReason::Protocol,
+                        "a frame is not allowed in a restore".to_owned(),
                     ));
                 }
             };
-            match ask {
-                Ask::Zeros { offset, length } => {
+            match request {
+                AgentRequest::Zeros { offset, length } => {
                     check_range(offset, length, k)?;
                     if sent.add(offset, length) {
                         restoration.begin();
                     }
                     zero(&mut restoration, offset, length, k)?;
                 }
-                Ask::Written => self.connection.answer(&Answer::Written)?,
-                Ask::Cancel => {
+                AgentRequest::Written => self.stream.send_response(&AgentResponse::Written)?,
+                AgentRequest::Cancel => {
                     let open = restoration.cancel();
                     if self.agent.served.opens() {
-                        log::warn!(DSM_SERVER = self.agent.index, DSM_SNAPSHOT = id; "a restore was cancelled by {}", self.peer);
+                        log::warn!(
+                            DSM_SERVER = self.agent.index, DSM_SNAPSHOT = id;
+                            "a restore was cancelled by {}",
+                            self.peer
+                        );
                     }
-                    return Ok(self.connection.answer(&Answer::Cancelled { open })?);
+                    return Ok(self
+                        .stream
+                        .send_response(&AgentResponse::Cancelled { open })?);
                 }
-                Ask::Commit => {
-                    check_sent(&sent, part, k)?;
-                    phase::reached(Phase::Opening);
-                    let incarnation = restoration.commit().map_err(End::failed)?;
+                AgentRequest::Commit => {
+                    check_sent(&sent, coverage, k)?;
+                    phase::reached(SnapshotPhase::Opening);
+                    let incarnation = restoration.commit().map_err(HandlerError::failed)?;
                     check_in_use(&segment)?;
                     log::info!(
-                        DSM_SERVER = self.agent.index, DSM_SNAPSHOT = id, DSM_INCARNATION = format!("{incarnation:016x}");
-                        "the memory of server {} was restored by {}; its incarnation is {incarnation:016x} now",
+                        DSM_SERVER = self.agent.index, DSM_SNAPSHOT = id,
+                        DSM_INCARNATION = format!("{incarnation:016x}");
+                        "the memory of server {} was restored by {}; its incarnation is \
+                         {incarnation:016x} now",
                         self.agent.index, self.peer
                     );
-                    return Ok(self.connection.answer(&Answer::Committed { incarnation })?);
+                    return Ok(self
+                        .stream
+                        .send_response(&AgentResponse::Committed { incarnation })?);
                 }
-                other => return Err(End::out_of_turn(&other)),
+                other => return Err(HandlerError::out_of_turn(&other)),
             }
         }
     }
 
-    /// Opens a segment that waits, as zeros. One that another master has begun to restore is that
-    /// master's, or this machine's, to give up.
-    pub(super) fn accept(&mut self) -> Result<(), End> {
-        let mut claim = self.claim()?;
-        let segment = claim.segment();
+    /// Opens a segment that waits for a restore, as zeros. If a master began to restore it, only
+    /// that master or a program on this machine may.
+    pub(super) fn accept(&mut self) -> Result<(), HandlerError> {
+        let mut lock = self.acquire_lock()?;
+        let segment = lock.segment();
         let k = segment.k();
         if let (Some(Shut::Restoring), Some(restorer)) = (segment.shut(), segment.restorer())
-            && restorer != self.master()
-            && !self.is_here()
+            && restorer != self.master_address()
+            && !self.master_is_local()
         {
             let message = format!(
-                "a restore of the memory of server {} was cut short that {} had begun: restore again, or begin with zeros \
-                 there, or on the machine of server {} (dsmctl memory accept-empty)",
+                "{1} began to restore the memory of server {0}, and that restore was cut short: \
+                 restore again, or begin with zeros there or on the machine of server {0} (dsmctl \
+                 memory accept-empty)",
                 self.agent.index,
-                restorer.to_canonical(),
-                self.agent.index
+                restorer.to_canonical()
             );
-            return Err(End::Refused(Reason::Shut, message));
+            return Err(HandlerError::Refused(RefusalReason::Shut, message));
         }
-        let Some(mut restoration) = claim.restoration(self.master()) else {
+        let Some(mut restoration) = lock.restoration(self.master_address()) else {
             let message = format!(
-                "the memory of server {} is in use: there is nothing to accept",
+                "the memory of server {} is in use, and does not wait for a restore",
                 self.agent.index
             );
-            return Err(End::Refused(Reason::InUse, message));
+            return Err(HandlerError::Refused(RefusalReason::InUse, message));
         };
         zero(&mut restoration, 0, k, k)?;
-        let incarnation = restoration.commit().map_err(End::failed)?;
+        let incarnation = restoration.commit().map_err(HandlerError::failed)?;
         check_in_use(&segment)?;
         log::warn!(
             DSM_SERVER = self.agent.index, DSM_INCARNATION = format!("{incarnation:016x}");
-            "the memory of server {} begins as zeros, as {} has accepted", self.agent.index, self.peer
+            "the memory of server {} begins as zeros, as {} has accepted",
+            self.agent.index, self.peer
         );
-        Ok(self.connection.answer(&Answer::Committed { incarnation })?)
+        Ok(self
+            .stream
+            .send_response(&AgentResponse::Committed { incarnation })?)
     }
 }
 
-/// Whether what was written is what the server serves.
-pub(super) fn check_in_use(segment: &Segment) -> Result<(), End> {
+/// Checks that the segment is still the one that the server serves.
+pub(super) fn check_in_use(segment: &Segment) -> Result<(), HandlerError> {
     if segment.is_ready() {
         return Ok(());
     }
     let message = format!(
-        "{} was thrown away (dsmd --reset) meanwhile: nothing of it is in use",
+        "{} was thrown away (dsmd --reset) before this was complete: the server uses a new segment",
         segment.name()
     );
-    Err(End::Refused(Reason::Abandoned, message))
+    Err(HandlerError::Refused(RefusalReason::Abandoned, message))
 }
 
-/// Sets a range to zeros, in steps that one change may have.
+/// Sets a range to zeros, in steps of at most [`MAX_ATOMIC`] bytes.
 pub(super) fn zero(
     restoration: &mut Restoration<'_>,
     offset: u64,
     length: u64,
     k: u64,
-) -> Result<(), End> {
+) -> Result<(), HandlerError> {
     check_range(offset, length, k)?;
     let mut done = 0;
     while done < length {
@@ -190,28 +211,29 @@ pub(super) fn zero(
 }
 
 const UNCHANGED: &str =
-    "nothing came that was to be restored: the memory is in use again, as it was";
+    "no byte of the restore came in time: the memory is in use again, as it was";
 
-/// Whether what was sent is enough to open the memory.
-fn check_sent(sent: &Sent, part: Part, k: u64) -> Result<(), End> {
-    let message = match part {
-        _ if !sent.any => {
-            "there is nothing to open the memory with: not a byte was sent".to_owned()
+/// Checks that enough was sent to open the memory.
+fn check_sent(sent: &SentRange, coverage: RestoreCoverage, k: u64) -> Result<(), HandlerError> {
+    let message = match coverage {
+        _ if !sent.begun => {
+            "no byte of the restore was sent, so the memory cannot be opened".to_owned()
         }
-        Part::TooLittle if sent.whole < k => format!(
-            "the memory is lost or half restored, and {} of its {k} bytes would open it as it is: restore all of it",
-            sent.whole
+        RestoreCoverage::Whole if sent.end < k => format!(
+            "the memory is lost or half restored, and only {} of its {k} bytes were sent: restore \
+             all of it",
+            sent.end
         ),
-        Part::TooLittle | Part::Enough => return Ok(()),
+        RestoreCoverage::Whole | RestoreCoverage::Any => return Ok(()),
     };
-    Err(End::Refused(Reason::Protocol, message))
+    Err(HandlerError::Refused(RefusalReason::Protocol, message))
 }
 
-fn check_range(offset: u64, length: u64, k: u64) -> Result<(), End> {
+fn check_range(offset: u64, length: u64, k: u64) -> Result<(), HandlerError> {
     if offset.checked_add(length).is_none_or(|end| end > k) {
-        return Err(End::Refused(
-            Reason::Protocol,
-            format!("{length} bytes at {offset} are not in the segment"),
+        return Err(HandlerError::Refused(
+            RefusalReason::Protocol,
+            format!("{length} bytes at offset {offset} are not in the segment"),
         ));
     }
     Ok(())
@@ -219,6 +241,6 @@ fn check_range(offset: u64, length: u64, k: u64) -> Result<(), End> {
 
 // By value, as `map_err` gives it.
 #[allow(clippy::needless_pass_by_value)]
-fn outside(refusal: Refusal) -> End {
-    End::Refused(Reason::Protocol, refusal.message)
+fn outside(refusal: Refusal) -> HandlerError {
+    HandlerError::Refused(RefusalReason::Protocol, refusal.message)
 }

@@ -1,8 +1,8 @@
-//! What dsm-snapshot does: agent or master.
+//! The main function of dsm-snapshot, which runs as an agent or as a master.
 
 use super::Agent;
-use super::arguments::{Arguments, Command};
-use super::failure::Failure;
+use super::arguments::{SnapshotArguments, SnapshotCommand};
+use super::failure::SnapshotFailure;
 use super::listen::{Listening, serve};
 use crate::command_line::answer_usage;
 use crate::help;
@@ -22,30 +22,31 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// After so long without a master an agent ends that systemd started, and will start again, by its
-/// socket.
-const IDLE: Duration = Duration::from_secs(30);
+/// How long an agent that systemd started through its socket waits without a master before it ends.
+/// systemd starts it again when a master connects.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The whole of dsm-snapshot.
+/// Runs dsm-snapshot.
 #[must_use]
 pub fn main() -> ExitCode {
     file_size::ignore_signal();
-    let arguments =
-        match Arguments::try_parse_from(help::with_option::<Arguments>(std::env::args_os())) {
-            Ok(arguments) => arguments,
-            Err(error) => return ExitCode::from(answer_usage("dsm-snapshot", &error)),
-        };
+    let arguments = match SnapshotArguments::try_parse_from(help::with_option::<SnapshotArguments>(
+        std::env::args_os(),
+    )) {
+        Ok(arguments) => arguments,
+        Err(error) => return ExitCode::from(answer_usage("dsm-snapshot", &error)),
+    };
     let code = match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if log::max_level() == log::LevelFilter::Off {
                 eprintln!("dsm-snapshot: {failure}");
-            } else if let Command::Create { .. } = arguments.command {
+            } else if let SnapshotCommand::Create { .. } = arguments.command {
                 log::error!(MESSAGE_ID = Event::SnapshotFailed.id(); "{failure}");
             } else {
                 log::error!("{failure}");
             }
-            // Without a service manager there is nobody to tell.
+            // It fails when there is no service manager, which is no error.
             let _ = sd_notify::notify(&[NotifyState::Status(&failure.to_string())]);
             ExitCode::from(failure.exit_code())
         }
@@ -54,10 +55,10 @@ pub fn main() -> ExitCode {
     code
 }
 
-fn run(arguments: &Arguments) -> Result<(), Failure> {
+fn run(arguments: &SnapshotArguments) -> Result<(), SnapshotFailure> {
     let destination = Destination::choose(false);
     if destination == Destination::Journal {
-        // A wrong mcomp.cfg is an error there, too.
+        // Before mcomp.cfg is read, so that an error in it is logged to the journal, too.
         crate::logging::init(
             destination,
             arguments.log_level.unwrap_or(LevelFilter::Info),
@@ -67,17 +68,21 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let index = own_index(&config, arguments.index)?;
     crate::logging::init(destination, arguments.log_level.unwrap_or(config.log.level));
     match &arguments.command {
-        Command::Agent { idle_timeout } => agent(config, index, *idle_timeout),
-        Command::Create {
+        SnapshotCommand::Agent { idle_timeout } => agent(config, index, *idle_timeout),
+        SnapshotCommand::Create {
             allow_partial,
             output,
         } => master(&config, index, *allow_partial, output.clone()),
     }
 }
 
-fn agent(config: Config, index: usize, idle_timeout: Option<Duration>) -> Result<(), Failure> {
+fn agent(
+    config: Config,
+    index: usize,
+    idle_timeout: Option<Duration>,
+) -> Result<(), SnapshotFailure> {
     config.check_trusted_agent(index)?;
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Failure::System)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(SnapshotFailure::System)?;
     let Some(address) = config.servers[index]
         .snapshot
         .as_ref()
@@ -85,20 +90,21 @@ fn agent(config: Config, index: usize, idle_timeout: Option<Duration>) -> Result
     else {
         return Err(AgentError::NoAddress { server: index }.into());
     };
-    let failed = |source| Failure::Listen {
+    let failed = |source| SnapshotFailure::Listen {
         address: address.clone(),
         source,
     };
     let (listeners, idle) = match listening::inherited().map_err(failed)? {
         Some(listeners) => {
-            // The socket's unit, not mcomp.cfg, has chosen where.
+            // The socket unit, not mcomp.cfg, chose the address, so check_trusted_agent() did not
+            // see it.
             let outside = |listens: &&SocketAddr| !listens.ip().to_canonical().is_loopback();
             if let Some(listens) = listeners.addresses.iter().find(outside)
                 && !config.security.trusted_network
             {
-                return Err(Failure::UntrustedSocket(*listens));
+                return Err(SnapshotFailure::UntrustedSocket(*listens));
             }
-            (listeners, Some(idle_timeout.unwrap_or(IDLE)))
+            (listeners, Some(idle_timeout.unwrap_or(IDLE_TIMEOUT)))
         }
         None => (
             listening::bind(&address)
@@ -109,18 +115,18 @@ fn agent(config: Config, index: usize, idle_timeout: Option<Duration>) -> Result
     };
     let stop = Arc::new(
         EventFd::from_flags(EfdFlags::EFD_CLOEXEC)
-            .map_err(|error| Failure::System(error.into()))?,
+            .map_err(|error| SnapshotFailure::System(error.into()))?,
     );
     let stopping = Arc::clone(&stop);
     let watcher = std::thread::Builder::new()
         .name("dsm-signals".to_owned())
         .spawn(move || {
             if signals.forever().next().is_some() {
-                // The counter cannot be full.
+                // It fails only when the counter is full, which it cannot be.
                 let _ = stopping.write(1);
             }
         });
-    watcher.map_err(Failure::System)?;
+    watcher.map_err(SnapshotFailure::System)?;
     // At most MAX_SERVERS.
     let index = u32::try_from(index).unwrap_or(u32::MAX);
     let listens = listeners.shown();
@@ -137,8 +143,8 @@ fn agent(config: Config, index: usize, idle_timeout: Option<Duration>) -> Result
     {
         log::warn!(
             DSM_SERVER = index;
-            "the service manager listens on {listens}, where nobody looks for this agent: mcomp.cfg says {address}. Correct \
-             ListenStream= of the socket's unit"
+            "the service manager listens on {listens}, but masters connect to {address}, as \
+             mcomp.cfg says: correct ListenStream= of the socket unit"
         );
     }
     log::info!(DSM_SERVER = index; "ready: the snapshot agent of server {index} on {listens}");
@@ -149,7 +155,7 @@ fn agent(config: Config, index: usize, idle_timeout: Option<Duration>) -> Result
         &stop,
     );
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    outcome.map_err(Failure::System)
+    outcome.map_err(SnapshotFailure::System)
 }
 
 fn master(
@@ -157,7 +163,7 @@ fn master(
     index: usize,
     allow_partial: bool,
     output: Option<PathBuf>,
-) -> Result<(), Failure> {
+) -> Result<(), SnapshotFailure> {
     let options = CreateOptions {
         own: Some(index),
         allow_partial,
@@ -168,13 +174,14 @@ fn master(
     Ok(())
 }
 
-/// Says what was done, with a field for each number.
+/// Logs the outcome, with a field for each number.
 fn report(created: &Created) {
     match created {
         Created::NotMaster { master, address } => {
             log::info!(
                 DSM_SERVER = *master as u64;
-                "server {master} is the master, since its agent ({address}) answers: it takes the snapshots, not this machine"
+                "server {master} is the master, since its agent ({address}) answers: it takes the \
+                 snapshots, not this machine"
             );
         }
         Created::Written {
@@ -190,7 +197,8 @@ fn report(created: &Created) {
                 log::info!(
                     DSM_SNAPSHOT = id, DSM_SERVER = part.server as u64, DSM_PAUSE_US = part.pause_us,
                     DSM_PAGES_COPIED = part.pages_copied;
-                    "server {}: writers stood still for {} µs, {} pages were overwritten meanwhile",
+                    "server {}: writers were kept out for {} µs and overwrote {} pages before they \
+                     were sent",
                     part.server, part.pause_us, part.pages_copied
                 );
             }
@@ -200,7 +208,8 @@ fn report(created: &Created) {
             log::info!(
                 MESSAGE_ID = Event::SnapshotWritten.id(), DSM_SNAPSHOT = id, DSM_CUT_TIME:% = cut, DSM_RAW_BYTES = file.raw_bytes,
                 DSM_STORED_BYTES = file.file_bytes, DSM_DURATION_MS = milliseconds, DSM_FILE:% = file.path.display();
-                "snapshot of {cut} written to {}: {} bytes of memory that are not zeros in {} bytes, in {milliseconds} ms",
+                "snapshot of {cut} written to {}: {} bytes of memory that are not zeros in {} \
+                 bytes, in {milliseconds} ms",
                 file.path.display(), file.raw_bytes, file.file_bytes
             );
             for name in deleted {

@@ -1,36 +1,37 @@
-//! Sending a cut, page by page, as frames.
+//! The agent's part of a snapshot: sends the pages of a cut as frames, and ends the cut.
 
+use super::master_handler::{HandlerError, MasterHandler};
 use super::restore::check_in_use;
-use super::session::{End, Session};
 use dsm_config::{Compression, Level};
 use dsm_core::layout::PAGE;
 use dsm_core::segment::{CUT_RUN, Claim, Cut, CutGone, CutPages, Page, Segment};
 use dsm_core::sys::priority;
-use dsm_snapshot::agent_protocol::{Answer, Ask, Reason, send_frame};
-use dsm_snapshot::phase::{self, Phase};
+use dsm_snapshot::agent_protocol::{AgentRequest, AgentResponse, RefusalReason, send_frame};
+use dsm_snapshot::phase::{self, SnapshotPhase};
 use dsm_snapshot::{FrameEncoder, Header, HeaderFields};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How much nicer a thread that sends a cut is than writers, who were made to wait for it and shall
-/// not wait again for a processor. Not more: it gives saved pages back under a lock of the kernel
-/// that a writer needs to save the next one, and who is much nicer is put aside while it holds it
-/// (at 10, a writer on a full machine waited 40 ms, at 19 260 ms).
+/// The nice value of the thread that sends a cut: lower priority than the writers, which waited for
+/// the freeze and must not wait again for a processor. A higher value makes writers wait longer:
+/// the thread frees saved pages under a kernel lock that a writer needs to save the next page, and
+/// a thread with a high nice value is preempted while it holds the lock (on a busy machine, a
+/// writer waited 40 ms at 10, and 260 ms at 19).
 const NICE: i32 = 3;
 
-impl Session<'_> {
-    /// Says that the cut was made, waits for the master's turn for this server, and sends. The cut
-    /// ends whatever happens.
+impl MasterHandler<'_> {
+    /// Answers that the cut was made, waits until the master asks for the pages, and sends them.
+    /// Ends the cut, also after an error.
     pub(super) fn send_cut(
         &mut self,
-        claim: &mut Claim,
+        lock: &mut Claim,
         cut: Cut,
         pause: Duration,
         id: &str,
-    ) -> Result<(), End> {
-        phase::reached(Phase::Cut);
-        let segment = claim.segment();
+    ) -> Result<(), HandlerError> {
+        phase::reached(SnapshotPhase::Cut);
+        let segment = lock.segment();
         let done = AtomicBool::new(false);
         let sent = std::thread::scope(|scope| {
             scope.spawn(|| segment.allocate_copies(cut, &done));
@@ -38,39 +39,45 @@ impl Session<'_> {
             done.store(true, Ordering::Relaxed);
             sent
         });
-        let copied = claim.end_cut(cut).map_err(End::failed)?;
+        let copied = lock.end_cut(cut).map_err(HandlerError::failed)?;
         let bytes = sent?;
         check_in_use(&segment)?;
         if self.agent.served.opens() {
             log::info!(
                 DSM_SNAPSHOT = id, DSM_SERVER = self.agent.index, DSM_PAUSE_US = micros(pause), DSM_PAGES_COPIED = copied,
                 DSM_STORED_BYTES = bytes;
-                "sent server {} to the master at {}: writers stood still for {} µs, {copied} pages were overwritten meanwhile",
+                "sent server {} to the master at {}: writers were kept out for {} µs and overwrote \
+                 {copied} pages before they were sent",
                 self.agent.index, self.peer, micros(pause)
             );
         }
-        Ok(self.connection.answer(&Answer::Sent {
+        Ok(self.stream.send_response(&AgentResponse::Sent {
             pages_copied: copied,
         })?)
     }
 
-    /// Returns the bytes sent.
-    fn send_frames(&mut self, segment: &Segment, cut: Cut, pause: Duration) -> Result<u64, End> {
-        self.connection.answer(&Answer::Cut {
+    /// Returns the number of bytes sent.
+    fn send_frames(
+        &mut self,
+        segment: &Segment,
+        cut: Cut,
+        pause: Duration,
+    ) -> Result<u64, HandlerError> {
+        self.stream.send_response(&AgentResponse::Cut {
             pause_us: micros(pause),
         })?;
-        // Others may be before this one.
-        let (level, frame_size) = match self.connection.control(self.long_patience())? {
-            Ask::Send { level, frame_size } => (level, frame_size),
-            other => return Err(End::out_of_turn(&other)),
+        // The master may receive from other servers first.
+        let (level, frame_size) = match self.stream.control(self.transfer_wait())? {
+            AgentRequest::Send { level, frame_size } => (level, frame_size),
+            other => return Err(HandlerError::out_of_turn(&other)),
         };
         let compression = match Level::new(level) {
             Some(level) => Compression::Zstd(level),
             None if level == 0 => Compression::None,
             None => {
-                return Err(End::Refused(
-                    Reason::Protocol,
-                    format!("there is no compression {level}"),
+                return Err(HandlerError::Refused(
+                    RefusalReason::Protocol,
+                    format!("the compression level is {level}: allowed is 0 to 19"),
                 ));
             }
         };
@@ -78,20 +85,20 @@ impl Session<'_> {
         let frames = Frames {
             segment,
             cut,
-            socket: self.connection.socket(),
+            socket: self.stream.socket(),
             bytes: 0,
         };
-        // A thread of its own: the end of the cut, which takes the stripes in turn, has to be as
-        // fast as any writer.
+        // A separate thread, because this one ends the cut at normal priority: while it does, it
+        // takes the stripes that writers wait for.
         std::thread::scope(|scope| {
             let sender = scope.spawn(|| {
                 priority::set_nice(NICE);
                 frames.send(encoder)
             });
-            // A panic aborts the program.
+            // The thread cannot have panicked: a panic aborts the program.
             sender
                 .join()
-                .unwrap_or_else(|_| Err(End::failed("the thread that sends has died")))
+                .unwrap_or_else(|_| Err(HandlerError::failed("the sending thread has panicked")))
         })
     }
 
@@ -100,17 +107,18 @@ impl Session<'_> {
         segment: &Segment,
         compression: Compression,
         frame_size: u32,
-    ) -> Result<FrameEncoder, End> {
+    ) -> Result<FrameEncoder, HandlerError> {
         let (layout, index) = (self.agent.config.layout.clone(), self.agent.index as usize);
         let mut incarnations = vec![0; layout.n()];
         incarnations[index] = segment.incarnation();
-        let fields = HeaderFields::new(layout, 0, &incarnations, None).map_err(End::failed)?;
+        let fields =
+            HeaderFields::new(layout, 0, &incarnations, None).map_err(HandlerError::failed)?;
         let header = Header::new(HeaderFields {
             frame_size,
             ..fields
         })
-        .map_err(|error| End::Refused(Reason::Protocol, error.to_string()))?;
-        FrameEncoder::new(index, &header, compression).map_err(End::failed)
+        .map_err(|error| HandlerError::Refused(RefusalReason::Protocol, error.to_string()))?;
+        FrameEncoder::new(index, &header, compression).map_err(HandlerError::failed)
     }
 }
 
@@ -122,8 +130,8 @@ struct Frames<'a> {
 }
 
 impl Frames<'_> {
-    fn send(mut self, mut encoder: FrameEncoder) -> Result<u64, End> {
-        // Of a segment that is mapped: it fits.
+    fn send(mut self, mut encoder: FrameEncoder) -> Result<u64, HandlerError> {
+        // It fits: the segment is mapped.
         #[allow(clippy::cast_possible_truncation)]
         let pages = (self.segment.k() / PAGE) as usize;
         let mut buffer = vec![0; CUT_RUN * size_of::<Page>()];
@@ -143,20 +151,20 @@ impl Frames<'_> {
         Ok(self.bytes)
     }
 
-    fn emit(&mut self, frame: &[u8]) -> Result<(), End> {
+    fn emit(&mut self, frame: &[u8]) -> Result<(), HandlerError> {
         send_frame(&mut self.socket, frame)?;
         self.bytes += frame.len() as u64;
-        phase::reached(Phase::Copying);
+        phase::reached(SnapshotPhase::Copying);
         Ok(())
     }
 }
 
-fn abandoned(gone: CutGone) -> End {
+fn abandoned(gone: CutGone) -> HandlerError {
     let message = format!(
-        "{gone}. Writers have overwritten more pages than its copy area has room for: raise snapshot.copy_area in mcomp.cfg, \
-         or make room in /dev/shm"
+        "{gone}. Writers have overwritten more pages than its copy area has room for: raise \
+         snapshot.copy_area in mcomp.cfg, or make room in /dev/shm"
     );
-    End::Refused(Reason::Abandoned, message)
+    HandlerError::Refused(RefusalReason::Abandoned, message)
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -1,4 +1,4 @@
-//! What snapshots and restores promise.
+//! Tests of snapshots and restores with real servers and agents, and of the snapshot file.
 
 mod snapshot_bad_agents;
 mod snapshot_bad_masters;

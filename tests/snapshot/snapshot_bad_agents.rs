@@ -1,5 +1,5 @@
-//! What listens where an agent should be may be slow, silent or broken in any way: the master ends
-//! in time, names it, and leaves nothing behind.
+//! The program that listens as an agent may be slow, send nothing, or send anything: the master
+//! ends in time, names it, and leaves nothing behind.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -20,19 +20,19 @@ use support::snapshots::PAGE_BYTES;
 const SERVERS: usize = 3;
 const K: u64 = 256 * 1024;
 
-/// The server whose agent is bad.
+/// The server whose agent misbehaves.
 const VICTIM: usize = 1;
 
-/// `snapshot.timeout`, and how much longer a master may take on a busy machine, whose disk may take
+/// `snapshot.timeout`, and the additional time of a master on a busy machine, whose disk may take
 /// seconds for a file.
 const TIMEOUT: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_secs(8);
 
-/// Exit codes: an agent does not do its part, and what listens there is no agent.
+/// Exit codes: an agent does not do its task; the program that listens is not an agent.
 const NOT_THERE: i32 = 69;
 const NO_AGENT: i32 = 76;
 
-/// Servers, of which one has no agent yet.
+/// Servers with agents, except for the victim.
 fn cluster() -> Cluster {
     let cluster = Cluster::builder()
         .servers(SERVERS)
@@ -62,7 +62,7 @@ fn frames(cluster: &Cluster, server: usize) -> [Vec<u8>; 3] {
     })
 }
 
-/// The messages with these frames, and the word that these are all.
+/// The messages with these frames, and the response that ends them.
 fn pages(frames: &[&[u8]]) -> Vec<u8> {
     let mut bytes: Vec<u8> = frames
         .iter()
@@ -72,8 +72,7 @@ fn pages(frames: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-/// Runs a master, which must end in time, when the writers of the others have had their rest after
-/// the one before.
+/// Runs a master after the pause that writers get after a freeze. The master must end in time.
 #[track_caller]
 fn create(cluster: &Cluster, what: &str) -> Run {
     let (run, took) = cluster.create_when_rested(&[]);
@@ -107,7 +106,7 @@ fn fails(cluster: &Cluster, what: &str, code: i32) {
     );
 }
 
-/// After all that, there is a real agent in the same place.
+/// Replaces the fake agent by a real one, with which a snapshot must succeed.
 fn succeeds_with_a_real_agent(cluster: &Cluster, fake: FakeAgent) {
     drop(fake);
     cluster.start_agent(VICTIM);
@@ -118,7 +117,7 @@ fn succeeds_with_a_real_agent(cluster: &Cluster, fake: FakeAgent) {
 #[test]
 fn a_slow_or_broken_agent_is_named_in_time_and_leaves_no_file() {
     let cluster = cluster();
-    fails(&cluster, "nobody listens", NOT_THERE);
+    fails(&cluster, "no process listens", NOT_THERE);
     let pages = pages(&frames(&cluster, VICTIM).each_ref().map(Vec::as_slice));
     let behaviour = |step, fault| Behaviour {
         step,
@@ -131,7 +130,7 @@ fn a_slow_or_broken_agent_is_named_in_time_and_leaves_no_file() {
         let cases = cases.chain(UNAVAILABLE.map(|fault| (fault, NOT_THERE)));
         for (fault, code) in cases.chain(BROKEN.map(|fault| (fault, NO_AGENT))) {
             fake.behave(behaviour(step, fault));
-            // Before the cut, it is missing like one that is not there.
+            // Before the cut, it counts as an agent that cannot be reached.
             let code = if [Step::Hello, Step::Claim].contains(&step) {
                 NOT_THERE
             } else {
@@ -144,7 +143,7 @@ fn a_slow_or_broken_agent_is_named_in_time_and_leaves_no_file() {
 }
 
 #[test]
-fn pages_that_cannot_be_make_no_file() {
+fn frames_that_are_not_valid_make_no_file() {
     let cluster = cluster();
     let [first, second, third] = frames(&cluster, VICTIM);
     let [other, ..] = frames(&cluster, VICTIM + 1);
@@ -188,7 +187,7 @@ fn pages_that_cannot_be_make_no_file() {
         fake.behave(behaviour(pages));
         fails(&cluster, &what, NO_AGENT);
     }
-    // The fake one is as good as a real one, when it does what it should.
+    // Sound frames of the fake agent make a file.
     fake.behave(behaviour(pages(&[&first, &second, &third])));
     let run = create(&cluster, "sound pages");
     assert_eq!(
@@ -201,7 +200,7 @@ fn pages_that_cannot_be_make_no_file() {
 }
 
 #[test]
-fn with_allow_partial_there_is_a_file_without_the_server_whose_agent_is_silent_or_broken() {
+fn with_allow_partial_a_file_is_written_without_the_server_whose_agent_fails() {
     let cluster = cluster();
     let behaviour = |step, fault| Behaviour {
         step,
@@ -230,7 +229,8 @@ fn with_allow_partial_there_is_a_file_without_the_server_whose_agent_is_silent_o
         files.iter().all(|file| file.standing == Standing::Partial),
         "{files:?}"
     );
-    // Later than that nobody can leave the others alone: they have made their cut with it.
+    // Later failures end the snapshot: the other servers have made their cut together with this
+    // one.
     fake.behave(behaviour(Step::Cut, Fault::Close));
     cluster
         .create_when_rested(&["--allow-partial"])
@@ -240,8 +240,7 @@ fn with_allow_partial_there_is_a_file_without_the_server_whose_agent_is_silent_o
     succeeds_with_a_real_agent(&cluster, fake);
 }
 
-/// Fails when anything in the text could steer a terminal, or begins a line that the program has
-/// not written.
+/// Fails when the text contains a control sequence, or a line that the program did not write.
 #[track_caller]
 fn assert_harmless(what: &str, text: &str) {
     assert!(
@@ -257,7 +256,7 @@ fn assert_harmless(what: &str, text: &str) {
 }
 
 #[test]
-fn what_a_bad_agent_says_steers_no_terminal_and_floods_no_log() {
+fn text_of_agents_controls_no_terminal_and_floods_no_log() {
     let cluster = cluster();
     let behaviour = |step, fault| Behaviour {
         step,

@@ -1,5 +1,5 @@
-//! Whoever connects to an agent may say anything, or nothing: the agent lives on, writers wait for
-//! no longer than the lease, and a real snapshot succeeds afterwards.
+//! A peer of an agent may send anything, or nothing: the agent survives, writers wait no longer
+//! than the lease, and a real snapshot succeeds afterwards.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -16,22 +16,22 @@ use support::{Cluster, client, wait_for};
 
 const K: u64 = 256 * 1024;
 
-/// The server whose agent is talked to.
+/// The server whose agent the tests connect to.
 const SERVER: usize = 0;
 
-/// `snapshot.timeout`, how many times that an agent waits between two asks, and how much longer on
-/// a busy machine.
+/// `snapshot.timeout`, the multiple of it that an agent waits for the next request, and the
+/// additional time on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(1);
-const PATIENCE: u32 = 10;
+const WAIT_FACTOR: u32 = 10;
 const SLACK: Duration = Duration::from_secs(5);
 
-/// How long a busy machine may take to refuse a snapshot for the right reason.
+/// How long it may take on a busy machine until a snapshot is refused for the expected reason.
 const REFUSED: Duration = Duration::from_secs(60);
 
-/// `snapshot.freeze_timeout`, which the tests leave as it is.
+/// The default of `snapshot.freeze_timeout`.
 const LEASE: Duration = Duration::from_millis(500);
 
-/// More than an agent has sessions, and more than its socket has places for those that wait.
+/// More connections than an agent admits, and more than the backlog of its socket holds.
 const CONNECTIONS: usize = 200;
 
 fn cluster(servers: usize, k: u64) -> Cluster {
@@ -44,27 +44,28 @@ fn cluster(servers: usize, k: u64) -> Cluster {
     cluster
 }
 
-/// A real snapshot of real servers with the agents that were started at first.
+/// Takes a real snapshot with the agents of the cluster, and checks it.
 fn succeeds(cluster: &Cluster) {
     ring::check_snapshot(cluster.snapshot().path());
     cluster.wait_until_copy_areas_are_empty();
 }
 
-/// Waits until the agent closes the connection, within a time; the reason that it gives.
+/// Waits until the agent closes the connection, which must happen within `within`. Returns the
+/// reason of its refusal, if there was one.
 #[track_caller]
 fn closed(caller: &mut Caller, within: Duration) -> Option<String> {
     let began = Instant::now();
     let reason = caller.refusal().map(|(reason, _)| reason);
     assert!(
         began.elapsed() <= within + SLACK,
-        "it was closed after {:?}",
+        "the connection was closed after {:?}",
         began.elapsed()
     );
     reason
 }
 
 #[test]
-fn a_master_that_says_nothing_is_given_up_after_its_time() {
+fn a_connection_whose_master_sends_nothing_is_closed_after_its_time_limit() {
     let cluster = cluster(2, K);
     let (mut silent, mut half) = (
         Caller::connect(&cluster, SERVER),
@@ -77,14 +78,14 @@ fn a_master_that_says_nothing_is_given_up_after_its_time() {
     );
     closed(&mut silent, TIMEOUT);
     closed(&mut half, TIMEOUT);
-    // These may wait for others; nobody stands still for them.
+    // An agent may wait longer for these two, but no writer waits for them.
     Ring::start(&cluster).stop();
     wait_for(
         "a snapshot is refused while another is under way",
         REFUSED,
         || {
-            // The claim lasts from the last ask on, and a busy machine takes longer for a snapshot
-            // than its agents have.
+            // Keep the snapshot lock. On a busy machine, a snapshot may fail because an agent took
+            // longer than the timeout.
             claimed.ask(json!("activity"));
             let run = cluster.create_snapshot(&[]);
             if is_slow(&run) {
@@ -94,17 +95,17 @@ fn a_master_that_says_nothing_is_given_up_after_its_time() {
             true
         },
     );
-    closed(&mut greeted, TIMEOUT * PATIENCE);
-    closed(&mut claimed, TIMEOUT * PATIENCE);
+    closed(&mut greeted, TIMEOUT * WAIT_FACTOR);
+    closed(&mut claimed, TIMEOUT * WAIT_FACTOR);
     succeeds(&cluster);
 }
 
 #[test]
-fn a_freeze_that_nobody_ends_holds_writers_for_as_long_as_the_agents_configuration_allows() {
+fn a_freeze_that_is_never_ended_holds_writers_no_longer_than_the_agents_configuration_allows() {
     let cluster = cluster(2, K);
     let ring = Ring::start(&cluster);
     ring.take_longest();
-    // It asks for as long as there are numbers for.
+    // It asks for the longest lease that the message can express.
     let mut frozen = Caller::frozen(&cluster, SERVER);
     assert_eq!(closed(&mut frozen, LEASE).as_deref(), Some("late"));
     ring.wait_until_all_get_on();
@@ -123,7 +124,7 @@ fn a_freeze_that_nobody_ends_holds_writers_for_as_long_as_the_agents_configurati
 }
 
 #[test]
-fn a_cut_that_nobody_reads_holds_no_writer_and_ends_with_the_connection() {
+fn a_cut_that_is_never_read_holds_no_writer_and_ends_with_the_connection() {
     let cluster = cluster(2, K);
     let ring = Ring::start(&cluster);
     let cut = Caller::cut(&cluster, SERVER);
@@ -140,11 +141,11 @@ fn a_cut_that_nobody_reads_holds_no_writer_and_ends_with_the_connection() {
     ring.stop();
 }
 
-/// Brings a connection to some step.
+/// Brings a connection to a step of the protocol.
 type Begin = fn(&Cluster, usize) -> Caller;
 
-/// What no agent understands, at whatever step.
-fn garbage() -> Vec<(&'static str, Vec<u8>)> {
+/// Messages that an agent refuses at every step.
+fn malformed_messages() -> Vec<(&'static str, Vec<u8>)> {
     let mut damaged = control(json!("release"));
     *damaged.last_mut().unwrap() ^= 1;
     let mut version = control(json!("release"));
@@ -160,19 +161,22 @@ fn garbage() -> Vec<(&'static str, Vec<u8>)> {
         ("nothing in a message", message(CONTROL, b"")),
         ("no JSON", message(CONTROL, b"{\"freeze\":")),
         ("deep JSON", message(CONTROL, &[b'['; 100_000])),
-        ("an unknown ask", control(json!({"explode": {"now": true}}))),
         (
-            "an ask with a wrong value",
+            "an unknown request",
+            control(json!({"explode": {"now": true}})),
+        ),
+        (
+            "a request with a wrong value",
             control(json!({"freeze": {"lease_us": -1}})),
         ),
-        ("an ask out of turn", control(json!("written"))),
+        ("a request out of turn", control(json!("written"))),
         ("a frame", message(FRAME, &[0; 64])),
         ("data", message(DATA, &[0; 64])),
     ]
 }
 
 #[test]
-fn garbage_at_any_step_is_refused_and_hurts_nobody() {
+fn a_malformed_message_at_any_step_is_refused_and_affects_no_other_master_or_writer() {
     let cluster = cluster(2, K);
     let ring = Ring::start(&cluster);
     ring.take_longest();
@@ -184,7 +188,7 @@ fn garbage_at_any_step_is_refused_and_hurts_nobody() {
         ("cut", Caller::cut),
     ];
     for (step, begin) in steps {
-        for (what, bytes) in garbage() {
+        for (what, bytes) in malformed_messages() {
             let mut caller = begin(&cluster, SERVER);
             caller.send(&bytes);
             assert_eq!(
@@ -198,8 +202,8 @@ fn garbage_at_any_step_is_refused_and_hurts_nobody() {
     ring.wait_until_all_get_on();
     let longest = ring.take_longest();
     println!(
-        "{} kinds of garbage at {} steps: the longest requests {longest:?}",
-        garbage().len(),
+        "{} kinds of malformed messages at {} steps: the longest requests {longest:?}",
+        malformed_messages().len(),
         steps.len()
     );
     assert!(
@@ -210,7 +214,7 @@ fn garbage_at_any_step_is_refused_and_hurts_nobody() {
 }
 
 #[test]
-fn values_that_cannot_be_are_refused() {
+fn values_that_are_not_allowed_are_refused() {
     let cluster = cluster(2, K);
     let ring = Ring::start(&cluster);
     let layout = cluster.layout().canonical();
@@ -242,7 +246,7 @@ fn values_that_cannot_be_are_refused() {
         }
         assert_eq!(answer["refused"]["reason"], reason, "{ask}: {answer}");
     }
-    // A copy area without any room: the writers end the cut.
+    // A copy area without room: the writers end the cut.
     let mut caller = Caller::frozen(&cluster, SERVER);
     assert!(
         caller
@@ -257,8 +261,8 @@ fn values_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn a_master_that_does_not_take_the_pages_is_given_up_after_its_time() {
-    // More than the sockets hold, and not to be compressed.
+fn a_connection_whose_master_does_not_read_the_pages_is_closed_after_its_time_limit() {
+    // More bytes than the buffers of the sockets hold, and none that can be compressed.
     let cluster = cluster(1, 32 << 20);
     let mut random = Random::new("snapshot_bad_masters");
     let noise: Vec<u8> = (0..cluster.layout().k() / 8)
@@ -270,11 +274,11 @@ fn a_master_that_does_not_take_the_pages_is_given_up_after_its_time() {
         json!({"send": {"level": 0, "frame_size": 262_144}}),
     ));
     let began = Instant::now();
-    // As soon as another can have the claim, the agent has given up.
+    // When another master gets the snapshot lock, the agent has closed the connection.
     drop(Caller::claimed(&cluster, SERVER));
     assert!(
         began.elapsed() <= 2 * TIMEOUT + SLACK,
-        "it was given up after {:?}",
+        "the connection was closed after {:?}",
         began.elapsed()
     );
     let file = cluster.snapshot();
@@ -285,7 +289,7 @@ fn a_master_that_does_not_take_the_pages_is_given_up_after_its_time() {
 }
 
 #[test]
-fn two_hundred_connections_do_not_end_a_snapshot_that_has_begun_nor_keep_the_next_from_it() {
+fn two_hundred_connections_end_no_snapshot_that_has_begun_and_do_not_prevent_the_next_one() {
     let cluster = cluster(2, K);
     let ring = Ring::start(&cluster);
     let mut before = Caller::cut(&cluster, SERVER);
@@ -315,13 +319,13 @@ fn two_hundred_connections_do_not_end_a_snapshot_that_has_begun_nor_keep_the_nex
     ring.stop();
 }
 
-/// Text that would have the terminal of who reads the log do something, much of it.
-fn evil() -> String {
+/// A long text with control sequences that would act on the terminal of a person who reads the log.
+fn hostile_text() -> String {
     "\x1b]0;owned\x07\x1b[2J\nall is well\u{9b}31m\u{202e}".repeat(2000)
 }
 
 #[test]
-fn what_masters_say_steers_no_terminal_and_floods_no_log() {
+fn text_of_masters_controls_no_terminal_and_floods_no_log() {
     let cluster = cluster(1, K);
     let before = cluster.agent(SERVER).stderr().len();
     let layout = cluster.layout().canonical();
@@ -329,21 +333,24 @@ fn what_masters_say_steers_no_terminal_and_floods_no_log() {
         let (mut caller, ask) = match number % 5 {
             0 => (
                 Caller::connect(&cluster, SERVER),
-                json!({"hello": {"layout": evil(), "index": 0}}),
+                json!({"hello": {"layout": hostile_text(), "index": 0}}),
             ),
             1 => (
                 Caller::connect(&cluster, SERVER),
-                json!({"hello": {"layout": layout.clone() + &evil(), "index": 0}}),
+                json!({"hello": {"layout": layout.clone() + &hostile_text(), "index": 0}}),
             ),
             2 => (
                 Caller::greeted(&cluster, SERVER),
-                json!({"claim": {"purpose": "snapshot", "id": evil()}}),
+                json!({"claim": {"purpose": "snapshot", "id": hostile_text()}}),
             ),
             3 => (
                 Caller::greeted(&cluster, SERVER),
-                json!({"fetch": {"name": evil(), "address": 0, "length": 1}}),
+                json!({"fetch": {"name": hostile_text(), "address": 0, "length": 1}}),
             ),
-            _ => (Caller::greeted(&cluster, SERVER), json!({ evil(): {}})),
+            _ => (
+                Caller::greeted(&cluster, SERVER),
+                json!({ hostile_text(): {}}),
+            ),
         };
         let answer = caller.ask(ask);
         let message = answer["refused"]["message"]
@@ -355,8 +362,8 @@ fn what_masters_say_steers_no_terminal_and_floods_no_log() {
         );
     }
     let log = cluster.agent(SERVER).stderr().split_off(before);
-    // Lines that came within one or two periods of the bound, each with the most that is shown of
-    // such a text.
+    // The lines of one or two periods of the rate limit, each with the most that is shown of such a
+    // text.
     assert!(log.len() < 2 * 10 * 1000, "{} bytes:\n{log}", log.len());
     assert!(log.lines().count() >= 10, "{log}");
     assert!(
@@ -371,12 +378,12 @@ fn what_masters_say_steers_no_terminal_and_floods_no_log() {
     );
 }
 
-/// Other peers than those of 127.0.0.1, as all programs of a test are.
+/// Addresses of two peers. All programs of a test use 127.0.0.1.
 const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const ANOTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
 #[test]
-fn however_often_a_master_freezes_the_writers_are_kept_out_for_a_tenth_of_the_time_at_most() {
+fn masters_that_freeze_again_and_again_keep_writers_out_for_a_tenth_of_the_time_at_most() {
     const LEASE: Duration = Duration::from_millis(100);
     const FREEZES: u32 = 5;
     let cluster = Cluster::builder()
@@ -403,7 +410,7 @@ fn however_often_a_master_freezes_the_writers_are_kept_out_for_a_tenth_of_the_ti
                 assert_eq!(closed(&mut frozen, LEASE).as_deref(), Some("late"));
             }
             if freeze == 1 {
-                // Another process does not begin anew.
+                // A new process of the agent knows the end of the pause, too.
                 cluster.restart_agent(SERVER);
             }
         }
@@ -419,19 +426,19 @@ fn however_often_a_master_freezes_the_writers_are_kept_out_for_a_tenth_of_the_ti
     succeeds_alone(&cluster);
 }
 
-/// A snapshot, where there is no ring to be checked.
+/// Takes a snapshot and verifies it, where there is no ring to check.
 fn succeeds_alone(cluster: &Cluster) {
     cluster.snapshot().verify(|_, _| {}).unwrap();
     cluster.wait_until_copy_areas_are_empty();
 }
 
-/// Ends a restore, and returns the reason that the agent gives.
-type End = fn(&mut Caller) -> Option<&'static str>;
+/// Ends a restore, and returns the reason of the refusal that the agent must send.
+type EndRestore = fn(&mut Caller) -> Option<&'static str>;
 
 #[test]
 fn a_restore_that_ends_before_it_has_changed_a_byte_leaves_the_memory_in_use_as_it_was() {
-    // So long the memory is shut for a master that does not begin, and ten times as long it has a
-    // rest then.
+    // How long the memory stays closed for a master that does not begin. Writers get a pause of
+    // nine times as long after it.
     let cluster = Cluster::builder()
         .k(K)
         .snapshot("timeout = \"300ms\"")
@@ -439,20 +446,20 @@ fn a_restore_that_ends_before_it_has_changed_a_byte_leaves_the_memory_in_use_as_
     cluster.start_agents();
     client(&cluster).write(0, b"what was there").unwrap();
     let before = cluster.incarnations();
-    let ends: [(&str, End); 5] = [
-        ("it hangs up", |_| None),
-        ("it says nothing", |_| Some("late")),
-        ("it says that all was written, again and again", |caller| {
-            wait_for("the agent has had enough", TIMEOUT + SLACK, || {
+    let ends: [(&str, EndRestore); 5] = [
+        ("it closes the connection", |_| None),
+        ("it sends nothing", |_| Some("late")),
+        ("it sends `written` again and again", |caller| {
+            wait_for("the agent refuses", TIMEOUT + SLACK, || {
                 caller.ask(json!("written"))["refused"]["reason"] == "late"
             });
             None
         }),
-        ("it commits nothing", |caller| {
+        ("it commits without a byte", |caller| {
             caller.send(&control(json!("commit")));
             Some("protocol")
         }),
-        ("it sends garbage", |caller| {
+        ("it sends a malformed message", |caller| {
             caller.send(b"what would this be in a restore?");
             Some("protocol")
         }),
@@ -467,8 +474,8 @@ fn a_restore_that_ends_before_it_has_changed_a_byte_leaves_the_memory_in_use_as_
             );
         }
         drop(caller);
-        // Who comes now does not find it shut, and accepts nothing.
-        wait_for("the claim is given back", SLACK, || {
+        // The next master finds the memory open, so that `accept` is refused.
+        wait_for("the snapshot lock is released", SLACK, || {
             let mut next = Caller::connect_from(ANOTHER, &cluster, SERVER).greet(&cluster, SERVER);
             let answer = next.ask(json!("accept"));
             assert!(
@@ -490,7 +497,7 @@ fn a_restore_that_ends_before_it_has_changed_a_byte_leaves_the_memory_in_use_as_
 }
 
 #[test]
-fn a_half_restored_memory_is_given_up_by_who_began_to_restore_it_or_on_its_machine_only() {
+fn only_the_master_that_began_a_restore_and_its_own_machine_may_accept_the_rest_as_zeros() {
     let cluster = cluster(1, K);
     let own: Ipv4Addr = cluster
         .agent_address(SERVER)
@@ -506,10 +513,10 @@ fn a_half_restored_memory_is_given_up_by_who_began_to_restore_it_or_on_its_machi
         assert_eq!(caller.ask(json!("written")), json!("written"));
         drop(caller);
         cluster.waits_for_restore(SERVER);
-        // Neither as zeros, nor as it is.
+        // Another master may open it neither as zeros nor as it is.
         let accept = |from| {
             let mut answer = Value::Null;
-            wait_for("the claim is given back", SLACK, || {
+            wait_for("the snapshot lock is released", SLACK, || {
                 answer = Caller::connect_from(from, &cluster, SERVER)
                     .greet(&cluster, SERVER)
                     .ask(json!("accept"));
@@ -532,7 +539,7 @@ fn a_half_restored_memory_is_given_up_by_who_began_to_restore_it_or_on_its_machi
                 .all(|byte| *byte == 0)
         );
     }
-    // Who sends all of it may open what another has left.
+    // A master that sends all of the memory may open it after another master left it half restored.
     let mut caller = Caller::shut(ONE, &cluster, SERVER);
     caller.send(&bytes);
     drop(caller);
@@ -557,20 +564,20 @@ fn a_half_restored_memory_is_given_up_by_who_began_to_restore_it_or_on_its_machi
 }
 
 #[test]
-fn a_crowd_of_one_peer_keeps_no_other_from_an_agent_and_takes_no_place_without_a_word() {
-    /// More than an agent has sessions.
+fn many_connections_of_one_peer_keep_no_other_peer_out_and_each_has_to_say_hello_soon() {
+    /// More connections than an agent admits.
     const CROWD: usize = 40;
     let cluster = Cluster::builder().k(K).start();
     cluster.start_agents();
     let mut silent = Caller::connect_from(ANOTHER, &cluster, SERVER);
     let began = Instant::now();
-    // Each is let in, and an earlier one has to leave for the later ones.
+    // Each is admitted, and replaces an earlier one when the peer has its most.
     let greeted = |_| Caller::connect_from(ONE, &cluster, SERVER).greet(&cluster, SERVER);
     let mut crowd: Vec<Caller> = (0..CROWD).map(greeted).collect();
     succeeds_alone(&cluster);
     assert!(
         crowd[0].answer().is_none(),
-        "the first of a crowd of one peer makes room for the last"
+        "the first connection of the peer makes room for the last"
     );
     assert!(
         crowd[CROWD - 1]
@@ -578,9 +585,12 @@ fn a_crowd_of_one_peer_keeps_no_other_from_an_agent_and_takes_no_place_without_a
             .get("snapshots")
             .is_some()
     );
-    // By default a message may take 30 s, but it does not take so long to say who one is.
+    // By default a message may take 30 s, but `hello` may take only 5 s.
     closed(&mut silent, Duration::from_secs(5));
-    println!("the silent one was closed after {:?}", began.elapsed());
+    println!(
+        "the connection without hello was closed after {:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
@@ -596,7 +606,7 @@ fn a_snapshot_that_many_fetch_is_checked_once() {
     cluster.write_all(&noise);
     let path = cluster.snapshot().path().to_owned();
     let name = path.file_name().unwrap().to_str().unwrap();
-    // Its time of change is taken for what it is when it is some seconds old.
+    // The agent remembers the result for a file only if its time of change is some seconds old.
     let is_old = || {
         path.metadata()
             .unwrap()
@@ -615,7 +625,7 @@ fn a_snapshot_that_many_fetch_is_checked_once() {
             .unwrap()
     };
     let before = read();
-    // Each has another address, for none has so many connections.
+    // Each has another address, because one address may not have so many connections.
     let ask = json!({"fetch": {"name": name, "address": 0, "length": 4096}});
     let callers = (0..FETCHERS).map(|number| {
         let from = Ipv4Addr::new(127, 0, 1, u8::try_from(number + 1).unwrap());
@@ -631,12 +641,10 @@ fn a_snapshot_that_many_fetch_is_checked_once() {
         assert!(page == noise[..4096], "another memory");
     }
     let read = read() - before;
-    println!(
-        "{FETCHERS} have fetched a page of {BYTES} bytes, and the agent has read {read} bytes"
-    );
-    // For each of them the beginning, the index and a frame, and all of it once.
+    println!("{FETCHERS} masters fetched a page of {BYTES} bytes, and the agent read {read} bytes");
+    // The header, the index and a frame for each of them, and all of the file once.
     assert!(read < FETCHERS / 4 * BYTES, "{read} bytes");
-    // One that has changed since is checked again.
+    // A file that has changed since is checked again.
     support::snapshots::damage(&path, BYTES as u64 / 2);
     let mut caller = Caller::greeted(&cluster, SERVER);
     assert_eq!(caller.ask(ask)["refused"]["reason"], "nosnapshot");
@@ -651,8 +659,7 @@ fn document() -> String {
     .unwrap()
 }
 
-/// The examples of the document: the kind and the name of each, and its bytes as far as they are
-/// shown.
+/// The examples of the document: the title of each, and the bytes that it shows.
 fn examples() -> Vec<(String, Vec<u8>)> {
     let bytes = |line: &str| {
         if line.starts_with(['{', '"']) {
@@ -675,7 +682,7 @@ fn examples() -> Vec<(String, Vec<u8>)> {
     document().split("```hex ").skip(1).map(block).collect()
 }
 
-/// The JSON without what differs from run to run: numbers, and texts that are fields.
+/// The JSON without the values that differ from run to run: numbers, and fields that are texts.
 fn shape(value: &Value) -> Value {
     let fields = |fields: &serde_json::Map<String, Value>| {
         let shape_of = |(name, value): (&String, &Value)| {
@@ -698,7 +705,7 @@ fn shape(value: &Value) -> Value {
 }
 
 #[test]
-fn an_agent_takes_and_answers_every_message_that_the_document_shows() {
+fn an_agent_answers_every_message_of_the_document_as_the_document_shows() {
     let cluster = Cluster::builder()
         .k(65536)
         .snapshot("freeze_timeout = \"10s\"")
@@ -723,7 +730,7 @@ fn an_agent_takes_and_answers_every_message_that_the_document_shows() {
         serde_json::from_slice::<Value>(&bytes[16..]).unwrap()
     };
 
-    // The layout has the address of this cluster's server.
+    // The layout contains the address of this cluster's server.
     let hello = json!({"hello": {"layout": cluster.layout().canonical(), "index": 0}});
     assert_eq!(shape(&json_of("request hello")), shape(&hello));
     let mut caller = Caller::connect(&cluster, SERVER);
@@ -760,7 +767,7 @@ fn an_agent_takes_and_answers_every_message_that_the_document_shows() {
     assert_eq!(*data, message(DATA, &data[16..]));
     assert_eq!(data[16..], [&5_u64.to_le_bytes()[..], b"abc"].concat());
 
-    // The longest request, as the agent names it.
+    // The length of the longest request, as the agent's refusal gives it.
     let mut caller = Caller::connect(&cluster, SERVER);
     caller.send(&header(CONTROL, u32::MAX, 0));
     let (_, refusal) = caller.refusal().unwrap();
@@ -770,7 +777,7 @@ fn an_agent_takes_and_answers_every_message_that_the_document_shows() {
     );
 }
 
-/// The requests in the table of the document, with some value of the right type in each field.
+/// The requests in the table of the document, with a value of the right type in each field.
 fn requests() -> Vec<(String, Value)> {
     let text = document();
     let (_, section) = text.split_once("\n## 3. ").unwrap();

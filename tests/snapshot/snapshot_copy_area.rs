@@ -1,5 +1,5 @@
 //! When there is no room for the pages that writers overwrite while a snapshot is read, the
-//! snapshot is abandoned with a clear error; the writers neither fail nor wait, and nothing stays
+//! snapshot is abandoned with a clear error. The writers neither fail nor wait, and nothing is left
 //! behind.
 
 // Helpers of tests may unwrap as tests do.
@@ -20,15 +20,15 @@ use support::{Cluster, client, own_process, wait_for};
 /// Bytes of each server.
 const K: usize = 1 << 20;
 
-/// The file of the pages that writers have saved for server `index`.
+/// The length of the file with the pages that writers saved on server `index`.
 fn copy_area(cluster: &Cluster, index: usize) -> u64 {
     let path = PathBuf::from(format!("/dev/shm/{}.{index}.copies", cluster.name()));
     path.metadata().unwrap().len()
 }
 
-/// Writers overwrite every page of server 1 again and again from before the snapshot on, which
-/// stands still between the cut and the reading for as long as it takes them to do so once more. It
-/// fails, and they do not notice.
+/// Writers overwrite every page of server 1 again and again. The agent is stopped between the cut
+/// and reading the pages, until they have overwritten every page again. The snapshot fails, and the
+/// writers do not notice.
 fn is_abandoned_under_load(cluster: &Cluster) {
     cluster.write_all(&vec![1; 2 * K]);
     cluster.restart_agent_with(1, &[("DSM_TEST_STOP_AT", "cut")]);
@@ -57,8 +57,8 @@ fn is_abandoned_under_load(cluster: &Cluster) {
             .collect();
         let two_more_rounds = || {
             let before = rounds.each_ref().map(|done| done.load(Ordering::Relaxed));
-            wait_for("the writers go on", PATIENCE, || {
-                // The second one has begun after the call.
+            wait_for("the writers complete two more rounds", PATIENCE, || {
+                // The second round has begun after the call.
                 writers
                     .iter()
                     .any(std::thread::ScopedJoinHandle::is_finished)
@@ -72,7 +72,7 @@ fn is_abandoned_under_load(cluster: &Cluster) {
         let master = cluster.spawn_master(&[], &[]);
         cluster.agent(1).wait_until_stopped();
         two_more_rounds();
-        cluster.agent(1).go_on_until("the agent goes on", || {
+        cluster.agent(1).go_on_until("the agent is continued", || {
             support::process::state(cluster.agent(1).pid()) != 'T'
         });
         let run = master.wait();
@@ -89,7 +89,7 @@ fn is_abandoned_under_load(cluster: &Cluster) {
     });
     assert!(
         names(&cluster.snapshot_directory()).is_empty(),
-        "something was left in the snapshot directory"
+        "the snapshot directory is not empty"
     );
     wait_for("the copy areas are empty", PATIENCE, || {
         (0..2).all(|index| copy_area(cluster, index) == 0)
@@ -97,10 +97,11 @@ fn is_abandoned_under_load(cluster: &Cluster) {
     let said = cluster.stderr(1);
     assert!(
         said.lines()
-            .any(|line| line.contains("writers go on") && line.contains("snapshot.copy_area")),
+            .any(|line| line.contains("copy area has no room")
+                && line.contains("snapshot.copy_area")),
         "{said}"
     );
-    // Without a write load there is room.
+    // Without the write load there is room.
     cluster.restart_agent(1);
     let memory = cluster.read_all();
     assert!(cluster.export(cluster.snapshot().path()) == memory);
@@ -122,7 +123,7 @@ fn a_full_dev_shm_abandons_the_snapshot_only() {
     if !entered(module_path!(), "a_full_dev_shm_abandons_the_snapshot_only") {
         return;
     }
-    // Room for the segments with their tables, and what is left is taken.
+    // Room for the segments with their tables. The ballast file takes the rest.
     let _shm = Mounted::new(64 << 20, "/dev/shm".as_ref());
     let cluster = Cluster::start(2, K as u64);
     cluster.start_agents();
@@ -151,7 +152,7 @@ fn a_copy_area_with_room_for_the_write_load_holds_the_pages_and_is_given_back() 
     );
     client(&cluster).fill(K as u64, K as u64, 3).unwrap();
     assert_eq!(copy_area(&cluster, 1), K as u64);
-    cluster.agent(1).go_on_until("the agent goes on", || {
+    cluster.agent(1).go_on_until("the agent is continued", || {
         support::process::state(cluster.agent(1).pid()) != 'T'
     });
     let run = master.wait();
@@ -163,10 +164,10 @@ fn a_copy_area_with_room_for_the_write_load_holds_the_pages_and_is_given_back() 
     );
 }
 
-/// In the environment of a process that writes locally: the most bytes that a file of it may have.
+/// The environment variable with the most bytes that a file of the local writer may have.
 const FILE_LIMIT: &str = "DSM_TEST_FILE_LIMIT";
 
-/// Not a test by itself: the body of the processes of [`overwrites_locally`].
+/// Not a test: the main function of the processes that [`overwrites_locally`] starts.
 #[test]
 fn local_writer_process() {
     let Ok(limit) = std::env::var(FILE_LIMIT) else {
@@ -182,8 +183,8 @@ fn local_writer_process() {
     }
 }
 
-/// Has a program that uses the memory locally overwrite all of it, started by `command`, and checks
-/// that it lives.
+/// Starts a program by `command` that uses the memory locally and overwrites all of it, and checks
+/// that it succeeds.
 fn overwrites_locally(cluster: &Cluster, mut command: Command, file_limit: &str) {
     command.args(own_process::arguments(
         module_path!(),
@@ -195,7 +196,7 @@ fn overwrites_locally(cluster: &Cluster, mut command: Command, file_limit: &str)
     own_process::passes(&mut command, "the local writer");
 }
 
-/// Begins a snapshot of `cluster`, whose master is stopped once the cut was made.
+/// Begins a snapshot of `cluster`. Its master is stopped after the cut.
 fn begin_snapshot(cluster: &Cluster) -> support::agents::Master {
     let master = cluster.spawn_master(&[], &[("DSM_TEST_STOP_AT", "cut")]);
     master.wait_until_stopped();
@@ -203,7 +204,7 @@ fn begin_snapshot(cluster: &Cluster) -> support::agents::Master {
 }
 
 #[test]
-fn a_local_writer_that_may_make_no_file_ends_the_snapshot_and_not_itself() {
+fn a_local_writer_whose_file_size_limit_is_zero_ends_the_snapshot_and_survives() {
     let cluster = Cluster::builder().k(4 << 20).local().start();
     cluster.start_agents();
     cluster.write_all(&vec![1; 4 << 20]);
@@ -222,9 +223,9 @@ fn a_local_writer_that_may_make_no_file_ends_the_snapshot_and_not_itself() {
 }
 
 #[test]
-fn the_pages_that_a_local_writer_saves_are_the_memory_of_the_agent() {
+fn the_pages_that_a_local_writer_saves_are_charged_to_the_agent() {
     const MEMORY: usize = 64 << 20;
-    // For the program itself; a fraction of what it overwrites.
+    // Enough for the program, but only a fraction of what it overwrites.
     let Some(group) = MemoryGroup::new(24 << 20) else {
         return;
     };
@@ -247,19 +248,19 @@ fn the_pages_that_a_local_writer_saves_are_the_memory_of_the_agent() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(
         cluster.export(&cluster.snapshots()[0]) == vec![1; MEMORY],
-        "the snapshot shows what came after it"
+        "the snapshot shows what was written after its cut"
     );
     assert!(cluster.read_all() == vec![2; MEMORY]);
 }
 
 #[test]
-fn a_stopped_agent_holds_a_local_writer_up_for_a_moment_only() {
+fn a_stopped_agent_delays_a_local_writer_only_for_a_moment() {
     const MEMORY: u64 = 32 << 20;
     let cluster = Cluster::builder().k(MEMORY).local().start();
     cluster.start_agents();
     cluster.write_all(&vec![1; usize::try_from(MEMORY).unwrap()]);
     let master = begin_snapshot(&cluster);
-    // It has begun to allocate.
+    // The agent has begun to allocate the copy area.
     wait_for("pages are allocated", PATIENCE, || {
         copy_area(&cluster, 0) > 0
     });

@@ -1,5 +1,5 @@
-//! No damage to a snapshot file passes unseen: not a flipped bit, not a missing end, not a file
-//! that is something else.
+//! Every damage to a snapshot file is detected: a flipped bit, a missing end, a file that is not a
+//! snapshot.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -28,7 +28,7 @@ fn sound_file(random: &mut Random) -> Vec<u8> {
     .unwrap()
 }
 
-/// Which part of the file an error names.
+/// The part of the file that an error names.
 fn part(error: &ReadError) -> &'static str {
     match error {
         ReadError::Header { .. } => "header",
@@ -41,7 +41,7 @@ fn part(error: &ReadError) -> &'static str {
 }
 
 #[test]
-fn a_flipped_bit_is_found_wherever_it_is() {
+fn a_flipped_bit_is_detected_anywhere_in_the_file() {
     let mut random = Random::new("flips");
     let sound = sound_file(&mut random);
     verify(&sound).unwrap();
@@ -63,7 +63,7 @@ fn a_flipped_bit_is_found_wherever_it_is() {
 }
 
 #[test]
-fn every_flipped_bit_of_a_small_file_is_found() {
+fn every_flipped_bit_of_a_small_file_is_detected() {
     let directory = tempfile::tempdir().unwrap();
     let mut memory = vec![0; 8 * PAGE_BYTES];
     memory[3 * PAGE_BYTES..4 * PAGE_BYTES].fill(b'x');
@@ -89,11 +89,12 @@ fn every_flipped_bit_of_a_small_file_is_found() {
 }
 
 #[test]
-fn a_file_cut_short_at_any_boundary_is_found() {
+fn a_file_that_is_cut_short_at_any_boundary_is_detected() {
     let sound = sound_file(&mut Random::new("truncation"));
     let file = SnapshotFile::from_source(Path::new("sound"), &sound[..]).unwrap();
     let (header, footer) = (file.header().encode().len(), sound.len() - 64);
-    // The fields of the header up to the name, its checksum and its end; those of the footer.
+    // The boundaries of the header's fields up to the name, of its checksum, and of the footer's
+    // fields.
     let mut boundaries = vec![
         0,
         8,
@@ -146,7 +147,7 @@ fn a_damaged_frame_is_named_with_its_addresses_and_the_others_can_be_read() {
         .collect();
     let (bad, good) = (extents[3], extents[4]);
     let mut bytes = std::fs::read(&path).unwrap();
-    // In the length that the frame's header gives: what follows must still be found.
+    // The length in the frame's header: the next frame must still be found.
     bytes[usize::try_from(bad.offset()).unwrap() + 20] ^= 4;
     std::fs::write(&path, bytes).unwrap();
 
@@ -176,7 +177,7 @@ fn a_damaged_frame_is_named_with_its_addresses_and_the_others_can_be_read() {
 }
 
 #[test]
-fn a_restore_refuses_a_damaged_file_and_touches_nothing() {
+fn a_restore_refuses_a_damaged_file_and_changes_nothing() {
     let mut random = Random::new("restore");
     let cluster = Cluster::start(2, 256 << 10);
     cluster.start_agents();
@@ -213,14 +214,14 @@ fn a_restore_refuses_a_damaged_file_and_touches_nothing() {
     }
     assert!(
         cluster.read_all() == live && cluster.incarnations() == before,
-        "something was touched"
+        "the memory was changed"
     );
     std::fs::write(&path, sound).unwrap();
     cluster.restore(&path, "--force").prints();
 }
 
 #[test]
-fn what_is_no_snapshot_is_refused_with_its_name() {
+fn the_error_for_a_file_that_is_not_a_snapshot_names_it() {
     let directory = tempfile::tempdir().unwrap();
     let text = directory.path().join("text");
     std::fs::write(&text, "x".repeat(1000)).unwrap();

@@ -1,5 +1,5 @@
-//! Old snapshots go, and nothing else does: not the newest good one, not what a living process
-//! writes, not what is not ours.
+//! Retention deletes old snapshots and nothing else: not the newest good one, not the file of a
+//! running writer, not files of others.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -20,7 +20,7 @@ const KEEP: Keep = Keep {
     lost: 30,
 };
 
-/// Writes a snapshot of the second `second` after the usual one; its name.
+/// Writes a snapshot whose cut is `second` seconds after the usual one. Returns its name.
 fn snapshot(directory: &Path, second: u64, incarnations: &[u64]) -> String {
     let mut fields = fields(4, incarnations);
     fields.cut_time += second * SECOND;
@@ -30,18 +30,19 @@ fn snapshot(directory: &Path, second: u64, incarnations: &[u64]) -> String {
 }
 
 #[test]
-fn old_snapshots_go_and_what_is_not_ours_stays() {
+fn old_snapshots_are_deleted_and_foreign_files_stay() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let good: Vec<_> = (0..5)
         .map(|second| snapshot(path, second, &[1, 2]))
         .collect();
     let partial = snapshot(path, 10, &[1, 0]);
-    // Newer than any good one, and damaged.
+    // A damaged file that is newer than all good ones.
     let damaged = snapshot(path, 11, &[1, 2]);
     let bytes = std::fs::read(path.join(&damaged)).unwrap();
     std::fs::write(path.join(&damaged), &bytes[..bytes.len() - 1]).unwrap();
-    // Ours by name only, by content only, and a link to one of ours.
+    // Foreign files: with only the name of a snapshot, with only its contents, a link to one, an
+    // empty one.
     std::fs::write(path.join("dsm-20200101T000000Z.dsnap"), "a letter").unwrap();
     std::fs::copy(path.join(&good[0]), path.join("copy.dsnap")).unwrap();
     std::os::unix::fs::symlink(&good[4], path.join("dsm-20200102T000000Z.dsnap")).unwrap();
@@ -81,7 +82,7 @@ fn old_snapshots_go_and_what_is_not_ours_stays() {
 }
 
 #[test]
-fn the_last_snapshot_of_a_memory_that_was_lost_outlives_those_of_the_one_after_it() {
+fn the_last_snapshot_of_a_memory_that_was_lost_is_kept_longer_than_later_ones() {
     const DAY: u64 = 24 * 60 * 60;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
@@ -94,7 +95,7 @@ fn the_last_snapshot_of_a_memory_that_was_lost_outlives_those_of_the_one_after_i
     let deleted = apply_retention(path, "test", KEEP, u64::MAX).unwrap();
     assert_eq!(deleted, [&before[..2], &after[..2]].concat());
     assert_eq!(names(path), [&before[2..], &after[2..]].concat());
-    // Until its days are over.
+    // It is deleted after its days have passed.
     let later = of(30 * DAY + 2..30 * DAY + 4, &[1, 9]);
     assert_eq!(
         apply_retention(path, "test", KEEP, u64::MAX).unwrap(),
@@ -104,7 +105,7 @@ fn the_last_snapshot_of_a_memory_that_was_lost_outlives_those_of_the_one_after_i
 }
 
 #[test]
-fn what_a_dead_process_left_goes_and_what_a_living_one_writes_stays() {
+fn the_partial_file_of_a_dead_process_is_removed_and_that_of_a_running_one_stays() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let header = Header::new(fields(4, &[1])).unwrap();
@@ -120,7 +121,7 @@ fn what_a_dead_process_left_goes_and_what_a_living_one_writes_stays() {
     std::fs::write(path.join("dsm-20200102T000000Z.dsnap.partial"), "").unwrap();
     std::fs::write(path.join("dsm-20200103T000000Z.dsnap.partial"), "a letter").unwrap();
     std::fs::write(path.join("letter.partial"), "").unwrap();
-    // As of `create --output`, also when it died with its header alone; and as of `export`.
+    // Remains of `create --output`, which died after its header, and of `export`.
     std::fs::write(path.join("first.partial"), header.encode()).unwrap();
     std::fs::write(path.join(".memory.12.partial"), header.encode()).unwrap();
     let other = SnapshotWriter::create(
@@ -132,7 +133,7 @@ fn what_a_dead_process_left_goes_and_what_a_living_one_writes_stays() {
     let begun = std::fs::read(path.join("second.partial")).unwrap();
     assert!(
         begun == header.encode(),
-        "it is known for what it is from the beginning"
+        "the partial file has its header from the beginning"
     );
     std::fs::create_dir(path.join("folder.partial")).unwrap();
     let mut removed = remove_stale_partials(path).unwrap();
@@ -166,7 +167,7 @@ fn what_a_dead_process_left_goes_and_what_a_living_one_writes_stays() {
 }
 
 #[test]
-fn the_next_run_takes_the_name_that_a_dead_one_left() {
+fn the_next_run_reuses_the_name_of_a_dead_one() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(
         directory.path().join("dsm-20261123T040000Z.dsnap.partial"),
@@ -181,7 +182,7 @@ fn the_next_run_takes_the_name_that_a_dead_one_left() {
 }
 
 #[test]
-fn a_file_from_when_a_clock_was_ahead_pushes_no_new_one_out() {
+fn a_file_of_a_time_when_a_clock_was_ahead_replaces_no_new_one() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let now: Vec<_> = (0..4)
@@ -198,7 +199,7 @@ fn a_file_from_when_a_clock_was_ahead_pushes_no_new_one_out() {
 }
 
 #[test]
-fn snapshots_of_one_second_are_listed_by_their_instant_whatever_their_names() {
+fn snapshots_of_one_second_are_listed_in_the_order_of_their_cuts() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let at = |nanoseconds| {
@@ -215,7 +216,7 @@ fn snapshots_of_one_second_are_listed_by_their_instant_whatever_their_names() {
     let second = at(200);
     std::fs::remove_file(&deleted).unwrap();
     let last = at(300);
-    assert_eq!(last, deleted, "its name is given again");
+    assert_eq!(last, deleted, "its name is reused");
     let listed: Vec<_> = list(path, "test")
         .unwrap()
         .into_iter()

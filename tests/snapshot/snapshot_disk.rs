@@ -1,8 +1,8 @@
-//! A snapshot that cannot be written to its directory fails with a clear error, leaves the older
-//! ones and nothing else, and lets its agents go. Old ones are deleted only after a new one is
-//! there.
+//! A snapshot that cannot be written to its directory fails with a clear error, leaves nothing but
+//! the older ones, and releases the agents. Old snapshots are deleted only after a new one was
+//! written.
 //!
-//! Full and read-only file systems are mounted in a namespace of the test's own, which takes root.
+//! Full and read-only file systems are mounted in a separate mount namespace, which takes root.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -29,7 +29,7 @@ fn cluster() -> Cluster {
     cluster
 }
 
-/// Bytes that no compression makes fewer.
+/// Bytes that cannot be compressed.
 fn noise(random: &mut Random, length: usize) -> Vec<u8> {
     (0..length / 8)
         .flat_map(|_| random.next().to_le_bytes())
@@ -46,8 +46,8 @@ fn files(cluster: &Cluster) -> Vec<(PathBuf, Vec<u8>)> {
         .collect()
 }
 
-/// Takes a snapshot, as the timer does and as a person does, which must fail with all of the words,
-/// and change nothing.
+/// Takes a snapshot, once by dsm-snapshot and once by dsmctl. Both must fail with all of the words
+/// in the error, and change no file.
 fn fails(cluster: &Cluster, words: &[&str]) {
     let before = files(cluster);
     let runs: [fn(&Cluster) -> Run; 2] = [
@@ -66,7 +66,7 @@ fn fails(cluster: &Cluster, words: &[&str]) {
     }
 }
 
-/// The agents take part in the next snapshot, which goes elsewhere and shows the memory.
+/// Takes a snapshot to another directory, which must succeed with the same agents.
 fn succeeds_elsewhere(cluster: &Cluster, memory: &[u8]) {
     let elsewhere = cluster.directory().join("elsewhere");
     let line = format!("snapshot create --output {}", elsewhere.display());
@@ -169,7 +169,7 @@ fn old_snapshots_are_deleted_only_when_a_new_one_is_there() {
     let second = cluster.snapshot().path().to_owned();
     let kept = files(&cluster);
 
-    // With an agent down there is none, and with a partial one there is no whole one.
+    // While an agent is down, a snapshot fails, and a partial one replaces no whole one.
     cluster.kill_agent(1);
     cluster
         .create_snapshot(&[])
@@ -184,10 +184,10 @@ fn old_snapshots_are_deleted_only_when_a_new_one_is_there() {
     );
     assert!(
         first.exists() && second.exists(),
-        "a partial snapshot has pushed out a whole one"
+        "a partial snapshot has replaced a whole one"
     );
     cluster.start_agent(1);
-    // One that goes elsewhere takes no place here.
+    // A snapshot in another directory does not count here.
     cluster
         .dsmctl(&format!(
             "snapshot create --output {}",

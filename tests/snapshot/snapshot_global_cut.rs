@@ -1,6 +1,6 @@
-//! A snapshot is one instant of all servers: what clients keep in order over servers under full
-//! load is in order in every file. `DSM_TEST_SNAPSHOTS` sets another number of them. When servers
-//! are cut one by one instead, it is not: so the test would see it.
+//! A snapshot shows one instant of all servers: writes that clients order across servers are in
+//! order in every file, under full load. `DSM_TEST_SNAPSHOTS` sets the number of snapshots. Further
+//! tests cut the servers one by one, to prove that the check detects a wrong order.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -19,16 +19,15 @@ const K: u64 = 256 * 1024;
 const MOVERS: usize = 3;
 const ACCOUNTS: u64 = 4;
 
-/// What each account has at first, and the most that is moved at once.
+/// The initial balance of each account, and the most that one transfer moves.
 const BALANCE: u64 = 1 << 40;
 const MOST: u64 = 1 << 20;
 
-/// Where the accounts of a server are, each on a page of its own, and after them the movers'
-/// journals.
+/// The offset of the accounts of a server, each on a separate page. The movers' journals follow.
 const BANK: u64 = ring::USED;
 const PAGE: u64 = 4096;
 
-/// Without the gate, an order that is broken must show within so many snapshots.
+/// Without the gate, a wrong order must be found within so many snapshots.
 const WITHOUT_GATE: usize = 300;
 
 fn account(server: usize, number: u64) -> u64 {
@@ -36,17 +35,17 @@ fn account(server: usize, number: u64) -> u64 {
     server as u64 * K + BANK + number * PAGE
 }
 
-/// Where a mover writes what it is about to move.
+/// Where a mover records the amount of its transfer.
 fn journal(mover: usize) -> u64 {
     (mover % SERVERS) as u64 * K + BANK + (ACCOUNTS + mover as u64) * PAGE
 }
 
-/// Moves money from account to account, until told to stop, in four steps that follow each other:
-/// the amount into the journal, out of one account, into one on another server, and zero into the
-/// journal.
+/// Moves money from account to account until told to stop, each time in four steps: writes the
+/// amount into the journal, subtracts it from an account, adds it to an account on another server,
+/// and writes zero into the journal.
 ///
-/// So at every instant the accounts together have what they had at first, less at most what stands
-/// in the journals; and never more.
+/// So at every instant the sum of the accounts is at most the initial sum, and at least that less
+/// the amounts in the journals.
 fn move_money(
     client: &Client,
     mover: usize,
@@ -81,7 +80,7 @@ fn fill_accounts(client: &Client) {
     }
 }
 
-/// What is wrong with the money in a memory, if it is that of an instant.
+/// What is wrong with the money in a memory; None when the memory can be that of one instant.
 fn check_money(memory: &[u8]) -> Option<String> {
     let word = |address: u64| {
         u64::from_le_bytes(
@@ -98,7 +97,7 @@ fn check_money(memory: &[u8]) -> Option<String> {
     );
     let under_way: u64 = (0..MOVERS).map(|mover| word(journal(mover))).sum();
     match had.checked_sub(has) {
-        None => Some(format!("{} were made of nothing", has - had)),
+        None => Some(format!("{} too much", has - had)),
         Some(missing) if missing > under_way => {
             Some(format!("{missing} are missing, {under_way} are under way"))
         }
@@ -106,15 +105,15 @@ fn check_money(memory: &[u8]) -> Option<String> {
     }
 }
 
-/// Takes snapshots under load until one of them has something wrong, at most `most`. Returns how
-/// many there were, and what was wrong with the last one.
+/// Takes snapshots under load, at most `most`, until the check of one fails. Returns how many there
+/// were, and what was wrong with the last one.
 fn take_snapshots(
     environment: support::agents::Environment<'_>,
     connect: fn(&Cluster) -> Client,
     most: usize,
 ) -> (usize, Vec<String>) {
     let _alone = support::one_at_a_time();
-    // The time of a freeze is another test's business.
+    // Other tests check the length of a freeze.
     let cluster = Cluster::builder()
         .servers(SERVERS)
         .k(K)
@@ -154,7 +153,7 @@ fn take_snapshots(
     })
 }
 
-/// Stops the movers whatever happens: otherwise nobody would hear of a failure.
+/// Stops the movers also when the test fails: otherwise it would wait for them forever.
 struct StopAtEnd<'a>(&'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {
@@ -171,25 +170,25 @@ fn every_snapshot_under_load_is_one_instant_of_all_servers() {
 }
 
 #[test]
-fn every_snapshot_under_the_load_of_local_clients_is_one_instant_too() {
+fn every_snapshot_under_the_load_of_local_clients_is_one_instant() {
     let (taken, wrong) = take_snapshots(&[], local_client, count(25, 500));
     assert!(wrong.is_empty(), "snapshot {taken}: {wrong:?}");
 }
 
 #[test]
-fn local_clients_of_servers_that_are_cut_one_by_one_are_seen_to_be_out_of_order() {
+fn the_check_detects_cuts_one_by_one_under_the_load_of_local_clients() {
     let (taken, wrong) = take_snapshots(&[("DSM_TEST_GATE", "off")], local_client, WITHOUT_GATE);
     assert!(
         !wrong.is_empty(),
-        "{taken} snapshots without the gate are in order: this test sees nothing"
+        "{taken} snapshots without the gate are in order: the check detects nothing"
     );
 }
 
 #[test]
-fn servers_that_are_cut_one_by_one_are_seen_to_be_out_of_order() {
+fn the_check_detects_servers_that_are_cut_one_by_one() {
     let (taken, wrong) = take_snapshots(&[("DSM_TEST_GATE", "off")], client, WITHOUT_GATE);
     assert!(
         !wrong.is_empty(),
-        "{taken} snapshots without the gate are in order: this test sees nothing"
+        "{taken} snapshots without the gate are in order: the check detects nothing"
     );
 }

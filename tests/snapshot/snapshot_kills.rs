@@ -1,4 +1,4 @@
-//! kill -9 and SIGSTOP of a master, an agent and a dsmd at every phase of a snapshot, under load:
+//! SIGKILL and SIGSTOP of a master, an agent and a dsmd at every phase of a snapshot, under load:
 //! writers wait for at most the lease, there is a whole file or none, and the next run succeeds and
 //! leaves nothing behind.
 
@@ -20,20 +20,20 @@ use support::{Cluster, wait_for};
 const SERVERS: usize = 3;
 const K: u64 = 256 * 1024;
 
-/// `snapshot.freeze_timeout`, which the tests leave as it is.
+/// The default of `snapshot.freeze_timeout`.
 const LEASE: Duration = Duration::from_millis(500);
 
-/// For a machine that is busy with other things.
+/// The additional time on a busy machine.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// What a master and an agent come to.
+/// The phases that a master and an agent reach.
 const PHASES_OF_A_MASTER: [&str; 5] = ["frozen", "cut", "copying", "written", "renamed"];
 const PHASES_OF_AN_AGENT: [&str; 3] = ["frozen", "cut", "copying"];
 
 const DIE_AT: &str = "DSM_TEST_DIE_AT";
 const STOP_AT: &str = "DSM_TEST_STOP_AT";
 
-/// How long a server has to find that an agent has died: it looks every second.
+/// How long a server may take to detect that an agent has died: it checks every second.
 const TIDY: Duration = Duration::from_secs(10);
 
 /// About how long a run takes, in microseconds.
@@ -41,7 +41,7 @@ const LONGEST_RUN: u64 = 80_000;
 
 /// Servers and agents under load.
 struct Scene {
-    // Before the servers: without them it would fail.
+    // Declared before the servers, so that it is dropped first: without them it would fail.
     ring: Ring,
     cluster: Cluster,
     _alone: MutexGuard<'static, ()>,
@@ -65,8 +65,8 @@ impl Scene {
         }
     }
 
-    /// Does something to a snapshot, and checks what must hold afterwards. Returns the files that
-    /// it left and the longest time that a writer waited for each server.
+    /// Runs `harm`, which disturbs a snapshot, and checks what must hold afterwards. Returns the
+    /// files that it left and the longest time that a writer waited for each server.
     fn survive(&self, what: &str, harm: impl FnOnce(&Cluster)) -> (Vec<PathBuf>, Vec<Duration>) {
         let began = Instant::now();
         let before = self.cluster.snapshots();
@@ -120,8 +120,8 @@ impl Scene {
     }
 }
 
-/// Runs a master until it is not too late for a freeze, as it may be on a busy machine, nor too
-/// soon after one that was.
+/// Runs masters until one is refused neither because its freeze came late, as on a busy machine,
+/// nor because writers have their pause after the last freeze.
 fn run_master(cluster: &Cluster, environment: Environment<'_>) -> Run {
     let mut run = None;
     wait_for("a freeze in time", FREE_AGAIN, || {
@@ -130,8 +130,7 @@ fn run_master(cluster: &Cluster, environment: Environment<'_>) -> Run {
     run.unwrap()
 }
 
-/// Starts a master until it stands still at a phase, or, if that is given, until the agent of a
-/// server does.
+/// Starts masters until one is stopped at a phase, or the agent of a server is, if that is given.
 fn stop_at(cluster: &Cluster, agent: Option<usize>, phase: &str) -> Master {
     let stop = [(STOP_AT, phase)];
     if let Some(agent) = agent {
@@ -141,7 +140,7 @@ fn stop_at(cluster: &Cluster, agent: Option<usize>, phase: &str) -> Master {
     while Instant::now() < deadline {
         let master = cluster.spawn_master(&[], if agent.is_none() { &stop } else { &[] });
         let stopped = agent.map_or(master.program(), |agent| cluster.agent(agent));
-        wait_for("somebody stands still", TIDY, || {
+        wait_for("the process is stopped", TIDY, || {
             stopped.has_stopped() || master.program().has_stopped()
         });
         if state(stopped.pid()) == 'T' {
@@ -173,7 +172,7 @@ fn a_master_killed_at_any_phase_leaves_a_whole_file_or_none_and_the_next_one_cle
 }
 
 #[test]
-fn what_a_killed_create_left_beside_its_output_goes_with_the_next_one_in_that_directory() {
+fn the_partial_file_of_a_killed_create_is_removed_by_the_next_one_in_its_directory() {
     let cluster = Cluster::start(1, K);
     cluster.start_agents();
     support::client(&cluster)
@@ -189,7 +188,7 @@ fn what_a_killed_create_left_beside_its_output_goes_with_the_next_one_in_that_di
         support::snapshots::names(&elsewhere),
         ["first.dsnap.partial"]
     );
-    wait_for("the agent has given its claim back", TIDY, || {
+    wait_for("the agent has released the snapshot lock", TIDY, || {
         cluster
             .spawn_dsmctl_create(&elsewhere.join("second.dsnap"), &[])
             .wait()
@@ -215,7 +214,7 @@ fn an_agent_killed_at_any_phase_is_named_and_its_cut_is_ended_by_the_server() {
             );
             assert!(
                 cluster.partials().is_empty(),
-                "{phase}: the master removes what it has begun"
+                "{phase}: the master removes its partial file"
             );
             assert_eq!(
                 cluster.agent(victim).wait_for_code(),
@@ -251,7 +250,7 @@ fn an_agent_and_its_dsmd_killed_together_leave_no_cut_behind() {
                 master
                     .wait()
                     .fails(UNAVAILABLE, &[cluster.agent_address(victim)]);
-                // By the server, for there is no agent that could.
+                // The server ends the cut, because no agent is left to do it.
                 cluster.wait_until_copy_areas_are_empty();
                 cluster.start_agent(victim);
             },
@@ -262,7 +261,7 @@ fn an_agent_and_its_dsmd_killed_together_leave_no_cut_behind() {
 }
 
 #[test]
-fn whoever_is_killed_at_whatever_moment_there_is_a_whole_file_or_none() {
+fn a_kill_of_any_process_at_any_moment_leaves_a_whole_file_or_none() {
     let scene = Scene::new();
     let mut random = Random::new("snapshot_kills");
     let (mut files, mut failures, kills) = (0, 0, count(30, 300));
@@ -334,7 +333,8 @@ fn a_dsmd_killed_at_any_phase_does_not_keep_the_snapshot_from_being_whole_or_abs
                 cluster.start_server(victim);
                 scene.ring.is_ready(victim);
                 let run = master.wait();
-                // Agents read the memory without dsmd; only a lease can have ended meanwhile.
+                // Agents read the memory without dsmd, so only the end of a lease can make the run
+                // fail.
                 assert!(
                     run.code == 0 || phase == "frozen" && is_late(&run),
                     "exit code {}: {}",
@@ -349,7 +349,7 @@ fn a_dsmd_killed_at_any_phase_does_not_keep_the_snapshot_from_being_whole_or_abs
 }
 
 #[test]
-fn an_agent_that_stands_still_is_named_and_holds_writers_no_longer_than_the_lease() {
+fn a_stopped_agent_is_named_and_holds_writers_no_longer_than_the_lease() {
     let scene = Scene::new();
     for (victim, phase) in PHASES_OF_AN_AGENT.into_iter().enumerate() {
         let (new, longest) =
@@ -361,8 +361,8 @@ fn an_agent_that_stands_still_is_named_and_holds_writers_no_longer_than_the_leas
                 stop_at(cluster, Some(victim), phase)
                     .wait()
                     .fails(UNAVAILABLE, &[&named]);
-                // The next one finds it as it is; dsmctl, for it is the master whoever's agent
-                // answers first.
+                // The next run finds the agent stopped, too. It is one of dsmctl, which is the
+                // master regardless of which agents answer.
                 let output = cluster.directory().join("output.dsnap");
                 cluster
                     .spawn_dsmctl_create(&output, &[])
@@ -373,7 +373,7 @@ fn an_agent_that_stands_still_is_named_and_holds_writers_no_longer_than_the_leas
                 cluster.agent(victim).signal(Signal::SIGCONT);
             });
         assert!(new.is_empty(), "{phase}: {new:?}");
-        // Otherwise this test would not see a writer that waits.
+        // Otherwise this test would not notice a writer that waits.
         let waited = longest.iter().any(|longest| *longest >= LEASE / 2);
         assert!(waited || phase != "frozen", "writers waited {longest:?}");
     }
@@ -381,11 +381,11 @@ fn an_agent_that_stands_still_is_named_and_holds_writers_no_longer_than_the_leas
 }
 
 #[test]
-fn a_master_that_stands_still_holds_writers_no_longer_than_the_lease_and_is_told_that_it_is_late() {
+fn a_stopped_master_holds_writers_no_longer_than_the_lease_and_is_told_that_it_is_late() {
     let scene = Scene::new();
     let (new, longest) = scene.survive("master stopped when frozen", |cluster| {
         let late = stop_at(cluster, None, "frozen");
-        // Its lease ends while it stands still, and with it its claim.
+        // Its lease ends while it is stopped, and with the lease its snapshot lock.
         let next = cluster.snapshot();
         ring::check_snapshot(next.path());
         std::fs::remove_file(next.path()).unwrap();

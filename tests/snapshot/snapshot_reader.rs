@@ -26,7 +26,7 @@ fn python(arguments: &[&Path]) -> String {
 }
 
 #[test]
-fn it_exports_what_the_master_has_written_of_a_live_memory() {
+fn it_exports_the_file_that_a_master_wrote_of_a_live_memory() {
     let cluster = Cluster::start(3, 300 << 10);
     cluster.start_agents();
     let bytes = memory(&mut Random::new("master"), 3 * 75);

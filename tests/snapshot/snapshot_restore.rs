@@ -1,5 +1,5 @@
-//! A restore brings back the bytes of a snapshot, in whatever layout, and whoever knew the memory
-//! before is told.
+//! A restore brings back the bytes of a snapshot, and clients that knew the memory before get an
+//! error.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -15,7 +15,7 @@ use support::{Cluster, client, is_error, wait_for};
 
 const K: usize = 256 << 10;
 
-/// Three servers, their agents, a memory that was made up, and its snapshot.
+/// Three servers, their agents, a random memory, and its snapshot.
 fn snapshotted(random: &mut Random) -> (Cluster, Vec<u8>, PathBuf) {
     let cluster = Cluster::start(3, K as u64);
     cluster.start_agents();
@@ -26,12 +26,12 @@ fn snapshotted(random: &mut Random) -> (Cluster, Vec<u8>, PathBuf) {
 }
 
 #[test]
-fn a_restore_brings_back_every_byte_and_who_knew_the_memory_is_told() {
+fn a_restore_brings_back_every_byte_and_clients_that_knew_the_memory_get_an_error() {
     let mut random = Random::new("restore");
     let (cluster, bytes, file) = snapshotted(&mut random);
     assert!(
         cluster.read_all() == bytes && cluster.export(&file) == bytes,
-        "the export is not what was read"
+        "the export differs from the memory"
     );
 
     let knew = client(&cluster);
@@ -48,7 +48,7 @@ fn a_restore_brings_back_every_byte_and_who_knew_the_memory_is_told() {
     );
     assert!(
         cluster.read_all() == bytes && cluster.export(&file) == bytes,
-        "it is not as it was"
+        "the memory differs from the one in the snapshot"
     );
 
     let after = cluster.incarnations();
@@ -71,7 +71,7 @@ fn a_restore_brings_back_every_byte_and_who_knew_the_memory_is_told() {
     }
     (0..3).for_each(|server| knew.accept_memory_loss(server));
     assert!(knew.read(0, 3 * K as u64).unwrap() == bytes);
-    // What was restored is memory like any other: it is written, and a snapshot of it is taken.
+    // The restored memory is like any other: it can be written, and be in a snapshot.
     cluster.write_all(b"after");
     assert!(
         cluster
@@ -81,7 +81,7 @@ fn a_restore_brings_back_every_byte_and_who_knew_the_memory_is_told() {
 }
 
 #[test]
-fn a_part_is_restored_and_the_rest_stays_as_it_is() {
+fn a_restore_of_a_part_leaves_the_rest_as_it_is() {
     let mut random = Random::new("range");
     let (cluster, bytes, file) = snapshotted(&mut random);
     let other = memory(&mut random, 3 * K / PAGE_BYTES);
@@ -109,7 +109,7 @@ fn a_part_is_restored_and_the_rest_stays_as_it_is() {
 }
 
 #[test]
-fn it_is_refused_while_somebody_writes_unless_it_is_forced() {
+fn it_is_refused_while_a_program_writes_unless_it_is_forced() {
     let (cluster, bytes, file) = snapshotted(&mut Random::new("busy"));
     let before = cluster.incarnations();
     let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -127,15 +127,17 @@ fn it_is_refused_while_somebody_writes_unless_it_is_forced() {
         });
         let run = cluster.restore(&file, "");
         println!("{}", run.stderr);
-        run.fails(75, &["somebody", "server 1", "--force"]);
+        run.fails(75, &["a program is writing", "server 1", "--force"]);
         let seen = written.load(Ordering::Relaxed);
-        wait_for("the writer goes on", PATIENCE, || {
+        wait_for("the writer continues", PATIENCE, || {
             written.load(Ordering::Relaxed) > seen
         });
         assert_eq!(cluster.incarnations(), before);
 
         cluster.restore(&file, "--force").prints();
-        wait_for("the writer is told", PATIENCE, || writer.is_finished());
+        wait_for("the writer gets an error", PATIENCE, || {
+            writer.is_finished()
+        });
         stop.store(true, Ordering::Relaxed);
         let error = writer.join().unwrap().unwrap_err();
         let told =
@@ -147,7 +149,7 @@ fn it_is_refused_while_somebody_writes_unless_it_is_forced() {
 }
 
 #[test]
-fn what_cannot_be_restored_is_refused_and_nothing_is_touched() {
+fn a_restore_that_is_not_possible_is_refused_and_changes_nothing() {
     let mut random = Random::new("refused");
     let (cluster, bytes, file) = snapshotted(&mut random);
     let partial = cluster.directory().join("partial");
@@ -188,7 +190,7 @@ fn what_cannot_be_restored_is_refused_and_nothing_is_touched() {
             65,
             &["nothing was restored", "damaged", "addresses"],
         ),
-        // Also when only a part is wanted that is sound.
+        // Also when the range itself is sound.
         (&damaged, "--range 0 8".to_owned(), 65, &["damaged"]),
         (&file, format!("--range {size} 8"), 65, &[&size.to_string()]),
         (
@@ -210,10 +212,10 @@ fn what_cannot_be_restored_is_refused_and_nothing_is_touched() {
     assert!(smaller.read_all().iter().all(|byte| *byte == 0));
     assert!(
         cluster.read_all() == other && cluster.incarnations() == before,
-        "something was touched"
+        "the memory was changed"
     );
 
-    // What a partial one has can be restored.
+    // The parts that a partial snapshot has can be restored.
     cluster
         .restore(&partial, &format!("--range 0 {}", 2 * K))
         .prints();

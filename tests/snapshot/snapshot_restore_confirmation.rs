@@ -1,4 +1,4 @@
-//! On a terminal a restore asks before it changes anything.
+//! On a terminal, a restore asks for confirmation before it changes anything.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use support::Cluster;
 use support::skip::skip;
 
-/// script(1), which makes a terminal and runs a command on it.
+/// A command of script(1), which creates a terminal and runs a command on it.
 fn script(line: &str) -> Command {
     let mut command = Command::new("script");
     command
@@ -17,8 +17,8 @@ fn script(line: &str) -> Command {
     command
 }
 
-/// Whether there are terminals to be had here, which takes script(1) and a devpts. If not, the
-/// reason is printed.
+/// Whether this machine can create a terminal, which takes script(1) and a devpts. Prints the
+/// reason if not.
 fn there_are_terminals() -> bool {
     match script("true").stdin(Stdio::null()).output() {
         Ok(output) if output.status.success() => true,
@@ -37,8 +37,8 @@ fn there_are_terminals() -> bool {
     }
 }
 
-/// Runs `dsmctl snapshot restore` on a terminal where `answer` is typed. Its exit code, and what
-/// stands on the terminal.
+/// Runs `dsmctl snapshot restore` on a terminal where `answer` is typed. Returns its exit code and
+/// the contents of the terminal.
 fn on_a_terminal(cluster: &Cluster, arguments: &str, answer: &str) -> (i32, String) {
     let dsmctl = env!("CARGO_BIN_EXE_dsmctl");
     let line = format!(
@@ -50,7 +50,7 @@ fn on_a_terminal(cluster: &Cluster, arguments: &str, answer: &str) -> (i32, Stri
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // Typed before it is asked for, it waits in the terminal.
+    // The terminal buffers an answer that is typed before the question.
     child
         .stdin
         .as_mut()
@@ -65,7 +65,7 @@ fn on_a_terminal(cluster: &Cluster, arguments: &str, answer: &str) -> (i32, Stri
 }
 
 #[test]
-fn whoever_does_not_say_yes_changes_nothing() {
+fn an_answer_other_than_yes_changes_nothing() {
     if !there_are_terminals() {
         return;
     }

@@ -1,6 +1,6 @@
-//! Whatever dies in the middle of a restore, nobody reads a half-restored memory: it waits until a
-//! restore succeeds, or until somebody accepts it as zeros. What dies before leaves the memory in
-//! use.
+//! When any process dies during a restore, no client reads a half-restored memory: it stays closed
+//! until a restore succeeds, or until an administrator accepts it as zeros. A process that dies
+//! before the first change leaves the memory in use.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -18,10 +18,10 @@ use support::{Cluster, client, wait_for};
 /// Bytes of each server: several messages of a restore.
 const K: usize = 1 << 20;
 
-/// The last server: when its agent takes a part of the memory, the others have been sent theirs.
+/// The last server: when its agent receives its part, the master has sent the others theirs.
 const LAST: usize = 2;
 
-/// Three servers, their agents, a memory, and a snapshot that shows another one.
+/// Three servers, their agents, a memory, and a snapshot of another memory.
 struct Case {
     cluster: Cluster,
     in_snapshot: Vec<u8>,
@@ -36,7 +36,7 @@ impl Case {
         cluster.start_agents();
         let mut made_up = || {
             let mut bytes = memory(&mut random, 3 * K / PAGE_BYTES);
-            // Every server has bytes that are restored.
+            // Every server has bytes that are not zeros.
             bytes
                 .chunks_mut(K)
                 .for_each(|segment| segment[..PAGE_BYTES].fill(7));
@@ -58,7 +58,7 @@ impl Case {
         self.cluster.restore(&self.file, "")
     }
 
-    /// Starts a restore that is stalled in the middle, because the last agent is stopped.
+    /// Starts a restore that stalls after it has begun, because the last agent is stopped.
     fn half_restored(&self) -> Restorer {
         self.cluster
             .restart_agent_with(LAST, &[("DSM_TEST_STOP_AT", "restoring")]);
@@ -76,18 +76,18 @@ impl Case {
             .unwrap();
         let restorer = Restorer(child);
         self.cluster.agent(LAST).wait_until_stopped();
-        // The others have been sent their parts. One that is killed before it takes a byte leaves
-        // the memory as it was.
+        // The master has sent the others their parts. Wait until each has written a byte: an agent
+        // that is killed before leaves the memory as it was.
         for server in 0..u32::try_from(LAST).unwrap() {
             let segment = Segment::attach(self.cluster.layout(), server).unwrap();
-            wait_for("the part of another server is begun", PATIENCE, || {
+            wait_for("the restore of another server has begun", PATIENCE, || {
                 segment.restorer().is_some()
             });
         }
         restorer
     }
 
-    /// Every server refuses to be read and written.
+    /// Checks that every server refuses reads and writes.
     #[track_caller]
     fn waits(&self) {
         for server in 0..3 {
@@ -97,14 +97,14 @@ impl Case {
         }
     }
 
-    /// The memory waits, also after every dsmd was killed and started; then another restore brings
-    /// it back.
+    /// Checks that the memory waits for a restore, also after every dsmd was killed and started,
+    /// and that another restore opens it.
     #[track_caller]
     fn waits_until_it_is_restored(&self) {
         self.waits();
         (0..3).for_each(|server| self.cluster.restart(server));
         self.waits();
-        // A part of it would open all of it.
+        // A restore of a part is refused, because it would open the rest, too.
         let part = format!("--range {} 8", K + 8);
         when_free(|| self.cluster.restore(&self.file, &part)).fails(
             65,
@@ -122,7 +122,7 @@ impl Case {
         );
     }
 
-    /// The memory is in use as if nothing had happened.
+    /// Checks that the memory is in use and unchanged.
     #[track_caller]
     fn is_as_it_was(&self, incarnations: &[String]) {
         assert!(
@@ -191,7 +191,7 @@ fn a_dsmctl_that_is_killed_leaves_a_memory_that_waits() {
     case.half_restored().kill();
     case.waits();
     let agent = case.cluster.agent(LAST);
-    // It finds that its master is gone behind what that one has sent.
+    // It finds the end of the connection after it has read what the master sent.
     let lost = agent.stderr().matches("was lost").count();
     agent.go_on_until("the agent has noticed", || {
         agent.stderr().matches("was lost").count() > lost
@@ -201,7 +201,7 @@ fn a_dsmctl_that_is_killed_leaves_a_memory_that_waits() {
 }
 
 #[test]
-fn a_dsmd_that_is_killed_in_the_middle_shows_no_half_of_it_and_the_restore_goes_on_without_it() {
+fn a_dsmd_that_is_killed_during_a_restore_shows_no_half_of_it_and_the_restore_completes() {
     let case = Case::new("dsmd");
     let mut restorer = case.half_restored();
     case.cluster.restart(0);
@@ -247,7 +247,7 @@ fn a_memory_that_waits_can_be_accepted_as_zeros() {
     case.cluster.waits_for_restore(0);
     case.cluster.waits_for_restore(2);
 
-    // Those that wait still, and no other.
+    // Only the servers that still wait.
     client(&case.cluster).write(K as u64, b"new life").unwrap();
     let run = case.cluster.dsmctl("memory accept-empty --json");
     let accepted: Vec<u64> = run
@@ -263,7 +263,7 @@ fn a_memory_that_waits_can_be_accepted_as_zeros() {
     assert!(case.cluster.read_all() == expected);
     let after = case.cluster.incarnations();
     assert!((0..3).all(|server| before[server] != after[server]));
-    // Nothing waits any more: that is said, and nothing is thrown away.
+    // No server waits any more: the command says so, and throws nothing away.
     let run = case.cluster.dsmctl("memory accept-empty");
     println!("{}", run.stderr);
     run.fails(65, &["server 0", "server 1", "server 2", "in use"]);
@@ -301,7 +301,7 @@ fn an_agent_that_dies_before_the_first_change_leaves_the_memory_as_it_was() {
             "dsmctl status",
         ],
     );
-    // Its dsmd finds that out within a second or so.
+    // Its dsmd detects that within about a second.
     wait_for("server 1 is in use", PATIENCE, || {
         case.cluster.probe(1).code == 0
     });
@@ -336,7 +336,7 @@ fn a_server_whose_agent_dies_when_the_others_are_opened_is_opened_by_the_next_ag
         .restart_agent_with(1, &[("DSM_TEST_DIE_AT", "opening")]);
     let run = std::thread::scope(|scope| {
         let restore = scope.spawn(|| case.restore());
-        // As the service manager does.
+        // Starts the next agent, as the service manager does.
         case.cluster.agent(1).wait();
         case.cluster.start_agent(1);
         restore.join().unwrap()

@@ -12,7 +12,7 @@ use support::snapshots::{PAGE_BYTES, memory};
 const UNIT: usize = 384 << 10;
 
 #[test]
-fn the_same_bytes_at_the_same_addresses_whatever_k_and_n_are() {
+fn a_restore_gives_the_same_bytes_at_the_same_addresses_for_any_k_and_n() {
     let mut random = Random::new("layouts");
     let origin = Cluster::start(3, 4 * UNIT as u64);
     origin.start_agents();
@@ -22,7 +22,7 @@ fn the_same_bytes_at_the_same_addresses_whatever_k_and_n_are() {
     for (n, units) in [(4, 3), (2, 6), (1, 12), (3, 5), (6, 2)] {
         let cluster = Cluster::start(n, (units * UNIT) as u64);
         cluster.start_agents();
-        // What was there before must not shine through.
+        // No byte of this may be left after the restore.
         cluster.write_all(&vec![0xee; n * units * UNIT]);
         let said = cluster.restore(file.path(), "").prints().to_owned();
         println!(

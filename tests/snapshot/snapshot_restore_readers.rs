@@ -1,6 +1,6 @@
-//! Whoever reads while a snapshot is restored gets bytes of the old memory, bytes of the new one,
-//! or an error; never a half-restored memory, and never the old memory of one server after the new
-//! one of another.
+//! A client that reads while a snapshot is restored gets bytes of the old memory, bytes of the new
+//! one, or an error. It never gets a half-restored memory, nor the old memory of one server after
+//! the new one of another.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -20,14 +20,14 @@ const SERVERS: u64 = 3;
 /// The most words that are read at a time.
 const WORDS: u64 = 32 << 10;
 
-/// Requests that a pipeline has under way.
+/// Requests in flight in a pipeline.
 const DEPTH: usize = 32;
 
-/// The memory of before the snapshot's restore, and the one in the snapshot.
+/// The generations of the memory: before the restore, and in the snapshot.
 const OLD: u64 = 2;
 const NEW: u64 = 1;
 
-/// Each word says which memory it is of, and where it stands.
+/// A word that contains the generation of its memory and its address.
 fn word(generation: u64, address: u64) -> u64 {
     generation << 56 | address
 }
@@ -39,7 +39,7 @@ fn whole(generation: u64) -> Vec<u8> {
         .collect()
 }
 
-/// Which memory the bytes are of, all of them.
+/// The generation that all of the bytes belong to.
 fn generation(address: u64, bytes: &[u8]) -> u64 {
     let found = u64::from_le_bytes(bytes[..8].try_into().unwrap()) >> 56;
     for (address, bytes) in (address..).step_by(8).zip(bytes.chunks(8)) {
@@ -53,7 +53,7 @@ fn generation(address: u64, bytes: &[u8]) -> u64 {
     found
 }
 
-/// How often one reader got what.
+/// How often one reader got each outcome.
 #[derive(Debug, Default)]
 struct Seen {
     old: AtomicU64,
@@ -62,17 +62,17 @@ struct Seen {
     lost: AtomicU64,
 }
 
-/// What all readers have in common.
-struct Watch<'a> {
+/// The state that all readers share.
+struct ReaderWatch<'a> {
     cluster: &'a Cluster,
-    /// Somebody has read a byte of the new memory: from now on nobody reads one of the old.
+    /// A reader has read a byte of the new memory: from now on no reader may get one of the old.
     new: AtomicBool,
     stop: AtomicBool,
 }
 
-impl Watch<'_> {
-    /// Takes note of one outcome; `early` when the request was made before anybody had seen the new
-    /// memory.
+impl ReaderWatch<'_> {
+    /// Counts one outcome and checks that it is allowed. `early`: the request was made before any
+    /// reader had seen the new memory.
     fn note(
         &self,
         seen: &Seen,
@@ -85,7 +85,7 @@ impl Watch<'_> {
             Ok(bytes) if generation(address, &bytes) == OLD => {
                 assert!(
                     early,
-                    "old bytes at {address} after somebody had seen new ones"
+                    "old bytes at {address} after a reader had seen new ones"
                 );
                 &seen.old
             }
@@ -108,30 +108,30 @@ impl Watch<'_> {
         !self.new.load(Ordering::SeqCst)
     }
 
-    fn goes_on(&self) -> bool {
+    fn is_running(&self) -> bool {
         !self.stop.load(Ordering::SeqCst)
     }
 
-    /// A client that has met every server.
-    fn acquainted(&self) -> Client {
+    /// A client that has read from every server.
+    fn connected_client(&self) -> Client {
         let client = client(self.cluster);
         (0..SERVERS).for_each(|server| drop(client.read(server * K, 8).unwrap()));
         client
     }
 
-    /// One call after the other, by a client that knew the old memory.
+    /// Reads one range after the other, by a client that knew the old memory.
     fn read_as_one_who_knew(&self, random: &mut Random, seen: &Seen) {
-        let client = self.acquainted();
-        while self.goes_on() {
+        let client = self.connected_client();
+        while self.is_running() {
             let (address, length) = range(random);
             let early = self.is_early();
             self.note(seen, true, early, address, client.read(address, length));
         }
     }
 
-    /// By clients that have known nothing.
-    fn read_as_strangers(&self, random: &mut Random, seen: &Seen) {
-        while self.goes_on() {
+    /// Reads each range by a new client, which does not know the old memory.
+    fn read_as_new_clients(&self, random: &mut Random, seen: &Seen) {
+        while self.is_running() {
             let (address, length) = range(random);
             let early = self.is_early();
             self.note(
@@ -144,12 +144,12 @@ impl Watch<'_> {
         }
     }
 
-    /// With many requests under way, by a client that knew the old memory.
+    /// Reads with many requests in flight, by a client that knew the old memory.
     fn read_ahead(&self, random: &mut Random, seen: &Seen) {
-        let client = self.acquainted();
+        let client = self.connected_client();
         let mut pipeline = client.pipeline();
         let mut asked = std::collections::VecDeque::new();
-        while self.goes_on() {
+        while self.is_running() {
             let (address, length) = range(random);
             let (early, length) = (self.is_early(), length.min(4096));
             match pipeline.read(address, length) {
@@ -169,7 +169,7 @@ impl Watch<'_> {
     }
 }
 
-/// Whole words of one server.
+/// A random range of whole words of one server.
 fn range(random: &mut Random) -> (u64, u64) {
     let words = random.within(1, WORDS);
     (
@@ -183,13 +183,13 @@ fn readers_get_the_old_memory_or_the_new_one_or_an_error() {
     let mut random = Random::new("readers");
     let cluster = Cluster::start(3, K);
     cluster.start_agents();
-    // So that the restore stands still in the middle, for as long as is needed.
+    // Stops the restore after it has begun, until the test continues it.
     cluster.restart_agent_with(1, &[("DSM_TEST_STOP_AT", "restoring")]);
     cluster.write_all(&whole(NEW));
     let file = cluster.snapshot();
     cluster.write_all(&whole(OLD));
 
-    let watch = Watch {
+    let watch = ReaderWatch {
         cluster: &cluster,
         new: AtomicBool::new(false),
         stop: AtomicBool::new(false),
@@ -209,10 +209,10 @@ fn readers_get_the_old_memory_or_the_new_one_or_an_error() {
     };
     std::thread::scope(|scope| {
         let kinds = [
-            Watch::read_as_one_who_knew,
-            Watch::read_as_one_who_knew,
-            Watch::read_ahead,
-            Watch::read_as_strangers,
+            ReaderWatch::read_as_one_who_knew,
+            ReaderWatch::read_as_one_who_knew,
+            ReaderWatch::read_ahead,
+            ReaderWatch::read_as_new_clients,
         ];
         let readers: Vec<_> = kinds
             .into_iter()
@@ -231,13 +231,13 @@ fn readers_get_the_old_memory_or_the_new_one_or_an_error() {
         let restore = scope.spawn(|| cluster.restore(file.path(), ""));
         cluster.agent(1).wait_until_stopped();
         all(
-            "every reader is told of the restore",
+            "every reader gets the error of a restore",
             |seen| &seen.restoring,
             &seen,
         );
         assert!(
             seen.iter().all(|seen| seen.new.load(Ordering::SeqCst) == 0),
-            "a byte of the new memory came too early"
+            "a reader got a byte of the new memory too early"
         );
         (0..3).for_each(|server| cluster.waits_for_restore(server));
         cluster
@@ -245,12 +245,12 @@ fn readers_get_the_old_memory_or_the_new_one_or_an_error() {
             .go_on_until("the restore ends", || restore.is_finished());
         restore.join().unwrap().prints();
         all(
-            "who knew the old memory is told that it is lost",
+            "the clients that knew the old memory get the error that it is lost",
             |seen| &seen.lost,
             &seen[..3],
         );
         all(
-            "strangers read the new memory",
+            "new clients read the new memory",
             |seen| &seen.new,
             &seen[3..],
         );
@@ -263,7 +263,7 @@ fn readers_get_the_old_memory_or_the_new_one_or_an_error() {
     assert!(cluster.read_all() == whole(NEW));
 }
 
-/// Readers end also when the test fails.
+/// Ends the readers, also when the test fails.
 struct StopAtTheEnd<'a>(&'a AtomicBool);
 
 impl Drop for StopAtTheEnd<'_> {

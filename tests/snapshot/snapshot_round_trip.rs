@@ -1,5 +1,5 @@
-//! What is written into a snapshot file is what is read from it: all of it, any range, whoever made
-//! the frames.
+//! A snapshot file returns the bytes that were written into it: all of them, any range, from frames
+//! of the writer or of agents.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -14,7 +14,7 @@ use std::path::Path;
 use support::random::Random;
 use support::snapshots::{CUT_TIME, PAGE_BYTES, fields, header, memory, names, write, zstd};
 
-/// The memory that a file shows, read frame by frame.
+/// The memory in a file, read frame by frame.
 fn export(file: &SnapshotFile) -> Vec<u8> {
     let mut memory = vec![0; usize::try_from(file.header().layout().size()).unwrap()];
     let mut buffer = FrameBuffer::new().unwrap();
@@ -32,7 +32,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_memory_and_any_range_of_it_come_back(
+    fn any_memory_and_any_range_of_it_are_read_as_written(
         pages in 1_usize..80, n in 1_usize..4, frame_pages in 1_u32..20, compressed in any::<bool>(),
         ranges in proptest::collection::vec((any::<usize>(), any::<usize>()), 20), seed in any::<u64>(),
     ) {
@@ -60,7 +60,7 @@ proptest! {
 }
 
 #[test]
-fn a_memory_of_zeros_costs_a_header_and_a_footer() {
+fn a_memory_of_zeros_takes_a_header_and_a_footer() {
     let directory = tempfile::tempdir().unwrap();
     let header = header(1 << 10, &[1, 2]);
     let path = write(directory.path(), &header, &vec![0; 2 << 22], zstd());
@@ -76,7 +76,7 @@ fn a_memory_of_zeros_costs_a_header_and_a_footer() {
 }
 
 #[test]
-fn a_partial_snapshot_says_what_it_does_not_have() {
+fn a_partial_snapshot_names_the_server_that_it_lacks() {
     let directory = tempfile::tempdir().unwrap();
     let memory = memory(&mut Random::new("partial"), 96);
     let path = write(directory.path(), &header(32, &[5, 0, 6]), &memory, zstd());
@@ -121,7 +121,7 @@ fn frames(server: usize, header: &Header, segment: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn frames_of_agents_are_taken_in_any_order_of_servers() {
+fn frames_of_agents_are_accepted_in_any_order_of_servers() {
     let directory = tempfile::tempdir().unwrap();
     let (header, memory) = (
         header(512, &[1, 2, 3]),
@@ -139,7 +139,7 @@ fn frames_of_agents_are_taken_in_any_order_of_servers() {
         for frames in sent.iter_mut().rev() {
             if let Some(frame) = frames.next() {
                 left = true;
-                // What a master does with a stream: the header first, then as much as it says.
+                // A master reads the header first, then as many bytes as the header says.
                 let head = FrameHeader::parse(frame.first_chunk().unwrap(), &header).unwrap();
                 assert_eq!(head.stored_length() + 32, frame.len());
                 writer.add_frame(&frame).unwrap();
@@ -153,7 +153,7 @@ fn frames_of_agents_are_taken_in_any_order_of_servers() {
 }
 
 #[test]
-fn a_frame_that_cannot_be_ends_the_snapshot() {
+fn a_frame_that_is_not_valid_ends_the_snapshot() {
     let directory = tempfile::tempdir().unwrap();
     let header = header(64, &[1, 0]);
     let text = vec![b'x'; 64 * PAGE_BYTES];
@@ -211,7 +211,7 @@ fn a_frame_that_cannot_be_ends_the_snapshot() {
 }
 
 #[test]
-fn a_snapshot_never_overwrites_and_two_of_one_second_have_two_names() {
+fn a_snapshot_never_overwrites_a_file_and_two_of_one_second_have_two_names() {
     let directory = tempfile::tempdir().unwrap();
     let (header, memory) = (header(8, &[1]), vec![1; 8 * PAGE_BYTES]);
     assert_eq!(header.cut_time(), CUT_TIME);
@@ -222,7 +222,7 @@ fn a_snapshot_never_overwrites_and_two_of_one_second_have_two_names() {
         zstd(),
     );
     assert!(matches!(error.err().unwrap(), WriteError::UnderWay(_)));
-    // The name is taken only after the writer has begun.
+    // Another process takes the name after the writer has begun.
     std::fs::write(directory.path().join("dsm-20261123T040000Z.dsnap"), "mine").unwrap();
     first.finish().unwrap();
     write(directory.path(), &header, &memory, zstd());

@@ -1,5 +1,5 @@
-//! Two masters at once: both end cleanly, one has the snapshot, and the other says that one is
-//! under way.
+//! Two masters at once: both end cleanly, at least one takes a snapshot, and a master that is
+//! refused says that one is under way.
 
 use dsm_snapshot::SnapshotFile;
 use dsm_snapshot::retention::Standing;
@@ -16,7 +16,7 @@ use support::{Cluster, wait_for};
 const SERVERS: usize = 3;
 const K: u64 = 256 * 1024;
 
-/// The most that one begins after the other, in microseconds: less than a run takes.
+/// The longest time between the starts of the two, in microseconds: less than a run takes.
 const APART: u64 = 20_000;
 
 const STOP_AT_CUT: Environment<'static> = &[("DSM_TEST_STOP_AT", "cut")];
@@ -27,7 +27,7 @@ fn pairs() -> usize {
 }
 
 fn cluster() -> Cluster {
-    // The time of a freeze is another test's business.
+    // Other tests check the length of a freeze.
     let settings = "keep = 1000\nfreeze_timeout = \"5s\"\ntimeout = \"2m\"";
     let cluster = Cluster::builder()
         .servers(SERVERS)
@@ -38,7 +38,7 @@ fn cluster() -> Cluster {
     cluster
 }
 
-/// Takes the file of `dsmctl snapshot create --output` out of the way; it is whole, if it is there.
+/// Checks and removes the file of `dsmctl snapshot create --output`. Returns whether it existed.
 fn take_output(path: &PathBuf) -> bool {
     let there = path.exists();
     if there {
@@ -48,8 +48,8 @@ fn take_output(path: &PathBuf) -> bool {
     there
 }
 
-/// The exit codes of two masters: at least one has succeeded, and the other may have found it under
-/// way.
+/// Waits for two masters and returns whether each succeeded. At least one has to; the other may
+/// have failed because a snapshot was under way.
 fn end(pair: [Master; 2]) -> [bool; 2] {
     let ended = pair.map(|master| {
         let run = master.wait();
@@ -74,7 +74,7 @@ fn end(pair: [Master; 2]) -> [bool; 2] {
 }
 
 #[test]
-fn of_two_masters_that_start_together_one_at_least_has_a_snapshot_and_no_file_is_broken() {
+fn of_two_masters_that_start_together_at_least_one_takes_a_snapshot_and_no_file_is_broken() {
     let cluster = cluster();
     let ring = Ring::start(&cluster);
     let mut random = Random::new("snapshot_two_masters");
@@ -83,7 +83,7 @@ fn of_two_masters_that_start_together_one_at_least_has_a_snapshot_and_no_file_is
     for pair in 0..pairs {
         let first = cluster.spawn_master(&[], &[]);
         std::thread::sleep(Duration::from_micros(random.within(0, APART)));
-        // Alternately two in different directories, and two in the same one.
+        // Alternately two files in different directories, and two in the same directory.
         let to_output = pair % 2 == 0;
         let second = if to_output {
             cluster.spawn_dsmctl_create(&output, &[])
@@ -101,7 +101,7 @@ fn of_two_masters_that_start_together_one_at_least_has_a_snapshot_and_no_file_is
         );
     }
     println!(
-        "{pairs} pairs: in {both} both had a snapshot, in {} one said that another is under way",
+        "{pairs} pairs: in {both} both took a snapshot, in {} one said that another is under way",
         pairs - both
     );
     cluster
@@ -113,9 +113,9 @@ fn of_two_masters_that_start_together_one_at_least_has_a_snapshot_and_no_file_is
     ring.stop();
 }
 
-/// One master stands still in the middle; another is started, and must say so; then the first one
-/// ends in some way.
-fn while_one_stands_still(of_dsmctl: bool, killed: bool) {
+/// One master is stopped during its snapshot, and a second one must say that a snapshot is under
+/// way. Then the first one is continued or killed.
+fn while_one_is_stopped(of_dsmctl: bool, killed: bool) {
     let cluster = cluster();
     let ring = Ring::start(&cluster);
     let output = cluster.directory().join("output.dsnap");
@@ -138,13 +138,17 @@ fn while_one_stands_still(of_dsmctl: bool, killed: bool) {
         assert_eq!(first.wait().code, -(Signal::SIGKILL as i32));
     } else {
         first.go_on();
-        assert_eq!(first.wait().code, 0, "it goes on where it stood");
+        assert_eq!(
+            first.wait().code,
+            0,
+            "the master that is continued completes its snapshot"
+        );
         assert_eq!(
             (take_output(&output), cluster.snapshots().len()),
             (of_dsmctl, usize::from(!of_dsmctl))
         );
     }
-    // The agents find that their master is gone, and the other one has its turn.
+    // The agents detect the end of their master, and the next one succeeds.
     wait_for("the next master succeeds", support::wire::PATIENCE, || {
         let next = start(!of_dsmctl, &[]).wait();
         assert!(
@@ -167,24 +171,24 @@ fn while_one_stands_still(of_dsmctl: bool, killed: bool) {
 
 #[test]
 fn a_second_master_says_that_a_snapshot_is_under_way_and_succeeds_after_the_first_one_has() {
-    while_one_stands_still(false, false);
-    while_one_stands_still(true, false);
+    while_one_is_stopped(false, false);
+    while_one_is_stopped(true, false);
 }
 
 #[test]
 fn a_second_master_says_that_a_snapshot_is_under_way_and_succeeds_after_the_first_one_was_killed() {
-    while_one_stands_still(false, true);
-    while_one_stands_still(true, true);
+    while_one_is_stopped(false, true);
+    while_one_is_stopped(true, true);
 }
 
-/// The machine of server 1 cannot reach that of server 0, and takes itself for the master; server 2
-/// hears both.
+/// The machine of server 1 cannot reach that of server 0, and considers itself the master. Server 2
+/// is reached by both.
 #[test]
 fn masters_on_both_sides_of_a_split_network_end_cleanly() {
     let cluster = cluster();
     let ring = Ring::start(&cluster);
     let text = std::fs::read_to_string(cluster.config_path()).expect("the configuration");
-    // Nobody listens on the ports after the agents'.
+    // No process listens on the ports after the agents'.
     let nowhere = cluster.agent_address(0).replace(":7511", ":7599");
     let (split, directory) = (
         cluster.directory().join("split.cfg"),
@@ -212,7 +216,7 @@ fn masters_on_both_sides_of_a_split_network_end_cleanly() {
                 cluster.spawn_as_master(&mut other, &[])
             }
         };
-        // Now the one is ahead, now the other.
+        // The two take turns in starting first.
         let first_is_here = pair % 2 == 0;
         let first = spawn(first_is_here);
         std::thread::sleep(Duration::from_micros(random.within(0, APART)));

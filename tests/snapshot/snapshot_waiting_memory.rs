@@ -1,4 +1,4 @@
-//! A memory that waits for a restore is opened by one of all of it only, and is missing from a
+//! Memory that waits for a restore is opened only by a restore of all of it, and cannot be in a
 //! snapshot.
 
 // Helpers of tests may unwrap as tests do.
@@ -11,13 +11,13 @@ use support::random::Random;
 use support::snapshots::{PAGE_BYTES, header, memory, write, zstd};
 use support::{Cluster, dsmctl, wait_for};
 
-/// Pages of the one server.
+/// Pages of the server.
 const PAGES: usize = 64;
 
-/// The agent of the one server; killed when dropped.
-struct Agent(Child);
+/// The agent of the server; killed when dropped.
+struct RunningAgent(Child);
 
-impl Agent {
+impl RunningAgent {
     fn start(cluster: &Cluster) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dsm-snapshot"));
         command
@@ -42,7 +42,7 @@ impl Agent {
     }
 }
 
-impl Drop for Agent {
+impl Drop for RunningAgent {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -50,11 +50,11 @@ impl Drop for Agent {
 }
 
 #[test]
-fn a_memory_that_waits_is_opened_by_a_restore_of_all_of_it_only() {
+fn memory_that_waits_is_opened_only_by_a_restore_of_all_of_it() {
     let k = PAGES * PAGE_BYTES;
     let wait = "[recovery]\non_memory_loss = \"wait\"";
     let cluster = Cluster::builder().k(k as u64).config(wait).start();
-    let _agent = Agent::start(&cluster);
+    let _agent = RunningAgent::start(&cluster);
     let run = |line: &str| dsmctl::run(cluster.directory(), &cluster.config_path(), line, b"");
     let bytes = memory(&mut Random::new("waits"), PAGES);
     let snapshot = write(cluster.directory(), &header(PAGES, &[7]), &bytes, zstd());

@@ -1,8 +1,8 @@
-//! A snapshot that cannot be written is a clear error: no file under its name, and the older ones
-//! as they were.
+//! A snapshot that cannot be written is a clear error: no file has its name, and the older files
+//! are unchanged.
 //!
-//! Full and read-only file systems are small tmpfs in a mount namespace of their own: the test
-//! starts itself in it, which takes root.
+//! Full and read-only file systems are small tmpfs in a separate mount namespace. The test starts
+//! itself there, which takes root.
 
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
@@ -14,13 +14,13 @@ use support::namespace::{Mounted, entered};
 use support::random::Random;
 use support::snapshots::{PAGE_BYTES, header, memory, names, write, zstd};
 
-/// Pages of a memory that does not fit.
+/// Pages of a memory that does not fit into the file system.
 const PAGES: usize = 2048;
 
 /// Bytes of the small file system.
 const SIZE: u64 = 4 << 20;
 
-/// Runs `body` in a directory that is a small file system, if the machine allows it.
+/// Runs `body` in a directory that is a small file system, if the machine allows mounting one.
 fn in_small_directory(test: &str, body: impl FnOnce(&Path, &Mounted)) {
     if entered(module_path!(), test) {
         let directory = tempfile::tempdir().unwrap();
@@ -94,12 +94,12 @@ fn a_full_disk_is_a_clear_error_and_older_snapshots_are_intact() {
 }
 
 #[test]
-fn a_disk_that_is_full_at_the_very_end_is_a_clear_error_too() {
+fn a_disk_that_is_full_only_at_the_end_is_a_clear_error() {
     in_small_directory(
-        "a_disk_that_is_full_at_the_very_end_is_a_clear_error_too",
+        "a_disk_that_is_full_only_at_the_end_is_a_clear_error",
         |directory, _| {
             let older = older_snapshot(directory);
-            // What is written last waits in a buffer: only finish() finds that there is no room.
+            // The last bytes are in a buffer: only finish() finds that there is no room.
             let mut writer = create(directory, 16).unwrap();
             writer.add_pages(0, 0, &noise(16)).unwrap();
             let ballast = directory.join("ballast");

@@ -1,51 +1,53 @@
-//! The master's run: one cut of all servers, one file.
+//! Creating a snapshot, as the master: one cut of all servers, one file. A run that fails leaves no
+//! new file, and does not change the older ones.
 
-use super::error::{WriteError, way_out};
-use super::phase::{self, Phase};
+use super::error::{WriteError, hint};
+use super::phase::{self, SnapshotPhase};
 use super::transfer::transfer;
 use super::{
     DEFAULT_FRAME, Destination, DirectoryError, Header, HeaderError, HeaderFields, ServerInfo,
     SnapshotWriter, Written, apply_retention, remove_stale_partials,
 };
-use crate::agent_protocol::{AgentError, FREEZE, Link};
-use crate::agent_protocol::{Answer, Ask, Purpose};
+use crate::agent_protocol::{AgentConnection, AgentError, FREEZE_TASK};
+use crate::agent_protocol::{AgentRequest, AgentResponse, LockPurpose};
 use dsm_config::Config;
 use std::io::ErrorKind;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How a snapshot is to be made.
+/// The options of [`create`].
 #[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// The index of the server whose machine this is. It then makes the snapshot only if it is the
-    /// master. None: it makes the snapshot whoever else could.
+pub struct CreateOptions {
+    /// The index of the server on this machine: the snapshot is created only if that server is the
+    /// master. None: it is created regardless of which server is the master.
     pub own: Option<usize>,
-    /// A file without the servers that cannot be reached is better than none.
+    /// Create a file without the servers that cannot be reached.
     pub allow_partial: bool,
-    /// The file to write; otherwise one in `snapshot.directory`, whose old ones are then deleted.
+    /// The file to write. None: a new file in `snapshot.directory`, after which old snapshots there
+    /// are deleted.
     pub output: Option<PathBuf>,
 }
 
-/// What became of it.
+/// The outcome of [`create`].
 #[derive(Debug)]
 pub enum Created {
-    /// There is a new file.
+    /// A new file was written.
     Written {
         /// The snapshot's random id, 32 hexadecimal digits.
         id: String,
-        /// When the cut was made, in ns since 1970.
+        /// The time of the cut, in ns since 1970.
         cut_time: u64,
         /// The file.
         file: Written,
         /// Each server's part, in map order.
         servers: Vec<ServerPart>,
-        /// From the first connection to the file's name.
+        /// The time from the first connection until the file had its name.
         duration: Duration,
         /// The names of old snapshots that were deleted.
         deleted: Vec<String>,
     },
-    /// Another server is the first whose agent answers: that one is the master.
+    /// A server with a lower index has an agent that answers: that server is the master.
     NotMaster {
         /// The master's index.
         master: usize,
@@ -54,55 +56,55 @@ pub enum Created {
     },
 }
 
-/// What one server gave.
+/// The share of one server in a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerPart {
     /// Its index.
     pub server: usize,
-    /// How long its writers stood still, in µs.
+    /// How long its writers were kept out, in µs.
     pub pause_us: u64,
-    /// Pages that were overwritten while it was read.
+    /// The number of pages that writers overwrote while the agent read the cut.
     pub pages_copied: u64,
 }
 
-/// Why there is no new file.
+/// Why no new file was written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateError {
-    /// Servers are missing.
+    /// Servers cannot take part.
     #[error(
-        "{} of {n} servers cannot be in the snapshot, so there is none: {}{}",
+        "{} of {n} servers cannot be in the snapshot, so none was written: {}{}",
         .missing.len(),
         list(.missing),
-        if *.possible { ". With --allow-partial there is one without them" } else { "" }
+        if *.possible { ". To write a snapshot without them, add --allow-partial" } else { "" }
     )]
     Missing {
-        /// Why each of them is.
+        /// The reason for each of them.
         missing: Vec<AgentError>,
         /// The number of servers.
         n: usize,
-        /// Others could be in it.
+        /// Other servers could take part.
         possible: bool,
     },
-    /// An agent failed after the snapshot had begun.
-    #[error("the snapshot was abandoned, and there is no new file: {0}")]
+    /// An agent failed after it had taken the snapshot lock.
+    #[error("the snapshot was abandoned, and no new file was written: {0}")]
     Agent(#[from] AgentError),
     /// The file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The directory cannot be used.
-    #[error("{error}{}; there is no new snapshot", way_out(.0.kind()), error = .0)]
+    #[error("{error}{}; no new snapshot was written", hint(.0.kind()), error = .0)]
     Directory(#[from] DirectoryError),
-    /// The map cannot be a header.
-    #[error("no header can be made for the snapshot: {0}")]
+    /// The network map does not fit into a header.
+    #[error("the header of the snapshot cannot be written: {0}")]
     Header(#[from] HeaderError),
-    /// The kernel gives no random bytes.
+    /// The kernel returned no random bytes.
     #[error("{0}")]
     System(String),
 }
 
 impl CreateError {
-    /// The exit code of a program that fails by it, after `sysexits(3)`.
+    /// The exit code of a program that fails with this error, after `sysexits(3)`.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -123,8 +125,8 @@ impl CreateError {
     }
 }
 
-/// One after the other; what to do about agents that cannot be reached is said once, with the last
-/// of them.
+/// Joins the errors. The hint for agents that cannot be reached is printed once, with the last of
+/// them.
 fn list(errors: &[AgentError]) -> String {
     let last = errors
         .iter()
@@ -147,26 +149,28 @@ fn list(errors: &[AgentError]) -> String {
         .join("; ")
 }
 
-/// Takes a snapshot of the whole memory. `progress` is told how many of how many bytes of memory
-/// are written.
+/// Takes a snapshot of the whole memory. Calls `progress` with the bytes of memory that are done
+/// and the bytes in all.
 ///
 /// # Errors
-/// [`CreateError`]; there is no new file then, and those of before are as they were.
+/// [`CreateError`]; no new file was written then, and the older files were not changed.
 pub fn create(
     config: &Config,
-    options: &Options,
+    options: &CreateOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Created, CreateError> {
     let started = Instant::now();
-    let (mut links, mut missing) = (Vec::new(), Vec::new());
-    for link in Link::open_all(config, 0..config.layout.n()) {
-        match link {
-            Ok(link) => links.push(link),
+    let (mut connections, mut missing) = (Vec::new(), Vec::new());
+    for connection in AgentConnection::open_all(config, 0..config.layout.n()) {
+        match connection {
+            Ok(connection) => connections.push(connection),
             Err(error) => missing.push(error),
         }
     }
-    if let (Some(own), Some(master)) = (options.own, links.first().map(Link::server))
-        && master != own
+    if let (Some(own), Some(master)) = (
+        options.own,
+        connections.first().map(AgentConnection::server),
+    ) && master != own
     {
         for error in missing.iter().filter(|_| own < master) {
             log::warn!("{error}");
@@ -177,7 +181,7 @@ pub fn create(
             .map_or(String::new(), ToString::to_string);
         return Ok(Created::NotMaster { master, address });
     }
-    check_missing(config, options, &links, missing)?;
+    check_missing(config, options, &connections, missing)?;
     let destination = match &options.output {
         Some(file) if file.extension().is_some_and(|end| end == "partial") => {
             return Err(WriteError::PartialName(file.clone()).into());
@@ -188,22 +192,23 @@ pub fn create(
     let removed =
         remove_stale_partials(destination.folder()).or_else(|error| match destination {
             Destination::Directory(_) => Err(error),
-            // It may be one where files are only put; if there is none, that is said in a moment.
+            // The directory may allow writing and not reading. If it does not exist, creating the
+            // file reports that.
             Destination::File(_) => Ok(Vec::new()),
         })?;
     for name in removed {
-        log::warn!("removed {name}, which a snapshot that was cut short has left");
+        log::warn!("removed {name}, the remains of a snapshot that was cut short");
     }
     let mut id = [0; 16];
     getrandom::fill(&mut id)
         .map_err(|error| CreateError::System(format!("no random id: {error}")))?;
     let text = hex(&id);
-    let incarnations = claim(config, options, &mut links, &text)?;
-    let (cut_time, pauses) = cut(config, &mut links)?;
-    let header = header(config, options, id, cut_time, &links, &incarnations)?;
+    let incarnations = lock_segments(config, options, &mut connections, &text)?;
+    let (cut_time, pauses) = cut(config, &mut connections)?;
+    let header = header(config, options, id, cut_time, &connections, &incarnations)?;
     let writer = SnapshotWriter::create(destination.clone(), header, config.snapshot.compression)?;
-    let (file, copied) = transfer(config, links, writer, progress)?;
-    phase::reached(Phase::Renamed);
+    let (file, copied) = transfer(config, connections, writer, progress)?;
+    phase::reached(SnapshotPhase::Renamed);
     let deleted = match &destination {
         Destination::Directory(directory) => {
             apply_retention(
@@ -213,7 +218,7 @@ pub fn create(
                 cut_time,
             )
             .unwrap_or_else(|error| {
-                // The new file is there, and that is what was asked for.
+                // The new file was written: the run has succeeded.
                 log::error!("old snapshots were not deleted: {error}");
                 Vec::new()
             })
@@ -240,18 +245,18 @@ pub fn create(
 
 fn check_missing(
     config: &Config,
-    options: &Options,
-    links: &[Link],
+    options: &CreateOptions,
+    connections: &[AgentConnection],
     missing: Vec<AgentError>,
 ) -> Result<(), CreateError> {
     if missing.is_empty() {
         return Ok(());
     }
-    if !options.allow_partial || links.is_empty() {
+    if !options.allow_partial || connections.is_empty() {
         return Err(CreateError::Missing {
             missing,
             n: config.layout.n(),
-            possible: !links.is_empty(),
+            possible: !connections.is_empty(),
         });
     }
     for error in missing {
@@ -260,83 +265,88 @@ fn check_missing(
     Ok(())
 }
 
-/// Claims the segments, in map order, so that of two masters one is ahead everywhere. Returns the
-/// incarnations by server, 0 where there is none. What cannot be claimed leaves the links.
-fn claim(
+/// Takes the snapshot locks in map order: of two masters, the one that gets the first lock gets
+/// all. Returns the incarnation of each server, 0 where there is none. Drops the connections of
+/// servers whose lock cannot be taken.
+fn lock_segments(
     config: &Config,
-    options: &Options,
-    links: &mut Vec<Link>,
+    options: &CreateOptions,
+    connections: &mut Vec<AgentConnection>,
     id: &str,
 ) -> Result<Vec<u64>, CreateError> {
     let mut incarnations = vec![0; config.layout.n()];
-    let (mut claimed, mut missing) = (Vec::new(), Vec::new());
-    for mut link in links.drain(..) {
-        match link.claim(Purpose::Snapshot, id) {
+    let (mut locked, mut missing) = (Vec::new(), Vec::new());
+    for mut connection in connections.drain(..) {
+        match connection.take_snapshot_lock(LockPurpose::Snapshot, id) {
             Ok(incarnation) => {
-                incarnations[link.server()] = incarnation;
-                claimed.push(link);
+                incarnations[connection.server()] = incarnation;
+                locked.push(connection);
             }
             Err(error @ AgentError::UnderWay { .. }) => return Err(error.into()),
             Err(error) => missing.push(error),
         }
     }
-    check_missing(config, options, &claimed, missing)?;
-    *links = claimed;
+    check_missing(config, options, &locked, missing)?;
+    *connections = locked;
     Ok(incarnations)
 }
 
-/// Freezes all, then cuts all. Returns when, and how long each server's writers stood still.
-fn cut(config: &Config, links: &mut [Link]) -> Result<(u64, Vec<(usize, u64)>), CreateError> {
+/// Freezes all servers, then cuts all. Returns the time of the cut, and how long each server's
+/// writers were kept out.
+fn cut(
+    config: &Config,
+    connections: &mut [AgentConnection],
+) -> Result<(u64, Vec<(usize, u64)>), CreateError> {
     const CUT: &str = "make the cut";
     let lease = config.snapshot.freeze_timeout;
     let lease_us = u64::try_from(lease.as_micros()).unwrap_or(u64::MAX);
-    for link in &*links {
-        link.ask(&Ask::Freeze { lease_us }, FREEZE)?;
+    for connection in &*connections {
+        connection.send_request(&AgentRequest::Freeze { lease_us }, FREEZE_TASK)?;
     }
-    for link in &mut *links {
-        match link.answer(FREEZE, lease)? {
-            Answer::Frozen { shut: false } => {}
-            other => return Err(link.unexpected(&other).into()),
+    for connection in &mut *connections {
+        match connection.receive_response(FREEZE_TASK, lease)? {
+            AgentResponse::Frozen { shut: false } => {}
+            other => return Err(connection.unexpected(&other).into()),
         }
     }
-    phase::reached(Phase::Frozen);
-    // Until it was sent to all, every server is frozen; from the first that gets it on, they need
-    // not be any more.
+    phase::reached(SnapshotPhase::Frozen);
+    // All servers are frozen when the first `cut` is sent, so the cuts of all servers show this
+    // instant.
     let cut_time = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_nanos());
-    for link in &*links {
-        link.ask(
-            &Ask::Cut {
+    for connection in &*connections {
+        connection.send_request(
+            &AgentRequest::Cut {
                 copy_area: config.snapshot.copy_area,
             },
             CUT,
         )?;
     }
-    let mut pauses = Vec::with_capacity(links.len());
-    for link in &mut *links {
-        match link.answer(CUT, config.snapshot.timeout)? {
-            Answer::Cut { pause_us } => pauses.push((link.server(), pause_us)),
-            other => return Err(link.unexpected(&other).into()),
+    let mut pauses = Vec::with_capacity(connections.len());
+    for connection in &mut *connections {
+        match connection.receive_response(CUT, config.snapshot.timeout)? {
+            AgentResponse::Cut { pause_us } => pauses.push((connection.server(), pause_us)),
+            other => return Err(connection.unexpected(&other).into()),
         }
     }
-    phase::reached(Phase::Cut);
+    phase::reached(SnapshotPhase::Cut);
     Ok((u64::try_from(cut_time).unwrap_or(u64::MAX), pauses))
 }
 
 fn header(
     config: &Config,
-    options: &Options,
+    options: &CreateOptions,
     id: [u8; 16],
     cut_time: u64,
-    links: &[Link],
+    connections: &[AgentConnection],
     incarnations: &[u64],
 ) -> Result<Header, HeaderError> {
     let hostname = |server| {
-        links
+        connections
             .iter()
-            .find(|link| link.server() == server)
-            .map_or("", Link::hostname)
+            .find(|connection| connection.server() == server)
+            .map_or("", AgentConnection::hostname)
             .to_owned()
     };
     let servers = incarnations
@@ -356,7 +366,7 @@ fn header(
     })
 }
 
-/// Bytes as hexadecimal digits.
+/// The bytes as hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,32 +1,33 @@
-//! A directory of snapshots: what is in it, what goes.
+//! A directory of snapshots: lists it, and deletes the files that need not be kept. Only sound or
+//! damaged snapshots of this system are ever deleted, and partial files whose writer is dead.
 
 use super::name::{FileName, PARTIAL_SUFFIX};
-use super::partial::{Stale, remove_stale};
+use super::partial::{StaleOutcome, remove_stale};
 use super::reader::SnapshotFile;
-use super::retention::{Candidate, Decision, Standing, decide};
+use super::retention::{Decision, RetentionCandidate, Standing, decide};
 use super::{Header, ReadError, ServerInfo};
 use dsm_config::Keep;
 use std::io::{Error, ErrorKind};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-/// The most files that a message names.
-const NAMED: usize = 5;
+/// The most file names in a message.
+const MAX_NAMED: usize = 5;
 
-/// A file of the directory whose name is that of a snapshot.
+/// A file of the directory whose name has the form of a snapshot's.
 #[derive(Debug)]
 pub struct Listed {
     /// Its name in the directory.
     pub name: String,
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// What it is, as far as header, footer and index say.
+    /// What it is, judged by its header, footer and index.
     pub standing: Standing,
-    /// Its header, if that can be read.
+    /// Its header, if it can be read.
     pub header: Option<Header>,
-    /// What is wrong with it, if anything is.
+    /// What is wrong with it, if anything.
     pub problem: Option<ReadError>,
-    /// Bytes of the file.
+    /// The length of the file in bytes.
     pub bytes: u64,
 }
 
@@ -48,23 +49,23 @@ impl DirectoryError {
         }
     }
 
-    /// What kind of error the system call met.
+    /// The kind of error that the system call returned.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.source.kind()
     }
 }
 
-/// The snapshots in a directory, the oldest first. Those of other systems than `system` are
-/// foreign.
+/// Lists the snapshots in a directory, the oldest first. Snapshots of other systems than `system`
+/// are foreign.
 ///
 /// # Errors
-/// When the directory cannot be read. A file that cannot is listed with its problem.
+/// When the directory cannot be read. A file that cannot be read is listed with its problem.
 pub fn list(directory: &Path, system: &str) -> Result<Vec<Listed>, DirectoryError> {
     list_where(directory, |header| header.layout().name() == system)
 }
 
-/// The snapshots in a directory, of whatever system, the oldest first.
+/// Lists the snapshots of all systems in a directory, the oldest first.
 ///
 /// # Errors
 /// As [`list`].
@@ -83,10 +84,10 @@ fn list_where(
     named.sort();
     let mut listed: Vec<Listed> = named
         .into_iter()
-        .map(|(_, name)| look_at(directory, name, &is_ours))
+        .map(|(_, name)| inspect(directory, name, &is_ours))
         .collect();
-    // Names are to the second, and one that was deleted is given again. Without a header there is
-    // only the name.
+    // A name gives only the second, and the name of a deleted file is reused. A file without a
+    // readable header is sorted by its name only.
     let cut_time = |listed: &Listed| listed.header.as_ref().map(Header::cut_time);
     for run in listed.chunk_by_mut(|one, next| cut_time(one).is_some() && cut_time(next).is_some())
     {
@@ -95,11 +96,11 @@ fn list_where(
     Ok(listed)
 }
 
-fn look_at(directory: &Path, name: String, is_ours: impl Fn(&Header) -> bool) -> Listed {
+fn inspect(directory: &Path, name: String, is_ours: impl Fn(&Header) -> bool) -> Listed {
     let path = directory.join(&name);
     let metadata = std::fs::symlink_metadata(&path);
     let bytes = metadata.as_ref().map_or(0, std::fs::Metadata::len);
-    // A link is not what we wrote, wherever it leads.
+    // The writer makes no symbolic links, so a link is foreign.
     let link = metadata.is_ok_and(|metadata| metadata.is_symlink());
     let (header, problem) = match SnapshotFile::open(&path) {
         Ok(file) => (Some(file.header().clone()), None),
@@ -107,7 +108,7 @@ fn look_at(directory: &Path, name: String, is_ours: impl Fn(&Header) -> bool) ->
     };
     let ours = header.as_ref().filter(|header| !link && is_ours(header));
     let standing = match (ours, &problem) {
-        // What cannot be read just now may well be good.
+        // A file that cannot be read now may be good.
         (None, _) | (Some(_), Some(ReadError::System { .. })) => Standing::Foreign,
         (Some(header), None) if header.is_partial() => Standing::Partial,
         (Some(_), None) => Standing::Good,
@@ -123,25 +124,26 @@ fn look_at(directory: &Path, name: String, is_ours: impl Fn(&Header) -> bool) ->
     }
 }
 
-/// Deletes what need not be kept of the snapshots of `system`, and returns the names of what was
-/// deleted. `newest` was just written and stays. Files from after it, made when a clock was ahead,
-/// stay too, and push nothing out.
+/// Deletes the snapshots of `system` that need not be kept, and returns their names. `newest` is
+/// the cut time of the snapshot that was just written: it stays. Files with a later time, written
+/// when a clock was ahead, stay too, and do not count.
 ///
 /// # Errors
-/// When the directory cannot be read, and the first file that could not be deleted; the others are.
+/// When the directory cannot be read; and the first file that cannot be deleted, after the others
+/// were deleted.
 pub fn apply_retention(
     directory: &Path,
     system: &str,
     keep: Keep,
     newest: u64,
 ) -> Result<Vec<String>, DirectoryError> {
-    let candidates: Vec<Candidate> = list(directory, system)?
+    let candidates: Vec<RetentionCandidate> = list(directory, system)?
         .into_iter()
         .filter_map(|listed| {
             let header = listed.header.as_ref()?;
             let incarnation = |server: &ServerInfo| server.incarnation.map_or(0, NonZeroU64::get);
             let incarnations = header.servers().iter().map(incarnation).collect();
-            Some(Candidate {
+            Some(RetentionCandidate {
                 time: header.cut_time(),
                 name: listed.name,
                 standing: listed.standing,
@@ -151,13 +153,13 @@ pub fn apply_retention(
         .filter(|candidate| candidate.time <= newest)
         .collect();
     let decision = decide(&candidates, keep);
-    tell_spared(&decision, keep);
+    log_spared(&decision, keep);
     let (mut deleted, mut failed) = (Vec::new(), None);
     for name in decision.deleted {
         let path = directory.join(name);
         match std::fs::remove_file(&path) {
             Ok(()) => deleted.push(name.to_owned()),
-            // Somebody else was faster.
+            // Another process deleted it first.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
                 failed = failed.or(Some(DirectoryError::new("cannot delete", &path)(error)))
@@ -167,24 +169,25 @@ pub fn apply_retention(
     failed.map_or(Ok(deleted), Err)
 }
 
-/// Says which files would have gone, so that an administrator can see to them before their time is
-/// over.
-fn tell_spared(decision: &Decision<'_>, keep: Keep) {
+/// Logs which files `snapshot.keep` alone would not keep, so that an administrator can act before
+/// they are deleted.
+fn log_spared(decision: &Decision<'_>, keep: Keep) {
     let spared = &decision.spared;
     if spared.is_empty() {
         return;
     }
-    let more = if spared.len() > NAMED {
-        format!(" and {} more", spared.len() - NAMED)
+    let more = if spared.len() > MAX_NAMED {
+        format!(" and {} more", spared.len() - MAX_NAMED)
     } else {
         String::new()
     };
     log::warn!(
-        "the memory of a server was lost or replaced since {}{more} showed it: kept beyond snapshot.keep until {} days after \
-         its cut, as snapshot.keep_lost says. Restore it, copy it elsewhere, or delete it if it is not needed",
+        "{}{more} showed memory of a server that was lost or replaced since: kept beyond \
+         snapshot.keep until {} days after the cut, as snapshot.keep_lost says. Restore it, copy \
+         it elsewhere, or delete it if it is not needed",
         spared
             .iter()
-            .take(NAMED)
+            .take(MAX_NAMED)
             .copied()
             .collect::<Vec<_>>()
             .join(", "),
@@ -192,34 +195,32 @@ fn tell_spared(decision: &Decision<'_>, keep: Keep) {
     );
 }
 
-/// Removes what dead processes left of snapshots that they were writing, under whatever name, and
-/// returns the names. What a living one writes stays, and so does everything that does not look
-/// like ours.
+/// Removes the partial files of dead processes, whatever their names, and returns the names. The
+/// partial file of a running process stays, and so does every file that is not a partial snapshot.
 ///
 /// # Errors
-/// When the directory cannot be read. A file that cannot be deleted, for it is another user's, is
-/// left with a warning.
+/// When the directory cannot be read. A file of another user that cannot be deleted stays, with a
+/// warning.
 pub fn remove_stale_partials(directory: &Path) -> Result<Vec<String>, DirectoryError> {
     let mut removed = Vec::new();
     for name in names(directory)? {
-        // Hidden ones are exports that are being written, and begin with whatever the memory begins
-        // with.
+        // A hidden partial file is an unfinished export, whose first bytes are those of the memory.
         let Some(whole) = name
             .strip_suffix(PARTIAL_SUFFIX)
             .filter(|name| !name.starts_with('.'))
         else {
             continue;
         };
-        // Other programs call files so too, and an empty one tells nothing of itself.
+        // Other programs use this suffix, too, and an empty file has no magic bytes.
         let is_ours = FileName::parse(whole).is_some();
         let path = directory.join(&name);
         match remove_stale(&path, is_ours) {
-            Ok(Stale::Removed) => removed.push(name),
-            // Another user's, which may be anything.
+            Ok(StaleOutcome::Removed) => removed.push(name),
+            // A file of another user that may not be a snapshot.
             Err(error) if !is_ours && error.kind() == ErrorKind::PermissionDenied => {}
-            Ok(Stale::Alive | Stale::Foreign) => {}
+            Ok(StaleOutcome::Alive | StaleOutcome::Foreign) => {}
             Err(error) => log::warn!(
-                "cannot remove {}, which may be left of a snapshot: {error}",
+                "cannot remove {}, which may be the remains of a snapshot: {error}",
                 path.display()
             ),
         }
@@ -233,7 +234,7 @@ fn names(directory: &Path) -> Result<Vec<String>, DirectoryError> {
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(DirectoryError::new("cannot read", directory))?;
-        // A name that is not text is not one of ours.
+        // The writer gives no name that is not UTF-8.
         names.extend(entry.file_name().into_string());
     }
     Ok(names)

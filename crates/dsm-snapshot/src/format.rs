@@ -1,58 +1,58 @@
-//! The file's structures, byte by byte, as docs/snapshot-format.md specifies them. All integers are
-//! little-endian.
+//! The layout of the file's structures in bytes, as docs/snapshot-format.md specifies it. All
+//! integers are little-endian.
 //!
-//! What is read into one of these is a claim; [`Header`](super::Header),
-//! [`FrameHeader`](super::FrameHeader) and [`Extent`](super::Extent) are what became of claims that
-//! were checked.
+//! The values in these structures are not checked. [`Header`](super::Header),
+//! [`FrameHeader`](super::FrameHeader) and [`Extent`](super::Extent) are the checked forms.
 
 use dsm_core::layout::{MAX_ADDRESS_TEXT, MAX_ATOMIC, MAX_NAME, MAX_SERVERS, PAGE};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The first bytes of a file. The line ends show a transfer that changes them.
+/// The first bytes of a file. They contain line ends, so that a transfer in text mode, which
+/// changes line ends, is detected.
 pub(super) const MAGIC: [u8; 8] = *b"dsmS\r\n\x1a\n";
 
-/// The last bytes of a file that was finished.
+/// The last bytes of a complete file.
 pub(super) const END_MAGIC: [u8; 8] = *b"dsmS-end";
 
-/// The version of the format that is written, and the only one that is read.
+/// The version of the format that this program writes, and the only one that it reads.
 pub const VERSION: u32 = 1;
 
-/// Bytes of a page: frames cover whole ones.
+/// Bytes of a page; a frame covers whole pages.
 #[allow(clippy::cast_possible_truncation)] // 4096
 pub(super) const PAGE_BYTES: usize = PAGE as usize;
 
-/// The most bytes of memory that one frame covers. Bounds the buffers of whoever reads a file.
+/// The most bytes of memory that one frame covers. It bounds the buffers of a reader.
 #[allow(clippy::cast_possible_truncation)] // 1 MiB
 pub const MAX_FRAME: u32 = MAX_ATOMIC as u32;
 
-/// Bytes of memory that a frame covers at most, unless told otherwise: zstd gains little from more,
-/// and who reads one page has to decompress all of its frame.
+/// The default for the most bytes of memory that a frame covers. zstd gains little from more, and a
+/// reader of one page has to decompress the whole frame.
 pub const DEFAULT_FRAME: u32 = 256 << 10;
 
-/// The longest text that says which program wrote the file, in bytes.
+/// The longest name and version of the program that wrote the file, in bytes.
 pub(super) const MAX_TOOL: usize = 64;
 
 /// The longest hostname, in bytes; Linux allows 64, DNS 253.
 pub const MAX_HOSTNAME: usize = 253;
 
-/// Flag: at least one server is missing.
+/// Flag: the snapshot lacks at least one server.
 pub(super) const PARTIAL: u32 = 1;
 
-/// In the place of the master's index: a machine that is no server wrote the file.
+/// The master's index of a file that was written by a machine without a server.
 pub(super) const NO_MASTER: u32 = u32::MAX;
 
-/// How the bytes of a frame are stored.
+/// The values of a frame's compression field.
 pub(super) const STORED: u8 = 0;
 pub(super) const ZSTD: u8 = 1;
 
-/// The fixed part of the header; texts, servers and a checksum follow.
+/// The fixed part of the header. The texts, the servers and a checksum follow.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct RawHeader {
     pub(super) magic: [u8; 8],
     pub(super) version: U32,
-    /// Bytes of the whole header, its checksum included.
+    /// Bytes of the whole header, with its checksum.
     pub(super) length: U32,
     pub(super) id: [u8; 16],
     pub(super) cut_time: U64,
@@ -70,13 +70,13 @@ pub(super) struct RawHeader {
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct RawServer {
-    /// Zero when the server is missing.
+    /// Zero when the snapshot lacks the server.
     pub(super) incarnation: U64,
     pub(super) address_length: U16,
     pub(super) hostname_length: U16,
 }
 
-/// What stands before the stored bytes of a frame.
+/// The header of a frame. The stored bytes follow.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct RawFrame {
@@ -87,22 +87,22 @@ pub(super) struct RawFrame {
     pub(super) stored_length: U32,
     pub(super) compression: u8,
     pub(super) reserved: [u8; 3],
-    /// CRC-32C of the fields above and then the stored bytes.
+    /// CRC-32C of the fields above, then of the stored bytes.
     pub(super) checksum: U32,
 }
 
-/// One frame in the index.
+/// The entry of one frame in the index.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct RawEntry {
     pub(super) address: U64,
-    /// Where the frame's header begins in the file.
+    /// The offset of the frame's header in the file.
     pub(super) offset: U64,
     pub(super) raw_length: U32,
     pub(super) stored_length: U32,
 }
 
-/// The end of the file.
+/// The footer, which ends the file.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct RawFooter {
@@ -125,13 +125,13 @@ pub(super) const ENTRY: usize = size_of::<RawEntry>();
 /// Bytes of the footer.
 pub(super) const FOOTER: usize = size_of::<RawFooter>();
 
-/// Bytes of the footer before its hash: the last that the hash covers.
+/// Bytes of the footer before its hash. The hash covers them and all bytes of the file before them.
 pub(super) const FOOTER_HASHED: usize = 24;
 
 /// Bytes of a checksum.
 pub(super) const CHECKSUM: usize = 4;
 
-/// The longest header, in bytes. Bounds what is read before anything is known about a file.
+/// The longest header, in bytes. It bounds what is read before the file is known to be a snapshot.
 pub(super) const MAX_HEADER: usize = size_of::<RawHeader>()
     + MAX_NAME
     + MAX_TOOL

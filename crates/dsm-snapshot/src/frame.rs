@@ -1,5 +1,5 @@
-//! Frames: pages of one server, compressed by themselves, with a checksum. Pure: bytes in, bytes
-//! out.
+//! Frames: pages of one server with a checksum, each compressed independently of the others. No
+//! I/O: bytes in, bytes out.
 
 use super::Header;
 use super::format::{FRAME_HEADER, PAGE_BYTES, RawFrame, STORED, ZSTD};
@@ -8,26 +8,26 @@ use dsm_core::layout::PAGE;
 use std::ops::Range;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// Why bytes are not a frame of this snapshot.
+/// Why bytes are not a sound frame of this snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// A field of the header has a value that it cannot have here.
+    /// A field of the header has a value that is not allowed.
     #[error("{field} is {found}: allowed is {allowed}")]
     Field {
         /// Which field.
         field: &'static str,
         /// Its value.
         found: u64,
-        /// What it may be.
+        /// The values that are allowed.
         allowed: &'static str,
     },
-    /// The bytes are more or fewer than the header says.
+    /// The number of bytes is not the one in the header.
     #[error("it has {found} stored bytes, and its header says {expected}")]
     Length {
         /// What the header says.
         expected: usize,
-        /// How many there are.
+        /// The number of bytes.
         found: usize,
     },
     /// The checksum does not match.
@@ -35,15 +35,15 @@ pub enum FrameError {
     Checksum {
         /// What the header says.
         expected: u32,
-        /// What the bytes have.
+        /// The checksum of the bytes.
         found: u32,
     },
-    /// The stored bytes do not decompress to as many as the header says.
+    /// The stored bytes do not decompress to the length in the header.
     #[error("its bytes do not decompress to {0} bytes")]
     Compression(usize),
 }
 
-/// The header of a frame, known to be possible in a given snapshot.
+/// The header of a frame, checked against the header of its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
     server: usize,
@@ -56,11 +56,11 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Reads the header at the start of a frame and checks all but the checksum against the
-    /// snapshot's header.
+    /// Parses the header of a frame and checks all fields but the checksum against the snapshot's
+    /// header.
     ///
     /// # Errors
-    /// The first field that cannot be.
+    /// The first field whose value is not allowed.
     pub fn parse(bytes: &[u8; FRAME_HEADER], snapshot: &Header) -> Result<Self, FrameError> {
         let raw = RawFrame::read_from_bytes(bytes).map_err(|_| FrameError::Length {
             expected: FRAME_HEADER,
@@ -146,19 +146,19 @@ impl FrameHeader {
         })
     }
 
-    /// The index of the server whose pages it has.
+    /// The index of the server whose pages the frame holds.
     #[must_use]
     pub fn server(&self) -> usize {
         self.server
     }
 
-    /// The first page, in that server's segment.
+    /// The first page, counted in the segment of that server.
     #[must_use]
     pub fn first_page(&self) -> u64 {
         self.first_page
     }
 
-    /// How many pages.
+    /// The number of pages.
     #[must_use]
     pub fn pages(&self) -> u64 {
         self.raw_length as u64 / PAGE
@@ -170,13 +170,13 @@ impl FrameHeader {
         self.address..self.address + self.raw_length as u64
     }
 
-    /// Bytes of memory that it covers; never more than the snapshot's frame size.
+    /// Bytes of memory that the frame covers; never more than the snapshot's frame size.
     #[must_use]
     pub fn raw_length(&self) -> usize {
         self.raw_length
     }
 
-    /// Bytes that follow the header; never more than `raw_length`.
+    /// Bytes after the header; never more than `raw_length`.
     #[must_use]
     pub fn stored_length(&self) -> usize {
         self.stored_length
@@ -226,7 +226,7 @@ impl<'a> Frame<'a> {
         &self.header
     }
 
-    /// All its bytes, the header's first.
+    /// All bytes of the frame, header first.
     #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
@@ -237,33 +237,33 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The checksum of a frame, over its header's other fields and its stored bytes.
+/// The checksum of a frame: of the other fields of its header, then of its stored bytes.
 fn checksum(header: &[u8; FRAME_HEADER], stored: &[u8]) -> u32 {
     let fields = &header[..std::mem::offset_of!(RawFrame, checksum)];
     crc32c::crc32c_append(crc32c::crc32c(fields), stored)
 }
 
-/// Makes frames of one server's pages: joins what is consecutive, leaves out pages that are all
-/// zeros.
+/// Makes frames of the pages of one server: joins consecutive pages, and leaves out pages that are
+/// all zeros.
 pub struct FrameEncoder {
     server: u32,
     frame_size: usize,
     compressor: Option<zstd::bulk::Compressor<'static>>,
     first_page: u64,
-    /// Room for a header, then the pages: a stored frame needs no copy of them.
+    /// Space for a header, then the pages, so that a frame that is stored needs no copy of them.
     stored: Vec<u8>,
     /// The same pages, compressed.
     compressed: Vec<u8>,
 }
 
-/// A page of zeros, to compare with: faster than a look at each byte.
+/// A page of zeros. Comparing a page with it is faster than testing each byte.
 pub static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
 impl FrameEncoder {
-    /// An encoder for the pages of server `server`, in frames as `snapshot` has them.
+    /// An encoder for the pages of server `server`, in frames of the size that `snapshot` gives.
     ///
     /// # Errors
-    /// When zstd has no memory to work in.
+    /// When zstd cannot allocate memory.
     pub fn new(
         server: usize,
         snapshot: &Header,
@@ -275,7 +275,7 @@ impl FrameEncoder {
         };
         let frame_size = snapshot.frame_size() as usize;
         #[allow(clippy::cast_possible_truncation)]
-        // an index of the map, or a frame that the writer refuses
+        // an index of the map; the writer refuses a frame with another
         let server = server as u32;
         let mut stored = Vec::with_capacity(FRAME_HEADER + frame_size);
         stored.resize(FRAME_HEADER, 0);
@@ -289,11 +289,11 @@ impl FrameEncoder {
         })
     }
 
-    /// Adds the pages from `first_page` on; `bytes` are whole pages (what is left over is not
-    /// looked at). Frames that are complete go to `emit`.
+    /// Adds pages, beginning with page `first_page`. `bytes` are whole pages; a shorter rest is
+    /// ignored. Passes complete frames to `emit`.
     ///
     /// # Errors
-    /// What `emit` returns.
+    /// The errors of `emit`.
     pub fn add<E>(
         &mut self,
         first_page: u64,
@@ -316,10 +316,11 @@ impl FrameEncoder {
         Ok(())
     }
 
-    /// Gives what is left to `emit`, if anything is. To be called after the last page.
+    /// Passes the pages that are left to `emit`, as a frame. The caller calls it after the last
+    /// page.
     ///
     /// # Errors
-    /// What `emit` returns.
+    /// The errors of `emit`.
     pub fn flush<E>(&mut self, mut emit: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         if self.raw_length() == 0 {
             return Ok(());
@@ -329,7 +330,7 @@ impl FrameEncoder {
         emitted
     }
 
-    /// Bytes of the pages that wait.
+    /// Bytes of the pages that are not in a frame yet.
     fn raw_length(&self) -> usize {
         self.stored.len() - FRAME_HEADER
     }
@@ -361,7 +362,8 @@ impl FrameEncoder {
         frame
     }
 
-    /// Whether zstd makes the pages shorter; otherwise they are stored as they are.
+    /// Compresses the pages. Returns false when that does not make them shorter: they are stored
+    /// then.
     fn compress(&mut self) -> bool {
         let raw_length = self.raw_length();
         let Some(zstd) = &mut self.compressor else {
@@ -377,7 +379,7 @@ impl FrameEncoder {
     }
 }
 
-/// Takes frames apart; keeps its buffer for the next one.
+/// Decompresses frames, and reuses its buffer for the next frame.
 pub struct FrameDecoder {
     decompressor: zstd::bulk::Decompressor<'static>,
     raw: Vec<u8>,
@@ -387,7 +389,7 @@ impl FrameDecoder {
     /// A decoder.
     ///
     /// # Errors
-    /// When zstd has no memory to work in.
+    /// When zstd cannot allocate memory.
     pub fn new() -> std::io::Result<Self> {
         Ok(Self {
             decompressor: zstd::bulk::Decompressor::new()?,

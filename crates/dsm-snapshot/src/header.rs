@@ -1,4 +1,5 @@
-//! The header of a file: what the snapshot is of, and when it was cut.
+//! The header of a file: the layout, the servers and the time of the cut. A [`Header`] is sound:
+//! only checked values make one.
 
 use super::format::{
     CHECKSUM, DEFAULT_FRAME, MAGIC, MAX_FRAME, MAX_HEADER, MAX_HOSTNAME, MAX_TOOL, NO_MASTER,
@@ -10,33 +11,34 @@ use std::ops::Range;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
-/// What the file says of one server.
+/// A server in the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerInfo {
-    /// The incarnation of its segment; `None` when the server is missing from the snapshot.
+    /// The incarnation of its segment; `None` when the snapshot lacks the server.
     pub incarnation: Option<NonZeroU64>,
-    /// What its machine calls itself; empty when that is not known.
+    /// The hostname of its machine; empty when it is not known.
     pub hostname: String,
 }
 
-/// The values of a header before they are checked: what [`Header::new`] takes.
+/// The values of a header before [`Header::new`] checks them.
 #[derive(Debug, Clone)]
 pub struct HeaderFields {
     /// The snapshot's random id.
     pub id: [u8; 16],
-    /// When the cut was made, in ns since 1970, by the master's clock.
+    /// The time of the cut by the master's clock, in ns since 1970.
     pub cut_time: u64,
-    /// k, N, the system's name and the servers' addresses.
+    /// k, N, the name of the system and the addresses of the servers.
     pub layout: Layout,
-    /// One for each server, in map order.
+    /// The servers, in map order.
     pub servers: Vec<ServerInfo>,
-    /// The index of the server whose machine wrote the file; none when it was another machine.
+    /// The index of the server whose machine wrote the file; none when a machine without a server
+    /// did.
     pub master: Option<usize>,
-    /// Bytes of memory that a frame covers at most: whole pages, up to [`MAX_FRAME`].
+    /// The most bytes of memory that a frame covers: whole pages, up to [`MAX_FRAME`].
     pub frame_size: u32,
 }
 
-/// The header of a file, known to be sound.
+/// The header of a file, whose values were checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     id: [u8; 16],
@@ -48,16 +50,17 @@ pub struct Header {
     frame_size: u32,
 }
 
-/// Why bytes or values are not the header of a snapshot file.
+/// Why bytes or values are not a header of a snapshot file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderError {
-    /// The file begins with other bytes.
+    /// The file does not begin with the magic bytes.
     #[error("it does not begin as a snapshot does")]
     Magic,
-    /// Another version of the format.
+    /// The version of the format is not supported.
     #[error(
-        "it has version {0} of the format, and this program reads version {VERSION}: use the release that wrote it"
+        "it has version {0} of the format, and this program reads version {VERSION}: use the \
+         release that wrote it"
     )]
     Version(u32),
     /// The file ends inside its header.
@@ -66,23 +69,23 @@ pub enum HeaderError {
     /// The checksum does not match.
     #[error("its header is damaged: the checksum is {expected:08x}, the bytes have {found:08x}")]
     Checksum {
-        /// What the header says.
+        /// The checksum in the header.
         expected: u32,
-        /// What its bytes have.
+        /// The checksum of its bytes.
         found: u32,
     },
-    /// A field has a value that it cannot have.
+    /// A field has a value that is not allowed.
     #[error("its header has {field} {found}: allowed is {allowed}")]
     Field {
         /// Which field.
         field: &'static str,
         /// Its value.
         found: String,
-        /// What it may be.
+        /// The values that are allowed.
         allowed: String,
     },
-    /// k, N, name and addresses make no layout.
-    #[error("its header has no sound layout: {0}")]
+    /// k, N, the name and the addresses are not a layout.
+    #[error("the layout in its header is not valid: {0}")]
     Layout(#[from] LayoutError),
 }
 
@@ -101,10 +104,10 @@ impl HeaderError {
 }
 
 impl Header {
-    /// Checks the values and makes a header of them; the tool is this program and its version.
+    /// Makes a header of values that it checks. The tool is this program and its version.
     ///
     /// # Errors
-    /// The first value that breaks a rule.
+    /// The first value that is not allowed.
     pub fn new(fields: HeaderFields) -> Result<Self, HeaderError> {
         Self::with_tool(
             fields,
@@ -173,19 +176,19 @@ impl Header {
         self.id
     }
 
-    /// When the cut was made, in ns since 1970, by the master's clock.
+    /// The time of the cut by the master's clock, in ns since 1970.
     #[must_use]
     pub fn cut_time(&self) -> u64 {
         self.cut_time
     }
 
-    /// The program that wrote the file, and its version.
+    /// The name and version of the program that wrote the file.
     #[must_use]
     pub fn tool(&self) -> &str {
         &self.tool
     }
 
-    /// k, N, the system's name and the servers' addresses at the cut.
+    /// k, N, the name of the system and the addresses of the servers at the cut.
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -197,19 +200,20 @@ impl Header {
         &self.servers
     }
 
-    /// The index of the server whose machine wrote the file; none when it was another machine.
+    /// The index of the server whose machine wrote the file; none when a machine without a server
+    /// did.
     #[must_use]
     pub fn master(&self) -> Option<usize> {
         self.master
     }
 
-    /// Bytes of memory that a frame covers at most.
+    /// The most bytes of memory that a frame covers.
     #[must_use]
     pub fn frame_size(&self) -> u32 {
         self.frame_size
     }
 
-    /// Whether a server is missing.
+    /// Whether the snapshot lacks a server.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         self.servers
@@ -217,7 +221,7 @@ impl Header {
             .any(|server| server.incarnation.is_none())
     }
 
-    /// Whether server `index` is in the map and not missing.
+    /// Whether server `index` is in the map and in the snapshot.
     #[must_use]
     pub fn has(&self, index: usize) -> bool {
         self.servers
@@ -234,7 +238,7 @@ impl Header {
 
     /// The bytes of the header.
     #[must_use]
-    // Every length below was checked against a bound that fits.
+    // The checks bound every length below.
     #[allow(clippy::cast_possible_truncation)]
     pub fn encode(&self) -> Vec<u8> {
         let fixed = RawHeader {
@@ -272,8 +276,8 @@ impl Header {
         bytes
     }
 
-    /// Reads the header at the start of `bytes`, which may go on after it. Returns its length in
-    /// bytes, too.
+    /// Parses the header at the start of `bytes`, which may be longer. Also returns the length of
+    /// the header in bytes.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -312,7 +316,7 @@ impl Header {
     }
 
     fn parse_fields(fixed: &RawHeader, bytes: &[u8]) -> Result<Self, HeaderError> {
-        let mut rest = Texts(bytes);
+        let mut rest = VariablePart(bytes);
         let name = rest.text("name", fixed.name_length, MAX_NAME)?;
         let tool = rest.text("tool", fixed.tool_length, MAX_TOOL)?;
         let n = fixed.n.get() as usize;
@@ -330,7 +334,11 @@ impl Header {
             });
         }
         if !rest.0.is_empty() {
-            return Err(HeaderError::field("bytes left over:", rest.0.len(), "none"));
+            return Err(HeaderError::field(
+                "bytes after its last server:",
+                rest.0.len(),
+                "none",
+            ));
         }
         let header = Self::with_tool(
             HeaderFields {
@@ -359,11 +367,11 @@ impl Header {
 }
 
 impl HeaderFields {
-    /// The fields of a snapshot of all servers of `layout`, whose incarnations are `incarnations`
-    /// (0 when missing), with a new random id and frames of the default size.
+    /// The fields of a snapshot of the servers of `layout`, with a new random id and frames of the
+    /// default size. `incarnations` has one for each server, 0 for one that the snapshot lacks.
     ///
     /// # Errors
-    /// When the kernel has no random bytes.
+    /// When the kernel returns no random bytes.
     pub fn new(
         layout: Layout,
         cut_time: u64,
@@ -388,7 +396,7 @@ impl HeaderFields {
     }
 }
 
-/// Where the header's own length stands in it.
+/// The offset of the length field in the header.
 const LENGTH_AT: usize = std::mem::offset_of!(RawHeader, length);
 
 const _: () =
@@ -407,10 +415,10 @@ fn check_text(
     Ok(())
 }
 
-/// What is left of the part of a header that has no fixed places.
-struct Texts<'a>(&'a [u8]);
+/// The unread rest of the header's variable part.
+struct VariablePart<'a>(&'a [u8]);
 
-impl Texts<'_> {
+impl VariablePart<'_> {
     fn take(&mut self, length: usize) -> Result<&[u8], HeaderError> {
         let (taken, rest) = self.0.split_at_checked(length).ok_or_else(|| {
             HeaderError::field(

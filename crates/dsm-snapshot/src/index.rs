@@ -1,4 +1,4 @@
-//! The index at the end of a file: where the frame for an address is.
+//! The index at the end of a file: it maps an address to the frame that covers it.
 
 use super::Header;
 use super::format::{ENTRY, FOOTER, FRAME_HEADER, RawEntry, RawFooter};
@@ -6,7 +6,8 @@ use dsm_core::layout::PAGE;
 use std::ops::Range;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// Where a frame is in the file, and which addresses it covers: a checked entry of the index.
+/// An entry of the index that was checked: where a frame is in the file, and which addresses it
+/// covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     pub(super) address: u64,
@@ -22,19 +23,19 @@ impl Extent {
         self.address..self.address + u64::from(self.raw_length)
     }
 
-    /// Where the frame's header begins in the file.
+    /// The offset of the frame's header in the file.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Bytes of the frame's data in the file, after its header.
+    /// The length of the frame's data in the file, in bytes, without its header.
     #[must_use]
     pub fn stored_length(&self) -> u64 {
         u64::from(self.stored_length)
     }
 
-    /// Bytes of the frame in the file, its header included.
+    /// The length of the frame in the file, in bytes, with its header.
     pub(super) fn in_file(&self) -> u64 {
         FRAME_HEADER as u64 + u64::from(self.stored_length)
     }
@@ -49,7 +50,8 @@ impl Extent {
         zerocopy::transmute!(raw)
     }
 
-    /// Checks an entry by itself; `frames` is where frames may be in the file.
+    /// Checks an entry without looking at other entries; `frames` is the range of the file that may
+    /// hold frames.
     pub(super) fn parse(
         bytes: &[u8; ENTRY],
         header: &Header,
@@ -67,10 +69,10 @@ impl Extent {
             || raw_length > header.frame_size()
             || !u64::from(raw_length).is_multiple_of(PAGE)
         {
-            return Err("a length that no frame can have");
+            return Err("a length that is not a positive multiple of 4096 up to the frame size");
         }
         if extent.stored_length == 0 || extent.stored_length > raw_length {
-            return Err("a stored length that no frame can have");
+            return Err("a stored length that is zero or exceeds its length");
         }
         let Ok((server, offset)) = header.layout().locate(extent.address) else {
             return Err("an address outside the memory");
@@ -83,18 +85,18 @@ impl Extent {
         }
         let end = extent.offset.checked_add(extent.in_file());
         if extent.offset < frames.start || end.is_none_or(|end| end > frames.end) {
-            return Err("a place in the file where no frame can be");
+            return Err("an offset that is not between the header and the index");
         }
         Ok(extent)
     }
 }
 
-/// What the footer says, checked against the length of the file.
+/// The footer, checked against the length of the file.
 #[derive(Debug, Clone)]
 pub(super) struct Footer {
-    /// Where frames are in the file: from the header's end to the index.
+    /// The range of the file that holds frames: from the header's end to the index.
     pub(super) frames: Range<u64>,
-    /// Entries of the index.
+    /// The number of entries of the index.
     pub(super) count: u64,
     pub(super) index_checksum: u32,
     pub(super) hash: [u8; 32],
@@ -109,7 +111,7 @@ impl Footer {
         let raw = RawFooter::read_from_bytes(bytes).map_err(|_| "too few bytes")?;
         if raw.magic != super::format::END_MAGIC {
             return Err(
-                "it does not end as a snapshot does: it was cut short, or more was appended",
+                "it does not end as a snapshot does: it was cut short, or bytes were appended",
             );
         }
         let (index, count) = (raw.index_offset.get(), raw.count.get());
@@ -118,7 +120,8 @@ impl Footer {
             .and_then(|length| index.checked_add(length)?.checked_add(FOOTER as u64));
         if index < header_length || end != Some(file_length) {
             return Err(
-                "its index is not where its footer says: it was cut short, or its footer is damaged",
+                "its index is not where its footer says: it was cut short, or its footer is \
+                 damaged",
             );
         }
         if raw.reserved.get() != 0 {
@@ -133,7 +136,7 @@ impl Footer {
         })
     }
 
-    /// The footer's bytes before the hash, and after it.
+    /// The bytes of the footer, with zeros in place of the hash.
     pub(super) fn encode(index_offset: u64, count: u64, index_checksum: u32) -> [u8; FOOTER] {
         let raw = RawFooter {
             index_offset: index_offset.into(),

@@ -1,10 +1,10 @@
-//! Snapshot files: what `docs/snapshot-format.md` specifies, written, read, checked, and thrown
-//! away when they are old.
+//! Snapshots of the memory: the file that `docs/snapshot-format.md` specifies, and the master that
+//! creates and restores one with the agents of all servers.
 //!
-//! A [`SnapshotWriter`] makes a file that appears under its name only when it is whole; a
-//! [`SnapshotFile`] reads any range of one, and checks it; [`retention`] decides which are kept.
-//! With these, an agent beside each dsmd gives its segment to a master, which writes one file, and
-//! takes restores.
+//! A [`SnapshotWriter`] writes a file that gets its name only when it is complete. A
+//! [`SnapshotFile`] checks a file and reads any range of it. [`retention`] decides which files are
+//! kept. An agent runs on the machine of each dsmd: it sends the segment to a master, which writes
+//! one file, and it replaces the segment's bytes in a restore.
 
 pub mod agent_protocol;
 mod create;
@@ -28,10 +28,10 @@ mod verify;
 mod writer;
 
 pub use agent_protocol::AgentError;
-pub use create::{CreateError, Created, Options as CreateOptions, ServerPart, create};
+pub use create::{CreateError, CreateOptions, Created, ServerPart, create};
 pub use recover::recover;
 pub use restore::{
-    Interruption, Options as RestoreOptions, Plan, RestoreError, Restored, accept_empty, restore,
+    Interruption, Plan, RestoreError, RestoreOptions, Restored, accept_empty, restore,
 };
 
 pub use directory::{
@@ -44,7 +44,7 @@ pub use frame::{Frame, FrameDecoder, FrameEncoder, FrameError, FrameHeader};
 pub use header::{Header, HeaderError, HeaderFields, ServerInfo};
 pub use index::Extent;
 pub use name::FileName;
-pub use reader::{Extents, FrameBuffer, SnapshotFile, Source};
-pub use stream::each_part;
+pub use reader::{Extents, FrameBuffer, SnapshotFile, SnapshotSource};
+pub use stream::for_each_part;
 pub use verify::Summary;
 pub use writer::{Destination, SnapshotWriter, Written};

@@ -1,25 +1,26 @@
-//! The names of snapshot files: they sort by time, and say that a file is ours.
+//! The names of snapshot files. They sort by time, and only a file with such a name is listed or
+//! deleted as a snapshot.
 
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// What the names begin with.
+/// The beginning of the names.
 const PREFIX: &str = "dsm-";
 
-/// What the names end with.
+/// The end of the names.
 const SUFFIX: &str = ".dsnap";
 
-/// What is appended while the file is being written.
+/// The suffix of a file that is being written.
 pub(super) const PARTIAL_SUFFIX: &str = ".partial";
 
 /// The length of `20261123T040000Z`.
 const TIME_LENGTH: usize = 16;
 
-/// The most files that one second can have.
+/// The most files of one second.
 const MAX_ORDINAL: u32 = 999;
 
-/// A name such as `dsm-20261123T040000Z.dsnap`, or `dsm-20261123T040000Z-2.dsnap` for the second of
-/// the same second.
+/// A name such as `dsm-20261123T040000Z.dsnap`, or `dsm-20261123T040000Z-2.dsnap` for the second
+/// file of the same second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileName {
     seconds: u64,
@@ -45,7 +46,7 @@ impl FileName {
         })
     }
 
-    /// Reads a file's name; `None` when it is not of this form.
+    /// Parses the name of a file; `None` when it does not have this form.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         let middle = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
@@ -77,11 +78,11 @@ impl FileName {
             None => return None,
         };
         let parsed = Self { seconds, ordinal };
-        // Only the one way to write it: not a leap second, not a leading zero.
+        // Each name has one spelling: no leap second, no leading zero.
         (parsed.to_string() == name).then_some(parsed)
     }
 
-    /// The second that the name says, in ns since 1970.
+    /// The second in the name, in ns since 1970.
     #[must_use]
     pub fn time(self) -> u64 {
         self.seconds.saturating_mul(1_000_000_000)
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_says_when_the_cut_was_made() {
+    fn a_name_contains_the_time_of_the_cut() {
         let name = FileName::new(1_795_406_400_999_999_999);
         assert_eq!(name.to_string(), "dsm-20261123T040000Z.dsnap");
         assert_eq!(
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_not_ours() {
+    fn other_names_are_not_those_of_snapshots() {
         for name in [
             "",
             "dsm-.dsnap",

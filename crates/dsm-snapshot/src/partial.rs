@@ -1,6 +1,6 @@
-//! A file that is being written: under a name of its own, locked by its writer, and under its final
-//! name only when it is whole. The lock goes when the writer dies, which is how what it left is
-//! told from what another still writes.
+//! A file that is being written. Its name ends in `.partial` and its writer holds a lock on it; it
+//! gets its final name only when it is complete. The kernel drops the lock when the writer dies,
+//! which tells the remains of a dead writer from the file of a running one.
 
 use super::error::WriteError;
 use super::format::MAGIC;
@@ -13,45 +13,47 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// How often a name is tried that others remove at the same time.
-const ATTEMPTS: usize = 16;
+/// How often creating the file is tried when other processes remove it at the same time.
+const MAX_CREATE_ATTEMPTS: usize = 16;
 
-/// Who may read a snapshot: it is the memory. The owner's group, like the segment's.
+/// The mode of a snapshot. It contains the memory, so only the owner and the group may read it, as
+/// with the segment.
 const MODE: u32 = 0o640;
 
-/// After so many bytes the kernel is told to write them, so that the disk works while pages are
-/// still on their way.
-const WRITEBACK: u64 = 8 << 20;
+/// After so many bytes, the kernel is asked to write them, so that the disk is busy while more
+/// pages arrive.
+const WRITEBACK_BYTES: u64 = 8 << 20;
 
-/// A file that is removed unless it is published.
-pub(super) struct Partial {
+/// A partial file. Dropping it removes it, unless it was published.
+pub(super) struct PartialFile {
     path: PathBuf,
     file: Flock<File>,
     /// Bytes written.
     written: u64,
-    /// Bytes of them that the kernel was told to write to the disk.
+    /// Bytes of them that the kernel was asked to write to the disk.
     begun: u64,
     published: bool,
 }
 
-/// What became of a file that was to be removed if its writer is dead.
+/// What [`remove_stale`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stale {
-    /// It is gone.
+pub(super) enum StaleOutcome {
+    /// Its writer is dead, and the file was removed.
     Removed,
-    /// Its writer lives.
+    /// Its writer is running.
     Alive,
-    /// It is not a snapshot that is being written.
+    /// It is not a partial snapshot.
     Foreign,
 }
 
-impl Partial {
-    /// A new empty file beside `path`; what a dead process left there is removed.
+impl PartialFile {
+    /// Creates an empty file in the directory of `path`, and removes what a dead process left under
+    /// its name.
     pub(super) fn create(path: &Path) -> Result<Self, WriteError> {
         let mut name = path.as_os_str().to_owned();
         name.push(PARTIAL_SUFFIX);
         let path = PathBuf::from(name);
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_CREATE_ATTEMPTS {
             let opened = OpenOptions::new()
                 .write(true)
                 .create_new(true)
@@ -59,7 +61,8 @@ impl Partial {
                 .open(&path);
             match opened {
                 Ok(file) => {
-                    // Between the two steps somebody may have taken the file for a dead one's.
+                    // Between creating and locking the file, another process may have taken it for
+                    // that of a dead writer, and removed it.
                     if let Ok(file) = Flock::lock(file, FlockArg::LockExclusiveNonblock)
                         && file.metadata().is_ok_and(|file| file.nlink() > 0)
                     {
@@ -74,9 +77,9 @@ impl Partial {
                 }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     match remove_stale(&path, true) {
-                        Ok(Stale::Removed) => {}
-                        Ok(Stale::Alive) => return Err(WriteError::UnderWay(path)),
-                        Ok(Stale::Foreign) => return Err(WriteError::Exists(path)),
+                        Ok(StaleOutcome::Removed) => {}
+                        Ok(StaleOutcome::Alive) => return Err(WriteError::UnderWay(path)),
+                        Ok(StaleOutcome::Foreign) => return Err(WriteError::Exists(path)),
                         Err(source) => {
                             return Err(WriteError::system("cannot remove", &path)(source));
                         }
@@ -92,14 +95,14 @@ impl Partial {
         &self.path
     }
 
-    /// Makes what was written durable; still under the name of its own.
+    /// Makes the bytes durable. The file keeps the name of a partial file.
     pub(super) fn sync(&self) -> Result<(), WriteError> {
         self.file
             .sync_all()
             .map_err(WriteError::system("cannot write", &self.path))
     }
 
-    /// Gives it the name `path`, durably. `Ok(false)` when something has that name already.
+    /// Renames the file to `path`, durably. `Ok(false)` when that name is taken.
     pub(super) fn publish(&mut self, path: &Path) -> Result<bool, WriteError> {
         match rename_without_overwriting(&self.path, path) {
             Ok(()) => {}
@@ -117,20 +120,19 @@ impl Partial {
         };
         let synced = File::open(directory).and_then(|directory| directory.sync_all());
         synced.map(|()| true).map_err(|source| {
-            // Whoever is told that it failed must not find it later.
+            // The caller reports a failure, so the file must not exist after a crash.
             let _ = std::fs::remove_file(path);
             WriteError::system("cannot write", directory)(source)
         })
     }
 }
 
-impl Write for Partial {
+impl Write for PartialFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = (&*self.file).write(bytes)?;
         self.written += count as u64;
-        if self.written - self.begun >= WRITEBACK {
-            // Only a head start: the sync in the end counts, and where this cannot be done it has
-            // more to do.
+        if self.written - self.begun >= WRITEBACK_BYTES {
+            // An optimisation: only the sync at the end counts, and it writes what this could not.
             let _ = writeback::begin(&*self.file, self.begun, self.written - self.begun);
             self.begun = self.written;
         }
@@ -142,7 +144,7 @@ impl Write for Partial {
     }
 }
 
-impl Drop for Partial {
+impl Drop for PartialFile {
     fn drop(&mut self) {
         if !self.published {
             let _ = std::fs::remove_file(&self.path);
@@ -153,7 +155,8 @@ impl Drop for Partial {
 fn rename_without_overwriting(from: &Path, to: &Path) -> io::Result<()> {
     match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
         Ok(()) => Ok(()),
-        // File systems without it, such as NFS, still refuse a second link to a name.
+        // File systems without RENAME_NOREPLACE, such as NFS, refuse a hard link to a name that
+        // exists.
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
             std::fs::hard_link(from, to)?;
             std::fs::remove_file(from)
@@ -162,42 +165,43 @@ fn rename_without_overwriting(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a file to lock it. For writing, too, where that is allowed: NFS locks no other one
-/// exclusively.
+/// Opens a file to lock it; for writing, too, where that is allowed, because NFS grants an
+/// exclusive lock only on a file that is open for writing.
 fn open_to_lock(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options
         .read(true)
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
     match options.clone().write(true).open(path) {
-        // Of another user, in a directory of ours: other file systems lock it so.
+        // A file of another user in our directory. File systems other than NFS lock it when it is
+        // open for reading.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => options.open(path),
         opened => opened,
     }
 }
 
-/// Removes the file at `path` if it is the beginning of a snapshot whose writer is dead. `empty`
-/// says whether an empty one is one: by its name.
-pub(super) fn remove_stale(path: &Path, empty: bool) -> io::Result<Stale> {
+/// Removes the file at `path` if it is a partial snapshot whose writer is dead. `empty` says
+/// whether an empty file counts as one, which its name decides.
+pub(super) fn remove_stale(path: &Path, empty: bool) -> io::Result<StaleOutcome> {
     let file = match open_to_lock(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Stale::Removed),
-        // A link, a directory, or a pipe that nothing reads.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(StaleOutcome::Removed),
+        // A symbolic link, a directory, or a pipe without a reader.
         Err(error)
             if [Errno::ELOOP, Errno::EISDIR, Errno::ENXIO]
                 .map(|errno| Some(errno as i32))
                 .contains(&error.raw_os_error()) =>
         {
-            return Ok(Stale::Foreign);
+            return Ok(StaleOutcome::Foreign);
         }
         Err(error) => return Err(error),
     };
     if !file.metadata()?.is_file() {
-        return Ok(Stale::Foreign);
+        return Ok(StaleOutcome::Foreign);
     }
     let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(file) => file,
-        Err((_, Errno::EWOULDBLOCK)) => return Ok(Stale::Alive),
+        Err((_, Errno::EWOULDBLOCK)) => return Ok(StaleOutcome::Alive),
         Err((_, error)) => return Err(error.into()),
     };
     let mut beginning = Vec::new();
@@ -205,14 +209,14 @@ pub(super) fn remove_stale(path: &Path, empty: bool) -> io::Result<Stale> {
         .take(MAGIC.len() as u64)
         .read_to_end(&mut beginning)?;
     if !MAGIC.starts_with(&beginning) || beginning.is_empty() && !empty {
-        return Ok(Stale::Foreign);
+        return Ok(StaleOutcome::Foreign);
     }
-    // Since the lock was taken, the name may have passed to the file of a living writer.
+    // Since the file was opened, the name may have passed to the file of a running writer.
     let (locked, named) = (file.metadata()?, std::fs::symlink_metadata(path));
     if named.is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
         std::fs::remove_file(path)?;
     }
-    Ok(Stale::Removed)
+    Ok(StaleOutcome::Removed)
 }
 
 #[cfg(test)]
@@ -220,8 +224,8 @@ mod tests {
     use super::*;
     use nix::fcntl::{FcntlArg, fcntl};
 
-    /// `flock(2)` of a file on NFS is a lock for writing, and the answer EBADF for one that is open
-    /// for reading only.
+    /// On NFS, `flock(2)` locks for writing, and fails with EBADF on a file that is open for
+    /// reading only.
     #[test]
     fn a_file_is_open_for_writing_when_it_is_locked() {
         let directory = tempfile::tempdir().unwrap();

@@ -1,31 +1,31 @@
-//! Phases of a snapshot in which a test makes the process die, to prove that the others go on and
-//! nothing is left.
+//! Phases of a snapshot or restore at which a test kills or stops the process, to prove that the
+//! other processes continue and that nothing is left behind.
 //!
-//! Armed by the environment, in debug builds only; in a release build every call is empty.
+//! The environment selects the phase, in debug builds only; in a release build every call is empty.
 
-/// A place in the work of a master or an agent.
+/// A phase in the work of a master or an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Agent: no writer is inside its segment. Master: all are frozen.
+pub enum SnapshotPhase {
+    /// Agent: its segment is frozen. Master: all segments are.
     Frozen,
     /// The cut was made.
     Cut,
-    /// A part of the pages was sent, or received.
+    /// Some of the pages were sent, or received.
     Copying,
-    /// Master: all is in the file, which has its first name still.
+    /// Master: the file is complete and still has the name of a partial file.
     Written,
-    /// Master: the file has its name.
+    /// Master: the file has its final name.
     Renamed,
-    /// Agent: its memory is shut for a restore, and not changed.
+    /// Agent: the memory is closed for a restore, and not changed yet.
     Shut,
-    /// Agent: a part of the memory was replaced.
+    /// Agent: some of the memory was replaced.
     Restoring,
-    /// Agent: all of it was, and it is to be opened.
+    /// Agent: all of the memory was replaced, and it is about to be opened.
     Opening,
 }
 
 #[cfg(debug_assertions)]
-impl Phase {
+impl SnapshotPhase {
     fn name(self) -> &'static str {
         match self {
             Self::Frozen => "frozen",
@@ -40,10 +40,10 @@ impl Phase {
     }
 }
 
-/// Dies here if the environment's `DSM_TEST_DIE_AT` says so, and stands still if `DSM_TEST_STOP_AT`
-/// does, the first time.
+/// Kills this process if `DSM_TEST_DIE_AT` in the environment names the phase, and stops it with
+/// SIGSTOP if `DSM_TEST_STOP_AT` does; only the first time that a phase is reached.
 #[cfg(debug_assertions)]
-pub fn reached(phase: Phase) {
+pub fn reached(phase: SnapshotPhase) {
     use nix::sys::signal::{Signal, raise};
     use std::sync::atomic::{AtomicBool, Ordering};
     static ARMED: AtomicBool = AtomicBool::new(true);
@@ -52,20 +52,20 @@ pub fn reached(phase: Phase) {
         ("DSM_TEST_STOP_AT", Signal::SIGSTOP),
     ] {
         let named = std::env::var_os(variable).is_some_and(|name| name == phase.name());
-        // Once: a test that lets it go on must not wait for it at the next frame again.
+        // Only once: after a test has continued the process, the next frame must not stop it again.
         if named && ARMED.swap(false, Ordering::Relaxed) {
-            // It does not return, or only when the test lets it go on.
+            // SIGKILL does not return; SIGSTOP returns when the test sends SIGCONT.
             let _ = raise(signal);
         }
     }
 }
 
-/// Nothing in a release build.
+/// Does nothing in a release build.
 #[cfg(not(debug_assertions))]
 #[inline]
-pub fn reached(_: Phase) {}
+pub fn reached(_: SnapshotPhase) {}
 
-/// Whether servers are cut one by one instead of at one instant.
+/// Whether a test asks for servers that are cut one by one instead of at one instant.
 #[must_use]
 pub fn gate_is_off() -> bool {
     cfg!(debug_assertions) && std::env::var_os("DSM_TEST_GATE").is_some_and(|value| value == "off")

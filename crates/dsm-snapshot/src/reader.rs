@@ -1,10 +1,10 @@
-//! Reads a file: any range of it, without the rest, in bounded memory.
+//! Reads any range of a snapshot file without reading the rest, in bounded memory.
 
 use super::error::ReadError;
 use super::format::{ENTRY, FOOTER, MAX_HEADER};
 use super::frame::{Frame, FrameDecoder};
 use super::index::{Extent, Footer};
-use super::stream::each_part;
+use super::stream::for_each_part;
 use super::{Header, HeaderError};
 use std::fs::{File, Metadata};
 use std::io;
@@ -12,25 +12,25 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Entries of the index that are read together.
+/// Entries of the index that are read at a time.
 const ENTRIES_AT_ONCE: usize = 1024;
 
-/// Where the bytes of a file come from: a file, or memory.
-pub trait Source {
-    /// Fills `buffer` with the bytes from `offset` on.
+/// The bytes of a snapshot file: a file, or a slice in memory.
+pub trait SnapshotSource {
+    /// Fills `buffer` with the bytes at `offset`.
     ///
     /// # Errors
-    /// When they cannot be read, or there are not so many.
+    /// When they cannot be read, or the file ends before `buffer` is full.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// How many bytes there are.
+    /// The number of bytes.
     ///
     /// # Errors
-    /// When that cannot be found out.
+    /// When the length cannot be read.
     fn length(&self) -> io::Result<u64>;
 }
 
-impl Source for File {
+impl SnapshotSource for File {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         FileExt::read_exact_at(self, buffer, offset)
     }
@@ -40,7 +40,7 @@ impl Source for File {
     }
 }
 
-impl Source for &[u8] {
+impl SnapshotSource for &[u8] {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let rest = usize::try_from(offset)
             .ok()
@@ -57,8 +57,8 @@ impl Source for &[u8] {
     }
 }
 
-/// An open snapshot whose header, footer and index are sound. Whether each frame is shows when it
-/// is read, or by [`SnapshotFile::verify`].
+/// An open snapshot whose header, footer and index are sound. A damaged frame is an error when it
+/// is read, and in [`SnapshotFile::verify`].
 #[derive(Debug)]
 pub struct SnapshotFile<S = File> {
     pub(super) path: PathBuf,
@@ -68,17 +68,18 @@ pub struct SnapshotFile<S = File> {
     pub(super) length: u64,
 }
 
-/// What reading frames needs, to be used again for the next one: at most two frames' bytes.
+/// The buffers for reading frames, reused from frame to frame. They hold the bytes of at most two
+/// frames.
 pub struct FrameBuffer {
     decoder: FrameDecoder,
     bytes: Vec<u8>,
 }
 
 impl FrameBuffer {
-    /// An empty one.
+    /// Empty buffers.
     ///
     /// # Errors
-    /// When zstd has no memory to work in.
+    /// When zstd cannot allocate memory.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             decoder: FrameDecoder::new()?,
@@ -96,7 +97,7 @@ impl SnapshotFile {
         Self::from_source(path, open_regular(path)?)
     }
 
-    /// Reads only the header of a file, whatever the rest of it is.
+    /// Reads only the header of a file. The rest of the file may be damaged.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -108,19 +109,19 @@ impl SnapshotFile {
         read_header(path, &file, length).map(|(header, _)| header)
     }
 
-    /// What the file system says of the file.
+    /// The metadata of the file.
     ///
     /// # Errors
     /// [`ReadError::System`].
     pub fn metadata(&self) -> Result<Metadata, ReadError> {
         self.source
             .metadata()
-            .map_err(ReadError::system("cannot look at", &self.path))
+            .map_err(ReadError::system("cannot read the metadata of", &self.path))
     }
 }
 
-impl<S: Source> SnapshotFile<S> {
-    /// The same as [`SnapshotFile::open`], for bytes from elsewhere; `path` names them in errors.
+impl<S: SnapshotSource> SnapshotFile<S> {
+    /// The same as [`SnapshotFile::open`] for any source of bytes; `path` names it in errors.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -153,34 +154,34 @@ impl<S: Source> SnapshotFile<S> {
         Ok(file)
     }
 
-    /// What the snapshot is of.
+    /// The header of the file.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// The file's name.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Bytes of the file.
+    /// The length of the file in bytes.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.length
     }
 
-    /// Frames in the file.
+    /// The number of frames in the file.
     #[must_use]
     pub fn frames(&self) -> u64 {
         self.footer.count
     }
 
-    /// Whether a range is in the snapshot, which reading it finds out too.
+    /// Checks that a range is in the snapshot. Reading the range checks it, too.
     ///
     /// # Errors
-    /// When it is not in the memory, or a part of it was on a server that is missing.
+    /// When the range is not in the memory, or the snapshot lacks a server that held a part of it.
     pub fn check_range(&self, address: u64, length: u64) -> Result<(), ReadError> {
         let pieces = self.header.layout().pieces(address, length)?;
         match pieces
@@ -199,19 +200,19 @@ impl<S: Source> SnapshotFile<S> {
         }
     }
 
-    /// Fills `buffer` with the memory from `address` on, as it was at the cut.
+    /// Fills `buffer` with the memory at `address`, as it was at the cut.
     ///
     /// # Errors
-    /// When the range is not in the memory, a part of it was on a server that is missing, or a
-    /// frame is damaged.
+    /// When the range is not in the memory, the snapshot lacks a server that held a part of it, or
+    /// a frame is damaged.
     pub fn read_range(&self, address: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
         self.check_range(address, buffer.len() as u64)?;
         buffer.fill(0);
-        each_part(
+        for_each_part(
             self,
             &(address..address + buffer.len() as u64),
             |at, bytes| {
-                // Inside the buffer, which is a slice.
+                // It fits: the part is inside the buffer.
                 #[allow(clippy::cast_possible_truncation)]
                 let place = (at - address) as usize;
                 buffer[place..place + bytes.len()].copy_from_slice(bytes);
@@ -220,8 +221,8 @@ impl<S: Source> SnapshotFile<S> {
         )
     }
 
-    /// The frames that cover any of `addresses`, in ascending order. What no frame covers of a
-    /// server that is not missing is zeros.
+    /// The frames that cover any of `addresses`, in ascending order. Bytes that no frame covers are
+    /// zeros, unless the snapshot lacks their server.
     ///
     /// # Errors
     /// When the index cannot be read.
@@ -252,10 +253,7 @@ impl<S: Source> SnapshotFile<S> {
         let frame =
             Frame::parse(bytes, &self.header).map_err(|error| self.bad_frame(extent, &error))?;
         if frame.header().addresses() != extent.addresses() {
-            return Err(self.bad_frame(
-                extent,
-                &"it says that it covers other addresses than the index says",
-            ));
+            return Err(self.bad_frame(extent, &"its addresses are not the ones in the index"));
         }
         decoder
             .decode(&frame)
@@ -278,14 +276,14 @@ impl<S: Source> SnapshotFile<S> {
             .map_err(ReadError::system("cannot read", &self.path))
     }
 
-    /// The entry whose frame covers the address, if one does.
+    /// The entry of the frame that covers the address, if there is one.
     pub(super) fn extent_at(&self, address: u64) -> Result<Option<Extent>, ReadError> {
         self.extents(address..address.saturating_add(1))?
             .next()
             .transpose()
     }
 
-    /// The first entry of the index that ends after `address`.
+    /// The number of the first entry whose frame ends after `address`.
     fn first_entry_after(&self, address: u64) -> Result<u64, ReadError> {
         let (mut low, mut high) = (0, self.footer.count);
         while low < high {
@@ -317,7 +315,7 @@ impl<S: Source> SnapshotFile<S> {
         }
     }
 
-    /// Reads up to `ENTRIES_AT_ONCE` entries from `next` on, as they stand in the file.
+    /// Reads up to `ENTRIES_AT_ONCE` entries, beginning with entry `next`, and does not check them.
     pub(super) fn read_entries(&self, next: u64) -> Result<Vec<u8>, ReadError> {
         let left = usize::try_from(self.footer.count - next).unwrap_or(usize::MAX);
         let mut bytes = vec![0; left.min(ENTRIES_AT_ONCE) * ENTRY];
@@ -356,7 +354,7 @@ impl<S: Source> SnapshotFile<S> {
     }
 }
 
-/// Frames in ascending order of their addresses: see [`SnapshotFile::extents`].
+/// An iterator over frames in ascending order of their addresses: see [`SnapshotFile::extents`].
 pub struct Extents<'a, S = File> {
     file: &'a SnapshotFile<S>,
     next: u64,
@@ -365,7 +363,7 @@ pub struct Extents<'a, S = File> {
     failed: bool,
 }
 
-impl<S: Source> Extents<'_, S> {
+impl<S: SnapshotSource> Extents<'_, S> {
     fn read_chunk(&mut self) -> Result<(), ReadError> {
         let bytes = self.file.read_entries(self.next)?;
         let entries = (self.next..).zip(bytes.as_chunks().0);
@@ -378,7 +376,7 @@ impl<S: Source> Extents<'_, S> {
     }
 }
 
-impl<S: Source> Iterator for Extents<'_, S> {
+impl<S: SnapshotSource> Iterator for Extents<'_, S> {
     type Item = Result<Extent, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -399,7 +397,7 @@ impl<S: Source> Iterator for Extents<'_, S> {
 }
 
 fn open_regular(path: &Path) -> Result<File, ReadError> {
-    // Before it is opened: opening a pipe waits for its other end.
+    // Before opening it: open(2) of a pipe waits for its other end.
     let metadata = std::fs::metadata(path).map_err(ReadError::system("cannot open", path))?;
     if !metadata.is_file() {
         return Err(ReadError::NotAFile(path.to_owned()));
@@ -407,7 +405,7 @@ fn open_regular(path: &Path) -> Result<File, ReadError> {
     File::open(path).map_err(ReadError::system("cannot open", path))
 }
 
-fn read_header<S: Source>(
+fn read_header<S: SnapshotSource>(
     path: &Path,
     source: &S,
     length: u64,

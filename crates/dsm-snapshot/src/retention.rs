@@ -1,40 +1,40 @@
-//! Which snapshots are kept: pure, from a list to the names to delete.
+//! Which snapshots are kept: maps a list of files to the names to delete, without I/O.
 
 use dsm_config::Keep;
 use std::collections::HashSet;
 
-/// What a file in the directory is.
+/// The kind of a file in the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Ours, sound, with all servers.
+    /// A sound snapshot of this system with all servers.
     Good,
-    /// Ours and sound, but a server is missing.
+    /// A sound snapshot of this system that lacks a server.
     Partial,
-    /// Ours, by name and header, but damaged.
+    /// A damaged snapshot of this system, by its name and header.
     Bad,
-    /// Not ours, or not known to be: never deleted.
+    /// Not known to be a snapshot of this system: never deleted.
     Foreign,
 }
 
 /// A file in the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub struct RetentionCandidate {
     /// Its name in the directory.
     pub name: String,
-    /// When its cut was made, in ns since 1970.
+    /// The time of its cut, in ns since 1970.
     pub time: u64,
     /// What it is.
     pub standing: Standing,
-    /// The incarnation of each server's memory in it, in map order; 0 for a server that is missing.
+    /// The incarnation of each server's memory in it, in map order; 0 for a server that it lacks.
     pub incarnations: Vec<u64>,
 }
 
-/// What is to be done with the files.
+/// What to do with the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision<'a> {
     /// The names to delete.
     pub deleted: Vec<&'a str>,
-    /// The names that stay only because they are the last ones of a memory that was lost or
+    /// The names that stay only because they are the last files of a memory that was lost or
     /// replaced.
     pub spared: Vec<&'a str>,
 }
@@ -46,23 +46,23 @@ const WEEK: u64 = 7 * DAY;
 /// 1970-01-01 was a Thursday, three days into its week.
 const INTO_WEEK: u64 = 3 * DAY;
 
-/// What is to be deleted.
+/// Decides which files to delete.
 ///
-/// Days and weeks are counted among good files only. A partial file neither counts for a good one
-/// nor pushes one out: of them the newest `keep.newest` stay. A bad one stays until as many good
-/// ones as are to be kept are newer, so that its sound frames can be saved.
+/// Only good files count for days and weeks. A partial file never takes the place of a good one: of
+/// the partial files, the newest `keep.newest` stay. A bad file stays until `keep.newest` good ones
+/// are newer, so that its sound frames can be saved.
 ///
-/// Whatever the counts say, the last good file with an incarnation of a server's memory stays for
-/// `keep.lost` days after its cut, and so does a partial one that is later: when a memory is lost
-/// and begins with zeros, the files that are worth something are the older ones.
+/// In addition, the last good file with an incarnation of a server's memory stays for `keep.lost`
+/// days after its cut, and so does a later partial one: after a memory was lost and began with
+/// zeros, the older files are the valuable ones.
 #[must_use]
-pub fn decide(files: &[Candidate], keep: Keep) -> Decision<'_> {
+pub fn decide(files: &[RetentionCandidate], keep: Keep) -> Decision<'_> {
     let newest_first_of = |standings: &[Standing]| {
-        let mut chosen: Vec<&Candidate> = files
+        let mut chosen: Vec<&RetentionCandidate> = files
             .iter()
             .filter(|file| standings.contains(&file.standing))
             .collect();
-        // By name too, so that the answer does not depend on the order of the list.
+        // By name, too, so that the decision does not depend on the order of the list.
         chosen.sort_by(|a, b| (b.time, &b.name).cmp(&(a.time, &a.name)));
         chosen
     };
@@ -90,7 +90,8 @@ pub fn decide(files: &[Candidate], keep: Keep) -> Decision<'_> {
         .filter(|file| oldest.is_none_or(|oldest| file.time >= oldest));
     kept.extend(bad.map(|file| file.name.as_str()));
     let with_memory = newest_first_of(&[Standing::Good, Standing::Partial]);
-    // By the file before the newest: a clock that is wrong for one run makes nothing old.
+    // The time of the second newest file: a clock that is wrong for one run does not age the
+    // others.
     let now = with_memory
         .get(1)
         .or(with_memory.first())
@@ -116,11 +117,11 @@ pub fn decide(files: &[Candidate], keep: Keep) -> Decision<'_> {
     }
 }
 
-/// The files that have a server's memory that no later one has, and the good ones that have one
-/// that no later good one has, in a list that begins with the newest.
-fn last_of_each_memory<'a>(files: &[&'a Candidate]) -> Vec<&'a Candidate> {
+/// Of files in descending order of time: those with an incarnation of a server's memory that no
+/// later file has, and the good ones with an incarnation that no later good file has.
+fn last_of_each_memory<'a>(files: &[&'a RetentionCandidate]) -> Vec<&'a RetentionCandidate> {
     let (mut seen, mut seen_good) = (HashSet::new(), HashSet::new());
-    let is_last = |file: &&&Candidate| {
+    let is_last = |file: &&&RetentionCandidate| {
         let adds = |seen: &mut HashSet<(usize, u64)>| {
             let memories = file
                 .incarnations
@@ -139,9 +140,9 @@ fn last_of_each_memory<'a>(files: &[&'a Candidate]) -> Vec<&'a Candidate> {
     files.iter().filter(is_last).copied().collect()
 }
 
-/// The first file of each of the first `count` periods, in a list that begins with the newest.
+/// Of files in descending order of time: the last file of each of the latest `count` periods.
 fn last_of_each<'a>(
-    files: &[&'a Candidate],
+    files: &[&'a RetentionCandidate],
     count: usize,
     period: impl Fn(u64) -> u64,
 ) -> Vec<&'a str> {
@@ -167,7 +168,7 @@ mod tests {
 
     const HOUR: u64 = DAY / 24;
 
-    /// None but those that the counts keep.
+    /// Keeps no file beyond the newest one.
     const NONE: Keep = Keep {
         newest: 0,
         daily: 0,
@@ -175,8 +176,8 @@ mod tests {
         lost: 0,
     };
 
-    fn file(time: u64, standing: Standing) -> Candidate {
-        Candidate {
+    fn file(time: u64, standing: Standing) -> RetentionCandidate {
+        RetentionCandidate {
             name: format!("{time:020}"),
             time,
             standing,
@@ -184,7 +185,7 @@ mod tests {
         }
     }
 
-    fn kept(files: &[Candidate], keep: Keep) -> Vec<u64> {
+    fn kept(files: &[RetentionCandidate], keep: Keep) -> Vec<u64> {
         let deleted = decide(files, keep).deleted;
         files
             .iter()
@@ -234,15 +235,16 @@ mod tests {
         assert_eq!(kept(&files, newest(9)), (1..=9).collect::<Vec<_>>());
     }
 
-    /// Good files, one each hour, with these incarnations; a file that lacks a server is partial.
-    fn of(incarnations: &[&[u64]]) -> Vec<Candidate> {
+    /// Files, one for each hour, with these incarnations; a file that lacks a server is partial,
+    /// the others are good.
+    fn of(incarnations: &[&[u64]]) -> Vec<RetentionCandidate> {
         let of_hour = |(hour, incarnations): (u64, &&[u64])| {
             let standing = if incarnations.contains(&0) {
                 Standing::Partial
             } else {
                 Standing::Good
             };
-            Candidate {
+            RetentionCandidate {
                 incarnations: incarnations.to_vec(),
                 ..file(hour * HOUR, standing)
             }
@@ -257,7 +259,7 @@ mod tests {
             lost,
             ..NONE
         };
-        // Server 1 begins with zeros, and then server 0 does.
+        // The memory of server 1 begins again with zeros, and then that of server 0.
         let mut files = of(&[
             &[1, 2],
             &[1, 2],
@@ -274,25 +276,25 @@ mod tests {
             (3, vec![&*files[3].name, &*files[1].name])
         );
         assert_eq!(kept(&files, keep(0)), [6, 7]);
-        // A clock that is ahead for one run makes nothing old, and a day is over a day after the
-        // cut.
-        files.push(Candidate {
+        // A clock that is ahead for one run does not age the others, and a day ends one day after
+        // the cut.
+        files.push(RetentionCandidate {
             incarnations: vec![4, 3],
             ..file(1000 * DAY, Standing::Good)
         });
         assert_eq!(kept(&files, keep(1)), [2, 4, 7, 24_000]);
         files.pop();
-        files.extend([26, 27].map(|hour| Candidate {
+        files.extend([26, 27].map(|hour| RetentionCandidate {
             incarnations: vec![4, 3],
             ..file(hour * HOUR, Standing::Good)
         }));
         assert_eq!(kept(&files, keep(1)), [4, 26, 27]);
-        files.push(Candidate {
+        files.push(RetentionCandidate {
             incarnations: vec![4, 3],
             ..file(28 * HOUR, Standing::Good)
         });
         assert_eq!(kept(&files, keep(1)), [4, 27, 28]);
-        files.extend([29, 30].map(|hour| Candidate {
+        files.extend([29, 30].map(|hour| RetentionCandidate {
             incarnations: vec![4, 3],
             ..file(hour * HOUR, Standing::Good)
         }));
@@ -306,12 +308,13 @@ mod tests {
             lost: 1,
             ..NONE
         };
-        // The second server is away for a while, and then comes back empty; the first has gone on.
+        // The second server is absent for a while and then returns with zeros; the first keeps its
+        // memory.
         assert_eq!(
             kept(&of(&[&[1, 2], &[1, 0], &[1, 0], &[1, 3], &[1, 3]]), keep),
             [1, 3, 5]
         );
-        // The first server is lost while only partial ones are taken.
+        // The first server loses its memory while only partial snapshots are taken.
         assert_eq!(
             kept(
                 &of(&[&[1, 2], &[1, 0], &[1, 0], &[4, 0], &[4, 3], &[4, 3]]),
@@ -337,11 +340,11 @@ mod tests {
             newest in 0_usize..6, daily in 0_usize..6, weekly in 0_usize..6, lost in 0_usize..12,
         ) {
             let files: Vec<_> = (0..).zip(files).map(|(i, (time, standing, first, second))| {
-                Candidate { name: format!("{i}"), time, standing, incarnations: vec![first, second] }
+                RetentionCandidate { name: format!("{i}"), time, standing, incarnations: vec![first, second] }
             }).collect();
             let keep = Keep { newest, daily, weekly, lost };
             let Decision { deleted, spared } = decide(&files, keep);
-            let stays = |file: &&Candidate| !deleted.contains(&file.name.as_str());
+            let stays = |file: &&RetentionCandidate| !deleted.contains(&file.name.as_str());
             let good = || files.iter().filter(|file| file.standing == Standing::Good);
             let newest_time = good().map(|file| file.time).max();
             prop_assert!(newest_time.is_none() || good().filter(stays).any(|file| Some(file.time) == newest_time));
@@ -351,16 +354,16 @@ mod tests {
             // At most one good and one partial file for each memory.
             prop_assert!(spared.len() <= 2 * 7 && (lost > 0 || spared.is_empty()));
             if lost > 9 {
-                let memory = |file: &Candidate, server: usize| file.incarnations[server];
+                let memory = |file: &RetentionCandidate, server: usize| file.incarnations[server];
                 for server in 0..2 {
                     for lost in good() {
                         let last = good().filter(|file| memory(file, server) == memory(lost, server)).map(|file| file.time).max();
-                        let of_it = |file: &Candidate| memory(file, server) == memory(lost, server) && Some(file.time) == last;
+                        let of_it = |file: &RetentionCandidate| memory(file, server) == memory(lost, server) && Some(file.time) == last;
                         prop_assert!(memory(lost, server) == 0 || good().filter(stays).any(of_it));
                     }
                 }
             }
-            // Deleting is done once: what is left stays.
+            // A second decision about the rest deletes nothing.
             let left: Vec<_> = files.iter().filter(stays).cloned().collect();
             prop_assert!(decide(&left, keep).deleted.is_empty());
         }

@@ -1,16 +1,18 @@
-//! The memory in a snapshot, chunk by chunk: what is not zeros, in ascending order.
+//! The bytes of a snapshot that frames cover, part by part in ascending order. All other bytes are
+//! zeros.
 
 use super::error::ReadError;
-use super::reader::{FrameBuffer, SnapshotFile, Source};
+use super::reader::{FrameBuffer, SnapshotFile, SnapshotSource};
 use std::ops::Range;
 
-/// Calls `visit` with the address and the bytes of each part of `range` that a frame covers; the
-/// rest is zeros. A part is never longer than a frame. The range may go past the memory that the
-/// snapshot shows, which has nothing there.
+/// Calls `visit` with the address and the bytes of each part of `range` that a frame covers; all
+/// other bytes are zeros. A part is never longer than a frame. The range may reach past the end of
+/// the memory in the snapshot, where there is no part.
 ///
 /// # Errors
-/// When a part was on a server that is missing, or a frame is damaged; and what `visit` returns.
-pub fn each_part<S: Source, E: From<ReadError>>(
+/// When the snapshot lacks a server that held a part of the range, or a frame is damaged; and the
+/// errors of `visit`.
+pub fn for_each_part<S: SnapshotSource, E: From<ReadError>>(
     file: &SnapshotFile<S>,
     range: &Range<u64>,
     mut visit: impl FnMut(u64, &[u8]) -> Result<(), E>,

@@ -1,35 +1,36 @@
-//! Reads a whole file once, from its first byte to its last, and says whether it is what was
-//! written.
+//! Verifies a whole file in one pass from its first byte to its last: it is what the writer wrote,
+//! or an error names the first damage.
 
 use super::error::ReadError;
 use super::format::{FOOTER_HASHED, FRAME_HEADER};
 use super::frame::{Frame, FrameDecoder, FrameHeader};
 use super::index::Extent;
-use super::reader::{SnapshotFile, Source};
+use super::reader::{SnapshotFile, SnapshotSource};
 
-/// Bytes that are read together where there are no frames.
+/// Bytes that are read at a time outside of frames.
 const CHUNK: usize = 1 << 16;
 
-/// What a sound file holds.
+/// What a file that was verified contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
-    /// Frames.
+    /// The number of frames.
     pub frames: u64,
-    /// Bytes of memory that the frames cover; the rest was zeros.
+    /// Bytes of memory that the frames cover; all other bytes were zeros.
     pub raw_bytes: u64,
-    /// Bytes that the frames' data takes in the file.
+    /// Bytes of the frames' data in the file.
     pub stored_bytes: u64,
-    /// Bytes of the file.
+    /// The length of the file in bytes.
     pub file_bytes: u64,
 }
 
-impl<S: Source> SnapshotFile<S> {
-    /// Reads all of the file and checks every byte of it: each frame's checksum, that it
-    /// decompresses, that index and frames name each other, and the hash of the whole. `progress`
-    /// is called with the bytes done and those of the file. Memory is bounded by two frames.
+impl<S: SnapshotSource> SnapshotFile<S> {
+    /// Reads all of the file and checks every byte of it: the checksum of each frame, that each
+    /// frame decompresses, that index and frames agree, and the hash of the whole file. Calls
+    /// `progress` with the bytes that are done and the length of the file. Uses the memory of two
+    /// frames.
     ///
     /// # Errors
-    /// The first thing that is wrong; for a frame its place and the addresses that it covers.
+    /// The first damage that was found; for a frame its offset and the addresses that it covers.
     pub fn verify(&self, mut progress: impl FnMut(u64, u64)) -> Result<Summary, ReadError> {
         let frames = self.footer.frames.clone();
         let mut summary = Summary {
@@ -58,7 +59,7 @@ impl<S: Source> SnapshotFile<S> {
             if !found.is_some_and(|extent| {
                 extent.offset == offset && extent.addresses() == header.addresses()
             }) {
-                let reason = "it says that it covers other addresses than the index says";
+                let reason = "its addresses are not the ones in the index";
                 return Err(self.name_bad_frame(offset, reason)?);
             }
             hasher.update(&bytes);
@@ -80,7 +81,7 @@ impl<S: Source> SnapshotFile<S> {
         Ok(summary)
     }
 
-    /// Reads the frame at a place of the file; inside, what is wrong with its header.
+    /// Reads the frame at `offset`. The inner error says what is wrong with its header.
     fn read_frame_at(
         &self,
         offset: u64,
@@ -98,14 +99,16 @@ impl<S: Source> SnapshotFile<S> {
         };
         let length = FRAME_HEADER + header.stored_length();
         if length as u64 > left {
-            return Ok(Err("it is longer than the file has room for".to_owned()));
+            return Ok(Err(
+                "its header gives a length that reaches past the last frame".to_owned(),
+            ));
         }
         bytes.resize(length, 0);
         self.read_at(bytes, offset)?;
         Ok(Ok(header))
     }
 
-    /// The error for a bad frame, with the addresses that the index gives for its place.
+    /// The error for a damaged frame, with the addresses that the index gives for its offset.
     fn name_bad_frame(&self, offset: u64, reason: &str) -> Result<ReadError, ReadError> {
         for extent in self.extents(0..u64::MAX)? {
             let extent: Extent = extent?;

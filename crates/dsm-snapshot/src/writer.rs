@@ -1,4 +1,5 @@
-//! Writes a file, from pages or from frames that agents made, and lets it appear when it is whole.
+//! Writes a file from pages, or from frames that agents made. The file gets its name only when it
+//! is complete.
 
 use super::Header;
 use super::error::WriteError;
@@ -6,67 +7,68 @@ use super::format::{FOOTER_HASHED, FRAME_HEADER};
 use super::frame::{Frame, FrameDecoder, FrameEncoder, FrameError, FrameHeader};
 use super::index::{Extent, Footer};
 use super::name::FileName;
-use super::partial::Partial;
+use super::partial::PartialFile;
 use dsm_config::Compression;
 use dsm_core::layout::PAGE;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes that wait to be written together, so that small frames cost no system call each. Longer
-/// ones do not wait.
+/// Bytes of the write buffer, which joins small frames into one system call. Longer frames bypass
+/// it.
 const BUFFER: usize = 64 << 10;
 
-/// Where a snapshot goes.
+/// Where a snapshot is written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    /// Into this directory, under the first name that is free for its time: see [`FileName`].
+    /// A new file in this directory, with the first name for its time that is not taken: see
+    /// [`FileName`].
     Directory(PathBuf),
-    /// Under exactly this name.
+    /// Exactly this file.
     File(PathBuf),
 }
 
-/// What was written.
+/// A file that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Frames in it.
+    /// The number of frames.
     pub frames: u64,
-    /// Bytes of memory that the frames cover; what they do not cover was zeros.
+    /// Bytes of memory that the frames cover; all other bytes were zeros.
     pub raw_bytes: u64,
-    /// Bytes of the file.
+    /// The length of the file in bytes.
     pub file_bytes: u64,
 }
 
-/// A snapshot that is being written. Dropping it unfinished removes what there is of it.
+/// A snapshot that is being written. Dropping it before it is finished removes the partial file.
 ///
-/// It keeps 24 bytes for each frame until the end, and one frame's bytes.
+/// It keeps 24 bytes for each frame until the end, and the bytes of one frame.
 pub struct SnapshotWriter {
     destination: Destination,
     name: FileName,
     compression: Compression,
     encoder: Option<(usize, FrameEncoder)>,
     decoder: FrameDecoder,
-    output: Output,
+    output: FrameWriter,
 }
 
-/// The part of a writer that knows frames only.
-struct Output {
+/// Appends frames to the file, and hashes and indexes them.
+struct FrameWriter {
     header: Header,
-    file: BufWriter<Partial>,
+    file: BufWriter<PartialFile>,
     hasher: blake3::Hasher,
     offset: u64,
-    /// For each server its frames, in ascending order: the index, when put one after the other.
+    /// The frames of each server, in ascending order. Joined, they are the index.
     extents: Vec<Vec<Extent>>,
     raw_bytes: u64,
     broken: bool,
 }
 
 impl SnapshotWriter {
-    /// Begins a file beside its destination.
+    /// Creates a partial file in the directory of the destination.
     ///
     /// # Errors
-    /// When it cannot be created, its name is taken, or another process is writing it.
+    /// When the file cannot be created, its name is taken, or another process is writing it.
     pub fn create(
         destination: Destination,
         header: Header,
@@ -82,10 +84,10 @@ impl SnapshotWriter {
         };
         let decoder =
             FrameDecoder::new().map_err(WriteError::system("no memory to compress", &path))?;
-        let file = BufWriter::with_capacity(BUFFER, Partial::create(&path)?);
+        let file = BufWriter::with_capacity(BUFFER, PartialFile::create(&path)?);
         let extents = vec![Vec::new(); header.layout().n()];
         let bytes = header.encode();
-        let mut output = Output {
+        let mut output = FrameWriter {
             header,
             file,
             hasher: blake3::Hasher::new(),
@@ -95,7 +97,8 @@ impl SnapshotWriter {
             broken: false,
         };
         output.write(&bytes)?;
-        // At once: by it a partial file is known for what it is, should this process die.
+        // Written at once: if this process dies, the header identifies the partial file as a
+        // snapshot.
         output.flush()?;
         Ok(Self {
             destination,
@@ -113,18 +116,18 @@ impl SnapshotWriter {
         &self.output.header
     }
 
-    /// The file as it is named while it is being written.
+    /// The path of the partial file.
     #[must_use]
     pub fn partial_path(&self) -> &Path {
         self.output.file.get_ref().path()
     }
 
-    /// Adds whole pages of server `server`, from its page `first_page` on. A server's pages come in
-    /// ascending order; pages that are all zeros may be left out.
+    /// Adds whole pages of server `server`, beginning with its page `first_page`. The pages of a
+    /// server are added in ascending order; pages that are all zeros may be left out.
     ///
     /// # Errors
-    /// When they are not whole pages of that server, come out of order, or cannot be written. The
-    /// snapshot can then not be finished.
+    /// When the bytes are not whole pages of that server, are out of order, or cannot be written.
+    /// The snapshot cannot be finished then.
     pub fn add_pages(
         &mut self,
         server: usize,
@@ -162,13 +165,12 @@ impl SnapshotWriter {
         encoder.add(first_page, bytes, |frame| output.append_unchecked(frame))
     }
 
-    /// Adds a frame, header and stored bytes, as [`FrameEncoder`] made it, perhaps on another
-    /// machine: all of it is checked, and decompressed to see that it can be. Returns what the
-    /// frame covers.
+    /// Adds a frame, header and stored bytes, that a [`FrameEncoder`] made, perhaps on another
+    /// machine. Checks all of it, and that it decompresses. Returns the header of the frame.
     ///
     /// # Errors
-    /// When it is not a sound frame of this snapshot, comes out of order, or cannot be written. The
-    /// snapshot can then not be finished.
+    /// When it is not a sound frame of this snapshot, is out of order, or cannot be written. The
+    /// snapshot cannot be finished then.
     pub fn add_frame(&mut self, bytes: &[u8]) -> Result<FrameHeader, WriteError> {
         self.flush()?;
         let checked = Frame::parse(bytes, &self.output.header)
@@ -178,18 +180,18 @@ impl SnapshotWriter {
             Err(source) => {
                 self.output.broken = true;
                 Err(WriteError::Frame {
-                    server: claimed_server(bytes),
+                    server: unchecked_server(bytes),
                     source,
                 })
             }
         }
     }
 
-    /// Writes the end, makes all of it durable, and gives the file its name.
+    /// Writes the index and the footer, makes the file durable, and gives it its name.
     ///
     /// # Errors
-    /// When anything of it could not be written, or the name was taken meanwhile. Then there is no
-    /// file.
+    /// When anything of it could not be written, or another process took the name. No file has the
+    /// name of the snapshot then.
     pub fn finish(mut self) -> Result<Written, WriteError> {
         self.flush()?;
         if self.output.broken {
@@ -237,7 +239,7 @@ impl Destination {
         }
     }
 
-    /// Where the file will be, and what an earlier one has left.
+    /// The directory of the file and of its partial file.
     pub(super) fn folder(&self) -> &Path {
         match self {
             Self::Directory(directory) => directory,
@@ -248,7 +250,7 @@ impl Destination {
         }
     }
 
-    /// The name to try when `name` is taken.
+    /// The next name to try when `name` is taken.
     fn after(&self, name: FileName) -> Option<FileName> {
         match self {
             Self::Directory(_) => name.next(),
@@ -257,8 +259,8 @@ impl Destination {
     }
 }
 
-impl Output {
-    /// Appends a frame that our own encoder has just made.
+impl FrameWriter {
+    /// Appends a frame from the encoder of this process, without checking its bytes.
     fn append_unchecked(&mut self, frame: &[u8]) -> Result<(), WriteError> {
         let header = frame
             .first_chunk()
@@ -268,13 +270,13 @@ impl Output {
             })
             .and_then(|head| FrameHeader::parse(head, &self.header))
             .map_err(|source| WriteError::Frame {
-                server: claimed_server(frame),
+                server: unchecked_server(frame),
                 source,
             })?;
         self.append(&header, frame)
     }
 
-    #[allow(clippy::cast_possible_truncation)] // lengths of a checked frame are at most MAX_FRAME
+    #[allow(clippy::cast_possible_truncation)] // the lengths of a checked frame are at most MAX_FRAME
     fn append(&mut self, frame: &FrameHeader, bytes: &[u8]) -> Result<(), WriteError> {
         let (server, addresses) = (frame.server(), frame.addresses());
         let extents = &mut self.extents[server];
@@ -301,7 +303,7 @@ impl Output {
         self.write(bytes)
     }
 
-    /// Writes index and footer; returns the number of frames.
+    /// Writes the index and the footer; returns the number of frames.
     fn write_end(&mut self) -> Result<u64, WriteError> {
         let (index, mut count, mut checksum) = (self.offset, 0, 0);
         for extents in std::mem::take(&mut self.extents) {
@@ -343,8 +345,8 @@ impl Output {
     }
 }
 
-/// The server that a frame names, to say it in an error.
-fn claimed_server(frame: &[u8]) -> usize {
+/// The server in the header of a frame that was not checked, for an error message.
+fn unchecked_server(frame: &[u8]) -> usize {
     frame
         .first_chunk()
         .map_or(0, |server| u32::from_le_bytes(*server) as usize)

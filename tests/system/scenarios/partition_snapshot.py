@@ -72,7 +72,7 @@ def writers_go_on(second, third):
 
 def it_is_abandoned(machine, since, whole):
     snapshots.expect_retry(machine)
-    words = "server 2 (10.0.0.3:7412)", "did not send its pages within 4s", "there is no new file"
+    words = "server 2 (10.0.0.3:7412)", "did not send its pages within 4s", "no new file was written"
     snapshots.expect_reason(machine, since, *words)
     expect(snapshots.files(machine) == [whole], f"there are {snapshots.files(machine)}, expected only {whole}")
 

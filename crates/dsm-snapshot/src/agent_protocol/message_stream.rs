@@ -1,6 +1,8 @@
-//! A connection between a master and an agent, either end of it: messages with deadlines.
+//! One end of a connection between a master and an agent: sends and receives messages, each with a
+//! deadline.
 
-use super::wire::{self, Answer, Ask, Message, Reason};
+use super::messages::{AgentRequest, AgentResponse, RefusalReason};
+use super::wire::{self, AgentMessage};
 use dsm_core::printable::{self, printable};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{
@@ -11,30 +13,30 @@ use std::io::{self, BufReader, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// A machine that loses power says nothing: after so many seconds of silence it is asked, so often,
-/// whether it is there.
+/// A machine that loses power closes no connection. After so many seconds without a byte, so many
+/// keep-alive probes at this interval detect that.
 const KEEP_ALIVE_IDLE: u32 = 10;
 const KEEP_ALIVE_INTERVAL: u32 = 5;
 const KEEP_ALIVE_PROBES: u32 = 3;
 
-/// Bytes received together. Longer payloads go past this buffer to where they belong.
+/// Bytes of the receive buffer. Longer payloads are read directly into their own buffer.
 const BUFFER: usize = 16 << 10;
 
-/// One end.
-pub struct Connection {
-    reader: BufReader<Deadlined>,
+/// A socket with the buffers and time limits for messages.
+pub struct MessageStream {
+    reader: BufReader<DeadlineReader>,
     buffer: Vec<u8>,
     timeout: Duration,
     longest: usize,
 }
 
-/// A socket whose reads end at an instant.
-struct Deadlined {
+/// A socket whose reads fail after a deadline.
+struct DeadlineReader {
     socket: TcpStream,
     deadline: Instant,
 }
 
-impl Read for Deadlined {
+impl Read for DeadlineReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -44,16 +46,16 @@ impl Read for Deadlined {
         self.socket
             .read(buffer)
             .map_err(|error| match error.kind() {
-                // How a socket says that its read timeout has passed.
+                // A socket reports this when its read timeout has passed.
                 io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
                 _ => error,
             })
     }
 }
 
-impl Connection {
-    /// `timeout` is how long one message may take, `longest` the most bytes of a control message of
-    /// the other side: of a question [`wire::MAX_ASK`], of an answer 1 MiB.
+impl MessageStream {
+    /// `timeout` is how long one message may take. `longest` is the most bytes of a control message
+    /// of the peer: [`super::MAX_REQUEST`] for a request, 1 MiB for a response.
     pub fn new(socket: TcpStream, timeout: Duration, longest: usize) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         socket.set_write_timeout(Some(timeout))?;
@@ -68,7 +70,7 @@ impl Connection {
         )?;
         let reader = BufReader::with_capacity(
             BUFFER,
-            Deadlined {
+            DeadlineReader {
                 socket,
                 deadline: Instant::now(),
             },
@@ -81,32 +83,32 @@ impl Connection {
         })
     }
 
-    /// The socket, to be written to.
+    /// The socket, to write to.
     #[must_use]
     pub fn socket(&self) -> &TcpStream {
         &self.reader.get_ref().socket
     }
 
-    /// Receives a message.
-    pub fn receive(&mut self, timeout: Duration) -> io::Result<Message<'_>> {
+    /// Receives a message within `timeout`.
+    pub fn receive(&mut self, timeout: Duration) -> io::Result<AgentMessage<'_>> {
         self.reader.get_mut().deadline = Instant::now() + timeout;
         wire::receive(&mut self.reader, &mut self.buffer, self.longest)
     }
 
-    /// Takes the payload of the last message, and leaves another buffer to be filled.
+    /// Takes the payload of the last message, and leaves `spare` as the buffer for the next one.
     pub fn take(&mut self, spare: Vec<u8>) -> Vec<u8> {
         std::mem::replace(&mut self.buffer, spare)
     }
 
-    /// Receives a message within the time for one.
-    pub fn receive_soon(&mut self) -> io::Result<Message<'_>> {
+    /// Receives a message within the timeout of the stream.
+    pub fn receive_soon(&mut self) -> io::Result<AgentMessage<'_>> {
         self.receive(self.timeout)
     }
 
-    /// Receives a control message.
+    /// Receives a control message within `timeout`.
     pub fn control<T: DeserializeOwned>(&mut self, timeout: Duration) -> io::Result<T> {
         match self.receive(timeout)? {
-            Message::Control(json) => parse(json),
+            AgentMessage::Control(json) => parse(json),
             other => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!("it sent {}", name(&other)),
@@ -114,25 +116,25 @@ impl Connection {
         }
     }
 
-    /// The time for one message.
+    /// How long one message may take.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Sends what a master asks.
-    pub fn ask(&self, ask: &Ask) -> io::Result<()> {
-        wire::send_control(&mut self.socket(), ask)
+    /// Sends a request of a master.
+    pub fn send_request(&self, request: &AgentRequest) -> io::Result<()> {
+        wire::send_control(&mut self.socket(), request)
     }
 
-    /// Sends what an agent answers.
-    pub fn answer(&self, answer: &Answer) -> io::Result<()> {
-        wire::send_control(&mut self.socket(), answer)
+    /// Sends a response of an agent.
+    pub fn send_response(&self, response: &AgentResponse) -> io::Result<()> {
+        wire::send_control(&mut self.socket(), response)
     }
 
     /// Sends a refusal.
-    pub fn refuse(&self, reason: Reason, message: &str) -> io::Result<()> {
-        self.answer(&Answer::Refused {
+    pub fn refuse(&self, reason: RefusalReason, message: &str) -> io::Result<()> {
+        self.send_response(&AgentResponse::Refused {
             reason,
             message: message.to_owned(),
         })
@@ -142,7 +144,7 @@ impl Connection {
 /// Reads the JSON of a control message.
 pub fn parse<T: DeserializeOwned>(json: &[u8]) -> io::Result<T> {
     serde_json::from_slice(json).map_err(|error| {
-        // It quotes what it has not understood.
+        // The error quotes the peer's text.
         let error = error.to_string();
         let error = printable(&error, printable::LOG);
         io::Error::new(
@@ -152,10 +154,10 @@ pub fn parse<T: DeserializeOwned>(json: &[u8]) -> io::Result<T> {
     })
 }
 
-fn name(message: &Message<'_>) -> &'static str {
+fn name(message: &AgentMessage<'_>) -> &'static str {
     match message {
-        Message::Control(_) => "a control message out of turn",
-        Message::Frame(_) => "a frame out of turn",
-        Message::Data { .. } => "data out of turn",
+        AgentMessage::Control(_) => "a control message out of turn",
+        AgentMessage::Frame(_) => "a frame out of turn",
+        AgentMessage::Data { .. } => "data out of turn",
     }
 }
