@@ -1,5 +1,5 @@
-//! Every mistake in mcomp.cfg is one line that names file, line and column, what was found, and
-//! what is allowed.
+//! Each error in mcomp.cfg is reported on one line with the file, line and column, what was found
+//! and what is allowed.
 
 use dsm_config::Compression;
 use dsm_config::{Config, ConfigError, MAX_FILE, MAX_MISTAKES, OnMemoryLoss, Origin};
