@@ -5,7 +5,7 @@
 #![allow(clippy::doc_markdown)]
 
 use super::bench::BenchArgs;
-use super::completions::Program;
+use super::completions::CompletionProgram;
 use super::format::Format;
 use super::negative;
 use super::number;
@@ -65,7 +65,7 @@ pub(super) enum CliCommand {
     Copy(CopyArgs),
     /// Compare and swap a word and print the old value; exit 1 if that was not EXPECTED
     Cas(CasArgs),
-    /// Add to a word and print the old value
+    /// Add a number to a word and print the old value
     Add(AddArgs),
     /// Replace a word and print the old value
     Swap(SwapArgs),
@@ -80,7 +80,7 @@ pub(super) enum CliCommand {
     /// Take, show, compare and restore snapshots; see dsmctl-snapshot(1)
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
-    /// Decide how servers continue that lost their memory
+    /// Decide how servers that lost their memory continue
     #[command(subcommand)]
     Memory(MemoryCommand),
     /// Check or show the configuration
@@ -91,8 +91,8 @@ pub(super) enum CliCommand {
         /// The shell
         shell: Shell,
         /// The program that the script completes
-        #[arg(value_enum, default_value_t = Program::Dsmctl)]
-        program: Program,
+        #[arg(value_enum, default_value_t = CompletionProgram::Dsmctl)]
+        program: CompletionProgram,
     },
 }
 

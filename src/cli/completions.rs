@@ -13,13 +13,13 @@ const BASH: &str = include_str!("completions.bash");
 
 /// A program whose command line can be completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Program {
+pub(super) enum CompletionProgram {
     Dsmctl,
     Dsmd,
     DsmSnapshot,
 }
 
-impl Program {
+impl CompletionProgram {
     fn command(self) -> Command {
         match self {
             Self::Dsmctl => super::command(),
@@ -29,7 +29,7 @@ impl Program {
     }
 }
 
-pub(super) fn run(shell: Shell, program: Program) -> Result<(), CliFailure> {
+pub(super) fn run(shell: Shell, program: CompletionProgram) -> Result<(), CliFailure> {
     output::print(&script(shell, program.command()))
 }
 

@@ -1,4 +1,5 @@
-//! `dsmctl config check` and `dsmctl config show`.
+//! `dsmctl config check`: validates mcomp.cfg and warns of what would stop dsmd or clients.
+//! `dsmctl config show`: prints the values in effect.
 
 use super::arguments::GlobalOptions;
 use super::failure::CliFailure;

@@ -1,5 +1,5 @@
-//! Output to standard output, standard error or a file: every error names the stream, text is
-//! escaped so that it cannot control the terminal, and colours appear only on a terminal.
+//! Output to standard output, standard error or a file: every error names the stream, messages and
+//! JSON cannot control the terminal, and colours appear only on a terminal.
 
 use super::failure::CliFailure;
 use dsm_core::printable::{is_printable, printable};

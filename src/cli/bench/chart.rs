@@ -9,7 +9,7 @@ use std::time::Duration;
 const WIDTH: u128 = 40;
 
 /// A chart with a row for each bucket, from the fastest requests to the slowest. The bounds of the
-/// buckets are 1, 2 and 5 times the powers of ten. A bucket of the measurement that overlaps two of
+/// buckets are 1, 2 and 5 times the powers of ten. A measured bucket that overlaps two of
 /// them counts to the one that contains its middle.
 pub(super) fn text(name: &str, latencies: &Latencies) -> String {
     let buckets = decimal_buckets(latencies.buckets());

@@ -4,7 +4,7 @@
 use super::plan::{RequestKind, LoadPlan};
 use super::random::Random;
 use super::tally::Tally;
-use super::requests::{PlannedRequest, RequestSequence};
+use super::requests::{LoadRequest, RequestSequence};
 use dsm_client::{Client, Error};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -111,7 +111,7 @@ impl<'p> LoadConnection<'p> {
         let mut buffer = self.data.clone();
         let mut now = Instant::now();
         while self.take_one(&mut limit, now) {
-            let PlannedRequest { kind, address } = self.requests.next();
+            let LoadRequest { kind, address } = self.requests.next();
             let outcome = match kind {
                 RequestKind::Read => self.client.read_into(address, &mut buffer),
                 RequestKind::Write => self.client.write(address, &self.data),
@@ -129,7 +129,7 @@ impl<'p> LoadConnection<'p> {
         let mut now = Instant::now();
         loop {
             while in_flight.len() < self.depth && self.take_one(&mut limit, now) {
-                let PlannedRequest { kind, address } = self.requests.next();
+                let LoadRequest { kind, address } = self.requests.next();
                 let submitted = match kind {
                     RequestKind::Read => pipeline.read(address, data.len() as u64),
                     RequestKind::Write => pipeline.write(address, &data),

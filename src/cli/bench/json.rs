@@ -1,21 +1,21 @@
 //! The report as JSON, for programs.
 
-use super::load::{Measurement, per_second};
+use super::load::{LoadResult, per_second};
 use super::plan::{LoadEnd, RequestKind, AddressPattern, LoadPlan};
 use super::tally::{FailedRequests, Latencies};
 use dsm_client::ServerIndex;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The plan and the measurement as one object.
-pub(super) fn object(plan: &LoadPlan, measurement: &Measurement) -> Value {
-    let tally = &measurement.tally;
+/// The plan and the result as one object.
+pub(super) fn object(plan: &LoadPlan, result: &LoadResult) -> Value {
+    let tally = &result.tally;
     let elapsed = tally.elapsed();
     let mut object = json!({
         "plan": of_plan(plan),
         "elapsed_ns": nanoseconds(elapsed),
-        "paths": measurement.paths.iter().map(|path| path.name()).collect::<Vec<_>>(),
-        "interrupted": measurement.interrupted,
+        "paths": result.paths.iter().map(|path| path.name()).collect::<Vec<_>>(),
+        "interrupted": result.interrupted,
         "failed": tally.failures(),
         "errors": tally.failed.iter().map(of_failed).collect::<Vec<_>>(),
         "all": of_latencies(&tally.all(), plan.size, elapsed),

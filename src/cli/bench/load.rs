@@ -30,7 +30,7 @@ const STACK: usize = 512 << 10;
 const OTHER_DESCRIPTORS: u64 = 16;
 
 /// The results of a load.
-pub(super) struct Measurement {
+pub(super) struct LoadResult {
     pub(super) tally: Tally,
     /// The paths that requests took, without duplicates.
     pub(super) paths: Vec<DataPath>,
@@ -57,7 +57,7 @@ struct LoadState<'p> {
 
 /// Connects, warms up and measures. Fails if a server cannot be reached at the start; later
 /// failures are counted in the tally.
-pub(super) fn run(plan: &LoadPlan, context: &CommandContext) -> Result<Measurement, CliFailure> {
+pub(super) fn run(plan: &LoadPlan, context: &CommandContext) -> Result<LoadResult, CliFailure> {
     let mut servers: Vec<usize> = context
         .layout()
         .pieces(plan.address, plan.length)?
@@ -95,7 +95,7 @@ pub(super) fn run(plan: &LoadPlan, context: &CommandContext) -> Result<Measureme
     }
     paths.sort_unstable();
     paths.dedup();
-    Ok(Measurement {
+    Ok(LoadResult {
         tally,
         paths,
         interrupted: load.stop.interrupted.load(Ordering::Relaxed),

@@ -26,13 +26,13 @@ use plan::LoadPlan;
 
 pub(super) fn run(bench: &BenchArgs, context: &CommandContext) -> Result<(), CliFailure> {
     let plan = LoadPlan::new(bench, context.layout())?;
-    let measurement = load::run(&plan, context)?;
+    let result = load::run(&plan, context)?;
     if context.json {
-        output::print_json(&json::object(&plan, &measurement))?;
+        output::print_json(&json::object(&plan, &result))?;
     } else {
-        output::print(&report::text(&plan, &measurement, bench.histogram))?;
+        output::print(&report::text(&plan, &result, bench.histogram))?;
     }
-    let tally = &measurement.tally;
+    let tally = &result.tally;
     let failed = tally.failures();
     tally.code().map_or(Ok(()), |code| {
         Err(CliFailure::Requests {

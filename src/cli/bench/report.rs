@@ -1,6 +1,6 @@
 //! The report as text, for people.
 
-use super::load::{Measurement, per_second};
+use super::load::{LoadResult, per_second};
 use super::chart;
 use super::plan::{AddressPattern, LoadPlan};
 use super::tally::{Latencies, Tally};
@@ -14,13 +14,13 @@ const COLUMNS: [&str; 11] = [
     "", "OPS", "OPS/S", "BYTES/S", "MIN", "MEAN", "P50", "P90", "P99", "P99.9", "MAX",
 ];
 
-/// A heading with the plan, a table of the measurement and the failures; with `charts`, also a
+/// A heading with the plan, a table of the results and the failures; with `charts`, also a
 /// histogram of the latencies.
-pub(super) fn text(plan: &LoadPlan, measurement: &Measurement, charts: bool) -> String {
-    let (tally, colours) = (&measurement.tally, Colours::stdout());
+pub(super) fn text(plan: &LoadPlan, result: &LoadResult, charts: bool) -> String {
+    let (tally, colours) = (&result.tally, Colours::stdout());
     let mut text = format!(
         "{}\n{}",
-        heading(plan, measurement),
+        heading(plan, result),
         rows(plan, tally, colours)
     );
     for failed in &tally.failed {
@@ -35,7 +35,7 @@ pub(super) fn text(plan: &LoadPlan, measurement: &Measurement, charts: bool) -> 
     text
 }
 
-fn heading(plan: &LoadPlan, measurement: &Measurement) -> String {
+fn heading(plan: &LoadPlan, result: &LoadResult) -> String {
     let order = match plan.pattern {
         AddressPattern::Random => format!("at random (seed {})", plan.seed),
         AddressPattern::Sequential => "in ascending order".to_owned(),
@@ -51,14 +51,14 @@ fn heading(plan: &LoadPlan, measurement: &Measurement) -> String {
         plan.address + (plan.length - 1),
         human::count(plan.connections, "connection"),
         plan.depth,
-        measurement
+        result
             .paths
             .iter()
             .map(|path| path.name())
             .collect::<Vec<_>>()
             .join(" and "),
-        measurement.tally.elapsed().as_secs_f64(),
-        if measurement.interrupted {
+        result.tally.elapsed().as_secs_f64(),
+        if result.interrupted {
             ", interrupted"
         } else {
             ""

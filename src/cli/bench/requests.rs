@@ -6,7 +6,7 @@ use super::random::Random;
 
 /// One request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PlannedRequest {
+pub(super) struct LoadRequest {
     pub(super) kind: RequestKind,
     pub(super) address: u64,
 }
@@ -40,7 +40,7 @@ impl<'p> RequestSequence<'p> {
     }
 
     #[inline]
-    pub(super) fn next(&mut self) -> PlannedRequest {
+    pub(super) fn next(&mut self) -> LoadRequest {
         let position = match &mut self.next {
             Some(next) => {
                 let position = *next;
@@ -59,7 +59,7 @@ impl<'p> RequestSequence<'p> {
             percent => self.random.below(100) < percent,
         };
         let kind = if reads { RequestKind::Read } else { self.plan.change };
-        PlannedRequest {
+        LoadRequest {
             kind,
             address: self.plan.address + position * self.plan.size,
         }

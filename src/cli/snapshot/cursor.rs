@@ -28,7 +28,7 @@ impl<'a> SnapshotCursor<'a> {
         })
     }
 
-    /// The first address, not below `from`, that a frame covers; all bytes before it are zeros.
+    /// The first address, not below `from`, that a frame covers; all bytes between are zeros.
     pub(super) fn next_covered(&mut self, from: u64) -> Result<Option<u64>, CliFailure> {
         if from < self.frame.end {
             return Ok(Some(from.max(self.frame.start)));
