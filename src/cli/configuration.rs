@@ -60,17 +60,17 @@ pub(super) fn check(global: &GlobalOptions) -> Result<(), CliFailure> {
 
 /// Problems that do not make the file invalid, but that stop dsmd or clients from working.
 fn warnings(config: &Config) -> Vec<String> {
-    untrusted(config)
+    untrusted_addresses(config)
         .into_iter()
         .chain(host_names(config))
-        .chain(log_directory(config))
-        .chain(unreadable(config))
-        .chain(memory(config))
+        .chain(missing_log_directory(config))
+        .chain(unreadable_file(config))
+        .chain(insufficient_memory(config))
         .collect()
 }
 
 /// The first address that dsmd will refuse, and how many more there are: all have the same remedy.
-fn untrusted(config: &Config) -> Option<String> {
+fn untrusted_addresses(config: &Config) -> Option<String> {
     let mut untrusted = (0..config.layout.n()).filter_map(|index| config.untrusted_address(index));
     let first = untrusted.next()?;
     let others = match untrusted.count() {
@@ -126,7 +126,7 @@ fn host_names(config: &Config) -> Vec<String> {
 }
 
 /// The directory of the operation log, if it does not exist.
-fn log_directory(config: &Config) -> Option<String> {
+fn missing_log_directory(config: &Config) -> Option<String> {
     let directory = &config.log.directory;
     if config.log.operations == OperationLogMode::Off || directory.is_dir() {
         return None;
@@ -140,7 +140,7 @@ fn log_directory(config: &Config) -> Option<String> {
 }
 
 /// The file, if the services of the package cannot read it. A check by root would not notice.
-fn unreadable(config: &Config) -> Option<String> {
+fn unreadable_file(config: &Config) -> Option<String> {
     let status = std::fs::metadata(&config.path).ok()?;
     let group = || Group::from_gid(status.gid().into()).ok().flatten();
     let is_services = || group().is_some_and(|group| group.name == GROUP_OF_SERVICES);
@@ -158,7 +158,7 @@ fn unreadable(config: &Config) -> Option<String> {
 
 /// The value of k, if it exceeds the memory limit of this process. This is only a warning: dsmd may
 /// have another limit, and its segment may exist already.
-fn memory(config: &Config) -> Option<String> {
+fn insufficient_memory(config: &Config) -> Option<String> {
     let k = config.layout.k();
     let needed = k
         .saturating_add(segment::overhead(k))

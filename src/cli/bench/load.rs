@@ -78,7 +78,7 @@ pub(super) fn run(plan: &LoadPlan, context: &CommandContext) -> Result<LoadResul
         // The order matters: the first signal ends the load, the second one the process.
         flag::register_conditional_default(signal, Arc::clone(interrupted))
             .and_then(|_| flag::register(signal, Arc::clone(interrupted)))
-            .map_err(|error| CliFailure::input_output("signals", error))?;
+            .map_err(|error| CliFailure::input_output("signal handlers", error))?;
     }
     let tally = std::thread::scope(|scope| {
         let started = start(&load, context, scope);

@@ -18,7 +18,7 @@ impl<'a> SnapshotCursor<'a> {
     pub(super) fn new(file: &'a SnapshotFile, addresses: Range<u64>) -> Result<Self, CliFailure> {
         let extents = file.extents(addresses)?.peekable();
         let buffer =
-            FrameBuffer::new().map_err(|error| CliFailure::input_output("decompressor", error))?;
+            FrameBuffer::new().map_err(|error| CliFailure::input_output("the zstd decompressor", error))?;
         Ok(Self {
             file,
             extents,
