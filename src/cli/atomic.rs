@@ -2,9 +2,9 @@
 //! value.
 
 use super::arguments::{AddArgs, CasArgs, SwapArgs};
+use super::context::CommandContext;
 use super::failure::CliFailure;
 use super::output;
-use super::context::CommandContext;
 use dsm_client::CompareAndSwap;
 use serde_json::{Value, json};
 
@@ -44,7 +44,11 @@ pub(super) fn swap(swap: &SwapArgs, context: &CommandContext) -> Result<(), CliF
     )
 }
 
-fn show(context: &CommandContext, old: u64, json: impl FnOnce() -> Value) -> Result<(), CliFailure> {
+fn show(
+    context: &CommandContext,
+    old: u64,
+    json: impl FnOnce() -> Value,
+) -> Result<(), CliFailure> {
     if context.json {
         output::print_json(&json())
     } else {

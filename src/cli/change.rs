@@ -2,10 +2,10 @@
 //! fit one deadline.
 
 use super::arguments::{CopyArgs, FillArgs};
+use super::context::{CHUNK, CommandContext};
 use super::failure::CliFailure;
 use super::output;
 use super::progress::Progress;
-use super::context::{CHUNK, CommandContext};
 use serde_json::json;
 
 /// Bytes that one step fills. It may be large, as only a few requests cross the network.

@@ -2,11 +2,11 @@
 //! `dsmctl config show`: prints the values in effect.
 
 use super::arguments::GlobalOptions;
+use super::context::load;
 use super::failure::CliFailure;
 use super::human;
 use super::output;
 use super::servers::ask_each;
-use super::context::load;
 use super::table::{self, Align};
 use dsm_config::{
     Address, Config, IdentityError, OperationLogMode, Origin, check_capacity, own_index,

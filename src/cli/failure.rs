@@ -93,7 +93,9 @@ pub(super) enum CliFailure {
     #[error("there is no file {name} here, {elsewhere}")]
     NoSnapshot { name: String, elsewhere: String },
     /// Two partial snapshots have no server in common.
-    #[error("no server is in both {first} and {second}: name two snapshots that have a server in common")]
+    #[error(
+        "no server is in both {first} and {second}: name two snapshots that have a server in common"
+    )]
     NothingInCommon { first: String, second: String },
     /// `snapshot create` failed.
     #[error(transparent)]

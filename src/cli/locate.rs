@@ -1,9 +1,9 @@
 //! `dsmctl locate`: shows which servers hold a range, from the configuration alone.
 
 use super::arguments::LocateArgs;
+use super::context::CommandContext;
 use super::failure::CliFailure;
 use super::output;
-use super::context::CommandContext;
 use super::table::{self, Align};
 use serde_json::{Value, json};
 

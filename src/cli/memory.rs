@@ -2,11 +2,14 @@
 
 use super::arguments::{AcceptEmptyArgs, GlobalOptions};
 use super::failure::CliFailure;
-use super::{output, context};
+use super::{context, output};
 use dsm_snapshot::AgentError;
 use serde_json::{Value, json};
 
-pub(super) fn accept_empty(accept: &AcceptEmptyArgs, global: &GlobalOptions) -> Result<(), CliFailure> {
+pub(super) fn accept_empty(
+    accept: &AcceptEmptyArgs,
+    global: &GlobalOptions,
+) -> Result<(), CliFailure> {
     let config = context::load(global)?;
     let n = config.layout.n();
     if let Some(server) = accept.server.filter(|server| *server >= n) {

@@ -8,8 +8,8 @@ mod atomic;
 mod bench;
 mod change;
 mod completions;
-mod context;
 mod configuration;
+mod context;
 mod failure;
 mod format;
 mod hexdump;
@@ -35,9 +35,9 @@ pub use bench::{histogram, random};
 
 use arguments::{CliArguments, CliCommand, ConfigCommand, MemoryCommand};
 use clap::CommandFactory;
+use context::CommandContext;
 use dsm_core::sys::file_size;
 use failure::{CliFailure, exit};
-use context::CommandContext;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -112,7 +112,9 @@ fn run(arguments: &CliArguments) -> Result<u8, CliFailure> {
         CliCommand::Ping(ping) => ping::run(ping, &context()?)?,
         CliCommand::Bench(bench) => bench::run(bench, &context()?)?,
         CliCommand::Snapshot(command) => return snapshot::run(command, global),
-        CliCommand::Memory(MemoryCommand::AcceptEmpty(accept)) => memory::accept_empty(accept, global)?,
+        CliCommand::Memory(MemoryCommand::AcceptEmpty(accept)) => {
+            memory::accept_empty(accept, global)?
+        }
         CliCommand::Config(ConfigCommand::Check) => configuration::check(global)?,
         CliCommand::Config(ConfigCommand::Show) => configuration::show(global)?,
         CliCommand::Completions { shell, program } => completions::run(*shell, *program)?,

@@ -83,8 +83,9 @@ pub(super) fn byte(text: &str) -> Result<u8, String> {
 /// Parses a server's index.
 pub(super) fn index(text: &str) -> Result<usize, String> {
     let text = unmark_text(text);
-    text.parse()
-        .map_err(|_| format!("{text:?} is not the index of a server: give a whole number, 0 or more"))
+    text.parse().map_err(|_| {
+        format!("{text:?} is not the index of a server: give a whole number, 0 or more")
+    })
 }
 
 /// Parses a duration with a unit, such as `5s` or `500ms`, from 1ms to 24h.

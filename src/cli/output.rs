@@ -96,7 +96,11 @@ fn escaped_json(json: &str) -> String {
 /// which other users can choose. An error of this write is ignored, as there is no other place to
 /// report it.
 pub(super) fn print_error(message: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "dsmctl: {}", escape_lines(&message.to_string()));
+    let _ = writeln!(
+        io::stderr(),
+        "dsmctl: {}",
+        escape_lines(&message.to_string())
+    );
 }
 
 /// Escapes all characters of `text` that are not printable, except line breaks.

@@ -2,11 +2,11 @@
 //! TCP or through shared memory.
 
 use super::arguments::PingArgs;
+use super::context::CommandContext;
 use super::failure::CliFailure;
 use super::human;
 use super::output::{self, Colours};
 use super::servers::{ServerState, ask_each, reason};
-use super::context::CommandContext;
 use super::table::{self, Align};
 use dsm_client::{DataPath, Error};
 use serde_json::{Value, json};
@@ -29,8 +29,7 @@ pub(super) fn run(ping: &PingArgs, context: &CommandContext) -> Result<(), CliFa
             } else {
                 format!("the servers 0 to {}", n - 1)
             };
-            let message =
-                format!("there is no server {server}: the configuration has {known}");
+            let message = format!("there is no server {server}: the configuration has {known}");
             return Err(CliFailure::Usage(message));
         }
         Some(server) => vec![server],

@@ -1,12 +1,12 @@
 //! `dsmctl read`: prints a range of the memory, or writes it to a file.
 
 use super::arguments::ReadArgs;
+use super::context::{CHUNK, CommandContext};
 use super::failure::CliFailure;
 use super::format::{Format, Printer};
 use super::human;
 use super::output::{self, OutputStream};
 use super::progress::Progress;
-use super::context::{CHUNK, CommandContext};
 use serde_json::json;
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -62,8 +62,7 @@ fn choose(read: &ReadArgs, to_file: bool, json: bool) -> Result<Format, CliFailu
             Format::Hexdump | Format::Raw | Format::Hex | Format::Text
         )
     {
-        let message =
-            "--json works only with --format json or a number type: leave out --json, or change --format";
+        let message = "--json works only with --format json or a number type: leave out --json, or change --format";
         return Err(CliFailure::Usage(message.to_owned()));
     }
     match format {

@@ -1,11 +1,11 @@
 //! `dsmctl status`: shows one row with state and counters for each server.
 
 use super::arguments::StatusArgs;
+use super::context::CommandContext;
 use super::failure::CliFailure;
 use super::human;
 use super::output::{self, Colours};
 use super::servers::{ServerState, ask_each, reason};
-use super::context::CommandContext;
 use super::table::{self, Align};
 use dsm_client::Error;
 use dsm_core::protocol::{LatencyBucket, LocalTraffic, MemoryState, Status};
@@ -113,7 +113,8 @@ fn json_row(
             );
         }
     };
-    let failed = |error: serde_json::Error| CliFailure::input_output("standard output", error.into());
+    let failed =
+        |error: serde_json::Error| CliFailure::input_output("standard output", error.into());
     let mut value = serde_json::to_value(status).map_err(failed)?;
     value["state"] = "up".into();
     value["p50_ns"] = quantile(&status.latency, 50).into();
@@ -224,7 +225,12 @@ mod tests {
     #[test]
     fn a_quantile_is_the_upper_bound_of_its_bucket() {
         let bucket = |below_ns, count| LatencyBucket { below_ns, count };
-        let buckets = [bucket(1_000, 0), bucket(2_000, 98), bucket(4_000, 1), bucket(8_000, 1)];
+        let buckets = [
+            bucket(1_000, 0),
+            bucket(2_000, 98),
+            bucket(4_000, 1),
+            bucket(8_000, 1),
+        ];
         assert_eq!(quantile(&buckets, 50), Some(2_000));
         assert_eq!(quantile(&buckets, 98), Some(2_000));
         assert_eq!(quantile(&buckets, 99), Some(4_000));

@@ -223,8 +223,9 @@ fn decode_hex(text: &str, bytes: &mut Vec<u8>) -> Result<(), String> {
         .filter(|c| !c.is_ascii_whitespace())
         .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
         .collect();
-    let digits = digits
-        .ok_or_else(|| format!("{text:?} is not hexadecimal: use only the digits 0-9, a-f and A-F"))?;
+    let digits = digits.ok_or_else(|| {
+        format!("{text:?} is not hexadecimal: use only the digits 0-9, a-f and A-F")
+    })?;
     if !digits.len().is_multiple_of(2) {
         return Err(format!(
             "{text:?} has {} hexadecimal digits, an odd number: write each byte with two, such as 0a",

@@ -1,10 +1,10 @@
 //! `dsmctl write`: writes values, a file or standard input to the memory.
 
 use super::arguments::WriteArgs;
+use super::context::{CHUNK, CommandContext};
 use super::failure::CliFailure;
 use super::output;
 use super::progress::Progress;
-use super::context::{CHUNK, CommandContext};
 use super::value::ValueType;
 use serde_json::json;
 use std::fs::File;
@@ -77,7 +77,11 @@ impl InputStream {
 }
 
 /// Writes the whole input at `address`, and returns its length.
-fn stream(mut input: InputStream, address: u64, context: &CommandContext) -> Result<u64, CliFailure> {
+fn stream(
+    mut input: InputStream,
+    address: u64,
+    context: &CommandContext,
+) -> Result<u64, CliFailure> {
     context.check(address, input.total.unwrap_or(0))?;
     let room = context.client.size() - address;
     let mut progress = Progress::new(input.total);

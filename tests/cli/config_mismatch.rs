@@ -148,7 +148,9 @@ fn a_hello_with_many_wrong_fields_is_refused_quickly() {
     };
     let texts = [160_000, MAX_LAYOUT_TEXT, 160_000, MAX_LAYOUT_TEXT].map(many_fields);
     let mut wires = texts.each_ref().map(|text| ask(text));
-    client(&cluster).write(0, b"other clients are served").unwrap();
+    client(&cluster)
+        .write(0, b"other clients are served")
+        .unwrap();
     for wire in &mut wires {
         let reply = wire.reply();
         reply.assert_refused(Code::LayoutDiffers, &["1027"]);

@@ -137,7 +137,9 @@ impl BenchProcess {
             child: command.spawn().unwrap(),
             folder: cluster.directory().to_owned(),
         };
-        support::wait_for("requests at server 0", DEADLINE, || operations() > before + 500);
+        support::wait_for("requests at server 0", DEADLINE, || {
+            operations() > before + 500
+        });
         load
     }
 

@@ -174,7 +174,10 @@ fn the_synopsis_has_every_command_of_snapshot_with_its_options() {
             let call = calls
                 .get(words)
                 .unwrap_or_else(|| panic!("no {words} in the synopsis"));
-            for option in command.get_opts().filter(|option| !is_on_every_command(option)) {
+            for option in command
+                .get_opts()
+                .filter(|option| !is_on_every_command(option))
+            {
                 let long = option.get_long().map(|name| format!("Fl -{name}"));
                 let short = option.get_short().map(|name| format!("Fl {name} "));
                 let found = long

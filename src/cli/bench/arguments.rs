@@ -3,7 +3,7 @@
 // The doc comments are the help text, in which backticks would appear literally.
 #![allow(clippy::doc_markdown)]
 
-use super::plan::{Change, MAX_CONNECTIONS, MAX_DEPTH, RequestPath, AddressPattern};
+use super::plan::{AddressPattern, Change, MAX_CONNECTIONS, MAX_DEPTH, RequestPath};
 use crate::cli::arguments::RangeOption;
 use crate::cli::number;
 use clap::{Args, ValueHint};

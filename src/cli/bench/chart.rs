@@ -19,7 +19,12 @@ pub(super) fn text(name: &str, latencies: &Latencies) -> String {
     ) else {
         return String::new();
     };
-    let greatest = buckets.iter().map(|bucket| bucket.1).max().unwrap_or(1).max(1);
+    let greatest = buckets
+        .iter()
+        .map(|bucket| bucket.1)
+        .max()
+        .unwrap_or(1)
+        .max(1);
     let latency = |nanoseconds| human::latency(Duration::from_nanos(nanoseconds));
     let rows: Vec<Vec<String>> = buckets[first..=last]
         .iter()

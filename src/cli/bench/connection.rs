@@ -1,10 +1,10 @@
 //! One connection of the load. It keeps as many requests in flight as the depth says: a new one
 //! starts when one ends.
 
-use super::plan::{RequestKind, LoadPlan};
+use super::plan::{LoadPlan, RequestKind};
 use super::random::Random;
-use super::tally::Tally;
 use super::requests::{LoadRequest, RequestSequence};
+use super::tally::Tally;
 use dsm_client::{Client, Error};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -172,7 +172,13 @@ impl<'p> LoadConnection<'p> {
     }
 
     #[inline]
-    fn count(&self, kind: RequestKind, time: Duration, outcome: Result<(), Error>, tally: &mut Tally) {
+    fn count(
+        &self,
+        kind: RequestKind,
+        time: Duration,
+        outcome: Result<(), Error>,
+        tally: &mut Tally,
+    ) {
         self.counter.add_one();
         match outcome {
             Ok(()) => tally.succeeded(kind, time),

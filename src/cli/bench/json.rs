@@ -1,7 +1,7 @@
 //! The report as JSON, for programs.
 
 use super::load::{LoadResult, per_second};
-use super::plan::{LoadEnd, RequestKind, AddressPattern, LoadPlan};
+use super::plan::{AddressPattern, LoadEnd, LoadPlan, RequestKind};
 use super::tally::{FailedRequests, Latencies};
 use dsm_client::ServerIndex;
 use serde_json::{Value, json};

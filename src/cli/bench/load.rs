@@ -1,12 +1,12 @@
 //! Runs all connections of a load, each in its own thread, and shows their progress.
 
-use super::connection::{LoadConnection, Counter, Limit, Stop};
-use super::plan::{LoadEnd, RequestPath, LoadPlan};
+use super::connection::{Counter, Limit, LoadConnection, Stop};
+use super::plan::{LoadEnd, LoadPlan, RequestPath};
 use super::tally::Tally;
+use crate::cli::context::CommandContext;
 use crate::cli::failure::CliFailure;
 use crate::cli::human;
 use crate::cli::progress::StatusLine;
-use crate::cli::context::CommandContext;
 use dsm_client::{Client, DataPath, Error};
 use dsm_config::LocalAccess;
 use dsm_core::segment::CLIENT_WORKERS;
@@ -83,7 +83,8 @@ pub(super) fn run(plan: &LoadPlan, context: &CommandContext) -> Result<LoadResul
     let tally = std::thread::scope(|scope| {
         let started = start(&load, context, scope);
         // Also on failure: otherwise the threads would wait for their start forever.
-        load.start.get_or_init(|| started.is_ok().then(Instant::now));
+        load.start
+            .get_or_init(|| started.is_ok().then(Instant::now));
         Ok::<_, CliFailure>(watch(&load, &started?))
     })?;
     // The paths may have changed during the load, for example because an operation log was switched
@@ -114,7 +115,11 @@ fn client(plan: &LoadPlan, context: &CommandContext) -> Client {
 
 /// The paths that requests to these servers take now. Fails if `--path local` is given and a server
 /// is not reachable through shared memory.
-fn paths(plan: &LoadPlan, context: &CommandContext, servers: &[usize]) -> Result<Vec<DataPath>, CliFailure> {
+fn paths(
+    plan: &LoadPlan,
+    context: &CommandContext,
+    servers: &[usize],
+) -> Result<Vec<DataPath>, CliFailure> {
     let client = client(plan, context);
     let mut paths = Vec::new();
     for server in servers {
@@ -170,7 +175,13 @@ fn start<'s>(
 }
 
 /// The main function of a thread.
-fn work(load: &LoadState<'_>, number: u64, counter: &Counter, client: Client, sender: &Sender<ThreadEvent>) {
+fn work(
+    load: &LoadState<'_>,
+    number: u64,
+    counter: &Counter,
+    client: Client,
+    sender: &Sender<ThreadEvent>,
+) {
     let plan = load.plan;
     let mut connection = LoadConnection::new(client, plan, number, counter, &load.stop);
     // Sending fails only if the receiver has stopped after another error, and needs no more events.

@@ -6,22 +6,22 @@
 //! and `json` print the sum.
 
 mod arguments;
+mod chart;
 mod connection;
 pub mod histogram;
 mod json;
 mod load;
-mod chart;
 mod plan;
 pub mod random;
 mod report;
-mod tally;
 mod requests;
+mod tally;
 
 pub(super) use arguments::BenchArgs;
 
+use super::context::CommandContext;
 use super::failure::CliFailure;
 use super::output;
-use super::context::CommandContext;
 use plan::LoadPlan;
 
 pub(super) fn run(bench: &BenchArgs, context: &CommandContext) -> Result<(), CliFailure> {

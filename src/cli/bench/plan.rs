@@ -139,7 +139,9 @@ impl LoadPlan {
             },
             connections: bench.connections,
             depth: bench.depth,
-            end: bench.count.map_or(LoadEnd::After(bench.duration), LoadEnd::Count),
+            end: bench
+                .count
+                .map_or(LoadEnd::After(bench.duration), LoadEnd::Count),
             warm_up: bench.warm_up,
             pattern: bench.pattern,
             seed: bench.seed,
@@ -151,9 +153,9 @@ impl LoadPlan {
     pub(super) fn kinds(&self) -> impl Iterator<Item = RequestKind> {
         let (reads, changes) = (self.reads > 0, self.reads < 100);
         let change = self.change;
-        RequestKind::ALL
-            .into_iter()
-            .filter(move |kind| (*kind == RequestKind::Read && reads) || (*kind == change && changes))
+        RequestKind::ALL.into_iter().filter(move |kind| {
+            (*kind == RequestKind::Read && reads) || (*kind == change && changes)
+        })
     }
 
     /// The number of different addresses, at least one.

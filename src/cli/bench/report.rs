@@ -1,7 +1,7 @@
 //! The report as text, for people.
 
-use super::load::{LoadResult, per_second};
 use super::chart;
+use super::load::{LoadResult, per_second};
 use super::plan::{AddressPattern, LoadPlan};
 use super::tally::{Latencies, Tally};
 use crate::cli::human;
@@ -18,11 +18,7 @@ const COLUMNS: [&str; 11] = [
 /// histogram of the latencies.
 pub(super) fn text(plan: &LoadPlan, result: &LoadResult, charts: bool) -> String {
     let (tally, colours) = (&result.tally, Colours::stdout());
-    let mut text = format!(
-        "{}\n{}",
-        heading(plan, result),
-        rows(plan, tally, colours)
-    );
+    let mut text = format!("{}\n{}", heading(plan, result), rows(plan, tally, colours));
     for failed in &tally.failed {
         let kind = colours.bad(failed.kind());
         let requests = human::count(failed.count, "request");

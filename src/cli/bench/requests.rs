@@ -1,7 +1,7 @@
 //! The sequence of requests of one connection. The plan and the number of the connection determine
 //! it.
 
-use super::plan::{RequestKind, AddressPattern, LoadPlan};
+use super::plan::{AddressPattern, LoadPlan, RequestKind};
 use super::random::Random;
 
 /// One request.
@@ -58,7 +58,11 @@ impl<'p> RequestSequence<'p> {
             100 => true,
             percent => self.random.below(100) < percent,
         };
-        let kind = if reads { RequestKind::Read } else { self.plan.change };
+        let kind = if reads {
+            RequestKind::Read
+        } else {
+            self.plan.change
+        };
         LoadRequest {
             kind,
             address: self.plan.address + position * self.plan.size,

@@ -4,7 +4,7 @@ use super::arguments::CreateArgs;
 use crate::cli::arguments::GlobalOptions;
 use crate::cli::failure::CliFailure;
 use crate::cli::progress::Progress;
-use crate::cli::{human, output, context};
+use crate::cli::{context, human, output};
 use dsm_snapshot::{CreateOptions, Created, ServerPart};
 use serde_json::json;
 use std::time::{Duration, UNIX_EPOCH};

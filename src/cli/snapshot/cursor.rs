@@ -17,8 +17,8 @@ pub(super) struct SnapshotCursor<'a> {
 impl<'a> SnapshotCursor<'a> {
     pub(super) fn new(file: &'a SnapshotFile, addresses: Range<u64>) -> Result<Self, CliFailure> {
         let extents = file.extents(addresses)?.peekable();
-        let buffer =
-            FrameBuffer::new().map_err(|error| CliFailure::input_output("the zstd decompressor", error))?;
+        let buffer = FrameBuffer::new()
+            .map_err(|error| CliFailure::input_output("the zstd decompressor", error))?;
         Ok(Self {
             file,
             extents,

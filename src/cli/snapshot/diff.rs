@@ -2,14 +2,14 @@
 //! the live memory.
 
 use super::arguments::DiffArgs;
+use super::cursor::SnapshotCursor;
 use super::file;
 use super::report::Report;
-use super::cursor::SnapshotCursor;
 use crate::cli::arguments::GlobalOptions;
+use crate::cli::context::CommandContext;
 use crate::cli::failure::CliFailure;
 use crate::cli::human;
 use crate::cli::output;
-use crate::cli::context::CommandContext;
 use dsm_client::Client;
 use dsm_core::layout::{Layout, MAX_ATOMIC};
 use dsm_snapshot::SnapshotFile;

@@ -57,8 +57,8 @@ fn carry(
     mut target: ExportTarget,
     mut progress: Progress,
 ) -> Result<(), CliFailure> {
-    let mut buffer =
-        FrameBuffer::new().map_err(|error| CliFailure::input_output("the zstd decompressor", error))?;
+    let mut buffer = FrameBuffer::new()
+        .map_err(|error| CliFailure::input_output("the zstd decompressor", error))?;
     for extent in snapshot.extents(range.clone())? {
         let extent = extent?;
         let bytes = snapshot.read_frame(&extent, &mut buffer)?;

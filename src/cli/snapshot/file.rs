@@ -2,8 +2,8 @@
 //! that several commands show.
 
 use crate::cli::arguments::GlobalOptions;
-use crate::cli::failure::CliFailure;
 use crate::cli::context;
+use crate::cli::failure::CliFailure;
 use dsm_snapshot::{Header, ServerInfo, SnapshotFile};
 use std::io::ErrorKind;
 use std::num::NonZeroU64;

@@ -3,10 +3,10 @@
 use super::arguments::ListArgs;
 use super::file;
 use crate::cli::arguments::GlobalOptions;
+use crate::cli::context;
 use crate::cli::failure::CliFailure;
 use crate::cli::human;
 use crate::cli::output::{self, Colours};
-use crate::cli::context;
 use crate::cli::table::{self, Align};
 use dsm_snapshot::retention::Standing;
 use dsm_snapshot::{Header, Listed, ReadError, list, list_all};

@@ -5,7 +5,7 @@ use super::file;
 use crate::cli::arguments::GlobalOptions;
 use crate::cli::failure::CliFailure;
 use crate::cli::progress::Progress;
-use crate::cli::{human, output, context};
+use crate::cli::{context, human, output};
 use dsm_config::Config;
 use dsm_snapshot::{Plan, RestoreError, RestoreOptions, SnapshotFile};
 use serde_json::{Value, json};

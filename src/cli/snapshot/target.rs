@@ -51,7 +51,11 @@ impl ExportTarget {
                 output: OutputStream::file(path)?,
                 at: 0,
             }),
-            _ => Ok(Self::Sparse(SparseFile::create(path, found.as_ref(), unnamed)?)),
+            _ => Ok(Self::Sparse(SparseFile::create(
+                path,
+                found.as_ref(),
+                unnamed,
+            )?)),
         }
     }
 
@@ -76,7 +80,11 @@ impl ExportTarget {
     }
 
     /// Extends the destination to `length` bytes. A file appears under its name.
-    pub(super) fn finish(self, length: u64, mut progress: impl FnMut(u64)) -> Result<(), CliFailure> {
+    pub(super) fn finish(
+        self,
+        length: u64,
+        mut progress: impl FnMut(u64),
+    ) -> Result<(), CliFailure> {
         match self {
             Self::Sparse(sparse) => sparse.publish(length),
             Self::Stream { mut output, mut at } => {
