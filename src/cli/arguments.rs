@@ -49,7 +49,13 @@ pub(super) struct GlobalOptions {
     #[arg(long, global = true)]
     pub(super) json: bool,
     /// Wait this long for the servers; the default is client.timeout of the configuration
-    #[arg(long, global = true, value_name = "DURATION", value_hint = ValueHint::Other, value_parser = number::duration)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DURATION",
+        value_hint = ValueHint::Other,
+        value_parser = number::duration
+    )]
     pub(super) timeout: Option<Duration>,
 }
 
@@ -102,7 +108,11 @@ pub(super) struct WriteArgs {
     #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) address: u64,
     /// The values to write; a single - is standard input, except after --
-    #[arg(required_unless_present = "file", conflicts_with = "file", value_parser = clap::value_parser!(OsString))]
+    #[arg(
+        required_unless_present = "file",
+        conflicts_with = "file",
+        value_parser = clap::value_parser!(OsString)
+    )]
     pub(super) data: Vec<OsString>,
     /// Write the bytes of this file; - is standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -215,7 +225,13 @@ pub(super) struct PingArgs {
     #[arg(value_parser = number::index, value_hint = ValueHint::Other)]
     pub(super) server: Option<usize>,
     /// The number of round trips to each server
-    #[arg(long, value_name = "NUMBER", value_hint = ValueHint::Other, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        value_hint = ValueHint::Other,
+        default_value = "1",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
     pub(super) count: u32,
 }
 

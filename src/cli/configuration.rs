@@ -151,8 +151,8 @@ fn unreadable_file(config: &Config) -> Option<String> {
     }
     let (path, mode) = (config.path.display(), status.mode() & MODE);
     Some(format!(
-        "{path}: the mode of this file is {mode:04o}, so that dsmd, dsm-snapshot and programs of other \
-         users cannot read it: run chmod 644 {path} (it contains no secrets)"
+        "{path}: the mode of this file is {mode:04o}, so that dsmd, dsm-snapshot and programs of \
+         other users cannot read it: run chmod 644 {path} (it contains no secrets)"
     ))
 }
 
@@ -169,9 +169,9 @@ fn insufficient_memory(config: &Config) -> Option<String> {
     );
     let limit = memory_limit::of_this_process().filter(|limit| is_here && limit.bytes < needed)?;
     Some(format!(
-        "{}: a segment of this k needs {needed} bytes of memory, with its tables and dsmd, but {} allows \
-         {} bytes: make k smaller, or raise the limit (MemoryMax= of the unit, or the memory of the \
-         container), if dsmd has the same one",
+        "{}: a segment of this k needs {needed} bytes of memory, with its tables and dsmd, but \
+         {} allows {} bytes: make k smaller, or raise the limit (MemoryMax= of the unit, or the \
+         memory of the container), if dsmd has the same one",
         place(config, "k"),
         limit.source,
         limit.bytes

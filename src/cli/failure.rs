@@ -66,10 +66,10 @@ pub(super) enum CliFailure {
     Memory(#[from] dsm_client::Error),
     /// `--path local` was given, but this process cannot use the server's shared memory.
     #[error(
-        "this process cannot use the shared memory of server {server} ({address}): dsmd must run on \
-         this machine with log.operations = \"off\", this user must be in the group of the memory, \
-         the owner of the memory must be root, dsm or this user, and at most 60 programs with 48 \
-         threads may use it (see dsm(7)); or give --path auto, which uses TCP instead"
+        "this process cannot use the shared memory of server {server} ({address}): dsmd must run \
+         on this machine with log.operations = \"off\", this user must be in the group of the \
+         memory, the owner of the memory must be root, dsm or this user, and at most 60 programs \
+         with 48 threads may use it (see dsm(7)); or give --path auto, which uses TCP instead"
     )]
     NotLocal { server: usize, address: String },
     /// A transfer failed after some of its steps had succeeded.
@@ -148,7 +148,8 @@ impl fmt::Display for ServersFailed {
             let separator = if *down > 0 { "; " } else { "" };
             write!(
                 formatter,
-                "{separator}{refused} of {asked} {servers} answered with an error: see the reason in the line of each"
+                "{separator}{refused} of {asked} {servers} answered with an error: see the \
+                 reason in the line of each"
             )?;
         }
         Ok(())
@@ -168,12 +169,12 @@ fn snapshot_hint(error: &ReadError) -> &'static str {
 fn directory_hint(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::PermissionDenied => {
-            "This user may not read it: use sudo, or become a member of its group (ls -ld shows it; the \
-             package uses dsm) and log in again"
+            "This user may not read it: use sudo, or become a member of its group (ls -ld shows \
+             it; the package uses dsm) and log in again"
         }
         _ => {
-            "Each snapshot is on the machine that wrote it: run this command there, or name the folder with \
-             --directory"
+            "Each snapshot is on the machine that wrote it: run this command there, or name the \
+             folder with --directory"
         }
     }
 }

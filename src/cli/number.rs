@@ -24,11 +24,12 @@ pub(super) fn quantity(text: &str) -> Result<u64, String> {
 
 fn term(text: &str) -> Result<u64, String> {
     match hexadecimal_digits(text) {
-        Some(digits) => u64::from_str_radix(digits, 16)
-            .map_err(|_| format!("{text:?} is not a hexadecimal number of up to 64 bits: write it like 0x1000")),
+        Some(digits) => u64::from_str_radix(digits, 16).map_err(|_| {
+            format!("{text:?} is not a 64-bit hexadecimal number: write it like 0x1000")
+        }),
         None => parse_size(text).map_err(|error| match error {
             SizeError::Form => {
-                format!("{error}; or write a hexadecimal number such as 0x1000, or a sum such as 1MiB+16")
+                format!("{error}; or write hexadecimal like 0x1000, or a sum like 1MiB+16")
             }
             other => other.to_string(),
         }),

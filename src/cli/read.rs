@@ -62,7 +62,8 @@ fn choose(read: &ReadArgs, to_file: bool, json: bool) -> Result<Format, CliFailu
             Format::Hexdump | Format::Raw | Format::Hex | Format::Text
         )
     {
-        let message = "--json works only with --format json or a number type: leave out --json, or change --format";
+        let message = "--json works only with --format json or a number type: \
+                       leave out --json, or change --format";
         return Err(CliFailure::Usage(message.to_owned()));
     }
     match format {

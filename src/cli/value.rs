@@ -228,7 +228,8 @@ fn decode_hex(text: &str, bytes: &mut Vec<u8>) -> Result<(), String> {
     })?;
     if !digits.len().is_multiple_of(2) {
         return Err(format!(
-            "{text:?} has {} hexadecimal digits, an odd number: write each byte with two, such as 0a",
+            "{text:?} has {} hexadecimal digits, an odd number: write each byte with two, such \
+             as 0a",
             digits.len()
         ));
     }

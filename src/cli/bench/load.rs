@@ -141,8 +141,8 @@ fn check_descriptors(connections: u64, servers: u64) -> Result<(), CliFailure> {
     let needed = connections * servers + OTHER_DESCRIPTORS;
     match descriptors::allow(needed) {
         Some(files) if files < needed => Err(CliFailure::Usage(format!(
-            "{connections} connections to {} need {needed} open files, but this process may open only {files}: \
-             make --connections smaller, or raise the limit with ulimit -n",
+            "{connections} connections to {} need {needed} open files, but this process may open \
+             only {files}: make --connections smaller, or raise the limit with ulimit -n",
             human::count(servers, "server")
         ))),
         _ => Ok(()),

@@ -110,16 +110,17 @@ impl LoadPlan {
         }
         if bench.path == RequestPath::Local && bench.connections > CLIENT_WORKERS as u64 {
             return Err(CliFailure::Usage(format!(
-                "{} connections cannot all be local, since a segment has room for {CLIENT_WORKERS} threads of local \
-                 programs: make --connections smaller, or leave --path out",
+                "{} connections cannot all be local, since a segment has room for \
+                 {CLIENT_WORKERS} threads of local programs: make --connections smaller, or \
+                 leave --path out",
                 bench.connections
             )));
         }
         let bytes_in_flight = bench.connections * bench.depth * bench.size;
         if bytes_in_flight > MAX_BYTES_IN_FLIGHT {
             return Err(CliFailure::Usage(format!(
-                "{} connections with {} requests of {} each would have {} in flight, more than the limit of {}: make \
-                 --connections, --depth or --size smaller",
+                "{} connections with {} requests of {} each would have {} in flight, more than \
+                 the limit of {}: make --connections, --depth or --size smaller",
                 bench.connections,
                 bench.depth,
                 human::bytes(bench.size),
@@ -171,8 +172,8 @@ impl LoadPlan {
 
 fn no_range(bench: &BenchArgs, layout: &Layout) -> CliFailure {
     CliFailure::Usage(format!(
-        "with --reads {} the other requests overwrite memory: give --range ADDRESS LENGTH to say which part \
-         (the whole memory is --range 0 {})",
+        "with --reads {} the other requests overwrite memory: give --range ADDRESS LENGTH to say \
+         which part (the whole memory is --range 0 {})",
         bench.reads,
         layout.size()
     ))
@@ -209,8 +210,8 @@ fn check_additions(bench: &BenchArgs, address: u64) -> Result<(), CliFailure> {
     } else if !address.is_multiple_of(WORD) {
         let (down, up) = (address & !7, address.next_multiple_of(WORD));
         format!(
-            "--change add needs aligned words, but the range begins at {address}, which is not a multiple \
-             of 8: use {down} or {up}"
+            "--change add needs aligned words, but the range begins at {address}, which is not a \
+             multiple of 8: use {down} or {up}"
         )
     } else {
         return Ok(());

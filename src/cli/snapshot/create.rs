@@ -53,7 +53,8 @@ pub(super) fn run(create: &CreateArgs, global: &GlobalOptions) -> Result<(), Cli
         .collect();
     if !missing.is_empty() {
         output::print_error(format_args!(
-            "the snapshot is partial, without server{} {}: run this command without --allow-partial to see why",
+            "the snapshot is partial, without server{} {}: run this command without \
+             --allow-partial to see why",
             if missing.len() == 1 { "" } else { "s" },
             missing.join(", ")
         ));

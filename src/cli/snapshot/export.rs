@@ -17,7 +17,8 @@ use std::path::Path;
 pub(super) fn run(export: &ExportArgs, global: &GlobalOptions) -> Result<(), CliFailure> {
     let to_stdout = export.raw == Path::new("-");
     if to_stdout && global.json {
-        let message = "--json cannot be used while the bytes go to standard output: name a file, or leave out --json";
+        let message = "--json cannot be used while the bytes go to standard output: \
+                       name a file, or leave out --json";
         return Err(CliFailure::Usage(message.to_owned()));
     }
     let snapshot = file::open(&export.file, global)?;
