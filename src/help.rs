@@ -1,13 +1,13 @@
-//! `PROGRAM help COMMAND`, as many programs have it: the same as `PROGRAM COMMAND --help`.
+//! The command `help`: `PROGRAM help COMMAND` means `PROGRAM COMMAND --help`.
 
 use clap::{ArgAction, CommandFactory};
 use std::ffi::{OsStr, OsString};
 
 const HELP: &str = "help";
 
-/// A command line of the program whose arguments are `T`, in which `help` in place of the command
-/// has become a `--help` at the end. Only there: further on the word may be data. The first word is
-/// the program's name.
+/// Replaces `help` in the position of the command by `--help` at the end of the line. In any other
+/// position the word may be data, and stays. `T` describes the command line, whose first word is
+/// the name of the program.
 pub(crate) fn with_option<T: CommandFactory>(
     line: impl IntoIterator<Item = OsString>,
 ) -> Vec<OsString> {
@@ -15,10 +15,10 @@ pub(crate) fn with_option<T: CommandFactory>(
     if line.iter().any(|word| word == HELP) {
         let command = T::command();
         let mut found = false;
-        while let Some(place) =
-            place_of_command(&line, &command).filter(|place| line[*place] == HELP)
+        while let Some(position) =
+            position_of_command(&line, &command).filter(|position| line[*position] == HELP)
         {
-            line.remove(place);
+            line.remove(position);
             found = true;
         }
         line.extend(found.then(|| "--help".into()));
@@ -26,12 +26,12 @@ pub(crate) fn with_option<T: CommandFactory>(
     line
 }
 
-/// The first word that is neither an option nor the value of one.
-fn place_of_command(line: &[OsString], command: &clap::Command) -> Option<usize> {
+/// The position of the first word that is neither an option nor the value of one.
+fn position_of_command(line: &[OsString], command: &clap::Command) -> Option<usize> {
     let mut words = line.iter().enumerate().skip(1);
-    while let Some((place, word)) = words.next() {
+    while let Some((position, word)) = words.next() {
         if !word.as_encoded_bytes().starts_with(b"-") {
-            return Some(place);
+            return Some(position);
         }
         if takes_next(word, command) {
             words.next();
@@ -40,13 +40,13 @@ fn place_of_command(line: &[OsString], command: &clap::Command) -> Option<usize>
     None
 }
 
-/// Whether the word after this option is its value.
+/// Whether the option takes the next word as its value.
 fn takes_next(option: &OsStr, command: &clap::Command) -> bool {
     let name = option.to_str().and_then(|option| option.strip_prefix("--"));
-    let is_meant = |argument: &&clap::Arg| name.is_some() && argument.get_long() == name;
+    let has_name = |argument: &&clap::Arg| name.is_some() && argument.get_long() == name;
     command
         .get_arguments()
-        .find(is_meant)
+        .find(has_name)
         .is_some_and(|argument| matches!(argument.get_action(), ArgAction::Set))
 }
 
@@ -56,7 +56,7 @@ mod tests {
     use clap::Parser;
 
     #[derive(Parser)]
-    struct Arguments {
+    struct SampleArguments {
         #[arg(long, global = true)]
         config: Option<String>,
         #[arg(long, global = true)]
@@ -65,8 +65,8 @@ mod tests {
     }
 
     #[test]
-    fn only_in_place_of_the_command_help_is_a_call_for_it() {
-        for (given, meant) in [
+    fn help_is_replaced_only_in_the_position_of_the_command() {
+        for (given, expected) in [
             ("dsmctl", "dsmctl"),
             ("dsmctl help", "dsmctl --help"),
             ("dsmctl help help", "dsmctl --help"),
@@ -86,13 +86,13 @@ mod tests {
             ("dsmctl write 0 help", "dsmctl write 0 help"),
             ("dsmctl helper", "dsmctl helper"),
         ] {
-            let read = with_option::<Arguments>(given.split(' ').map(OsString::from));
+            let read = with_option::<SampleArguments>(given.split(' ').map(OsString::from));
             assert_eq!(
                 read,
-                meant.split(' ').map(OsString::from).collect::<Vec<_>>()
+                expected.split(' ').map(OsString::from).collect::<Vec<_>>()
             );
         }
-        let read = Arguments::parse_from(with_option::<Arguments>(
+        let read = SampleArguments::parse_from(with_option::<SampleArguments>(
             ["x", "--config", "help", "a"].map(OsString::from),
         ));
         assert_eq!(

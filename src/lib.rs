@@ -1,4 +1,5 @@
-//! The programs: `dsmd`, `dsm-snapshot` and `dsmctl`, which only call this library.
+//! The implementation of the programs `dsmd`, `dsm-snapshot` and `dsmctl`. Each of their `main`
+//! functions only calls this library.
 
 pub mod agent;
 pub mod cli;

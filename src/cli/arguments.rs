@@ -1,15 +1,15 @@
-//! The command line. What is said here in a line each, `man/dsmctl.1` says in full; a test holds
-//! the two together.
+//! The command line of dsmctl. Each option has one line of help here and its full description in
+//! `man/dsmctl.1`; a test compares the two.
 
-// The doc comments are the help text, where backticks would stand as they are.
+// The doc comments are the help text, in which backticks would appear literally.
 #![allow(clippy::doc_markdown)]
 
-use super::bench::Bench;
-use super::completions::Program;
+use super::bench::BenchArgs;
+use super::completions::CompletionProgram;
 use super::format::Format;
 use super::negative;
 use super::number;
-use super::snapshot::Snapshot;
+use super::snapshot::SnapshotCommand;
 use super::value::ValueType;
 use crate::help;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
@@ -25,89 +25,99 @@ use std::time::Duration;
     after_help = "ADDRESS and LENGTH are decimal, 0x hexadecimal, or have a unit: 4096, 0x1000, 4KiB, 1MiB+16.\n\
                         dsmctl(1) has examples and the exit codes."
 )]
-pub(super) struct Arguments {
+pub(super) struct CliArguments {
     #[command(flatten)]
-    pub(super) global: Global,
+    pub(super) global: GlobalOptions,
     #[command(subcommand)]
-    pub(super) command: Command,
+    pub(super) command: CliCommand,
 }
 
-impl Arguments {
-    /// Parses a command line, which begins with the program's name.
+impl CliArguments {
+    /// Parses a command line, whose first word is the name of the program.
     pub(super) fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         Self::try_parse_from(negative::mark(help::with_option::<Self>(line)))
     }
 }
 
-/// What every command takes.
+/// The options that every command takes.
 #[derive(Debug, Args)]
-pub(super) struct Global {
-    /// The configuration; without it $DSM_CONFIG, else /etc/mcomp.cfg
+pub(super) struct GlobalOptions {
+    /// The configuration file; the default is $DSM_CONFIG, else /etc/mcomp.cfg
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) config: Option<PathBuf>,
     /// Print JSON, for programs
     #[arg(long, global = true)]
     pub(super) json: bool,
-    /// Wait this long for the servers; without it client.timeout of the configuration
-    #[arg(long, global = true, value_name = "DURATION", value_hint = ValueHint::Other, value_parser = number::duration)]
+    /// Wait this long for the servers; the default is client.timeout of the configuration
+    #[arg(
+        long,
+        global = true,
+        value_name = "DURATION",
+        value_hint = ValueHint::Other,
+        value_parser = number::duration
+    )]
     pub(super) timeout: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum CliCommand {
     /// Write bytes, a file or standard input
-    Write(Write),
+    Write(WriteArgs),
     /// Read a range
-    Read(Read),
+    Read(ReadArgs),
     /// Set every byte of a range to one value
-    Fill(Fill),
+    Fill(FillArgs),
     /// Copy a range to another, on any servers
-    Copy(Copy),
-    /// Compare and swap a word: print the old value; exit 1 when it was not EXPECTED
-    Cas(Cas),
-    /// Add to a word: print the old value
-    Add(Add),
-    /// Replace a word: print the old value
-    Swap(Swap),
+    Copy(CopyArgs),
+    /// Compare and swap a word and print the old value; exit 1 if that was not EXPECTED
+    Cas(CasArgs),
+    /// Add a number to a word and print the old value
+    Add(AddArgs),
+    /// Replace a word and print the old value
+    Swap(SwapArgs),
     /// Show which servers hold a range, and where
-    Locate(Locate),
+    Locate(LocateArgs),
     /// Show every server's state and counters
-    Status(Status),
-    /// Measure the round trip to one server or to all
-    Ping(Ping),
-    /// Load the servers with requests, and say how many they carry out and how fast
-    Bench(Bench),
+    Status(StatusArgs),
+    /// Measure the round-trip time to one server or to all
+    Ping(PingArgs),
+    /// Send requests to the servers and report their throughput and latency
+    Bench(BenchArgs),
     /// Take, show, compare and restore snapshots; see dsmctl-snapshot(1)
     #[command(subcommand)]
-    Snapshot(Snapshot),
-    /// Decide what becomes of a memory that was lost
+    Snapshot(SnapshotCommand),
+    /// Decide how servers that lost their memory continue
     #[command(subcommand)]
-    Memory(Memory),
+    Memory(MemoryCommand),
     /// Check or show the configuration
     #[command(subcommand)]
-    Config(Configuration),
-    /// Print the completions for a shell
+    Config(ConfigCommand),
+    /// Print the completion script for a shell
     Completions {
         /// The shell
         shell: Shell,
-        /// The program whose command line is completed
-        #[arg(value_enum, default_value_t = Program::Dsmctl)]
-        program: Program,
+        /// The program that the script completes
+        #[arg(value_enum, default_value_t = CompletionProgram::Dsmctl)]
+        program: CompletionProgram,
     },
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Write {
-    /// Where the first byte goes
+pub(super) struct WriteArgs {
+    /// The address of the first byte
     #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) address: u64,
-    /// What to write; a single - is standard input, except after --
-    #[arg(required_unless_present = "file", conflicts_with = "file", value_parser = clap::value_parser!(OsString))]
+    /// The values to write; a single - is standard input, except after --
+    #[arg(
+        required_unless_present = "file",
+        conflicts_with = "file",
+        value_parser = clap::value_parser!(OsString)
+    )]
     pub(super) data: Vec<OsString>,
     /// Write the bytes of this file; - is standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) file: Option<PathBuf>,
-    /// What DATA is: numbers are little-endian, text is the bytes as given
+    /// The type of DATA: numbers are little-endian, text is the bytes as given
     #[arg(
         long = "type",
         value_name = "TYPE",
@@ -118,14 +128,14 @@ pub(super) struct Write {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Read {
-    /// The first byte
+pub(super) struct ReadArgs {
+    /// The address of the first byte
     #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) address: u64,
-    /// How many bytes
+    /// The number of bytes
     #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) length: u64,
-    /// How to show them; without it hexdump on a terminal, raw elsewhere
+    /// The output format; the default is hexdump on a terminal, raw elsewhere
     #[arg(long, value_enum)]
     pub(super) format: Option<Format>,
     /// Write to this file
@@ -134,57 +144,57 @@ pub(super) struct Read {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Fill {
-    /// The first byte
+pub(super) struct FillArgs {
+    /// The address of the first byte
     #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) address: u64,
-    /// How many bytes
+    /// The number of bytes
     #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) length: u64,
-    /// What each of them becomes, 0 to 255
+    /// The new value of each byte, 0 to 255
     #[arg(value_parser = number::byte, value_hint = ValueHint::Other)]
     pub(super) byte: u8,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Copy {
-    /// The first byte to copy
+pub(super) struct CopyArgs {
+    /// The address of the first byte to copy
     #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) from: u64,
-    /// Where it goes
+    /// The address to copy it to
     #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) to: u64,
-    /// How many bytes
+    /// The number of bytes
     #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) length: u64,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Cas {
-    /// A multiple of 8
+pub(super) struct CasArgs {
+    /// The address of the word, a multiple of 8
     #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) address: u64,
-    /// The value to find there
+    /// The value that the word must have
     #[arg(value_parser = number::word, value_hint = ValueHint::Other)]
     pub(super) expected: u64,
-    /// The value to store if it was found
+    /// The value to store in that case
     #[arg(value_parser = number::word, value_hint = ValueHint::Other)]
     pub(super) new: u64,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Add {
-    /// A multiple of 8
+pub(super) struct AddArgs {
+    /// The address of the word, a multiple of 8
     #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) address: u64,
-    /// What to add; negative to subtract
+    /// The number to add; a negative number subtracts
     #[arg(value_parser = number::word, value_hint = ValueHint::Other)]
     pub(super) number: u64,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Swap {
-    /// A multiple of 8
+pub(super) struct SwapArgs {
+    /// The address of the word, a multiple of 8
     #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) address: u64,
     /// The value to store
@@ -193,36 +203,42 @@ pub(super) struct Swap {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Locate {
-    /// The first byte
+pub(super) struct LocateArgs {
+    /// The address of the first byte
     #[arg(value_parser = number::quantity, value_hint = ValueHint::Other)]
     pub(super) address: u64,
-    /// How many bytes
+    /// The number of bytes
     #[arg(value_parser = number::quantity, default_value = "1", value_hint = ValueHint::Other)]
     pub(super) length: u64,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Status {
-    /// Show all columns, also when the terminal is too narrow for them
+pub(super) struct StatusArgs {
+    /// Show all columns, even if the terminal is too narrow for them
     #[arg(long)]
     pub(super) wide: bool,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Ping {
-    /// The server's index; without it all servers
+pub(super) struct PingArgs {
+    /// The server's index; the default is all servers
     #[arg(value_parser = number::index, value_hint = ValueHint::Other)]
     pub(super) server: Option<usize>,
-    /// How many round trips to each
-    #[arg(long, value_name = "NUMBER", value_hint = ValueHint::Other, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// The number of round trips to each server
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        value_hint = ValueHint::Other,
+        default_value = "1",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
     pub(super) count: u32,
 }
 
-/// `--range`, for the commands that can do with a part of the memory.
+/// `--range`, for the commands that can work on a part of the memory.
 #[derive(Debug, Args)]
-pub(super) struct Range {
-    /// Only these addresses
+pub(super) struct RangeOption {
+    /// Use only these addresses
     #[arg(
         long,
         action = ArgAction::Set,
@@ -234,10 +250,10 @@ pub(super) struct Range {
     range: Option<Vec<u64>>,
 }
 
-impl Range {
-    /// The address and the length, if they were given.
+impl RangeOption {
+    /// The address and the length, if the option was given.
     pub(super) fn given(&self) -> Option<(u64, u64)> {
-        // clap takes two values or none.
+        // clap accepts two values or none.
         self.range
             .as_deref()
             .and_then(|values| Some((*values.first()?, *values.get(1)?)))
@@ -245,23 +261,23 @@ impl Range {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Memory {
-    /// Let servers that wait for a restore go on with zeros
-    AcceptEmpty(AcceptEmpty),
+pub(super) enum MemoryCommand {
+    /// Let servers that wait for a restore start with zeros instead
+    AcceptEmpty(AcceptEmptyArgs),
 }
 
 #[derive(Debug, Args)]
-pub(super) struct AcceptEmpty {
-    /// The server's index; without it all that wait
+pub(super) struct AcceptEmptyArgs {
+    /// The server's index; the default is all servers that wait
     #[arg(value_parser = number::index, value_hint = ValueHint::Other)]
     pub(super) server: Option<usize>,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Configuration {
-    /// Say whether the configuration is sound
+pub(super) enum ConfigCommand {
+    /// Check whether the configuration is valid
     Check,
-    /// Show every value in effect, and where it comes from
+    /// Show every value in effect and its origin
     Show,
 }
 
@@ -269,13 +285,13 @@ pub(super) enum Configuration {
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Result<Arguments, clap::Error> {
-        Arguments::read(line.split_whitespace().map(OsString::from))
+    fn parse(line: &str) -> Result<CliArguments, clap::Error> {
+        CliArguments::read(line.split_whitespace().map(OsString::from))
     }
 
-    fn written(line: &str) -> Write {
+    fn written(line: &str) -> WriteArgs {
         match parse(line).unwrap().command {
-            Command::Write(mut write) => {
+            CliCommand::Write(mut write) => {
                 for data in &mut write.data {
                     *data = negative::unmark(data).to_owned();
                 }
@@ -286,12 +302,12 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_is_well_formed() {
-        <Arguments as clap::CommandFactory>::command().debug_assert();
+    fn clap_accepts_the_description_of_the_command_line() {
+        <CliArguments as clap::CommandFactory>::command().debug_assert();
     }
 
     #[test]
-    fn values_may_begin_with_a_minus_and_options_stand_anywhere() {
+    fn values_may_begin_with_a_minus_and_options_may_come_anywhere() {
         assert_eq!(written("dsmctl write 0 --type i32 -5 7").data, ["-5", "7"]);
         assert_eq!(
             written("dsmctl write 0 -5 -1.5e3 --type f64").data,
@@ -312,7 +328,7 @@ mod tests {
             "dsmctl add 8 -0x5 --json",
             "dsmctl --timeout 1s add 8 -5",
         ] {
-            let Command::Add(add) = parse(line).unwrap().command else {
+            let CliCommand::Add(add) = parse(line).unwrap().command else {
                 panic!("{line}")
             };
             assert_eq!(add.number, 5_u64.wrapping_neg(), "{line}");

@@ -1,6 +1,6 @@
 
-# Where an argument is due, _PROGRAM offers options. This offers what the argument can be: files and the names of snapshots,
-# files, or nothing where it is a number.
+# _PROGRAM offers options where an argument can come. This function offers what the argument can be: files
+# and the names of snapshots, files, or nothing for a number.
 _PROGRAM_arguments() {
     _PROGRAM "$@"
     [[ $2 == -* ]] && return

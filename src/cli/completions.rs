@@ -1,25 +1,25 @@
-//! `dsmctl completions`: what a shell needs to complete the command lines of the programs.
-//! `clap_complete` writes it from their descriptions; here stands what its scripts leave to be
-//! wished for.
+//! `dsmctl completions`: completion scripts for the command lines of the programs. `clap_complete`
+//! generates them; this module adds the completion of arguments for bash, and corrects options with
+//! two values for zsh.
 
-use super::failure::Failure;
+use super::failure::CliFailure;
 use super::output;
 use clap::builder::ValueRange;
 use clap::{Arg, Command, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
-/// What is added to the script for bash. Words in capitals stand for what [`bash_arguments`] finds.
+/// The addition to the script for bash. [`bash_arguments`] replaces the words in capitals.
 const BASH: &str = include_str!("completions.bash");
 
 /// A program whose command line can be completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Program {
+pub(super) enum CompletionProgram {
     Dsmctl,
     Dsmd,
     DsmSnapshot,
 }
 
-impl Program {
+impl CompletionProgram {
     fn command(self) -> Command {
         match self {
             Self::Dsmctl => super::command(),
@@ -29,7 +29,7 @@ impl Program {
     }
 }
 
-pub(super) fn run(shell: Shell, program: Program) -> Result<(), Failure> {
+pub(super) fn run(shell: Shell, program: CompletionProgram) -> Result<(), CliFailure> {
     output::print(&script(shell, program.command()))
 }
 
@@ -45,11 +45,11 @@ fn script(shell: Shell, mut command: Command) -> String {
     }
 }
 
-/// In zsh `--range=[` offers the option with `=`, after which clap takes one value and no second
-/// one.
+/// Removes the `=` after options with two values from the script for zsh: clap refuses a second
+/// value after `--range=0`.
 fn without_equals_signs(script: String, command: &Command) -> String {
     let mut names = Vec::new();
-    each(command, command.get_name(), &mut |_, command| {
+    for_each_command(command, command.get_name(), &mut |_, command| {
         names.extend(options(command, takes_more))
     });
     names.iter().fold(script, |script, name| {
@@ -57,16 +57,16 @@ fn without_equals_signs(script: String, command: &Command) -> String {
     })
 }
 
-/// The addition to the script for bash; empty for a program that takes no arguments.
+/// The addition to the script for bash; empty for a program without positional arguments.
 fn bash_arguments(command: &Command) -> String {
     let program = command.get_name();
     let (mut commands, mut with_value, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
     let (mut snapshots, mut files, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
-    each(command, program, &mut |words, command| {
+    for_each_command(command, program, &mut |words, command| {
         commands.push(words.to_owned());
         with_value.extend(options(command, |_| true));
         pairs.extend(options(command, takes_more));
-        // The script does offer the values of an argument that has only these.
+        // The generated script already completes an argument that has a fixed set of values.
         let first = command
             .get_positionals()
             .next()
@@ -96,19 +96,20 @@ fn bash_arguments(command: &Command) -> String {
     })
 }
 
+/// Whether an option takes more than one value.
 fn takes_more(values: ValueRange) -> bool {
     values.max_values() > 1
 }
 
-/// Calls `visit` with each command, and the words that call it.
-fn each(command: &Command, words: &str, visit: &mut impl FnMut(&str, &Command)) {
+/// Calls `visit` with each command and the words that select it.
+fn for_each_command(command: &Command, words: &str, visit: &mut impl FnMut(&str, &Command)) {
     visit(words, command);
     for below in command.get_subcommands() {
-        each(below, &format!("{words} {}", below.get_name()), visit);
+        for_each_command(below, &format!("{words} {}", below.get_name()), visit);
     }
 }
 
-/// The options of a command that take a value, or such numbers of values.
+/// The options of `command` that take a number of values which `values` accepts.
 fn options(command: &Command, values: impl Fn(ValueRange) -> bool) -> Vec<String> {
     let wanted = |option: &&Arg| {
         option.get_action().takes_values() && option.get_num_args().is_some_and(&values)
@@ -124,7 +125,7 @@ fn options(command: &Command, values: impl Fn(ValueRange) -> bool) -> Vec<String
     command.get_opts().filter(wanted).flat_map(names).collect()
 }
 
-/// A pattern of bash's `case` for any of the texts; without any, one that no word is.
+/// A pattern of a bash `case` that matches each of the texts; without texts, it matches no word.
 fn pattern(mut texts: Vec<String>) -> String {
     texts.sort();
     texts.dedup();

@@ -1,11 +1,12 @@
-//! `dsmctl config check` and `dsmctl config show`.
+//! `dsmctl config check`: validates mcomp.cfg and warns of what would stop dsmd or clients.
+//! `dsmctl config show`: prints the values in effect.
 
-use super::arguments::Global;
-use super::failure::Failure;
+use super::arguments::GlobalOptions;
+use super::context::load;
+use super::failure::CliFailure;
 use super::human;
 use super::output;
 use super::servers::ask_each;
-use super::session::load;
 use super::table::{self, Align};
 use dsm_config::{
     Address, Config, IdentityError, OperationLogMode, Origin, check_capacity, own_index,
@@ -18,7 +19,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 
-/// The bits of a file's mode: those that chmod(1) sets, and those that let others read.
+/// The bits of a file's mode that chmod(1) sets, and those that allow reading.
 const MODE: u32 = 0o7777;
 const READABLE_BY_GROUP: u32 = 0o040;
 const READABLE_BY_OTHERS: u32 = 0o004;
@@ -26,12 +27,12 @@ const READABLE_BY_OTHERS: u32 = 0o004;
 /// The group of the packaged units.
 const GROUP_OF_SERVICES: &str = "dsm";
 
-/// Checks the file, and this machine if it is in the map. What only dsmd refuses is a warning here:
-/// the file may be on its way to other machines.
-pub(super) fn check(global: &Global) -> Result<(), Failure> {
+/// Checks the file, and the memory of this machine if the network map contains it. What only dsmd
+/// would refuse is a warning here, as the file may be meant for other machines.
+pub(super) fn check(global: &GlobalOptions) -> Result<(), CliFailure> {
     let config = load(global)?;
     let layout = &config.layout;
-    // Several servers of one map run here when all have loopback addresses.
+    // `Several` means that several servers of the map run on this machine, on loopback addresses.
     if matches!(
         own_index(&config, None),
         Ok(_) | Err(IdentityError::Several { .. })
@@ -40,7 +41,7 @@ pub(super) fn check(global: &Global) -> Result<(), Failure> {
     }
     let warnings = warnings(&config);
     for warning in &warnings {
-        output::complain(format_args!("warning: {warning}"));
+        output::print_error(format_args!("warning: {warning}"));
     }
     let file = config.path.display().to_string();
     if global.json {
@@ -57,31 +58,32 @@ pub(super) fn check(global: &Global) -> Result<(), Failure> {
     ))
 }
 
-/// What is no mistake in the file, and yet stands in the way of dsmd or of clients.
+/// Problems that do not make the file invalid, but that stop dsmd or clients from working.
 fn warnings(config: &Config) -> Vec<String> {
-    untrusted(config)
+    untrusted_addresses(config)
         .into_iter()
-        .chain(names(config))
-        .chain(log_directory(config))
-        .chain(unreadable(config))
-        .chain(memory(config))
+        .chain(host_names(config))
+        .chain(missing_log_directory(config))
+        .chain(unreadable_file(config))
+        .chain(insufficient_memory(config))
         .collect()
 }
 
-/// The first address that dsmd will refuse, and how many more there are: all have one cause.
-fn untrusted(config: &Config) -> Option<String> {
+/// The first address that dsmd will refuse, and how many more there are: all have the same remedy.
+fn untrusted_addresses(config: &Config) -> Option<String> {
     let mut untrusted = (0..config.layout.n()).filter_map(|index| config.untrusted_address(index));
     let first = untrusted.next()?;
     let others = match untrusted.count() {
         0 => String::new(),
-        others => format!(" (likewise {others} more)"),
+        1 => " (and 1 more server)".to_owned(),
+        others => format!(" (and {others} more servers)"),
     };
     Some(format!("{first}{others}"))
 }
 
-/// The addresses whose host name this machine cannot resolve, or knows as one that no other machine
-/// can reach.
-fn names(config: &Config) -> Vec<String> {
+/// The addresses whose host name this machine cannot resolve, or resolves to loopback addresses
+/// that no other machine can reach.
+fn host_names(config: &Config) -> Vec<String> {
     let mut addresses = Vec::new();
     for (index, server) in config.servers.iter().enumerate() {
         addresses.push((
@@ -89,7 +91,7 @@ fn names(config: &Config) -> Vec<String> {
             format!("server {index}"),
             &server.address,
         ));
-        // What is the matter with a name is said once.
+        // A host name that server and agent share gets one warning.
         if let Some(agent) = server
             .snapshot
             .as_ref()
@@ -112,7 +114,7 @@ fn names(config: &Config) -> Vec<String> {
         match found {
             Ok(found) => Some(format!("{place}: {}", address.only_loopback(&found)?)),
             Err(error) => Some(format!(
-                "{place}: the host name of {who} ({address}) cannot be resolved on this machine: {error}"
+                "{place}: this machine cannot resolve the host name of {who} ({address}): {error}"
             )),
         }
     };
@@ -123,8 +125,8 @@ fn names(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// A folder for the operation log that is not there.
-fn log_directory(config: &Config) -> Option<String> {
+/// The directory of the operation log, if it does not exist.
+fn missing_log_directory(config: &Config) -> Option<String> {
     let directory = &config.log.directory;
     if config.log.operations == OperationLogMode::Off || directory.is_dir() {
         return None;
@@ -132,12 +134,13 @@ fn log_directory(config: &Config) -> Option<String> {
     let place = place(config, "log.operations");
     let directory = directory.display();
     Some(format!(
-        "{place}: the operation log is to be in {directory}, which is no folder on this machine: create it where dsmd runs"
+        "{place}: the directory of the operation log, {directory}, does not exist on this machine: \
+         create it on each machine that runs dsmd"
     ))
 }
 
-/// A file that the services of the package cannot read. Root can, and would find it good.
-fn unreadable(config: &Config) -> Option<String> {
+/// The file, if the services of the package cannot read it. A check by root would not notice.
+fn unreadable_file(config: &Config) -> Option<String> {
     let status = std::fs::metadata(&config.path).ok()?;
     let group = || Group::from_gid(status.gid().into()).ok().flatten();
     let is_services = || group().is_some_and(|group| group.name == GROUP_OF_SERVICES);
@@ -148,14 +151,14 @@ fn unreadable(config: &Config) -> Option<String> {
     }
     let (path, mode) = (config.path.display(), status.mode() & MODE);
     Some(format!(
-        "{path}: the mode of this file is {mode:04o}, with which dsmd, dsm-snapshot and programs of other users may not read \
-         it: chmod 644 {path}. It holds no secrets"
+        "{path}: the mode of this file is {mode:04o}, so that dsmd, dsm-snapshot and programs of \
+         other users cannot read it: run chmod 644 {path} (it contains no secrets)"
     ))
 }
 
-/// A k that is more than the memory that a process here may use. A server of this machine may have
-/// another limit, and its segment may be there already.
-fn memory(config: &Config) -> Option<String> {
+/// The value of k, if it exceeds the memory limit of this process. This is only a warning: dsmd may
+/// have another limit, and its segment may exist already.
+fn insufficient_memory(config: &Config) -> Option<String> {
     let k = config.layout.k();
     let needed = k
         .saturating_add(segment::overhead(k))
@@ -166,8 +169,9 @@ fn memory(config: &Config) -> Option<String> {
     );
     let limit = memory_limit::of_this_process().filter(|limit| is_here && limit.bytes < needed)?;
     Some(format!(
-        "{}: a segment of this k needs {needed} bytes of memory with its tables and dsmd, but {} allows {} bytes: a dsmd with \
-         this limit cannot make one. Make k smaller, or allow more (MemoryMax= of the unit, the memory of the container)",
+        "{}: a segment of this k needs {needed} bytes of memory, with its tables and dsmd, but \
+         {} allows {} bytes: make k smaller, or raise the limit (MemoryMax= of the unit, or the \
+         memory of the container), if dsmd has the same one",
         place(config, "k"),
         limit.source,
         limit.bytes
@@ -179,7 +183,7 @@ fn place(config: &Config, key: &str) -> String {
     format!("{}:{}:{}", config.path.display(), place.line, place.column)
 }
 
-pub(super) fn show(global: &Global) -> Result<(), Failure> {
+pub(super) fn show(global: &GlobalOptions) -> Result<(), CliFailure> {
     let config = load(global)?;
     let (file, settings) = (config.path.display().to_string(), config.settings());
     if global.json {

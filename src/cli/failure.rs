@@ -1,7 +1,7 @@
-//! Why a command failed, and the exit code that says so. This is the only place that chooses one;
-//! dsmctl(1) lists them.
+//! The errors of dsmctl and their exit codes. No other module chooses an exit code; dsmctl(1) lists
+//! them all.
 
-use super::servers::State;
+use super::servers::ServerState;
 use dsm_client::ErrorKind;
 use dsm_config::ConfigError;
 use dsm_core::layout::OutsideMemory;
@@ -10,7 +10,7 @@ use dsm_core::sys::file_size;
 use dsm_snapshot::{AgentError, CreateError, DirectoryError, ReadError, RestoreError};
 use std::{fmt, io};
 
-/// Exit codes, as sysexits(3) names them.
+/// The exit codes: 1, and those of sysexits(3).
 pub(super) mod exit {
     pub(in crate::cli) const MISMATCH: u8 = 1;
     pub(in crate::cli) const USAGE: u8 = 64;
@@ -25,24 +25,26 @@ pub(super) mod exit {
     pub(in crate::cli) const CONFIGURATION: u8 = 78;
 }
 
-/// Why a command failed.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    /// The command line is well formed and makes no sense.
+pub(super) enum CliFailure {
+    /// The command line parses, but its values do not fit together or do not fit the configuration.
     #[error("{0}")]
     Usage(String),
-    /// mcomp.cfg is missing or wrong.
+    /// mcomp.cfg is missing, unreadable or invalid.
     #[error(transparent)]
     Configuration(#[from] ConfigError),
     /// The range is not inside the memory.
     #[error(transparent)]
     OutsideMemory(#[from] OutsideMemory),
-    /// Of several ranges or memories, one is not inside the other.
+    /// One of several ranges or memories does not contain a requested range; `what` names it.
     #[error("{what}: {error}")]
     Outside { what: String, error: OutsideMemory },
-    /// A stream of unknown length was longer than the memory behind its address.
+    /// The input, whose length was unknown, did not fit between its address and the end of the
+    /// memory.
     #[error(
-        "{input} goes on past the end of the memory: of it, {} written, up to address {end}, and the rest was not",
+        "{input} runs past the end of the memory: {} written, up to address {end}; give a shorter \
+         input or a lower address",
         written_so_far(*written)
     )]
     TooMuchInput {
@@ -50,65 +52,68 @@ pub(super) enum Failure {
         written: u64,
         end: u64,
     },
-    /// What was to be written cannot be opened.
+    /// The input file cannot be opened.
     #[error("cannot open {path}: {error}")]
     NoInput { path: String, error: io::Error },
-    /// A local file or stream failed.
-    #[error("{name}: {error}{}", advice(.error))]
+    /// An operation on a local file or stream failed.
+    #[error("{name}: {error}{}", io_hint(.error))]
     InputOutput { name: String, error: io::Error },
-    /// Whoever read standard output has gone. Not worth a word.
+    /// The reader of standard output has closed it. This is not an error, and prints nothing.
     #[error("standard output is closed")]
     OutputClosed,
-    /// The servers could not do it.
+    /// The client library returned an error.
     #[error(transparent)]
     Memory(#[from] dsm_client::Error),
-    /// A server's shared memory is closed to this process, and nothing else will do.
+    /// `--path local` was given, but this process cannot use the server's shared memory.
     #[error(
-        "the shared memory of server {server} ({address}) is not open to this process: dsmd must run on this machine, with \
-         log.operations = \"off\", this user be in the group of its memory, that be of root, of this user or of user dsm, and at \
-         most 60 programs with 48 threads use it (see dsm(7)); --path auto goes over TCP then"
+        "this process cannot use the shared memory of server {server} ({address}): dsmd must run \
+         on this machine with log.operations = \"off\", this user must be in the group of the \
+         memory, the owner of the memory must be root, dsm or this user, and at most 60 programs \
+         with 48 threads may use it (see dsm(7)); or give --path auto, which uses TCP instead"
     )]
     NotLocal { server: usize, address: String },
-    /// A long transfer ended early.
+    /// A transfer failed after some of its steps had succeeded.
     #[error("after {done}{total} bytes were {verb}: {cause}")]
     Partly {
         verb: &'static str,
         done: u64,
         total: OfTotal,
-        cause: Box<Failure>,
+        cause: Box<CliFailure>,
     },
-    /// A snapshot is damaged, or does not have what is asked of it, or cannot be read.
-    #[error("{error}{advice}", error = .0, advice = way_out(.0))]
+    /// A snapshot is damaged, lacks the requested range, or cannot be read.
+    #[error("{error}{advice}", error = .0, advice = snapshot_hint(.0))]
     Snapshot(#[from] ReadError),
-    /// Some of several snapshots are not good; each has been named with its reason.
-    #[error("{bad} of {asked} files did not pass: the reason of each stands above")]
+    /// Some of several snapshots failed verification; the reason of each was printed before.
+    #[error("{bad} of {asked} files failed verification: see the message about each above")]
     Snapshots { bad: usize, asked: usize, code: u8 },
-    /// The snapshots cannot be listed.
-    #[error("{error}. {advice}", error = .0, advice = where_snapshots_are(.0.kind()))]
+    /// The snapshot directory cannot be listed.
+    #[error("{error}. {advice}", error = .0, advice = directory_hint(.0.kind()))]
     SnapshotDirectory(#[from] DirectoryError),
-    /// The name is that of no file, neither here nor where snapshots are.
+    /// Neither the current folder nor the snapshot directory has a file of this name.
     #[error("there is no file {name} here, {elsewhere}")]
     NoSnapshot { name: String, elsewhere: String },
-    /// Two partial snapshots without a byte that both have.
-    #[error("no server is in both {first} and {second}: there is nothing to compare")]
+    /// Two partial snapshots have no server in common.
+    #[error(
+        "no server is in both {first} and {second}: name two snapshots that have a server in common"
+    )]
     NothingInCommon { first: String, second: String },
-    /// No snapshot was taken.
+    /// `snapshot create` failed.
     #[error(transparent)]
     Create(#[from] CreateError),
-    /// No snapshot was restored, or not all of it.
+    /// `snapshot restore` failed, possibly after it had restored some servers.
     #[error(transparent)]
     Restore(#[from] RestoreError),
-    /// A snapshot agent did not do its part.
+    /// A snapshot agent refused a request or did not answer.
     #[error(transparent)]
     Agent(#[from] AgentError),
-    /// Whoever was asked on the terminal did not say yes.
-    #[error("nothing was changed")]
+    /// The user did not confirm the restore on the terminal.
+    #[error("nothing was changed: answer y to restore, or give --yes")]
     Declined,
-    /// Requests of a load failed; the report has each kind with its reason.
+    /// Some requests of a load failed; the report shows the reason of each kind.
     #[error("{failed} of {asked} requests failed: the report says why")]
     Requests { failed: u64, asked: u64, code: u8 },
-    /// Some servers are down or refuse; each has been shown with its reason.
-    #[error("{}", Servers { down: *down, refused: *refused, asked: *asked })]
+    /// Some servers are down or refused the request; the reason of each was printed before.
+    #[error("{}", ServersFailed { down: *down, refused: *refused, asked: *asked })]
     Servers {
         down: usize,
         refused: usize,
@@ -117,14 +122,14 @@ pub(super) enum Failure {
     },
 }
 
-/// What is the matter with how many of the servers that were asked.
-struct Servers {
+/// The numbers of the servers that failed, and their message.
+struct ServersFailed {
     down: usize,
     refused: usize,
     asked: usize,
 }
 
-impl fmt::Display for Servers {
+impl fmt::Display for ServersFailed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             down,
@@ -135,39 +140,41 @@ impl fmt::Display for Servers {
         if *down > 0 {
             write!(
                 formatter,
-                "{down} of {asked} {servers} did not answer: see that dsmd runs there "
+                "{down} of {asked} {servers} did not answer: check that dsmd runs there \
+                 (systemctl status dsmd) and that this machine can reach it"
             )?;
-            write!(formatter, "(systemctl status dsmd) and can be reached")?;
         }
         if *refused > 0 {
             let separator = if *down > 0 { "; " } else { "" };
             write!(
                 formatter,
-                "{separator}{refused} of {asked} {servers} answered with an error: the reason stands beside each"
+                "{separator}{refused} of {asked} {servers} answered with an error: see the \
+                 reason in the line of each"
             )?;
         }
         Ok(())
     }
 }
 
-/// What can be done about a snapshot, after what is the matter with it.
-fn way_out(error: &ReadError) -> &'static str {
+/// The remedy for a snapshot that cannot be used, to follow its error message.
+fn snapshot_hint(error: &ReadError) -> &'static str {
     match error {
-        ReadError::Frame { .. } => ". Its other addresses can be read, with --range",
-        ReadError::Missing { .. } => ". Give a --range without them",
+        ReadError::Frame { .. } => ". All other addresses can still be read, with --range",
+        ReadError::Missing { .. } => ". Give a --range that avoids them",
         _ => "",
     }
 }
 
-/// What can be done about a snapshot directory that cannot be read.
-fn where_snapshots_are(kind: io::ErrorKind) -> &'static str {
+/// The remedy for a snapshot directory that cannot be listed.
+fn directory_hint(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::PermissionDenied => {
-            "This user may not read it: use sudo, or become a member of its group, which ls -ld shows (that of the package is \
-             dsm), and log in anew"
+            "This user may not read it: use sudo, or become a member of its group (ls -ld shows \
+             it; the package uses dsm) and log in again"
         }
         _ => {
-            "Snapshots are on the machine that wrote them: run this there, or name their folder with --directory"
+            "Each snapshot is on the machine that wrote it: run this command there, or name the \
+             folder with --directory"
         }
     }
 }
@@ -180,7 +187,7 @@ fn written_so_far(count: u64) -> String {
     }
 }
 
-/// How long a transfer is to be, in bytes; shows itself only if that is known.
+/// The length of a whole transfer in bytes; displays as nothing if it is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OfTotal(Option<u64>);
 
@@ -191,16 +198,16 @@ impl fmt::Display for OfTotal {
     }
 }
 
-/// What the user can do about a file or stream that failed.
-fn advice(error: &io::Error) -> String {
+/// The remedy for a file or stream that failed; empty where none is known.
+fn io_hint(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::FileTooLarge => format!(": {}", file_size::WAY_OUT),
         _ => String::new(),
     }
 }
 
-impl Failure {
-    /// A failure of a local file or stream that is called `name`.
+impl CliFailure {
+    /// The failure of the local file or stream `name`.
     pub(super) fn input_output(name: impl fmt::Display, error: io::Error) -> Self {
         Self::InputOutput {
             name: name.to_string(),
@@ -208,7 +215,7 @@ impl Failure {
         }
     }
 
-    /// This failure, with how much of a transfer was done before it, if any was.
+    /// Adds how many bytes of a transfer were done before this failure, unless there were none.
     pub(super) fn after(self, verb: &'static str, done: u64, total: Option<u64>) -> Self {
         if done == 0 || matches!(self, Self::OutputClosed) {
             return self;
@@ -221,26 +228,25 @@ impl Failure {
         }
     }
 
-    /// The failure of a command that asked `asked` servers, of which those with `errors` gave no
-    /// answer; none if there are none. Its exit code is the greatest of those that the errors have
-    /// each by itself.
+    /// The failure of a command that asked `asked` servers and got `errors`; `None` without errors.
+    /// Its exit code is the greatest exit code of the errors.
     pub(super) fn of_servers<'e>(
         asked: usize,
         errors: impl Iterator<Item = &'e dsm_client::Error>,
     ) -> Option<Self> {
         Self::of_states(
             asked,
-            errors.map(|error| (State::of(error), code_of_memory(error))),
+            errors.map(|error| (ServerState::of(error), code_of_memory(error))),
         )
     }
 
-    /// The same, of what is the matter with each, and its exit code.
-    fn of_states(asked: usize, errors: impl Iterator<Item = (State, u8)>) -> Option<Self> {
+    /// Like [`CliFailure::of_servers`], from the state and the exit code of each failed server.
+    fn of_states(asked: usize, errors: impl Iterator<Item = (ServerState, u8)>) -> Option<Self> {
         let (mut down, mut refused, mut code) = (0, 0, 0);
         for (state, of_error) in errors {
             match state {
-                State::Down => down += 1,
-                State::Refused | State::Protocol => refused += 1,
+                ServerState::Down => down += 1,
+                ServerState::Refused | ServerState::Protocol => refused += 1,
             }
             code = code.max(of_error);
         }
@@ -252,7 +258,7 @@ impl Failure {
         })
     }
 
-    /// The exit code, and so dsmctl(1)'s EXIT STATUS.
+    /// The exit code, as dsmctl(1) documents it under EXIT STATUS.
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => exit::USAGE,
@@ -285,7 +291,7 @@ impl Failure {
     }
 }
 
-/// For what is to be read, and was named by the user.
+/// The exit code for an input that the user named and that cannot be read.
 fn code_of_reading(kind: io::ErrorKind) -> u8 {
     match kind {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => exit::NO_INPUT,
@@ -294,6 +300,7 @@ fn code_of_reading(kind: io::ErrorKind) -> u8 {
     }
 }
 
+/// The exit code for an error of the client library.
 pub(super) fn code_of_memory(error: &dsm_client::Error) -> u8 {
     match error.kind() {
         ErrorKind::OutsideMemory | ErrorKind::Unaligned => exit::DATA,
@@ -304,11 +311,12 @@ pub(super) fn code_of_memory(error: &dsm_client::Error) -> u8 {
         ErrorKind::Refused => error.refusal().map_or(exit::PROTOCOL, code_of_refusal),
         ErrorKind::Protocol => exit::PROTOCOL,
         ErrorKind::NoSuchServer => exit::USAGE,
-        // No room, or a kind of error that this program does not know yet.
+        // Insufficient memory in this process, or a kind of error added to the library later.
         _ => exit::SOFTWARE,
     }
 }
 
+/// The exit code for a request that the server refused.
 fn code_of_refusal(code: Code) -> u8 {
     match code {
         Code::OutOfRange | Code::Unaligned => exit::DATA,
@@ -317,7 +325,7 @@ fn code_of_refusal(code: Code) -> u8 {
         Code::MemoryLost => exit::INPUT_OUTPUT,
         Code::Internal => exit::SOFTWARE,
         Code::Restoring => exit::TEMPORARY,
-        // The two sides do not understand each other.
+        // All other codes mean that one side violates the protocol.
         _ => exit::PROTOCOL,
     }
 }
@@ -353,13 +361,13 @@ mod tests {
     }
 
     #[test]
-    fn a_transfer_that_ends_early_keeps_its_code_and_says_how_far_it_came() {
-        // Nothing listens there.
+    fn a_transfer_that_fails_keeps_its_exit_code_and_tells_how_many_bytes_it_moved() {
+        // No process listens on port 1.
         let layout = Layout::new("dsm", 4096, vec!["127.0.0.1:1".to_owned()]).unwrap();
         let client = Client::with_layout(layout)
             .with_timeout(Duration::from_millis(1))
             .with_local(LocalAccess::Never);
-        let down = || Failure::Memory(client.read(0, 1).unwrap_err());
+        let down = || CliFailure::Memory(client.read(0, 1).unwrap_err());
         let partly = down().after("written", 8, Some(16));
         assert_eq!(partly.code(), exit::UNAVAILABLE);
         assert!(
@@ -381,19 +389,19 @@ mod tests {
                 .starts_with("server 0 (127.0.0.1:1)")
         );
         assert!(matches!(
-            Failure::OutputClosed.after("read", 8, None),
-            Failure::OutputClosed
+            CliFailure::OutputClosed.after("read", 8, None),
+            CliFailure::OutputClosed
         ));
     }
 
     #[test]
-    fn of_servers_that_fail_differently_the_greatest_code_counts() {
+    fn the_greatest_exit_code_wins_when_servers_fail_differently() {
         let (down, other) = (
-            (State::Down, exit::UNAVAILABLE),
-            (State::Refused, exit::CONFIGURATION),
+            (ServerState::Down, exit::UNAVAILABLE),
+            (ServerState::Refused, exit::CONFIGURATION),
         );
-        let code = |errors: &[(State, u8)]| {
-            Failure::of_states(3, errors.iter().copied())
+        let code = |errors: &[(ServerState, u8)]| {
+            CliFailure::of_states(3, errors.iter().copied())
                 .map(|failure| (failure.code(), failure.to_string()))
         };
         assert_eq!(code(&[]), None);
@@ -414,14 +422,14 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_has_a_code_of_its_kind() {
+    fn every_refusal_maps_to_an_exit_code_of_sysexits() {
         for code in Code::ALL {
             assert!(
                 (exit::DATA..=exit::CONFIGURATION).contains(&code_of_refusal(code)),
                 "{code:?}"
             );
         }
-        let denied = Failure::input_output("file", io::ErrorKind::PermissionDenied.into());
+        let denied = CliFailure::input_output("file", io::ErrorKind::PermissionDenied.into());
         assert_eq!(denied.code(), exit::PERMISSION);
     }
 }

@@ -1,4 +1,4 @@
-//! How `read` shows bytes, chunk by chunk.
+//! The output formats of `read`. Bytes arrive in chunks, whose borders do not affect the output.
 
 use super::hexdump::Hexdump;
 use super::value::Number;
@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use std::io::{self, Write};
 
-/// What `read` makes of the bytes.
+/// The output format of `read`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Hexdump,
@@ -51,14 +51,14 @@ impl ValueEnum for Format {
     }
 }
 
-/// A range on its way to the output: [`Printer::begin`], any number of [`Printer::chunk`]s,
+/// Prints one range: call [`Printer::begin`], then [`Printer::chunk`] any number of times, then
 /// [`Printer::finish`].
 #[derive(Debug)]
 pub(super) enum Printer {
     Hexdump(Hexdump),
     Raw,
     Hex,
-    /// Holds the bytes of a character that the end of a chunk cut off, at most three.
+    /// The first bytes of a character that the end of a chunk cut in two, at most three.
     Text(Vec<u8>),
     Json {
         address: u64,
@@ -74,7 +74,7 @@ pub(super) enum Printer {
 }
 
 impl Printer {
-    /// A printer of `length` bytes at `address`. With `json`, numbers become a JSON array.
+    /// Prints `length` bytes at `address`. With `json`, numbers become a JSON array.
     pub(super) fn new(format: Format, json: bool, address: u64, length: u64) -> Self {
         match format {
             Format::Hexdump => Self::Hexdump(Hexdump::new(address)),
@@ -92,7 +92,7 @@ impl Printer {
         }
     }
 
-    /// Writes what stands before the first byte.
+    /// Writes the text that comes before the first byte.
     pub(super) fn begin(&self, output: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Json { address, length } => {
@@ -117,8 +117,8 @@ impl Printer {
         }
     }
 
-    /// Shows the next bytes. A chunk that is not the last is a multiple of eight bytes long, so
-    /// that it cuts no number.
+    /// Prints the next bytes. The length of every chunk but the last must be a multiple of eight,
+    /// so that no number is cut in two.
     pub(super) fn chunk(&mut self, data: &[u8], output: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Hexdump(dump) => dump.chunk(data, output),
@@ -142,7 +142,7 @@ impl Printer {
         }
     }
 
-    /// Writes what stands after the last byte.
+    /// Writes the text that comes after the last byte.
     pub(super) fn finish(self, output: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Hexdump(dump) => dump.finish(output),
@@ -160,7 +160,7 @@ impl Printer {
 
 fn hex(data: &[u8], output: &mut impl Write) -> io::Result<()> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    // Through a block on the stack: one write per byte would cost more than the network.
+    // Encodes a block at a time: one write per byte would cost more than the network.
     for block in data.chunks(512) {
         let mut digits = [0; 1024];
         for (pair, byte) in digits.chunks_exact_mut(2).zip(block) {
@@ -174,8 +174,8 @@ fn hex(data: &[u8], output: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Shows bytes as UTF-8, and what is none, or could steer a terminal, as `\xNN`. Returns how many
-/// bytes at the end may be the beginning of a character, and have not been shown.
+/// Prints bytes as UTF-8; invalid bytes and control characters appear as `\xNN`. Returns how many
+/// bytes at the end were not printed, because they may be the first bytes of a character.
 fn text(mut data: &[u8], output: &mut impl Write) -> io::Result<usize> {
     loop {
         let (valid, bad) = match std::str::from_utf8(data) {
@@ -183,7 +183,7 @@ fn text(mut data: &[u8], output: &mut impl Write) -> io::Result<usize> {
             Err(error) => (error.valid_up_to(), error.error_len()),
         };
         let (good, rest) = data.split_at(valid);
-        // Just validated: nothing is replaced here.
+        // `good` is valid UTF-8, so no character is replaced.
         for character in String::from_utf8_lossy(good).chars() {
             if character.is_control() && character != '\n' && character != '\t' {
                 escape(character.encode_utf8(&mut [0; 4]).as_bytes(), output)?;
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn every_format_has_its_shape() {
+    fn every_format_prints_as_documented() {
         let data: &[&[u8]] = &[&[1, 0, 0, 0, 255, 255, 255, 255], &[2, 0, 0, 0]];
         assert_eq!(
             print(Format::Hex, false, data),
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn text_shows_no_byte_that_could_steer_a_terminal() {
+    fn text_contains_no_character_that_could_control_a_terminal() {
         assert_eq!(print(Format::Text, false, &[b"hello"]), "hello\n");
         assert_eq!(
             print(Format::Text, false, &[b"a\x1b[2J\0\tb\xff\xc3"]),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn all_words_are_offered() {
+    fn the_command_line_accepts_every_format() {
         let words: Vec<String> = Format::value_variants()
             .iter()
             .map(|format| format.to_possible_value().unwrap().get_name().to_owned())
@@ -275,7 +275,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cut_anywhere_does_not_show_in_text(text in any::<Vec<u8>>(), cut in any::<usize>()) {
+        fn the_borders_of_chunks_do_not_affect_text(text in any::<Vec<u8>>(), cut in any::<usize>()) {
             let (first, second) = text.split_at(cut % (text.len() + 1));
             prop_assert_eq!(print(Format::Text, false, &[first, second]), print(Format::Text, false, &[&text]));
         }

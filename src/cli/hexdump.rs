@@ -1,30 +1,32 @@
-//! Bytes as `hexdump -C` shows them, with addresses of the memory, in chunks of any size.
+//! A dump in the format of `hexdump -C`, with addresses of the memory. The size of the chunks in
+//! which the bytes arrive does not affect the output.
 
 use std::io::{self, Write};
 
-/// Bytes on one line.
+/// Bytes per line.
 const LINE: usize = 16;
 
-/// The longest line: an address of 16 digits, 16 bytes of three characters with two gaps, the text
-/// column, a newline.
+/// Characters of the longest line: an address of 16 digits, 16 bytes of three characters each with
+/// two gaps, the text column and a newline.
 const LINE_TEXT: usize = 16 + 2 + 3 * LINE + 1 + 1 + LINE + 2 + 1;
 
-/// A dump under way: feed it with [`Hexdump::chunk`], end it with [`Hexdump::finish`].
+/// A dump in progress: [`Hexdump::chunk`] adds bytes, [`Hexdump::finish`] ends it.
 #[derive(Debug)]
 pub(super) struct Hexdump {
     /// The address of the first byte in `line`.
     address: u64,
-    /// Bytes that do not fill a line yet.
+    /// Bytes that do not yet fill a line.
     line: Vec<u8>,
-    /// The last whole line, which an equal one after it repeats.
+    /// The last whole line; a line equal to it is not printed.
     previous: Option<[u8; LINE]>,
-    /// Whether the `*` that stands for repeated lines has been written.
+    /// Whether the `*` for repeated lines has been printed.
     repeating: bool,
+    /// Whether any byte has arrived.
     started: bool,
 }
 
 impl Hexdump {
-    /// A dump of bytes that begin at `address`.
+    /// A dump of bytes that start at `address`.
     pub(super) fn new(address: u64) -> Self {
         Self {
             address,
@@ -35,7 +37,7 @@ impl Hexdump {
         }
     }
 
-    /// Shows the next bytes, as far as they fill lines.
+    /// Adds bytes, and prints the lines that they complete.
     pub(super) fn chunk(&mut self, mut data: &[u8], output: &mut impl Write) -> io::Result<()> {
         self.started |= !data.is_empty();
         if !self.line.is_empty() {
@@ -55,8 +57,8 @@ impl Hexdump {
         Ok(())
     }
 
-    /// Shows what does not fill a line, and the address after the last byte. Nothing, when there
-    /// was no byte.
+    /// Prints the incomplete last line and the address after the last byte. Prints nothing if no
+    /// byte was added.
     pub(super) fn finish(self, output: &mut impl Write) -> io::Result<()> {
         if !self.started {
             return Ok(());
@@ -129,9 +131,9 @@ mod tests {
         String::from_utf8(output).unwrap()
     }
 
-    // Each expected text is what `hexdump -C` of bsdextrautils prints for the same bytes.
+    // The expected texts are the output of `hexdump -C` of bsdextrautils for the same bytes.
     #[test]
-    fn a_dump_looks_like_that_of_hexdump() {
+    fn the_format_is_that_of_hexdump_c() {
         assert_eq!(dump(0, &[]), "");
         assert_eq!(
             dump(0, &[b"hello"]),
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_lines_are_one_star_and_a_short_last_line_is_shown() {
+    fn repeated_lines_become_one_star_and_a_short_last_line_is_printed() {
         let zeros = "00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00";
         assert_eq!(
             dump(0, &[&[0; 70]]),
@@ -172,7 +174,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_chunks_do_not_show(data in proptest::collection::vec(0_u8..2, 0..200), cuts in proptest::collection::vec(0_usize..40, 0..12)) {
+        fn the_size_of_the_chunks_does_not_affect_the_output(data in proptest::collection::vec(0_u8..2, 0..200), cuts in proptest::collection::vec(0_usize..40, 0..12)) {
             let mut rest = &data[..];
             let mut chunks = Vec::new();
             for cut in cuts {
@@ -185,15 +187,15 @@ mod tests {
         }
     }
 
-    /// Compared with the real one where it is installed.
+    /// Compares with the real hexdump, where it is installed.
     #[test]
-    fn random_bytes_look_as_hexdump_shows_them() {
+    fn random_bytes_are_printed_as_by_hexdump() {
         use std::process::{Command, Stdio};
         let mut state = 1_u32;
         for length in [
             0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 64, 100, 4096, 5000,
         ] {
-            // Four values only, so that lines repeat.
+            // Mostly the same byte, so that lines repeat.
             let data: Vec<u8> = (0..length)
                 .map(|position| {
                     state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

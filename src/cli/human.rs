@@ -1,21 +1,21 @@
-//! Amounts as people read them: three or four digits and a unit.
+//! Amounts for people: numbers of things, sizes and times, with a unit and few digits.
 
 pub(super) use dsm_config::approximate_size as bytes;
 use dsm_core::layout::Layout;
 use std::time::Duration;
 
-/// A number of bytes, in words.
+/// A number of bytes, such as `1 byte` or `5 bytes`.
 pub(super) fn count_of_bytes(number: u64) -> String {
     count(number, "byte")
 }
 
-/// A number of things, whose plural ends in s.
+/// A number of things, such as `2 servers`; the plural of `thing` must end in s.
 pub(super) fn count(number: u64, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{plural}")
 }
 
-/// A number of bytes, in a unit and exactly: `1.5 KiB (1536 bytes)`.
+/// A size, rounded and exact: `1.5 KiB (1536 bytes)`.
 pub(super) fn exact_bytes(count: u64) -> String {
     if count < 1024 {
         count_of_bytes(count)
@@ -24,7 +24,7 @@ pub(super) fn exact_bytes(count: u64) -> String {
     }
 }
 
-/// Servers and what each of them shares.
+/// The number of servers and the size of each segment: `3 servers of 64 MiB`.
 pub(super) fn servers(layout: &Layout) -> String {
     format!(
         "{} of {}",

@@ -1,16 +1,16 @@
-//! `dsmctl locate`: which servers hold a range. Asks none of them.
+//! `dsmctl locate`: shows which servers hold a range, from the configuration alone.
 
-use super::arguments::Locate;
-use super::failure::Failure;
+use super::arguments::LocateArgs;
+use super::context::CommandContext;
+use super::failure::CliFailure;
 use super::output;
-use super::session::Session;
 use super::table::{self, Align};
 use serde_json::{Value, json};
 
-pub(super) fn run(locate: &Locate, session: &Session) -> Result<(), Failure> {
-    let addresses = session.layout().addresses();
-    let pieces = session.layout().pieces(locate.address, locate.length)?;
-    if session.json {
+pub(super) fn run(locate: &LocateArgs, context: &CommandContext) -> Result<(), CliFailure> {
+    let addresses = context.layout().addresses();
+    let pieces = context.layout().pieces(locate.address, locate.length)?;
+    if context.json {
         let pieces: Vec<Value> = pieces
             .map(|piece| {
                 json!({

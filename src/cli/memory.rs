@@ -1,17 +1,20 @@
-//! `dsmctl memory`: what becomes of a memory that was lost.
+//! `dsmctl memory accept-empty`: lets servers that lost their memory start with zeros.
 
-use super::arguments::{AcceptEmpty, Global};
-use super::failure::Failure;
-use super::{output, session};
+use super::arguments::{AcceptEmptyArgs, GlobalOptions};
+use super::failure::CliFailure;
+use super::{context, output};
 use dsm_snapshot::AgentError;
 use serde_json::{Value, json};
 
-pub(super) fn accept_empty(accept: &AcceptEmpty, global: &Global) -> Result<(), Failure> {
-    let config = session::load(global)?;
+pub(super) fn accept_empty(
+    accept: &AcceptEmptyArgs,
+    global: &GlobalOptions,
+) -> Result<(), CliFailure> {
+    let config = context::load(global)?;
     let n = config.layout.n();
     if let Some(server) = accept.server.filter(|server| *server >= n) {
-        return Err(Failure::Usage(format!(
-            "there is no server {server}: the last one is {}",
+        return Err(CliFailure::Usage(format!(
+            "there is no server {server}: give an index from 0 to {}",
             n - 1
         )));
     }
@@ -20,7 +23,8 @@ pub(super) fn accept_empty(accept: &AcceptEmpty, global: &Global) -> Result<(), 
         .iter()
         .any(|(_, answer)| !matches!(answer, Err(AgentError::InUse { .. })))
     {
-        // Those that have their memory were not meant.
+        // Servers that still have their memory do not wait, so their refusals are no failures,
+        // unless no server waits.
         answers.retain(|(_, answer)| !matches!(answer, Err(AgentError::InUse { .. })));
     }
     let mut failed = None;
@@ -38,9 +42,9 @@ pub(super) fn accept_empty(accept: &AcceptEmpty, global: &Global) -> Result<(), 
             }
             Err(error) => {
                 rows.push(json!({ "index": server, "error": error.to_string() }));
-                // Of several, the last one is what the command fails with; the others are shown.
-                if let Some(earlier) = failed.replace(Failure::from(error)) {
-                    output::complain(&earlier);
+                // The command fails with the last error, and prints those before it here.
+                if let Some(earlier) = failed.replace(CliFailure::from(error)) {
+                    output::print_error(&earlier);
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! dsmctl: the command line over [`dsm_client::Client`].
 //!
-//! One file for each command, and one for each thing that several need. `failure` alone chooses
-//! exit codes.
+//! Each command has a file, and so has each concept that several commands share. Only `failure`
+//! chooses exit codes.
 
 mod arguments;
 mod atomic;
@@ -9,6 +9,7 @@ mod bench;
 mod change;
 mod completions;
 mod configuration;
+mod context;
 mod failure;
 mod format;
 mod hexdump;
@@ -22,22 +23,21 @@ mod ping;
 mod progress;
 mod read;
 mod servers;
-mod session;
 mod snapshot;
 mod status;
 mod table;
 mod value;
 mod write;
 
-// For the tests and benchmarks of this repository.
+// Public only for the tests and benchmarks of this repository.
 #[doc(hidden)]
 pub use bench::{histogram, random};
 
-use arguments::{Arguments, Command, Configuration, Memory};
+use arguments::{CliArguments, CliCommand, ConfigCommand, MemoryCommand};
 use clap::CommandFactory;
+use context::CommandContext;
 use dsm_core::sys::file_size;
-use failure::{Failure, exit};
-use session::Session;
+use failure::{CliFailure, exit};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -45,76 +45,79 @@ use std::process::ExitCode;
 #[must_use]
 pub fn main() -> ExitCode {
     file_size::ignore_signal();
-    let arguments = match Arguments::read(std::env::args_os()) {
+    let arguments = match CliArguments::read(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) => {
-            return answer_usage(&error).into();
+            return report_parse_error(&error).into();
         }
     };
     match run(&arguments) {
         Ok(code) => code.into(),
         Err(failure) => {
-            if !matches!(failure, Failure::OutputClosed) {
-                output::complain(&failure);
+            if !matches!(failure, CliFailure::OutputClosed) {
+                output::print_error(&failure);
             }
             failure.code().into()
         }
     }
 }
 
-/// The whole command line: every command with its options, for completions and for the test of the
-/// man page.
+/// The description of the command line with all commands and options, for shell completions and
+/// for the test of the man page.
 #[must_use]
 pub fn command() -> clap::Command {
-    Arguments::command()
+    CliArguments::command()
 }
 
-/// Says what clap has to say, and returns the exit code. Help and version are errors too, to clap.
-fn answer_usage(error: &clap::Error) -> u8 {
+/// Prints the message of clap and returns the exit code. clap reports `--help` and `--version` as
+/// errors too; these go to standard output and exit with 0.
+fn report_parse_error(error: &clap::Error) -> u8 {
     let text = error
         .render()
         .to_string()
-        .replace(negative::MARK_IN_TEXT, "");
+        .replace(negative::MARKER_IN_TEXT, "");
     if let Some(message) = text.strip_prefix("error: ") {
-        output::complain(message.trim_end());
+        output::print_error(message.trim_end());
         return exit::USAGE;
     }
     let printed = error.print().and_then(|()| io::stdout().flush());
     match printed {
         _ if error.use_stderr() => exit::USAGE,
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            let failure = Failure::input_output("standard output", error);
-            output::complain(&failure);
+            let failure = CliFailure::input_output("standard output", error);
+            output::print_error(&failure);
             failure.code()
         }
         _ => 0,
     }
 }
 
-fn run(arguments: &Arguments) -> Result<u8, Failure> {
+fn run(arguments: &CliArguments) -> Result<u8, CliFailure> {
     let global = &arguments.global;
-    let session = || Session::open(global);
+    let context = || CommandContext::open(global);
     match &arguments.command {
-        Command::Write(write) => write::run(write, &session()?)?,
-        Command::Read(read) => read::run(read, &session()?)?,
-        Command::Fill(fill) => change::fill(fill, &session()?)?,
-        Command::Copy(copy) => change::copy(copy, &session()?)?,
-        Command::Cas(cas) => {
-            if !atomic::cas(cas, &session()?)? {
+        CliCommand::Write(write) => write::run(write, &context()?)?,
+        CliCommand::Read(read) => read::run(read, &context()?)?,
+        CliCommand::Fill(fill) => change::fill(fill, &context()?)?,
+        CliCommand::Copy(copy) => change::copy(copy, &context()?)?,
+        CliCommand::Cas(cas) => {
+            if !atomic::cas(cas, &context()?)? {
                 return Ok(exit::MISMATCH);
             }
         }
-        Command::Add(add) => atomic::add(add, &session()?)?,
-        Command::Swap(swap) => atomic::swap(swap, &session()?)?,
-        Command::Locate(locate) => locate::run(locate, &session()?)?,
-        Command::Status(status) => status::run(status, &session()?)?,
-        Command::Ping(ping) => ping::run(ping, &session()?)?,
-        Command::Bench(bench) => bench::run(bench, &session()?)?,
-        Command::Snapshot(command) => return snapshot::run(command, global),
-        Command::Memory(Memory::AcceptEmpty(accept)) => memory::accept_empty(accept, global)?,
-        Command::Config(Configuration::Check) => configuration::check(global)?,
-        Command::Config(Configuration::Show) => configuration::show(global)?,
-        Command::Completions { shell, program } => completions::run(*shell, *program)?,
+        CliCommand::Add(add) => atomic::add(add, &context()?)?,
+        CliCommand::Swap(swap) => atomic::swap(swap, &context()?)?,
+        CliCommand::Locate(locate) => locate::run(locate, &context()?)?,
+        CliCommand::Status(status) => status::run(status, &context()?)?,
+        CliCommand::Ping(ping) => ping::run(ping, &context()?)?,
+        CliCommand::Bench(bench) => bench::run(bench, &context()?)?,
+        CliCommand::Snapshot(command) => return snapshot::run(command, global),
+        CliCommand::Memory(MemoryCommand::AcceptEmpty(accept)) => {
+            memory::accept_empty(accept, global)?
+        }
+        CliCommand::Config(ConfigCommand::Check) => configuration::check(global)?,
+        CliCommand::Config(ConfigCommand::Show) => configuration::show(global)?,
+        CliCommand::Completions { shell, program } => completions::run(*shell, *program)?,
     }
     Ok(0)
 }

@@ -1,17 +1,18 @@
-//! Arguments that begin with a minus and are data: negative numbers, and what stands after `--`.
+//! Arguments that begin with a minus but are data: negative numbers, and a `-` after `--`.
 //!
-//! clap takes `-0x5` and `-inf` for bundles of options, and a `-` after `--` for the same as one
-//! before it. What is data gets a mark before clap sees it. The mark is a NUL, which no argument
-//! from the operating system can hold.
+//! clap would parse `-0x5` and `-inf` as options, and does not tell a `-` after `--` from one
+//! before it. This module therefore puts a marker in front of such arguments before clap parses
+//! them, and the parsers of values remove it. The marker is a NUL, which no argument of a process
+//! can contain.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-const MARK: u8 = 0;
+const MARKER: u8 = 0;
 
-/// The options whose next argument is none of theirs; and `--range`, whose two numbers are to be
-/// marked when they are negative, as any other number is, so that the error can say so.
+/// The options without a value; and `--range`, whose two numbers are marked if they are negative,
+/// so that the error message can say that they are.
 const SWITCHES: [&[u8]; 11] = [
     b"--json",
     b"--wide",
@@ -26,13 +27,14 @@ const SWITCHES: [&[u8]; 11] = [
     b"--range",
 ];
 
-/// The same mark in texts that clap made of arguments.
-pub(super) const MARK_IN_TEXT: char = '\0';
+/// The marker in texts that clap made of arguments.
+pub(super) const MARKER_IN_TEXT: char = '\0';
 
-/// Marks what is data. The first argument is the program's name.
+/// Puts the marker in front of data that begins with a minus. The first argument is the name of the
+/// program.
 pub(super) fn mark(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut marked = Vec::new();
-    // Whether all that follows is data, and whether the next argument is the value of an option.
+    // Whether `--` has come, and whether the next argument is the value of an option.
     let (mut only_data, mut is_value) = (false, false);
     for (position, argument) in arguments.into_iter().enumerate() {
         let is_data = position > 0
@@ -44,7 +46,7 @@ pub(super) fn mark(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsStrin
         only_data |= argument == "--";
         is_value = !is_data && takes_a_value(argument.as_bytes());
         marked.push(if is_data {
-            [&[MARK], argument.as_bytes()].concat()
+            [&[MARKER], argument.as_bytes()].concat()
         } else {
             argument.into_vec()
         });
@@ -52,24 +54,24 @@ pub(super) fn mark(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsStrin
     marked.into_iter().map(OsString::from_vec).collect()
 }
 
-/// The argument without its mark.
+/// The argument without its marker.
 pub(super) fn unmark(argument: &OsStr) -> &OsStr {
     OsStr::from_bytes(
         argument
             .as_bytes()
-            .strip_prefix(&[MARK])
+            .strip_prefix(&[MARKER])
             .unwrap_or(argument.as_bytes()),
     )
 }
 
-/// The text of an argument without its mark.
+/// The text of an argument without its marker.
 pub(super) fn unmark_text(text: &str) -> &str {
-    text.strip_prefix(MARK_IN_TEXT).unwrap_or(text)
+    text.strip_prefix(MARKER_IN_TEXT).unwrap_or(text)
 }
 
-/// The path without its mark. A `-` that stood after `--` is a file of that name, and no stream.
+/// The path without its marker. A `-` after `--` is a file of this name, not standard output.
 pub(super) fn unmark_path(path: PathBuf) -> PathBuf {
-    match path.as_os_str().as_bytes().strip_prefix(&[MARK]) {
+    match path.as_os_str().as_bytes().strip_prefix(&[MARKER]) {
         Some(rest) => Path::new(".").join(OsStr::from_bytes(rest)),
         None => path,
     }
@@ -85,7 +87,7 @@ fn is_negative(argument: &OsStr) -> bool {
         || names.iter().any(|name| rest.eq_ignore_ascii_case(name))
 }
 
-/// Whether the argument is an option whose value is the next one. A switch counts as none.
+/// Whether the argument is an option whose value is the next argument.
 fn takes_a_value(argument: &[u8]) -> bool {
     let option = argument.len() > 1 && argument.starts_with(b"-") && argument != b"--";
     option && !argument.contains(&b'=') && !SWITCHES.contains(&argument)
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn negative_numbers_and_a_minus_after_two_are_data() {
+    fn negative_numbers_and_a_minus_after_two_minuses_are_data() {
         for (line, expected) in [
             (
                 "dsmctl write 0 -5 -0x5 -.5 -INF -nan",

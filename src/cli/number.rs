@@ -1,19 +1,20 @@
-//! Numbers as they are typed on the command line: addresses and lengths, words, bytes, durations.
+//! Parsers for the numbers of the command line: addresses and lengths, words, bytes, indexes and
+//! durations.
 
 use super::negative::unmark_text;
 use dsm_config::{SizeError, parse_duration, parse_size};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The deadlines that can be asked for.
+/// The range of durations that `--timeout` and `--duration` accept.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
 
-/// Parses an address or a length, in bytes: terms joined by `+`, each `0x` and hexadecimal digits,
-/// or a size as mcomp.cfg has it.
+/// Parses an address or a length in bytes: a sum of terms joined by `+`. Each term is `0x` with
+/// hexadecimal digits, or a size in the syntax of mcomp.cfg.
 pub(super) fn quantity(text: &str) -> Result<u64, String> {
     let text = unmark_text(text);
     if text.starts_with('-') {
-        return Err("it is negative: addresses and lengths begin at 0".to_owned());
+        return Err("it is negative: give 0 or more".to_owned());
     }
     text.split('+').try_fold(0_u64, |sum, part| {
         sum.checked_add(term(part.trim())?)
@@ -23,18 +24,19 @@ pub(super) fn quantity(text: &str) -> Result<u64, String> {
 
 fn term(text: &str) -> Result<u64, String> {
     match hexadecimal_digits(text) {
-        Some(digits) => u64::from_str_radix(digits, 16)
-            .map_err(|_| format!("{text:?} is not hexadecimal, or too long")),
+        Some(digits) => u64::from_str_radix(digits, 16).map_err(|_| {
+            format!("{text:?} is not a 64-bit hexadecimal number: write it like 0x1000")
+        }),
         None => parse_size(text).map_err(|error| match error {
             SizeError::Form => {
-                format!("{error}; 0x and hexadecimal digits; or a sum of these, such as 1MiB+16")
+                format!("{error}; or write hexadecimal like 0x1000, or a sum like 1MiB+16")
             }
             other => other.to_string(),
         }),
     }
 }
 
-/// The digits after `0x`. A sign among them is none: `from_str_radix` would take it.
+/// The digits after `0x`; `None` if a sign comes first, which `from_str_radix` would accept.
 fn hexadecimal_digits(text: &str) -> Option<&str> {
     let digits = text
         .strip_prefix("0x")
@@ -42,7 +44,7 @@ fn hexadecimal_digits(text: &str) -> Option<&str> {
     (!digits.starts_with(['+', '-'])).then_some(digits)
 }
 
-/// Parses a whole number, decimal or `0x`, with or without a minus.
+/// Parses a whole number, decimal or hexadecimal with `0x`, with or without a minus.
 pub(super) fn integer(text: &str) -> Result<i128, String> {
     let (negative, magnitude) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -54,18 +56,18 @@ pub(super) fn integer(text: &str) -> Result<i128, String> {
         None => None,
     };
     let number = parsed
-        .ok_or_else(|| format!("{text:?} is not a whole number: allowed are 42, -42 and 0x2a"))?;
+        .ok_or_else(|| format!("{text:?} is not a whole number: write it like 42, -42 or 0x2a"))?;
     Ok(if negative { -number } else { number })
 }
 
 /// Parses the value of a word of 64 bits: 0 to 2^64 - 1, or a negative number down to -2^63, which
-/// is stored as its two's complement.
+/// becomes its two's complement.
 pub(super) fn word(text: &str) -> Result<u64, String> {
     let text = unmark_text(text);
     let number = integer(text)?;
     u64::try_from(number)
         .or_else(|_| i64::try_from(number).map(i64::cast_unsigned))
-        .map_err(|_| format!("{text} does not fit 64 bits (-2^63 to 2^64 - 1)"))
+        .map_err(|_| format!("{text} does not fit 64 bits: give a number from -2^63 to 2^64 - 1"))
 }
 
 /// Parses the value of one byte, 0 to 255.
@@ -75,32 +77,33 @@ pub(super) fn byte(text: &str) -> Result<u8, String> {
         .ok()
         .and_then(|value| u8::try_from(value).ok());
     value.ok_or_else(|| {
-        format!("{text:?} is not a byte: allowed is a whole number from 0 to 255, or 0x00 to 0xff")
+        format!("{text:?} is not a byte: give a whole number from 0 to 255, or 0x00 to 0xff")
     })
 }
 
 /// Parses a server's index.
 pub(super) fn index(text: &str) -> Result<usize, String> {
     let text = unmark_text(text);
-    text.parse()
-        .map_err(|_| format!("{text:?} is not a server's index: allowed is a whole number from 0"))
+    text.parse().map_err(|_| {
+        format!("{text:?} is not the index of a server: give a whole number, 0 or more")
+    })
 }
 
-/// Parses a deadline: a duration with a unit, such as `5s` or `500ms`.
+/// Parses a duration with a unit, such as `5s` or `500ms`, from 1ms to 24h.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     match duration_or_none(text)? {
         duration if TIMEOUT.contains(&duration) => Ok(duration),
-        _ => Err("allowed is a duration from 1ms to 24h".to_owned()),
+        _ => Err("give a duration from 1ms to 24h".to_owned()),
     }
 }
 
-/// The same, and `0s` for no time at all.
+/// Parses a duration of up to 24h, which may be `0s`.
 pub(super) fn duration_or_none(text: &str) -> Result<Duration, String> {
     match parse_duration(text) {
         Some(duration) if duration <= *TIMEOUT.end() => Ok(duration),
-        Some(_) => Err("allowed is a duration of up to 24h".to_owned()),
+        Some(_) => Err("give a duration of up to 24h".to_owned()),
         None => Err(format!(
-            "{text:?} is not a duration: allowed are 5s, 500ms and sums such as 1m 30s"
+            "{text:?} is not a duration: write it like 5s, 500ms or 1m 30s"
         )),
     }
 }
@@ -111,7 +114,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn addresses_and_lengths_are_read_in_every_form() {
+    fn addresses_and_lengths_parse_in_every_form() {
         for (text, value) in [
             ("0", 0),
             ("4096", 4096),
@@ -132,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_what_is_allowed() {
+    fn malformed_and_too_large_addresses_are_refused() {
         for text in [
             "", "-1", "+", "1+", "+1", "0x", "0x+1", "0xg", "4K", "1.5MiB", "KiB", "4KiBKiB",
             "1_000", "0x10KiB",
@@ -150,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_takes_negative_numbers_as_twos_complement() {
+    fn a_negative_word_becomes_its_twos_complement() {
         assert_eq!(word("-1"), Ok(u64::MAX));
         assert_eq!(word("-0x10"), Ok(u64::MAX - 15));
         assert_eq!(word("-9223372036854775808"), Ok(1 << 63));
@@ -188,7 +191,7 @@ mod tests {
         }
 
         #[test]
-        fn every_number_is_read_back(value in any::<u64>()) {
+        fn every_printed_number_parses_to_itself(value in any::<u64>()) {
             prop_assert_eq!(quantity(&value.to_string()), Ok(value));
             prop_assert_eq!(quantity(&format!("{value:#x}")), Ok(value));
             prop_assert_eq!(word(&value.cast_signed().to_string()), Ok(value));

@@ -1,26 +1,27 @@
-//! `dsmctl ping`: is a server there, how far away, and which way its data takes.
+//! `dsmctl ping`: measures the round-trip time to servers, and shows whether their data goes over
+//! TCP or through shared memory.
 
-use super::arguments::Ping;
-use super::failure::Failure;
+use super::arguments::PingArgs;
+use super::context::CommandContext;
+use super::failure::CliFailure;
 use super::human;
 use super::output::{self, Colours};
-use super::servers::{State, ask_each, reason};
-use super::session::Session;
+use super::servers::{ServerState, ask_each, reason};
 use super::table::{self, Align};
 use dsm_client::{DataPath, Error};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Round trips to one server.
+/// The times of the round trips to one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Times {
+struct RoundTrips {
     least: Duration,
     mean: Duration,
     greatest: Duration,
 }
 
-pub(super) fn run(ping: &Ping, session: &Session) -> Result<(), Failure> {
-    let n = session.layout().n();
+pub(super) fn run(ping: &PingArgs, context: &CommandContext) -> Result<(), CliFailure> {
+    let n = context.layout().n();
     let servers: Vec<usize> = match ping.server {
         Some(server) if server >= n => {
             let known = if n == 1 {
@@ -29,23 +30,23 @@ pub(super) fn run(ping: &Ping, session: &Session) -> Result<(), Failure> {
                 format!("the servers 0 to {}", n - 1)
             };
             let message = format!("there is no server {server}: the configuration has {known}");
-            return Err(Failure::Usage(message));
+            return Err(CliFailure::Usage(message));
         }
         Some(server) => vec![server],
         None => (0..n).collect(),
     };
     let answers = ask_each(&servers, |server| {
-        let times = measure(ping.count, || session.client.ping(server))?;
-        Ok((times, session.client.data_path(server)?))
+        let times = measure(ping.count, || context.client.ping(server))?;
+        Ok((times, context.client.data_path(server)?))
     });
-    show(ping, session, &servers, &answers)?;
+    show(ping, context, &servers, &answers)?;
     let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
-    Failure::of_servers(servers.len(), errors).map_or(Ok(()), Err)
+    CliFailure::of_servers(servers.len(), errors).map_or(Ok(()), Err)
 }
 
-/// Pings one after the other, up to the first that fails.
-fn measure(count: u32, ping: impl Fn() -> Result<Duration, Error>) -> Result<Times, Error> {
-    let mut times = Times {
+/// Pings `count` times in sequence, and stops at the first failure.
+fn measure(count: u32, ping: impl Fn() -> Result<Duration, Error>) -> Result<RoundTrips, Error> {
+    let mut times = RoundTrips {
         least: Duration::MAX,
         mean: Duration::ZERO,
         greatest: Duration::ZERO,
@@ -62,13 +63,13 @@ fn measure(count: u32, ping: impl Fn() -> Result<Duration, Error>) -> Result<Tim
 }
 
 fn show(
-    ping: &Ping,
-    session: &Session,
+    ping: &PingArgs,
+    context: &CommandContext,
     servers: &[usize],
-    answers: &[Result<(Times, DataPath), Error>],
-) -> Result<(), Failure> {
-    let addresses = session.layout().addresses();
-    if session.json {
+    answers: &[Result<(RoundTrips, DataPath), Error>],
+) -> Result<(), CliFailure> {
+    let addresses = context.layout().addresses();
+    if context.json {
         let rows: Vec<Value> = servers
             .iter()
             .zip(answers)
@@ -79,7 +80,7 @@ fn show(
                     "greatest_ns": nanoseconds(times.greatest), "path": path.name(),
                 }),
                 Err(error) => json!({
-                    "index": server, "address": addresses[*server], "state": State::of(error).name(),
+                    "index": server, "address": addresses[*server], "state": ServerState::of(error).name(),
                     "error": reason(error),
                 }),
             })
@@ -105,7 +106,7 @@ fn show(
                 ),
                 Err(error) => format!(
                     "{}: {}",
-                    colours.bad(State::of(error).name()),
+                    colours.bad(ServerState::of(error).name()),
                     reason(error)
                 ),
             };
@@ -115,7 +116,7 @@ fn show(
     output::print(&table::render(&[Align::Left; 2], &rows))
 }
 
-/// Nanoseconds for JSON; a round trip of 584 years is not told from a longer one.
+/// Nanoseconds for JSON, at most `u64::MAX`, which is 584 years.
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -135,7 +136,7 @@ mod tests {
         let milliseconds = Duration::from_millis;
         assert_eq!(
             times.unwrap(),
-            Times {
+            RoundTrips {
                 least: milliseconds(1),
                 mean: milliseconds(2),
                 greatest: milliseconds(3)

@@ -1,30 +1,29 @@
-//! A bar on the terminal for transfers that take a while, and a line for what has no end to draw
-//! near.
+//! Progress on standard error, only if it is a terminal: a bar for long transfers, and a status
+//! line for loads. Both are erased in the end, so that they never mix with results.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Transfers up to this many bytes show no bar: they are over before it could be read.
-const WORTH_A_BAR: u64 = 32 << 20;
+/// Transfers of up to this many bytes show no bar, since they end too soon to read it.
+const MIN_BYTES_FOR_BAR: u64 = 32 << 20;
 
 const WITH_TOTAL: &str =
     "{binary_bytes} of {binary_total_bytes} [{bar:30}] {binary_bytes_per_sec}, {eta} left";
 const WITHOUT_TOTAL: &str = "{binary_bytes}, {binary_bytes_per_sec}";
 
-/// The progress of one transfer. The bar is drawn on standard error, only when that is a terminal,
-/// and is gone in the end, so that nothing of it mixes with results.
+/// The progress bar of one transfer.
 #[derive(Debug)]
 pub(super) struct Progress {
     bar: ProgressBar,
     done: u64,
-    /// Whether the bar is still to be shown.
-    worth_a_bar: bool,
+    /// Whether the transfer is long enough for a bar that is not yet visible.
+    pending: bool,
 }
 
 impl Progress {
-    /// Progress of a transfer of `total` bytes, if that is known. Its time begins now.
+    /// Starts the clock of a transfer of `total` bytes; `None` if the total is unknown.
     pub(super) fn new(total: Option<u64>) -> Self {
         let mut progress = Self::hidden();
-        progress.worth_a_bar = total.is_none_or(|total| total > WORTH_A_BAR);
+        progress.pending = total.is_none_or(|total| total > MIN_BYTES_FOR_BAR);
         let template = if total.is_some() {
             WITH_TOTAL
         } else {
@@ -40,42 +39,43 @@ impl Progress {
         progress
     }
 
-    /// Progress that is never shown: the results themselves are on the terminal.
+    /// A bar that is never visible, for results that go to the terminal themselves.
     pub(super) fn hidden() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         Self {
             bar,
             done: 0,
-            worth_a_bar: false,
+            pending: false,
         }
     }
 
-    /// Counts bytes that have been carried.
+    /// Adds transferred bytes.
     pub(super) fn advance(&mut self, bytes: u64) {
         self.done += bytes;
-        self.show_after(WORTH_A_BAR);
+        self.show_after(MIN_BYTES_FOR_BAR);
         self.bar.set_position(self.done);
     }
 
-    /// Counts up to `done` bytes that have been carried, of which fewer were before.
+    /// Sets the number of transferred bytes, which never decreases.
     pub(super) fn reach(&mut self, done: u64) {
         self.advance(done.saturating_sub(self.done));
     }
 
-    /// Does something that writes to the terminal, out of the bar's way.
-    pub(super) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+    /// Hides the bar while `write` writes to the terminal.
+    pub(super) fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bar.suspend(write)
     }
 
-    /// Bytes carried so far.
+    /// Bytes transferred so far.
     pub(super) fn done(&self) -> u64 {
         self.done
     }
 
+    /// Makes the bar visible once `bytes` bytes have been transferred.
     fn show_after(&mut self, bytes: u64) {
-        if self.worth_a_bar && self.done >= bytes {
-            self.worth_a_bar = false;
-            // Shows nothing by itself when standard error is no terminal.
+        if self.pending && self.done >= bytes {
+            self.pending = false;
+            // indicatif draws nothing if standard error is not a terminal.
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
     }
@@ -87,13 +87,12 @@ impl Drop for Progress {
     }
 }
 
-/// A line of text on standard error that is always the newest, only when that is a terminal, and
-/// gone in the end.
+/// One line of text that each update replaces.
 #[derive(Debug)]
-pub(super) struct Line(ProgressBar);
+pub(super) struct StatusLine(ProgressBar);
 
-impl Line {
-    /// Shows nothing yet.
+impl StatusLine {
+    /// An empty line.
     pub(super) fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template("{msg}") {
@@ -102,13 +101,13 @@ impl Line {
         Self(bar)
     }
 
-    /// Shows this text instead of the last one.
+    /// Replaces the text.
     pub(super) fn show(&mut self, text: &str) {
         self.0.set_message(text.to_owned());
     }
 }
 
-impl Drop for Line {
+impl Drop for StatusLine {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }

@@ -1,13 +1,13 @@
-//! Asking many servers at the same time.
+//! Requests to many servers at the same time, and the states of servers that fail them.
 
 use dsm_client::{Error, ErrorKind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-/// The most servers that are asked at a time: each takes a thread.
+/// The most servers that are asked at a time, since each takes a thread.
 const PARALLEL: usize = 16;
 
-/// Asks each of the servers, and returns the answers in the servers' order.
+/// Calls `ask` for each server, and returns the answers in the order of `servers`.
 pub(super) fn ask_each<T: Send>(servers: &[usize], ask: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let next = AtomicUsize::new(0);
     let (sender, receiver) = mpsc::channel();
@@ -32,18 +32,18 @@ pub(super) fn ask_each<T: Send>(servers: &[usize], ask: impl Fn(usize) -> T + Sy
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
-/// What is the matter with a server that gave no answer.
+/// The state of a server that failed a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// Nobody answers there, or not in time.
+pub(super) enum ServerState {
+    /// No server answers at the address, or not in time.
     Down,
-    /// It answers, and refuses this client.
+    /// The server answers, but refuses the request.
     Refused,
-    /// What answers does not keep to the protocol.
+    /// The peer violates the protocol; it may not be a dsmd.
     Protocol,
 }
 
-impl State {
+impl ServerState {
     pub(super) fn of(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::Unavailable | ErrorKind::OutcomeUnknown => Self::Down,
@@ -52,7 +52,7 @@ impl State {
         }
     }
 
-    /// Its name in the table and in JSON.
+    /// The name in the table and in JSON.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Down => "down",
@@ -62,11 +62,12 @@ impl State {
     }
 }
 
-/// Why a server gave no answer, without its index and address: the line has these already.
+/// The reason why a server failed a request, without its index and address, which the line already
+/// shows.
 pub(super) fn reason(error: &Error) -> String {
     let reason = error.reason();
     match (error.kind(), error.refusal()) {
-        // Of a layout that differs, the server's text says whose value is whose.
+        // For a layout that differs, the text of the server already tells both values apart.
         (ErrorKind::Unavailable | ErrorKind::LayoutDiffers, _) => reason.to_owned(),
         (ErrorKind::Refused, Some(code)) => format!("{reason} ({})", code.name()),
         (ErrorKind::Protocol, _) => {
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_come_in_the_servers_order() {
+    fn answers_come_in_the_order_of_the_servers() {
         let servers: Vec<usize> = (0..100).rev().collect();
         let answers = ask_each(&servers, |server| {
             std::thread::yield_now();

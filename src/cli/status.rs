@@ -1,11 +1,11 @@
-//! `dsmctl status`: one row for each server.
+//! `dsmctl status`: shows one row with state and counters for each server.
 
-use super::arguments::Status as Arguments;
-use super::failure::Failure;
+use super::arguments::StatusArgs;
+use super::context::CommandContext;
+use super::failure::CliFailure;
 use super::human;
 use super::output::{self, Colours};
-use super::servers::{State, ask_each, reason};
-use super::session::Session;
+use super::servers::{ServerState, ask_each, reason};
 use super::table::{self, Align};
 use dsm_client::Error;
 use dsm_core::protocol::{LatencyBucket, LocalTraffic, MemoryState, Status};
@@ -34,19 +34,19 @@ const COLUMNS: [(&str, Align); 18] = [
     ("P99", Align::Right),
 ];
 
-/// The columns of a terminal that is too narrow for all.
+/// The columns on a terminal that is too narrow for all of them.
 const NARROW: [&str; 7] = [
     "SERVER", "ADDRESS", "STATE", "UPTIME", "CONNS", "OPS", "ERRORS",
 ];
 
-pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<(), Failure> {
-    let servers: Vec<usize> = (0..session.layout().n()).collect();
-    let answers = ask_each(&servers, |server| session.client.status(server));
-    if session.json {
-        let rows: Result<Vec<Value>, Failure> = answers
+pub(super) fn run(arguments: &StatusArgs, context: &CommandContext) -> Result<(), CliFailure> {
+    let servers: Vec<usize> = (0..context.layout().n()).collect();
+    let answers = ask_each(&servers, |server| context.client.status(server));
+    if context.json {
+        let rows: Result<Vec<Value>, CliFailure> = answers
             .iter()
             .enumerate()
-            .map(|(server, answer)| json_row(session, server, answer))
+            .map(|(server, answer)| json_row(context, server, answer))
             .collect();
         output::print_json(&rows?.into())?;
     } else {
@@ -61,21 +61,21 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<(), Failur
             answers
                 .iter()
                 .enumerate()
-                .map(|(server, answer)| row(session, server, answer, colours)),
+                .map(|(server, answer)| row(context, server, answer, colours)),
         );
         let all = table::render(&COLUMNS.map(|(_, align)| align), &rows);
-        // The heading is as wide as a whole row; the reason of a server that is down may be longer
-        // in any form.
+        // The heading is as wide as a complete row. The row of a server that is down ends with its
+        // reason, which may be longer in both tables.
         let needed = all.lines().next().map_or(0, table::visible);
         let too_wide = |columns| !arguments.wide && needed > columns;
         let narrow = terminal::columns(std::io::stdout()).is_some_and(too_wide);
         output::print(&if narrow { render_narrow(rows) } else { all })?;
     }
     let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
-    Failure::of_servers(answers.len(), errors).map_or(Ok(()), Err)
+    CliFailure::of_servers(answers.len(), errors).map_or(Ok(()), Err)
 }
 
-/// The table without the columns that a narrow terminal has no room for.
+/// The table with only the columns of [`NARROW`].
 fn render_narrow(rows: Vec<Vec<String>>) -> String {
     let is_kept = |position: usize| {
         COLUMNS
@@ -99,21 +99,22 @@ fn render_narrow(rows: Vec<Vec<String>>) -> String {
 }
 
 fn json_row(
-    session: &Session,
+    context: &CommandContext,
     server: usize,
     answer: &Result<Status, Error>,
-) -> Result<Value, Failure> {
-    let address = &session.layout().addresses()[server];
+) -> Result<Value, CliFailure> {
+    let address = &context.layout().addresses()[server];
     let status = match answer {
         Ok(status) => status,
         Err(error) => {
-            let state = State::of(error).name();
+            let state = ServerState::of(error).name();
             return Ok(
                 json!({ "index": server, "address": address, "state": state, "error": reason(error) }),
             );
         }
     };
-    let failed = |error: serde_json::Error| Failure::input_output("standard output", error.into());
+    let failed =
+        |error: serde_json::Error| CliFailure::input_output("standard output", error.into());
     let mut value = serde_json::to_value(status).map_err(failed)?;
     value["state"] = "up".into();
     value["p50_ns"] = quantile(&status.latency, 50).into();
@@ -122,16 +123,16 @@ fn json_row(
 }
 
 fn row(
-    session: &Session,
+    context: &CommandContext,
     server: usize,
     answer: &Result<Status, Error>,
     colours: Colours,
 ) -> Vec<String> {
-    let address = session.layout().addresses()[server].clone();
+    let address = context.layout().addresses()[server].clone();
     let status = match answer {
         Ok(status) => status,
         Err(error) => {
-            let state = colours.bad(State::of(error).name());
+            let state = colours.bad(ServerState::of(error).name());
             return vec![
                 server.to_string(),
                 address,
@@ -174,7 +175,7 @@ fn row(
     ]
 }
 
-/// What programs on the server's host have done without the network.
+/// The operations that programs on the server's host made through shared memory.
 fn local_operations(local: &LocalTraffic) -> u64 {
     [
         local.reads,
@@ -187,8 +188,8 @@ fn local_operations(local: &LocalTraffic) -> u64 {
     .fold(0, u64::saturating_add)
 }
 
-/// The time, in nanoseconds, that `percent` of the requests stayed under: the upper bound of the
-/// bar in which that request lies. None without requests.
+/// The time in nanoseconds within which `percent` of the requests ended: the upper bound of the
+/// bucket that contains this quantile. `None` without requests.
 fn quantile(buckets: &[LatencyBucket], percent: u64) -> Option<u64> {
     let total: u128 = buckets.iter().map(|bucket| u128::from(bucket.count)).sum();
     let rank = (total * u128::from(percent)).div_ceil(100);
@@ -208,28 +209,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_narrow_terminal_gets_fewer_columns_and_every_reason() {
+    fn a_narrow_terminal_shows_fewer_columns_but_every_reason() {
         let all: Vec<String> = COLUMNS.iter().map(|(name, _)| (*name).to_owned()).collect();
         let down = vec![
             "1".to_owned(),
             "[::1]:9".to_owned(),
-            "down: nobody".to_owned(),
+            "down: refused".to_owned(),
         ];
         assert_eq!(
             render_narrow(vec![all, down]),
-            "SERVER  ADDRESS  STATE  UPTIME  CONNS  OPS  ERRORS\n     1  [::1]:9  down: nobody\n"
+            "SERVER  ADDRESS  STATE  UPTIME  CONNS  OPS  ERRORS\n     1  [::1]:9  down: refused\n"
         );
     }
 
     #[test]
-    fn a_quantile_is_the_upper_bound_of_its_bar() {
-        let bar = |below_ns, count| LatencyBucket { below_ns, count };
-        let buckets = [bar(1_000, 0), bar(2_000, 98), bar(4_000, 1), bar(8_000, 1)];
+    fn a_quantile_is_the_upper_bound_of_its_bucket() {
+        let bucket = |below_ns, count| LatencyBucket { below_ns, count };
+        let buckets = [
+            bucket(1_000, 0),
+            bucket(2_000, 98),
+            bucket(4_000, 1),
+            bucket(8_000, 1),
+        ];
         assert_eq!(quantile(&buckets, 50), Some(2_000));
         assert_eq!(quantile(&buckets, 98), Some(2_000));
         assert_eq!(quantile(&buckets, 99), Some(4_000));
         assert_eq!(quantile(&buckets, 100), Some(8_000));
         assert_eq!(quantile(&[], 50), None);
-        assert_eq!(quantile(&[bar(1_000, 0)], 50), None);
+        assert_eq!(quantile(&[bucket(1_000, 0)], 50), None);
     }
 }

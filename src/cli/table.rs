@@ -1,16 +1,16 @@
-//! Rows of text in columns.
+//! Tables of text, with aligned columns.
 
 use std::fmt::Write;
 
-/// How a column's cells stand in it.
+/// The alignment of the cells in a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Align {
     Left,
     Right,
 }
 
-/// Renders rows in columns two spaces apart. A row that is shorter than `columns` ends in a cell
-/// that takes all the rest of the line and widens no column.
+/// Renders rows in columns two spaces apart. The last cell of a row with fewer cells than `columns`
+/// takes the rest of the line, and does not widen its column.
 pub(super) fn render(columns: &[Align], rows: &[Vec<String>]) -> String {
     let mut widths = vec![0; columns.len()];
     for row in rows {
@@ -48,7 +48,7 @@ pub(super) fn render(columns: &[Align], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Characters that a terminal shows: colours are none.
+/// The number of visible characters, without escape sequences for colours.
 pub(super) fn visible(cell: &str) -> usize {
     let mut count = 0;
     let mut colour = false;
@@ -74,20 +74,20 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up_and_a_short_row_widens_none() {
+    fn columns_are_aligned_and_a_short_row_widens_none() {
         let rows = rows(&[
             &["N", "NAME", "SIZE"],
             &["0", "a", "64 MiB"],
-            &["1", "down: nobody answers there"],
+            &["1", "down: connection refused"],
         ]);
         assert_eq!(
             render(&[Align::Right, Align::Left, Align::Right], &rows),
-            "N  NAME    SIZE\n0  a     64 MiB\n1  down: nobody answers there\n"
+            "N  NAME    SIZE\n0  a     64 MiB\n1  down: connection refused\n"
         );
     }
 
     #[test]
-    fn colours_take_no_room() {
+    fn colours_do_not_count_for_the_width() {
         let rows = rows(&[&["\x1b[32mup\x1b[0m", "1"], &["down", "2"]]);
         assert_eq!(
             render(&[Align::Left, Align::Right], &rows),

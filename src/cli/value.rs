@@ -1,5 +1,5 @@
-//! Typed values: text from the command line to bytes in the memory, and back. Numbers are
-//! little-endian, as the atomic operations have them.
+//! Typed values: conversion between text on the command line and bytes in the memory. Numbers are
+//! little-endian, as in the atomic operations.
 
 use super::negative::unmark;
 use super::number;
@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-/// A number of a fixed width.
+/// A type of numbers with a fixed width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Number {
     U8,
@@ -24,7 +24,7 @@ pub(super) enum Number {
     F64,
 }
 
-/// What the values of `write` are.
+/// The type of the values of `write`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ValueType {
     Number(Number),
@@ -32,7 +32,7 @@ pub(super) enum ValueType {
     Text,
 }
 
-/// A number that was decoded, to be shown.
+/// A decoded number, ready to be displayed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Decoded {
     Integer(i128),
@@ -41,7 +41,7 @@ pub(super) enum Decoded {
 }
 
 impl Number {
-    /// Every type, narrowest first.
+    /// Every type; within each family the narrowest comes first.
     pub(super) const ALL: [Self; 10] = [
         Self::U8,
         Self::U16,
@@ -70,7 +70,7 @@ impl Number {
         }
     }
 
-    /// Its width in bytes: 1, 2, 4 or 8.
+    /// The width in bytes: 1, 2, 4 or 8.
     pub(super) fn size(self) -> usize {
         match self {
             Self::U8 | Self::I8 => 1,
@@ -80,7 +80,7 @@ impl Number {
         }
     }
 
-    /// The least and the greatest whole number of the type; none for floating point.
+    /// The least and the greatest whole number of the type; `None` for floating point.
     fn bounds(self) -> Option<(i128, i128)> {
         match self {
             Self::F32 | Self::F64 => None,
@@ -106,8 +106,8 @@ impl Number {
             bytes.extend_from_slice(&value.to_le_bytes()[..self.size()]);
             return Ok(());
         }
-        // A finite text that becomes infinite is too large, one that becomes zero too small:
-        // neither may be stored as something else.
+        // Parsing rounds a finite text that is too large to infinity, and one that is too small to
+        // zero. Both are refused, so that the memory never holds another value than the text.
         let infinite = text.to_ascii_lowercase().contains("inf");
         let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
         let zero = !mantissa.contains(|c: char| ('1'..='9').contains(&c));
@@ -134,7 +134,7 @@ impl Number {
         }
         if is_zero && !zero {
             return Err(format!(
-                "{text} does not fit {}: it is so small that it would become 0",
+                "{text} does not fit {}: it is so small that it would be stored as 0",
                 self.name()
             ));
         }
@@ -142,14 +142,14 @@ impl Number {
         Ok(())
     }
 
-    /// Decodes the first `size()` bytes; bytes that are missing count as zero.
+    /// Decodes the first `size()` bytes; missing bytes count as zero.
     pub(super) fn decode(self, bytes: &[u8]) -> Decoded {
         let mut wide = [0_u8; 8];
         let length = self.size().min(bytes.len());
         wide[..length].copy_from_slice(&bytes[..length]);
         let raw = u64::from_le_bytes(wide);
-        // Casts cut the zero bytes above the type's width, or give the same bits a sign: both are
-        // what is wanted.
+        // The casts drop the zero bytes above the type's width, or reinterpret the same bits as
+        // signed. Both are intended.
         #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
         match self {
             Self::U8 | Self::U16 | Self::U32 | Self::U64 => Decoded::Integer(i128::from(raw)),
@@ -164,15 +164,15 @@ impl Number {
 }
 
 fn not_a_number(text: &str) -> String {
-    format!("{text:?} is not a number: allowed are 1.5, -2e-3, inf and nan")
+    format!("{text:?} is not a number: write it like 1.5, -2e-3, inf or nan")
 }
 
 impl fmt::Display for Decoded {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Integer(value) => write!(formatter, "{value}"),
-            // Debug gives the shortest text that reads back as the same number, with an exponent
-            // where that is shorter.
+            // Debug prints the shortest text that parses to the same number, with an exponent if
+            // that is shorter.
             Self::F32(value) => write!(formatter, "{value:?}"),
             Self::F64(value) => write!(formatter, "{value:?}"),
         }
@@ -192,7 +192,7 @@ impl Decoded {
 }
 
 impl ValueType {
-    /// Makes the bytes of the values, one after the other with nothing between them.
+    /// Encodes the values, without separators between them.
     pub(super) fn encode<T: AsRef<OsStr>>(self, values: &[T]) -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
         for value in values.iter().map(|value| unmark(value.as_ref())) {
@@ -209,7 +209,7 @@ impl ValueType {
 fn utf8(value: &OsStr) -> Result<&str, String> {
     value.to_str().ok_or_else(|| {
         format!(
-            "\"{}\" is not UTF-8: only --type text takes any bytes",
+            "\"{}\" is not UTF-8: give --type text, which accepts any bytes",
             value.display()
         )
     })
@@ -223,11 +223,13 @@ fn decode_hex(text: &str, bytes: &mut Vec<u8>) -> Result<(), String> {
         .filter(|c| !c.is_ascii_whitespace())
         .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
         .collect();
-    let digits = digits
-        .ok_or_else(|| format!("{text:?} is not hexadecimal: allowed are 0-9, a-f and A-F"))?;
+    let digits = digits.ok_or_else(|| {
+        format!("{text:?} is not hexadecimal: use only the digits 0-9, a-f and A-F")
+    })?;
     if !digits.len().is_multiple_of(2) {
         return Err(format!(
-            "{text:?} has {} hexadecimal digits, an odd number: a byte takes two, so write 0a for a",
+            "{text:?} has {} hexadecimal digits, an odd number: write each byte with two, such \
+             as 0a",
             digits.len()
         ));
     }
@@ -269,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_little_endian_and_follow_each_other() {
+    fn numbers_are_little_endian_and_contiguous() {
         assert_eq!(
             encode(ValueType::Number(Number::I32), &["-5", "7"]),
             Ok(vec![0xfb, 0xff, 0xff, 0xff, 7, 0, 0, 0])
@@ -289,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_of_every_type_fit_and_one_more_does_not() {
+    fn every_type_accepts_its_bounds_and_refuses_one_more() {
         for number in Number::ALL {
             let Some((least, greatest)) = number.bounds() else {
                 continue;
@@ -356,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn json_has_no_number_for_nan_and_infinity() {
+    fn nan_and_infinity_are_strings_in_json() {
         assert_eq!(Decoded::F64(f64::NAN).json(), "\"NaN\"");
         assert_eq!(Decoded::F32(f32::NEG_INFINITY).json(), "\"-inf\"");
         assert_eq!(Decoded::F64(1e300).json(), "1e300");
@@ -369,7 +371,7 @@ mod tests {
             let number = Number::ALL[which];
             let shown = number.decode(&bytes).to_string();
             let stored = encode(ValueType::Number(number), &[&shown]).unwrap();
-            // NaN has many bit patterns and one name.
+            // All bit patterns of NaN display as the same text.
             prop_assert!(shown == "NaN" || stored == bytes[..number.size()]);
         }
 

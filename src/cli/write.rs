@@ -1,10 +1,10 @@
-//! `dsmctl write`: values, a file or standard input into the memory.
+//! `dsmctl write`: writes values, a file or standard input to the memory.
 
-use super::arguments::Write;
-use super::failure::Failure;
+use super::arguments::WriteArgs;
+use super::context::{CHUNK, CommandContext};
+use super::failure::CliFailure;
 use super::output;
 use super::progress::Progress;
-use super::session::{CHUNK, Session};
 use super::value::ValueType;
 use serde_json::json;
 use std::fs::File;
@@ -12,60 +12,61 @@ use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// Bytes of unknown number, in steps.
-struct Input {
+/// A file or standard input, whose length may be unknown.
+struct InputStream {
     name: String,
     file: File,
-    /// Bytes to come, known of a regular file.
+    /// The bytes that remain; known only for a regular file.
     total: Option<u64>,
 }
 
-pub(super) fn run(write: &Write, session: &Session) -> Result<(), Failure> {
+pub(super) fn run(write: &WriteArgs, context: &CommandContext) -> Result<(), CliFailure> {
     let standard_input = write.data == ["-"] || write.file.as_deref() == Some(Path::new("-"));
     let length = if standard_input {
         if write.kind.is_some() {
-            let message = "standard input is written as it is: leave out --type, or give the values as arguments";
-            return Err(Failure::Usage(message.to_owned()));
+            let message = "--type does not apply to standard input, which is written unchanged: \
+                           leave out --type, or give the values as arguments";
+            return Err(CliFailure::Usage(message.to_owned()));
         }
-        stream(Input::stdin()?, write.address, session)?
+        stream(InputStream::stdin()?, write.address, context)?
     } else if let Some(path) = &write.file {
-        stream(Input::open(path)?, write.address, session)?
+        stream(InputStream::open(path)?, write.address, context)?
     } else {
         let kind = write.kind.unwrap_or(ValueType::Text);
-        let bytes = kind.encode(&write.data).map_err(Failure::Usage)?;
-        session.client.write(write.address, &bytes)?;
+        let bytes = kind.encode(&write.data).map_err(CliFailure::Usage)?;
+        context.client.write(write.address, &bytes)?;
         bytes.len() as u64
     };
-    if session.json {
+    if context.json {
         output::print_json(&json!({ "address": write.address, "length": length }))
     } else {
         Ok(())
     }
 }
 
-impl Input {
-    fn stdin() -> Result<Self, Failure> {
+impl InputStream {
+    fn stdin() -> Result<Self, CliFailure> {
         let name = "standard input";
         let descriptor = io::stdin().as_fd().try_clone_to_owned();
-        let file = File::from(descriptor.map_err(|error| Failure::input_output(name, error))?);
+        let file = File::from(descriptor.map_err(|error| CliFailure::input_output(name, error))?);
         Ok(Self::new(name.to_owned(), file))
     }
 
-    fn open(path: &Path) -> Result<Self, Failure> {
+    fn open(path: &Path) -> Result<Self, CliFailure> {
         let name = path.display().to_string();
         match File::open(path) {
             Ok(file) => Ok(Self::new(name, file)),
-            Err(error) => Err(Failure::NoInput { path: name, error }),
+            Err(error) => Err(CliFailure::NoInput { path: name, error }),
         }
     }
 
     fn new(name: String, mut file: File) -> Self {
-        // Files of /proc are regular and say that they are empty.
+        // Files of /proc are regular files of size 0, although they have contents.
         let size = file
             .metadata()
             .ok()
             .filter(|metadata| metadata.is_file() && metadata.len() > 0);
-        // Standard input may have been read in part by whoever ran this.
+        // The parent process may have read a part of standard input.
         let total = size.and_then(|metadata| {
             file.stream_position()
                 .ok()
@@ -75,32 +76,36 @@ impl Input {
     }
 }
 
-/// Writes the input at `address`, and returns how many bytes it had.
-fn stream(mut input: Input, address: u64, session: &Session) -> Result<u64, Failure> {
-    session.check(address, input.total.unwrap_or(0))?;
-    let room = session.client.size() - address;
+/// Writes the whole input at `address`, and returns its length.
+fn stream(
+    mut input: InputStream,
+    address: u64,
+    context: &CommandContext,
+) -> Result<u64, CliFailure> {
+    context.check(address, input.total.unwrap_or(0))?;
+    let room = context.client.size() - address;
     let mut progress = Progress::new(input.total);
     let mut buffer = Vec::new();
     loop {
         let done = progress.done();
-        let failed = |failure: Failure| failure.after("written", done, input.total);
-        // One byte where nothing fits any more, to see whether the input has ended.
+        let failed = |failure: CliFailure| failure.after("written", done, input.total);
+        // At the end of the memory, one byte tells whether the input has ended too.
         let wanted = CHUNK.min(room - done).max(1);
         buffer.clear();
         let count = input.file.by_ref().take(wanted).read_to_end(&mut buffer);
         let count =
-            count.map_err(|error| failed(Failure::input_output(&input.name, error)))? as u64;
+            count.map_err(|error| failed(CliFailure::input_output(&input.name, error)))? as u64;
         if count == 0 {
             return Ok(done);
         }
         if done == room {
-            return Err(Failure::TooMuchInput {
+            return Err(CliFailure::TooMuchInput {
                 input: input.name,
                 written: done,
                 end: address + done,
             });
         }
-        session
+        context
             .client
             .write(address + done, &buffer)
             .map_err(|error| failed(error.into()))?;

@@ -1,7 +1,6 @@
-//! `dsmctl completions`: shells complete what the programs accept, and offer nothing that they
-//! refuse.
+//! `dsmctl completions`: shells offer what the programs accept, and nothing that they refuse.
 
-// Helpers of tests may unwrap as tests do.
+// The lint exempts test functions, but not their helpers.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -23,11 +22,11 @@ fn script(shell: &str, program: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What bash offers in `folder` for a command line that ends where Tab is typed.
+/// The completions that bash offers in `folder` when Tab is pressed at the end of `line`.
 fn offered(folder: &Path, config: &Path, line: &str) -> Vec<String> {
     let mut words: Vec<&str> = line.split(' ').collect();
     let (current, program) = (words.pop().unwrap(), words[0]);
-    // As bash calls it; compopt is for bash's own calls alone.
+    // Calls the function like bash does. A real compopt fails outside of a completion by bash.
     let call = "source <(printf '%s' \"$SCRIPT\"); compopt() { :; }\n\
                 function=$(complete -p \"$1\" | sed 's/.* -F \\([^ ]*\\) .*/\\1/')\n\
                 COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1))\n\
@@ -66,7 +65,7 @@ fn offered(folder: &Path, config: &Path, line: &str) -> Vec<String> {
 }
 
 #[test]
-fn bash_offers_files_and_snapshots_where_a_snapshot_is_due() {
+fn bash_offers_files_and_snapshots_for_a_snapshot_argument() {
     let cluster = Cluster::start(1, 64 << 10);
     cluster.start_agents();
     let snapshot = cluster
@@ -110,7 +109,7 @@ fn bash_offers_files_and_snapshots_where_a_snapshot_is_due() {
     let elsewhere = format!("dsmctl --config {} snapshot show dsm", config.display());
     assert_eq!(offered(&elsewhere), [snapshot.as_str(), "dsm-here.dsnap"]);
     assert!(offered("dsmctl snapshot restore --").contains(&"--range".to_owned()));
-    // Numbers, and the values of options: nothing is known of them, and files are none.
+    // bash cannot complete numbers, and must not offer files for them.
     for line in [
         "dsmctl read ",
         "dsmctl read 0 ",
@@ -134,22 +133,22 @@ fn bash_completes_the_options_and_commands_of_the_daemons() {
 }
 
 #[test]
-fn zsh_offers_options_with_two_values_in_the_form_that_is_accepted() {
+fn zsh_offers_options_with_two_values_without_an_equals_sign() {
     let (with_equals_sign, without) = ("'--range=[", "'--range[");
     let script = script("zsh", "dsmctl");
     assert!(script.contains(without) && !script.contains(with_equals_sign));
-    // The form with it is refused, which is why.
+    // The reason: clap refuses the form with an equals sign.
     let refused = Command::new(env!("CARGO_BIN_EXE_dsmctl"))
         .args(["bench", "--range=0", "8"])
         .output()
         .unwrap();
     assert_eq!(refused.status.code(), Some(64));
-    // Options with one value take either form.
+    // Options with one value accept both forms.
     assert!(script.contains("'--config=["));
 }
 
 #[test]
-fn every_shell_gets_every_option_of_every_program() {
+fn the_script_for_every_shell_has_every_option_of_every_program() {
     let commands = [
         dsm_service::cli::command(),
         dsm_service::server::command(),

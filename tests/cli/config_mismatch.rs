@@ -1,7 +1,7 @@
 //! A client whose mcomp.cfg differs from the server's is refused, and both sides say which field
 //! differs.
 
-// The lint spares #[test] functions, not what they call.
+// The lint exempts test functions, but not their helpers.
 #![allow(clippy::unwrap_used)]
 
 use dsm_client::ErrorKind;
@@ -18,11 +18,12 @@ use zerocopy::IntoBytes;
 
 const K: u64 = 1 << 20;
 
-/// Asks with a changed mcomp.cfg; both sides must say each of `words`, and `server` must be named.
+/// Reads with a changed mcomp.cfg. The messages of both sides must contain each of `words`, and
+/// that of the client must name the server.
 fn assert_both_name(cluster: &Cluster, change: impl Fn(String) -> String, words: &[&str]) {
     let text = std::fs::read_to_string(cluster.config_path()).unwrap();
     let changed = change(text.clone());
-    assert_ne!(changed, text, "the change changes nothing");
+    assert_ne!(changed, text, "the change has no effect");
     let config = Config::parse(&changed, &cluster.config_path()).unwrap();
     let error = support::client_of(config.layout).read(0, 8).unwrap_err();
     assert!(is_error(&error, ErrorKind::LayoutDiffers, 0), "{error:?}");
@@ -50,7 +51,7 @@ fn another_k_is_named_by_both_sides() {
     let change = |text: String| text.replace("k = 1048576", "k = 2097152");
     assert_both_name(&cluster, change, &["k:", "1048576", "2097152"]);
     client(&cluster)
-        .write(0, b"the server serves those that fit")
+        .write(0, b"a matching layout is served")
         .unwrap();
 }
 
@@ -82,9 +83,9 @@ fn another_name_is_named_by_both_sides() {
 }
 
 #[test]
-fn a_map_that_leads_to_the_wrong_server_is_named_by_the_client() {
-    // The servers' own file has the addresses the other way round, so that each answers at the
-    // other's place.
+fn a_map_with_swapped_addresses_is_named_by_the_client() {
+    // The file of the servers has the two addresses swapped, so that each server listens on the
+    // address of the other.
     let cluster = Cluster::builder().servers(2).k(K).create();
     let path = cluster.config_path();
     let text = std::fs::read_to_string(&path).unwrap();
@@ -111,7 +112,7 @@ fn a_map_that_leads_to_the_wrong_server_is_named_by_the_client() {
     );
 }
 
-/// As many different fields as fit.
+/// A text of `length` bytes with as many different fields as fit.
 fn many_fields(length: usize) -> String {
     let mut text = String::new();
     while text.len() < length {
@@ -132,12 +133,12 @@ fn hello(text: &str) -> Vec<u8> {
     encoded(0, Operation::Hello(&payload))
 }
 
-/// What eight such texts may take together, on a machine that does much else. Compared field by
-/// field with all others, one alone took longer.
+/// The time limit for eight such texts together, on a busy machine. A comparison of every field
+/// with all others would take longer for one alone.
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]
-fn a_hello_with_very_many_wrong_fields_is_refused_at_once() {
+fn a_hello_with_many_wrong_fields_is_refused_quickly() {
     let cluster = Cluster::start(1, K);
     let began = Instant::now();
     let ask = |text: &str| {
@@ -147,7 +148,9 @@ fn a_hello_with_very_many_wrong_fields_is_refused_at_once() {
     };
     let texts = [160_000, MAX_LAYOUT_TEXT, 160_000, MAX_LAYOUT_TEXT].map(many_fields);
     let mut wires = texts.each_ref().map(|text| ask(text));
-    client(&cluster).write(0, b"others are served").unwrap();
+    client(&cluster)
+        .write(0, b"other clients are served")
+        .unwrap();
     for wire in &mut wires {
         let reply = wire.reply();
         reply.assert_refused(Code::LayoutDiffers, &["1027"]);
@@ -164,8 +167,8 @@ fn a_hello_with_very_many_wrong_fields_is_refused_at_once() {
     );
     for length in [MAX_LAYOUT_TEXT + 1, 950_000] {
         let mut wire = Wire::connect(cluster.address(0));
-        // The server may refuse before it has taken all of it, and the rest destroys the refusal
-        // then.
+        // The server may refuse before it has received everything. The unread bytes then reset the
+        // connection, which can destroy the refusal.
         let _ = wire.try_send(&hello(&many_fields(length)));
         if let Ok(reply) = wire.try_reply() {
             reply.assert_refused(Code::BadFrame, &[&MAX_HELLO.to_string()]);
@@ -183,7 +186,7 @@ fn a_hello_with_very_many_wrong_fields_is_refused_at_once() {
             "{text:?}"
         );
     }
-    // Eight refusals, of 512 bytes and what is around them each.
+    // Eight refusals of at most 512 bytes, each with the rest of its log line.
     assert!(
         log.len() < 8 * 700 + 1000,
         "{} bytes of log:\n{log}",
@@ -192,7 +195,7 @@ fn a_hello_with_very_many_wrong_fields_is_refused_at_once() {
 }
 
 #[test]
-fn a_greeting_of_an_agent_with_very_many_wrong_fields_is_refused_at_once() {
+fn a_hello_to_an_agent_with_many_wrong_fields_is_refused_quickly() {
     let cluster = Cluster::start(1, K);
     cluster.start_agent(0);
     let began = Instant::now();

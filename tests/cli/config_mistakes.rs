@@ -1,5 +1,5 @@
-//! Every mistake in mcomp.cfg is one line that names file, line and column, what was found, and
-//! what is allowed.
+//! Each error in mcomp.cfg is reported on one line with the file, line and column, what was found
+//! and what is allowed.
 
 use dsm_config::Compression;
 use dsm_config::{Config, ConfigError, MAX_FILE, MAX_MISTAKES, OnMemoryLoss, Origin};
@@ -204,7 +204,7 @@ fn all_mistakes_are_named_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
-fn a_snapshot_agent_has_an_address_of_its_own() {
+fn a_snapshot_agent_needs_a_separate_address() {
     let own = "m.cfg:7:12: server.1.snapshot is \"10.0.0.2:7411\", which is the address of server 1: give it another port";
     assert_eq!(error(&changed("", "snapshot = \"10.0.0.2:7411\"")), own);
     let twice = GOOD.replace("7411\"", "7411\"\nsnapshot = \"a:1\"");

@@ -1,4 +1,4 @@
-//! No text makes the configuration's parser panic, and what it accepts is sound.
+//! The parser of the configuration never panics, and what it accepts is consistent.
 
 use dsm_config::{Config, Mistake};
 use proptest::prelude::*;
@@ -59,7 +59,7 @@ fn check(text: &str) {
     }
 }
 
-/// A cut, a doubled part or a foreign word at two random places of a good file.
+/// A valid file with one to three random edits, each of which deletes characters or inserts a word.
 fn mutated() -> impl Strategy<Value = String> {
     let words = prop_oneof![
         Just(String::new()),
@@ -92,22 +92,22 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text_is_a_config_or_a_list_of_mistakes(text in any::<String>()) {
+    fn any_text_is_a_config_or_a_list_of_errors(text in any::<String>()) {
         check(&text);
     }
 
     #[test]
-    fn any_toml_like_text_is_a_config_or_a_list_of_mistakes(text in "[kn=\\[\\].\"'#{},\n0-9a-e_ -]{0,200}") {
+    fn any_toml_like_text_is_a_config_or_a_list_of_errors(text in "[kn=\\[\\].\"'#{},\n0-9a-e_ -]{0,200}") {
         check(&text);
     }
 
     #[test]
-    fn a_damaged_file_is_a_config_or_a_list_of_mistakes(text in mutated()) {
+    fn a_damaged_file_is_a_config_or_a_list_of_errors(text in mutated()) {
         check(&text);
     }
 
     #[test]
-    fn any_value_of_any_key_is_good_or_a_mistake(line in 0_usize..22, value in prop_oneof![
+    fn any_value_of_any_key_is_valid_or_an_error(line in 0_usize..22, value in prop_oneof![
         "\"\\PC*\"", any::<i128>().prop_map(|number| number.to_string()), any::<f64>().prop_map(|number| number.to_string()),
         "\"[0-9]{1,25} ?[a-zA-Z]{0,3}\"", "\"[a-z0-9.:\\[\\]-]{0,30}\"", Just("1979-05-27".to_owned()), Just("[{}]".to_owned()),
     ]) {
@@ -120,14 +120,14 @@ proptest! {
 }
 
 #[test]
-fn the_files_that_are_mutated_are_good() {
+fn the_files_that_are_mutated_are_valid() {
     for text in [FULL, PACKAGED] {
         assert!(Config::parse(text, Path::new("m.cfg")).is_ok());
     }
 }
 
 #[test]
-fn tables_that_are_nested_without_end_are_a_mistake() {
+fn deeply_nested_tables_are_an_error() {
     for text in [
         "[".repeat(100_000),
         format!("k = {}", "[".repeat(100_000)),

@@ -1,7 +1,7 @@
-//! `dsmctl bench` measures what it says, changes only what it was told to, and reports also when it
-//! ends early.
+//! `dsmctl bench`: its numbers are right, it changes only the given range, and it prints a report
+//! even if it ends early.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, which the lint's exception for tests does not cover
+#![allow(clippy::unwrap_used)] // The lint exempts test functions, but not their helpers.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,14 +16,14 @@ use support::dsmctl::Run;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-/// How long anything may take on a machine that is busy with other tests.
-const LONG: Duration = Duration::from_secs(60);
+/// The deadline of each wait, for a machine that is busy with other tests.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn dsmctl(cluster: &Cluster, line: &str) -> Run {
     support::dsmctl::run(cluster.directory(), &cluster.config_path(), line, b"")
 }
 
-/// The report of a load that must succeed.
+/// The report of a load, which must succeed.
 #[track_caller]
 fn report(cluster: &Cluster, line: &str) -> Value {
     let run = dsmctl(cluster, &format!("bench --json {line}"));
@@ -33,7 +33,7 @@ fn report(cluster: &Cluster, line: &str) -> Value {
     report
 }
 
-/// Checks that the numbers of a report agree with each other.
+/// Checks that the numbers of a report are consistent.
 #[track_caller]
 fn check(report: &Value) {
     let size = number(&report["plan"]["size"]);
@@ -106,14 +106,14 @@ fn array(value: &Value) -> &[Value] {
         .unwrap_or_else(|| panic!("{value} is no array"))
 }
 
-/// A load beside the test, killed when this is dropped.
-struct Load {
+/// A `dsmctl bench` that runs in the background; dropping this kills it.
+struct BenchProcess {
     child: Child,
     folder: PathBuf,
 }
 
-impl Load {
-    /// Starts it, and waits until server 0 carries out its requests.
+impl BenchProcess {
+    /// Starts it, and waits until server 0 executes its requests.
     fn start(cluster: &Cluster, line: &str) -> Self {
         let client = support::client(cluster);
         let operations = || {
@@ -122,7 +122,8 @@ impl Load {
                 .map_or(0, |status| status.operations.values().sum::<u64>())
         };
         let before = operations();
-        // Files, not pipes: nobody reads before it has ended.
+        // Files, not pipes: the test reads only after the process has ended, and a pipe could fill
+        // up.
         let file = |name| File::create(cluster.directory().join(name)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_dsmctl"));
         command
@@ -136,7 +137,9 @@ impl Load {
             child: command.spawn().unwrap(),
             folder: cluster.directory().to_owned(),
         };
-        support::wait_for("requests at server 0", LONG, || operations() > before + 500);
+        support::wait_for("requests at server 0", DEADLINE, || {
+            operations() > before + 500
+        });
         load
     }
 
@@ -148,9 +151,9 @@ impl Load {
         .unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     fn wait(mut self) -> Run {
-        support::wait_for("the end of the load", LONG, || {
+        support::wait_for("the end of the load", DEADLINE, || {
             self.child.try_wait().unwrap().is_some()
         });
         let [stdout, stderr] =
@@ -164,7 +167,7 @@ impl Load {
     }
 }
 
-impl Drop for Load {
+impl Drop for BenchProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -172,7 +175,7 @@ impl Drop for Load {
 }
 
 #[test]
-fn as_many_requests_are_made_as_were_asked_for() {
+fn the_load_makes_exactly_as_many_requests_as_requested() {
     let cluster = Cluster::start(2, MIB);
     let all = |report: &Value| number(&report["all"]["operations"]);
     for line in [
@@ -189,7 +192,7 @@ fn as_many_requests_are_made_as_were_asked_for() {
         );
     }
     assert_eq!(all(&report(&cluster, "--count 2 --connections 5")), 2);
-    // Those of the warm-up do not count.
+    // Requests of the warm-up do not count.
     assert_eq!(
         all(&report(&cluster, "--count 100 --warm-up 50ms --depth 4")),
         100
@@ -209,7 +212,7 @@ fn as_many_requests_are_made_as_were_asked_for() {
 }
 
 #[test]
-fn the_duration_is_kept() {
+fn the_load_lasts_as_long_as_requested() {
     let cluster = Cluster::start(1, MIB);
     let begin = Instant::now();
     let report = report(&cluster, "--duration 300ms --connections 2");
@@ -223,7 +226,7 @@ fn the_duration_is_kept() {
 }
 
 #[test]
-fn bytes_outside_the_range_stay_and_reads_change_nothing() {
+fn bytes_outside_the_range_and_bytes_that_are_read_stay_unchanged() {
     let cluster = Cluster::start(2, 64 * KIB);
     let client = support::client(&cluster);
     let before = vec![0xa5; 128 << 10];
@@ -231,8 +234,8 @@ fn bytes_outside_the_range_stay_and_reads_change_nothing() {
     report(&cluster, "--count 500");
     assert!(client.read(0, 128 * KIB).unwrap() == before);
 
-    // Over the border of the two servers; 100 bytes do not divide the range, whose last 44 stay
-    // too.
+    // Across the border of the two servers. The range is not a multiple of 100 bytes, so its last
+    // bytes stay unchanged too.
     let (begin, length, size) = (60 * KIB, 8 * KIB + 8, 100);
     report(
         &cluster,
@@ -246,22 +249,22 @@ fn bytes_outside_the_range_stay_and_reads_change_nothing() {
             "address {address} was changed to {byte:#x}"
         );
     }
-    // Each place was chosen many times: none is likely to be as it was.
+    // Each position was chosen many times, so that none is likely to be unchanged.
     let range = [changed.start, changed.end].map(|address| usize::try_from(address).unwrap());
     for place in after[range[0]..range[1]].chunks(100) {
         assert!(
             place.iter().any(|byte| *byte != 0xa5),
-            "a place of the range was not written"
+            "a position of the range was not written"
         );
     }
 }
 
 #[test]
-fn each_addition_takes_effect_once_also_when_a_server_is_killed() {
+fn each_addition_takes_effect_once_even_if_a_server_is_killed() {
     let cluster = Cluster::start(2, 64 * KIB);
-    // 16 words at the end of server 0 and 16 at the begin of server 1.
+    // 16 words at the end of server 0 and 16 at the start of server 1.
     let line = "--timeout 30s bench --json --duration 2s --reads 0 --change add --range 65408 256 --connections 2 --depth 16";
-    let load = Load::start(&cluster, line);
+    let load = BenchProcess::start(&cluster, line);
     cluster.restart(0);
     let run = load.wait();
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
@@ -272,21 +275,21 @@ fn each_addition_takes_effect_once_also_when_a_server_is_killed() {
         .chunks(8)
         .map(|word| u64::from_le_bytes(word.try_into().unwrap()));
     assert_eq!(words.sum::<u64>(), number(&report["adds"]["operations"]));
-    // What had to wait for the server is seen.
+    // The latencies include the wait for the restarted server.
     assert!(
         number(&report["adds"]["latency"]["max_ns"]) > number(&report["adds"]["latency"]["p50_ns"])
     );
 }
 
 #[test]
-fn an_interrupt_ends_it_early_with_a_report() {
+fn an_interrupt_ends_the_load_with_a_report() {
     let cluster = Cluster::start(1, MIB);
     for (line, depth) in [
         ("--duration 1h", 1),
         ("--count 1000000000000", 16),
         ("--warm-up 1h", 4),
     ] {
-        let load = Load::start(&cluster, &format!("bench --json {line} --depth {depth}"));
+        let load = BenchProcess::start(&cluster, &format!("bench --json {line} --depth {depth}"));
         load.interrupt();
         let run = load.wait();
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{line}");
@@ -294,7 +297,7 @@ fn an_interrupt_ends_it_early_with_a_report() {
         assert_eq!(report["interrupted"], true);
         check(&report);
     }
-    let load = Load::start(&cluster, "bench --duration 1h --histogram");
+    let load = BenchProcess::start(&cluster, "bench --duration 1h --histogram");
     load.interrupt();
     let run = load.wait();
     let text = run.prints();
@@ -309,14 +312,14 @@ fn an_interrupt_ends_it_early_with_a_report() {
 }
 
 #[test]
-fn a_server_that_dies_and_stays_away_is_an_error_after_the_report() {
+fn a_server_that_is_killed_during_the_load_is_an_error_after_the_report() {
     for line in [
         "--reads 100",
         "--reads 0 --range 0 1MiB",
         "--reads 100 --depth 32 --connections 3",
     ] {
         let cluster = Cluster::start(1, MIB);
-        let load = Load::start(
+        let load = BenchProcess::start(
             &cluster,
             &format!("--timeout 500ms bench --json --duration 1h {line}"),
         );
@@ -334,7 +337,8 @@ fn a_server_that_dies_and_stays_away_is_an_error_after_the_report() {
                     .unwrap()
                     .contains(cluster.address(0))
             );
-            // Whether a write had left when the server died is chance; a read leaves no doubt.
+            // A write may or may not have reached the killed server, so its outcome can be unknown.
+            // A read has no effect, so its outcome never is.
             match error["kind"].as_str().unwrap() {
                 "outcome-unknown" if line.contains("--reads 0") => code = 75,
                 kind => assert_eq!(kind, "unavailable", "{line}"),
@@ -345,18 +349,18 @@ fn a_server_that_dies_and_stays_away_is_an_error_after_the_report() {
 }
 
 #[test]
-fn a_server_that_is_down_from_the_beginning_is_an_error_without_a_report() {
+fn a_server_that_is_down_at_the_start_is_an_error_without_a_report() {
     let cluster = Cluster::start(2, MIB);
     cluster.kill(1);
     let run = dsmctl(&cluster, "bench --connections 2 --count 10");
     run.fails(69, &["server 1", cluster.address(1)]);
     assert_eq!(run.text(), "");
-    // Who does not need it does not miss it.
+    // A load that does not use this server succeeds.
     report(&cluster, "--count 10 --range 0 1MiB");
 }
 
 #[test]
-fn a_load_takes_the_way_that_was_asked_for() {
+fn a_load_uses_the_requested_path() {
     let cluster = Cluster::start(2, MIB);
     let client = support::client(&cluster);
     let local_reads = || {
@@ -380,13 +384,13 @@ fn a_load_takes_the_way_that_was_asked_for() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_what_would() {
+fn an_invalid_load_is_refused_with_the_remedy() {
     let cluster = Cluster::builder().servers(1).k(64 * KIB).create();
     for (line, code, words) in [
         ("--reads 99", 64, "--range 0 65536"),
         ("--change add", 64, "make --reads less than 100"),
-        ("--size 0", 64, "allowed is --size 1 to 1MiB"),
-        ("--size 1MiB+1", 64, "allowed is --size 1 to 1MiB"),
+        ("--size 0", 64, "give --size 1 to 1MiB"),
+        ("--size 1MiB+1", 64, "give --size 1 to 1MiB"),
         (
             "--size 9 --range 0 8",
             64,
@@ -401,7 +405,7 @@ fn what_makes_no_sense_is_refused_with_what_would() {
         (
             "--reads 0 --change add --range 4 64",
             64,
-            "which is not a multiple of 8, as 0 and 8 are",
+            "which is not a multiple of 8: use 0 or 8",
         ),
         ("--connections 1000 --depth 128 --size 64KiB", 64, "smaller"),
         ("--range 65536 1", 65, "outside the memory"),

@@ -1,19 +1,19 @@
-//! dsmctl's exit codes are those of sysexits(3), for everything that needs no server.
+//! The exit codes of dsmctl are those of sysexits(3). These tests need no server.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, which the lint's exception for tests does not cover
+#![allow(clippy::unwrap_used)] // The lint exempts test functions, but not their helpers.
 
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};
 
-/// A memory of two servers of 64 KiB that nobody serves: port 9 of loopback refuses.
-const NOBODY_SERVES: &str = "k = \"64KiB\"\nn = 2\n[[server]]\naddress = \"127.0.0.1:9\"\n[[server]]\naddress = \"[::1]:9\"\n";
+/// A memory of two servers of 64 KiB, none of which runs: port 9 of loopback refuses connections.
+const CONFIG_WITHOUT_SERVERS: &str = "k = \"64KiB\"\nn = 2\n[[server]]\naddress = \"127.0.0.1:9\"\n[[server]]\naddress = \"[::1]:9\"\n";
 
-struct Folder(tempfile::TempDir);
+struct OfflineFolder(tempfile::TempDir);
 
-impl Folder {
+impl OfflineFolder {
     fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
-        folder.file("mcomp.cfg", NOBODY_SERVES);
+        folder.file("mcomp.cfg", CONFIG_WITHOUT_SERVERS);
         folder
     }
 
@@ -26,11 +26,11 @@ impl Folder {
         self.path(name)
     }
 
-    fn dsmctl(&self, line: &str) -> Run {
+    fn dsmctl(&self, line: &str) -> OfflineRun {
         self.dsmctl_with_input(line, b"")
     }
 
-    fn dsmctl_with_input(&self, line: &str, input: &[u8]) -> Run {
+    fn dsmctl_with_input(&self, line: &str, input: &[u8]) -> OfflineRun {
         let mut command = Command::cargo_bin("dsmctl").unwrap();
         command.current_dir(&self.0).env_remove("DSM_CONFIG").args([
             "--config",
@@ -38,17 +38,17 @@ impl Folder {
             "--timeout",
             "300ms",
         ]);
-        Run::of(command.args(line.split_whitespace()).write_stdin(input))
+        OfflineRun::of(command.args(line.split_whitespace()).write_stdin(input))
     }
 }
 
-struct Run {
+struct OfflineRun {
     code: i32,
     stdout: String,
     stderr: String,
 }
 
-impl Run {
+impl OfflineRun {
     fn of(command: &mut Command) -> Self {
         let output = command.output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -68,8 +68,8 @@ impl Run {
 }
 
 #[test]
-fn a_bad_command_line_is_64_and_help_is_0() {
-    let folder = Folder::new();
+fn a_bad_command_line_is_exit_code_64_and_help_is_0() {
+    let folder = OfflineFolder::new();
     for line in ["", "nonsense", "config", "write 0"] {
         folder.dsmctl(line).fails(64, "Usage: dsmctl");
     }
@@ -81,14 +81,14 @@ fn a_bad_command_line_is_64_and_help_is_0() {
         ("add -8 1", "'-8' for '<ADDRESS>': it is negative"),
         (
             "fill 0 10 -1",
-            "'-1' for '<BYTE>': \"-1\" is not a byte: allowed is a whole number from 0 to 255",
+            "'-1' for '<BYTE>': \"-1\" is not a byte: give a whole number from 0 to 255",
         ),
         ("fill 0 10 a", "from 0 to 255"),
         ("add 8 -inf", "\"-inf\" is not a whole number"),
-        ("ping -1", "is not a server's index"),
+        ("ping -1", "is not the index of a server"),
         (
             "write 0 --type f64 1e-400",
-            "so small that it would become 0",
+            "so small that it would be stored as 0",
         ),
     ] {
         let run = folder.dsmctl(line);
@@ -128,8 +128,8 @@ fn a_bad_command_line_is_64_and_help_is_0() {
 }
 
 #[test]
-fn a_missing_or_bad_configuration_is_78_and_names_the_file() {
-    let folder = Folder::new();
+fn a_missing_or_invalid_configuration_is_exit_code_78_and_names_the_file() {
+    let folder = OfflineFolder::new();
     folder.file(
         "bad.cfg",
         "k = 5\nn = 1\n[[server]]\naddress = \"127.0.0.1:9\"\n",
@@ -143,7 +143,7 @@ fn a_missing_or_bad_configuration_is_78_and_names_the_file() {
         if let Some(path) = environment {
             command.env("DSM_CONFIG", path);
         }
-        Run::of(&mut command)
+        OfflineRun::of(&mut command)
     };
     for command in ["status", "config check", "config show", "locate 0"] {
         let line: Vec<&str> = ["--config", "missing.cfg"]
@@ -175,8 +175,8 @@ fn a_missing_or_bad_configuration_is_78_and_names_the_file() {
 }
 
 #[test]
-fn a_range_outside_the_memory_is_65_before_anything_is_done() {
-    let folder = Folder::new();
+fn a_range_outside_the_memory_is_exit_code_65_and_changes_nothing() {
+    let folder = OfflineFolder::new();
     folder.file("long", vec![7; 128 << 10]);
     let kept = folder.file("kept", "kept");
     for line in [
@@ -212,8 +212,8 @@ fn a_range_outside_the_memory_is_65_before_anything_is_done() {
 }
 
 #[test]
-fn a_server_that_is_down_is_69_and_named() {
-    let folder = Folder::new();
+fn a_server_that_is_down_is_exit_code_69_and_named() {
+    let folder = OfflineFolder::new();
     let kept = folder.file("kept", "kept");
     for line in [
         "write 0 x",
@@ -246,8 +246,8 @@ fn a_server_that_is_down_is_69_and_named() {
 }
 
 #[test]
-fn files_that_cannot_be_used_are_66_and_74() {
-    let folder = Folder::new();
+fn files_that_cannot_be_used_are_exit_codes_66_and_74() {
+    let folder = OfflineFolder::new();
     folder.dsmctl("write 0 --file missing").fails(66, "missing");
     folder.dsmctl("write 0 --file .").fails(74, ".:");
     folder
@@ -256,8 +256,8 @@ fn files_that_cannot_be_used_are_66_and_74() {
 }
 
 #[test]
-fn locate_shows_the_pieces_and_asks_no_server() {
-    let folder = Folder::new();
+fn locate_shows_the_pieces_without_a_server() {
+    let folder = OfflineFolder::new();
     let run = folder.dsmctl("locate 0xfffa 20");
     assert_eq!(
         run.stdout,
@@ -273,8 +273,8 @@ fn locate_shows_the_pieces_and_asks_no_server() {
 }
 
 #[test]
-fn config_check_says_ok_and_show_says_where_values_come_from() {
-    let folder = Folder::new();
+fn config_check_reports_ok_and_show_prints_the_origin_of_values() {
+    let folder = OfflineFolder::new();
     let run = folder.dsmctl("config check");
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
     assert!(
@@ -311,7 +311,7 @@ fn config_check_says_ok_and_show_says_where_values_come_from() {
 
     folder.file(
         "mcomp.cfg",
-        NOBODY_SERVES
+        CONFIG_WITHOUT_SERVERS
             .replace("127.0.0.1", "192.0.2.1")
             .replace("[::1]", "192.0.2.2"),
     );
@@ -324,14 +324,14 @@ fn config_check_says_ok_and_show_says_where_values_come_from() {
     );
 
     // RFC 6761: a name in "invalid" is never resolved.
-    let text = NOBODY_SERVES.replace("[::1]", "node2.invalid")
+    let text = CONFIG_WITHOUT_SERVERS.replace("[::1]", "node2.invalid")
         + "[log]\noperations = \"all\"\ndirectory = \"/nowhere/log\"";
     folder.file("mcomp.cfg", text);
     let run = folder.dsmctl("config check");
     assert_eq!(run.code, 0);
     let words = [
-        "mcomp.cfg:6:11: the host name of server 1 (node2.invalid:9) cannot be resolved",
-        "/nowhere/log, which is no folder",
+        "mcomp.cfg:6:11: this machine cannot resolve the host name of server 1 (node2.invalid:9)",
+        "the operation log, /nowhere/log, does not exist",
     ];
     assert!(
         words.iter().all(|words| run.stderr.contains(words)),
@@ -343,7 +343,7 @@ fn config_check_says_ok_and_show_says_where_values_come_from() {
 #[test]
 fn config_check_warns_of_a_file_that_the_services_cannot_read() {
     use std::os::unix::fs::PermissionsExt;
-    let folder = Folder::new();
+    let folder = OfflineFolder::new();
     for (mode, warns) in [(0o600, true), (0o640, true), (0o644, false), (0o604, false)] {
         std::fs::set_permissions(
             folder.path("mcomp.cfg"),
@@ -367,8 +367,8 @@ fn config_check_warns_of_a_file_that_the_services_cannot_read() {
 }
 
 #[test]
-fn a_reader_that_has_gone_is_no_error() {
-    let folder = Folder::new();
+fn a_closed_standard_output_is_no_error() {
+    let folder = OfflineFolder::new();
     let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("dsmctl"))
         .current_dir(&folder.0)
         .args(["completions", "bash"])
@@ -385,8 +385,8 @@ fn a_reader_that_has_gone_is_no_error() {
 }
 
 #[test]
-fn help_and_results_that_cannot_be_printed_are_74() {
-    let folder = Folder::new();
+fn output_that_cannot_be_written_is_exit_code_74() {
+    let folder = OfflineFolder::new();
     for line in [["--help", "--json"], ["config", "show"]] {
         let output = std::process::Command::new(assert_cmd::cargo::cargo_bin("dsmctl"))
             .current_dir(&folder.0)

@@ -1,6 +1,7 @@
-//! What dsmctl writes to real servers, it reads back, in every form.
+//! dsmctl with real servers: it reads back what it wrote, in every format, and reports servers that
+//! fail.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, which the lint's exception for tests does not cover
+#![allow(clippy::unwrap_used)] // The lint exempts test functions, but not their helpers.
 
 use std::path::PathBuf;
 use support::Cluster;
@@ -16,7 +17,7 @@ fn dsmctl(cluster: &Cluster, line: &str) -> Run {
     dsmctl_with_input(cluster, line, b"")
 }
 
-/// What the command prints, which must succeed.
+/// The output of a command, which must succeed.
 #[track_caller]
 fn prints(cluster: &Cluster, line: &str) -> String {
     let run = dsmctl(cluster, line);
@@ -24,7 +25,7 @@ fn prints(cluster: &Cluster, line: &str) -> String {
     String::from_utf8(run.stdout).unwrap()
 }
 
-/// Bytes that differ at every place where a transfer could be cut.
+/// Bytes that are different at every border of steps, so that a misplaced step is noticed.
 fn pattern(length: u64) -> Vec<u8> {
     (0..length.div_ceil(8))
         .flat_map(|word| word.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes())
@@ -38,7 +39,7 @@ fn file(cluster: &Cluster, name: &str, bytes: &[u8]) -> PathBuf {
 }
 
 #[test]
-fn a_file_that_spans_all_servers_comes_back_the_same() {
+fn a_file_that_spans_all_servers_is_read_back_unchanged() {
     let cluster = Cluster::start(3, 16 * MIB);
     let data = pattern(37 * MIB);
     file(&cluster, "data", &data);
@@ -47,7 +48,7 @@ fn a_file_that_spans_all_servers_comes_back_the_same() {
     assert!(std::fs::read(cluster.directory().join("copy")).unwrap() == data);
     assert!(dsmctl(&cluster, "read 5MiB+3 37MiB").stdout == data);
 
-    // Through pipes, to another place that overlaps the first, both ways.
+    // Writes through a pipe, then copies to an overlapping range above and below.
     let written = dsmctl_with_input(&cluster, "write 0 - --json", &data[..20 << 20]);
     assert_eq!(
         String::from_utf8(written.stdout).unwrap(),
@@ -115,7 +116,7 @@ fn data_may_begin_with_a_minus_and_hold_any_bytes() {
 }
 
 #[test]
-fn words_change_as_told_and_show_what_they_were() {
+fn atomic_operations_change_the_word_and_print_its_old_value() {
     let cluster = Cluster::start(1, 64 << 10);
     assert_eq!(prints(&cluster, "add 8 -1"), "0\n");
     assert_eq!(
@@ -138,7 +139,7 @@ fn words_change_as_told_and_show_what_they_were() {
 }
 
 #[test]
-fn input_that_runs_past_the_memory_says_how_much_was_written() {
+fn input_past_the_end_of_the_memory_reports_how_much_was_written() {
     let cluster = Cluster::start(1, 64 << 10);
     let run = dsmctl_with_input(&cluster, "write 65000 -", &[9; 1000]);
     assert_eq!(run.code, 65);
@@ -154,7 +155,7 @@ fn input_that_runs_past_the_memory_says_how_much_was_written() {
 }
 
 #[test]
-fn status_and_ping_show_who_is_there_and_who_is_not() {
+fn status_and_ping_show_which_servers_are_up_and_which_are_down() {
     let cluster = Cluster::start(3, 64 << 10);
     prints(&cluster, "write 0 hello");
     let status = prints(&cluster, "status");
@@ -195,7 +196,7 @@ fn status_and_ping_show_who_is_there_and_who_is_not() {
 }
 
 #[test]
-fn a_server_that_answers_and_refuses_is_not_called_down() {
+fn a_server_that_refuses_is_not_reported_as_down() {
     let cluster = Cluster::start(1, 64 << 10);
     let text = std::fs::read_to_string(cluster.config_path()).unwrap();
     file(
@@ -232,7 +233,7 @@ fn a_server_that_answers_and_refuses_is_not_called_down() {
 }
 
 #[test]
-fn what_does_not_speak_the_protocol_is_76_for_status_too() {
+fn a_peer_with_another_protocol_is_exit_code_76_for_status_and_ping() {
     let cluster = Cluster::start(1, 64 << 10);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

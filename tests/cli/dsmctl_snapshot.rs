@@ -1,7 +1,7 @@
-//! `dsmctl snapshot list`, `show` and `verify` say what a snapshot is, and what is the matter with
-//! one that is damaged.
+//! `dsmctl snapshot list`, `show` and `verify`: they describe a snapshot, and say what is wrong
+//! with a damaged one.
 
-// Helpers of tests may unwrap as tests do.
+// The lint exempts test functions, but not their helpers.
 #![allow(clippy::unwrap_used)]
 
 use dsm_snapshot::Header;
@@ -12,7 +12,8 @@ use support::snapshots::{Folder, PAGE_BYTES, damage, fields, header, memory, wri
 const PAGES: usize = 100;
 const MEMORY: usize = 2 * PAGES * PAGE_BYTES;
 
-/// A snapshot in the snapshot directory, cut `minutes` after the usual time; its name.
+/// Writes a snapshot to the snapshot directory, with a cut `minutes` after the default time.
+/// Returns its name.
 fn snapshot(folder: &Folder, minutes: u64, incarnations: &[u64]) -> String {
     let mut fields = fields(PAGES, incarnations);
     fields.cut_time += minutes * 60_000_000_000;
@@ -22,7 +23,7 @@ fn snapshot(folder: &Folder, minutes: u64, incarnations: &[u64]) -> String {
 }
 
 #[test]
-fn a_list_begins_with_the_oldest_and_says_what_each_file_is_worth() {
+fn a_list_starts_with_the_oldest_and_shows_the_standing_of_each_file() {
     let folder = Folder::new();
     let good = snapshot(&folder, 0, &[0x1234_5678_9abc_def0, 7]);
     let damaged = snapshot(&folder, 1, &[1, 2]);
@@ -104,7 +105,7 @@ fn a_list_begins_with_the_oldest_and_says_what_each_file_is_worth() {
 }
 
 #[test]
-fn a_list_of_another_directory_has_all_systems_and_needs_no_configuration() {
+fn a_list_of_another_directory_shows_all_systems_and_needs_no_configuration() {
     let folder = Folder::new();
     snapshot(&folder, 0, &[0xfeed_0000_0000_0001]);
     let run = folder.dsmctl("snapshot list --directory snapshots --config missing.cfg");
@@ -140,7 +141,7 @@ fn a_list_of_another_directory_has_all_systems_and_needs_no_configuration() {
 }
 
 #[test]
-fn a_directory_without_snapshots_is_no_error_and_one_that_is_missing_is_66() {
+fn an_empty_directory_is_no_error_and_a_missing_one_is_exit_code_66() {
     let folder = Folder::new();
     let run = folder.dsmctl("snapshot list");
     assert_eq!((run.code, run.text()), (0, ""));
@@ -163,7 +164,7 @@ fn a_directory_without_snapshots_is_no_error_and_one_that_is_missing_is_66() {
 }
 
 #[test]
-fn show_says_everything_that_the_header_says() {
+fn show_prints_every_field_of_the_header() {
     let folder = Folder::new();
     let header = header(PAGES, &[0x1234_5678_9abc_def0, 0]);
     let mut memory = vec![0; MEMORY];
@@ -210,7 +211,7 @@ fn show_says_everything_that_the_header_says() {
 }
 
 #[test]
-fn show_says_what_it_can_of_a_damaged_file() {
+fn show_prints_the_header_of_a_damaged_file() {
     let folder = Folder::new();
     let path = folder.snapshot("one", &header(PAGES, &[1, 2]), &vec![b'x'; MEMORY]);
     let bytes = std::fs::read(&path).unwrap();
@@ -229,7 +230,7 @@ fn show_says_what_it_can_of_a_damaged_file() {
 }
 
 #[test]
-fn a_name_that_is_not_here_is_looked_for_in_the_snapshot_directory() {
+fn a_name_is_searched_here_and_then_in_the_snapshot_directory() {
     let folder = Folder::new();
     let name = snapshot(&folder, 0, &[1, 2]);
     assert!(
@@ -258,7 +259,7 @@ fn a_name_that_is_not_here_is_looked_for_in_the_snapshot_directory() {
     folder
         .dsmctl("snapshot show snapshots")
         .fails(66, &["not a regular file"]);
-    // A file that is here comes first.
+    // A file in the current folder comes first.
     std::fs::write(folder.path(&name), "x").unwrap();
     folder
         .dsmctl(&format!("snapshot show {name}"))
@@ -266,7 +267,7 @@ fn a_name_that_is_not_here_is_looked_for_in_the_snapshot_directory() {
 }
 
 #[test]
-fn verify_names_the_first_bad_frame_with_its_addresses_and_goes_on() {
+fn verify_names_the_first_bad_frame_and_continues_with_the_next_file() {
     let folder = Folder::new();
     let mut random = Random::new("verify");
     let (good, partial) = (memory(&mut random, 2 * PAGES), header(PAGES, &[0, 2]));
@@ -290,7 +291,7 @@ fn verify_names_the_first_bad_frame_with_its_addresses_and_goes_on() {
     assert_eq!(run.text(), "");
 
     let run = folder.dsmctl("snapshot verify bad good partial");
-    run.fails(65, &[&addresses, "1 of 3 files did not pass"]);
+    run.fails(65, &[&addresses, "1 of 3 files failed verification"]);
     let lines: Vec<&str> = run.text().lines().collect();
     assert!(
         lines[0].starts_with("good: ok (")

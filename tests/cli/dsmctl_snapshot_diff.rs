@@ -1,6 +1,6 @@
-//! `dsmctl snapshot diff` finds every byte that differs, and no other.
+//! `dsmctl snapshot diff`: it reports every byte that differs, and no other.
 
-// Helpers of tests may unwrap as tests do.
+// The lint exempts test functions, but not their helpers.
 #![allow(clippy::unwrap_used)]
 
 use dsm_core::layout::PAGE;
@@ -13,7 +13,7 @@ use support::{Cluster, client};
 const PAGES: usize = 100;
 const SIZE: usize = 2 * PAGES * PAGE_BYTES;
 
-/// What a look at each byte finds, as the command prints it.
+/// The output that a comparison of each byte predicts.
 fn expected(ours: &[u8], theirs: &[u8]) -> String {
     let differing: Vec<usize> = (0..ours.len())
         .filter(|at| ours[*at] != theirs[*at])
@@ -38,8 +38,8 @@ fn the_ranges_between_two_files_are_exact() {
     let mut random = Random::new("diff");
     let ours = memory(&mut random, 2 * PAGES);
     let mut theirs = memory(&mut random, 2 * PAGES);
-    // Half is the same, and in that a few bytes differ, also across borders of pages, frames and
-    // servers.
+    // Three quarters are equal but for a few bytes, some of them across borders of pages, frames
+    // and servers.
     theirs[..SIZE * 3 / 4].copy_from_slice(&ours[..SIZE * 3 / 4]);
     for (at, length) in [
         (0, 1),
@@ -88,7 +88,7 @@ fn the_ranges_between_two_files_are_exact() {
 }
 
 #[test]
-fn what_was_found_counts_also_when_nobody_reads_it() {
+fn a_difference_is_exit_code_1_even_if_standard_output_is_closed() {
     let folder = Folder::new();
     folder.snapshot("ours", &header(PAGES, &[1, 2]), &vec![b'x'; SIZE]);
     folder.snapshot("theirs", &header(PAGES, &[1, 2]), &vec![b'y'; SIZE]);
@@ -108,7 +108,7 @@ fn what_was_found_counts_also_when_nobody_reads_it() {
 }
 
 #[test]
-fn memories_of_another_shape_are_compared_where_both_are() {
+fn memories_of_different_layouts_are_compared_where_they_overlap() {
     let folder = Folder::new();
     let mut random = Random::new("shapes");
     let ours = memory(&mut random, 2 * PAGES);
@@ -122,7 +122,7 @@ fn memories_of_another_shape_are_compared_where_both_are() {
     let run = folder.dsmctl("snapshot diff ours theirs");
     run.fails(
         1,
-        &["ours has 2 servers of 400 KiB, theirs has 6 servers of 200 KiB: compared are addresses 0 to 819199"],
+        &["ours has 2 servers of 400 KiB, theirs has 6 servers of 200 KiB: only addresses 0 to 819199 are compared"],
     );
     assert_eq!(run.text(), "5 1\n1 byte in 1 range differs\n");
     folder
@@ -144,7 +144,7 @@ fn memories_of_another_shape_are_compared_where_both_are() {
 }
 
 #[test]
-fn a_damaged_or_missing_file_is_no_difference() {
+fn a_damaged_or_missing_file_is_an_error_not_a_difference() {
     let folder = Folder::new();
     folder.snapshot("good", &header(PAGES, &[1, 2]), &vec![b'x'; SIZE]);
     let bad = folder.snapshot("bad", &header(PAGES, &[1, 2]), &vec![b'x'; SIZE]);

@@ -1,7 +1,6 @@
-//! `dsmctl snapshot export` gives the bytes of the memory as they were, and leaves nothing half
-//! done.
+//! `dsmctl snapshot export`: it writes the exact bytes of the memory, or leaves no file.
 
-// Helpers of tests may unwrap as tests do.
+// The lint exempts test functions, but not their helpers.
 #![allow(clippy::unwrap_used)]
 
 use dsm_config::Compression;
@@ -14,7 +13,7 @@ const PAGES: usize = 100;
 const SIZE: usize = 2 * PAGES * PAGE_BYTES;
 
 #[test]
-fn the_whole_memory_comes_back_as_a_sparse_file_and_through_a_pipe() {
+fn the_whole_memory_is_exported_to_a_sparse_file_and_through_a_pipe() {
     let folder = Folder::new();
     let mut memory = memory(&mut Random::new("export"), 2 * PAGES);
     memory[10 * PAGE_BYTES..60 * PAGE_BYTES].fill(0);
@@ -42,13 +41,13 @@ fn the_whole_memory_comes_back_as_a_sparse_file_and_through_a_pipe() {
         report,
         serde_json::json!({ "file": "one", "address": 0, "length": SIZE, "output": "raw2" })
     );
-    // After --, a minus is a file.
+    // After --, a minus names a file.
     assert_eq!(folder.dsmctl("snapshot export -- one -").prints(), "");
     assert!(std::fs::read(folder.path("-")).unwrap() == memory);
 }
 
 #[test]
-fn a_range_is_exactly_its_bytes_and_needs_no_other_frame() {
+fn a_range_exports_exactly_its_bytes_and_reads_no_other_frame() {
     let folder = Folder::new();
     let mut random = Random::new("ranges");
     let mut memory = memory(&mut random, 2 * PAGES);
@@ -117,7 +116,7 @@ fn a_missing_server_is_named_unless_the_range_avoids_it() {
 }
 
 #[test]
-fn what_fails_leaves_what_was_there_and_nothing_else() {
+fn a_failed_export_leaves_the_existing_file_and_no_other() {
     let folder = Folder::new();
     let good = folder.snapshot("good", &header(PAGES, &[1, 2]), &vec![b'x'; SIZE]);
     let bad = folder.snapshot("bad", &header(PAGES, &[1, 2]), &vec![b'x'; SIZE]);
@@ -151,8 +150,7 @@ fn what_fails_leaves_what_was_there_and_nothing_else() {
     assert!(std::fs::read(&good).unwrap() == own);
     assert_eq!(std::fs::read(folder.path("raw")).unwrap(), b"kept");
 
-    // As with `dsmctl read -o`, a file that is there is replaced; who could not read it still
-    // cannot.
+    // As with `dsmctl read -o`, an existing file is replaced. The new one has the same permissions.
     std::os::unix::fs::symlink("raw", folder.path("link")).unwrap();
     assert_eq!(folder.dsmctl("snapshot export good link").prints(), "");
     assert!(folder.path("link").is_symlink());
@@ -165,7 +163,7 @@ fn what_fails_leaves_what_was_there_and_nothing_else() {
 }
 
 #[test]
-fn a_memory_may_be_much_larger_than_that_of_the_process() {
+fn the_snapshot_may_be_much_larger_than_the_memory_of_the_process() {
     const PAGES: usize = 1 << 21;
     let folder = Folder::new();
     let mut writer = SnapshotWriter::create(

@@ -1,4 +1,4 @@
-//! What dsmctl promises, and what all programs do with a configuration.
+//! Tests of dsmctl, and of the configuration file that all programs read.
 
 mod completions;
 mod config_mismatch;

@@ -1,34 +1,34 @@
-//! man/dsmctl.1, man/dsmctl-snapshot.1 and the command line say the same: every command, argument
-//! and option has its entry, and no entry is of something that is not there.
+//! man/dsmctl.1 and man/dsmctl-snapshot.1 match the command line: every command, argument and
+//! option has an entry, and every entry has a command, argument or option.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, which the lint's exception for tests does not cover
+#![allow(clippy::unwrap_used)] // The lint exempts test functions, but not their helpers.
 
 use clap::{Arg, Command};
 use std::collections::{BTreeMap, BTreeSet};
 use support::skip;
 
-/// A page, and the words of the command line that it is about, besides the program's name.
-struct Page {
+/// A manual page, and the command that it describes; empty for the whole program.
+struct ManPage {
     name: &'static str,
     text: &'static str,
     about: &'static str,
 }
 
-const PAGE: Page = Page {
+const PAGE: ManPage = ManPage {
     name: "man/dsmctl.1",
     text: include_str!("../../man/dsmctl.1"),
     about: "",
 };
 
-/// The commands that have a page of their own: the other one only names them.
-const SNAPSHOT: Page = Page {
+/// The page of the commands below `snapshot`, which the other page only names.
+const SNAPSHOT: ManPage = ManPage {
     name: "man/dsmctl-snapshot.1",
     text: include_str!("../../man/dsmctl-snapshot.1"),
     about: "snapshot",
 };
 
-/// The lines of each `.Sh` and `.Ss`, by its title.
-fn sections(page: &Page) -> BTreeMap<&'static str, Vec<&'static str>> {
+/// The lines of each `.Sh` and `.Ss` section, by title.
+fn sections(page: &ManPage) -> BTreeMap<&'static str, Vec<&'static str>> {
     let mut sections = BTreeMap::new();
     let mut lines = &mut Vec::new();
     for line in page.text.lines() {
@@ -43,8 +43,7 @@ fn sections(page: &Page) -> BTreeMap<&'static str, Vec<&'static str>> {
     sections
 }
 
-/// The options that have an entry of their own: `.It Fl o , -output Ar file` has `-o` and
-/// `--output`.
+/// The options that have an entry: `.It Fl o , -output Ar file` describes `-o` and `--output`.
 fn described(lines: &[&str]) -> BTreeSet<String> {
     let entries = lines.iter().filter_map(|line| line.strip_prefix(".It Fl "));
     let words = entries.flat_map(|entry| entry.split(" Ar ").next().unwrap().split(" , "));
@@ -63,11 +62,11 @@ fn options(arguments: &[&Arg]) -> BTreeSet<String> {
     long.chain(short).collect()
 }
 
-fn everywhere(argument: &Arg) -> bool {
+fn is_on_every_command(argument: &Arg) -> bool {
     argument.is_global_set() || matches!(argument.get_id().as_str(), "help" | "version")
 }
 
-/// Calls `check` with each command that has no further ones below it, and the words that call it.
+/// Calls `check` with each command that has no subcommands, and the words that select it.
 fn each_command(command: &Command, words: &str, check: &mut impl FnMut(&str, &Command)) {
     if !command.has_subcommands() {
         check(words.trim(), command);
@@ -79,13 +78,13 @@ fn each_command(command: &Command, words: &str, check: &mut impl FnMut(&str, &Co
 
 fn command() -> Command {
     let mut command = dsm_service::cli::command();
-    // Adds what clap supplies: help, version, and global options below.
+    // Adds the arguments that clap generates: help, version, and the global options of subcommands.
     command.build();
     command
 }
 
-/// Holds the commands below `command` and the sections of their page together.
-fn check(page: &Page, command: &Command) {
+/// Checks that the subcommands of `command` and the sections of their page match.
+fn check(page: &ManPage, command: &Command) {
     let sections = sections(page);
     let mut commands = BTreeSet::new();
     each_command(command, "", &mut |words, command| {
@@ -94,7 +93,7 @@ fn check(page: &Page, command: &Command) {
             .unwrap_or_else(|| panic!("{} has no section \".Ss {words}\"", page.name));
         let own: Vec<&Arg> = command
             .get_arguments()
-            .filter(|argument| !everywhere(argument))
+            .filter(|argument| !is_on_every_command(argument))
             .collect();
         assert_eq!(
             options(&own),
@@ -139,7 +138,7 @@ fn check(page: &Page, command: &Command) {
     );
 }
 
-/// The lines that show how a command is called; a `\` at the end joins two.
+/// The lines with the synopsis of a command; a `\` at the end of a line joins it with the next.
 fn synopsis(lines: &[&str]) -> String {
     let text = lines.join("\n").replace("\\\n", "");
     text.lines()
@@ -161,7 +160,7 @@ fn every_command_has_a_section_with_its_arguments_and_options() {
 }
 
 #[test]
-fn every_command_of_snapshot_stands_in_the_synopsis_with_its_options() {
+fn the_synopsis_has_every_command_of_snapshot_with_its_options() {
     let lines = sections(&SNAPSHOT)["SYNOPSIS"].join("\n");
     let calls: BTreeMap<&str, &str> = lines
         .split(".Nm dsmctl Cm snapshot ")
@@ -175,7 +174,10 @@ fn every_command_of_snapshot_stands_in_the_synopsis_with_its_options() {
             let call = calls
                 .get(words)
                 .unwrap_or_else(|| panic!("no {words} in the synopsis"));
-            for option in command.get_opts().filter(|option| !everywhere(option)) {
+            for option in command
+                .get_opts()
+                .filter(|option| !is_on_every_command(option))
+            {
                 let long = option.get_long().map(|name| format!("Fl -{name}"));
                 let short = option.get_short().map(|name| format!("Fl {name} "));
                 let found = long
@@ -192,7 +194,7 @@ fn every_command_of_snapshot_stands_in_the_synopsis_with_its_options() {
 fn every_global_option_has_an_entry() {
     let command = command();
     let global: Vec<&Arg> = command.get_arguments().collect();
-    assert!(global.iter().all(|argument| everywhere(argument)));
+    assert!(global.iter().all(|argument| is_on_every_command(argument)));
     assert_eq!(options(&global), described(&sections(&PAGE)["OPTIONS"]));
 }
 
@@ -207,10 +209,10 @@ fn the_pages_are_clean_mdoc() {
         return skip::skip("mandoc is not installed here");
     };
     let messages = String::from_utf8_lossy(&lint.stdout).into_owned();
-    // The other pages are not installed where this runs.
-    let complaints: Vec<&str> = messages
+    // The pages that these refer to need not be installed where this test runs.
+    let warnings: Vec<&str> = messages
         .lines()
         .filter(|line| !line.contains("referenced manual not found"))
         .collect();
-    assert_eq!(complaints, [""; 0]);
+    assert_eq!(warnings, [""; 0]);
 }

@@ -81,7 +81,7 @@ fn an_answer_other_than_yes_changes_nothing() {
         for words in [
             "64 KiB",
             cluster.name(),
-            "What was written since is lost",
+            "All later writes there are lost",
             "[y/N]",
             "nothing was changed",
         ] {

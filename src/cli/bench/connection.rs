@@ -1,40 +1,41 @@
-//! One connection and its requests: the next begins when one has ended, so that as many as the
-//! depth says are under way.
+//! One connection of the load. It keeps as many requests in flight as the depth says: a new one
+//! starts when one ends.
 
-use super::plan::{Kind, Plan};
+use super::plan::{LoadPlan, RequestKind};
 use super::random::Random;
+use super::requests::{LoadRequest, RequestSequence};
 use super::tally::Tally;
-use super::tasks::{Task, Tasks};
 use dsm_client::{Client, Error};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a connection and whoever watches it share. On cache lines of its own, two since processors
-/// fetch them in pairs: otherwise each count would cost the other connections time.
+/// The number of completed requests of a connection, which the progress display reads. Aligned to
+/// two cache lines, since processors fetch them in pairs: otherwise each increment would slow down
+/// the other connections (false sharing).
 #[repr(align(128))]
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Requests that have ended, those of the warm-up too.
+    /// Completed requests, including those of the warm-up.
     pub(super) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Only the connection itself adds.
+    /// Adds one. Only the connection itself may call this: the addition is not atomic.
     #[inline]
     fn add_one(&self) {
         self.0.store(self.count() + 1, Ordering::Relaxed);
     }
 }
 
-/// Why all connections are to end before their time.
+/// Ends all connections early.
 #[derive(Debug, Default)]
 pub(super) struct Stop {
     /// A request failed.
     pub(super) failed: AtomicBool,
-    /// A signal came.
+    /// SIGINT or SIGTERM arrived.
     pub(super) interrupted: std::sync::Arc<AtomicBool>,
 }
 
@@ -45,41 +46,41 @@ impl Stop {
     }
 }
 
-/// When a connection makes no further request.
+/// The limit after which a connection makes no further request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limit {
     pub(super) until: Option<Instant>,
-    /// Requests that are left.
+    /// The number of requests that it may still make.
     pub(super) left: u64,
 }
 
-/// See the module.
-pub(super) struct Connection<'p> {
+/// One connection of the load, used by one thread.
+pub(super) struct LoadConnection<'p> {
     client: Client,
-    tasks: Tasks<'p>,
+    requests: RequestSequence<'p>,
     depth: usize,
-    /// What writes write.
+    /// The bytes that writes write.
     data: Vec<u8>,
     counter: &'p Counter,
     stop: &'p Stop,
 }
 
-impl<'p> Connection<'p> {
+impl<'p> LoadConnection<'p> {
     pub(super) fn new(
         client: Client,
-        plan: &'p Plan,
+        plan: &'p LoadPlan,
         number: u64,
         counter: &'p Counter,
         stop: &'p Stop,
     ) -> Self {
-        // Neither is over a gigabyte: the plan was checked.
+        // The plan limits both to less than a gigabyte.
         #[allow(clippy::cast_possible_truncation)]
         let (size, depth) = (plan.size as usize, plan.depth as usize);
         let mut data = vec![0; size];
         Random::new(plan.seed.wrapping_sub(number)).fill(&mut data);
         Self {
             client,
-            tasks: Tasks::new(plan, number),
+            requests: RequestSequence::new(plan, number),
             depth,
             data,
             counter,
@@ -87,7 +88,7 @@ impl<'p> Connection<'p> {
         }
     }
 
-    /// Connects to the servers, so that no request takes the time that this takes.
+    /// Connects to the servers, so that no request includes the time of connecting.
     pub(super) fn connect(&self, servers: &[usize]) -> Result<(), Error> {
         let mut servers = servers.iter().take_while(|_| !self.stop.is_set());
         servers.try_for_each(|server| self.client.ping(*server).map(drop))
@@ -98,52 +99,52 @@ impl<'p> Connection<'p> {
         let mut tally = Tally::new();
         let begin = Instant::now();
         if self.depth == 1 {
-            self.one_by_one(limit, &mut tally);
+            self.run_sequential(limit, &mut tally);
         } else {
-            self.pipelined(limit, &mut tally);
+            self.run_pipelined(limit, &mut tally);
         }
         tally.took(begin, Instant::now());
         tally
     }
 
-    fn one_by_one(&mut self, mut limit: Limit, tally: &mut Tally) {
+    fn run_sequential(&mut self, mut limit: Limit, tally: &mut Tally) {
         let mut buffer = self.data.clone();
         let mut now = Instant::now();
-        while self.may_go_on(&mut limit, now) {
-            let Task { kind, address } = self.tasks.next();
+        while self.take_one(&mut limit, now) {
+            let LoadRequest { kind, address } = self.requests.next();
             let outcome = match kind {
-                Kind::Read => self.client.read_into(address, &mut buffer),
-                Kind::Write => self.client.write(address, &self.data),
-                Kind::Add => self.client.fetch_add(address, 1).map(drop),
+                RequestKind::Read => self.client.read_into(address, &mut buffer),
+                RequestKind::Write => self.client.write(address, &self.data),
+                RequestKind::Add => self.client.fetch_add(address, 1).map(drop),
             };
             let sent = std::mem::replace(&mut now, Instant::now());
             self.count(kind, now - sent, outcome, tally);
         }
     }
 
-    fn pipelined(&mut self, mut limit: Limit, tally: &mut Tally) {
+    fn run_pipelined(&mut self, mut limit: Limit, tally: &mut Tally) {
         let data = std::mem::take(&mut self.data);
         let mut pipeline = self.client.pipeline();
-        let mut under_way = VecDeque::with_capacity(self.depth);
+        let mut in_flight = VecDeque::with_capacity(self.depth);
         let mut now = Instant::now();
         loop {
-            while under_way.len() < self.depth && self.may_go_on(&mut limit, now) {
-                let Task { kind, address } = self.tasks.next();
+            while in_flight.len() < self.depth && self.take_one(&mut limit, now) {
+                let LoadRequest { kind, address } = self.requests.next();
                 let submitted = match kind {
-                    Kind::Read => pipeline.read(address, data.len() as u64),
-                    Kind::Write => pipeline.write(address, &data),
-                    Kind::Add => pipeline.fetch_add(address, 1),
+                    RequestKind::Read => pipeline.read(address, data.len() as u64),
+                    RequestKind::Write => pipeline.write(address, &data),
+                    RequestKind::Add => pipeline.fetch_add(address, 1),
                 };
                 match submitted {
-                    Ok(()) => under_way.push_back((kind, now)),
+                    Ok(()) => in_flight.push_back((kind, now)),
                     Err(error) => self.count(kind, Duration::ZERO, Err(error), tally),
                 }
             }
-            // What has come together is collected together, at one instant, and as much again is
-            // submitted together.
+            // Collects all replies that have arrived, with one timestamp. The loop then submits as
+            // many requests at once, so that they share packets.
             let mut waited = false;
             while !waited || pipeline.is_next_ready() {
-                let (Some(outcome), Some((kind, sent))) = (pipeline.next(), under_way.pop_front())
+                let (Some(outcome), Some((kind, sent))) = (pipeline.next(), in_flight.pop_front())
                 else {
                     break;
                 };
@@ -160,9 +161,9 @@ impl<'p> Connection<'p> {
         self.data = data;
     }
 
-    /// Whether there is to be another request; counts it.
+    /// Whether the limit allows another request; counts it if so.
     #[inline]
-    fn may_go_on(&self, limit: &mut Limit, now: Instant) -> bool {
+    fn take_one(&self, limit: &mut Limit, now: Instant) -> bool {
         if limit.left == 0 || limit.until.is_some_and(|until| now >= until) || self.stop.is_set() {
             return false;
         }
@@ -171,13 +172,19 @@ impl<'p> Connection<'p> {
     }
 
     #[inline]
-    fn count(&self, kind: Kind, time: Duration, outcome: Result<(), Error>, tally: &mut Tally) {
+    fn count(
+        &self,
+        kind: RequestKind,
+        time: Duration,
+        outcome: Result<(), Error>,
+        tally: &mut Tally,
+    ) {
         self.counter.add_one();
         match outcome {
             Ok(()) => tally.succeeded(kind, time),
             Err(error) => {
-                // The library has tried until the deadline: more of the same would only take
-                // longer.
+                // The library has retried until the deadline, so more requests would fail as
+                // slowly.
                 self.stop.failed.store(true, Ordering::Relaxed);
                 tally.failed(1, error);
             }

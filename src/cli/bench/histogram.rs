@@ -1,15 +1,15 @@
-//! How many requests took how long, in buckets that are 3 % wide.
+//! A histogram of latencies. Its buckets are at most 1/32 (3 %) of their values wide.
 
-/// Buckets of each doubling.
-const FINENESS: usize = 32;
+/// Buckets between a power of two and the next.
+const SUB_BUCKETS: usize = 32;
 
-/// Below this many nanoseconds each number has a bucket of its own.
-const EXACT: usize = 2 * FINENESS;
+/// Below this many nanoseconds, each value has its own bucket.
+const EXACT: usize = 2 * SUB_BUCKETS;
 
-/// For all that a u64 can hold.
-const BUCKETS: usize = EXACT + (u64::BITS - EXACT.ilog2()) as usize * FINENESS;
+/// The number of buckets for all values of a u64.
+const BUCKETS: usize = EXACT + (u64::BITS - EXACT.ilog2()) as usize * SUB_BUCKETS;
 
-/// See the module.
+/// The number of values in each bucket.
 pub struct Histogram(Vec<u64>);
 
 impl Default for Histogram {
@@ -19,19 +19,19 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// An empty one.
+    /// An empty histogram.
     #[must_use]
     pub fn new() -> Self {
         Self(vec![0; BUCKETS])
     }
 
-    /// Counts a request that took so long.
+    /// Counts a request that took `nanoseconds`.
     #[inline]
     pub fn add(&mut self, nanoseconds: u64) {
-        self.0[bucket(nanoseconds)] += 1;
+        self.0[bucket_of(nanoseconds)] += 1;
     }
 
-    /// Adds what the other has counted.
+    /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Self) {
         self.0
             .iter_mut()
@@ -39,14 +39,14 @@ impl Histogram {
             .for_each(|(ours, theirs)| *ours += theirs);
     }
 
-    /// How many were counted.
+    /// The number of counted requests.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// The buckets that are not empty, in ascending order: the first number of nanoseconds that
-    /// falls into it, the first that falls into the next one, and how many did.
+    /// The buckets that are not empty, in ascending order: the lower bound in nanoseconds, the
+    /// upper bound, which is outside the bucket, and the count.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64, u64)> {
         let bounds = |index| {
             (
@@ -62,8 +62,8 @@ impl Histogram {
         filled.map(move |(index, count)| (bounds(index).0, bounds(index).1, *count))
     }
 
-    /// Nanoseconds that all but one in `one_in` requests stayed within; `None` when there was no
-    /// request.
+    /// The nanoseconds within which all but one of `one_in` requests ended, so that 100 gives the
+    /// 99th percentile; `None` without requests.
     #[must_use]
     pub fn all_but(&self, one_in: u64) -> Option<u64> {
         let mut slower = self.count() / one_in;
@@ -77,39 +77,40 @@ impl Histogram {
     }
 }
 
+/// The index of the bucket that contains `value`.
 #[inline]
 #[allow(clippy::cast_possible_truncation)] // fewer than BUCKETS
-fn bucket(value: u64) -> usize {
+fn bucket_of(value: u64) -> usize {
     if value < EXACT as u64 {
         return value as usize;
     }
-    // The first bits of the value, as many as FINENESS has.
-    let shift = value.ilog2() - FINENESS.ilog2();
-    shift as usize * FINENESS + (value >> shift) as usize
+    // Keeps the leading bits of the value: the first one, and as many as SUB_BUCKETS needs.
+    let shift = value.ilog2() - SUB_BUCKETS.ilog2();
+    shift as usize * SUB_BUCKETS + (value >> shift) as usize
 }
 
-/// Of the values in this bucket.
+/// The middle of the values in this bucket.
 fn middle(bucket: usize) -> u64 {
     least(bucket) + (1 << shift_of(bucket)) / 2
 }
 
-/// The first value in this bucket.
+/// The least value in this bucket.
 fn least(bucket: usize) -> u64 {
     let values = if bucket < EXACT {
         bucket
     } else {
-        bucket % FINENESS + FINENESS
+        bucket % SUB_BUCKETS + SUB_BUCKETS
     };
     (values as u64) << shift_of(bucket)
 }
 
-/// The bucket holds as many values as 2 to the power of this.
+/// The binary logarithm of the number of values in this bucket.
 #[allow(clippy::cast_possible_truncation)] // fewer than 64
 fn shift_of(bucket: usize) -> u32 {
     if bucket < EXACT {
         0
     } else {
-        (bucket / FINENESS - 1) as u32
+        (bucket / SUB_BUCKETS - 1) as u32
     }
 }
 
@@ -119,18 +120,18 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn buckets_follow_each_other_up_to_the_last_number() {
+    fn buckets_cover_every_value_without_gaps() {
         for index in 1..BUCKETS {
-            assert_eq!(bucket(least(index)), index);
-            assert_eq!(bucket(least(index) - 1), index - 1);
-            assert_eq!(bucket(middle(index)), index);
+            assert_eq!(bucket_of(least(index)), index);
+            assert_eq!(bucket_of(least(index) - 1), index - 1);
+            assert_eq!(bucket_of(middle(index)), index);
         }
-        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+        assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
     }
 
     proptest! {
         #[test]
-        fn a_number_is_in_a_bucket_that_is_at_most_four_percent_wide(value in 64..u64::MAX) {
+        fn the_bucket_of_a_value_is_at_most_four_percent_wide(value in 64..u64::MAX) {
             let mut histogram = Histogram::new();
             histogram.add(value);
             let (from, below, count) = histogram.buckets().next().unwrap();

@@ -1,21 +1,21 @@
-//! The report for programs.
+//! The report as JSON, for programs.
 
-use super::load::{Measured, per_second};
-use super::plan::{End, Kind, Pattern, Plan};
-use super::tally::{Failed, Latencies};
+use super::load::{LoadResult, per_second};
+use super::plan::{AddressPattern, LoadEnd, LoadPlan, RequestKind};
+use super::tally::{FailedRequests, Latencies};
 use dsm_client::ServerIndex;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Everything that was asked for and counted, as one object.
-pub(super) fn object(plan: &Plan, measured: &Measured) -> Value {
-    let tally = &measured.tally;
+/// The plan and the result as one object.
+pub(super) fn object(plan: &LoadPlan, result: &LoadResult) -> Value {
+    let tally = &result.tally;
     let elapsed = tally.elapsed();
     let mut object = json!({
         "plan": of_plan(plan),
         "elapsed_ns": nanoseconds(elapsed),
-        "paths": measured.paths.iter().map(|path| path.name()).collect::<Vec<_>>(),
-        "interrupted": measured.interrupted,
+        "paths": result.paths.iter().map(|path| path.name()).collect::<Vec<_>>(),
+        "interrupted": result.interrupted,
         "failed": tally.failures(),
         "errors": tally.failed.iter().map(of_failed).collect::<Vec<_>>(),
         "all": of_latencies(&tally.all(), plan.size, elapsed),
@@ -26,28 +26,28 @@ pub(super) fn object(plan: &Plan, measured: &Measured) -> Value {
     object
 }
 
-fn of_plan(plan: &Plan) -> Value {
+fn of_plan(plan: &LoadPlan) -> Value {
     let (duration, count) = match plan.end {
-        End::After(time) => (Some(nanoseconds(time)), None),
-        End::Count(count) => (None, Some(count)),
+        LoadEnd::After(time) => (Some(nanoseconds(time)), None),
+        LoadEnd::Count(count) => (None, Some(count)),
     };
     json!({
         "address": plan.address,
         "length": plan.length,
         "size": plan.size,
         "reads_percent": plan.reads,
-        "change": (plan.reads < 100).then_some(if plan.change == Kind::Add { "add" } else { "write" }),
+        "change": (plan.reads < 100).then_some(if plan.change == RequestKind::Add { "add" } else { "write" }),
         "connections": plan.connections,
         "depth": plan.depth,
         "duration_ns": duration,
         "count": count,
         "warm_up_ns": nanoseconds(plan.warm_up),
-        "pattern": if plan.pattern == Pattern::Random { "random" } else { "sequential" },
+        "pattern": if plan.pattern == AddressPattern::Random { "random" } else { "sequential" },
         "seed": plan.seed,
     })
 }
 
-fn of_failed(failed: &Failed) -> Value {
+fn of_failed(failed: &FailedRequests) -> Value {
     json!({
         "kind": failed.kind(),
         "server": failed.error.server().map(ServerIndex::get),
@@ -74,7 +74,7 @@ fn of_latencies(latencies: &Latencies, size: u64, elapsed: Duration) -> Value {
     })
 }
 
-/// 584 years are not told from more.
+/// Nanoseconds, at most `u64::MAX`, which is 584 years.
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,39 +1,41 @@
-//! `dsmctl bench`: load for the servers, and how they bear it.
+//! `dsmctl bench`: puts load on the servers, and measures throughput and latency.
 //!
-//! A closed loop over the library: `plan` decides which requests (`tasks`) there are, `load` has a
-//! thread for each `connection`, what these count is a `tally`, and `report` and `json` show it.
+//! The load is a closed loop over the client library: a connection makes a new request when one
+//! ends. `plan` holds the checked parameters, `requests` derives the sequence of requests from
+//! them, `load` runs a thread for each `connection`, each thread counts in a `tally`, and `report`
+//! and `json` print the sum.
 
 mod arguments;
+mod chart;
 mod connection;
 pub mod histogram;
 mod json;
 mod load;
-mod picture;
 mod plan;
 pub mod random;
 mod report;
+mod requests;
 mod tally;
-mod tasks;
 
-pub(super) use arguments::Bench;
+pub(super) use arguments::BenchArgs;
 
-use super::failure::Failure;
+use super::context::CommandContext;
+use super::failure::CliFailure;
 use super::output;
-use super::session::Session;
-use plan::Plan;
+use plan::LoadPlan;
 
-pub(super) fn run(bench: &Bench, session: &Session) -> Result<(), Failure> {
-    let plan = Plan::new(bench, session.layout())?;
-    let measured = load::run(&plan, session)?;
-    if session.json {
-        output::print_json(&json::object(&plan, &measured))?;
+pub(super) fn run(bench: &BenchArgs, context: &CommandContext) -> Result<(), CliFailure> {
+    let plan = LoadPlan::new(bench, context.layout())?;
+    let result = load::run(&plan, context)?;
+    if context.json {
+        output::print_json(&json::object(&plan, &result))?;
     } else {
-        output::print(&report::text(&plan, &measured, bench.histogram))?;
+        output::print(&report::text(&plan, &result, bench.histogram))?;
     }
-    let tally = &measured.tally;
+    let tally = &result.tally;
     let failed = tally.failures();
     tally.code().map_or(Ok(()), |code| {
-        Err(Failure::Requests {
+        Err(CliFailure::Requests {
             failed,
             asked: failed + tally.all().count,
             code,

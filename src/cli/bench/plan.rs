@@ -1,37 +1,36 @@
-//! What is asked for, once it is known to make sense.
+//! The checked parameters of a load.
 
-use super::arguments::Bench;
-use crate::cli::failure::Failure;
+use super::arguments::BenchArgs;
+use crate::cli::failure::CliFailure;
 use crate::cli::human;
 use dsm_core::layout::{Layout, MAX_ATOMIC};
 use dsm_core::segment::CLIENT_WORKERS;
 use std::time::Duration;
 
-/// The most connections: each takes a thread.
+/// The most connections, since each takes a thread.
 pub(super) const MAX_CONNECTIONS: u64 = 1000;
 
-/// The most requests under way on a connection: as many as the library's pipeline takes.
+/// The most requests in flight on a connection, which is the limit of the library's pipeline.
 pub(super) const MAX_DEPTH: u64 = 128;
 
-/// Bytes of data that may be under way on all connections, and so about what dsmctl takes of this
-/// machine's memory.
-const MAX_UNDER_WAY: u64 = 1 << 30;
+/// The most bytes of data in flight on all connections, and so about the memory that dsmctl needs.
+const MAX_BYTES_IN_FLIGHT: u64 = 1 << 30;
 
-/// Bytes of a word, which is what an addition changes.
+/// Bytes of the word that an addition changes.
 const WORD: u64 = 8;
 
-/// What a request does.
+/// The operation of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RequestKind {
     Read,
     Write,
     Add,
 }
 
-impl Kind {
+impl RequestKind {
     pub(super) const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Add];
 
-    /// Several of them, in the table and in JSON.
+    /// The plural, for the table and for JSON.
     pub(super) fn plural(self) -> &'static str {
         match self {
             Self::Read => "reads",
@@ -41,63 +40,63 @@ impl Kind {
     }
 }
 
-/// What requests do that change memory.
+/// The operation of the requests that change memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(in crate::cli) enum Change {
     Write,
     Add,
 }
 
-/// In which order addresses come.
+/// The order of the addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(in crate::cli) enum Pattern {
+pub(in crate::cli) enum AddressPattern {
     Random,
     Sequential,
 }
 
-/// The way that requests shall take.
+/// How requests reach the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(in crate::cli) enum Path {
+pub(in crate::cli) enum RequestPath {
     /// As mcomp.cfg says.
     Auto,
-    /// To every server over TCP.
+    /// Over TCP to every server.
     Tcp,
-    /// To every server through its shared memory.
+    /// Through the shared memory of every server.
     Local,
 }
 
-/// When a measurement ends by itself.
+/// The end of the measurement, unless a signal or an error ends it earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum LoadEnd {
     After(Duration),
-    /// So many requests, on all connections.
+    /// After this many requests on all connections together.
     Count(u64),
 }
 
-/// Everything that decides which requests are made.
+/// The parameters of a load.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
-    /// The first address and the length of the range.
+pub(super) struct LoadPlan {
+    /// The first address of the range; `length` is its length.
     pub(super) address: u64,
     pub(super) length: u64,
-    /// Bytes of a request; at least one fits the range.
+    /// Bytes of a request, at most `length`.
     pub(super) size: u64,
-    /// Of 100 requests, so many read.
+    /// The percentage of requests that read.
     pub(super) reads: u64,
-    /// What the others do.
-    pub(super) change: Kind,
+    /// The operation of the other requests.
+    pub(super) change: RequestKind,
     pub(super) connections: u64,
     pub(super) depth: u64,
-    pub(super) end: End,
+    pub(super) end: LoadEnd,
     pub(super) warm_up: Duration,
-    pub(super) pattern: Pattern,
+    pub(super) pattern: AddressPattern,
     pub(super) seed: u64,
-    pub(super) path: Path,
+    pub(super) path: RequestPath,
 }
 
-impl Plan {
-    /// Checks what the command line asks for.
-    pub(super) fn new(bench: &Bench, layout: &Layout) -> Result<Self, Failure> {
+impl LoadPlan {
+    /// Checks the command line and the layout, and makes a plan.
+    pub(super) fn new(bench: &BenchArgs, layout: &Layout) -> Result<Self, CliFailure> {
         let changes = bench.reads < 100;
         let (address, length) = match bench.range.given() {
             Some(range) => range,
@@ -109,22 +108,24 @@ impl Plan {
         if bench.change == Change::Add {
             check_additions(bench, address)?;
         }
-        if bench.path == Path::Local && bench.connections > CLIENT_WORKERS as u64 {
-            return Err(Failure::Usage(format!(
-                "{} connections cannot all be local: a segment has room for {CLIENT_WORKERS} threads of local programs. Make \
-                 --connections smaller, or leave --path out",
+        if bench.path == RequestPath::Local && bench.connections > CLIENT_WORKERS as u64 {
+            return Err(CliFailure::Usage(format!(
+                "{} connections cannot all be local, since a segment has room for \
+                 {CLIENT_WORKERS} threads of local programs: make --connections smaller, or \
+                 leave --path out",
                 bench.connections
             )));
         }
-        let under_way = bench.connections * bench.depth * bench.size;
-        if under_way > MAX_UNDER_WAY {
-            return Err(Failure::Usage(format!(
-                "{} connections with {} requests of {} each would have {} under way: allowed are {}. Make one of --connections, --depth and --size smaller",
+        let bytes_in_flight = bench.connections * bench.depth * bench.size;
+        if bytes_in_flight > MAX_BYTES_IN_FLIGHT {
+            return Err(CliFailure::Usage(format!(
+                "{} connections with {} requests of {} each would have {} in flight, more than \
+                 the limit of {}: make --connections, --depth or --size smaller",
                 bench.connections,
                 bench.depth,
                 human::bytes(bench.size),
-                human::bytes(under_way),
-                human::bytes(MAX_UNDER_WAY)
+                human::bytes(bytes_in_flight),
+                human::bytes(MAX_BYTES_IN_FLIGHT)
             )));
         }
         Ok(Self {
@@ -133,13 +134,15 @@ impl Plan {
             size: bench.size,
             reads: bench.reads,
             change: if bench.change == Change::Add {
-                Kind::Add
+                RequestKind::Add
             } else {
-                Kind::Write
+                RequestKind::Write
             },
             connections: bench.connections,
             depth: bench.depth,
-            end: bench.count.map_or(End::After(bench.duration), End::Count),
+            end: bench
+                .count
+                .map_or(LoadEnd::After(bench.duration), LoadEnd::Count),
             warm_up: bench.warm_up,
             pattern: bench.pattern,
             seed: bench.seed,
@@ -147,37 +150,37 @@ impl Plan {
         })
     }
 
-    /// The kinds of requests that there are.
-    pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> {
+    /// The kinds of requests that the load contains.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = RequestKind> {
         let (reads, changes) = (self.reads > 0, self.reads < 100);
         let change = self.change;
-        Kind::ALL
-            .into_iter()
-            .filter(move |kind| (*kind == Kind::Read && reads) || (*kind == change && changes))
+        RequestKind::ALL.into_iter().filter(move |kind| {
+            (*kind == RequestKind::Read && reads) || (*kind == change && changes)
+        })
     }
 
-    /// How many different addresses there are; at least one.
-    pub(super) fn places(&self) -> u64 {
+    /// The number of different addresses, at least one.
+    pub(super) fn positions(&self) -> u64 {
         self.length / self.size
     }
 
-    /// How many of `count` requests are the connection's.
+    /// The number of requests that `connection` makes if all make `count` together.
     pub(super) fn share(&self, connection: u64, count: u64) -> u64 {
         count / self.connections + u64::from(connection < count % self.connections)
     }
 }
 
-fn no_range(bench: &Bench, layout: &Layout) -> Failure {
-    Failure::Usage(format!(
-        "with --reads {} the other requests change memory, and what was there is gone: say where they may, \
-         with --range ADDRESS LENGTH (the whole memory is --range 0 {})",
+fn no_range(bench: &BenchArgs, layout: &Layout) -> CliFailure {
+    CliFailure::Usage(format!(
+        "with --reads {} the other requests overwrite memory: give --range ADDRESS LENGTH to say \
+         which part (the whole memory is --range 0 {})",
         bench.reads,
         layout.size()
     ))
 }
 
-fn check_size(size: u64, length: u64) -> Result<(), Failure> {
-    let allowed = "allowed is --size 1 to 1MiB, and not more than the range has";
+fn check_size(size: u64, length: u64) -> Result<(), CliFailure> {
+    let allowed = "give --size 1 to 1MiB, and at most the length of the range";
     let wrong = if size == 0 {
         format!("a request of no bytes measures nothing: {allowed}")
     } else if size > MAX_ATOMIC {
@@ -191,26 +194,27 @@ fn check_size(size: u64, length: u64) -> Result<(), Failure> {
     } else {
         return Ok(());
     };
-    Err(Failure::Usage(wrong))
+    Err(CliFailure::Usage(wrong))
 }
 
-/// Additions are to words, and so must the places be.
-fn check_additions(bench: &Bench, address: u64) -> Result<(), Failure> {
+/// Fails unless every request can add to an aligned word.
+fn check_additions(bench: &BenchArgs, address: u64) -> Result<(), CliFailure> {
     let wrong = if bench.reads == 100 {
         "with --reads 100 nothing is added: make --reads less than 100, 0 for additions only"
             .to_owned()
     } else if bench.size != WORD {
         format!(
-            "an addition is to a word of 8 bytes, not of {}: leave --size out",
+            "--change add changes words of 8 bytes, but --size is {}: leave --size out",
             bench.size
         )
     } else if !address.is_multiple_of(WORD) {
         let (down, up) = (address & !7, address.next_multiple_of(WORD));
         format!(
-            "additions are to aligned words: the range begins at {address}, which is not a multiple of 8, as {down} and {up} are"
+            "--change add needs aligned words, but the range begins at {address}, which is not a \
+             multiple of 8: use {down} or {up}"
         )
     } else {
         return Ok(());
     };
-    Err(Failure::Usage(wrong))
+    Err(CliFailure::Usage(wrong))
 }

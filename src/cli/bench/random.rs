@@ -1,19 +1,19 @@
-//! Numbers that look random, the same in every run.
+//! A fast pseudo-random number generator, whose numbers are the same in every run.
 
 /// `SplitMix64` (Steele, Lea, Flood, OOPSLA 2014).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// The numbers of a stream; other streams have other numbers.
+    /// The generator of a stream; each stream has different numbers.
     #[must_use]
     pub fn new(stream: u64) -> Self {
-        // Streams begin far from each other.
+        // The factor spreads the initial states of adjacent streams.
         Self(stream.wrapping_mul(0xd1b5_4a32_d192_ed03))
     }
 
     /// The next number.
-    // An endless stream of numbers is clearer without the options of an iterator.
+    // As an iterator it would return an Option that is never None.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -23,8 +23,8 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`, which is not zero. By multiplication, whose bias nobody sees below
-    /// 2^32 (Lemire, TOMACS 2019).
+    /// A number below `bound`, which must not be zero. Uses multiplication (Lemire, TOMACS 2019),
+    /// whose bias is negligible for bounds below 2^32.
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // The high half of the product is below the bound.
     pub fn below(&mut self, bound: u64) -> u64 {

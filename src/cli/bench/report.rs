@@ -1,8 +1,8 @@
-//! The report for people.
+//! The report as text, for people.
 
-use super::load::{Measured, per_second};
-use super::picture;
-use super::plan::{Pattern, Plan};
+use super::chart;
+use super::load::{LoadResult, per_second};
+use super::plan::{AddressPattern, LoadPlan};
 use super::tally::{Latencies, Tally};
 use crate::cli::human;
 use crate::cli::output::Colours;
@@ -14,35 +14,32 @@ const COLUMNS: [&str; 11] = [
     "", "OPS", "OPS/S", "BYTES/S", "MIN", "MEAN", "P50", "P90", "P99", "P99.9", "MAX",
 ];
 
-/// What was done, a table of what was counted, and what failed; and pictures, if they are wanted.
-pub(super) fn text(plan: &Plan, measured: &Measured, pictures: bool) -> String {
-    let (tally, colours) = (&measured.tally, Colours::stdout());
-    let mut text = format!(
-        "{}\n{}",
-        heading(plan, measured),
-        rows(plan, tally, colours)
-    );
+/// A heading with the plan, a table of the results and the failures; with `charts`, also a
+/// histogram of the latencies.
+pub(super) fn text(plan: &LoadPlan, result: &LoadResult, charts: bool) -> String {
+    let (tally, colours) = (&result.tally, Colours::stdout());
+    let mut text = format!("{}\n{}", heading(plan, result), rows(plan, tally, colours));
     for failed in &tally.failed {
         let kind = colours.bad(failed.kind());
         let requests = human::count(failed.count, "request");
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{requests} failed: {kind}: {}", failed.error);
     }
-    for kind in plan.kinds().filter(|_| pictures) {
-        text.push_str(&picture::text(kind.plural(), tally.of(kind)));
+    for kind in plan.kinds().filter(|_| charts) {
+        text.push_str(&chart::text(kind.plural(), tally.of(kind)));
     }
     text
 }
 
-fn heading(plan: &Plan, measured: &Measured) -> String {
+fn heading(plan: &LoadPlan, result: &LoadResult) -> String {
     let order = match plan.pattern {
-        Pattern::Random => format!("at random (seed {})", plan.seed),
-        Pattern::Sequential => "one after the other".to_owned(),
+        AddressPattern::Random => format!("at random (seed {})", plan.seed),
+        AddressPattern::Sequential => "in ascending order".to_owned(),
     };
     format!(
         "{} of {}, addresses {} to {} {order}, {}, depth {}, {}, {:.2} s{}",
         plan.kinds()
-            .map(super::plan::Kind::plural)
+            .map(super::plan::RequestKind::plural)
             .collect::<Vec<_>>()
             .join(" and "),
         human::exact_bytes(plan.size),
@@ -50,14 +47,14 @@ fn heading(plan: &Plan, measured: &Measured) -> String {
         plan.address + (plan.length - 1),
         human::count(plan.connections, "connection"),
         plan.depth,
-        measured
+        result
             .paths
             .iter()
             .map(|path| path.name())
             .collect::<Vec<_>>()
             .join(" and "),
-        measured.tally.elapsed().as_secs_f64(),
-        if measured.interrupted {
+        result.tally.elapsed().as_secs_f64(),
+        if result.interrupted {
             ", interrupted"
         } else {
             ""
@@ -65,7 +62,7 @@ fn heading(plan: &Plan, measured: &Measured) -> String {
     )
 }
 
-fn rows(plan: &Plan, tally: &Tally, colours: Colours) -> String {
+fn rows(plan: &LoadPlan, tally: &Tally, colours: Colours) -> String {
     let elapsed = tally.elapsed();
     let mut rows = vec![
         COLUMNS

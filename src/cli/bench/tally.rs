@@ -1,16 +1,17 @@
-//! What was counted: how many requests of each kind, how long they took, and what failed.
+//! The results of a load: the number and the latencies of the requests of each kind, and the
+//! failures.
 
 use super::histogram::Histogram;
-use super::plan::Kind;
+use super::plan::RequestKind;
 use crate::cli::failure::code_of_memory;
 use dsm_client::{Error, ErrorKind};
 use std::time::{Duration, Instant};
 
-/// The requests of one kind that succeeded.
+/// The latencies of the successful requests of one kind.
 pub(super) struct Latencies {
     histogram: Histogram,
     pub(super) count: u64,
-    /// All in nanoseconds.
+    /// The sum of the latencies. This and the next two are in nanoseconds.
     sum: u128,
     least: u64,
     greatest: u64,
@@ -29,7 +30,7 @@ impl Latencies {
 
     #[inline]
     fn add(&mut self, time: Duration) {
-        // 584 years are not told from more.
+        // At most `u64::MAX`, which is 584 years.
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.histogram.add(nanoseconds);
         self.count += 1;
@@ -46,8 +47,8 @@ impl Latencies {
         self.greatest = self.greatest.max(other.greatest);
     }
 
-    /// Least, mean, the time that half, 90 %, 99 % and 99.9 % stayed within, and greatest, in
-    /// nanoseconds; none without a request.
+    /// Least, mean, 50th, 90th, 99th and 99.9th percentile, and greatest, in nanoseconds; `None`
+    /// without a request.
     pub(super) fn summary(&self) -> Option<[u64; 7]> {
         let within = |one_in| {
             Some(
@@ -56,7 +57,7 @@ impl Latencies {
                     .clamp(self.least, self.greatest),
             )
         };
-        // A mean of numbers of 64 bits is one.
+        // The mean of 64-bit numbers fits 64 bits.
         #[allow(clippy::cast_possible_truncation)]
         let mean = self.sum.checked_div(u128::from(self.count))? as u64;
         Some([
@@ -76,15 +77,15 @@ impl Latencies {
     }
 }
 
-/// Requests that failed in the same way at the same server.
-pub(super) struct Failed {
+/// Requests that failed with the same kind of error at the same server.
+pub(super) struct FailedRequests {
     pub(super) count: u64,
-    /// What the first of them said.
+    /// The error of the first one.
     pub(super) error: Error,
 }
 
-impl Failed {
-    /// The way they failed.
+impl FailedRequests {
+    /// The kind of the error.
     pub(super) fn kind(&self) -> &'static str {
         name(&self.error)
     }
@@ -94,6 +95,7 @@ impl Failed {
     }
 }
 
+/// The name of the kind of an error, or of the refusal.
 fn name(error: &Error) -> &'static str {
     match (error.kind(), error.refusal()) {
         (ErrorKind::Refused, Some(code)) => code.name(),
@@ -101,11 +103,11 @@ fn name(error: &Error) -> &'static str {
     }
 }
 
-/// Of one connection, or of all.
+/// The results of one connection or of all.
 pub(super) struct Tally {
-    latencies: [Latencies; Kind::ALL.len()],
-    pub(super) failed: Vec<Failed>,
-    /// From the first request to the last reply; none if there was none.
+    latencies: [Latencies; RequestKind::ALL.len()],
+    pub(super) failed: Vec<FailedRequests>,
+    /// From the first request to the last reply; `None` before the first run.
     time: Option<(Instant, Instant)>,
 }
 
@@ -120,7 +122,7 @@ impl Tally {
 
     /// Counts a request that took `time`.
     #[inline]
-    pub(super) fn succeeded(&mut self, kind: Kind, time: Duration) {
+    pub(super) fn succeeded(&mut self, kind: RequestKind, time: Duration) {
         self.latencies[kind as usize].add(time);
     }
 
@@ -128,11 +130,11 @@ impl Tally {
     pub(super) fn failed(&mut self, count: u64, error: Error) {
         match self.failed.iter_mut().find(|failed| failed.is_like(&error)) {
             Some(failed) => failed.count += count,
-            None => self.failed.push(Failed { count, error }),
+            None => self.failed.push(FailedRequests { count, error }),
         }
     }
 
-    /// Says when it was.
+    /// Extends the measured time by a run from `begin` to `end`.
     pub(super) fn took(&mut self, begin: Instant, end: Instant) {
         let (first, last) = self.time.unwrap_or((begin, end));
         self.time = Some((first.min(begin), last.max(end)));
@@ -152,12 +154,12 @@ impl Tally {
         }
     }
 
-    /// The requests of one kind that succeeded.
-    pub(super) fn of(&self, kind: Kind) -> &Latencies {
+    /// The successful requests of one kind.
+    pub(super) fn of(&self, kind: RequestKind) -> &Latencies {
         &self.latencies[kind as usize]
     }
 
-    /// The requests that succeeded, of any kind.
+    /// The successful requests of all kinds.
     pub(super) fn all(&self) -> Latencies {
         let mut all = Latencies::new();
         self.latencies
@@ -170,7 +172,7 @@ impl Tally {
         self.failed.iter().map(|failed| failed.count).sum()
     }
 
-    /// The greatest exit code that the failures have; none without one.
+    /// The greatest exit code of the failures; `None` without failures.
     pub(super) fn code(&self) -> Option<u8> {
         self.failed
             .iter()

@@ -1,22 +1,22 @@
-//! Which bytes of two memories differ: exact ranges, found page by page. Pure.
+//! Finds the exact ranges in which two memories differ, page by page. Does no I/O.
 
 use dsm_core::layout::PAGE;
 use std::ops::Range;
 
-/// The ranges that differ. They come in ascending order, and those that touch are one.
+/// Finds the ranges that differ, in ascending order. Adjacent ranges are merged.
 #[derive(Debug, Default)]
 pub(super) struct Differences {
-    /// What differs and may go on.
+    /// The last range, which the next bytes may extend.
     open: Option<Range<u64>>,
-    /// Bytes that differ.
+    /// The number of bytes that differ.
     pub(super) bytes: u64,
-    /// Ranges that are complete.
+    /// The number of complete ranges.
     pub(super) ranges: u64,
 }
 
 impl Differences {
-    /// Compares the bytes that two memories have from `address` on, equally many; what is complete
-    /// goes to `emit`.
+    /// Compares the bytes of two memories from `address` on, and calls `emit` for each complete
+    /// range. Both slices must have the same length.
     pub(super) fn compare(
         &mut self,
         address: u64,
@@ -27,7 +27,7 @@ impl Differences {
         let page = usize::try_from(PAGE).unwrap_or(usize::MAX);
         let mut start = address;
         for (ours, theirs) in ours.chunks(page).zip(theirs.chunks(page)) {
-            // Equal pages are the most, and comparing them whole is fast.
+            // Most pages are equal, and comparing whole pages is fast.
             if ours != theirs {
                 self.compare_page(start, ours, theirs, &mut emit);
             }
@@ -70,7 +70,7 @@ impl Differences {
         }
     }
 
-    /// Gives the last range to `emit`, if there is one.
+    /// Calls `emit` for the last range, if there is one.
     pub(super) fn close(&mut self, mut emit: impl FnMut(Range<u64>)) {
         if let Some(range) = self.open.take() {
             self.ranges += 1;
@@ -86,13 +86,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_ranges_are_those_that_a_look_at_each_byte_finds(
-            places in prop::collection::vec((0_usize..20_000, 1_usize..5000), 0..12),
+        fn the_ranges_are_those_that_comparing_each_byte_finds(
+            changes in prop::collection::vec((0_usize..20_000, 1_usize..5000), 0..12),
             window in 1_usize..9000,
         ) {
             let ours = vec![7_u8; 20_000];
             let mut theirs = ours.clone();
-            for (at, length) in places {
+            for (at, length) in changes {
                 let end = (at + length).min(theirs.len());
                 theirs[at..end].fill(8);
             }

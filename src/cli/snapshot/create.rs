@@ -1,16 +1,16 @@
-//! `dsmctl snapshot create`: takes a snapshot now.
+//! `dsmctl snapshot create`: takes a snapshot now, with this process as the master.
 
-use super::arguments::Create;
-use crate::cli::arguments::Global;
-use crate::cli::failure::Failure;
+use super::arguments::CreateArgs;
+use crate::cli::arguments::GlobalOptions;
+use crate::cli::failure::CliFailure;
 use crate::cli::progress::Progress;
-use crate::cli::{human, output, session};
+use crate::cli::{context, human, output};
 use dsm_snapshot::{CreateOptions, Created, ServerPart};
 use serde_json::json;
 use std::time::{Duration, UNIX_EPOCH};
 
-pub(super) fn run(create: &Create, global: &Global) -> Result<(), Failure> {
-    let config = session::load(global)?;
+pub(super) fn run(create: &CreateArgs, global: &GlobalOptions) -> Result<(), CliFailure> {
+    let config = context::load(global)?;
     let options = CreateOptions {
         own: None,
         allow_partial: create.allow_partial,
@@ -19,7 +19,7 @@ pub(super) fn run(create: &Create, global: &Global) -> Result<(), Failure> {
     let mut progress = Progress::new(Some(config.layout.size()));
     let created = dsm_snapshot::create(&config, &options, &mut |done, _| progress.reach(done))?;
     drop(progress);
-    // Without an own server, whoever asks is the master.
+    // Without an own server, this process is the master and always writes the file.
     let Created::Written {
         id,
         cut_time,
@@ -52,8 +52,9 @@ pub(super) fn run(create: &Create, global: &Global) -> Result<(), Failure> {
         .map(|server| server.to_string())
         .collect();
     if !missing.is_empty() {
-        output::complain(format_args!(
-            "the snapshot is partial, without server{} {}: without --allow-partial this command says why",
+        output::print_error(format_args!(
+            "the snapshot is partial, without server{} {}: run this command without \
+             --allow-partial to see why",
             if missing.len() == 1 { "" } else { "s" },
             missing.join(", ")
         ));
@@ -62,7 +63,7 @@ pub(super) fn run(create: &Create, global: &Global) -> Result<(), Failure> {
     let copied: u64 = servers.iter().map(|part| part.pages_copied).sum();
     output::print(&format!(
         "{}: {} of {} servers at {cut}, {} of memory in a file of {}\n\
-         writers stood still for at most {longest} \u{b5}s; {} overwritten in the {} that it took\n",
+         writers paused for at most {longest} \u{b5}s; {} copied on write; it took {}\n",
         file.path.display(),
         servers.len(),
         config.layout.n(),

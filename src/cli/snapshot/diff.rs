@@ -1,41 +1,41 @@
-//! `dsmctl snapshot diff`: the ranges in which two snapshots differ, or a snapshot and the live
-//! memory.
+//! `dsmctl snapshot diff`: prints the ranges in which a snapshot differs from another one or from
+//! the live memory.
 
-use super::arguments::Diff;
+use super::arguments::DiffArgs;
+use super::cursor::SnapshotCursor;
 use super::file;
 use super::report::Report;
-use super::walk::Walk;
-use crate::cli::arguments::Global;
-use crate::cli::failure::Failure;
+use crate::cli::arguments::GlobalOptions;
+use crate::cli::context::CommandContext;
+use crate::cli::failure::CliFailure;
 use crate::cli::human;
 use crate::cli::output;
-use crate::cli::session::Session;
 use dsm_client::Client;
 use dsm_core::layout::{Layout, MAX_ATOMIC};
 use dsm_snapshot::SnapshotFile;
 use std::ops::Range;
 
-/// Bytes that are compared at a time: as much of the live memory as one server reads in one step.
+/// Bytes that are compared at a time: the most that one server reads atomically.
 const WINDOW: u64 = MAX_ATOMIC;
 
 /// One of the two memories that are compared.
 enum Side {
     Snapshot(Box<SnapshotFile>),
-    Live(Box<Session>),
+    Live(Box<CommandContext>),
 }
 
-/// One of them, on the way through a range.
-enum Reader<'a> {
-    Snapshot(Box<Walk<'a>>),
+/// Reads one of the two memories in ascending order.
+enum SideReader<'a> {
+    Snapshot(Box<SnapshotCursor<'a>>),
     Live(&'a Client),
 }
 
 /// Returns whether they are equal.
-pub(super) fn run(diff: &Diff, global: &Global) -> Result<bool, Failure> {
+pub(super) fn run(diff: &DiffArgs, global: &GlobalOptions) -> Result<bool, CliFailure> {
     let ours = Side::Snapshot(Box::new(file::open(&diff.file, global)?));
     let theirs = match &diff.other {
         Some(other) => Side::Snapshot(Box::new(file::open(other, global)?)),
-        None => Side::Live(Box::new(Session::open(global)?)),
+        None => Side::Live(Box::new(CommandContext::open(global)?)),
     };
     let regions = match diff.range.given() {
         Some((address, length)) => {
@@ -52,8 +52,9 @@ pub(super) fn run(diff: &Diff, global: &Global) -> Result<bool, Failure> {
         .into_iter()
         .try_for_each(|region| compare(&ours, &theirs, region, &mut report));
     match compared.and_then(|()| report.finish()) {
-        // Whoever reads the ranges has seen enough; what was found stays found.
-        Ok(()) | Err(Failure::OutputClosed) => Ok(report.is_equal()),
+        // The reader of standard output has closed it. The exit code still reports the ranges found
+        // so far.
+        Ok(()) | Err(CliFailure::OutputClosed) => Ok(report.is_equal()),
         Err(failure) => Err(failure),
     }
 }
@@ -62,7 +63,7 @@ impl Side {
     fn layout(&self) -> &Layout {
         match self {
             Self::Snapshot(snapshot) => snapshot.header().layout(),
-            Self::Live(session) => session.layout(),
+            Self::Live(context) => context.layout(),
         }
     }
 
@@ -73,10 +74,10 @@ impl Side {
         }
     }
 
-    /// Fails unless it has the whole range.
-    fn check(&self, address: u64, length: u64) -> Result<(), Failure> {
+    /// Fails unless this memory contains the whole range.
+    fn check(&self, address: u64, length: u64) -> Result<(), CliFailure> {
         let inside = self.layout().pieces(address, length).map(drop);
-        inside.map_err(|error| Failure::Outside {
+        inside.map_err(|error| CliFailure::Outside {
             what: self.name(),
             error,
         })?;
@@ -86,7 +87,7 @@ impl Side {
         }
     }
 
-    /// The servers that it lacks, and the addresses that these held.
+    /// The servers that this snapshot lacks, with their addresses.
     fn missing(&self) -> Vec<(usize, Range<u64>)> {
         let Self::Snapshot(snapshot) = self else {
             return Vec::new();
@@ -98,43 +99,43 @@ impl Side {
             .collect()
     }
 
-    fn reader(&self, region: &Range<u64>) -> Result<Reader<'_>, Failure> {
+    fn reader(&self, region: &Range<u64>) -> Result<SideReader<'_>, CliFailure> {
         Ok(match self {
             Self::Snapshot(snapshot) => {
-                Reader::Snapshot(Box::new(Walk::new(snapshot, region.clone())?))
+                SideReader::Snapshot(Box::new(SnapshotCursor::new(snapshot, region.clone())?))
             }
-            Self::Live(session) => Reader::Live(&session.client),
+            Self::Live(context) => SideReader::Live(&context.client),
         })
     }
 }
 
-impl Reader<'_> {
-    /// The first address from `from` on that may hold anything but zeros.
-    fn next_covered(&mut self, from: u64) -> Result<Option<u64>, Failure> {
+impl SideReader<'_> {
+    /// The first address, not below `from`, at which a byte may differ from zero.
+    fn next_covered(&mut self, from: u64) -> Result<Option<u64>, CliFailure> {
         match self {
-            Self::Snapshot(walk) => walk.next_covered(from),
+            Self::Snapshot(cursor) => cursor.next_covered(from),
             Self::Live(_) => Ok(Some(from)),
         }
     }
 
-    fn fill(&mut self, address: u64, buffer: &mut [u8]) -> Result<(), Failure> {
+    fn fill(&mut self, address: u64, buffer: &mut [u8]) -> Result<(), CliFailure> {
         match self {
-            Self::Snapshot(walk) => walk.fill(address, buffer),
+            Self::Snapshot(cursor) => cursor.fill(address, buffer),
             Self::Live(client) => Ok(client.read_into(address, buffer)?),
         }
     }
 }
 
-/// The addresses that both have. What only one has is said, and not compared.
-fn common(ours: &Side, theirs: &Side) -> Result<Vec<Range<u64>>, Failure> {
+/// The addresses that both memories have. Prints a message about those that only one has.
+fn common(ours: &Side, theirs: &Side) -> Result<Vec<Range<u64>>, CliFailure> {
     let size = ours.layout().size().min(theirs.layout().size());
     let shape = |side: &Side| (side.layout().k(), side.layout().n());
     if shape(ours) != shape(theirs) {
         let described = [ours, theirs]
             .map(|side| format!("{} has {}", side.name(), human::servers(side.layout())));
         let last = size - 1;
-        output::complain(format_args!(
-            "{}: compared are addresses 0 to {last}",
+        output::print_error(format_args!(
+            "{}: only addresses 0 to {last} are compared",
             described.join(", ")
         ));
     }
@@ -143,7 +144,7 @@ fn common(ours: &Side, theirs: &Side) -> Result<Vec<Range<u64>>, Failure> {
         for (server, addresses) in side.missing() {
             let (name, last) = (side.name(), addresses.end - 1);
             let place = format!("addresses {} to {last} are not compared", addresses.start);
-            output::complain(format_args!(
+            output::print_error(format_args!(
                 "server {server} is missing from {name}: {place}"
             ));
             regions = regions
@@ -153,7 +154,7 @@ fn common(ours: &Side, theirs: &Side) -> Result<Vec<Range<u64>>, Failure> {
         }
     }
     if regions.is_empty() {
-        return Err(Failure::NothingInCommon {
+        return Err(CliFailure::NothingInCommon {
             first: ours.name(),
             second: theirs.name(),
         });
@@ -161,24 +162,25 @@ fn common(ours: &Side, theirs: &Side) -> Result<Vec<Range<u64>>, Failure> {
     Ok(regions)
 }
 
-/// What is left of a region.
+/// The parts of `region` outside `hole`.
 fn without(region: Range<u64>, hole: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
     let before = region.start..region.end.min(hole.start);
     let after = region.start.max(hole.end)..region.end;
     [before, after].into_iter().filter(|part| !part.is_empty())
 }
 
+/// Compares a region, window by window.
 fn compare(
     ours: &Side,
     theirs: &Side,
     region: Range<u64>,
     report: &mut Report,
-) -> Result<(), Failure> {
+) -> Result<(), CliFailure> {
     let (mut ours, mut theirs) = (ours.reader(&region)?, theirs.reader(&region)?);
     let (mut our_bytes, mut their_bytes) = (Vec::new(), Vec::new());
     let mut at = region.start;
     while at < region.end {
-        // Where neither has a frame, both are zeros.
+        // Addresses without a frame are zeros in both.
         let covered = [ours.next_covered(at)?, theirs.next_covered(at)?];
         let next = covered
             .into_iter()
@@ -188,11 +190,11 @@ fn compare(
             .min(region.end);
         report.skip(next - at);
         at = next;
-        // At most 1 MiB: it fits.
+        // At most `WINDOW`, which fits a usize.
         let length = usize::try_from(WINDOW.min(region.end - at)).unwrap_or(usize::MAX);
         our_bytes.resize(length, 0);
         their_bytes.resize(length, 0);
-        // The live memory first: what it cannot give is no reason to decompress.
+        // Reads the live memory first: if that fails, no frame is decompressed in vain.
         theirs
             .fill(at, &mut their_bytes)
             .map_err(|failure| report.failed(failure))?;

@@ -1,11 +1,11 @@
-//! `dsmctl snapshot export`: the plain bytes of the memory, or of a part of it, as they were at the
-//! cut.
+//! `dsmctl snapshot export`: writes the contents of the memory, or of a range of it, as they were
+//! at the cut.
 
-use super::arguments::Export;
+use super::arguments::ExportArgs;
 use super::file;
-use super::target::Target;
-use crate::cli::arguments::Global;
-use crate::cli::failure::Failure;
+use super::target::ExportTarget;
+use crate::cli::arguments::GlobalOptions;
+use crate::cli::failure::CliFailure;
 use crate::cli::output;
 use crate::cli::progress::Progress;
 use dsm_snapshot::{FrameBuffer, SnapshotFile};
@@ -14,11 +14,12 @@ use std::io::{self, IsTerminal};
 use std::ops::Range;
 use std::path::Path;
 
-pub(super) fn run(export: &Export, global: &Global) -> Result<(), Failure> {
+pub(super) fn run(export: &ExportArgs, global: &GlobalOptions) -> Result<(), CliFailure> {
     let to_stdout = export.raw == Path::new("-");
     if to_stdout && global.json {
-        let message = "the bytes go to standard output, where --json would mix with them: name a file, or leave it out";
-        return Err(Failure::Usage(message.to_owned()));
+        let message = "--json cannot be used while the bytes go to standard output: \
+                       name a file, or leave out --json";
+        return Err(CliFailure::Usage(message.to_owned()));
     }
     let snapshot = file::open(&export.file, global)?;
     let (address, length) = export
@@ -27,9 +28,9 @@ pub(super) fn run(export: &Export, global: &Global) -> Result<(), Failure> {
         .unwrap_or((0, snapshot.header().layout().size()));
     snapshot.check_range(address, length)?;
     let target = if to_stdout {
-        Target::stdout()?
+        ExportTarget::stdout()?
     } else {
-        Target::file(&export.raw, snapshot.path())?
+        ExportTarget::file(&export.raw, snapshot.path())?
     };
     let on_terminal = to_stdout && io::stdout().is_terminal();
     let progress = if on_terminal {
@@ -50,20 +51,21 @@ pub(super) fn run(export: &Export, global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Writes the range to the target, frame by frame.
 fn carry(
     snapshot: &SnapshotFile,
     range: Range<u64>,
-    mut target: Target,
+    mut target: ExportTarget,
     mut progress: Progress,
-) -> Result<(), Failure> {
-    let mut buffer =
-        FrameBuffer::new().map_err(|error| Failure::input_output("decompressor", error))?;
+) -> Result<(), CliFailure> {
+    let mut buffer = FrameBuffer::new()
+        .map_err(|error| CliFailure::input_output("the zstd decompressor", error))?;
     for extent in snapshot.extents(range.clone())? {
         let extent = extent?;
         let bytes = snapshot.read_frame(&extent, &mut buffer)?;
         let covered = extent.addresses();
-        // Only the first and the last frame can cover more than the range. A frame is at most 1
-        // MiB: it fits.
+        // The first and the last frame may extend beyond the range. The numbers fit a usize, as a
+        // frame has at most 1 MiB.
         let before =
             usize::try_from(range.start.saturating_sub(covered.start)).unwrap_or(bytes.len());
         let after = usize::try_from(covered.end.saturating_sub(range.end)).unwrap_or(bytes.len());

@@ -1,32 +1,33 @@
-//! The snapshots that a command line names, and what of them several commands show.
+//! Finds and opens the snapshots that a command line names, and formats the parts of their headers
+//! that several commands show.
 
-use crate::cli::arguments::Global;
-use crate::cli::failure::Failure;
-use crate::cli::session;
+use crate::cli::arguments::GlobalOptions;
+use crate::cli::context;
+use crate::cli::failure::CliFailure;
 use dsm_snapshot::{Header, ServerInfo, SnapshotFile};
 use std::io::ErrorKind;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Where the file is: a path, or a name that is looked for in the snapshot directory when it is not
-/// here.
-pub(super) fn find(file: &Path, global: &Global) -> Result<PathBuf, Failure> {
+/// Finds a snapshot: `file` is a path, or a name that is searched first in the current folder and
+/// then in the snapshot directory.
+pub(super) fn find(file: &Path, global: &GlobalOptions) -> Result<PathBuf, CliFailure> {
     let is_name = file.parent() == Some(Path::new("")) && file.file_name().is_some();
     if !is_name || !is_absent(file) {
         return Ok(file.to_owned());
     }
-    let absent = |elsewhere| Failure::NoSnapshot {
+    let absent = |elsewhere| CliFailure::NoSnapshot {
         name: file.display().to_string(),
         elsewhere,
     };
-    match session::load(global) {
+    match context::load(global) {
         Ok(config) => {
             let directory = &config.snapshot.directory;
             let found = directory.join(file);
             let nor = || {
                 format!(
-                    "nor in {}: dsmctl snapshot list shows what there is",
+                    "nor in {}: run dsmctl snapshot list to see the snapshots there",
                     directory.display()
                 )
             };
@@ -37,22 +38,23 @@ pub(super) fn find(file: &Path, global: &Global) -> Result<PathBuf, Failure> {
             }
         }
         Err(error) => Err(absent(format!(
-            "and where snapshots are is not known: {error}"
+            "and the snapshot directory is unknown: {error}"
         ))),
     }
 }
 
-/// Finds the file and opens it.
-pub(super) fn open(file: &Path, global: &Global) -> Result<SnapshotFile, Failure> {
+/// Finds a snapshot and opens it.
+pub(super) fn open(file: &Path, global: &GlobalOptions) -> Result<SnapshotFile, CliFailure> {
     Ok(SnapshotFile::open(&find(file, global)?)?)
 }
 
-/// Whether there is no such file. One that must not be looked at is there: opening it says why not.
+/// Whether no file has this path. After any other error the file counts as present, so that opening
+/// it reports the error.
 fn is_absent(path: &Path) -> bool {
     std::fs::metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
-/// The instant of the cut.
+/// The time of the cut.
 pub(super) fn cut_time(header: &Header) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(header.cut_time())
 }
@@ -62,14 +64,14 @@ pub(super) fn id(header: &Header) -> String {
     format!("{:032x}", u128::from_be_bytes(header.id()))
 }
 
-/// A server's incarnation, as `dsmctl status` shows it; none when the server is missing.
+/// The incarnation of a server, in the format of `dsmctl status`; `None` if the server is missing.
 pub(super) fn incarnation(server: &ServerInfo) -> Option<String> {
     server
         .incarnation
         .map(|incarnation| format!("{incarnation:016x}"))
 }
 
-/// How many servers are in the snapshot.
+/// The number of servers that the snapshot contains.
 pub(super) fn present(header: &Header) -> usize {
     header
         .servers()
@@ -78,11 +80,11 @@ pub(super) fn present(header: &Header) -> usize {
         .count()
 }
 
-/// The most servers whose incarnations stand one by one in a column.
+/// The most servers whose incarnations a column shows one by one.
 const ONE_BY_ONE: usize = 4;
 
-/// A text for the incarnations of all servers, short enough for a column: another text, and some
-/// memory began anew.
+/// A short text for the incarnations of all servers. Two snapshots with different texts have a
+/// server whose memory started anew between them.
 pub(super) fn incarnations(header: &Header) -> String {
     let servers = header.servers();
     if let [only] = servers {

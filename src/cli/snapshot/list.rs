@@ -1,12 +1,12 @@
-//! `dsmctl snapshot list`: which snapshots there are, and what they are worth.
+//! `dsmctl snapshot list`: lists the snapshots of a directory and whether each is usable.
 
-use super::arguments::List;
+use super::arguments::ListArgs;
 use super::file;
-use crate::cli::arguments::Global;
-use crate::cli::failure::Failure;
+use crate::cli::arguments::GlobalOptions;
+use crate::cli::context;
+use crate::cli::failure::CliFailure;
 use crate::cli::human;
 use crate::cli::output::{self, Colours};
-use crate::cli::session;
 use crate::cli::table::{self, Align};
 use dsm_snapshot::retention::Standing;
 use dsm_snapshot::{Header, Listed, ReadError, list, list_all};
@@ -21,11 +21,11 @@ const COLUMNS: [(&str, Align); 6] = [
     ("STANDING", Align::Left),
 ];
 
-pub(super) fn run(arguments: &List, global: &Global) -> Result<(), Failure> {
+pub(super) fn run(arguments: &ListArgs, global: &GlobalOptions) -> Result<(), CliFailure> {
     let (directory, listed) = if let Some(directory) = &arguments.directory {
         (directory.clone(), list_all(directory)?)
     } else {
-        let config = session::load(global)?;
+        let config = context::load(global)?;
         let listed = list(&config.snapshot.directory, config.layout.name())?;
         (config.snapshot.directory, listed)
     };
@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &List, global: &Global) -> Result<(), Failure> {
         return output::print_json(&listed.iter().map(json_row).collect::<Vec<Value>>().into());
     }
     if listed.is_empty() {
-        output::complain(format_args!(
+        output::print_error(format_args!(
             "there are no snapshots in {}",
             directory.display()
         ));
@@ -72,13 +72,13 @@ fn row(listed: &Listed, colours: Colours) -> Vec<String> {
     ]
 }
 
-/// Why a file is neither good nor partial.
+/// The reason why a file is neither good nor partial.
 fn reason(listed: &Listed) -> Option<String> {
     let foreign = listed.standing == Standing::Foreign;
     match (&listed.problem, &listed.header) {
         (Some(ReadError::System { action, source, .. }), _) => Some(format!("{action}: {source}")),
         (Some(problem), _) => {
-            // The name stands in the row already.
+            // The row already shows the name.
             let text = problem
                 .to_string()
                 .replacen(&listed.path.display().to_string(), "", 1);
@@ -88,7 +88,7 @@ fn reason(listed: &Listed) -> Option<String> {
                     .to_owned(),
             )
         }
-        (None, _) if foreign && listed.path.is_symlink() => Some("a link".to_owned()),
+        (None, _) if foreign && listed.path.is_symlink() => Some("a symbolic link".to_owned()),
         (None, Some(header)) if foreign => {
             Some(format!("of another system, {}", header.layout().name()))
         }

@@ -1,11 +1,11 @@
-//! `dsmctl snapshot`: the files that dsm-snapshot writes, looked at, checked, taken apart and
-//! compared.
+//! `dsmctl snapshot`: takes, lists, checks, exports, compares and restores snapshots.
 //!
-//! One file for each command, and one for each thing that several need.
+//! Each command has a file, and so has each concept that several commands share.
 
 mod arguments;
 mod compare;
 mod create;
+mod cursor;
 mod diff;
 mod export;
 mod file;
@@ -15,23 +15,22 @@ mod restore;
 mod show;
 mod target;
 mod verify;
-mod walk;
 
-pub(super) use arguments::Snapshot;
+pub(super) use arguments::SnapshotCommand;
 
-use super::arguments::Global;
-use super::failure::{Failure, exit};
+use super::arguments::GlobalOptions;
+use super::failure::{CliFailure, exit};
 
-/// Runs one of the commands, and returns the exit code.
-pub(super) fn run(command: &Snapshot, global: &Global) -> Result<u8, Failure> {
+/// Runs the command and returns the exit code.
+pub(super) fn run(command: &SnapshotCommand, global: &GlobalOptions) -> Result<u8, CliFailure> {
     match command {
-        Snapshot::Create(create) => create::run(create, global)?,
-        Snapshot::List(list) => list::run(list, global)?,
-        Snapshot::Show(show) => show::run(show, global)?,
-        Snapshot::Verify(verify) => verify::run(verify, global)?,
-        Snapshot::Restore(restore) => restore::run(restore, global)?,
-        Snapshot::Export(export) => export::run(export, global)?,
-        Snapshot::Diff(diff) => {
+        SnapshotCommand::Create(create) => create::run(create, global)?,
+        SnapshotCommand::List(list) => list::run(list, global)?,
+        SnapshotCommand::Show(show) => show::run(show, global)?,
+        SnapshotCommand::Verify(verify) => verify::run(verify, global)?,
+        SnapshotCommand::Restore(restore) => restore::run(restore, global)?,
+        SnapshotCommand::Export(export) => export::run(export, global)?,
+        SnapshotCommand::Diff(diff) => {
             if !diff::run(diff, global)? {
                 return Ok(exit::MISMATCH);
             }

@@ -1,17 +1,17 @@
-//! What `dsmctl snapshot diff` prints.
+//! The output of `dsmctl snapshot diff`.
 
 use super::compare::Differences;
-use crate::cli::failure::Failure;
+use crate::cli::failure::CliFailure;
 use crate::cli::human;
-use crate::cli::output::Output;
+use crate::cli::output::OutputStream;
 use crate::cli::progress::Progress;
 use serde_json::Value;
 use std::io::Write;
 use std::ops::Range;
 
-/// What was found, printed as it is found.
+/// Prints the ranges that differ as they are found.
 pub(super) struct Report {
-    output: Output,
+    output: OutputStream,
     json: bool,
     progress: Progress,
     total: u64,
@@ -20,16 +20,16 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Begins the report of a comparison of `total` bytes; `theirs` is none for the live memory.
+    /// Starts the report of a comparison of `total` bytes; `theirs` is `None` for the live memory.
     pub(super) fn begin(
         ours: &str,
         theirs: Option<&str>,
         total: u64,
         json: bool,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CliFailure> {
         let (differences, progress) = (Differences::default(), Progress::new(Some(total)));
         let mut report = Self {
-            output: Output::stdout()?,
+            output: OutputStream::stdout()?,
             json,
             progress,
             total,
@@ -45,28 +45,28 @@ impl Report {
         Ok(report)
     }
 
-    /// This failure, with how far the comparison had come.
-    pub(super) fn failed(&self, failure: Failure) -> Failure {
+    /// Adds to a failure how many bytes were compared before it.
+    pub(super) fn failed(&self, failure: CliFailure) -> CliFailure {
         failure.after("compared", self.progress.done(), Some(self.total))
     }
 
-    /// Whether anything differs so far.
+    /// Whether no difference has been found so far.
     pub(super) fn is_equal(&self) -> bool {
         self.differences.bytes == 0
     }
 
-    /// Counts bytes that need no look.
+    /// Counts bytes that are zeros in both memories.
     pub(super) fn skip(&mut self, bytes: u64) {
         self.progress.advance(bytes);
     }
 
-    /// Compares the bytes of both from `address` on, and prints what is found.
+    /// Compares the bytes of both memories from `address` on, and prints the complete ranges.
     pub(super) fn window(
         &mut self,
         address: u64,
         ours: &[u8],
         theirs: &[u8],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CliFailure> {
         let mut found = Vec::new();
         self.differences
             .compare(address, ours, theirs, |range| found.push(range));
@@ -75,7 +75,7 @@ impl Report {
         Ok(())
     }
 
-    fn print(&mut self, ranges: &[Range<u64>]) -> Result<(), Failure> {
+    fn print(&mut self, ranges: &[Range<u64>]) -> Result<(), CliFailure> {
         if ranges.is_empty() {
             return Ok(());
         }
@@ -84,7 +84,7 @@ impl Report {
         for Range { start, end } in ranges {
             let length = end - start;
             let comma = if std::mem::take(first) { "" } else { "," };
-            // A vector takes everything.
+            // Writing to a vector cannot fail.
             let _ = if json {
                 write!(text, "{comma}{{\"address\":{start},\"length\":{length}}}")
             } else {
@@ -95,7 +95,7 @@ impl Report {
     }
 
     /// Prints the last range and the summary.
-    pub(super) fn finish(&mut self) -> Result<(), Failure> {
+    pub(super) fn finish(&mut self) -> Result<(), CliFailure> {
         let mut last = Vec::new();
         self.differences.close(|range| last.push(range));
         self.print(&last)?;
@@ -113,10 +113,10 @@ impl Report {
         self.put(end.as_bytes())
     }
 
-    /// Writes out of the way of the bar, at once.
-    fn put(&mut self, text: &[u8]) -> Result<(), Failure> {
+    /// Writes and flushes `text` while the progress bar is hidden.
+    fn put(&mut self, text: &[u8]) -> Result<(), CliFailure> {
         let output = &mut self.output;
         self.progress
-            .aside(|| output.put(|writer| writer.write_all(text).and_then(|()| writer.flush())))
+            .suspend(|| output.put(|writer| writer.write_all(text).and_then(|()| writer.flush())))
     }
 }

@@ -1,26 +1,26 @@
-//! `dsmctl snapshot restore`: puts the bytes of a snapshot back into the live memory.
+//! `dsmctl snapshot restore`: writes the contents of a snapshot back to the live memory.
 
-use super::arguments::Restore;
+use super::arguments::RestoreArgs;
 use super::file;
-use crate::cli::arguments::Global;
-use crate::cli::failure::Failure;
+use crate::cli::arguments::GlobalOptions;
+use crate::cli::failure::CliFailure;
 use crate::cli::progress::Progress;
-use crate::cli::{human, output, session};
+use crate::cli::{context, human, output};
 use dsm_config::Config;
 use dsm_snapshot::{Plan, RestoreError, RestoreOptions, SnapshotFile};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
 
-pub(super) fn run(restore: &Restore, global: &Global) -> Result<(), Failure> {
-    let config = session::load(global)?;
+pub(super) fn run(restore: &RestoreArgs, global: &GlobalOptions) -> Result<(), CliFailure> {
+    let config = context::load(global)?;
     let snapshot = file::open(&restore.file, global)?;
     if restore.range.given().is_some_and(|(_, length)| length == 0) {
-        return Err(Failure::Usage(
-            "the range has no byte: there is nothing to restore".to_owned(),
+        return Err(CliFailure::Usage(
+            "the range is empty: give a LENGTH of at least 1".to_owned(),
         ));
     }
     let plan = Plan::new(&config, &snapshot, restore.range.given())?;
-    // All of it before the first byte of the memory is touched.
+    // Verifies the whole file before any server changes its memory.
     let mut progress = Progress::new(Some(snapshot.file_bytes()));
     snapshot
         .verify(|done, _| progress.reach(done))
@@ -54,7 +54,7 @@ pub(super) fn run(restore: &Restore, global: &Global) -> Result<(), Failure> {
         }));
     }
     output::print(&format!(
-        "addresses {address} to {} are again as they were at {}: {} that are not zeros, on {}\n",
+        "restored addresses {address} to {} as they were at {}: {} that are not zeros, on {}\n",
         address + length.saturating_sub(1),
         humantime::format_rfc3339_seconds(file::cut_time(snapshot.header())),
         human::bytes(restored.bytes),
@@ -62,14 +62,14 @@ pub(super) fn run(restore: &Restore, global: &Global) -> Result<(), Failure> {
     ))
 }
 
-/// Asks on the terminal.
-fn confirm(config: &Config, snapshot: &SnapshotFile, plan: &Plan) -> Result<(), Failure> {
-    let failed = |error| Failure::input_output("the terminal", error);
+/// Asks for confirmation on the terminal.
+fn confirm(config: &Config, snapshot: &SnapshotFile, plan: &Plan) -> Result<(), CliFailure> {
+    let failed = |error| CliFailure::input_output("the terminal", error);
     let mut terminal = io::stderr();
     write!(
         terminal,
-        "This replaces {} of the memory {:?} from address {} on by what it was at {}. What was written since is lost.\n\
-         Go on? [y/N] ",
+        "This replaces {} of the memory {:?}, from address {} on, by the contents at {}. \
+         All later writes there are lost.\nContinue? [y/N] ",
         human::bytes(plan.addresses.end - plan.addresses.start),
         config.layout.name(),
         plan.addresses.start,
@@ -81,6 +81,6 @@ fn confirm(config: &Config, snapshot: &SnapshotFile, plan: &Plan) -> Result<(), 
     if ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()) {
         Ok(())
     } else {
-        Err(Failure::Declined)
+        Err(CliFailure::Declined)
     }
 }

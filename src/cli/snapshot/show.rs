@@ -1,9 +1,9 @@
-//! `dsmctl snapshot show`: what a snapshot is of.
+//! `dsmctl snapshot show`: prints the header of a snapshot and the sizes of its frames.
 
-use super::arguments::Show;
+use super::arguments::ShowArgs;
 use super::file;
-use crate::cli::arguments::Global;
-use crate::cli::failure::Failure;
+use crate::cli::arguments::GlobalOptions;
+use crate::cli::failure::CliFailure;
 use crate::cli::human;
 use crate::cli::output::{self, Colours};
 use crate::cli::table::{self, Align};
@@ -11,35 +11,35 @@ use dsm_snapshot::{Header, SnapshotFile};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// What header and index say of the frames.
-struct Contents {
+/// The totals of all frames, from header and index.
+struct FrameTotals {
     frames: u64,
     raw_bytes: u64,
     stored_bytes: u64,
     file_bytes: u64,
 }
 
-pub(super) fn run(show: &Show, global: &Global) -> Result<(), Failure> {
+pub(super) fn run(show: &ShowArgs, global: &GlobalOptions) -> Result<(), CliFailure> {
     let path = file::find(&show.file, global)?;
-    let (header, contents, problem) = match SnapshotFile::open(&path) {
-        Ok(snapshot) => (snapshot.header().clone(), Some(contents(&snapshot)?), None),
-        // A header that can be read is shown also when what follows it cannot.
+    let (header, totals, problem) = match SnapshotFile::open(&path) {
+        Ok(snapshot) => (snapshot.header().clone(), Some(totals(&snapshot)?), None),
+        // If only the rest of the file is damaged, the header is still shown.
         Err(problem) => match SnapshotFile::read_header(&path) {
             Ok(header) => (header, None, Some(problem)),
             Err(_) => return Err(problem.into()),
         },
     };
     if global.json {
-        output::print_json(&to_json(&path, &header, contents.as_ref()))?;
+        output::print_json(&to_json(&path, &header, totals.as_ref()))?;
     } else {
-        output::print(&to_text(&path, &header, contents.as_ref()))?;
+        output::print(&to_text(&path, &header, totals.as_ref()))?;
     }
     problem.map_or(Ok(()), |problem| Err(problem.into()))
 }
 
-fn contents(snapshot: &SnapshotFile) -> Result<Contents, Failure> {
+fn totals(snapshot: &SnapshotFile) -> Result<FrameTotals, CliFailure> {
     let (frames, file_bytes) = (snapshot.frames(), snapshot.file_bytes());
-    let mut contents = Contents {
+    let mut totals = FrameTotals {
         frames,
         raw_bytes: 0,
         stored_bytes: 0,
@@ -47,13 +47,13 @@ fn contents(snapshot: &SnapshotFile) -> Result<Contents, Failure> {
     };
     for extent in snapshot.extents(0..u64::MAX)? {
         let extent = extent?;
-        contents.raw_bytes += extent.addresses().end - extent.addresses().start;
-        contents.stored_bytes += extent.stored_length();
+        totals.raw_bytes += extent.addresses().end - extent.addresses().start;
+        totals.stored_bytes += extent.stored_length();
     }
-    Ok(contents)
+    Ok(totals)
 }
 
-fn to_text(path: &Path, header: &Header, contents: Option<&Contents>) -> String {
+fn to_text(path: &Path, header: &Header, totals: Option<&FrameTotals>) -> String {
     let layout = header.layout();
     let mut rows = vec![
         ("file", path.display().to_string()),
@@ -73,17 +73,17 @@ fn to_text(path: &Path, header: &Header, contents: Option<&Contents>) -> String 
         ),
         ("master", master(header)),
     ];
-    if let Some(contents) = contents {
+    if let Some(totals) = totals {
         let frame_size = human::bytes(header.frame_size().into());
         rows.extend([
             (
                 "frames",
-                format!("{}, each of up to {frame_size}", contents.frames),
+                format!("{}, each of up to {frame_size}", totals.frames),
             ),
-            ("raw", human::exact_bytes(contents.raw_bytes)),
-            ("stored", human::exact_bytes(contents.stored_bytes)),
-            ("ratio", contents.ratio().unwrap_or_else(|| "-".to_owned())),
-            ("file size", human::exact_bytes(contents.file_bytes)),
+            ("raw", human::exact_bytes(totals.raw_bytes)),
+            ("stored", human::exact_bytes(totals.stored_bytes)),
+            ("ratio", totals.ratio().unwrap_or_else(|| "-".to_owned())),
+            ("file size", human::exact_bytes(totals.file_bytes)),
         ]);
     }
     let rows: Vec<Vec<String>> = rows
@@ -126,8 +126,8 @@ fn servers_to_text(header: &Header) -> String {
     )
 }
 
-impl Contents {
-    /// How many bytes of memory one byte of frames holds, with two decimals; none without frames.
+impl FrameTotals {
+    /// The bytes of memory per byte of frames, with two decimals; `None` without frames.
     fn ratio(&self) -> Option<String> {
         let hundredths =
             (u128::from(self.raw_bytes) * 100).checked_div(self.stored_bytes.into())?;
@@ -135,7 +135,7 @@ impl Contents {
     }
 }
 
-fn to_json(path: &Path, header: &Header, contents: Option<&Contents>) -> Value {
+fn to_json(path: &Path, header: &Header, totals: Option<&FrameTotals>) -> Value {
     let servers = header.servers().iter().enumerate().map(|(index, server)| {
         json!({
             "index": index,
@@ -156,21 +156,21 @@ fn to_json(path: &Path, header: &Header, contents: Option<&Contents>) -> Value {
         "frame_size": header.frame_size(),
         "servers": servers.collect::<Vec<Value>>(),
     });
-    if let Some(contents) = contents {
-        shown["frames"] = contents.frames.into();
-        shown["raw_bytes"] = contents.raw_bytes.into();
-        shown["stored_bytes"] = contents.stored_bytes.into();
-        shown["bytes"] = contents.file_bytes.into();
+    if let Some(totals) = totals {
+        shown["frames"] = totals.frames.into();
+        shown["raw_bytes"] = totals.raw_bytes.into();
+        shown["stored_bytes"] = totals.stored_bytes.into();
+        shown["bytes"] = totals.file_bytes.into();
     }
     shown
 }
 
-/// Whose machine wrote the file.
+/// The server whose machine wrote the file.
 fn master(header: &Header) -> String {
     let address = |server: usize| &header.layout().addresses()[server];
     header
         .master()
-        .map_or("none: dsmctl on some machine".to_owned(), |server| {
+        .map_or("none (written by dsmctl)".to_owned(), |server| {
             format!("server {server} ({})", address(server))
         })
 }

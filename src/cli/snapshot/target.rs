@@ -1,7 +1,8 @@
-//! Where exported bytes go: a sparse file that appears when it is whole, or a stream.
+//! The destination of exported bytes: a sparse file, which appears under its name only when it is
+//! complete, or a stream.
 
-use crate::cli::failure::Failure;
-use crate::cli::output::Output;
+use crate::cli::failure::CliFailure;
+use crate::cli::output::OutputStream;
 use dsm_snapshot::ZEROS;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use std::fs::{File, Metadata, OpenOptions};
@@ -10,58 +11,62 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The names that the system has for open files.
+/// The directory in which the kernel names the open files of this process.
 const DESCRIPTORS: &str = "/proc/self/fd";
 
-/// Takes bytes in ascending order; what is left out is zeros.
-pub(super) enum Target {
-    /// Zeros are holes.
-    Sparse(Sparse),
-    /// Zeros are written, up to where it has come.
-    Stream { output: Output, at: u64 },
+/// Receives bytes in ascending order; omitted ranges are zeros.
+pub(super) enum ExportTarget {
+    /// Zeros become holes.
+    Sparse(SparseFile),
+    /// Zeros are written; `at` is the offset reached.
+    Stream { output: OutputStream, at: u64 },
 }
 
-impl Target {
+impl ExportTarget {
     /// Standard output.
-    pub(super) fn stdout() -> Result<Self, Failure> {
+    pub(super) fn stdout() -> Result<Self, CliFailure> {
         Ok(Self::Stream {
-            output: Output::stdout()?,
+            output: OutputStream::stdout()?,
             at: 0,
         })
     }
 
-    /// A file, which must not be `source` itself. A device or a pipe is written as a stream.
-    pub(super) fn file(path: &Path, source: &Path) -> Result<Self, Failure> {
+    /// A file, which must not be `source` itself. A device or a pipe becomes a stream.
+    pub(super) fn file(path: &Path, source: &Path) -> Result<Self, CliFailure> {
         let (found, source) = (std::fs::metadata(path).ok(), std::fs::metadata(source).ok());
-        let place = |metadata: &Metadata| (metadata.dev(), metadata.ino());
+        let identity = |metadata: &Metadata| (metadata.dev(), metadata.ino());
         match &found {
             Some(metadata)
                 if source
                     .as_ref()
-                    .is_some_and(|source| place(source) == place(metadata)) =>
+                    .is_some_and(|source| identity(source) == identity(metadata)) =>
             {
                 let message = format!(
                     "{} is the snapshot itself: name another file",
                     path.display()
                 );
-                Err(Failure::Usage(message))
+                Err(CliFailure::Usage(message))
             }
             Some(metadata) if !metadata.is_file() => Ok(Self::Stream {
-                output: Output::file(path)?,
+                output: OutputStream::file(path)?,
                 at: 0,
             }),
-            _ => Ok(Self::Sparse(Sparse::create(path, found.as_ref(), unnamed)?)),
+            _ => Ok(Self::Sparse(SparseFile::create(
+                path,
+                found.as_ref(),
+                unnamed,
+            )?)),
         }
     }
 
-    /// Puts bytes at an offset that is not below the end of those before them. `progress` is told
-    /// the offset reached.
+    /// Writes bytes at an offset that is not below the end of the bytes before. Calls `progress`
+    /// with the offset reached.
     pub(super) fn put(
         &mut self,
         offset: u64,
         bytes: &[u8],
         mut progress: impl FnMut(u64),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CliFailure> {
         match self {
             Self::Sparse(sparse) => sparse.put(offset, bytes)?,
             Self::Stream { output, at } => {
@@ -74,8 +79,12 @@ impl Target {
         Ok(())
     }
 
-    /// Makes it `length` bytes long; a file appears under its name now.
-    pub(super) fn finish(self, length: u64, mut progress: impl FnMut(u64)) -> Result<(), Failure> {
+    /// Extends the destination to `length` bytes. A file appears under its name.
+    pub(super) fn finish(
+        self,
+        length: u64,
+        mut progress: impl FnMut(u64),
+    ) -> Result<(), CliFailure> {
         match self {
             Self::Sparse(sparse) => sparse.publish(length),
             Self::Stream { mut output, mut at } => {
@@ -88,11 +97,11 @@ impl Target {
 
 /// Writes zeros from `at` up to `end`.
 fn zeros(
-    output: &mut Output,
+    output: &mut OutputStream,
     at: &mut u64,
     end: u64,
     progress: &mut impl FnMut(u64),
-) -> Result<(), Failure> {
+) -> Result<(), CliFailure> {
     while *at < end {
         let length = usize::try_from(end - *at)
             .unwrap_or(ZEROS.len())
@@ -104,25 +113,26 @@ fn zeros(
     Ok(())
 }
 
-/// A file that has no name until it is whole, or a passing one where the file system has no files
-/// without; so an error, or Ctrl-C, leaves what had its name before.
-pub(super) struct Sparse {
+/// A file without a name until it is complete, so that an error or Ctrl-C leaves the existing file
+/// in place. Where the file system has no unnamed files, it has a temporary name.
+pub(super) struct SparseFile {
     file: File,
     path: PathBuf,
     temporary: PathBuf,
-    /// Whether the file has the temporary name.
+    /// Whether the file has its temporary name.
     named: bool,
 }
 
-impl Sparse {
-    /// Begins the file; `replaced` is what has its name now. `unnamed` may fail.
+impl SparseFile {
+    /// Creates the file. `replaced` describes the existing file of this name; `unnamed` creates a
+    /// file without a name, and may fail.
     fn create(
         path: &Path,
         replaced: Option<&Metadata>,
         unnamed: impl FnOnce(&Path) -> io::Result<File>,
-    ) -> Result<Self, Failure> {
-        let failed = |error| Failure::input_output(path.display(), error);
-        // What a link leads to is replaced, not the link.
+    ) -> Result<Self, CliFailure> {
+        let failed = |error| CliFailure::input_output(path.display(), error);
+        // Replaces the target of a symbolic link, not the link.
         let path = match replaced {
             Some(_) => std::fs::canonicalize(path).map_err(failed)?,
             None => path.to_owned(),
@@ -146,7 +156,7 @@ impl Sparse {
             named,
         };
         if let Some(metadata) = replaced {
-            // Who could not read the old file shall not read the new one.
+            // A user who could not read the old file must not be able to read the new one.
             sparse
                 .file
                 .set_permissions(metadata.permissions())
@@ -155,12 +165,12 @@ impl Sparse {
         Ok(sparse)
     }
 
-    fn failed(&self, error: io::Error) -> Failure {
-        Failure::input_output(self.path.display(), error)
+    fn failed(&self, error: io::Error) -> CliFailure {
+        CliFailure::input_output(self.path.display(), error)
     }
 
-    /// Writes the pages that are not all zeros, those that follow each other together.
-    fn put(&self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
+    /// Writes the pages that are not all zeros; adjacent ones with one system call.
+    fn put(&self, offset: u64, bytes: &[u8]) -> Result<(), CliFailure> {
         let is_zero = |page: &[u8]| *page == ZEROS[..page.len()];
         let mut at = 0;
         for run in bytes
@@ -180,7 +190,8 @@ impl Sparse {
         Ok(())
     }
 
-    fn publish(mut self, length: u64) -> Result<(), Failure> {
+    /// Sets the length and gives the file its name.
+    fn publish(mut self, length: u64) -> Result<(), CliFailure> {
         self.file
             .set_len(length)
             .map_err(|error| self.failed(error))?;
@@ -203,7 +214,7 @@ impl Sparse {
     }
 }
 
-impl Drop for Sparse {
+impl Drop for SparseFile {
     fn drop(&mut self) {
         if self.named {
             let _ = std::fs::remove_file(&self.temporary);
@@ -211,9 +222,9 @@ impl Drop for Sparse {
     }
 }
 
-/// A file without a name, in the folder of `path`.
+/// Creates a file without a name in the folder of `path`.
 fn unnamed(path: &Path) -> io::Result<File> {
-    // Without /proc it could not be given a name later.
+    // Without /proc, the file could not get a name later.
     std::fs::metadata(DESCRIPTORS)?;
     let folder = path
         .parent()
@@ -230,12 +241,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_system_without_unnamed_files_gets_the_same_file() {
+    fn export_works_on_a_file_system_without_unnamed_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("raw");
         let names = || std::fs::read_dir(folder.path()).unwrap().count();
         let create =
-            || Sparse::create(&path, None, |_| Err(io::ErrorKind::Unsupported.into())).unwrap();
+            || SparseFile::create(&path, None, |_| Err(io::ErrorKind::Unsupported.into())).unwrap();
         let dropped = create();
         dropped.put(0, b"x").unwrap();
         assert_eq!(names(), 1);

@@ -1,9 +1,9 @@
-//! `dsmctl snapshot verify`: reads all of each file and says whether it is what was written.
+//! `dsmctl snapshot verify`: reads each file completely and checks that it is undamaged.
 
-use super::arguments::Verify;
+use super::arguments::VerifyArgs;
 use super::file;
-use crate::cli::arguments::Global;
-use crate::cli::failure::Failure;
+use crate::cli::arguments::GlobalOptions;
+use crate::cli::failure::CliFailure;
 use crate::cli::human;
 use crate::cli::output;
 use crate::cli::progress::Progress;
@@ -11,7 +11,7 @@ use dsm_snapshot::{ReadError, SnapshotFile, Summary};
 use serde_json::{Value, json};
 use std::path::Path;
 
-pub(super) fn run(verify: &Verify, global: &Global) -> Result<(), Failure> {
+pub(super) fn run(verify: &VerifyArgs, global: &GlobalOptions) -> Result<(), CliFailure> {
     let asked = verify.file.len();
     let mut failures = Vec::new();
     let mut rows = Vec::new();
@@ -24,9 +24,9 @@ pub(super) fn run(verify: &Verify, global: &Global) -> Result<(), Failure> {
             Ok((snapshot, summary)) if !global.json => output::print(&line(&snapshot, &summary))?,
             Ok(_) => {}
             Err(failure) => {
-                // That of a single file is what the command fails with.
+                // The failure of a single file is the failure of the command, which prints it.
                 if asked > 1 {
-                    output::complain(&failure);
+                    output::print_error(&failure);
                 }
                 failures.push(failure);
             }
@@ -37,16 +37,16 @@ pub(super) fn run(verify: &Verify, global: &Global) -> Result<(), Failure> {
     }
     let (bad, code) = (
         failures.len(),
-        failures.iter().map(Failure::code).max().unwrap_or(0),
+        failures.iter().map(CliFailure::code).max().unwrap_or(0),
     );
     match failures.pop() {
         None => Ok(()),
         Some(failure) if asked == 1 => Err(failure),
-        Some(_) => Err(Failure::Snapshots { bad, asked, code }),
+        Some(_) => Err(CliFailure::Snapshots { bad, asked, code }),
     }
 }
 
-fn check(path: &Path, global: &Global) -> Result<(SnapshotFile, Summary), Failure> {
+fn check(path: &Path, global: &GlobalOptions) -> Result<(SnapshotFile, Summary), CliFailure> {
     let snapshot = file::open(path, global)?;
     let mut progress = Progress::new(Some(snapshot.file_bytes()));
     let summary = snapshot.verify(|done, _| progress.reach(done))?;
@@ -74,7 +74,7 @@ fn line(snapshot: &SnapshotFile, summary: &Summary) -> String {
     )
 }
 
-fn json_row(path: &Path, outcome: &Result<(SnapshotFile, Summary), Failure>) -> Value {
+fn json_row(path: &Path, outcome: &Result<(SnapshotFile, Summary), CliFailure>) -> Value {
     match outcome {
         Ok((snapshot, summary)) => json!({
             "file": snapshot.path().to_string_lossy(),
@@ -87,7 +87,7 @@ fn json_row(path: &Path, outcome: &Result<(SnapshotFile, Summary), Failure>) -> 
         }),
         Err(failure) => {
             let mut row = json!({ "file": path.to_string_lossy(), "ok": false, "error": failure.to_string() });
-            if let Failure::Snapshot(ReadError::Frame {
+            if let CliFailure::Snapshot(ReadError::Frame {
                 offset, addresses, ..
             }) = failure
             {

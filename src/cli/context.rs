@@ -1,35 +1,35 @@
-//! What a command that uses the memory needs: the configuration and a client.
+//! The configuration and the client, for the commands that use the memory.
 
-use super::arguments::Global;
-use super::failure::Failure;
+use super::arguments::GlobalOptions;
+use super::failure::CliFailure;
 use dsm_client::Client;
 use dsm_config::Config;
 use dsm_core::layout::Layout;
 use std::time::Duration;
 
-/// Bytes that one step of a transfer carries, and so about what dsmctl holds at a time. A multiple
-/// of eight.
+/// Bytes that one step of a transfer moves, and so about the memory that dsmctl needs. A multiple
+/// of eight, so that no number is cut in two.
 pub(super) const CHUNK: u64 = 8 << 20;
 
-/// A configuration, and the client made from it.
+/// A configuration and the client that uses it.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct CommandContext {
     pub(super) config: Config,
     pub(super) client: Client,
-    /// Whether results are JSON.
+    /// Whether to print results as JSON.
     pub(super) json: bool,
-    /// What a call has, if the command line says so.
+    /// The deadline of each call, if the command line gives one.
     timeout: Option<Duration>,
 }
 
 /// Loads the configuration that the command line or the environment names.
-pub(super) fn load(global: &Global) -> Result<Config, Failure> {
+pub(super) fn load(global: &GlobalOptions) -> Result<Config, CliFailure> {
     Ok(Config::load(&Config::find(global.config.as_deref()))?)
 }
 
-impl Session {
-    /// Loads the configuration. Connects to no server yet.
-    pub(super) fn open(global: &Global) -> Result<Self, Failure> {
+impl CommandContext {
+    /// Loads the configuration, without connecting to a server.
+    pub(super) fn open(global: &GlobalOptions) -> Result<Self, CliFailure> {
         let config = load(global)?;
         let client = client(&config, global.timeout);
         Ok(Self {
@@ -40,7 +40,7 @@ impl Session {
         })
     }
 
-    /// Another client, which shares no connection with the first.
+    /// A new client, which shares no connection with `client`.
     pub(super) fn another_client(&self) -> Client {
         client(&self.config, self.timeout)
     }
@@ -49,9 +49,9 @@ impl Session {
         &self.config.layout
     }
 
-    /// Fails unless the whole range is inside the memory: a transfer in steps must not find out in
-    /// its last one.
-    pub(super) fn check(&self, address: u64, length: u64) -> Result<(), Failure> {
+    /// Fails unless the whole range is inside the memory. A transfer checks this before its first
+    /// step, so that it does not fail in its last one.
+    pub(super) fn check(&self, address: u64, length: u64) -> Result<(), CliFailure> {
         Ok(self.layout().pieces(address, length).map(drop)?)
     }
 }

@@ -1,12 +1,12 @@
-//! The bytes of a snapshot in ascending order, with a look ahead over what is zeros.
+//! Reads a snapshot in ascending order, and finds the next address that is not in a range of zeros.
 
-use crate::cli::failure::Failure;
+use crate::cli::failure::CliFailure;
 use dsm_snapshot::{Extent, Extents, FrameBuffer, SnapshotFile};
 use std::iter::Peekable;
 use std::ops::Range;
 
-/// Goes once through a range of a snapshot. Holds one frame: the next window often begins in it.
-pub(super) struct Walk<'a> {
+/// Reads a range of a snapshot once. Keeps the last frame, in which the next read often starts.
+pub(super) struct SnapshotCursor<'a> {
     file: &'a SnapshotFile,
     extents: Peekable<Extents<'a>>,
     buffer: FrameBuffer,
@@ -14,11 +14,11 @@ pub(super) struct Walk<'a> {
     bytes: Vec<u8>,
 }
 
-impl<'a> Walk<'a> {
-    pub(super) fn new(file: &'a SnapshotFile, addresses: Range<u64>) -> Result<Self, Failure> {
+impl<'a> SnapshotCursor<'a> {
+    pub(super) fn new(file: &'a SnapshotFile, addresses: Range<u64>) -> Result<Self, CliFailure> {
         let extents = file.extents(addresses)?.peekable();
-        let buffer =
-            FrameBuffer::new().map_err(|error| Failure::input_output("decompressor", error))?;
+        let buffer = FrameBuffer::new()
+            .map_err(|error| CliFailure::input_output("the zstd decompressor", error))?;
         Ok(Self {
             file,
             extents,
@@ -28,8 +28,8 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// The first address from `from` on that a frame covers; all between are zeros.
-    pub(super) fn next_covered(&mut self, from: u64) -> Result<Option<u64>, Failure> {
+    /// The first address, not below `from`, that a frame covers; all bytes between are zeros.
+    pub(super) fn next_covered(&mut self, from: u64) -> Result<Option<u64>, CliFailure> {
         if from < self.frame.end {
             return Ok(Some(from.max(self.frame.start)));
         }
@@ -42,8 +42,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Fills `buffer` with the bytes from `address` on, which is not below those before.
-    pub(super) fn fill(&mut self, address: u64, buffer: &mut [u8]) -> Result<(), Failure> {
+    /// Fills `buffer` with the bytes from `address` on, which must not be below the end of the last
+    /// read.
+    pub(super) fn fill(&mut self, address: u64, buffer: &mut [u8]) -> Result<(), CliFailure> {
         let wanted = address..address + buffer.len() as u64;
         buffer.fill(0);
         loop {
@@ -52,11 +53,11 @@ impl<'a> Walk<'a> {
                 self.frame.end.min(wanted.end),
             );
             if begin < end {
-                let place = |address: u64, start: u64| {
+                let offset = |address: u64, start: u64| {
                     usize::try_from(address - start).unwrap_or(usize::MAX)
                 };
-                let from = place(begin, self.frame.start)..place(end, self.frame.start);
-                buffer[place(begin, wanted.start)..place(end, wanted.start)]
+                let from = offset(begin, self.frame.start)..offset(end, self.frame.start);
+                buffer[offset(begin, wanted.start)..offset(end, wanted.start)]
                     .copy_from_slice(&self.bytes[from]);
             }
             let is_wanted = |extent: &Extent| extent.addresses().start < wanted.end;
