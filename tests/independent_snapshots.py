@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""A master and an agent written from docs/agent-protocol.md alone, with nothing but the Python standard library.
+"""A master and an agent written from docs/agent-protocol.md alone, with only the Python standard library.
 
-    independent_snapshots.py take    NAME K FILE ADDRESS=AGENT...   takes a snapshot: FILE gets the plain N*k bytes
-    independent_snapshots.py restore NAME K FILE ADDRESS=AGENT...   puts the plain bytes of FILE into the memory
+    independent_snapshots.py take    NAME K FILE ADDRESS=AGENT...   takes a snapshot, and writes the N*k bytes to FILE
+    independent_snapshots.py restore NAME K FILE ADDRESS=AGENT...   restores the N*k bytes of FILE into the memory
     independent_snapshots.py agent   NAME K FILE INDEX ADDRESS=AGENT...   is the agent of server INDEX for one snapshot,
                                                                           whose memory is that part of FILE
 
-NAME, K and the ADDRESSes are the values of mcomp.cfg, an AGENT is where the agent of that server listens. It exits with 1 at
-the first thing that is not as the document says.
+NAME, K and the ADDRESSes are the values of mcomp.cfg. The agent of a server listens on AGENT. The program exits with 1 at
+the first difference from the document.
 """
 
 import json
@@ -198,7 +198,7 @@ def agent(system, path, index):
         memory = file.read(system.k)
     listener = socket.create_server((host, int(port)))
     print("listening", flush=True)
-    # A master that gives up closes the connection, and another one comes.
+    # A master closes its connection when it fails. Then serve the next one.
     while not is_served(End(listener.accept()[0]), system, index, memory):
         pass
 

@@ -12,7 +12,7 @@ from harness.outcome import expect
 
 PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs/systemd.md"
 
-# In an order in which they can start: dsmd@0 serves the same memory as dsmd, and so comes last.
+# dsmd and dsmd@0 are the same server: only one of them can run at a time.
 UNITS = ["dsmd", "dsm-snapshot-agent", "dsm-snapshot", "dsmd@0"]
 
 # EXIT_USER of systemd.exec(5).

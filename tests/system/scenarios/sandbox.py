@@ -110,7 +110,7 @@ def make_everything_open(machine):
 
 def attempts_fail(machine, unit):
     user, own = UNITS[unit]
-    # Without the folder that even without the sandbox only its own user can use.
+    # Without LOGS for dsm-snapshot: file permissions already forbid it, without the sandbox.
     foreign = [folder for folder in (LOGS, SNAPSHOTS) if (user, folder) != ("dsm-snapshot", LOGS)]
     writes = {f"write in {folder}": f": > {folder}/open/made" for folder in [*OPEN, *foreign]}
     writes |= {f"write in {folder}": f": > {folder}/made" for folder in WRITABLE}
