@@ -19,9 +19,9 @@ CONNECTIONS = 2048
 
 
 class Backend:
-    """A server. `speaks` is the protocol of the load, `most` the maximum number of connections."""
+    """A server. `protocol` is the protocol of the load, `most` the maximum number of connections."""
 
-    label, speaks, most, arguments = "", "", CONNECTIONS, ()
+    label, protocol, most, arguments = "", "", CONNECTIONS, ()
 
     def __init__(self, stage, load, port):
         self.stage, self.load, self.port = stage, load, port
@@ -30,15 +30,15 @@ class Backend:
         stage.wait_until_listens(self.process, port)
         self.own_before = None
 
-    def place(self, size, depth):
+    def load_arguments(self, size, depth):
         """The arguments of the load for this server."""
-        place = [self.speaks, "--address", f"{self.stage.host}:{self.port}", "--memory", MEMORY]
-        return [*map(str, [*place, "--size", size, "--depth", depth]), *self.arguments]
+        arguments = [self.protocol, "--address", f"{self.stage.host}:{self.port}", "--memory", MEMORY]
+        return [*map(str, [*arguments, "--size", size, "--depth", depth]), *self.arguments]
 
     def prepare(self, size):
         """Writes all of its memory and reads it back, once."""
         if self.filled is None:
-            self.stage.run([self.load, "fill", *self.place(PIECE, 8)])
+            self.stage.run([self.load, "fill", *self.load_arguments(PIECE, 8)])
             self.own_before = own(self.process.pid)
             self.filled = size
 
@@ -46,7 +46,7 @@ class Backend:
 class Raw(Backend):
     """A server that only copies bytes, with one thread per connection."""
 
-    label, speaks, threads = "raw", "raw", 0
+    label, protocol, threads = "raw", "raw", 0
 
     def start(self):
         address = f"{self.stage.host}:{self.port}"
@@ -63,7 +63,7 @@ class RawEpoll(Raw):
 class Dsmd(Backend):
     """A memory of one server, of the dsmd `program` with `settings` ({table: {key: value}})."""
 
-    label, speaks = "dsmd", "dsm"
+    label, protocol = "dsmd", "dsm"
 
     def __init__(self, stage, load, port, program, settings, label="dsmd"):
         self.program, self.settings, self.label = program, settings, label
@@ -83,7 +83,7 @@ class Dsmd(Backend):
 class Redis(Backend):
     """Redis, with one key for the whole memory."""
 
-    label = speaks = "redis"
+    label = protocol = "redis"
 
     def __init__(self, stage, load, port, program):
         self.program = program
@@ -96,7 +96,7 @@ class Redis(Backend):
 class Memcached(Backend):
     """memcached, with one key per slot."""
 
-    label = speaks = "memcached"
+    label = protocol = "memcached"
 
     def __init__(self, stage, load, port, program):
         self.program = program
@@ -107,7 +107,7 @@ class Memcached(Backend):
         command = [self.program, "-l", self.stage.host, "-p", str(self.port), "-U", "0", "-t", "2", "-I", "8m", "-m", "1024"]
         command += ["-c", str(CONNECTIONS), "-o", "hashpower=22"]
         if os.geteuid() == 0:
-            command += ["-u", "nobody"]
+            command += ["-u", "daemon"]
         return self.stage.start("memcached", command)
 
     def prepare(self, size):
@@ -117,7 +117,7 @@ class Memcached(Backend):
                 self.stage.stop(self.process)
                 self.process = self.start()
                 self.stage.wait_until_listens(self.process, self.port)
-            self.stage.run([self.load, "fill", *self.place(size, 16)])
+            self.stage.run([self.load, "fill", *self.load_arguments(size, 16)])
             self.own_before = own(self.process.pid)
             self.filled = size
 
@@ -125,7 +125,7 @@ class Memcached(Backend):
 class Nbdkit(Backend):
     """nbdkit with a disk in memory, by the faster of its allocators: one array."""
 
-    label, speaks = "nbdkit", "nbd"
+    label, protocol = "nbdkit", "nbd"
     # It has 16 threads per connection.
     most = 100
 

@@ -1,9 +1,9 @@
 //! One connection, which keeps `depth` requests in flight.
 
+use crate::plan::RequestPlan;
+use crate::protocol::{OVERHEAD, PeerTarget, Protocol, connect};
 use crate::receive_buffer::ReceiveBuffer;
 use crate::send_buffer::SendBuffer;
-use crate::plan::RequestPlan;
-use crate::protocol::{OVERHEAD, Protocol, PeerTarget, connect};
 use nix::sys::socket::MsgFlags;
 use std::collections::VecDeque;
 use std::net::TcpStream;
@@ -73,7 +73,11 @@ impl<'p, P: Protocol> PeerConnection<'p, P> {
     }
 
     /// Sends requests until `depth` are in flight.
-    pub(crate) fn send_requests(&mut self, plan: &mut RequestPlan<'p>, now: u64) -> Result<(), String> {
+    pub(crate) fn send_requests(
+        &mut self,
+        plan: &mut RequestPlan<'p>,
+        now: u64,
+    ) -> Result<(), String> {
         while let Some(&ticket) = self.free.front() {
             let Some(task) = plan.next() else { break };
             self.free.pop_front();

@@ -1,8 +1,8 @@
 //! The client side of docs/protocol.md, with the frames of dsm-core. It does not use dsm-client,
 //! whose guarantees (resending, deadlines) cost time: the benchmark compares servers.
 
+use crate::protocol::{PeerReply, PeerTarget, Protocol, unexpected};
 use crate::send_buffer::SendBuffer;
-use crate::protocol::{Protocol, PeerReply, PeerTarget, unexpected};
 use dsm_config::Config;
 use dsm_core::protocol::{
     HEADER, HelloReply, HelloRequest, Opcode, Operation, Request, RequestHeader, split_reply,

@@ -5,24 +5,24 @@
 //! the processor time and memory of the server. `idle` opens connections and sends nothing. Only
 //! the protocol differs between servers.
 
-mod dsm;
-mod receive_buffer;
 mod connection;
+mod dsm;
 mod memcached;
 mod nbd;
-mod send_buffer;
 mod plan;
 mod protocol;
 mod raw;
+mod receive_buffer;
 mod redis;
 mod run;
+mod send_buffer;
 mod serve;
 mod server_process;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dsm_benches::pattern::{MAX_SIZE, Pattern};
 use plan::{Mix, Shape};
-use protocol::{Protocol, PeerTarget};
+use protocol::{PeerTarget, Protocol};
 use run::{LoadSettings, Measurement};
 use serde_json::{Value, json};
 use server_process::ServerProcess;
@@ -57,12 +57,12 @@ enum PeersCommand {
     /// Write all of the memory and read it back
     Fill {
         #[command(flatten)]
-        place: ServerOptions,
+        options: ServerOptions,
     },
     /// Send requests and time them
     Run {
         #[command(flatten)]
-        place: ServerOptions,
+        options: ServerOptions,
         #[arg(long)]
         mix: Mix,
         #[arg(long)]
@@ -83,7 +83,7 @@ enum PeersCommand {
     /// Open connections, send nothing, and measure their cost to the server
     Idle {
         #[command(flatten)]
-        place: ServerOptions,
+        options: ServerOptions,
         #[arg(long)]
         connections: usize,
         #[arg(long)]
@@ -96,7 +96,7 @@ enum PeersCommand {
 #[derive(Args)]
 struct ServerOptions {
     /// Protocol of the server
-    speaks: Speaks,
+    protocol: ServerProtocol,
     #[arg(long)]
     address: SocketAddr,
     /// mcomp.cfg, for dsmd
@@ -114,7 +114,7 @@ struct ServerOptions {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Speaks {
+enum ServerProtocol {
     Raw,
     Dsm,
     Redis,
@@ -124,11 +124,11 @@ enum Speaks {
 
 impl PeersCommand {
     /// The options of the server; `None` for [`Self::Serve`], which is one.
-    fn place(&self) -> Option<&ServerOptions> {
+    fn options(&self) -> Option<&ServerOptions> {
         match self {
             Self::Serve { .. } => None,
-            Self::Fill { place } | Self::Run { place, .. } | Self::Idle { place, .. } => {
-                Some(place)
+            Self::Fill { options } | Self::Run { options, .. } | Self::Idle { options, .. } => {
+                Some(options)
             }
         }
     }
@@ -159,7 +159,7 @@ impl ServerOptions {
 
 fn main() -> ExitCode {
     let command = PeersArguments::parse().command;
-    let done = match (&command, command.place().map(|place| place.speaks)) {
+    let done = match (&command, command.options().map(|options| options.protocol)) {
         (
             PeersCommand::Serve {
                 address,
@@ -168,11 +168,11 @@ fn main() -> ExitCode {
             },
             _,
         ) => serve::serve(*address, *memory, *threads),
-        (_, Some(Speaks::Dsm)) => speak::<dsm::Dsm>(&command),
-        (_, Some(Speaks::Redis)) => speak::<redis::Redis>(&command),
-        (_, Some(Speaks::Memcached)) => speak::<memcached::Memcached>(&command),
-        (_, Some(Speaks::Nbd)) => speak::<nbd::Nbd>(&command),
-        (_, Some(Speaks::Raw) | None) => speak::<raw::Raw>(&command),
+        (_, Some(ServerProtocol::Dsm)) => run_command::<dsm::Dsm>(&command),
+        (_, Some(ServerProtocol::Redis)) => run_command::<redis::Redis>(&command),
+        (_, Some(ServerProtocol::Memcached)) => run_command::<memcached::Memcached>(&command),
+        (_, Some(ServerProtocol::Nbd)) => run_command::<nbd::Nbd>(&command),
+        (_, Some(ServerProtocol::Raw) | None) => run_command::<raw::Raw>(&command),
     };
     if let Err(message) = done {
         eprintln!("peers-load: {message}");
@@ -181,19 +181,19 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn speak<P: Protocol>(command: &PeersCommand) -> Result<(), String> {
-    let Some(place) = command.place() else {
+fn run_command<P: Protocol>(command: &PeersCommand) -> Result<(), String> {
+    let Some(options) = command.options() else {
         return Ok(());
     };
     let pattern = Pattern::new(1);
-    let shape = place.shape(&pattern)?;
+    let shape = options.shape(&pattern)?;
     let target = PeerTarget {
-        address: place.address,
-        config: place.config.clone(),
+        address: options.address,
+        config: options.config.clone(),
         stride: shape.stride,
     };
     match command {
-        PeersCommand::Fill { .. } => run::fill::<P>(&target, shape, place.depth),
+        PeersCommand::Fill { .. } => run::fill::<P>(&target, shape, options.depth),
         PeersCommand::Run {
             mix,
             connections,
@@ -207,12 +207,12 @@ fn speak<P: Protocol>(command: &PeersCommand) -> Result<(), String> {
                 shape,
                 mix: *mix,
                 connections: *connections,
-                depth: place.depth,
+                depth: options.depth,
                 threads: *threads,
                 warm_up: duration(*warm_up)?,
                 window: duration(*seconds)?,
             };
-            run::check::<P>(&target, shape, place.depth)?;
+            run::check::<P>(&target, shape, options.depth)?;
             run::run::<P>(&target, &load, *pid)
                 .map(|measured| println!("{}", summary(&measured, load.window)))
         }

@@ -60,7 +60,7 @@ class Bench:
     def _measure(self, cell, backend, connections):
         server, client = self._placement(cell)
         processors.pin(backend.process.pid, server)
-        command = ["run", *backend.place(cell.size, cell.depth), "--mix", cell.mix, "--connections", connections]
+        command = ["run", *backend.load_arguments(cell.size, cell.depth), "--mix", cell.mix, "--connections", connections]
         command += ["--threads", min(connections, 2 if cell.placement == "free" else 1)]
         command += ["--warm-up", self.options.warm_up, "--seconds", self.options.seconds, "--pid", backend.process.pid]
         try:
@@ -91,5 +91,5 @@ class Bench:
         backend = self.backends[OURS]
         backend.prepare(8)
         seconds = self.options.idle_seconds
-        command = ["idle", *backend.place(8, 1), "--connections", IDLE, "--seconds", seconds, "--pid", backend.process.pid]
+        command = ["idle", *backend.load_arguments(8, 1), "--connections", IDLE, "--seconds", seconds, "--pid", backend.process.pid]
         return {"ticks": self._run_load(command, set(self.processors))["server"]["ticks"], "seconds": seconds}

@@ -1,7 +1,7 @@
 //! memcached: the meta protocol, with one key per slot of the memory.
 
+use crate::protocol::{PeerReply, PeerTarget, Protocol, counted, decimal, line, unexpected};
 use crate::send_buffer::SendBuffer;
-use crate::protocol::{Protocol, PeerReply, PeerTarget, counted, decimal, line, unexpected};
 use std::net::TcpStream;
 
 /// The client side of memcached's meta protocol.

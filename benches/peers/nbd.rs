@@ -1,8 +1,8 @@
 //! NBD: fixed newstyle negotiation and simple replies.
 //! <https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md>
 
+use crate::protocol::{PeerReply, PeerTarget, Protocol};
 use crate::send_buffer::SendBuffer;
-use crate::protocol::{Protocol, PeerReply, PeerTarget};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
@@ -51,7 +51,9 @@ fn handshake(mut stream: &TcpStream) -> io::Result<()> {
             u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
         };
         if header[..8] != OPTION_REPLY_MAGIC.to_be_bytes() {
-            return Err(io::Error::other("the server's reply to NBD_OPT_GO is malformed"));
+            return Err(io::Error::other(
+                "the server's reply to NBD_OPT_GO is malformed",
+            ));
         }
         let length = u64::from(word(16));
         io::copy(&mut stream.take(length), &mut io::sink())?;

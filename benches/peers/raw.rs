@@ -1,7 +1,7 @@
 //! The protocol of the raw servers: a fixed header, followed by the data.
 
+use crate::protocol::{PeerReply, PeerTarget, Protocol};
 use crate::send_buffer::SendBuffer;
-use crate::protocol::{Protocol, PeerReply, PeerTarget};
 use std::net::TcpStream;
 
 /// Bytes of a header: operation and length (u32 each) and offset (u64), little-endian. A reply has

@@ -1,7 +1,7 @@
 //! Redis: SETRANGE and GETRANGE on one key, whose value is the whole memory.
 
+use crate::protocol::{PeerReply, PeerTarget, Protocol, counted, decimal, line, unexpected};
 use crate::send_buffer::SendBuffer;
-use crate::protocol::{Protocol, PeerReply, PeerTarget, counted, decimal, line, unexpected};
 use std::net::TcpStream;
 
 /// The client side of Redis's protocol. It has no state.

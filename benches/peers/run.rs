@@ -2,7 +2,7 @@
 
 use crate::connection::{PeerConnection, ReplyObserver};
 use crate::plan::{Mix, RequestPlan, Shape};
-use crate::protocol::{Protocol, TIMEOUT, PeerTarget};
+use crate::protocol::{PeerTarget, Protocol, TIMEOUT};
 use crate::server_process::ServerProcess;
 use dsm_benches::pattern::Pattern;
 use dsm_service::cli::histogram::Histogram;

@@ -1,8 +1,8 @@
 //! The raw servers, as the baseline: they only copy bytes and check bounds. They have no locks and
 //! give no guarantees.
 
+use crate::raw::{BenchHeader, HEADER, READ, WRITE};
 use crate::receive_buffer::ReceiveBuffer;
-use crate::raw::{HEADER, BenchHeader, READ, WRITE};
 use dsm_benches::pattern::MAX_SIZE;
 use dsm_core::sys::mapping::Mapping;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};

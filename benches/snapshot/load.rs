@@ -38,12 +38,12 @@ enum SnapshotLoadCommand {
     /// Write random bytes everywhere
     Fill {
         #[command(flatten)]
-        place: TargetOptions,
+        options: TargetOptions,
     },
     /// Write 64 bytes at random addresses until standard input ends
     Write {
         #[command(flatten)]
-        place: TargetOptions,
+        options: TargetOptions,
         /// Writers, each with a connection; with dsm, writer i writes to server i modulo N
         #[arg(long, default_value_t = 3)]
         connections: usize,
@@ -84,12 +84,14 @@ impl TargetOptions {
 
 fn main() -> ExitCode {
     let done = match SnapshotLoadArguments::parse().command {
-        SnapshotLoadCommand::Fill { place } => place.target().and_then(|target| writer::fill(&target)),
+        SnapshotLoadCommand::Fill { options } => {
+            options.target().and_then(|target| writer::fill(&target))
+        }
         SnapshotLoadCommand::Write {
-            place,
+            options,
             connections,
             rate,
-        } => place
+        } => options
             .target()
             .and_then(|target| write(&target, connections, rate)),
     };
@@ -117,8 +119,10 @@ fn write(target: &BenchTarget, connections: usize, rate: Option<u32>) -> Result<
                 summary
             }
             ["between", from, to] => {
-                let [from, to] =
-                    [from, to].map(|time| time.parse().map_err(|_| format!("{line:?}: expected two times")));
+                let [from, to] = [from, to].map(|time| {
+                    time.parse()
+                        .map_err(|_| format!("{line:?}: expected two times"))
+                });
                 summary(&mut overlapping(&window, from?, to?))
             }
             _ => {

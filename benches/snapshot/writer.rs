@@ -1,6 +1,6 @@
 //! The writers: each is a thread that sends one request at a time and measures its latency.
 
-use crate::target::{TargetConnection, BenchTarget, UNIT};
+use crate::target::{BenchTarget, TargetConnection, UNIT};
 use dsm_service::cli::random::Random;
 use nix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
@@ -102,8 +102,9 @@ impl Writers {
         let mut samples = Vec::new();
         for _ in &self.threads {
             let window = self.windows.recv_timeout(WINDOW_TIMEOUT);
-            samples
-                .extend(window.map_err(|_| "a writer does not end its request, or no window is open".to_owned())??);
+            samples.extend(window.map_err(|_| {
+                "a writer does not end its request, or no window is open".to_owned()
+            })??);
         }
         Ok((self.from, to, samples))
     }

@@ -74,7 +74,8 @@ pub(crate) fn measure(
     contents::fill(&local, &pattern)?;
     contents::verify(&tcp, &pattern)?;
     let size = usize::try_from(local.size()).map_err(|error| error.to_string())?;
-    let chain = mapped_cycle(object, size).map_err(|error| format!("{}: {error}", object.display()))?;
+    let chain =
+        mapped_cycle(object, size).map_err(|error| format!("{}: {error}", object.display()))?;
     let random = Random::new(1);
     let mut bench = Bench {
         local,

@@ -30,7 +30,7 @@ pub fn run(bytes: &[u8]) {
 }
 
 fn as_requests(mut bytes: &[u8]) {
-    let layout = Layout::new("fuzz", K, vec!["127.0.0.1:7411".to_owned()]).expect("a sound layout");
+    let layout = Layout::new("fuzz", K, vec!["127.0.0.1:7411".to_owned()]).expect("a valid layout");
     loop {
         let (header, rest) = match split_request(bytes) {
             Ok(Some(frame)) => frame,
@@ -83,10 +83,7 @@ fn check_request(request: &Request<'_>, frame: &[u8], layout: &Layout) {
     }
     let mut again = Vec::with_capacity(frame.len());
     request.append_to(&mut again);
-    assert_eq!(
-        again, frame,
-        "encoding a parsed request gives other bytes"
-    );
+    assert_eq!(again, frame, "encoding a parsed request gives other bytes");
 }
 
 fn as_replies(bytes: &[u8]) {

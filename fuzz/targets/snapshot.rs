@@ -19,8 +19,8 @@ const MAX_CORRECTED: usize = 16;
 const FOOTER: usize = 64;
 const ENTRY: usize = 24;
 
-/// Tests one input as the bytes of the file, and once more with correct checksums: a fuzzer does
-/// not find a checksum that matches its changes, and would only test that the reader refuses them.
+/// Tests one input as the bytes of the file, and again with correct checksums: a fuzzer does not
+/// find a checksum that matches its changes, and would only test that the reader refuses them.
 ///
 /// # Panics
 /// When the reader breaks a promise.

@@ -142,12 +142,12 @@ fn snapshot_file() -> Vec<u8> {
 
 /// The file with some bytes changed. With `repair`, the checksums of header and index are correct,
 /// so that they do not hide the changes.
-fn mangled_snapshot(sound: &[u8], changes: &[(usize, u8)], cut: usize, repair: bool) -> Vec<u8> {
-    let header = u32::from_le_bytes(*sound[12..].first_chunk().expect("a header")) as usize;
-    let end = sound.len() - 64;
-    let index = u64::from_le_bytes(*sound[end..].first_chunk().expect("a footer"));
+fn mangled_snapshot(valid: &[u8], changes: &[(usize, u8)], cut: usize, repair: bool) -> Vec<u8> {
+    let header = u32::from_le_bytes(*valid[12..].first_chunk().expect("a header")) as usize;
+    let end = valid.len() - 64;
+    let index = u64::from_le_bytes(*valid[end..].first_chunk().expect("a footer"));
     let index = usize::try_from(index).expect("small");
-    let mut bytes = sound.to_vec();
+    let mut bytes = valid.to_vec();
     // Half of the changes are in the structure: header, index, footer.
     for (at, value) in changes {
         let at = if at % 2 == 0 {
@@ -195,8 +195,8 @@ proptest! {
         changes in vec((any::<usize>(), prop_oneof![any::<u8>(), Just(0), Just(0xff)]), 0..6),
         cut in prop_oneof![8 => Just(0_usize), 1 => 0_usize..64], repair in any::<bool>(),
     ) {
-        static SOUND: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(snapshot_file);
-        snapshot::run(&mangled_snapshot(&SOUND, &changes, cut, repair));
+        static VALID: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(snapshot_file);
+        snapshot::run(&mangled_snapshot(&VALID, &changes, cut, repair));
     }
 
     #[test]

@@ -24,7 +24,7 @@ fn tour() -> Config {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tour.cfg");
     std::fs::write(&path, text).unwrap();
-    Config::load(&path).expect("the mcomp.cfg of the tour is sound")
+    Config::load(&path).expect("the mcomp.cfg of the tour is valid")
 }
 
 fn ports(config: &Config) -> Vec<u16> {

@@ -342,7 +342,9 @@ fn is_associated(before: &[&str], line: usize) -> bool {
         .iter()
         .rev()
         .filter(|before| indentation(before) < line);
-    let mut keywords = outside.filter_map(|line| item(line)).map(|(keyword, _)| keyword);
+    let mut keywords = outside
+        .filter_map(|line| item(line))
+        .map(|(keyword, _)| keyword);
     let is_impl = |keyword: &str| keyword.starts_with("impl") || keyword == "trait";
     keywords
         .find(|keyword| is_impl(keyword) || ["fn", "mod"].contains(keyword))

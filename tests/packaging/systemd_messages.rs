@@ -67,7 +67,7 @@ fn a_server_that_is_full_still_answers_its_watchdog() {
         assert_eq!(
             clients[0].status(0).unwrap().connections.refused,
             refused,
-            "the requests of its own probe were refused"
+            "the server has refused its probe"
         );
     }
     clients

@@ -126,7 +126,7 @@ impl Builder {
             (0..self.servers).map(server).collect(),
             (0..self.servers).map(agent).collect(),
         );
-        let layout = Layout::new(&name, self.k, addresses).expect("a sound layout");
+        let layout = Layout::new(&name, self.k, addresses).expect("a valid layout");
         Cluster {
             layout,
             arguments: self.arguments,
@@ -252,7 +252,7 @@ impl Cluster {
 
     /// mcomp.cfg as the product reads it.
     pub fn config(&self) -> Config {
-        Config::load(&self.config_path()).expect("the harness writes a good mcomp.cfg")
+        Config::load(&self.config_path()).expect("the harness writes a valid mcomp.cfg")
     }
 
     /// The path of mcomp.cfg.

@@ -125,26 +125,26 @@ impl Behaviour {
     fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
         for step in STEPS {
             receive(&mut stream)?;
-            let sound = self.answer(step);
+            let valid = self.answer(step);
             if step == self.step {
-                return self.misbehave(&mut stream, sound);
+                return self.misbehave(&mut stream, valid);
             }
-            stream.write_all(&sound)?;
+            stream.write_all(&valid)?;
         }
         Ok(())
     }
 
-    fn misbehave(&self, stream: &mut TcpStream, mut sound: Vec<u8>) -> std::io::Result<()> {
-        let half = sound.len() / 2;
+    fn misbehave(&self, stream: &mut TcpStream, mut valid: Vec<u8>) -> std::io::Result<()> {
+        let half = valid.len() / 2;
         let sent = match self.fault {
-            Fault::None => sound,
+            Fault::None => valid,
             Fault::Silent => Vec::new(),
             Fault::Close => return Ok(()),
-            Fault::HalfThenClose => return stream.write_all(&sound[..half]),
-            Fault::HalfThenSilent => sound[..half].to_vec(),
+            Fault::HalfThenClose => return stream.write_all(&valid[..half]),
+            Fault::HalfThenSilent => valid[..half].to_vec(),
             Fault::LongThenSilent => header(CONTROL, 1 << 20, 0),
             Fault::Trickle => {
-                for byte in sound {
+                for byte in valid {
                     stream.write_all(&[byte])?;
                     std::thread::sleep(BYTE_INTERVAL);
                 }
@@ -160,12 +160,12 @@ impl Behaviour {
             Fault::WrongChecksum => {
                 // A frame's message has no checksum. At the last step the last byte is of the
                 // message that ends the frames.
-                *sound.last_mut().unwrap() ^= 1;
-                sound
+                *valid.last_mut().unwrap() ^= 1;
+                valid
             }
             Fault::WrongVersion => {
-                sound[2] += 1;
-                sound
+                valid[2] += 1;
+                valid
             }
             Fault::UnknownKind => message(9, b"what is this?"),
             Fault::NotJson => message(CONTROL, b"{\"welcome\""),

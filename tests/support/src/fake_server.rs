@@ -115,7 +115,7 @@ impl FakeServer {
             faults: Vec::new(),
             chaos: None,
             refuse_hello: (0, None),
-            refusal: "told to".to_owned(),
+            refusal: "requested by the test".to_owned(),
             status: STATUS.to_owned(),
             deaf: false,
             requests: 0,
@@ -256,11 +256,11 @@ impl FakeConnection {
             return None;
         }
         let (count, code) = state.refuse_hello;
-        let told = code
+        let requested = code
             .filter(|_| count > 0)
             .map(|code| Refusal::new(code, &state.refusal));
         state.refuse_hello.0 = count.saturating_sub(1);
-        let parsed = match told {
+        let parsed = match requested {
             Some(refusal) => Err(refusal),
             None => HelloRequest::parse(payload, &self.layout, self.index as u32),
         };
@@ -322,8 +322,8 @@ impl FakeConnection {
         let number = state.requests;
         state.requests += 1;
         let due = state.faults.iter().position(|(at, _)| *at == number);
-        let told = due.map(|index| state.faults.swap_remove(index).1);
-        let fault = told.or_else(|| state.chaos.as_mut().and_then(|chaos| chaos(number)));
+        let requested = due.map(|index| state.faults.swap_remove(index).1);
+        let fault = requested.or_else(|| state.chaos.as_mut().and_then(|chaos| chaos(number)));
         match fault {
             Some(Fault::BreakBefore) => return None,
             Some(Fault::Refuse(code)) => {
@@ -379,10 +379,7 @@ impl FakeServerState {
         // The test may have made the server forget a session that is still connected. Its requests
         // are executed, but their results are not kept.
         let mut forgotten = FakeSession::default();
-        let session = self
-            .sessions
-            .get_mut(&session)
-            .unwrap_or(&mut forgotten);
+        let session = self.sessions.get_mut(&session).unwrap_or(&mut forgotten);
         if opcode.mutates() && request.id <= session.last {
             self.replayed += 1;
             assert!(

@@ -241,9 +241,9 @@ pub fn check(memory: &[u8], k: usize) -> Vec<String> {
             .iter()
             .map(|server| sequence(writer, *server))
             .collect();
-        let sound = blocks.is_sorted_by(|before, after| before >= after)
+        let valid = blocks.is_sorted_by(|before, after| before >= after)
             && blocks[0] - blocks[servers - 1] <= 1;
-        (!sound).then(|| {
+        (!valid).then(|| {
             format!(
                 "writer {writer}, in the order of its writes, has {blocks:?} at servers {order:?}"
             )
