@@ -7,7 +7,8 @@ CARGO      ?= cargo
 INSTALL    ?= install
 # The folder in which zsh looks for completions. Debian's packages use another one.
 ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/site-functions
-# The version of the packages; empty: that of packaging/debian/changelog. `:=` ignores the environment.
+# The version of the packages; empty: that of packaging/debian/changelog. `:=` ignores the
+# environment.
 VERSION    :=
 RELEASE    := $(or $(CARGO_TARGET_DIR),target)/release
 

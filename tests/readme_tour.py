@@ -24,10 +24,12 @@ NAME, HOST, FOLDER = "tour", "127.0.0.1", "/tmp/tour"
 # Printed before the output of each command. No program prints this byte.
 MARK = "\x1e"
 
-# The timeout until the servers or agents that a command starts are ready. The script waits for them, as a reader does.
+# The timeout until the servers or agents that a command starts are ready. The script waits for
+# them, as a reader does.
 READY_SECONDS = 60
 
-# The timeout of the whole tour on a busy machine. It usually takes a minute, with programs that are not optimised.
+# The timeout of the whole tour on a busy machine. It usually takes a minute, with programs that are
+# not optimised.
 TOUR_SECONDS = 900
 
 # Text that differs from run to run, and its replacement.
@@ -41,7 +43,8 @@ VARYING = [
     (r"\b\d+(\.\d+)? ?(ns|µs|us|ms|s)( \d+(ms|us|ns))*\b", "DURATION"),
     (r"\b\d+(\.\d+)? (B|KiB|MiB|GiB)\b", "SIZE"),
     (r"\b\d+(\.\d+)? (B|KiB|MiB|GiB)/s", "RATE"),
-    # On a busy machine: after refused attempts to connect, the time was over during another attempt.
+    # On a busy machine: after refused attempts to connect, the time was over during another
+    # attempt.
     (r"no answer to the attempt to connect; before that: ", ""),
 ]
 

@@ -7,7 +7,8 @@ import subprocess
 
 from stage import Failure
 
-# Prevents the installation from starting a service: invoke-rc.d(8) runs this program, and 101 forbids the start.
+# Prevents the installation from starting a service: invoke-rc.d(8) runs this program, and 101
+# forbids the start.
 POLICY = pathlib.Path("/usr/sbin/policy-rc.d")
 FORBID = "#!/bin/sh\nexit 101\n"
 

@@ -54,9 +54,9 @@ class Stage:
         path = self.folder / f"{log}.log"
         with path.open("ab") as stderr:
             options = {"stdin": subprocess.DEVNULL, "stdout": stderr, **options}
-            # A new process group: Ctrl-C must reach only this program, which then stops the process. But no
-            # new session: the kernel divides the processors among sessions first (sched_autogroup), and the
-            # load on a system of many processes would starve.
+            # A new process group: Ctrl-C must reach only this program, which then stops the
+            # process. But no new session: the kernel divides the processors among sessions first
+            # (sched_autogroup), and the load on a system of many processes would starve.
             process = subprocess.Popen(command, stderr=stderr, env=self.environment, process_group=0, text=True, **options)
         process.log = path
         self.processes.append(process)

@@ -13,8 +13,8 @@ MEMORY = 256 * MIB
 # Bytes of a request that fills a server whose memory is one range.
 PIECE = 64 << 10
 
-# The limit of connections of dsmd and memcached. The default of 1024 is too low: cells have up to 1000, and
-# a few more are open.
+# The limit of connections of dsmd and memcached. The default of 1024 is too low: cells have up to
+# 1000, and a few more are open.
 CONNECTIONS = 2048
 
 
@@ -103,7 +103,8 @@ class Memcached(Backend):
         super().__init__(stage, load, port)
 
     def start(self):
-        # Memory for values of 8 bytes, about 400 MiB with their keys, and a hash table of the final size.
+        # Memory for values of 8 bytes, about 400 MiB with their keys, and a hash table of the final
+        # size.
         command = [self.program, "-l", self.stage.host, "-p", str(self.port), "-U", "0", "-t", "2", "-I", "8m", "-m", "1024"]
         command += ["-c", str(CONNECTIONS), "-o", "hashpower=22"]
         if os.geteuid() == 0:

@@ -52,14 +52,15 @@ CELLS = [
     Cell("r8 c1000 d1"),
 ]
 
-# The cell with many connections: the minimum ratio of its requests per second to those with fewer connections,
-# and the maximum memory per connection.
+# The cell with many connections: the minimum ratio of its requests per second to those with fewer
+# connections, and the maximum memory per connection.
 MANY = "r8 c1000 d1"
 FEWER = 64
 MANY_TARGET = 0.8
 MANY_BYTES = 64 << 10
 
-# The number of idle connections, and the maximum processor time that they may take: one tick in /proc.
+# The number of idle connections, and the maximum processor time that they may take: one tick in
+# /proc.
 IDLE = 64
 IDLE_NAME = "idle"
 IDLE_TICKS = 1

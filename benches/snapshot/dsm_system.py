@@ -115,7 +115,8 @@ class Dsm:
         with file.open("rb") as opened:
             opened.seek(CUT_TIME_OFFSET)
             (cut,) = CUT_TIME.unpack(opened.read(CUT_TIME.size))
-        # The file has the wall-clock time of the cut. At that instant the memory is frozen on all servers.
+        # The file has the wall-clock time of the cut. At that instant the memory is frozen on all
+        # servers.
         cut -= time.time_ns() - time.monotonic_ns()
         around = max(pauses) * 1000
         return {

@@ -5,8 +5,8 @@ import time
 from load import Load
 from memory import Peak
 
-# Writes per second of each writer, when both systems must have the same load. Neither is then at its
-# limit, and both copy as many pages in the same time.
+# Writes per second of each writer, when both systems must have the same load. Neither is then at
+# its limit, and both copy as many pages in the same time.
 RATE = 4000
 
 # Seconds from the opening of a window to the snapshot: a request belongs to the window in which it

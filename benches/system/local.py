@@ -19,7 +19,8 @@ def measure(target, options, say):
     with Stage(target) as stage:
         say("local: starting a server")
         config, (server,) = start(stage, programs / "dsmd", 1, FIRST_PORT)
-        # The thread has one processor. Results over TCP vary least when the server has the same one.
+        # The thread has one processor. Results over TCP vary least when the server has the same
+        # one.
         first = {processors.own()[0]}
         processors.pin(server.pid, first)
         load = [programs / "system-load", "local", "--config", config]

@@ -28,7 +28,8 @@ def build(target, say):
     line += ["--manifest-path", str(ROOT / "Cargo.toml"), "--target-dir", str(folder)]
     started = []
     with Stage(target) as stage:
-        # This variable needs no quotes for flags with spaces, and replaces flags in cargo's configuration.
+        # This variable needs no quotes for flags with spaces, and replaces flags in cargo's
+        # configuration.
         stage.environment["CARGO_ENCODED_RUSTFLAGS"] = "\x1f".join(flags)
         try:
             stage.run(line, started.append)

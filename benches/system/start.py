@@ -15,7 +15,8 @@ from table import size
 TARGET = 1.2
 REOPEN_MS = 50
 
-# The size of a segment relative to k, with its overhead of at most 5 %, and a reserve for everything else.
+# The size of a segment relative to k, with its overhead of at most 5 %, and a reserve for
+# everything else.
 SHARE, MARGIN = 1.05, GIB
 
 # dsmd allocates its memory in steps of this size.

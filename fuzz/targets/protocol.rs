@@ -1,5 +1,5 @@
-//! The network delivers any bytes. The parsers do not panic, accept no range outside the memory, and
-//! accept only bytes that encoding the parsed request gives again.
+//! The network delivers any bytes. The parsers do not panic and accept no range outside the memory,
+//! and encoding a parsed request gives the same bytes.
 
 use dsm_core::layout::{Layout, MAX_ATOMIC};
 use dsm_core::protocol::{

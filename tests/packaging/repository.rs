@@ -73,8 +73,8 @@ fn rust_files(folder: &str) -> Vec<String> {
         .collect()
 }
 
-/// The line without its comment. It also cuts a `//` inside a string, after which no line has a word
-/// that these tests look for.
+/// The line without its comment. It also cuts a `//` inside a string, after which no line has a
+/// word that these tests look for.
 fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()
 }
@@ -472,7 +472,8 @@ fn every_dependency_is_used() {
     }
 }
 
-/// Whether a dependency is a package of this workspace. The tests use dsm-test-support as `support`.
+/// Whether a dependency is a package of this workspace. The tests use dsm-test-support as
+/// `support`.
 fn is_own(name: &str) -> bool {
     name.starts_with("dsm-") || name == "support"
 }

@@ -29,7 +29,8 @@ PACKAGES = [
     "systemd-sysv",
 ]
 
-# Files to remove: mmdebstrap copies the first two from the host, and the third makes apt use a mirror.
+# Files to remove: mmdebstrap copies the first two from the host, and the third makes apt use a
+# mirror.
 REMOVED = ["etc/hostname", "etc/resolv.conf", "etc/apt/sources.list"]
 
 ENABLED = ["systemd-networkd.service", "systemd-networkd-wait-online.service"]

@@ -53,8 +53,8 @@ writer() {
     done
 }
 
-# One dsmctl process, which keeps its connections: it writes one block for every 30 steps of an adder,
-# and the last block at the end.
+# One dsmctl process, which keeps its connections: it writes one block for every 30 steps of an
+# adder, and the last block at the end.
 stream() {
     local address=$1 blocks=$2 pace=$3
     head -c "$((8 * blocks))M" /dev/urandom > "$name.wrote"

@@ -6,7 +6,8 @@ from . import network
 from .machine import Result
 from .outcome import Failure, expect
 
-# dsmctl transfers this many bytes at a time. Between two steps it reads its input or writes its output.
+# dsmctl transfers this many bytes at a time. Between two steps it reads its input or writes its
+# output.
 STEP = 8 << 20
 
 # The timeout of the client: longer than the event that the scenario causes.

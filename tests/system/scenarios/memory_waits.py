@@ -20,7 +20,8 @@ IN_USE, LATER = 65, 75
 def scenario(lab):
     machines = cluster.start(lab, more=WAIT)
     first, second, third = machines
-    # The first server has the memory of the packaged configuration; the others have no memory yet and wait.
+    # The first server has the memory of the packaged configuration; the others have no memory yet
+    # and wait.
     first.run("dsmctl memory accept-empty")
     first.run("head -c 80M /dev/urandom | dsmctl write 60MiB -")
     kept, lost = (memory.checksum(first, *share) for share in (FIRST, SECOND))

@@ -14,7 +14,8 @@ DATA = ("128MiB", "24MiB")
 # The timeout of a client: much less than those between master and agents.
 CLIENT_TIMEOUT = "2s"
 
-# An agent notices at once that its master has ended, and after 25 seconds that the master sends nothing.
+# An agent notices at once that its master has ended, and after 25 seconds that the master sends
+# nothing.
 NOTICED_SECONDS = 60
 
 

@@ -21,7 +21,8 @@ UNITS = {
 # Folders that this scenario makes writable for all users. Only the sandbox forbids it.
 OPEN = ["/etc", "/home", "/root", "/usr", "/usr/lib", "/usr/sbin", "/boot", "/opt", "/srv", "/run", "/var/lib", "/var/cache"]
 
-# Shells that all users may execute. Only the sandbox forbids it. On many machines klibc has one in /usr/lib.
+# Shells that all users may execute. Only the sandbox forbids it. On many machines klibc has one in
+# /usr/lib.
 SHELLS = ["/bin/sh", "/usr/lib/klibc/bin/sh", "/run/open/sh", f"{SHARED_MEMORY}/sh"]
 
 # Where a process of dsm may write, except for its folder. Its /tmp is private.

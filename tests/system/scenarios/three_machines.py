@@ -12,7 +12,8 @@ TIMER = "[Timer]\nOnCalendar=\nOnCalendar=*:*:*\nRandomizedDelaySec=0\nAccuracyS
 # An agent ends after 30 seconds without work.
 IDLE_SECONDS = 60
 
-# From 4 MiB before the end of the first server's share to 12 MiB after the beginning of the third one's.
+# From 4 MiB before the end of the first server's share to 12 MiB after the beginning of the third
+# one's.
 ADDRESS, LENGTH = "60MiB", "80MiB"
 
 

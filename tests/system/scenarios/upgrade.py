@@ -27,7 +27,8 @@ operations = "writes"
 
 MIB = 1 << 20
 
-# The address of each program's counter, one on each server, and that of the counter that all programs share.
+# The address of each program's counter, one on each server, and that of the counter that all
+# programs share.
 COUNTERS = {"first": 4 * MIB, "second": 68 * MIB, "third": 190 * MIB}
 SHARED = 69 * MIB
 
@@ -194,7 +195,8 @@ def expect_nothing_runs(machine):
 def purge(machine):
     said = machine.read("apt-get purge --yes dsmd dsmctl")
     expect_nothing_runs(machine)
-    # The purge keeps the folder of the snapshots, and the users: a new user must not become the owner of these files.
+    # The purge keeps the folder of the snapshots, and the users: a new user must not become the
+    # owner of these files.
     left = machine.read(f"find / -xdev -path {SNAPSHOTS} -prune -o '(' -user dsm -o -user dsm-snapshot -o -group dsm ')' -print")
     left += machine.read("find /dev/shm -type f")
     left += machine.read(f"ls --directory /etc/mcomp.cfg {LOGS} /etc/logrotate.d/dsmd 2>/dev/null", status=2)
