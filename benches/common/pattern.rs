@@ -11,9 +11,9 @@ pub const MAX_SIZE: usize = 1 << 20;
 const PERIOD: usize = 1_048_573;
 
 /// The bytes of one period, and [`MAX_SIZE`] more.
-pub struct Pattern(Vec<u8>);
+pub struct BytePattern(Vec<u8>);
 
-impl Pattern {
+impl BytePattern {
     /// The pattern with this number. Patterns with different numbers have different bytes.
     #[must_use]
     pub fn new(number: u64) -> Self {

@@ -20,7 +20,7 @@ mod serve;
 mod server_process;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dsm_benches::pattern::{MAX_SIZE, Pattern};
+use dsm_benches::pattern::{BytePattern, MAX_SIZE};
 use plan::{Mix, Shape};
 use protocol::{PeerTarget, Protocol};
 use run::{LoadSettings, Measurement};
@@ -135,7 +135,7 @@ impl PeersCommand {
 }
 
 impl ServerOptions {
-    fn shape<'p>(&self, pattern: &'p Pattern) -> Result<Shape<'p>, String> {
+    fn shape<'p>(&self, pattern: &'p BytePattern) -> Result<Shape<'p>, String> {
         let stride = self.size.max(MIN_STRIDE) as u64;
         let shape = Shape {
             pattern,
@@ -185,7 +185,7 @@ fn run_command<P: Protocol>(command: &PeersCommand) -> Result<(), String> {
     let Some(options) = command.options() else {
         return Ok(());
     };
-    let pattern = Pattern::new(1);
+    let pattern = BytePattern::new(1);
     let shape = options.shape(&pattern)?;
     let target = PeerTarget {
         address: options.address,

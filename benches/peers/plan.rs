@@ -1,6 +1,6 @@
 //! The requests of a load: their offsets, their size, and whether they read or write.
 
-use dsm_benches::pattern::Pattern;
+use dsm_benches::pattern::BytePattern;
 use dsm_service::cli::random::Random;
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ pub(crate) enum Mix {
 /// The memory, divided into slots.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape<'p> {
-    pub(crate) pattern: &'p Pattern,
+    pub(crate) pattern: &'p BytePattern,
     /// The distance of two slots in bytes.
     pub(crate) stride: u64,
     /// The number of slots.

@@ -4,7 +4,7 @@ use crate::connection::{PeerConnection, ReplyObserver};
 use crate::plan::{Mix, RequestPlan, Shape};
 use crate::protocol::{PeerTarget, Protocol, TIMEOUT};
 use crate::server_process::ServerProcess;
-use dsm_benches::pattern::Pattern;
+use dsm_benches::pattern::BytePattern;
 use dsm_service::cli::histogram::Histogram;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -269,7 +269,7 @@ pub(crate) fn check<P: Protocol>(
     shape: Shape<'_>,
     depth: u32,
 ) -> Result<(), String> {
-    let other = Pattern::new(2);
+    let other = BytePattern::new(2);
     let mut peer = PeerConnection::<P>::connect(target, depth, shape.size)?;
     let slots = shape.slots / 2..shape.slots.min(shape.slots / 2 + CHECKED);
     for pattern in [&other, shape.pattern] {

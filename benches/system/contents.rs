@@ -1,10 +1,10 @@
 //! Writes and checks the contents of a memory that is measured.
 
-use dsm_benches::pattern::{MAX_SIZE, Pattern};
+use dsm_benches::pattern::{BytePattern, MAX_SIZE};
 use dsm_client::Client;
 
 /// Writes the pattern to the whole memory and checks it. Each page is then allocated.
-pub(crate) fn fill(client: &Client, pattern: &Pattern) -> Result<(), String> {
+pub(crate) fn fill(client: &Client, pattern: &BytePattern) -> Result<(), String> {
     for (address, data) in slices(pattern, client.size()) {
         client
             .write(address, data)
@@ -14,7 +14,7 @@ pub(crate) fn fill(client: &Client, pattern: &Pattern) -> Result<(), String> {
 }
 
 /// Reads the whole memory and compares it with the pattern.
-pub(crate) fn verify(client: &Client, pattern: &Pattern) -> Result<(), String> {
+pub(crate) fn verify(client: &Client, pattern: &BytePattern) -> Result<(), String> {
     let mut found = vec![0; MAX_SIZE];
     for (address, data) in slices(pattern, client.size()) {
         let found = &mut found[..data.len()];
@@ -27,13 +27,13 @@ pub(crate) fn verify(client: &Client, pattern: &Pattern) -> Result<(), String> {
 }
 
 /// Compares the bytes of a whole memory with the pattern.
-pub(crate) fn check_all(found: &[u8], pattern: &Pattern) -> Result<(), String> {
+pub(crate) fn check_all(found: &[u8], pattern: &BytePattern) -> Result<(), String> {
     slices(pattern, found.len() as u64)
         .zip(found.chunks(MAX_SIZE))
         .try_for_each(|((address, data), found)| check(address, found, data))
 }
 
-fn slices(pattern: &Pattern, size: u64) -> impl Iterator<Item = (u64, &[u8])> {
+fn slices(pattern: &BytePattern, size: u64) -> impl Iterator<Item = (u64, &[u8])> {
     // The length is at most `MAX_SIZE`, which is a usize.
     #[allow(clippy::cast_possible_truncation)]
     (0..size).step_by(MAX_SIZE).map(move |address| {

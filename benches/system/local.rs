@@ -2,7 +2,7 @@
 //! The baseline is plain memory of the same size, which is mapped in the same way.
 
 use crate::contents;
-use dsm_benches::pattern::{MAX_SIZE, Pattern};
+use dsm_benches::pattern::{BytePattern, MAX_SIZE};
 use dsm_client::Client;
 use dsm_client::DataPath;
 use dsm_config::{Config, LocalAccess};
@@ -25,7 +25,7 @@ const BATCH: u32 = 64;
 /// The warm-up of a measurement lasts this fraction of it: one tenth.
 const WARM_UP: u32 = 10;
 
-struct Bench {
+struct LocalBench {
     local: Client,
     tcp: Client,
     /// Plain memory of the size of the server's. Each cache line has the offset of the next one:
@@ -38,14 +38,14 @@ struct Bench {
 }
 
 /// Measures one kind of access. Returns the seconds per access.
-type BenchTurn = fn(&mut Bench) -> Result<f64, String>;
+type BenchTurn = fn(&mut LocalBench) -> Result<f64, String>;
 
 const TURNS: [(&str, BenchTurn); 8] = [
-    ("access", Bench::access),
+    ("access", LocalBench::access),
     ("read 8", |bench| bench.read(DataPath::Local, 8, BATCH)),
     ("write 8", |bench| bench.write_8(DataPath::Local)),
     ("read 1m", |bench| bench.read(DataPath::Local, MAX_SIZE, 1)),
-    ("memcpy 1m", Bench::copy),
+    ("memcpy 1m", LocalBench::copy),
     ("tcp read 8", |bench| bench.read(DataPath::Tcp, 8, BATCH)),
     ("tcp write 8", |bench| bench.write_8(DataPath::Tcp)),
     ("tcp read 1m", |bench| {
@@ -70,14 +70,14 @@ pub(crate) fn measure(
                 .to_owned(),
         );
     }
-    let pattern = Pattern::new(1);
+    let pattern = BytePattern::new(1);
     contents::fill(&local, &pattern)?;
     contents::verify(&tcp, &pattern)?;
     let size = usize::try_from(local.size()).map_err(|error| error.to_string())?;
     let chain =
         mapped_cycle(object, size).map_err(|error| format!("{}: {error}", object.display()))?;
     let random = Random::new(1);
-    let mut bench = Bench {
+    let mut bench = LocalBench {
         local,
         tcp,
         chain,
@@ -129,7 +129,7 @@ fn mapped_cycle(path: &Path, size: usize) -> std::io::Result<Mapping> {
     Ok(mapping)
 }
 
-impl Bench {
+impl LocalBench {
     fn client(&self, path: DataPath) -> Client {
         if path == DataPath::Local {
             self.local.clone()

@@ -1,7 +1,7 @@
 //! Measures calls that read a whole memory of one or more servers.
 
 use crate::contents;
-use dsm_benches::pattern::Pattern;
+use dsm_benches::pattern::BytePattern;
 use dsm_client::Client;
 use dsm_config::{Config, LocalAccess};
 use serde_json::{Map, Value, json};
@@ -11,7 +11,7 @@ use std::time::Instant;
 /// Measures the memory of each mcomp.cfg. Returns the seconds of a read in each round, by the
 /// number of servers.
 pub(crate) fn measure(paths: &[PathBuf], rounds: usize, reads: u32) -> Result<Value, String> {
-    let pattern = Pattern::new(1);
+    let pattern = BytePattern::new(1);
     let mut clients = Vec::new();
     for path in paths {
         let config = Config::load(path).map_err(|error| error.to_string())?;
