@@ -90,7 +90,7 @@ impl Cluster {
         self.dsmctl(&format!("read {} 8", index as u64 * self.layout().k()))
     }
 
-    /// Checks that the memory of server `index` waits for a restore.
+    /// Checks that the memory of server `index` is closed and waits for a restore.
     #[track_caller]
     pub fn waits_for_restore(&self, index: usize) {
         self.probe(index).fails(
