@@ -99,7 +99,7 @@ fn a_folder_that_may_have_unsafe_code_has_some() {
         let has_some = rust_files(folder).iter().any(|path| has_unsafe_code(path));
         assert!(
             has_some,
-            "{folder} has no unsafe code: remove it from MAY_BE_UNSAFE"
+            "{folder} has no such code: remove it from MAY_BE_UNSAFE"
         );
     }
 }
