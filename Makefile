@@ -1,13 +1,14 @@
-# The few commands of this repository. `make` alone lists them.
+# The commands of this repository. `make` without a target lists them.
 
 PREFIX     ?= /usr/local
 DESTDIR    ?=
 SYSCONFDIR ?= /etc
 CARGO      ?= cargo
 INSTALL    ?= install
-# Where zsh looks; Debian's packages have a place of their own.
+# The folder in which zsh looks for completions. Debian's packages use another one.
 ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/site-functions
-# Of the packages, if not that of packaging/debian/changelog; from the command line, not from the environment.
+# The version of the packages; empty: that of packaging/debian/changelog. `:=` ignores the
+# environment.
 VERSION    :=
 RELEASE    := $(or $(CARGO_TARGET_DIR),target)/release
 
@@ -17,32 +18,32 @@ RELEASE    := $(or $(CARGO_TARGET_DIR),target)/release
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## Start three servers on this machine and see them share one memory
+demo: ## Start three servers on this machine that share one memory, and use it
 	@demo/run
 
-test: ## Run everything that must pass: format, lints, man pages, all tests
+test: ## Run all checks that must pass: format, lints, man pages, tests, packages
 	@tests/run
 
-test-long: ## Run the tests with ten times as many kills, snapshots and random inputs, or more
+test-long: ## Run the tests with at least ten times as many kills, snapshots and random inputs
 	DSM_TEST_LONG=1 $(CARGO) test --locked --no-fail-fast
 
-bench: ## Measure dsmd beside Redis, memcached and nbdkit, and beyond that: benches/peers, benches/system
+bench: ## Compare dsmd with Redis, memcached and nbdkit (benches/peers), and measure whole systems (benches/system)
 	$(CARGO) build --release --locked -p dsm-service -p dsm-benches --bins
 	@benches/peers/run.py
 	@benches/system/run.py
 
-bench-quick: ## The same in less than three minutes, which shows only that it runs
+bench-quick: ## Run the benchmarks in less than three minutes: this shows only that they work
 	@BENCH_QUICK=1 $(MAKE) --no-print-directory bench
 
-bench-snapshot: ## Measure snapshots beside Redis and dd (BENCH_QUICK=1: in less than two minutes)
+bench-snapshot: ## Compare snapshots with Redis and dd (BENCH_QUICK=1: in less than two minutes)
 	$(CARGO) build --release --locked -p dsm-service -p dsm-benches --bins
 	@benches/snapshot/run.py
 
-build: ## Build the programs, optimised
+build: ## Build the optimised programs
 	$(CARGO) build --release --locked -p dsm-service --bins
 
-# As root there is often no cargo: then what was built before is installed.
-install: ## Install to DESTDIR (nothing) and PREFIX (/usr/local), building first
+# root often has no cargo: then the programs must already be built.
+install: ## Build, and install to $DESTDIR$PREFIX (/usr/local)
 	@if command -v $(CARGO) >/dev/null; then $(MAKE) --no-print-directory build; fi
 	$(INSTALL) -D -m 755 $(RELEASE)/dsmd $(DESTDIR)$(PREFIX)/sbin/dsmd
 	$(INSTALL) -D -m 755 $(RELEASE)/dsm-snapshot $(DESTDIR)$(PREFIX)/sbin/dsm-snapshot
@@ -63,7 +64,7 @@ install: ## Install to DESTDIR (nothing) and PREFIX (/usr/local), building first
 		completions zsh $$program $(ZSH_COMPLETIONS)/_$$program; \
 	done
 	@if [ -e $(DESTDIR)$(SYSCONFDIR)/mcomp.cfg ]; then \
-		echo "$(DESTDIR)$(SYSCONFDIR)/mcomp.cfg is there: left as it is"; \
+		echo "$(DESTDIR)$(SYSCONFDIR)/mcomp.cfg exists: not changed"; \
 	else \
 		$(INSTALL) -D -m 644 etc/mcomp.cfg $(DESTDIR)$(SYSCONFDIR)/mcomp.cfg; \
 	fi
@@ -74,8 +75,8 @@ deb: ## Build the Debian packages into target/deb (VERSION=… for another versi
 fmt: ## Format the code
 	$(CARGO) fmt
 
-lint: ## Run the lints, as tests do
+lint: ## Run the lints of make test
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-clean: ## Remove what was built
+clean: ## Remove all built files
 	$(CARGO) clean

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""A dsm client written from docs/protocol.md alone, with nothing but the Python standard library.
+"""A dsm client written from docs/protocol.md alone, with only the Python standard library.
 
-It shows that the document is enough, and it checks a running server:
+It shows that the document is sufficient, and checks a running server:
 
     independent_client.py check HOST PORT NAME K ADDRESS...
     independent_client.py count HOST PORT NAME K ADDRESS...
 
-HOST and PORT are where server 0 listens; NAME, K and the ADDRESSes are the values of mcomp.cfg. "check" tries
-everything once. "count" counts to 5,000 in one word and prints how far it is: meanwhile kill the server and start it
-again, as often as you like. Everything it does is printed. It uses the first 64 KiB of server 0, and exits with 1 at
-the first thing that is not as the document says.
+Server 0 listens on HOST and PORT; NAME, K and the ADDRESSes are the values of mcomp.cfg. "check" tries every operation
+once. "count" adds 1 to one word 5,000 times and prints its progress: during this you may kill and restart the server.
+The program uses the first 64 KiB of server 0. It prints each step, and exits with 1 at the first difference from the
+document.
 """
 
 import json
@@ -42,11 +42,11 @@ class Refused(Exception):
 
 
 class OutcomeUnknown(Exception):
-    """A change was sent, and nobody can say whether it took effect."""
+    """A change was sent, and it is unknown whether it took effect."""
 
 
 class Client:
-    """One session with one server. Not for several threads."""
+    """One session with one server, for one thread."""
 
     def __init__(self, host, port, name, k, addresses, index=0, timeout=10.0):
         self.host, self.port, self.index, self.timeout = host, port, index, timeout
@@ -59,13 +59,13 @@ class Client:
         self.window = 64
         self.unanswered = []  # (id, frame, changes), the oldest first
         self.socket = None
-        self.resumed = 0  # times that the session went on after a break
-        self.known = False  # whether a hello of this session has succeeded before
+        self.resumed = 0  # how often the session was resumed on a new connection
+        self.known = False  # whether a hello of this session has succeeded
 
     # --- connection -------------------------------------------------------------------------------------------------
 
     def connect(self):
-        """Connects, says hello, and resends what has no reply. Tries again until the timeout has passed."""
+        """Connects, sends hello, and resends the requests without a reply. Retries until the timeout."""
         end, pause = time.monotonic() + self.timeout, 0.01
         while True:
             try:
@@ -94,14 +94,14 @@ class Client:
             lost = [entry for entry in self.unanswered if entry[2]]
             self.unanswered = [entry for entry in self.unanswered if not entry[2]]
             if lost:
-                raise OutcomeUnknown(f"{len(lost)} changes were sent, and the session is gone")
+                raise OutcomeUnknown(f"{len(lost)} changes were sent, and the server has lost the session")
         for _, frame, _ in self.unanswered:
             self.socket.sendall(frame)
         self.resumed += resumed
         return resumed, last_executed
 
     def disconnect(self):
-        """Breaks the connection. The session stays."""
+        """Closes the connection. The session stays."""
         if self.socket is not None:
             self.socket.close()
         self.socket = None
@@ -123,9 +123,9 @@ class Client:
         return b"".join(parts)
 
     def receive(self, opcode, id):
-        """The value and payload of the next reply, which must be the one to this request."""
+        """The value and payload of the next reply, which must be that to this request."""
         magic, found_opcode, _, length, found_id, code, _, value = REPLY.unpack(self.receive_exactly(HEADER))
-        check(magic == b"DR" and length <= MAX_PAYLOAD, "a reply begins with something else than DR, or is too long")
+        check(magic == b"DR" and length <= MAX_PAYLOAD, "a reply does not begin with DR, or is too long")
         payload = self.receive_exactly(length)
         if code in CLOSING:
             raise Refused(code, payload.decode())
@@ -137,7 +137,7 @@ class Client:
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def submit(self, opcode, **fields):
-        """Sends a request and does not wait. Replies are to be collected in the same order."""
+        """Sends a request without waiting. Collect the replies in the same order."""
         check(len(self.unanswered) < self.window, "the window is full: collect first")
         id, self.next_id = self.next_id, self.next_id + 1
         frame = self.frame(opcode, id, **fields)
@@ -145,11 +145,11 @@ class Client:
         try:
             self.socket.sendall(frame)
         except (OSError, AttributeError):
-            pass  # Collecting finds the connection broken, and resends.
+            pass  # collect() finds the broken connection and resends
         return id
 
     def collect(self):
-        """The value and payload of the oldest request without a reply; resumes the session when the connection breaks."""
+        """The value and payload of the reply to the oldest request. Resumes the session when the connection breaks."""
         while True:
             id, frame, _ = self.unanswered[0]
             try:
@@ -267,7 +267,7 @@ def pipeline(client):
 
 
 def resume(client):
-    """Requests go out, the connection is broken before any reply is read, and each takes effect once all the same."""
+    """Sends requests and closes the connection before it reads a reply. Each request still takes effect once."""
     for _ in range(20):
         client.submit(FETCH_ADD, offset=72, operand=1)
     client.submit(READ, offset=72, operand=8)
@@ -277,7 +277,7 @@ def resume(client):
     same("the read behind them", struct.unpack("<Q", client.collect()[1])[0], 84)
 
     client.submit(FETCH_ADD, offset=72, operand=1)
-    time.sleep(0.2)  # The reply has most likely arrived; nobody reads it.
+    time.sleep(0.2)  # the reply has most likely arrived, but is not read
     client.disconnect()
     resumed, last_executed = client.connect()
     same("hello again: the session is known", resumed, 1)
@@ -304,7 +304,7 @@ def memory_lost(arguments):
 
 
 def count(client, times=5000, in_flight=32, offset=80):
-    """Each fetch-add finds what the one before it has left, whatever happens to the server meanwhile."""
+    """Each fetch-add finds the result of the one before it, also while the server is killed and restarted."""
     client.connect()
     for number in range(times + in_flight):
         if number < times:

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""A master and an agent written from docs/agent-protocol.md alone, with nothing but the Python standard library.
+"""A master and an agent written from docs/agent-protocol.md alone, with only the Python standard library.
 
-    independent_snapshots.py take    NAME K FILE ADDRESS=AGENT...   takes a snapshot: FILE gets the plain N*k bytes
-    independent_snapshots.py restore NAME K FILE ADDRESS=AGENT...   puts the plain bytes of FILE into the memory
+    independent_snapshots.py take    NAME K FILE ADDRESS=AGENT...   takes a snapshot, and writes the N*k bytes to FILE
+    independent_snapshots.py restore NAME K FILE ADDRESS=AGENT...   restores the N*k bytes of FILE into the memory
     independent_snapshots.py agent   NAME K FILE INDEX ADDRESS=AGENT...   is the agent of server INDEX for one snapshot,
                                                                           whose memory is that part of FILE
 
-NAME, K and the ADDRESSes are the values of mcomp.cfg, an AGENT is where the agent of that server listens. It exits with 1 at
-the first thing that is not as the document says.
+NAME, K and the ADDRESSes are the values of mcomp.cfg. The agent of a server listens on AGENT. The program exits with 1 at
+the first difference from the document.
 """
 
 import json
@@ -51,8 +51,8 @@ def check(what, found, expected):
         sys.exit(f"{what} is {found!r}, and not {expected!r}")
 
 
-class End:
-    """One end of a connection."""
+class Connection:
+    """One side of a connection."""
 
     def __init__(self, connected):
         self.socket = connected
@@ -63,7 +63,7 @@ class End:
         checksum = 0 if kind == FRAME else crc32c(payload)
         self.socket.sendall(HEADER.pack(b"DA", 1, kind, len(payload), checksum, 0) + payload)
 
-    def say(self, name, **fields):
+    def send_control(self, name, **fields):
         self.send(CONTROL, json.dumps({name: fields} if fields else name).encode())
 
     def receive_exactly(self, count):
@@ -85,7 +85,7 @@ class End:
             check("checksum", crc32c(payload), checksum)
         return kind, payload
 
-    def hear(self):
+    def receive_control(self):
         """A request or a response: its name, and its fields."""
         kind, payload = self.receive()
         check("kind", kind, CONTROL)
@@ -93,14 +93,14 @@ class End:
         return (value, {}) if isinstance(value, str) else next(iter(value.items()))
 
     def expect(self, expected):
-        name, fields = self.hear()
+        name, fields = self.receive_control()
         if name == "refused":
             sys.exit(f"refused ({fields['reason']}): {fields['message']}")
         check("the response", name, expected)
         return fields
 
     def ask(self, name, expected, **fields):
-        self.say(name, **fields)
+        self.send_control(name, **fields)
         return self.expect(expected)
 
 
@@ -113,40 +113,40 @@ class System:
         lines += [f"server.{index}={address}" for index, (address, _) in enumerate(pairs)]
         self.layout = "".join(line + "\n" for line in lines)
 
-    def greet_all(self):
-        ends = []
+    def hello_all(self):
+        connections = []
         for index, (host, port) in enumerate(self.agents):
-            end = End(socket.create_connection((host, int(port)), timeout=5.0))
-            fields = end.ask("hello", "welcome", layout=self.layout, index=index)
+            connection = Connection(socket.create_connection((host, int(port)), timeout=5.0))
+            fields = connection.ask("hello", "welcome", layout=self.layout, index=index)
             check("the hostname is printable", all(33 <= ord(c) <= 126 for c in fields["hostname"]), True)
-            ends.append(end)
-        return ends
+            connections.append(connection)
+        return connections
 
 
-def freeze_all(ends, shut):
-    for end in ends:
-        end.say("freeze", lease_us=LEASE_US)
-    for end in ends:
-        check("shut", end.expect("frozen")["shut"], shut)
+def freeze_all(connections, shut):
+    for connection in connections:
+        connection.send_control("freeze", lease_us=LEASE_US)
+    for connection in connections:
+        check("shut", connection.expect("frozen")["shut"], shut)
 
 
 def take(system, path):
-    ends = system.greet_all()
-    for end in ends:
-        claimed = end.ask("claim", "claimed", purpose="snapshot", id=os.urandom(16).hex())
+    connections = system.hello_all()
+    for connection in connections:
+        claimed = connection.ask("claim", "claimed", purpose="snapshot", id=os.urandom(16).hex())
         check("there is an incarnation", claimed["incarnation"] != 0, True)
-    freeze_all(ends, False)
-    for end in ends:
-        end.say("cut", copy_area=system.k)
-    for index, end in enumerate(ends):
-        print(f"server {index} kept its writers out for {end.expect('cut')['pause_us']} us")
+    freeze_all(connections, False)
+    for connection in connections:
+        connection.send_control("cut", copy_area=system.k)
+    for index, connection in enumerate(connections):
+        print(f"server {index} kept its writers out for {connection.expect('cut')['pause_us']} us")
     with open(path, "wb") as file:
-        file.truncate(system.k * len(ends))
-        for index, end in enumerate(ends):
-            end.say("send", level=0, frame_size=16 * PAGE)
+        file.truncate(system.k * len(connections))
+        for index, connection in enumerate(connections):
+            connection.send_control("send", level=0, frame_size=16 * PAGE)
             next_page = 0
             while True:
-                kind, payload = end.receive()
+                kind, payload = connection.receive()
                 if kind == CONTROL:
                     check("the last response", "sent" in json.loads(payload), True)
                     break
@@ -163,32 +163,32 @@ def take(system, path):
 
 
 def restore(system, path):
-    ends = system.greet_all()
-    for end in ends:
-        end.ask("claim", "claimed", purpose="restore", id="restored-by-python")
-    before = [end.ask("activity", "activity") for end in ends]
+    connections = system.hello_all()
+    for connection in connections:
+        connection.ask("claim", "claimed", purpose="restore", id="restored-by-python")
+    before = [connection.ask("activity", "activity") for connection in connections]
     time.sleep(1)
-    check("the activity", [end.ask("activity", "activity") for end in ends], before)
-    freeze_all(ends, False)
-    for end in ends:
-        end.say("shut")
-    for end in ends:
-        end.expect("shut")
+    check("the activity", [connection.ask("activity", "activity") for connection in connections], before)
+    freeze_all(connections, False)
+    for connection in connections:
+        connection.send_control("shut")
+    for connection in connections:
+        connection.expect("shut")
     with open(path, "rb") as file:
-        parts = [file.read(system.k) for _ in ends]
-    for end, part in zip(ends, parts):
-        end.send(DATA, struct.pack("<Q", 0) + part[:PAGE])
-        end.ask("written", "written")
-    for end, part in zip(ends, parts):
+        parts = [file.read(system.k) for _ in connections]
+    for connection, part in zip(connections, parts):
+        connection.send(DATA, struct.pack("<Q", 0) + part[:PAGE])
+        connection.ask("written", "written")
+    for connection, part in zip(connections, parts):
         for at in range(0, system.k, PAGE):
             page = part[at : at + PAGE]
             if any(page):
-                end.send(DATA, struct.pack("<Q", at) + page)
+                connection.send(DATA, struct.pack("<Q", at) + page)
             else:
-                end.say("zeros", offset=at, length=len(page))
-        end.ask("written", "written")
-    for index, end in enumerate(ends):
-        print(f"server {index} has incarnation {end.ask('commit', 'committed')['incarnation']:016x}")
+                connection.send_control("zeros", offset=at, length=len(page))
+        connection.ask("written", "written")
+    for index, connection in enumerate(connections):
+        print(f"server {index} has incarnation {connection.ask('commit', 'committed')['incarnation']:016x}")
 
 
 def agent(system, path, index):
@@ -198,43 +198,43 @@ def agent(system, path, index):
         memory = file.read(system.k)
     listener = socket.create_server((host, int(port)))
     print("listening", flush=True)
-    # A master that gives up closes the connection, and another one comes.
-    while not is_served(End(listener.accept()[0]), system, index, memory):
+    # A master closes its connection when it fails. Then serve the next one.
+    while not is_served(Connection(listener.accept()[0]), system, index, memory):
         pass
 
 
-def is_served(end, system, index, memory):
+def is_served(connection, system, index, memory):
     states = {"hello": "connected", "claim": "greeted", "freeze": "claimed", "cut": "frozen", "send": "cut"}
     state = "connected"
     while True:
         try:
-            name, fields = end.hear()
+            name, fields = connection.receive_control()
         except EOFError:
             return False
         if states.get(name) != state:
-            end.say("refused", reason="protocol", message=f"{name} is out of turn")
+            connection.send_control("refused", reason="protocol", message=f"{name} is out of turn")
             sys.exit(f"{name} in the state {state}")
         if name == "hello":
             check("hello", (fields["layout"], fields["index"]), (system.layout, index))
-            end.say("welcome", hostname="python")
+            connection.send_control("welcome", hostname="python")
             state = "greeted"
         elif name == "claim":
             check("purpose", fields["purpose"], "snapshot")
-            end.say("claimed", incarnation=2**64 - 1)
+            connection.send_control("claimed", incarnation=2**64 - 1)
             state = "claimed"
         elif name == "freeze":
-            end.say("frozen", shut=False)
+            connection.send_control("frozen", shut=False)
             state = "frozen"
         elif name == "cut":
-            end.say("cut", pause_us=0)
+            connection.send_control("cut", pause_us=0)
             state = "cut"
         else:
             for first in range(0, system.k // PAGE):
                 page = memory[first * PAGE : (first + 1) * PAGE]
                 if any(page):
                     head = FRAME_HEADER.pack(index, 1, first, PAGE, PAGE, 0, bytes(3), 0)[:-4]
-                    end.send(FRAME, head + struct.pack("<I", crc32c(head + page)) + page)
-            end.say("sent", pages_copied=0)
+                    connection.send(FRAME, head + struct.pack("<I", crc32c(head + page)) + page)
+            connection.send_control("sent", pages_copied=0)
             return True
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Follows the tour of README.md: runs its commands in one shell, in their order, and compares what they print.
+"""Runs the commands of README.md's tour in one shell, in their order, and compares their output with the page.
 
     tests/readme_tour.py PROGRAMS NAME HOST FOLDER
 
-PROGRAMS is the folder of dsmd, dsmctl and dsm-snapshot; in the place of the tour's own name, address and folder there are
-NAME, HOST and FOLDER, so that two runs do not meet. tests/system runs the tour with those that README has. Exit code: 0 the
-tour is as README has it, 1 it is not, and the output says where.
+PROGRAMS is the folder of dsmd, dsmctl and dsm-snapshot. NAME, HOST and FOLDER replace the name, the address and the folder
+of the tour, so that parallel runs do not conflict; tests/system runs the unchanged tour. Exit code: 0 every command printed
+what README.md shows, 1 one did not, and the output says which.
 """
 
 import os
@@ -18,19 +18,21 @@ import tempfile
 
 README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
 
-# What the tour calls its memory, where its servers are, and where it works.
+# The name of the tour's memory, the address of its servers, and its folder.
 NAME, HOST, FOLDER = "tour", "127.0.0.1", "/tmp/tour"
 
-# Where a command's output begins. No program prints this byte.
+# Printed before the output of each command. No program prints this byte.
 MARK = "\x1e"
 
-# How long the servers, or agents, that a command starts may take to be ready: a person looks at the screen before the next one.
+# The timeout until the servers or agents that a command starts are ready. The script waits for
+# them, as a reader does.
 READY_SECONDS = 60
 
-# How long the whole tour may take on a busy machine; a minute is the rule, most of it for programs that are not optimised.
+# The timeout of the whole tour on a busy machine. It usually takes a minute, with programs that are
+# not optimised.
 TOUR_SECONDS = 900
 
-# What differs from run to run, and what stands for it.
+# Text that differs from run to run, and its replacement.
 VARYING = [
     # A log line may have a time before its level.
     (r"^(\S+ ){1,2}(?=(ERROR|WARN|INFO) )", ""),
@@ -41,19 +43,20 @@ VARYING = [
     (r"\b\d+(\.\d+)? ?(ns|µs|us|ms|s)( \d+(ms|us|ns))*\b", "DURATION"),
     (r"\b\d+(\.\d+)? (B|KiB|MiB|GiB)\b", "SIZE"),
     (r"\b\d+(\.\d+)? (B|KiB|MiB|GiB)/s", "RATE"),
-    # Attempts to connect were refused, and the time was over while another one was being made: on a busy machine.
+    # On a busy machine: after refused attempts to connect, the time was over during another
+    # attempt.
     (r"no answer to the attempt to connect; before that: ", ""),
 ]
 
-# The rows of `dsmctl status` and `dsmctl bench`, in which every number is one of these.
+# The rows of `dsmctl status` and `dsmctl bench`, in which every number differs from run to run.
 MEASURED_ROW = re.compile(r"^ +\d+  [\d.]+:\d+  up |^(reads|writes|all)  ")
 
-# What the shell says of jobs that were killed, as told; another shell says it otherwise.
+# The message of bash about a killed job. Another shell's is different.
 JOB_NOTICE = re.compile(r"^\S+: line \d+: +\d+ (Killed|Terminated) ")
 
 
 def section(text, heading):
-    """What stands under a heading, up to the next one."""
+    """The text of the section with this heading."""
     found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     if not found:
         raise SystemExit(f"README.md has no section {heading!r}")
@@ -61,7 +64,7 @@ def section(text, heading):
 
 
 def steps(text):
-    """The commands in a section's console blocks, each with the lines of output that are shown after it."""
+    """The commands in the console blocks of a section, each with the lines of output after it."""
     found = []
     for block in re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         end = None
@@ -79,7 +82,7 @@ def steps(text):
 
 
 def script(commands):
-    """The commands as one script for bash, which marks where the output of each begins."""
+    """The commands as one bash script, which prints MARK before the output of each."""
     waits = (
         "await_all() { local place host; for place in $(sed -n \"s/^$1 = \\\"\\(.*\\)\\\"/\\1/p\" tour.cfg); do"
         f" local end=$((SECONDS + {READY_SECONDS})); until (exec 3<>/dev/tcp/${{place%:*}}/${{place##*:}}) 2>/dev/null;"
@@ -94,7 +97,7 @@ def script(commands):
 
 
 def normal(line):
-    """The line without what differs from run to run."""
+    """The line without text that differs from run to run."""
     measured = MEASURED_ROW.search(line)
     for pattern, stand_in in VARYING:
         line = re.sub(pattern, stand_in, line)
@@ -104,7 +107,7 @@ def normal(line):
 
 
 def differences(expected, said):
-    """Says for each command whose output differs from the one that is shown, which it is and how."""
+    """A text for each command whose output differs from the expected one."""
     outputs = said.split(MARK)[1:-1]
     for number, (command, shown) in enumerate(expected):
         if number >= len(outputs):
@@ -116,12 +119,12 @@ def differences(expected, said):
 
 
 def tour():
-    """The commands of the tour and what README.md shows that they print."""
+    """The commands of the tour, and the output of each that README.md shows."""
     return steps(section(README.read_text(), "A tour of five minutes"))
 
 
 def end(shell):
-    """Ends the shell and what it has started: a tour that failed halfway has servers that run."""
+    """Kills the shell and its child processes: after a failed tour, servers may still run."""
     try:
         os.killpg(shell.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -130,13 +133,13 @@ def end(shell):
 
 def main():
     programs, name, host, folder = sys.argv[1:]
-    # The programs are built already.
+    # The programs are already built.
     stand_in = f"cargo() {{ PATH={programs}:$PATH; }}\n"
     expected = tour()
     own = script([command for command, _ in expected])
     own = re.sub(rf"{NAME}(?=\"|\.\*)", name, own).replace(HOST, host).replace(FOLDER, folder)
     with tempfile.TemporaryFile() as output, tempfile.TemporaryDirectory() as anywhere:
-        # Its output is no pipe: servers that a tour has not ended would keep that open.
+        # The output is a file: servers that still run would keep a pipe open.
         shell = subprocess.Popen(["bash", "-c", stand_in + own], cwd=anywhere, stdout=output, start_new_session=True)
         try:
             shell.wait(TOUR_SECONDS)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A reader of snapshot files written from docs/snapshot-format.md alone: Python's standard library and the zstd command.
+"""A reader of snapshot files written from docs/snapshot-format.md alone, with only the Python standard library and zstd(1).
 
-    snapshot_reader.py header FILE        prints what the file is of, as JSON
-    snapshot_reader.py export FILE RAW    writes the plain N*k bytes (sparse)
+    snapshot_reader.py header FILE        prints the header as JSON
+    snapshot_reader.py export FILE RAW    writes the N*k bytes of the memory as a sparse file
 
-It checks everything that the document names but the BLAKE3 hash, which Python does not have. What a server that is
-missing held is left as a hole.
+It checks everything that the document specifies except for the BLAKE3 hash, which the library does not have. The share of
+a missing server is a hole.
 """
 
 import json

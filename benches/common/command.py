@@ -1,18 +1,18 @@
-"""The program around a benchmark: what it needs, what it prints and leaves, and its exit codes, those of sysexits(3)."""
+"""The main function of a benchmark: its required programs, its output, and its exit codes of sysexits(3)."""
 
 import json
 import sys
 
 import program
-from environment import Mistake
+from environment import UsageError
 from stage import Failure
 
 USAGE, NO_INPUT, UNAVAILABLE = 64, 66, 69
 
 
 def run(name, make, needed, measure):
-    """Runs the benchmark that `make {make}` names, once these programs are built. `measure` is given the folder where cargo
-    builds, and returns the results, all that JSON can hold, and the lines for people. Returns the exit code."""
+    """Runs the benchmark of `make {make}`, if the programs in `needed` are built. `measure` gets cargo's target folder and
+    returns the results, as values for JSON, and the lines of the report. Returns the exit code."""
 
     def fail(code, message):
         print(f"{make}: {message}", file=sys.stderr)
@@ -24,12 +24,12 @@ def run(name, make, needed, measure):
         return fail(NO_INPUT, message)
     try:
         results, lines = measure(target)
-    except Mistake as mistake:
-        return fail(USAGE, mistake)
+    except UsageError as error:
+        return fail(USAGE, error)
     except (Failure, OSError) as failure:
         return fail(UNAVAILABLE, failure)
     output = target / f"bench-{name}.json"
     output.write_text(json.dumps(results, indent=1) + "\n")
     print("\n".join(lines))
-    print(f"every round: {output}")
+    print(f"results of every round: {output}")
     return 0

@@ -1,4 +1,4 @@
-"""A mcomp.cfg for a benchmark."""
+"""An mcomp.cfg for a benchmark."""
 
 import re
 
@@ -12,7 +12,7 @@ def _lines(values):
 
 
 def configure(path, name, k, servers, tables):
-    """Writes it. `servers` is what each has in its [[server]], `tables` is {table: {key: value}}."""
+    """Writes mcomp.cfg. `servers` has the keys of each [[server]], `tables` is {table: {key: value}}."""
     lines = list(_lines({"name": name, "k": k, "n": len(servers)}))
     for server in servers:
         lines += ["", "[[server]]", *_lines(server)]
@@ -22,5 +22,5 @@ def configure(path, name, k, servers, tables):
 
 
 def command(program, config, index=0):
-    """What starts a program of dsm for one of the servers."""
+    """The command line of a program of dsm for the server with this index."""
     return [program, "--config", config, "--index", str(index)]

@@ -1,26 +1,26 @@
-"""What the environment asks a benchmark for."""
+"""Settings of a benchmark from environment variables."""
 
 import os
 
 
-class Mistake(Exception):
-    """It asks for what there is not."""
+class UsageError(Exception):
+    """A variable has an invalid value."""
 
 
 def words(name, separator=None):
-    """The words of a variable; none when it is not set."""
+    """The words of a variable; an empty list when it is not set."""
     return [word for word in map(str.strip, os.environ.get(name, "").split(separator)) if word]
 
 
-def number(name, kind, usual=None):
-    """A number above zero; the usual one when it is not set. Raises Mistake."""
+def number(name, kind, default=None):
+    """A number above zero; `default` when the variable is not set. Raises UsageError."""
     text = os.environ.get(name)
     if not text:
-        return usual
+        return default
     try:
         found = kind(text)
     except ValueError:
-        raise Mistake(f"{name}={text} is no number") from None
+        raise UsageError(f"{name}={text}: expected a number above 0") from None
     if found <= 0:
-        raise Mistake(f"{name}={text} must be more than 0")
+        raise UsageError(f"{name}={text}: expected a number above 0")
     return found

@@ -1,3 +1,3 @@
-//! What several loads of the benchmarks have in common.
+//! Code shared by the load programs of the benchmarks.
 
 pub mod pattern;

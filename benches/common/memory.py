@@ -1,4 +1,4 @@
-"""How much memory processes have, and the most they have while something goes on."""
+"""The memory of processes, and its peak during an operation."""
 
 import pathlib
 import re
@@ -11,34 +11,34 @@ GIB = 1 << 30
 
 
 def available():
-    """Bytes of memory that can be had on this machine."""
+    """Bytes of available memory on this machine."""
     text = pathlib.Path("/proc/meminfo").read_text()
     return int(re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)[1]) * 1024
 
 
 def _kilobytes(path, field):
-    """A field of the kernel's, in bytes."""
+    """A field of a file in /proc, converted from kB to bytes."""
     try:
         found = re.search(rf"^{field}:\s+(\d+) kB", path.read_text(), re.MULTILINE)
     except (FileNotFoundError, ProcessLookupError):
-        return 0  # It has ended.
+        return 0  # the process has ended
     return int(found[1]) * 1024 if found else 0
 
 
 def own(pid):
-    """Bytes of anonymous memory and page tables; what it shares with a child is counted for both. The kernel keeps count."""
+    """Bytes of anonymous memory and page tables. Pages shared with a child count for both. Reads counters: cheap."""
     status = pathlib.Path(f"/proc/{pid}/status")
     return _kilobytes(status, "RssAnon") + _kilobytes(status, "VmPTE")
 
 
 def share(pid):
-    """The same, but what several processes share is divided among them. Walks all page tables."""
+    """The same, but shared pages are divided among the processes. The kernel walks all page tables: expensive."""
     folder = pathlib.Path(f"/proc/{pid}")
     return _kilobytes(folder / "smaps_rollup", "Pss_Anon") + _kilobytes(folder / "status", "VmPTE")
 
 
 def children(pid):
-    """The process's children."""
+    """The process ids of the children."""
     try:
         return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
@@ -46,7 +46,7 @@ def children(pid):
 
 
 class Peak:
-    """The most that `measure` returns while a `with` lasts, above what it returned before it."""
+    """Samples `measure` during a `with`: its maximum, and how much that is above its value before."""
 
     def __init__(self, measure):
         self.measure = measure
@@ -68,5 +68,5 @@ class Peak:
 
     @property
     def extra(self):
-        """Bytes."""
+        """The maximum minus the value before, in bytes."""
         return self.most - self.before

@@ -1,4 +1,4 @@
-"""Programs to compare with, from Debian's packages."""
+"""The programs of other projects, from Debian's packages."""
 
 import os
 import pathlib
@@ -7,18 +7,19 @@ import subprocess
 
 from stage import Failure
 
-# Whoever installs a server to be measured does not want it to serve: invoke-rc.d(8) asks this program, and 101 forbids.
+# Prevents the installation from starting a service: invoke-rc.d(8) runs this program, and 101
+# forbids the start.
 POLICY = pathlib.Path("/usr/sbin/policy-rc.d")
 FORBID = "#!/bin/sh\nexit 101\n"
 
 
 def find(package, *names):
-    """The first of these programs that is there; installs the package when none is and we are root."""
+    """The path of the first of these programs that exists. If none does, root installs the package."""
     program = next(filter(None, map(shutil.which, names)), None)
     if program:
         return program
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise Failure(f"there is no {names[0]} to compare with. Install it: sudo apt-get install {package}")
+        raise Failure(f"{names[0]} is not installed. Install it: sudo apt-get install {package}")
     _install(package)
     program = next(filter(None, map(shutil.which, names)), None)
     if not program:
@@ -44,5 +45,5 @@ def _install(package):
 
 
 def said(command, **options):
-    """What a program says of itself."""
+    """The output of a program."""
     return subprocess.run(command, capture_output=True, text=True, **options).stdout.strip()

@@ -1,19 +1,20 @@
-//! What the memory holds while it is measured: every address has its byte, whatever the sizes of
-//! requests. Timed writes write what is there already, so that a read can be checked at any time.
+//! The contents of the memory during a benchmark: each address has a fixed byte, for all request
+//! sizes. A timed write writes the bytes that are already there, so a read can be checked at any
+//! time.
 
 use dsm_service::cli::random::Random;
 
 /// The longest request.
 pub const MAX_SIZE: usize = 1 << 20;
 
-/// After so many bytes it begins again: a prime, so that no two slots of any size begin alike.
+/// The period of the pattern in bytes: a prime, so that no two slots begin with the same bytes.
 const PERIOD: usize = 1_048_573;
 
-/// See the module.
-pub struct Pattern(Vec<u8>);
+/// The bytes of one period, and [`MAX_SIZE`] more.
+pub struct BytePattern(Vec<u8>);
 
-impl Pattern {
-    /// One of several.
+impl BytePattern {
+    /// The pattern with this number. Patterns with different numbers have different bytes.
     #[must_use]
     pub fn new(number: u64) -> Self {
         let mut bytes = vec![0; PERIOD + MAX_SIZE];

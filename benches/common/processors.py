@@ -1,16 +1,16 @@
-"""On which processors processes run."""
+"""Assigns processes to processors."""
 
 import os
 import pathlib
 
 
 def own():
-    """Those that we may use, in order."""
+    """The processors that this process may use, in order."""
     return sorted(os.sched_getaffinity(0))
 
 
 def pin(pid, processors):
-    """All threads of a process; those to come have it from them."""
+    """Sets the affinity of all threads of a process. New threads inherit it."""
     done = set()
     while True:
         threads = {int(path.name) for path in pathlib.Path(f"/proc/{pid}/task").iterdir()} - done
@@ -20,14 +20,14 @@ def pin(pid, processors):
             try:
                 os.sched_setaffinity(thread, processors)
             except ProcessLookupError:
-                pass  # It has ended: one of a connection that was closed.
+                pass  # the thread of a closed connection has ended
         done |= threads
 
 
 def run(stage, command, processors):
-    """Runs a program to its end there; returns what it wrote."""
+    """Runs a program on these processors to its end. Returns its output."""
     everywhere = os.sched_getaffinity(0)
-    # A child has them from its parent, from its first instruction on.
+    # A child inherits the affinity of its parent, from its first instruction on.
     os.sched_setaffinity(0, processors)
     try:
         _, text = stage.run([str(word) for word in command], lambda _: os.sched_setaffinity(0, everywhere))

@@ -1,4 +1,4 @@
-"""What every benchmark is as a program: where things are, what machine it is, and that a signal ends it in order."""
+"""Common parts of the benchmark programs: paths, the description of the machine, and the clean-up after a signal."""
 
 import os
 import pathlib
@@ -9,43 +9,43 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# A load average from which on the machine has other things to do.
+# The load average above which the report says that the machine was busy.
 BUSY = 0.5
 
 
 def say(text):
-    """Progress, for whoever waits."""
+    """Prints the progress to stderr."""
     print(f"... {text}", file=sys.stderr, flush=True)
 
 
 def _stop(received, _):
-    """A signal ends this as an error does: everything is put away first, and not disturbed by another one."""
+    """Raises SystemExit, so that `with` blocks clean up. Ignores further signals during that."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.exit(128 + received)
 
 
 def end_in_order():
-    """From here on a signal is like an error."""
+    """Makes a signal end this program by an exception, so that it cleans up."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
 
 
 def target():
-    """The folder where cargo builds."""
+    """Cargo's target folder."""
     return pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 
 
 def missing(programs, names, make):
-    """What to say when one of these programs was not built, if so."""
+    """The error message for the first of these programs that is not built; None if all are."""
     for name in names:
         if not (programs / name).exists():
-            return f"there is no {programs / name}: run `make {make}`, which builds it"
+            return f"{programs / name} does not exist: run `make {make}`, which builds it"
     return None
 
 
 def machine():
-    """What it is measured on."""
+    """A description of this machine."""
     return {
         "processors": os.cpu_count(),
         "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
@@ -55,12 +55,12 @@ def machine():
 
 
 def remarks(described):
-    """What to know of the machine before trusting a number."""
+    """Remarks on the machine that put the results in doubt."""
     load = described["load_before"]
-    return [f"the machine was busy before: the load average was {load:.1f}"] if load > BUSY else []
+    return [f"the machine was busy at the start: the load average was {load:.1f}"] if load > BUSY else []
 
 
 def dsm_version(programs):
-    """That of dsmd."""
+    """The version of dsmd."""
     text = subprocess.run([programs / "dsmd", "--version"], capture_output=True, text=True, check=True).stdout
     return text.split()[-1]

@@ -5,24 +5,24 @@ import re
 import packages
 from stage import Failure
 
-# In Debian the server's program is in this package, under the second name, for it is the same file; the package
-# redis-server adds a link and a service.
+# Debian's redis-tools has the server's program under the second name: both are the same file. The
+# package redis-server adds a link and a service.
 PACKAGE = "redis-tools"
 PROGRAMS = ("redis-server", "redis-check-rdb")
 
 
 def find():
-    """The program and its version."""
+    """The path of the program, and its version."""
     program = packages.find(PACKAGE, *PROGRAMS)
     said = packages.said(["redis-server", "--version"], executable=program)
     version = re.search(r"\bv=([\d.]+)", said)
     if not version or not version[1].startswith("7."):
-        raise Failure(f"{program} is no Redis 7: it says {said!r}")
+        raise Failure(f"{program} is not Redis 7: its version is {said!r}")
     return program, version[1]
 
 
 def start(stage, program, port, folder, **more):
-    """A server that listens. `more` are settings of redis.conf, with _ for -."""
+    """Starts a server and waits until it listens. `more` are settings of redis.conf, with _ for -."""
     settings = {"bind": stage.host, "port": port, "dir": folder, "save": "", "appendonly": "no", "daemonize": "no", **more}
     arguments = [str(word) for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
     process = stage.start("redis", ["redis-server", *arguments], executable=program)

@@ -1,4 +1,4 @@
-"""Where a benchmark runs: its folder, its processes, its names in /dev/shm. All of it goes when the stage closes."""
+"""The environment of a benchmark: its folder, its processes, its objects in /dev/shm. Closing the stage removes them."""
 
 import os
 import pathlib
@@ -11,25 +11,25 @@ import tempfile
 import time
 
 SHARED_MEMORY = pathlib.Path("/dev/shm")
-READY_SECONDS = 120  # The first touch of cold memory can take 3 s/GiB on a virtual machine.
+READY_SECONDS = 120  # on a virtual machine, the first use of memory can take 3 s/GiB
 STOP_SECONDS = 20
 RUN_SECONDS = 1200
 
-# Neither the caller's memory nor the caller's service manager is meant.
+# The programs must not use the caller's memory or notify the caller's service manager.
 NOT_INHERITED = ("DSM_CONFIG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "LISTEN_FDS", "LISTEN_PID")
 
 
 class Failure(Exception):
-    """The benchmark cannot go on; the message says why and what to do."""
+    """The benchmark cannot continue; the message says why and what to do."""
 
 
 class Stage:
-    """To be used in a `with`."""
+    """A context manager."""
 
     def __init__(self, parent):
         self.name = f"dsmbench-{os.getpid()}-{secrets.token_hex(4)}"
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=parent))
-        # An address of loopback of our own: whatever runs on this machine already is elsewhere.
+        # A random loopback address: no other program on this machine uses its ports.
         self.host = "127." + ".".join(str(1 + secrets.randbelow(254)) for _ in range(3))
         self.processes = []
         self.environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
@@ -45,24 +45,25 @@ class Stage:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def shared(self):
-        """What there is in /dev/shm under our name."""
+        """The objects of this stage in /dev/shm."""
         found = SHARED_MEMORY.glob(f"*{self.name}*")
         return list(found)
 
     def start(self, log, command, **options):
-        """Starts a process that lasts; `log` names the file with what it writes to stderr."""
+        """Starts a process in the background. `log` is the name of the file for its stderr."""
         path = self.folder / f"{log}.log"
         with path.open("ab") as stderr:
             options = {"stdin": subprocess.DEVNULL, "stdout": stderr, **options}
-            # A group of its own: Ctrl-C reaches us only, and we stop it. But no session of its own: the kernel shares the
-            # processors among sessions first (sched_autogroup), and the load of a system of many processes would starve.
+            # A new process group: Ctrl-C must reach only this program, which then stops the
+            # process. But no new session: the kernel divides the processors among sessions first
+            # (sched_autogroup), and the load on a system of many processes would starve.
             process = subprocess.Popen(command, stderr=stderr, env=self.environment, process_group=0, text=True, **options)
         process.log = path
         self.processes.append(process)
         return process
 
     def stop(self, process):
-        """SIGTERM, and SIGKILL for whom that does not help."""
+        """Sends SIGTERM, and SIGKILL if the process does not end in time."""
         if process.poll() is None:
             process.terminate()
             try:
@@ -77,12 +78,12 @@ class Stage:
             self.processes.remove(process)
 
     def run(self, command, started=lambda process: None):
-        """Runs a program to its end; returns the seconds that it took and what it wrote. `started` hears of it first."""
+        """Runs a program to its end. Returns its duration in seconds and its output. Calls `started` with the process."""
         begin = time.monotonic()
         process = self.start(f"run.{pathlib.Path(command[0]).name}", command)
         try:
             started(process)
-            # Not Popen.wait: with a timeout, that one looks only every 50 ms.
+            # Not Popen.wait: with a timeout, it polls only every 50 ms.
             pidfd = os.pidfd_open(process.pid)
             try:
                 ended, _, _ = select.select([pidfd], [], [], RUN_SECONDS)
@@ -101,7 +102,7 @@ class Stage:
         return seconds, text
 
     def wait_until_listens(self, process, port):
-        """Waits until the process accepts connections on our host."""
+        """Waits until the process accepts connections on the stage's address."""
         end = time.monotonic() + READY_SECONDS
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Text for people."""
+"""Text of the reports."""
 
 from math import comb
 from statistics import median
@@ -7,7 +7,7 @@ from memory import GIB, MIB
 
 
 def size(count):
-    """Bytes for people."""
+    """A number of bytes as MiB or GiB."""
     return f"{count / GIB:.3g} GiB" if count >= GIB else f"{round(count / MIB):g} MiB"
 
 
@@ -47,12 +47,12 @@ def table(rows, heads):
 
 
 def verdict(met):
-    """Of a target."""
+    """The word for a target that is met or missed."""
     return "met   " if met else "MISSED"
 
 
 def conclusion(verdicts):
-    """Of all targets."""
+    """The sentence on all targets."""
     missed = sum(not met for met in verdicts)
     if missed:
         return f"{missed} of {len(verdicts)} targets missed"

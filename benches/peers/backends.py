@@ -1,4 +1,4 @@
-"""The servers: each is started on our address, filled, and measured."""
+"""The servers: each listens on the stage's address, and is filled before it is measured."""
 
 import os
 import re
@@ -10,17 +10,18 @@ from memory import MIB, own
 
 MEMORY = 256 * MIB
 
-# Bytes of a request while a server is filled whose memory is one range.
+# Bytes of a request that fills a server whose memory is one range.
 PIECE = 64 << 10
 
-# Of dsmd and memcached, whose defaults are 1024: cells have as many, and a few come on top.
+# The limit of connections of dsmd and memcached. The default of 1024 is too low: cells have up to
+# 1000, and a few more are open.
 CONNECTIONS = 2048
 
 
 class Backend:
-    """A server. `speaks` is what the load must speak, `most` the most connections that make sense."""
+    """A server. `protocol` is the protocol of the load, `most` the maximum number of connections."""
 
-    label, speaks, most, arguments = "", "", CONNECTIONS, ()
+    label, protocol, most, arguments = "", "", CONNECTIONS, ()
 
     def __init__(self, stage, load, port):
         self.stage, self.load, self.port = stage, load, port
@@ -29,23 +30,23 @@ class Backend:
         stage.wait_until_listens(self.process, port)
         self.own_before = None
 
-    def place(self, size, depth):
-        """Where it is, for the load."""
-        place = [self.speaks, "--address", f"{self.stage.host}:{self.port}", "--memory", MEMORY]
-        return [*map(str, [*place, "--size", size, "--depth", depth]), *self.arguments]
+    def load_arguments(self, size, depth):
+        """The arguments of the load for this server."""
+        arguments = [self.protocol, "--address", f"{self.stage.host}:{self.port}", "--memory", MEMORY]
+        return [*map(str, [*arguments, "--size", size, "--depth", depth]), *self.arguments]
 
     def prepare(self, size):
-        """Has all its memory written and read back, once."""
+        """Writes all of its memory and reads it back, once."""
         if self.filled is None:
-            self.stage.run([self.load, "fill", *self.place(PIECE, 8)])
+            self.stage.run([self.load, "fill", *self.load_arguments(PIECE, 8)])
             self.own_before = own(self.process.pid)
             self.filled = size
 
 
 class Raw(Backend):
-    """A server that only moves bytes, with a thread for each connection."""
+    """A server that only copies bytes, with one thread per connection."""
 
-    label, speaks, threads = "raw", "raw", 0
+    label, protocol, threads = "raw", "raw", 0
 
     def start(self):
         address = f"{self.stage.host}:{self.port}"
@@ -60,9 +61,9 @@ class RawEpoll(Raw):
 
 
 class Dsmd(Backend):
-    """A memory of one server. `program` and `settings` ({table: {key: value}}) can be others than usual."""
+    """A memory of one server, of the dsmd `program` with `settings` ({table: {key: value}})."""
 
-    label, speaks = "dsmd", "dsm"
+    label, protocol = "dsmd", "dsm"
 
     def __init__(self, stage, load, port, program, settings, label="dsmd"):
         self.program, self.settings, self.label = program, settings, label
@@ -80,9 +81,9 @@ class Dsmd(Backend):
 
 
 class Redis(Backend):
-    """One key."""
+    """Redis, with one key for the whole memory."""
 
-    label = speaks = "redis"
+    label = protocol = "redis"
 
     def __init__(self, stage, load, port, program):
         self.program = program
@@ -93,39 +94,40 @@ class Redis(Backend):
 
 
 class Memcached(Backend):
-    """A key for each slot."""
+    """memcached, with one key per slot."""
 
-    label = speaks = "memcached"
+    label = protocol = "memcached"
 
     def __init__(self, stage, load, port, program):
         self.program = program
         super().__init__(stage, load, port)
 
     def start(self):
-        # Room for keys of 8 bytes, some 400 MiB, and a table for all of them from the start.
+        # Memory for values of 8 bytes, about 400 MiB with their keys, and a hash table of the final
+        # size.
         command = [self.program, "-l", self.stage.host, "-p", str(self.port), "-U", "0", "-t", "2", "-I", "8m", "-m", "1024"]
         command += ["-c", str(CONNECTIONS), "-o", "hashpower=22"]
         if os.geteuid() == 0:
-            command += ["-u", "nobody"]
+            command += ["-u", "daemon"]
         return self.stage.start("memcached", command)
 
     def prepare(self, size):
-        """Slots of another size are other keys, and it does not part with memory easily: it starts again."""
+        """Slots of another size need other keys, and memcached keeps its memory: restarts it for another size."""
         if self.filled != size:
             if self.filled is not None:
                 self.stage.stop(self.process)
                 self.process = self.start()
                 self.stage.wait_until_listens(self.process, self.port)
-            self.stage.run([self.load, "fill", *self.place(size, 16)])
+            self.stage.run([self.load, "fill", *self.load_arguments(size, 16)])
             self.own_before = own(self.process.pid)
             self.filled = size
 
 
 class Nbdkit(Backend):
-    """A disk in memory, as one plain array: the faster of its allocators."""
+    """nbdkit with a disk in memory, by the faster of its allocators: one array."""
 
-    label, speaks = "nbdkit", "nbd"
-    # It has 16 threads for each.
+    label, protocol = "nbdkit", "nbd"
+    # It has 16 threads per connection.
     most = 100
 
     def __init__(self, stage, load, port, program):
@@ -137,12 +139,12 @@ class Nbdkit(Backend):
         return self.stage.start("nbdkit", [*command, "allocator=malloc"])
 
 
-# What there is to compare with: Debian's package, how to ask for the version.
+# The servers of other projects. The names are those of their Debian packages.
 PEERS = {"redis": Redis, "memcached": Memcached, "nbdkit": Nbdkit}
 
 
 def peer_program(label):
-    """The program and its version; installed when it is missing and we may."""
+    """The path of the program, and its version. Root installs a missing program."""
     if label == "redis":
         return redis.find()
     program = packages.find(label, label)

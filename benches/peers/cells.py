@@ -1,4 +1,4 @@
-"""What is measured: cells of requests, and what dsmd must reach in each."""
+"""The cells: kinds of requests to measure, and the target of dsmd in each."""
 
 import fnmatch
 import re
@@ -11,8 +11,8 @@ NAME = re.compile(r"([rwm])(\d+)([km]?) c(\d+) d(\d+)(?: (same|split|free))?")
 
 @dataclass(frozen=True)
 class Cell:
-    """Requests of one kind: what they do, how long they are, how many connections there are, how many are under way on each,
-    and which processors serve whom."""
+    """Requests of one kind: their mix and size, the number of connections, the requests in flight on each, and the
+    placement of server and client on processors."""
 
     name: str
     target: float | None = None
@@ -29,7 +29,7 @@ class Cell:
             object.__setattr__(self, name, value)
 
 
-# To the raw server with a thread for each connection, in the same round.
+# Targets are ratios to the raw server with one thread per connection, in the same round.
 CELLS = [
     Cell("r8 c1 d1", 0.93),
     Cell("w4k c1 d1", 0.92),
@@ -46,37 +46,39 @@ CELLS = [
     Cell("m4k c8 d16 free", 0.80),
     Cell("r8 c64 d1 free", 1.55),
     Cell("r8 c1 d1 split", 2.0),
-    # Bimodal, and so without a target.
+    # These results are bimodal, so there is no target.
     Cell("r1m c1 d1"),
     Cell("w1m c1 d1"),
     Cell("r8 c1000 d1"),
 ]
 
-# The cell of many connections: its requests per second to those of dsmd with fewer, and what each may take of memory.
+# The cell with many connections: the minimum ratio of its requests per second to those with fewer
+# connections, and the maximum memory per connection.
 MANY = "r8 c1000 d1"
 FEWER = 64
 MANY_TARGET = 0.8
 MANY_BYTES = 64 << 10
 
-# Connections that nobody uses, and the processor time that they may take: nothing that /proc shows, but for one tick.
+# The number of idle connections, and the maximum processor time that they may take: one tick in
+# /proc.
 IDLE = 64
 IDLE_NAME = "idle"
 IDLE_TICKS = 1
 
 
 def chosen(patterns):
-    """The cells of these names or patterns with *; names need not be in the table. With none, all. Raises ValueError."""
+    """The cells with these names or patterns; all without a pattern. A name need not be in CELLS. Raises ValueError."""
     found = []
     for pattern in patterns or ["*"]:
         matching = [cell for cell in CELLS if fnmatch.fnmatchcase(cell.name, pattern)]
         if not matching and pattern != IDLE_NAME:
             if not NAME.fullmatch(pattern):
-                raise ValueError(f"{pattern!r} is no cell: they are called as in 'm4k c8 d16 free' or {IDLE_NAME!r}")
+                raise ValueError(f"{pattern!r} is not a cell: expected a name such as 'm4k c8 d16 free' or {IDLE_NAME!r}")
             matching = [Cell(pattern)]
         found += [cell for cell in matching if cell not in found]
     return found
 
 
 def order(cells):
-    """As they are measured: sizes together, for memcached has to be filled again for each."""
+    """The cells in the order of measurement, by size: memcached must be filled again for each size."""
     return sorted(cells, key=lambda cell: cell.size)

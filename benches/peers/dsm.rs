@@ -1,8 +1,8 @@
-//! dsmd: docs/protocol.md, with the library's frames. Not the library's client: its promises
-//! (resending, deadlines) have their price, and here the servers are compared.
+//! The client side of docs/protocol.md, with the frames of dsm-core. It does not use dsm-client,
+//! whose guarantees (resending, deadlines) cost time: the benchmark compares servers.
 
-use crate::output::Output;
-use crate::protocol::{Protocol, Reply, Target, unexpected};
+use crate::protocol::{PeerReply, PeerTarget, Protocol, unexpected};
+use crate::send_buffer::SendBuffer;
 use dsm_config::Config;
 use dsm_core::protocol::{
     HEADER, HelloReply, HelloRequest, Opcode, Operation, Request, RequestHeader, split_reply,
@@ -11,9 +11,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// A session on its connection.
+/// The session of one connection.
 pub(crate) struct Dsm {
-    /// Of the last request.
+    /// The id of the last request.
     id: u64,
 }
 
@@ -21,7 +21,7 @@ impl Dsm {
     #[inline]
     fn put(
         &mut self,
-        output: &mut Output<'_>,
+        output: &mut SendBuffer<'_>,
         opcode: Opcode,
         offset: u64,
         operand: u64,
@@ -37,7 +37,7 @@ impl Dsm {
 }
 
 impl Protocol for Dsm {
-    fn greet(mut stream: &TcpStream, target: &Target) -> Result<Self, String> {
+    fn greet(mut stream: &TcpStream, target: &PeerTarget) -> Result<Self, String> {
         let path = target.config.as_ref().ok_or("dsmd needs --config")?;
         let layout = Config::load(path)
             .map_err(|error| error.to_string())?
@@ -71,18 +71,18 @@ impl Protocol for Dsm {
     }
 
     #[inline]
-    fn read(&mut self, output: &mut Output<'_>, _: u32, offset: u64, length: usize) {
+    fn read(&mut self, output: &mut SendBuffer<'_>, _: u32, offset: u64, length: usize) {
         self.put(output, Opcode::Read, offset, length as u64, 0);
     }
 
     #[inline]
-    fn write<'p>(&mut self, output: &mut Output<'p>, _: u32, offset: u64, data: &'p [u8]) {
+    fn write<'p>(&mut self, output: &mut SendBuffer<'p>, _: u32, offset: u64, data: &'p [u8]) {
         self.put(output, Opcode::Write, offset, 0, data.len());
         output.put_payload(data);
     }
 
     #[inline]
-    fn reply(&mut self, bytes: &[u8]) -> Result<Option<Reply>, String> {
+    fn reply(&mut self, bytes: &[u8]) -> Result<Option<PeerReply>, String> {
         let Some((header, rest)) = split_reply(bytes).map_err(|refusal| refusal.to_string())?
         else {
             return Ok(None);
@@ -94,7 +94,7 @@ impl Protocol for Dsm {
         if header.code.get() != 0 {
             return Err(String::from_utf8_lossy(&rest[..data]).into_owned());
         }
-        Ok(Some(Reply {
+        Ok(Some(PeerReply {
             length: HEADER + data,
             data: HEADER..HEADER + data,
             ticket: None,

@@ -1,4 +1,4 @@
-"""From rounds to the figures of a report."""
+"""Computes the figures of a report from the rounds."""
 
 from statistics import median
 
@@ -8,23 +8,23 @@ PEERS = ("redis", "memcached", "nbdkit")
 
 
 def ratios(rounds, label, to=BASE):
-    """Requests per second of this one to those of the other, round by round."""
+    """The ratios of the requests per second of `label` to those of `to`, one per round."""
     return [one[label]["per_second"] / one[to]["per_second"] for one in rounds if label in one and to in one]
 
 
 def best_peer(rounds):
-    """The peer with the highest ratio, if there is one."""
+    """The peer with the highest ratio; None without a peer."""
     there = [label for label in PEERS if label in rounds[0]]
     return max(there, key=lambda label: median(ratios(rounds, label)), default=None)
 
 
 def middle(rounds, label, key):
-    """The median of a figure; None when it is not there."""
+    """The median of a figure; None if no round has it."""
     values = [one[label][key] for one in rounds if one[label][key] is not None]
     return median(values) if values else None
 
 
 def against_best(rounds):
-    """The best peer, and our ratios to it."""
+    """The best peer, and the ratios of dsmd to it."""
     best = best_peer(rounds) if OURS in rounds[0] else None
     return (best, ratios(rounds, OURS, best)) if best else (None, [])

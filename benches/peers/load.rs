@@ -1,29 +1,29 @@
-//! The load of `make bench`, and the raw servers that everything is compared with.
+//! The load program of `make bench`, and the raw servers as the baseline of the comparison.
 //!
-//! `serve` is such a server. `fill` writes all of a server's memory and reads it back. `run` sends
-//! requests for a while and prints one line of JSON: how many were answered, how long they took,
-//! and what it cost the server. `idle` opens connections and leaves them alone. All but a server's
-//! protocol is the same for every server.
+//! `serve` runs a raw server. `fill` writes all of a server's memory and reads it back. `run` sends
+//! requests for a while and prints one line of JSON: the number of replies, their latencies, and
+//! the processor time and memory of the server. `idle` opens connections and sends nothing. Only
+//! the protocol differs between servers.
 
+mod connection;
 mod dsm;
-mod input;
-mod lane;
 mod memcached;
 mod nbd;
-mod output;
 mod plan;
 mod protocol;
 mod raw;
+mod receive_buffer;
 mod redis;
 mod run;
+mod send_buffer;
 mod serve;
 mod server_process;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dsm_benches::pattern::{MAX_SIZE, Pattern};
+use dsm_benches::pattern::{BytePattern, MAX_SIZE};
 use plan::{Mix, Shape};
-use protocol::{Protocol, Target};
-use run::{Load, Measured};
+use protocol::{PeerTarget, Protocol};
+use run::{LoadSettings, Measurement};
 use serde_json::{Value, json};
 use server_process::ServerProcess;
 use std::net::SocketAddr;
@@ -31,59 +31,59 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// The least distance of two slots, a line of the processor's cache: nearer ones would be the same
-/// memory to it, and memcached would need gigabytes for its keys.
-const LEAST_STRIDE: usize = 64;
+/// The minimum distance of two slots: a cache line. Closer slots would share cache lines, and
+/// memcached would need gigabytes for its keys.
+const MIN_STRIDE: usize = 64;
 
 #[derive(Parser)]
-#[command(about = "The load of `make bench`")]
-struct Arguments {
+#[command(about = "The load program of `make bench`")]
+struct PeersArguments {
     #[command(subcommand)]
-    command: Command,
+    command: PeersCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
-    /// Be a raw server
+enum PeersCommand {
+    /// Run a raw server
     Serve {
         #[arg(long)]
         address: SocketAddr,
         #[arg(long)]
         memory: u64,
-        /// Threads that share the connections; 0: a thread for each connection
+        /// Threads that share the connections; 0: one thread per connection
         #[arg(long, default_value_t = 0)]
         threads: usize,
     },
-    /// Write everything and read it back
+    /// Write all of the memory and read it back
     Fill {
         #[command(flatten)]
-        place: Place,
+        options: ServerOptions,
     },
     /// Send requests and time them
     Run {
         #[command(flatten)]
-        place: Place,
+        options: ServerOptions,
         #[arg(long)]
         mix: Mix,
         #[arg(long)]
         connections: usize,
-        /// Threads, which share the connections
+        /// Threads that share the connections
         #[arg(long, default_value_t = 1)]
         threads: usize,
-        /// Seconds before it counts
+        /// Seconds before the measurement
         #[arg(long)]
         warm_up: f64,
-        /// Seconds for which it counts
+        /// Seconds of the measurement
         #[arg(long)]
         seconds: f64,
-        /// The server
+        /// Process id of the server
         #[arg(long)]
         pid: u32,
     },
-    /// Leave connections alone, and see what they cost the server
+    /// Open connections, send nothing, and measure their cost to the server
     Idle {
         #[command(flatten)]
-        place: Place,
+        options: ServerOptions,
         #[arg(long)]
         connections: usize,
         #[arg(long)]
@@ -94,27 +94,27 @@ enum Command {
 }
 
 #[derive(Args)]
-struct Place {
-    /// What the server speaks
-    speaks: Speaks,
+struct ServerOptions {
+    /// Protocol of the server
+    protocol: ServerProtocol,
     #[arg(long)]
     address: SocketAddr,
     /// mcomp.cfg, for dsmd
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Bytes of memory
+    /// Bytes of the server's memory
     #[arg(long)]
     memory: u64,
-    /// Bytes of a request
+    /// Bytes that a request reads or writes
     #[arg(long)]
     size: usize,
-    /// Requests under way on each connection
+    /// Requests in flight on each connection
     #[arg(long)]
     depth: u32,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Speaks {
+enum ServerProtocol {
     Raw,
     Dsm,
     Redis,
@@ -122,21 +122,21 @@ enum Speaks {
     Nbd,
 }
 
-impl Command {
-    /// Of those that speak to a server.
-    fn place(&self) -> Option<&Place> {
+impl PeersCommand {
+    /// The options of the server; `None` for [`Self::Serve`], which is one.
+    fn options(&self) -> Option<&ServerOptions> {
         match self {
             Self::Serve { .. } => None,
-            Self::Fill { place } | Self::Run { place, .. } | Self::Idle { place, .. } => {
-                Some(place)
+            Self::Fill { options } | Self::Run { options, .. } | Self::Idle { options, .. } => {
+                Some(options)
             }
         }
     }
 }
 
-impl Place {
-    fn shape<'p>(&self, pattern: &'p Pattern) -> Result<Shape<'p>, String> {
-        let stride = self.size.max(LEAST_STRIDE) as u64;
+impl ServerOptions {
+    fn shape<'p>(&self, pattern: &'p BytePattern) -> Result<Shape<'p>, String> {
+        let stride = self.size.max(MIN_STRIDE) as u64;
         let shape = Shape {
             pattern,
             stride,
@@ -145,34 +145,34 @@ impl Place {
         };
         if self.size > MAX_SIZE || !self.size.is_power_of_two() || shape.slots < 2 {
             return Err(format!(
-                "{} bytes: a size is a power of two, at most {MAX_SIZE} and half of the memory",
+                "--size {}: expected a power of two, at most {MAX_SIZE} and half of --memory",
                 self.size
             ));
         }
-        // A session of dsm has so many.
+        // A session of dsm allows at most 64 requests in flight.
         if !(1..=64).contains(&self.depth) {
-            return Err(format!("depth {}: there are 1 to 64", self.depth));
+            return Err(format!("--depth {}: expected 1 to 64", self.depth));
         }
         Ok(shape)
     }
 }
 
 fn main() -> ExitCode {
-    let command = Arguments::parse().command;
-    let done = match (&command, command.place().map(|place| place.speaks)) {
+    let command = PeersArguments::parse().command;
+    let done = match (&command, command.options().map(|options| options.protocol)) {
         (
-            Command::Serve {
+            PeersCommand::Serve {
                 address,
                 memory,
                 threads,
             },
             _,
         ) => serve::serve(*address, *memory, *threads),
-        (_, Some(Speaks::Dsm)) => speak::<dsm::Dsm>(&command),
-        (_, Some(Speaks::Redis)) => speak::<redis::Redis>(&command),
-        (_, Some(Speaks::Memcached)) => speak::<memcached::Memcached>(&command),
-        (_, Some(Speaks::Nbd)) => speak::<nbd::Nbd>(&command),
-        (_, Some(Speaks::Raw) | None) => speak::<raw::Raw>(&command),
+        (_, Some(ServerProtocol::Dsm)) => run_command::<dsm::Dsm>(&command),
+        (_, Some(ServerProtocol::Redis)) => run_command::<redis::Redis>(&command),
+        (_, Some(ServerProtocol::Memcached)) => run_command::<memcached::Memcached>(&command),
+        (_, Some(ServerProtocol::Nbd)) => run_command::<nbd::Nbd>(&command),
+        (_, Some(ServerProtocol::Raw) | None) => run_command::<raw::Raw>(&command),
     };
     if let Err(message) = done {
         eprintln!("peers-load: {message}");
@@ -181,20 +181,20 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn speak<P: Protocol>(command: &Command) -> Result<(), String> {
-    let Some(place) = command.place() else {
+fn run_command<P: Protocol>(command: &PeersCommand) -> Result<(), String> {
+    let Some(options) = command.options() else {
         return Ok(());
     };
-    let pattern = Pattern::new(1);
-    let shape = place.shape(&pattern)?;
-    let target = Target {
-        address: place.address,
-        config: place.config.clone(),
+    let pattern = BytePattern::new(1);
+    let shape = options.shape(&pattern)?;
+    let target = PeerTarget {
+        address: options.address,
+        config: options.config.clone(),
         stride: shape.stride,
     };
     match command {
-        Command::Fill { .. } => run::fill::<P>(&target, shape, place.depth),
-        Command::Run {
+        PeersCommand::Fill { .. } => run::fill::<P>(&target, shape, options.depth),
+        PeersCommand::Run {
             mix,
             connections,
             threads,
@@ -203,20 +203,20 @@ fn speak<P: Protocol>(command: &Command) -> Result<(), String> {
             pid,
             ..
         } => {
-            let load = Load {
+            let load = LoadSettings {
                 shape,
                 mix: *mix,
                 connections: *connections,
-                depth: place.depth,
+                depth: options.depth,
                 threads: *threads,
                 warm_up: duration(*warm_up)?,
                 window: duration(*seconds)?,
             };
-            run::check::<P>(&target, shape, place.depth)?;
+            run::check::<P>(&target, shape, options.depth)?;
             run::run::<P>(&target, &load, *pid)
                 .map(|measured| println!("{}", summary(&measured, load.window)))
         }
-        Command::Idle {
+        PeersCommand::Idle {
             connections,
             seconds,
             pid,
@@ -227,7 +227,7 @@ fn speak<P: Protocol>(command: &Command) -> Result<(), String> {
             println!("{}", json!({ "server": server(&before, &after) }));
             Ok(())
         }
-        Command::Serve { .. } => Ok(()),
+        PeersCommand::Serve { .. } => Ok(()),
     }
 }
 
@@ -235,7 +235,7 @@ fn duration(seconds: f64) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| format!("{seconds} s: {error}"))
 }
 
-fn summary(measured: &Measured, window: Duration) -> Value {
+fn summary(measured: &Measurement, window: Duration) -> Value {
     let count = measured.latencies.count();
     let microseconds = |one_in| {
         measured
@@ -259,7 +259,7 @@ fn server(before: &ServerProcess, after: &ServerProcess) -> Value {
     json!({ "ticks": after.ticks - before.ticks, "threads": after.threads, "anonymous_bytes": after.anonymous })
 }
 
-#[allow(clippy::cast_precision_loss)] // of numbers that would take years to count
+#[allow(clippy::cast_precision_loss)] // counts above 2^53 do not occur
 fn ratio(count: u64, by: f64) -> f64 {
     count as f64 / by
 }

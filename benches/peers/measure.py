@@ -1,4 +1,4 @@
-"""How a cell is measured: rounds, in each of which every back end has its turn."""
+"""Measures a cell: each round measures every back end once."""
 
 import json
 import os
@@ -17,7 +17,7 @@ FIRST_PORT = 7411
 
 
 class Bench:
-    """The servers, and what to measure them with."""
+    """The servers, and the settings of their measurement."""
 
     def __init__(self, stage, programs, options, peers, say):
         self.stage, self.options, self.say = stage, options, say
@@ -40,11 +40,11 @@ class Bench:
             yield label, lambda port, label=label, path=path: PEERS[label](stage, load, port, path)
 
     def possible(self, cell):
-        """Whether there are enough processors."""
+        """Whether this machine has enough processors for the cell."""
         return cell.placement == "same" or len(self.processors) > 1
 
     def cell(self, cell):
-        """The rounds, each a dictionary of what was found for each back end."""
+        """Measures the rounds of a cell. Each is a dictionary of the results by back end."""
         turns = {label: (one, cell.connections) for label, one in self.backends.items() if cell.connections <= one.most}
         if cell.name == MANY and OURS in turns:
             turns[FEWER_LABEL] = (self.backends[OURS], FEWER)
@@ -52,19 +52,19 @@ class Bench:
             one.prepare(cell.size)
         rounds, labels = [], list(turns)
         for number in range(self.options.rounds):
-            # Nobody is always after the same one.
+            # The order rotates, so that no back end always follows the same one.
             first = number % len(labels)
-            rounds.append({label: self._turn(cell, *turns[label]) for label in labels[first:] + labels[:first]})
+            rounds.append({label: self._measure(cell, *turns[label]) for label in labels[first:] + labels[:first]})
         return rounds
 
-    def _turn(self, cell, backend, connections):
+    def _measure(self, cell, backend, connections):
         server, client = self._placement(cell)
         processors.pin(backend.process.pid, server)
-        command = ["run", *backend.place(cell.size, cell.depth), "--mix", cell.mix, "--connections", connections]
+        command = ["run", *backend.load_arguments(cell.size, cell.depth), "--mix", cell.mix, "--connections", connections]
         command += ["--threads", min(connections, 2 if cell.placement == "free" else 1)]
         command += ["--warm-up", self.options.warm_up, "--seconds", self.options.seconds, "--pid", backend.process.pid]
         try:
-            found = self._ask(command, client)
+            found = self._run_load(command, client)
         except Failure as failure:
             ended = backend.process.poll()
             state = "still runs" if ended is None else f"has ended with {ended}"
@@ -82,14 +82,14 @@ class Bench:
         first, everywhere = {self.processors[0]}, set(self.processors)
         return {"same": (first, first), "split": (first, {self.processors[-1]}), "free": (everywhere, everywhere)}[cell.placement]
 
-    def _ask(self, command, where):
-        """Runs the load there, and returns what it says."""
+    def _run_load(self, command, where):
+        """Runs the load on these processors, and returns its results."""
         return json.loads(processors.run(self.stage, [self.load, *command], where))
 
     def idle(self):
-        """Ticks that connections cost which nobody uses, and how long they were looked at."""
+        """The processor time of the server with idle connections, in ticks, and the duration of the measurement."""
         backend = self.backends[OURS]
         backend.prepare(8)
         seconds = self.options.idle_seconds
-        command = ["idle", *backend.place(8, 1), "--connections", IDLE, "--seconds", seconds, "--pid", backend.process.pid]
-        return {"ticks": self._ask(command, set(self.processors))["server"]["ticks"], "seconds": seconds}
+        command = ["idle", *backend.load_arguments(8, 1), "--connections", IDLE, "--seconds", seconds, "--pid", backend.process.pid]
+        return {"ticks": self._run_load(command, set(self.processors))["server"]["ticks"], "seconds": seconds}

@@ -1,31 +1,31 @@
-//! memcached: the meta protocol, a key for each slot of the memory.
+//! memcached: the meta protocol, with one key per slot of the memory.
 
-use crate::output::Output;
-use crate::protocol::{Protocol, Reply, Target, counted, decimal, line, unexpected};
+use crate::protocol::{PeerReply, PeerTarget, Protocol, counted, decimal, line, unexpected};
+use crate::send_buffer::SendBuffer;
 use std::net::TcpStream;
 
-/// See the module.
+/// The client side of memcached's meta protocol.
 pub(crate) struct Memcached {
-    /// Of a slot, in bytes.
+    /// The distance of two slots in bytes.
     stride: u64,
 }
 
 impl Protocol for Memcached {
-    fn greet(_: &TcpStream, target: &Target) -> Result<Self, String> {
+    fn greet(_: &TcpStream, target: &PeerTarget) -> Result<Self, String> {
         Ok(Self {
             stride: target.stride,
         })
     }
 
     #[inline]
-    fn read(&mut self, output: &mut Output<'_>, _: u32, offset: u64, _: usize) {
+    fn read(&mut self, output: &mut SendBuffer<'_>, _: u32, offset: u64, _: usize) {
         output.put(b"mg ");
         output.put_decimal(offset / self.stride);
         output.put(b" v\r\n");
     }
 
     #[inline]
-    fn write<'p>(&mut self, output: &mut Output<'p>, _: u32, offset: u64, data: &'p [u8]) {
+    fn write<'p>(&mut self, output: &mut SendBuffer<'p>, _: u32, offset: u64, data: &'p [u8]) {
         output.put(b"ms ");
         output.put_decimal(offset / self.stride);
         output.put(b" ");
@@ -36,12 +36,12 @@ impl Protocol for Memcached {
     }
 
     #[inline]
-    fn reply(&mut self, bytes: &[u8]) -> Result<Option<Reply>, String> {
+    fn reply(&mut self, bytes: &[u8]) -> Result<Option<PeerReply>, String> {
         let Some((head, start)) = line(bytes)? else {
             return Ok(None);
         };
         match head {
-            [b'H', b'D', ..] => Ok(Some(Reply {
+            [b'H', b'D', ..] => Ok(Some(PeerReply {
                 length: start,
                 data: start..start,
                 ticket: None,
@@ -50,7 +50,7 @@ impl Protocol for Memcached {
                 let data = decimal(digits).ok_or_else(|| unexpected(bytes))?;
                 Ok(counted(bytes, start, data))
             }
-            [b'E', b'N'] => Err("memcached has thrown a key away: it needs more memory".into()),
+            [b'E', b'N'] => Err("memcached has evicted a key: start it with more memory".into()),
             _ => Err(unexpected(bytes)),
         }
     }

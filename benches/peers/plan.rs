@@ -1,49 +1,49 @@
-//! What is asked for: where, how much, and whether to read or to write.
+//! The requests of a load: their offsets, their size, and whether they read or write.
 
-use dsm_benches::pattern::Pattern;
+use dsm_benches::pattern::BytePattern;
 use dsm_service::cli::random::Random;
 use std::ops::Range;
 
-/// What requests do.
+/// Whether requests read or write.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Mix {
-    /// All read.
+    /// All requests read.
     Read,
-    /// All write.
+    /// All requests write.
     Write,
-    /// Every other one, by chance.
+    /// Half of the requests write, chosen at random.
     Mixed,
 }
 
-/// The memory and how it is cut up.
+/// The memory, divided into slots.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape<'p> {
-    pub(crate) pattern: &'p Pattern,
-    /// Offsets are multiples of it.
+    pub(crate) pattern: &'p BytePattern,
+    /// The distance of two slots in bytes.
     pub(crate) stride: u64,
-    /// How many of them there are.
+    /// The number of slots.
     pub(crate) slots: u64,
-    /// Bytes of a request.
+    /// Bytes that a request reads or writes.
     pub(crate) size: usize,
 }
 
 /// One request.
-pub(crate) struct Task {
+pub(crate) struct PlannedRequest {
     pub(crate) offset: u64,
     pub(crate) writes: bool,
 }
 
-/// The requests of one thread, one after the other.
-pub(crate) struct Plan<'p> {
+/// The sequence of the requests of one thread.
+pub(crate) struct RequestPlan<'p> {
     pub(crate) shape: Shape<'p>,
     mix: Mix,
     random: Random,
-    /// Those that are left, when there is an end.
+    /// The remaining slots; `None` for an endless sequence of random slots.
     once: Option<Range<u64>>,
 }
 
-impl<'p> Plan<'p> {
-    /// Random slots, without end.
+impl<'p> RequestPlan<'p> {
+    /// An endless sequence of random slots.
     pub(crate) fn random(shape: Shape<'p>, mix: Mix, thread: usize) -> Self {
         Self {
             shape,
@@ -53,7 +53,7 @@ impl<'p> Plan<'p> {
         }
     }
 
-    /// These slots, once.
+    /// Each of `slots` once.
     pub(crate) fn once(shape: Shape<'p>, mix: Mix, slots: Range<u64>) -> Self {
         Self {
             shape,
@@ -63,14 +63,14 @@ impl<'p> Plan<'p> {
         }
     }
 
-    /// Nothing more is to be asked for.
+    /// Ends the sequence.
     pub(crate) fn end(&mut self) {
         self.once = Some(0..0);
     }
 
-    /// The next request; `None` when all was asked for.
+    /// The next request; `None` at the end of the sequence.
     #[inline]
-    pub(crate) fn next(&mut self) -> Option<Task> {
+    pub(crate) fn next(&mut self) -> Option<PlannedRequest> {
         let random = self.random.next();
         let slot = match &mut self.once {
             Some(slots) => slots.next()?,
@@ -79,10 +79,10 @@ impl<'p> Plan<'p> {
         let writes = match self.mix {
             Mix::Read => false,
             Mix::Write => true,
-            // The slot says nothing of this bit: their number is a power of two.
+            // This bit is independent of the slot, because the number of slots is a power of two.
             Mix::Mixed => random >> 63 == 1,
         };
-        Some(Task {
+        Some(PlannedRequest {
             offset: slot * self.shape.stride,
             writes,
         })

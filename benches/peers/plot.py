@@ -1,4 +1,4 @@
-"""The plot: a bar for each back end in each cell, its requests per second to those of raw."""
+"""The plot: a bar for each back end in each cell, the ratio of its requests per second to those of raw."""
 
 from html import escape
 from statistics import median
@@ -11,7 +11,7 @@ COLOURS = {"raw epoll": "#9aa0a6", OURS: "#1a73e8", "base": "#8ab4f8", "redis": 
 BAR, GAP = 11, 16
 LEFT, WIDTH, RIGHT, TOP = 150, 640, 60, 64
 
-# What goes further is cut off; its number stands there all the same.
+# Longer bars are cut off, but show their number.
 MOST = 2.5
 STEP = 0.5
 
@@ -45,7 +45,7 @@ def _legend(results):
 
 
 def _cell(name, rounds, target, top):
-    """Its bars, and how high they are together."""
+    """The bars of a cell, and their total height."""
     labels = [label for label in COLOURS if label in rounds[0]]
     bottom = top + BAR * len(labels)
     drawn, numbers = [_text(LEFT - 8, (top + bottom) / 2 + 4, name, text_anchor="end")], []
@@ -59,7 +59,7 @@ def _cell(name, rounds, target, top):
 
 
 def svg(results):
-    """The picture, as text."""
+    """The text of the SVG file."""
     drawn, top = list(_legend(results)), TOP
     for name, rounds in results["cells"].items():
         bars, height = _cell(name, rounds, results["targets"].get(name), top)
@@ -72,6 +72,6 @@ def svg(results):
         grid.append(_text(_x(ratio), TOP - 12, f"{ratio:g}", text_anchor="middle"))
     width, height = LEFT + WIDTH + RIGHT, top + 8
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-    title = _text(LEFT, 16, "Requests per second, to those of a raw server with a thread for each connection", font_weight="bold")
+    title = _text(LEFT, 16, "Requests per second, relative to a raw server with one thread per connection", font_weight="bold")
     style = 'font-family="sans-serif" font-size="11" fill="#202124">'
     return "\n".join([head + style, '<rect width="100%" height="100%" fill="white"/>', title, *grid, *drawn, "</svg>", ""])

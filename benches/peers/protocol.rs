@@ -1,56 +1,56 @@
-//! What the load says to a server. All else of the load is the same for every back end.
+//! The interface to a server's protocol, the only part of the load that differs between servers.
 
-use crate::output::Output;
+use crate::send_buffer::SendBuffer;
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Bytes that a request or a reply has at most beyond its data.
+/// The maximum number of bytes of a request or a reply without its data.
 pub(crate) const OVERHEAD: usize = 128;
 
-/// A connection, a handshake or a single request that takes longer has failed.
+/// The timeout of a connection attempt, a handshake and a request.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where a server is, and how it was set up.
-pub(crate) struct Target {
+/// The address of a server, and its settings.
+pub(crate) struct PeerTarget {
     pub(crate) address: SocketAddr,
-    /// mcomp.cfg, for dsmd.
+    /// The path of mcomp.cfg, for dsmd.
     pub(crate) config: Option<PathBuf>,
-    /// Offsets are multiples of it. Where the memory is made of keys, each key holds so many bytes.
+    /// The distance of two slots in bytes. memcached has one key per slot.
     pub(crate) stride: u64,
 }
 
-/// A reply that has come whole.
-pub(crate) struct Reply {
-    /// Bytes of all of it.
+/// The position and size of a complete reply.
+pub(crate) struct PeerReply {
+    /// The length of the reply in bytes.
     pub(crate) length: usize,
-    /// Where in it the data is.
+    /// The range of the data in the reply.
     pub(crate) data: Range<usize>,
-    /// The request that it is for; `None`: the oldest one.
+    /// The ticket of the request; `None`: the oldest request.
     pub(crate) ticket: Option<u32>,
 }
 
-/// One connection's side of a protocol.
+/// The client side of a protocol, on one connection.
 pub(crate) trait Protocol: Sized + Send {
-    /// Does what comes before the first request; the stream blocks, with a timeout.
-    fn greet(stream: &TcpStream, target: &Target) -> Result<Self, String>;
+    /// Completes the handshake. `stream` is blocking and has timeouts.
+    fn greet(stream: &TcpStream, target: &PeerTarget) -> Result<Self, String>;
 
-    /// Asks for `length` bytes.
-    fn read(&mut self, output: &mut Output<'_>, ticket: u32, offset: u64, length: usize);
+    /// Appends a request to read `length` bytes.
+    fn read(&mut self, output: &mut SendBuffer<'_>, ticket: u32, offset: u64, length: usize);
 
-    /// Asks to write this.
-    fn write<'p>(&mut self, output: &mut Output<'p>, ticket: u32, offset: u64, data: &'p [u8]);
+    /// Appends a request to write `data`.
+    fn write<'p>(&mut self, output: &mut SendBuffer<'p>, ticket: u32, offset: u64, data: &'p [u8]);
 
-    /// The reply that `bytes` begin with; `None` while it is not all there.
+    /// The reply at the start of `bytes`; `None` while it is incomplete.
     ///
     /// # Errors
-    /// Any reply but a success.
-    fn reply(&mut self, bytes: &[u8]) -> Result<Option<Reply>, String>;
+    /// A reply that is not a success.
+    fn reply(&mut self, bytes: &[u8]) -> Result<Option<PeerReply>, String>;
 }
 
-/// A connection that has been greeted, with a timeout on everything.
-pub(crate) fn connect<P: Protocol>(target: &Target) -> Result<(TcpStream, P), String> {
+/// Opens a connection with timeouts, and completes the handshake.
+pub(crate) fn connect<P: Protocol>(target: &PeerTarget) -> Result<(TcpStream, P), String> {
     let open = || {
         let stream = TcpStream::connect_timeout(&target.address, TIMEOUT)?;
         stream.set_nodelay(true)?;
@@ -64,11 +64,11 @@ pub(crate) fn connect<P: Protocol>(target: &Target) -> Result<(TcpStream, P), St
     Ok((stream, protocol))
 }
 
-/// The first line of `bytes`, without its end, and where what follows begins; `None` while it is
-/// not there.
+/// The first line of `bytes` without its CRLF, and the position after it; `None` while the line is
+/// incomplete.
 ///
 /// # Errors
-/// When it is longer than a line may be.
+/// The line is longer than [`OVERHEAD`].
 #[inline]
 pub(crate) fn line(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, String> {
     let head = &bytes[..bytes.len().min(OVERHEAD)];
@@ -79,7 +79,7 @@ pub(crate) fn line(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, String> {
     }
 }
 
-/// A number in decimal digits.
+/// Parses a decimal number.
 #[inline]
 pub(crate) fn decimal(digits: &[u8]) -> Option<usize> {
     let digit = |number: usize, byte: &u8| {
@@ -92,20 +92,19 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<usize> {
     digits.iter().try_fold(0, digit)
 }
 
-/// The reply that consists of a line, `data` bytes, and the end of a line; `None` while it is not
-/// all there.
+/// A reply of a line, `data` bytes and CRLF; `None` while it is incomplete.
 #[inline]
-pub(crate) fn counted(bytes: &[u8], start: usize, data: usize) -> Option<Reply> {
+pub(crate) fn counted(bytes: &[u8], start: usize, data: usize) -> Option<PeerReply> {
     let length = start + data + 2;
-    (bytes.len() >= length).then_some(Reply {
+    (bytes.len() >= length).then_some(PeerReply {
         length,
         data: start..start + data,
         ticket: None,
     })
 }
 
-/// What is said of a reply that is no success.
+/// The error message for an unexpected reply.
 pub(crate) fn unexpected(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(OVERHEAD)]);
-    format!("the server answers {:?}", text.trim_end())
+    format!("the server has replied {:?}", text.trim_end())
 }

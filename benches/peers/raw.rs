@@ -1,26 +1,26 @@
-//! The protocol of our own raw servers: a header, and nothing else that is not data.
+//! The protocol of the raw servers: a fixed header, followed by the data.
 
-use crate::output::Output;
-use crate::protocol::{Protocol, Reply, Target};
+use crate::protocol::{PeerReply, PeerTarget, Protocol};
+use crate::send_buffer::SendBuffer;
 use std::net::TcpStream;
 
-/// Bytes of a header: what to do, how many bytes (u32 each), and where (u64), little-endian. A
-/// reply repeats it.
+/// Bytes of a header: operation and length (u32 each) and offset (u64), little-endian. A reply has
+/// the header of its request.
 pub(crate) const HEADER: usize = 16;
 
-/// What a header asks for. Data follows a request to write, and a reply to a read.
+/// The operations. Data follows the header of a write's request and of a read's reply.
 pub(crate) const READ: u32 = 1;
 pub(crate) const WRITE: u32 = 2;
 
-/// A header's fields.
+/// The fields of a header.
 #[derive(Clone, Copy)]
-pub(crate) struct Header {
+pub(crate) struct BenchHeader {
     pub(crate) operation: u32,
     pub(crate) length: u32,
     pub(crate) offset: u64,
 }
 
-impl Header {
+impl BenchHeader {
     #[inline]
     pub(crate) fn encode(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
@@ -30,7 +30,7 @@ impl Header {
         bytes
     }
 
-    /// `None` while it is not all there.
+    /// The header at the start of `bytes`; `None` while it is incomplete.
     #[inline]
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (operation, rest) = bytes.split_first_chunk()?;
@@ -44,15 +44,15 @@ impl Header {
     }
 }
 
-/// It has no state.
+/// The client side of the raw protocol. It has no state.
 pub(crate) struct Raw;
 
 impl Raw {
     #[inline]
-    fn put(output: &mut Output<'_>, operation: u32, offset: u64, length: usize) {
+    fn put(output: &mut SendBuffer<'_>, operation: u32, offset: u64, length: usize) {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         output.put(
-            &Header {
+            &BenchHeader {
                 operation,
                 length,
                 offset,
@@ -63,33 +63,33 @@ impl Raw {
 }
 
 impl Protocol for Raw {
-    fn greet(_: &TcpStream, _: &Target) -> Result<Self, String> {
+    fn greet(_: &TcpStream, _: &PeerTarget) -> Result<Self, String> {
         Ok(Self)
     }
 
     #[inline]
-    fn read(&mut self, output: &mut Output<'_>, _: u32, offset: u64, length: usize) {
+    fn read(&mut self, output: &mut SendBuffer<'_>, _: u32, offset: u64, length: usize) {
         Self::put(output, READ, offset, length);
     }
 
     #[inline]
-    fn write<'p>(&mut self, output: &mut Output<'p>, _: u32, offset: u64, data: &'p [u8]) {
+    fn write<'p>(&mut self, output: &mut SendBuffer<'p>, _: u32, offset: u64, data: &'p [u8]) {
         Self::put(output, WRITE, offset, data.len());
         output.put_payload(data);
     }
 
     #[inline]
-    fn reply(&mut self, bytes: &[u8]) -> Result<Option<Reply>, String> {
-        let Some(header) = Header::decode(bytes) else {
+    fn reply(&mut self, bytes: &[u8]) -> Result<Option<PeerReply>, String> {
+        let Some(header) = BenchHeader::decode(bytes) else {
             return Ok(None);
         };
         let data = match header.operation {
             READ => header.length as usize,
             WRITE => 0,
-            other => return Err(format!("the raw server answers operation {other}")),
+            other => return Err(format!("the raw server has replied with operation {other}")),
         };
         let length = HEADER + data;
-        Ok((bytes.len() >= length).then_some(Reply {
+        Ok((bytes.len() >= length).then_some(PeerReply {
             length,
             data: HEADER..length,
             ticket: None,

@@ -1,15 +1,15 @@
-//! Redis: SETRANGE and GETRANGE on one key that holds all of the memory.
+//! Redis: SETRANGE and GETRANGE on one key, whose value is the whole memory.
 
-use crate::output::Output;
-use crate::protocol::{Protocol, Reply, Target, counted, decimal, line, unexpected};
+use crate::protocol::{PeerReply, PeerTarget, Protocol, counted, decimal, line, unexpected};
+use crate::send_buffer::SendBuffer;
 use std::net::TcpStream;
 
-/// It has no state.
+/// The client side of Redis's protocol. It has no state.
 pub(crate) struct Redis;
 
-/// A word of a command.
+/// Appends a number as a bulk string, after the end of the previous one.
 #[inline]
-fn put_number(output: &mut Output<'_>, number: u64) {
+fn put_number(output: &mut SendBuffer<'_>, number: u64) {
     output.put(b"\r\n$");
     output.put_decimal(u64::from(number.checked_ilog10().unwrap_or(0)) + 1);
     output.put(b"\r\n");
@@ -17,21 +17,21 @@ fn put_number(output: &mut Output<'_>, number: u64) {
 }
 
 impl Protocol for Redis {
-    fn greet(_: &TcpStream, _: &Target) -> Result<Self, String> {
+    fn greet(_: &TcpStream, _: &PeerTarget) -> Result<Self, String> {
         Ok(Self)
     }
 
     #[inline]
-    fn read(&mut self, output: &mut Output<'_>, _: u32, offset: u64, length: usize) {
+    fn read(&mut self, output: &mut SendBuffer<'_>, _: u32, offset: u64, length: usize) {
         output.put(b"*4\r\n$8\r\nGETRANGE\r\n$1\r\nm");
         put_number(output, offset);
-        // Redis names the last byte.
+        // The end of GETRANGE is inclusive.
         put_number(output, offset + length as u64 - 1);
         output.put(b"\r\n");
     }
 
     #[inline]
-    fn write<'p>(&mut self, output: &mut Output<'p>, _: u32, offset: u64, data: &'p [u8]) {
+    fn write<'p>(&mut self, output: &mut SendBuffer<'p>, _: u32, offset: u64, data: &'p [u8]) {
         output.put(b"*4\r\n$8\r\nSETRANGE\r\n$1\r\nm");
         put_number(output, offset);
         output.put(b"\r\n$");
@@ -42,12 +42,12 @@ impl Protocol for Redis {
     }
 
     #[inline]
-    fn reply(&mut self, bytes: &[u8]) -> Result<Option<Reply>, String> {
+    fn reply(&mut self, bytes: &[u8]) -> Result<Option<PeerReply>, String> {
         let Some((head, start)) = line(bytes)? else {
             return Ok(None);
         };
         match head {
-            [b':', ..] => Ok(Some(Reply {
+            [b':', ..] => Ok(Some(PeerReply {
                 length: start,
                 data: start..start,
                 ticket: None,

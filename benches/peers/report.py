@@ -1,4 +1,4 @@
-"""The tables, and which targets are met."""
+"""The report: the tables, and the targets that are met."""
 
 from statistics import median
 
@@ -16,12 +16,12 @@ def spread(values):
 
 
 def shown(value, digits=1):
-    """A number that may not be there."""
+    """A number, or - for None."""
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
 def cell_rows(rounds):
-    """A row for each back end."""
+    """One row per back end."""
     for label in rounds[0]:
         values = [middle(rounds, label, key) for key in ("per_second", "megabytes_per_second", "p50_us", "p99_us", "p99_9_us")]
         found = ratios(rounds, label)
@@ -30,7 +30,7 @@ def cell_rows(rounds):
 
 
 def comparisons(rounds):
-    """dsmd to the best peer, and to another dsmd."""
+    """The ratios of dsmd to the best peer, and to another dsmd."""
     best, found = against_best(rounds)
     if best:
         yield f"  dsmd to the best peer, {best}: {median(found):.2f} {spread(found)}"
@@ -39,7 +39,7 @@ def comparisons(rounds):
 
 
 def target_rows(results):
-    """A row for each cell: all back ends to raw, and the target."""
+    """One row per cell: the ratios of all back ends to raw, and the target."""
     for name, rounds in results["cells"].items():
         row = [name, shown(middle(rounds, BASE, "per_second") / 1000, 1)]
         for label in (*PEERS, OURS):
@@ -55,7 +55,7 @@ def target_rows(results):
 
 
 def further(results):
-    """Targets that are no ratio to raw: what it says, what was found, whether it is met."""
+    """The targets that are not ratios to raw: the text of each, its result, and whether it is met."""
     rounds = results["cells"].get(cells.MANY)
     if rounds and (found := ratios(rounds, OURS, FEWER_LABEL)):
         text = f"{cells.MANY} to {cells.FEWER} connections, at least {cells.MANY_TARGET}"
@@ -69,7 +69,7 @@ def further(results):
 
 
 def verdicts(results):
-    """Of every target."""
+    """Whether each target is met."""
     found = []
     for name, rounds in results["cells"].items():
         target = results["targets"].get(name)
@@ -79,7 +79,7 @@ def verdicts(results):
 
 
 def lines(results):
-    """All of it, as text."""
+    """The lines of the report."""
     machine, versions = results["machine"], results["versions"]
     described = ", ".join(f"{name} {version}" for name, version in versions.items())
     yield f"{machine['processors']} processors, {size(machine['memory'])}, Linux {machine['kernel']}; {described}"

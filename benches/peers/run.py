@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Measures dsmd beside Redis, memcached, nbdkit, and raw servers that only move bytes.
+"""Compares dsmd with Redis, memcached, nbdkit, and raw servers that only copy bytes.
 
-`make bench` builds what is needed and runs this. docs/performance.md says what is measured, and how.
+`make bench` builds the programs and runs this. docs/performance.md describes the measurements.
 
-    BENCH_QUICK=1             few short rounds: does it run at all
-    BENCH_CELLS='r8*, idle'   only cells with these names, or others than in the table: 'r4k c4 d4 free'
-    BENCH_BACKENDS='dsmd redis'   only these, of: raw_epoll dsmd redis memcached nbdkit; raw is always there
+    BENCH_QUICK=1             few short rounds: shows only that the benchmark works
+    BENCH_CELLS='r8*, idle'   only these cells; a name need not be in the table: 'r4k c4 d4 free'
+    BENCH_BACKENDS='dsmd redis'   raw and only these, of: raw_epoll dsmd redis memcached nbdkit
     BENCH_ROUNDS, BENCH_SECONDS, BENCH_WARM_UP   numbers
     BENCH_SET='limits.threads=2 ...'   settings of mcomp.cfg for dsmd
-    BENCH_BASE=PROGRAM        another dsmd, as "base" in the same rounds: before beside after
-    BENCH_BASE_SET            its settings; without BENCH_BASE, the same program with others
+    BENCH_BASE=PROGRAM        another dsmd, as "base" in the same rounds: compares before and after a change
+    BENCH_BASE_SET            settings of "base"; without BENCH_BASE, "base" is the same program
 
-Needs Linux, Python 3.11, and Debian's packages redis-tools, memcached and nbdkit, which it installs when it is root.
-Whatever it starts or makes is gone when it ends, also after Ctrl-C.
+Needs Linux, Python 3.11, and Debian's packages redis-tools, memcached and nbdkit, which root installs. Ends all processes
+and removes all files that it has created, also after Ctrl-C.
 """
 
 import pathlib
@@ -35,26 +35,26 @@ from program import say
 from stage import Failure, Stage
 from table import size
 
-# Seven servers, memcached with its keys, and what else they take.
+# The memory of seven servers, the keys of memcached, and a reserve.
 NEEDED = 12 * MEMORY
 
-# Connections of the largest cell, on both sides, and what else is open.
+# File descriptors of the largest cell, on both sides, and a reserve.
 DESCRIPTORS = 4096
 
 
 def prepare():
-    """Descriptors for us and for whom we start."""
+    """Raises the limit of file descriptors, which child processes inherit, and checks the available memory."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < DESCRIPTORS:
         if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS:
-            raise Failure(f"a process may open {hard} files here, and this takes {DESCRIPTORS}: raise it with ulimit -Hn")
+            raise Failure(f"a process may open {hard} files, and this needs {DESCRIPTORS}: raise the limit with ulimit -Hn")
         resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
     if available() < NEEDED:
-        raise Failure(f"there are {size(available())} of memory, and this takes {size(NEEDED)}")
+        raise Failure(f"{size(available())} of memory are available, and this needs {size(NEEDED)}: end other programs")
 
 
 def measure(target):
-    """Everything. Raises Mistake."""
+    """Runs the benchmark. Raises UsageError."""
     programs = target / "release"
     options = Options.from_environment(programs)
     prepare()
@@ -80,8 +80,8 @@ def measure(target):
                 say(cell.name)
                 found[cell.name] = bench.cell(cell)
             else:
-                results["remarks"].append(f"{cell.name} was skipped: it takes two processors")
-    # In the order of the table, not in which they were measured.
+                results["remarks"].append(f"{cell.name} was skipped: it needs two processors")
+    # In the order of CELLS, not of measurement.
     results["cells"] = {cell.name: found[cell.name] for cell in options.cells if cell.name in found}
     picture = target / "bench-peers.svg"
     picture.write_text(plot.svg(results))

@@ -1,10 +1,10 @@
-//! The load itself: a thread or several, each with its connections.
+//! Runs the load: one or more threads, each with its connections.
 
-use crate::lane::{Lane, Watch};
-use crate::plan::{Mix, Plan, Shape};
-use crate::protocol::{Protocol, TIMEOUT, Target};
+use crate::connection::{PeerConnection, ReplyObserver};
+use crate::plan::{Mix, RequestPlan, Shape};
+use crate::protocol::{PeerTarget, Protocol, TIMEOUT};
 use crate::server_process::ServerProcess;
-use dsm_benches::pattern::Pattern;
+use dsm_benches::pattern::BytePattern;
 use dsm_service::cli::histogram::Histogram;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -13,17 +13,17 @@ use std::os::fd::AsFd;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-/// Events that one look takes.
+/// The maximum number of events of one `epoll_wait`.
 const EVENTS: usize = 64;
 
-/// How long connections are left alone before what they cost is counted.
-const SETTLE: Duration = Duration::from_secs(1);
+/// The time between the last request and the measurement of idle connections.
+const IDLE_DELAY: Duration = Duration::from_secs(1);
 
-/// Slots that are checked before each measurement.
+/// The number of slots that are checked before each measurement.
 const CHECKED: u64 = 32;
 
-/// What is to be measured.
-pub(crate) struct Load<'p> {
+/// The settings of a measurement.
+pub(crate) struct LoadSettings<'p> {
     pub(crate) shape: Shape<'p>,
     pub(crate) mix: Mix,
     pub(crate) connections: usize,
@@ -33,24 +33,24 @@ pub(crate) struct Load<'p> {
     pub(crate) window: Duration,
 }
 
-/// What was measured.
-pub(crate) struct Measured {
+/// The results of a measurement.
+pub(crate) struct Measurement {
     pub(crate) latencies: Histogram,
-    /// The server's at the begin and the end of the window, and the time between them.
+    /// The server at the start and the end of the window, and the time between them.
     pub(crate) before: ServerProcess,
     pub(crate) after: ServerProcess,
     pub(crate) between: Duration,
 }
 
-/// Counts the replies that come between two instants.
-struct Window {
+/// Records the latencies of the replies that arrive between two instants.
+struct MeasuringWindow {
     start: Instant,
     from: u64,
     to: u64,
     latencies: Histogram,
 }
 
-impl Watch for Window {
+impl ReplyObserver for MeasuringWindow {
     const COMPARES: bool = false;
 
     #[inline]
@@ -72,12 +72,12 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 /// Connects, warms up, measures.
 pub(crate) fn run<P: Protocol>(
-    target: &Target,
-    load: &Load<'_>,
+    target: &PeerTarget,
+    load: &LoadSettings<'_>,
     server: u32,
-) -> Result<Measured, String> {
-    let connect = |_| Lane::<P>::connect(target, load.depth, load.shape.size);
-    let mut lanes = (0..load.connections)
+) -> Result<Measurement, String> {
+    let connect = |_| PeerConnection::<P>::connect(target, load.depth, load.shape.size);
+    let mut peers = (0..load.connections)
         .map(connect)
         .collect::<Result<Vec<_>, _>>()?;
     let start = Instant::now();
@@ -86,18 +86,18 @@ pub(crate) fn run<P: Protocol>(
     std::thread::scope(|scope| {
         let (sender, results) = channel();
         let mut threads = 0;
-        while !lanes.is_empty() {
-            let lanes = lanes.split_off(lanes.len().saturating_sub(each));
-            let plan = Plan::random(load.shape, load.mix, threads);
-            let window = Window {
+        while !peers.is_empty() {
+            let peers = peers.split_off(peers.len().saturating_sub(each));
+            let plan = RequestPlan::random(load.shape, load.mix, threads);
+            let window = MeasuringWindow {
                 start,
                 from: nanoseconds(from),
                 to: nanoseconds(to),
                 latencies: Histogram::new(),
             };
             let sender = sender.clone();
-            // The receiver waits for all of them, or has ended the process.
-            scope.spawn(move || drop(sender.send(drive(lanes, plan, window))));
+            // The receiver waits for every thread, or ends the process.
+            scope.spawn(move || drop(sender.send(drive(peers, plan, window))));
             threads += 1;
         }
         let look = |at: Duration| {
@@ -112,12 +112,12 @@ pub(crate) fn run<P: Protocol>(
                 Ok(Ok(found)) => latencies.merge(&found.latencies),
                 Ok(Err(message)) => give_up(&message),
                 Err(_) => give_up(&format!(
-                    "the server has not answered for {} s",
+                    "the server has not replied for {} s",
                     TIMEOUT.as_secs()
                 )),
             }
         }
-        Ok(Measured {
+        Ok(Measurement {
             latencies,
             before: before?,
             after: after?,
@@ -126,63 +126,62 @@ pub(crate) fn run<P: Protocol>(
     })
 }
 
-/// Threads that wait for a server cannot be told to stop.
+/// Ends the process, because threads that wait for a server cannot be stopped.
 fn give_up(message: &str) -> ! {
     eprintln!("peers-load: {message}");
     std::process::exit(1)
 }
 
 fn drive<'p, P: Protocol>(
-    lanes: Vec<Lane<'p, P>>,
-    mut plan: Plan<'p>,
-    mut window: Window,
-) -> Result<Window, String> {
-    match <[_; 1]>::try_from(lanes) {
-        Ok([mut lane]) => {
+    peers: Vec<PeerConnection<'p, P>>,
+    mut plan: RequestPlan<'p>,
+    mut window: MeasuringWindow,
+) -> Result<MeasuringWindow, String> {
+    match <[_; 1]>::try_from(peers) {
+        Ok([mut peer]) => {
             let to = window.to;
-            alone(&mut lane, &mut plan, &mut window, to)?;
+            drive_one(&mut peer, &mut plan, &mut window, to)?;
         }
-        Err(lanes) => together(lanes, &mut plan, &mut window)?,
+        Err(peers) => drive_many(peers, &mut plan, &mut window)?,
     }
     Ok(window)
 }
 
-/// One connection, which waits in its own calls. It asks until that instant, or until nothing is
-/// left to be asked for, and always stays for the replies: some servers do not survive it when a
-/// client leaves before.
-fn alone<'p, P: Protocol>(
-    lane: &mut Lane<'p, P>,
-    plan: &mut Plan<'p>,
-    watch: &mut impl Watch,
+/// Drives one connection by blocking calls. It sends requests until `to` or the end of the plan,
+/// and always waits for the replies: some servers crash when a client disconnects before.
+fn drive_one<'p, P: Protocol>(
+    peer: &mut PeerConnection<'p, P>,
+    plan: &mut RequestPlan<'p>,
+    observer: &mut impl ReplyObserver,
     to: u64,
 ) -> Result<(), String> {
-    lane.ask(plan, watch.now())?;
-    while lane.is_busy() {
-        if watch.now() >= to {
+    peer.send_requests(plan, observer.now())?;
+    while peer.is_busy() {
+        if observer.now() >= to {
             plan.end();
         }
-        if lane.is_blocked() {
-            // It must not wait for replies only: the server may wait until these are taken before
-            // it takes more.
+        if peer.is_blocked() {
+            // Wait for both directions: the server may not read more requests before this side has
+            // read its replies, and the other way round.
             let mut interest = [PollFd::new(
-                lane.stream.as_fd(),
+                peer.stream.as_fd(),
                 PollFlags::POLLIN | PollFlags::POLLOUT,
             )];
             poll(&mut interest, PollTimeout::NONE).map_err(|error| format!("poll: {error}"))?;
-            lane.flush()?;
-            lane.turn(plan, watch, MsgFlags::MSG_DONTWAIT)?;
+            peer.flush()?;
+            peer.exchange(plan, observer, MsgFlags::MSG_DONTWAIT)?;
         } else {
-            lane.turn(plan, watch, MsgFlags::empty())?;
+            peer.exchange(plan, observer, MsgFlags::empty())?;
         }
     }
     Ok(())
 }
 
-/// Several connections, through epoll.
-fn together<'p, P: Protocol>(
-    mut lanes: Vec<Lane<'p, P>>,
-    plan: &mut Plan<'p>,
-    window: &mut Window,
+/// Drives several connections by epoll.
+fn drive_many<'p, P: Protocol>(
+    mut peers: Vec<PeerConnection<'p, P>>,
+    plan: &mut RequestPlan<'p>,
+    window: &mut MeasuringWindow,
 ) -> Result<(), String> {
     let failed = |error| format!("epoll: {error}");
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
@@ -190,11 +189,11 @@ fn together<'p, P: Protocol>(
         EpollFlags::EPOLLIN,
         EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
     );
-    for (number, lane) in lanes.iter_mut().enumerate() {
-        lane.ask(plan, window.now())?;
-        let wanted = if lane.is_blocked() { send_too } else { receive };
+    for (number, peer) in peers.iter_mut().enumerate() {
+        peer.send_requests(plan, window.now())?;
+        let wanted = if peer.is_blocked() { send_too } else { receive };
         epoll
-            .add(&lane.stream, EpollEvent::new(wanted, number as u64))
+            .add(&peer.stream, EpollEvent::new(wanted, number as u64))
             .map_err(failed)?;
     }
     let mut events = [EpollEvent::empty(); EVENTS];
@@ -204,33 +203,33 @@ fn together<'p, P: Protocol>(
             .map_err(failed)?;
         for event in &events[..count] {
             let number = event.data();
-            let lane = usize::try_from(number)
+            let peer = usize::try_from(number)
                 .ok()
-                .and_then(|number| lanes.get_mut(number));
-            let lane = lane.ok_or("an event of no connection")?;
-            let was_blocked = lane.is_blocked();
+                .and_then(|number| peers.get_mut(number));
+            let peer = peer.ok_or("epoll has reported an unknown connection")?;
+            let was_blocked = peer.is_blocked();
             if was_blocked {
-                lane.flush()?;
+                peer.flush()?;
             }
-            lane.turn(plan, window, MsgFlags::MSG_DONTWAIT)?;
-            if lane.is_blocked() != was_blocked {
+            peer.exchange(plan, window, MsgFlags::MSG_DONTWAIT)?;
+            if peer.is_blocked() != was_blocked {
                 let wanted = if was_blocked { receive } else { send_too };
                 epoll
-                    .modify(&lane.stream, &mut EpollEvent::new(wanted, number))
+                    .modify(&peer.stream, &mut EpollEvent::new(wanted, number))
                     .map_err(failed)?;
             }
         }
     }
     plan.end();
-    lanes
+    peers
         .iter_mut()
-        .try_for_each(|lane| alone(lane, plan, window, 0))
+        .try_for_each(|peer| drive_one(peer, plan, window, 0))
 }
 
-/// Compares what comes back, and does not look at the time.
+/// Compares the data of replies, and measures nothing.
 struct Compare;
 
-impl Watch for Compare {
+impl ReplyObserver for Compare {
     const COMPARES: bool = true;
 
     fn now(&self) -> u64 {
@@ -242,68 +241,69 @@ impl Watch for Compare {
 
 /// Writes every slot and reads it back.
 pub(crate) fn fill<P: Protocol>(
-    target: &Target,
+    target: &PeerTarget,
     shape: Shape<'_>,
     depth: u32,
 ) -> Result<(), String> {
-    let mut lane = Lane::<P>::connect(target, depth, shape.size)?;
-    // The last one first: who holds all in one object then makes it in one go.
+    let mut peer = PeerConnection::<P>::connect(target, depth, shape.size)?;
+    // The last slot first: Redis then allocates its value once, at its final size.
     for slots in [shape.slots - 1..shape.slots, 0..shape.slots - 1] {
-        alone(
-            &mut lane,
-            &mut Plan::once(shape, Mix::Write, slots),
+        drive_one(
+            &mut peer,
+            &mut RequestPlan::once(shape, Mix::Write, slots),
             &mut Compare,
             u64::MAX,
         )?;
     }
-    alone(
-        &mut lane,
-        &mut Plan::once(shape, Mix::Read, 0..shape.slots),
+    drive_one(
+        &mut peer,
+        &mut RequestPlan::once(shape, Mix::Read, 0..shape.slots),
         &mut Compare,
         u64::MAX,
     )
 }
 
-/// Writes something else to a few slots, and then what belongs there, and reads it back both times.
+/// Writes another pattern to a few slots, then the right one, and reads each back.
 pub(crate) fn check<P: Protocol>(
-    target: &Target,
+    target: &PeerTarget,
     shape: Shape<'_>,
     depth: u32,
 ) -> Result<(), String> {
-    let other = Pattern::new(2);
-    let mut lane = Lane::<P>::connect(target, depth, shape.size)?;
+    let other = BytePattern::new(2);
+    let mut peer = PeerConnection::<P>::connect(target, depth, shape.size)?;
     let slots = shape.slots / 2..shape.slots.min(shape.slots / 2 + CHECKED);
     for pattern in [&other, shape.pattern] {
         for mix in [Mix::Write, Mix::Read] {
-            let mut plan = Plan::once(Shape { pattern, ..shape }, mix, slots.clone());
-            alone(&mut lane, &mut plan, &mut Compare, u64::MAX)?;
+            let mut plan = RequestPlan::once(Shape { pattern, ..shape }, mix, slots.clone());
+            drive_one(&mut peer, &mut plan, &mut Compare, u64::MAX)?;
         }
     }
     Ok(())
 }
 
-/// Opens connections, uses each once, and leaves them alone for a while.
+/// Opens connections, sends one request on each, and then nothing for `time`. Returns the server
+/// before and after that time.
 pub(crate) fn idle<P: Protocol>(
-    target: &Target,
+    target: &PeerTarget,
     shape: Shape<'_>,
     connections: usize,
     time: Duration,
     server: u32,
 ) -> Result<(ServerProcess, ServerProcess), String> {
-    let connect = |_| Lane::<P>::connect(target, 1, shape.size);
-    let mut lanes = (0..connections)
+    let connect = |_| PeerConnection::<P>::connect(target, 1, shape.size);
+    let mut peers = (0..connections)
         .map(connect)
         .collect::<Result<Vec<_>, _>>()?;
-    for lane in &mut lanes {
-        alone(
-            lane,
-            &mut Plan::once(shape, Mix::Read, 0..1),
+    for peer in &mut peers {
+        drive_one(
+            peer,
+            &mut RequestPlan::once(shape, Mix::Read, 0..1),
             &mut Compare,
             u64::MAX,
         )?;
     }
-    // A server may look out for more for a moment.
-    std::thread::sleep(SETTLE);
+    // After a request, a server may poll for a moment for the next one.
+    std::thread::sleep(IDLE_DELAY);
     let before = ServerProcess::look(server)?;
     std::thread::sleep(time);
     Ok((before, ServerProcess::look(server)?))

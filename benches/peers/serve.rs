@@ -1,8 +1,8 @@
-//! The raw servers: what a server costs that only moves bytes. No locks, no checks but of bounds,
-//! no promises.
+//! The raw servers, as the baseline: they only copy bytes and check bounds. They have no locks and
+//! give no guarantees.
 
-use crate::input::Input;
-use crate::raw::{HEADER, Header, READ, WRITE};
+use crate::raw::{BenchHeader, HEADER, READ, WRITE};
+use crate::receive_buffer::ReceiveBuffer;
 use dsm_benches::pattern::MAX_SIZE;
 use dsm_core::sys::mapping::Mapping;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -15,34 +15,34 @@ use std::num::NonZeroUsize;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Replies that are gathered for one send, beyond which it is sent at once.
+/// The bytes of replies that are gathered before they are sent.
 const BATCH: usize = 1 << 20;
 
-/// Bytes of requests that a connection has room for at first.
-const AT_FIRST: usize = 16 << 10;
+/// The initial size of a connection's receive buffer in bytes of requests.
+const INITIAL_SIZE: usize = 16 << 10;
 
-/// Events that one look takes.
+/// The maximum number of events of one `epoll_wait`.
 const EVENTS: usize = 64;
 
-/// Accepts for ever; with 0 threads each connection has one of its own, otherwise that many share
-/// them.
+/// Accepts connections for ever. With `threads` 0, each connection has a thread; otherwise this
+/// many threads share the connections.
 pub(crate) fn serve(address: SocketAddr, memory: u64, threads: usize) -> Result<(), String> {
     let memory = Arc::new(map(memory).map_err(|error| format!("memory: {error}"))?);
     let listener = TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?;
     let pool = (0..threads)
-        .map(|_| Shared::start(&memory))
+        .map(|_| PollThread::start(&memory))
         .collect::<io::Result<Vec<_>>>();
     let pool = pool.map_err(|error| format!("epoll: {error}"))?;
     for (number, stream) in listener.incoming().enumerate() {
         let accept = |stream: TcpStream| -> io::Result<()> {
             stream.set_nodelay(true)?;
-            let mut connection = Connection::new(stream);
+            let mut connection = RawConnection::new(stream);
             if let Some(shared) = pool.get(number % threads.max(1)) {
                 return shared.add(connection);
             }
             let memory = Arc::clone(&memory);
             std::thread::spawn(
-                move || while connection.turn(&memory, MsgFlags::empty()).is_ok() {},
+                move || while connection.exchange(&memory, MsgFlags::empty()).is_ok() {},
             );
             Ok(())
         };
@@ -53,7 +53,7 @@ pub(crate) fn serve(address: SocketAddr, memory: u64, threads: usize) -> Result<
     Ok(())
 }
 
-/// Memory as dsmd has it: shared, in ordinary pages.
+/// Maps memory of the same kind as dsmd's: shared, in ordinary pages.
 fn map(bytes: u64) -> io::Result<Mapping> {
     let file = memfd_create(c"raw", MFdFlags::MFD_CLOEXEC)?;
     ftruncate(&file, i64::try_from(bytes).map_err(io::Error::other)?)?;
@@ -64,28 +64,28 @@ fn map(bytes: u64) -> io::Result<Mapping> {
     )?)
 }
 
-struct Connection {
+struct RawConnection {
     stream: TcpStream,
-    input: Input,
-    /// Replies; what lies beyond `used` is left from before.
+    input: ReceiveBuffer,
+    /// The replies. The bytes beyond `used` are not part of them.
     output: Vec<u8>,
     used: usize,
 }
 
-impl Connection {
+impl RawConnection {
     fn new(stream: TcpStream) -> Self {
         Self {
             stream,
-            input: Input::new(AT_FIRST, MAX_SIZE + HEADER),
+            input: ReceiveBuffer::new(INITIAL_SIZE, MAX_SIZE + HEADER),
             output: Vec::new(),
             used: 0,
         }
     }
 
-    /// Answers all that has come with one send.
-    fn turn(&mut self, memory: &Mapping, flags: MsgFlags) -> io::Result<()> {
+    /// Executes all received requests, and sends their replies together.
+    fn exchange(&mut self, memory: &Mapping, flags: MsgFlags) -> io::Result<()> {
         self.input.receive(&self.stream, flags)?;
-        while let Some(length) = self.answer(memory)? {
+        while let Some(length) = self.execute(memory)? {
             self.input.consume(length);
             if self.used >= BATCH {
                 self.send()?;
@@ -94,10 +94,10 @@ impl Connection {
         self.send()
     }
 
-    /// Carries out the first request; returns its length, or `None` while it is not all there.
-    fn answer(&mut self, memory: &Mapping) -> io::Result<Option<usize>> {
+    /// Executes the first request and returns its length; `None` while it is incomplete.
+    fn execute(&mut self, memory: &Mapping) -> io::Result<Option<usize>> {
         let bytes = self.input.bytes();
-        let Some(header) = Header::decode(bytes) else {
+        let Some(header) = BenchHeader::decode(bytes) else {
             return Ok(None);
         };
         let length = header.length as usize;
@@ -137,13 +137,13 @@ impl Connection {
     }
 }
 
-/// A thread that serves several connections, and how to hand it one.
-struct Shared {
+/// A thread that serves several connections, which [`Self::add`] hands to it.
+struct PollThread {
     epoll: Arc<Epoll>,
-    new: Arc<Mutex<Vec<Connection>>>,
+    new: Arc<Mutex<Vec<RawConnection>>>,
 }
 
-impl Shared {
+impl PollThread {
     fn start(memory: &Arc<Mapping>) -> io::Result<Self> {
         let epoll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         let shared = Self {
@@ -160,8 +160,8 @@ impl Shared {
         Ok(shared)
     }
 
-    fn add(&self, connection: Connection) -> io::Result<()> {
-        // Whoever is woken by the connection waits until it is there.
+    fn add(&self, connection: RawConnection) -> io::Result<()> {
+        // The thread may wake before the push: this lock makes it wait for that.
         let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
         self.epoll.add(
             &connection.stream,
@@ -172,13 +172,13 @@ impl Shared {
     }
 }
 
-/// The descriptor: nobody else has it while the connection is open.
-fn number(connection: &Connection) -> usize {
+/// The file descriptor, which is unique while the connection is open.
+fn number(connection: &RawConnection) -> usize {
     connection.stream.as_raw_fd().unsigned_abs() as usize
 }
 
-fn share(memory: &Mapping, epoll: &Epoll, new: &Mutex<Vec<Connection>>) -> io::Result<()> {
-    let mut connections: Vec<Option<Connection>> = Vec::new();
+fn share(memory: &Mapping, epoll: &Epoll, new: &Mutex<Vec<RawConnection>>) -> io::Result<()> {
+    let mut connections: Vec<Option<RawConnection>> = Vec::new();
     let mut events = [EpollEvent::empty(); EVENTS];
     loop {
         let count = epoll.wait(&mut events, EpollTimeout::NONE)?;
@@ -195,9 +195,9 @@ fn share(memory: &Mapping, epoll: &Epoll, new: &Mutex<Vec<Connection>>) -> io::R
                 continue;
             };
             if let Some(connection) = place
-                && connection.turn(memory, MsgFlags::MSG_DONTWAIT).is_err()
+                && connection.exchange(memory, MsgFlags::MSG_DONTWAIT).is_err()
             {
-                // The client has gone.
+                // The client has disconnected.
                 *place = None;
             }
         }

@@ -1,13 +1,13 @@
-//! What the kernel says of the server that is measured.
+//! Processor time, threads and memory of the measured server, from /proc.
 
 use std::str::FromStr;
 
-/// At one instant.
+/// The server process at one instant.
 pub(crate) struct ServerProcess {
-    /// Processor time, of user and system, in ticks of the kernel's clock.
+    /// Processor time (user and system) in clock ticks.
     pub(crate) ticks: u64,
     pub(crate) threads: u64,
-    /// Bytes of memory of its own and of page tables, without what is shared.
+    /// Bytes of anonymous memory and of page tables, without shared memory.
     pub(crate) anonymous: u64,
 }
 
@@ -18,8 +18,8 @@ impl ServerProcess {
             std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))
         };
         let (stat, status) = (read("stat")?, read("status")?);
-        // After the name, which may hold anything: proc(5) counts from 1, and the first of these is
-        // the third.
+        // The name may contain any characters, so the fields begin after the last parenthesis.
+        // proc(5) counts from 1, and the first field here is its third.
         let fields: Vec<&str> = stat
             .rsplit(')')
             .next()
@@ -43,5 +43,5 @@ impl ServerProcess {
 
 fn number_of(text: Option<&str>, file: &str) -> Result<u64, String> {
     text.and_then(|text| u64::from_str(text.trim()).ok())
-        .ok_or_else(|| format!("/proc/PID/{file} lacks a number"))
+        .ok_or_else(|| format!("/proc/PID/{file} has no such number"))
 }

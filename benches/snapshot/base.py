@@ -7,7 +7,7 @@ from statistics import median
 
 import rounds
 from dsm_system import Dsm
-from environment import Mistake
+from environment import UsageError
 from load import Load, fill
 from memory import MIB
 from program import say
@@ -29,14 +29,14 @@ SUBJECTS = [
 
 
 def programs_of_base():
-    """The folder with the programs of BENCH_BASE, if it is set. Raises Mistake."""
+    """The folder with the programs of BENCH_BASE, if it is set. Raises UsageError."""
     named = os.environ.get("BENCH_BASE")
     if not named:
         return None
     folder = pathlib.Path(named).resolve().parent
     for program in (named, folder / "dsm-snapshot"):
         if not os.access(program, os.X_OK):
-            raise Mistake(f"BENCH_BASE={named}: {program} is no program: name a dsmd with its dsm-snapshot beside it")
+            raise UsageError(f"BENCH_BASE={named}: {program} is no program: name a dsmd with its dsm-snapshot beside it")
     return folder
 
 

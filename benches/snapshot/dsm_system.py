@@ -18,7 +18,7 @@ FIELD = re.compile(r'\b(DSM_[A-Z_]+)=(?:"([^"]*)"|(\S+))')
 
 
 class Dsm:
-    """A memory of `total` bytes, or a few more, full of zeros."""
+    """A new memory of `total` bytes, rounded up to whole pages per server."""
 
     label = "dsm"
 
@@ -60,32 +60,32 @@ class Dsm:
             self.stage.wait_until_listens(agent, FIRST_PORT + SERVERS + index)
 
     def compress(self, compression):
-        """Goes on with another compression: the servers keep the memory, the agents start again."""
+        """Changes the compression: restarts the agents, but not the servers, which keep the memory."""
         for agent in self.agents:
             self.stage.stop(agent)
         self._configure(compression)
         self._start_agents()
 
     def close(self):
-        """Stops it and gives its memory back."""
+        """Stops all processes, and removes the memory."""
         for process in [*self.agents, *self.servers]:
             self.stage.stop(process)
         for path in self.stage.shared():
             path.unlink(missing_ok=True)
 
     def memory(self):
-        """Bytes of all its processes' own memory, and of what it has in /dev/shm."""
+        """Bytes of private memory of all processes, and of the objects in /dev/shm."""
         processes = [process for process in [*self.servers, *self.agents, self.master] if process]
         total = sum(own(process.pid) for process in processes)
         for path in self.stage.shared():
             try:
                 total += path.stat().st_blocks * 512
             except FileNotFoundError:
-                pass  # It was given back meanwhile.
+                pass  # a copy area was removed since the listing
         return total
 
     def snapshot(self):
-        """Takes one, and tells of it. The file is there until `tidy`."""
+        """Takes a snapshot and describes it. The file exists until `tidy`."""
         try:
             seconds, text = self.stage.run([*self._command("dsm-snapshot", 0), "create"], self._has_master)
         finally:
@@ -93,7 +93,7 @@ class Dsm:
         return {"seconds": seconds, **self._outcome(text)}
 
     def tidy(self):
-        """Removes the files: not while requests are timed, for it keeps a processor busy."""
+        """Removes the files. This uses a processor, so not while requests are measured."""
         for file in self.snapshots.glob("*.dsnap"):
             file.unlink()
 
@@ -110,12 +110,13 @@ class Dsm:
             if "DSM_DURATION_MS" in fields:
                 whole = fields
         if len(pauses) != SERVERS or not whole:
-            raise Failure(f"dsm-snapshot create did not tell DSM_PAUSE_US of {SERVERS} servers and DSM_DURATION_MS:\n{text}")
+            raise Failure(f"dsm-snapshot create did not log DSM_PAUSE_US of {SERVERS} servers and DSM_DURATION_MS:\n{text}")
         file = pathlib.Path(whole["DSM_FILE"])
         with file.open("rb") as opened:
             opened.seek(CUT_TIME_OFFSET)
             (cut,) = CUT_TIME.unpack(opened.read(CUT_TIME.size))
-        # The file has the time of the day. At that instant all servers keep their writers out.
+        # The file has the wall-clock time of the cut. At that instant the memory is frozen on all
+        # servers.
         cut -= time.time_ns() - time.monotonic_ns()
         around = max(pauses) * 1000
         return {

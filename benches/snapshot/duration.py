@@ -1,4 +1,4 @@
-"""How long a snapshot takes, beside dd of as many bytes to the same disk, by turns."""
+"""Compares the duration of a snapshot with that of dd, which writes as many bytes to the same disk, in turn."""
 
 import os
 
@@ -8,7 +8,7 @@ from stage import SHARED_MEMORY
 
 
 def measure(stage, programs, total, rounds, say):
-    """Rounds of dd, a snapshot that is not compressed, and apart from them some that are."""
+    """Measures rounds of dd and an uncompressed snapshot, and then some compressed snapshots."""
     system = Dsm(stage, programs, total)
     say(f"filling {system.total} bytes")
     fill(stage, programs, system)
@@ -17,7 +17,7 @@ def measure(stage, programs, total, rounds, say):
     target = stage.folder / "dd"
     found = []
     for number in range(rounds):
-        # Neither always comes first: a disk may be slower after it has been written to.
+        # The order alternates: a disk may be slower after earlier writes.
         turns = [lambda: ("dd", dd(stage, source, target)), lambda: ("snapshot", snapshot(system))]
         found.append(dict(turn() for turn in (turns if number % 2 == 0 else reversed(turns))))
         say("round {}: dd {:.2f} s, snapshot {:.2f} s".format(number + 1, found[-1]["dd"], found[-1]["snapshot"]["seconds"]))
@@ -28,7 +28,7 @@ def measure(stage, programs, total, rounds, say):
 
 
 def dd(stage, source, target):
-    """Seconds that it takes."""
+    """The duration of dd in seconds."""
     os.sync()
     seconds, _ = stage.run(["dd", f"if={source}", f"of={target}", "bs=1M", "conv=fsync"])
     target.unlink()
@@ -36,7 +36,7 @@ def dd(stage, source, target):
 
 
 def snapshot(system):
-    """As one is described, after the disk has come to rest."""
+    """Takes a snapshot after earlier writes have reached the disk, and describes it."""
     os.sync()
     found = system.snapshot()
     system.tidy()

@@ -1,4 +1,4 @@
-"""The load, as a process of its own: the program snapshot-load of this package."""
+"""The load, a child process: the program snapshot-load of this package."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from stage import Failure
 
 
 class Load:
-    """Writers on a system, until the `with` ends."""
+    """Writers that use a system during a `with`."""
 
     def __init__(self, stage, programs, system, rate=None):
         command = [programs / "snapshot-load", "write", *system.load_arguments]
@@ -17,13 +17,13 @@ class Load:
         self.process = stage.start("load", command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def __enter__(self):
-        self._answer()
+        self._result()
         return self
 
     def __exit__(self, *_):
         self.stage.stop(self.process)
 
-    def _answer(self):
+    def _result(self):
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
@@ -31,15 +31,15 @@ class Load:
         return json.loads(line)
 
     def ask(self, command):
-        """Gives the load a command and returns its answer."""
+        """Sends the load a command and returns its result."""
         try:
             self.process.stdin.write(f"{command}\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass  # Reading finds the reason.
-        return self._answer()
+            pass  # _result() reports the reason
+        return self._result()
 
 
 def fill(stage, programs, system):
-    """Random bytes everywhere."""
+    """Writes random bytes to the whole memory."""
     stage.run([programs / "snapshot-load", "fill", *system.load_arguments])

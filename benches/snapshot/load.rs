@@ -1,11 +1,11 @@
-//! The load of `make bench-snapshot`: writers that send one request after the other and time each,
-//! to dsm or to Redis.
+//! The load program of `make bench-snapshot`: each writer sends one request at a time to dsm or to
+//! Redis, and measures its latency.
 //!
 //! `fill` writes random bytes everywhere and ends. `write` prints `{"ready":true}` when every
-//! writer is connected, then does what it reads from standard input, a command on a line each, and
-//! answers each with a line of JSON: `begin` opens a window of time, `end` closes it and tells of
-//! the requests that began in it, `between FROM TO` of those among them that were under way in that
-//! part of it. The writers go on between windows. End of input ends it.
+//! writer is connected. It then reads commands from standard input, one per line, and prints one
+//! line of JSON for each: `begin` opens a window, `end` closes it and reports the requests that
+//! began in it, and `between FROM TO` reports those of them that were in flight in that part of it.
+//! The writers also write between windows. `write` ends at the end of its input.
 //!
 //! Times are in nanoseconds of `CLOCK_MONOTONIC`, so that they compare with those of other
 //! programs.
@@ -20,61 +20,60 @@ use std::io::{BufRead, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use target::Target;
+use target::BenchTarget;
 use writer::{Sample, Writers};
 
-/// How many of the slowest requests of a window are told one by one.
+/// How many of the slowest requests of a window are reported individually.
 const SLOWEST: usize = 10;
 
 #[derive(Parser)]
-#[command(about = "The load of `make bench-snapshot`")]
-struct Arguments {
+#[command(about = "The load program of `make bench-snapshot`")]
+struct SnapshotLoadArguments {
     #[command(subcommand)]
-    command: Command,
+    command: SnapshotLoadCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum SnapshotLoadCommand {
     /// Write random bytes everywhere
     Fill {
         #[command(flatten)]
-        place: Place,
+        options: TargetOptions,
     },
-    /// Write 64 bytes at random places until standard input ends
+    /// Write 64 bytes at random addresses until standard input ends
     Write {
         #[command(flatten)]
-        place: Place,
-        /// Writers, each with a connection; with dsm the first one writes to the first server, and
-        /// so on
+        options: TargetOptions,
+        /// Writers, each with a connection; with dsm, writer i writes to server i modulo N
         #[arg(long, default_value_t = 3)]
         connections: usize,
-        /// Writes per second of each writer; without it, one after the other
+        /// Writes per second of each writer; without it, as many as possible
         #[arg(long)]
         rate: Option<u32>,
     },
 }
 
 #[derive(Args)]
-struct Place {
-    /// The dsm memory that this mcomp.cfg describes
+struct TargetOptions {
+    /// mcomp.cfg of a dsm memory
     #[arg(long, required_unless_present = "redis")]
     config: Option<PathBuf>,
-    /// The Redis server at this address
+    /// Address of a Redis server
     #[arg(long, conflicts_with = "config", requires = "size")]
     redis: Option<SocketAddr>,
-    /// Bytes that Redis shall hold
+    /// Bytes that the load stores in Redis
     #[arg(long)]
     size: Option<u64>,
 }
 
-impl Place {
-    fn target(&self) -> Result<Target, String> {
+impl TargetOptions {
+    fn target(&self) -> Result<BenchTarget, String> {
         match (&self.config, self.redis) {
             (Some(path), _) => {
                 let config = Config::load(path).map_err(|error| error.to_string())?;
-                Ok(Target::Dsm(config.layout))
+                Ok(BenchTarget::Dsm(config.layout))
             }
-            (None, Some(address)) => Ok(Target::Redis {
+            (None, Some(address)) => Ok(BenchTarget::Redis {
                 address,
                 size: self.size.unwrap_or_default(),
             }),
@@ -84,13 +83,15 @@ impl Place {
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
-        Command::Fill { place } => place.target().and_then(|target| writer::fill(&target)),
-        Command::Write {
-            place,
+    let done = match SnapshotLoadArguments::parse().command {
+        SnapshotLoadCommand::Fill { options } => {
+            options.target().and_then(|target| writer::fill(&target))
+        }
+        SnapshotLoadCommand::Write {
+            options,
             connections,
             rate,
-        } => place
+        } => options
             .target()
             .and_then(|target| write(&target, connections, rate)),
     };
@@ -101,13 +102,13 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn write(target: &Target, connections: usize, rate: Option<u32>) -> Result<(), String> {
+fn write(target: &BenchTarget, connections: usize, rate: Option<u32>) -> Result<(), String> {
     let mut writers = Writers::start(target, connections, rate)?;
     let mut window = Vec::new();
-    say(&json!({ "ready": true }))?;
+    print_line(&json!({ "ready": true }))?;
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(|error| format!("standard input: {error}"))?;
-        let answer = match line.split_whitespace().collect::<Vec<_>>()[..] {
+        let result = match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["begin"] => json!({ "from": writers.begin()? }),
             ["end"] => {
                 let (from, to);
@@ -118,29 +119,31 @@ fn write(target: &Target, connections: usize, rate: Option<u32>) -> Result<(), S
                 summary
             }
             ["between", from, to] => {
-                let [from, to] =
-                    [from, to].map(|time| time.parse().map_err(|_| format!("{line:?}: no time")));
+                let [from, to] = [from, to].map(|time| {
+                    time.parse()
+                        .map_err(|_| format!("{line:?}: expected two times"))
+                });
                 summary(&mut overlapping(&window, from?, to?))
             }
             _ => {
                 return Err(format!(
-                    "{line:?} is no command: there are begin, end, and between FROM TO"
+                    "unknown command {line:?}: expected begin, end, or between FROM TO"
                 ));
             }
         };
-        say(&answer)?;
+        print_line(&result)?;
     }
     Ok(())
 }
 
-fn say(value: &Value) -> Result<(), String> {
+fn print_line(value: &Value) -> Result<(), String> {
     let mut output = std::io::stdout().lock();
     writeln!(output, "{value}")
         .and_then(|()| output.flush())
         .map_err(|error| format!("standard output: {error}"))
 }
 
-/// Those that were under way between the two instants.
+/// The requests that were in flight at some time between the two instants.
 fn overlapping(samples: &[Sample], from: u64, to: u64) -> Vec<Sample> {
     samples
         .iter()
@@ -149,11 +152,11 @@ fn overlapping(samples: &[Sample], from: u64, to: u64) -> Vec<Sample> {
         .collect()
 }
 
-/// How many, how slow. Sorts the samples, the slowest first.
+/// The number of the samples and their latencies. Sorts them, the slowest first.
 fn summary(samples: &mut [Sample]) -> Value {
     samples.sort_unstable_by_key(|sample| std::cmp::Reverse(sample.nanoseconds));
-    // Of the requests, one in so many is slower.
-    let slower_are = |one_in: usize| {
+    // The latency that one in `one_in` requests exceeds.
+    let exceeded_by = |one_in: usize| {
         samples
             .get(samples.len() / one_in)
             .map(|sample| microseconds(sample.nanoseconds))
@@ -161,9 +164,9 @@ fn summary(samples: &mut [Sample]) -> Value {
     let slowest: Vec<Value> = samples.iter().take(SLOWEST).map(describe).collect();
     json!({
         "requests": samples.len(),
-        "longest_us": slower_are(usize::MAX),
-        "p99_9_us": slower_are(1000),
-        "median_us": slower_are(2),
+        "longest_us": exceeded_by(usize::MAX),
+        "p99_9_us": exceeded_by(1000),
+        "median_us": exceeded_by(2),
         "slowest": slowest,
     })
 }
@@ -172,7 +175,7 @@ fn describe(sample: &Sample) -> Value {
     json!({ "begin": sample.begin, "us": microseconds(sample.nanoseconds), "connection": sample.connection })
 }
 
-#[allow(clippy::cast_precision_loss)] // of a request that takes 104 days
+#[allow(clippy::cast_precision_loss)] // only of a latency above 104 days
 fn microseconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1000.0
 }

@@ -16,7 +16,7 @@ SAVE_SECONDS = 1200
 
 
 class Redis:
-    """A server for `total` bytes, and nothing in it yet."""
+    """An empty server for `total` bytes."""
 
     label = "Redis"
 
@@ -24,7 +24,7 @@ class Redis:
         self.stage, self.total = stage, total
         self.folder = stage.folder / "redis"
         self.folder.mkdir()
-        # The bytes are random. dsm does not try to compress them either, when it is compared.
+        # The bytes are random. In the comparison dsm does not compress them, either.
         self.process = redis.start(stage, program, PORT, self.folder, rdbcompression="no")
         self.load_arguments = ["--redis", f"{stage.host}:{PORT}", "--size", str(total)]
         self.socket = socket.create_connection((stage.host, PORT), timeout=60)
@@ -32,33 +32,33 @@ class Redis:
         self.can_snapshot = True
 
     def close(self):
-        """Stops it."""
+        """Stops the server and removes its folder."""
         self.replies.close()
         self.socket.close()
         self.stage.stop(self.process)
         shutil.rmtree(self.folder)
 
     def ask(self, *words):
-        """A command and its reply."""
+        """Sends a command and returns the reply."""
         self.socket.sendall(" ".join(words).encode() + b"\r\n")
         line = self.replies.readline().decode()
         if line.startswith("$"):
             return self.replies.read(int(line[1:]) + 2).decode()
         if not line.startswith(("+", ":")):
-            raise Failure(f"Redis answers {' '.join(words)} with {line.strip()!r}")
+            raise Failure(f"Redis has replied {line.strip()!r} to {' '.join(words)}")
         return line[1:].strip()
 
     def info(self, section):
-        """INFO, as a dictionary."""
+        """The reply to INFO as a dictionary."""
         lines = self.ask("INFO", section).splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line)
 
     def memory(self):
-        """Bytes of its own memory and that of the child that saves."""
+        """Bytes of memory of the server and of the child that saves, where shared pages count once."""
         return sum(share(pid) for pid in [self.process.pid, *children(self.process.pid)])
 
     def snapshot(self):
-        """BGSAVE, until it is done. The file is there until `tidy`."""
+        """Runs BGSAVE to its end and describes it. The file exists until `tidy`."""
         begin = time.monotonic()
         cut_begin = time.monotonic_ns()
         self.ask("BGSAVE")
@@ -79,5 +79,5 @@ class Redis:
         }
 
     def tidy(self):
-        """Removes the file: not while requests are timed, for it keeps a processor busy."""
+        """Removes the file. This uses a processor, so not while requests are measured."""
         (self.folder / DUMP).unlink()

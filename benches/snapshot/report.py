@@ -1,4 +1,4 @@
-"""The table, and which targets are met."""
+"""The report: the tables, and the targets that are met."""
 
 from statistics import median
 
@@ -7,7 +7,7 @@ from rounds import RATE
 from table import conclusion, size, spread, table, verdict
 
 PAUSE_MS = 2.0
-INDEPENDENT = 2.0  # The median at the largest k, over that at the smallest.
+INDEPENDENT = 2.0  # the median pause at the largest k, divided by that at the smallest
 DURATION = 1.5
 EXTRA = 64 * MIB
 
@@ -18,7 +18,7 @@ LOADS = {
 
 
 def each(rounds, *path):
-    """The values at this place in all rounds, those that are there."""
+    """The values at this path in all rounds that have one."""
     found = []
     for value in rounds:
         for key in path:
@@ -39,7 +39,7 @@ def mebibytes(values):
 
 
 def ratio(several, single):
-    """Of two medians."""
+    """The ratio of two medians."""
     return f"{median(several) / median(single):.1f}" if several and single and median(single) > 0 else "-"
 
 
@@ -54,7 +54,7 @@ WAITS = [
 
 
 def wait_rows(sizes, load):
-    """How long writers wait under this load."""
+    """Rows on the waiting times of writers under this load."""
     for label in ("dsm", "Redis"):
         yield [f"{label}: median / max of {counts(sizes, label, load)} snapshots"]
         for text, path in WAITS:
@@ -67,12 +67,12 @@ def wait_rows(sizes, load):
 
 
 def counts(sizes, label, part):
-    """How many rounds there were for each size."""
+    """The number of rounds of each size."""
     return ", ".join(str(len(one[label][part])) for one in sizes)
 
 
 def writes_per_second(rounds):
-    """During snapshots."""
+    """Writes per second during snapshots."""
     seconds = sum(one["during"]["to"] - one["during"]["from"] for one in rounds) / 1e9
     return sum(each(rounds, "during", "requests")) / seconds
 
@@ -83,7 +83,7 @@ def both(one, part, *path):
 
 
 def memory_rows(sizes):
-    """How much memory a snapshot takes."""
+    """Rows on the memory that a snapshot takes."""
     for label, copied in (("dsm", "pages overwritten while it was made"), ("Redis", "rdb_last_cow_size")):
         yield [f"{label}: median / max of {counts(sizes, label, 'memory')} snapshots"]
         yield ["  extra memory: MiB", *(mebibytes(each(one[label]["memory"], "extra_bytes")) for one in sizes)]
@@ -99,7 +99,7 @@ def counted(values):
 
 
 def duration_rows(duration):
-    """Beside dd."""
+    """Rows on the duration of a snapshot and of dd."""
     ratios = duration_ratios(duration)
     compressed = duration["compressed"]
     yield ["dd conv=fsync: s", spread([one["dd"] for one in duration["rounds"]])]
@@ -109,12 +109,12 @@ def duration_rows(duration):
 
 
 def duration_ratios(duration):
-    """Of a snapshot to the dd of the same round."""
+    """The ratios of the duration of a snapshot to that of dd in the same round."""
     return [one["snapshot"]["seconds"] / one["dd"] for one in duration["rounds"]]
 
 
 def targets(results):
-    """Each target: what it says, what was found, and whether it is met."""
+    """Each target: its text, the result, and whether it is met."""
     sizes, duration = results["sizes"], results["duration"]
     measured = [one for one in sizes if each(one["dsm"]["equal"], "snapshot", "pause_us")]
     found = []
@@ -141,12 +141,12 @@ def targets(results):
 
 
 def pause(one):
-    """The median of dsm's pauses by its own clock."""
+    """The median of the pauses that dsm measures itself."""
     return median(each(one["dsm"]["equal"], "snapshot", "pause_us"))
 
 
 def ahead(one):
-    """Whether dsm is ahead of Redis."""
+    """The targets in which dsm must be ahead of Redis."""
     subjects = [(f"longest request, {load} load", load, ("during", "longest_us")) for load in LOADS]
     for text, part, path in [*subjects, ("extra memory", "memory", ("extra_bytes",))]:
         redis, dsm = both(one, part, *path)
@@ -155,7 +155,7 @@ def ahead(one):
 
 
 def lines(results):
-    """All of it, as text."""
+    """The lines of the report."""
     sizes, versions = results["sizes"], results["versions"]
     machine = results["machine"]
     yield f"Snapshots of three servers on one machine: {machine['processors']} processors, {size(machine['memory'])}, Linux {machine['kernel']}"

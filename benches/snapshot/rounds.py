@@ -1,21 +1,21 @@
-"""What is measured of a system under load: how long its writers wait, and how much memory a snapshot takes."""
+"""Measures a system under load: how long its writers wait, and how much memory a snapshot takes."""
 
 import time
 
 from load import Load
 from memory import Peak
 
-# Writes per second of each writer, where both systems shall have the same load: then neither is at its limit, and both
-# have as many pages to copy in the same time.
+# Writes per second of each writer, when both systems must have the same load. Neither is then at
+# its limit, and both copy as many pages in the same time.
 RATE = 4000
 
-# Seconds from the opening of a window to the snapshot: a request belongs to the window in which it began, also when the
-# snapshot's first act is to make it wait.
+# Seconds from the opening of a window to the snapshot: a request belongs to the window in which it
+# began, and the snapshot may block requests from its first instant on.
 LEAD_IN = 0.05
 
 
 def pauses(stage, programs, system, rounds, rate=None):
-    """Snapshots under load, each followed by as long a time without one. Without a rate, writers never rest."""
+    """Measures snapshots under load, each followed by the same time without one. Without a rate, writers never pause."""
     found = []
     with Load(stage, programs, system, rate) as load:
         for _ in range(rounds):
@@ -39,13 +39,13 @@ def pause(load, system):
 
 
 def nothing():
-    """No snapshot, for a second."""
+    """Stands for a snapshot of one second, and takes none."""
     time.sleep(1)
     return {"seconds": 1.0}
 
 
 def memory(stage, programs, system, rounds):
-    """Snapshots under the same load while their memory is watched, which costs processor time of its own."""
+    """Measures the memory of snapshots under the same load. The sampling itself takes processor time."""
     found = []
     with Load(stage, programs, system, RATE) as load:
         for _ in range(rounds):

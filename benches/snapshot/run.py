@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Measures snapshots: how long writers wait, beside Redis; how much memory they take; how long they last, beside dd.
+"""Measures snapshots: the waiting times of writers and the memory, compared with Redis, and the duration, with dd.
 
-`make bench-snapshot` builds what is needed and runs this. docs/performance.md says what is measured, and how.
+`make bench-snapshot` builds the programs and runs this. docs/performance.md describes the measurements.
 
-    BENCH_QUICK=1      small sizes and few rounds: does it run at all
-    BENCH_DIR=FOLDER   the disk to write to; without it, target/
-    BENCH_BASE=DSMD    instead: beside another build's dsmd and the dsm-snapshot in its folder, in the same rounds
+    BENCH_QUICK=1      small sizes and few rounds: shows only that the benchmark works
+    BENCH_DIR=FOLDER   a folder on the disk to write to; default: target/
+    BENCH_BASE=DSMD    compares with another build's dsmd, and the dsm-snapshot in its folder, instead
 
-Needs Linux, Python 3.11 and Redis 7, which it installs when it is root on Debian. Whatever it starts or makes is gone when
-it ends, also after Ctrl-C.
+Needs Linux, Python 3.11 and Redis 7, which root installs on Debian. Ends all processes and removes all files that it has
+created, also after Ctrl-C.
 """
 
 import os
@@ -27,7 +27,7 @@ import redis
 import report
 import rounds
 from dsm_system import Dsm
-from environment import Mistake
+from environment import UsageError
 from load import fill
 from memory import GIB, MIB, available
 from program import say
@@ -35,20 +35,20 @@ from redis_system import Redis
 from stage import SHARED_MEMORY, Failure, Stage
 from table import size
 
-# Bytes in all, snapshots under load, snapshots while memory is measured.
+# Bytes in total, snapshots under load, snapshots whose memory is measured.
 SIZES = [(64 * MIB, 20, 5), (GIB, 10, 3), (4 * GIB, 5, 3)]
 QUICK_SIZES = [(16 * MIB, 3, 2), (128 * MIB, 3, 2)]
 
-# Bytes in all, and rounds beside dd.
+# Bytes in total, and rounds of a snapshot and dd.
 DURATION = (GIB, 7)
 QUICK_DURATION = (128 * MIB, 3)
 
-# What else it takes: processes, tables of pages, slots for writes.
+# Other memory: processes, page tables, the slots of writes.
 MARGIN = 512 * MIB
 
 
 def room_for(total, folder):
-    """Why there is no room for this many bytes twice, if there is none. The other half are pages saved aside."""
+    """Why twice this many bytes do not fit; None if they do. The second half is for the pages saved in the copy area."""
     needed = 2 * total + MARGIN
     places = [
         ("/dev/shm", shutil.disk_usage(SHARED_MEMORY).free),
@@ -57,12 +57,12 @@ def room_for(total, folder):
     ]
     for place, free in places:
         if free < needed:
-            return f"{place} has {size(free)} free, and this takes {size(needed)}"
+            return f"{place} has {size(free)} free, and this needs {size(needed)}"
     return None
 
 
 def measure_size(parent, programs, server, plan):
-    """dsm, then Redis, each alone on the machine."""
+    """Measures dsm, then Redis. Only one of them runs at a time."""
     total, pauses, memories = plan
     found = {"bytes": total}
     for label in ("dsm", "Redis"):
@@ -82,11 +82,11 @@ def measure_size(parent, programs, server, plan):
 
 
 def measure(target):
-    """Everything. Raises Mistake."""
+    """Runs the benchmark. Raises UsageError."""
     programs, quick = target / "release", bool(os.environ.get("BENCH_QUICK"))
     parent = pathlib.Path(os.environ.get("BENCH_DIR") or target)
     if not parent.is_dir():
-        raise Mistake(f"BENCH_DIR={parent} is no folder: make it, or name another")
+        raise UsageError(f"BENCH_DIR={parent} is not a folder: create it, or give another one")
     if other := base.programs_of_base():
         if reason := room_for(2 * base.TOTAL, parent):
             raise Failure(reason)
@@ -109,7 +109,7 @@ def measure(target):
             results["sizes"].append(measure_size(parent, programs, server, plan))
     total, count = QUICK_DURATION if quick else DURATION
     if not (programs / "dsm-snapshot").exists():
-        results["remarks"].append(f"there is no {programs}/dsm-snapshot: snapshots of dsm were not measured")
+        results["remarks"].append(f"{programs}/dsm-snapshot does not exist: snapshots of dsm were not measured")
     elif reason := room_for(total, parent):
         results["remarks"].append(f"the duration of {size(total)} was skipped: {reason}")
     else:

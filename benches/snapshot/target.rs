@@ -1,5 +1,5 @@
-//! Where the load goes: a dsm memory through its client, or a Redis server through its own
-//! protocol. Both are one range of bytes here.
+//! The target of the load: a dsm memory, used through dsm-client, or a Redis server, used through
+//! its protocol. Both look like one range of bytes.
 
 use dsm_client::Client;
 use dsm_client::LocalAccess;
@@ -9,27 +9,28 @@ use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::time::Duration;
 
-/// Bytes of one string of Redis, and the most that one request writes.
+/// Bytes of one Redis string, and the maximum that one request writes.
 pub(crate) const UNIT: u64 = 1 << 20;
 
-/// A request that takes longer has failed.
+/// The timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is written to.
-pub(crate) enum Target {
+/// The memory that the load writes to.
+pub(crate) enum BenchTarget {
     /// The memory with this layout.
     Dsm(Layout),
-    /// The strings v0, v1 and so on of a Redis server, of one unit each, `size` bytes in all.
+    /// The strings v0, v1 and so on of a Redis server, of one [`UNIT`] each.
     Redis {
-        /// Where it listens.
+        /// The address of the server.
         address: SocketAddr,
         /// Bytes of all strings.
         size: u64,
     },
 }
 
-impl Target {
-    /// How many parts it has, each with a connection of its own to fill it: servers of dsm.
+impl BenchTarget {
+    /// The number of parts, each of which `fill` writes on a separate connection: the servers of
+    /// dsm, or one for Redis.
     pub(crate) fn parts(&self) -> usize {
         match self {
             Self::Dsm(layout) => layout.n(),
@@ -48,18 +49,18 @@ impl Target {
         }
     }
 
-    /// A connection of one's own.
-    pub(crate) fn connect(&self) -> Result<Connection, String> {
+    /// Opens a new connection.
+    pub(crate) fn connect(&self) -> Result<TargetConnection, String> {
         match self {
-            // Over TCP, as with Redis.
+            // TCP alone, as with Redis.
             Self::Dsm(layout) => {
                 let client = Client::with_layout(layout.clone()).with_local(LocalAccess::Never);
-                Ok(Connection::Dsm(client.with_timeout(TIMEOUT)))
+                Ok(TargetConnection::Dsm(client.with_timeout(TIMEOUT)))
             }
             Self::Redis { address, .. } => {
                 let stream =
                     connect(*address).map_err(|error| format!("Redis at {address}: {error}"))?;
-                Ok(Connection::Redis {
+                Ok(TargetConnection::Redis {
                     stream: BufReader::new(stream),
                     request: Vec::new(),
                     reply: String::new(),
@@ -78,22 +79,22 @@ fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
 }
 
 /// A connection to the target.
-pub(crate) enum Connection {
-    /// Through the library.
+pub(crate) enum TargetConnection {
+    /// A client of dsm-client.
     Dsm(Client),
-    /// A socket, and buffers that are used again.
+    /// A socket, and buffers that every request reuses.
     Redis {
         /// The socket.
         stream: BufReader<TcpStream>,
-        /// The request under way.
+        /// The current request.
         request: Vec<u8>,
-        /// Its reply.
+        /// The reply to it.
         reply: String,
     },
 }
 
-impl Connection {
-    /// Writes, and waits until it is done. The bytes must not cross a multiple of the unit.
+impl TargetConnection {
+    /// Writes `data` and waits for the reply. The range must not cross a multiple of [`UNIT`].
     pub(crate) fn write(&mut self, address: u64, data: &[u8]) -> Result<(), String> {
         match self {
             Self::Dsm(client) => client
@@ -109,7 +110,7 @@ impl Connection {
                 if reply.starts_with(':') {
                     Ok(())
                 } else {
-                    Err(format!("Redis answers {}", reply.trim_end()))
+                    Err(format!("Redis has replied {:?}", reply.trim_end()))
                 }
             }
         }

@@ -1,6 +1,6 @@
-//! The writers: a thread each, one request after the other, each request timed.
+//! The writers: each is a thread that sends one request at a time and measures its latency.
 
-use crate::target::{Connection, Target, UNIT};
+use crate::target::{BenchTarget, TargetConnection, UNIT};
 use dsm_service::cli::random::Random;
 use nix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
@@ -9,44 +9,45 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Bytes of one write, which stands at a multiple of them.
+/// Bytes of one write. Its address is a multiple of this.
 const WRITE: usize = 64;
 
-/// The most requests of one writer in a window, 384 MiB of them: a window that has more is an
-/// error.
+/// The maximum number of samples of one writer in a window, which take 384 MiB. A window with more
+/// is an error.
 const MAX_SAMPLES: usize = 16 << 20;
 
-/// Requests of one writer that its first window has room for without asking for memory.
-const LIKELY_SAMPLES: usize = 1 << 20;
+/// The number of samples that a writer's first window holds without allocating memory.
+const INITIAL_SAMPLES: usize = 1 << 20;
 
-/// How long a writer may take to hand in its window: longer than a request may take.
-const HAND_IN: Duration = Duration::from_secs(90);
+/// How long a writer may take to deliver its window: longer than the timeout of a request.
+const WINDOW_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A request: when it began, and how long it took.
+/// A request: its start and its latency.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     /// Nanoseconds of `CLOCK_MONOTONIC`.
     pub(crate) begin: u64,
-    /// From before it was sent until its reply was read.
+    /// The time from the start of sending to the end of the reply.
     pub(crate) nanoseconds: u64,
     /// The number of the writer.
     pub(crate) connection: usize,
 }
 
-type Window = Result<Vec<Sample>, String>;
+type WindowSamples = Result<Vec<Sample>, String>;
 
-/// Writers under way. Dropping them ends them.
+/// The running writers. Dropping this ends them.
 pub(crate) struct Writers {
     control: Arc<Control>,
-    windows: Receiver<Window>,
+    windows: Receiver<WindowSamples>,
     threads: Vec<JoinHandle<()>>,
     from: u64,
 }
 
 #[derive(Default)]
 struct Control {
-    /// The window that requests are recorded for; 0: none.
+    /// The number of the open window; 0: none.
     window: AtomicU64,
+    /// The number of the last window that was opened.
     last: AtomicU64,
     stop: AtomicBool,
 }
@@ -56,13 +57,13 @@ fn now() -> Result<u64, String> {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map_err(|error| format!("CLOCK_MONOTONIC: {error}"))?;
     u64::try_from(Duration::from(time).as_nanos())
-        .map_err(|_| "CLOCK_MONOTONIC is beyond 584 years".into())
+        .map_err(|_| "CLOCK_MONOTONIC is above 584 years".into())
 }
 
 impl Writers {
-    /// Starts them and waits until each has written once.
+    /// Starts the writers. Each has written once when this returns.
     pub(crate) fn start(
-        target: &Target,
+        target: &BenchTarget,
         connections: usize,
         rate: Option<u32>,
     ) -> Result<Self, String> {
@@ -70,7 +71,7 @@ impl Writers {
         let (sender, windows) = channel();
         let mut threads = Vec::new();
         for number in 0..connections {
-            let mut writer = Writer::new(target, number, rate)?;
+            let mut writer = BenchWriter::new(target, number, rate)?;
             writer.write()?;
             let (control, sender) = (Arc::clone(&control), sender.clone());
             threads.push(std::thread::spawn(move || writer.run(&control, &sender)));
@@ -83,7 +84,7 @@ impl Writers {
         })
     }
 
-    /// Opens a window; returns the time.
+    /// Opens a window and returns the time.
     pub(crate) fn begin(&mut self) -> Result<u64, String> {
         self.from = now()?;
         self.control.window.store(
@@ -93,16 +94,17 @@ impl Writers {
         Ok(self.from)
     }
 
-    /// Closes the window; returns its begin, its end, and the requests that began in it, to the end
-    /// of the last one.
+    /// Closes the window. Returns its start, its end, and the requests that began in it, after the
+    /// last of them has ended.
     pub(crate) fn end(&mut self) -> Result<(u64, u64, Vec<Sample>), String> {
         let to = now()?;
         self.control.window.store(0, Ordering::Release);
         let mut samples = Vec::new();
         for _ in &self.threads {
-            let window = self.windows.recv_timeout(HAND_IN);
-            samples
-                .extend(window.map_err(|_| "a writer hangs, or no window was begun".to_owned())??);
+            let window = self.windows.recv_timeout(WINDOW_TIMEOUT);
+            samples.extend(window.map_err(|_| {
+                "a writer does not end its request, or no window is open".to_owned()
+            })??);
         }
         Ok((self.from, to, samples))
     }
@@ -112,47 +114,51 @@ impl Drop for Writers {
     fn drop(&mut self) {
         self.control.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // It has told its error already.
+            // The thread has already sent its error.
             let _ = thread.join();
         }
     }
 }
 
-struct Writer {
+struct BenchWriter {
     number: usize,
-    connection: Connection,
+    connection: TargetConnection,
     random: Random,
     first: u64,
-    places: u64,
-    pause: Option<Duration>,
+    /// The number of addresses that it writes to.
+    slots: u64,
+    /// The time between the starts of two requests.
+    interval: Option<Duration>,
 }
 
-impl Writer {
-    fn new(target: &Target, number: usize, rate: Option<u32>) -> Result<Self, String> {
+impl BenchWriter {
+    fn new(target: &BenchTarget, number: usize, rate: Option<u32>) -> Result<Self, String> {
         let range = target.range(number);
-        let places = (range.end - range.start) / WRITE as u64;
-        if places == 0 {
-            return Err(format!("there are no {WRITE} bytes to write to"));
+        let slots = (range.end - range.start) / WRITE as u64;
+        if slots == 0 {
+            return Err(format!(
+                "the memory of writer {number} has less than {WRITE} bytes"
+            ));
         }
         Ok(Self {
             number,
             connection: target.connect()?,
             random: Random::new(number as u64),
             first: range.start,
-            places,
-            pause: rate.map(|rate| Duration::from_secs(1) / rate.max(1)),
+            slots,
+            interval: rate.map(|rate| Duration::from_secs(1) / rate.max(1)),
         })
     }
 
-    fn run(mut self, control: &Control, sender: &Sender<Window>) {
+    fn run(mut self, control: &Control, sender: &Sender<WindowSamples>) {
         if let Err(message) = self.work(control, sender) {
-            // Nobody listens any more when the others have failed too.
+            // The send fails after the main thread has ended with the error of another writer.
             let _ = sender.send(Err(message));
         }
     }
 
-    fn work(&mut self, control: &Control, sender: &Sender<Window>) -> Result<(), String> {
-        let mut samples = Vec::with_capacity(LIKELY_SAMPLES);
+    fn work(&mut self, control: &Control, sender: &Sender<WindowSamples>) -> Result<(), String> {
+        let mut samples = Vec::with_capacity(INITIAL_SAMPLES);
         let mut recording = 0;
         let mut due = now()?;
         while !control.stop.load(Ordering::Relaxed) {
@@ -163,10 +169,10 @@ impl Writer {
                 }
                 recording = window;
             }
-            if let Some(pause) = self.pause {
-                // When it is late, it catches up.
+            if let Some(interval) = self.interval {
+                // A late writer sends without a pause until it is on schedule again.
                 std::thread::sleep(Duration::from_nanos(due.saturating_sub(now()?)));
-                due += u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+                due += u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
             }
             let sample = self.write()?;
             if recording != 0 {
@@ -182,7 +188,7 @@ impl Writer {
     }
 
     fn write(&mut self) -> Result<Sample, String> {
-        let address = self.first + self.random.next() % self.places * WRITE as u64;
+        let address = self.first + self.random.next() % self.slots * WRITE as u64;
         let mut data = [0; WRITE];
         self.random.fill(&mut data);
         let begin = now()?;
@@ -195,8 +201,8 @@ impl Writer {
     }
 }
 
-/// Writes random bytes everywhere: a thread for each part.
-pub(crate) fn fill(target: &Target) -> Result<(), String> {
+/// Writes random bytes to the whole memory, with one thread per part.
+pub(crate) fn fill(target: &BenchTarget) -> Result<(), String> {
     std::thread::scope(|scope| {
         let fill_part = |part| {
             let mut connection = target.connect()?;
@@ -205,7 +211,7 @@ pub(crate) fn fill(target: &Target) -> Result<(), String> {
             let range = target.range(part);
             let mut address = range.start;
             while address < range.end {
-                // Up to the next multiple of the unit.
+                // Up to the next multiple of `UNIT`.
                 let length = (UNIT - address % UNIT).min(range.end - address);
                 let data =
                     &mut data[..usize::try_from(length).map_err(|error| error.to_string())?];

@@ -1,10 +1,10 @@
-//! What a memory holds while it is measured.
+//! Writes and checks the contents of a memory that is measured.
 
-use dsm_benches::pattern::{MAX_SIZE, Pattern};
+use dsm_benches::pattern::{BytePattern, MAX_SIZE};
 use dsm_client::Client;
 
-/// Writes the pattern everywhere, and finds it again: everything was touched once.
-pub(crate) fn fill(client: &Client, pattern: &Pattern) -> Result<(), String> {
+/// Writes the pattern to the whole memory and checks it. Each page is then allocated.
+pub(crate) fn fill(client: &Client, pattern: &BytePattern) -> Result<(), String> {
     for (address, data) in slices(pattern, client.size()) {
         client
             .write(address, data)
@@ -13,8 +13,8 @@ pub(crate) fn fill(client: &Client, pattern: &Pattern) -> Result<(), String> {
     verify(client, pattern)
 }
 
-/// Reads everything, and finds the pattern.
-pub(crate) fn verify(client: &Client, pattern: &Pattern) -> Result<(), String> {
+/// Reads the whole memory and compares it with the pattern.
+pub(crate) fn verify(client: &Client, pattern: &BytePattern) -> Result<(), String> {
     let mut found = vec![0; MAX_SIZE];
     for (address, data) in slices(pattern, client.size()) {
         let found = &mut found[..data.len()];
@@ -26,15 +26,15 @@ pub(crate) fn verify(client: &Client, pattern: &Pattern) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the bytes of a whole memory are those of the pattern.
-pub(crate) fn check_all(found: &[u8], pattern: &Pattern) -> Result<(), String> {
+/// Compares the bytes of a whole memory with the pattern.
+pub(crate) fn check_all(found: &[u8], pattern: &BytePattern) -> Result<(), String> {
     slices(pattern, found.len() as u64)
         .zip(found.chunks(MAX_SIZE))
         .try_for_each(|((address, data), found)| check(address, found, data))
 }
 
-fn slices(pattern: &Pattern, size: u64) -> impl Iterator<Item = (u64, &[u8])> {
-    // At most `MAX_SIZE`, which is a usize.
+fn slices(pattern: &BytePattern, size: u64) -> impl Iterator<Item = (u64, &[u8])> {
+    // The length is at most `MAX_SIZE`, which is a usize.
     #[allow(clippy::cast_possible_truncation)]
     (0..size).step_by(MAX_SIZE).map(move |address| {
         let length = (size - address).min(MAX_SIZE as u64) as usize;
@@ -50,7 +50,7 @@ fn check(address: u64, found: &[u8], expected: &[u8]) -> Result<(), String> {
     {
         None => Ok(()),
         Some(place) => Err(format!(
-            "at address {} is not what was written",
+            "the byte at address {} is not the one that was written",
             address + place as u64
         )),
     }

@@ -1,4 +1,4 @@
-"""What was found, and the table of it."""
+"""The findings of the benchmark, and their table."""
 
 from dataclasses import dataclass
 from statistics import median
@@ -8,7 +8,7 @@ from table import conclusion, spread, table, verdict
 
 @dataclass
 class Finding:
-    """A figure of every round. With a target, its median is to be at most that, or at least."""
+    """A figure with its value in every round. A target is an upper or a lower bound of its median."""
 
     what: str
     rounds: list
@@ -18,19 +18,19 @@ class Finding:
 
     @property
     def target(self):
-        """The number, if there is one."""
+        """The bound; None without a target."""
         return self.at_most if self.at_least is None else self.at_least
 
     @property
     def met(self):
-        """Whether it is reached; None without a target."""
+        """Whether the median is within the bound; None without a target."""
         if self.target is None:
             return None
         middle = median(self.rounds)
         return middle <= self.target if self.at_least is None else middle >= self.target
 
     def row(self):
-        """Of the table."""
+        """The row of the table."""
         figure = spread(self.rounds, self.digits)
         if self.target is None:
             return [self.what, figure, "", ""]
@@ -39,13 +39,13 @@ class Finding:
         return [self.what, figure, f"{bound} {self.target:g}", f"{verdict(self.met)} {distance:+4.0f} %"]
 
     def described(self):
-        """For JSON."""
+        """The values for JSON."""
         described = {"what": self.what, "rounds": self.rounds, "median": median(self.rounds)}
         return described | {"at_most": self.at_most, "at_least": self.at_least, "met": self.met}
 
 
 def lines(findings):
-    """The table, and how many targets are met. `findings` is a list for each part."""
+    """The lines of the table, and the number of missed targets. `findings` has a list for each part."""
     rows = [finding.row() for part in findings for finding in part]
     yield from table(rows, ["median (min to max)", "target", ""])
     met = [finding.met for part in findings for finding in part if finding.target is not None]

@@ -1,7 +1,8 @@
-//! The clients of what `make bench` measures beyond one server; each prints one line of JSON.
+//! The load program of `make bench` for whole systems. Each command prints one line of JSON.
 //!
-//! `servers` reads the same bytes from memories of several servers, `local` works on a server of
-//! its own host with and without TCP, `allocate` does what a start of dsmd cannot do without.
+//! `servers` reads the same bytes from memories with different numbers of servers. `local` uses a
+//! server on the same host, with and without TCP. `allocate` allocates memory as dsmd does at its
+//! start.
 
 mod allocate;
 mod contents;
@@ -14,40 +15,40 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 #[derive(Parser)]
-#[command(about = "The clients of what `make bench` measures beyond one server")]
-struct Arguments {
+#[command(about = "The load program of `make bench` for whole systems")]
+struct SystemLoadArguments {
     #[command(subcommand)]
-    command: Command,
+    command: SystemLoadCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
-    /// Time the reading of whole memories, over TCP, by turns
+enum SystemLoadCommand {
+    /// Measure reads of whole memories over TCP, in turn
     Servers {
-        /// mcomp.cfg of each
+        /// mcomp.cfg of each memory
         #[arg(long, required = true)]
         config: Vec<PathBuf>,
         #[arg(long)]
         rounds: usize,
-        /// Reads in each turn
+        /// Reads per round and memory
         #[arg(long)]
         reads: u32,
     },
-    /// Time requests of one thread in the server's shared memory and over TCP, and bare memory, by
-    /// turns
+    /// Measure requests of one thread in the server's shared memory and over TCP, and accesses to
+    /// plain memory, in turn
     Local {
         #[arg(long)]
         config: PathBuf,
-        /// A new file for bare memory, in /dev/shm; it is gone at once
+        /// New file in /dev/shm for the plain memory, which is unlinked at once
         #[arg(long)]
         object: PathBuf,
         #[arg(long)]
         rounds: usize,
-        /// Seconds of each turn
+        /// Seconds of each measurement
         #[arg(long)]
         seconds: f64,
     },
-    /// Make a file, allocate its bytes, and tell the service manager that this is done
+    /// Create a file, allocate its bytes, and notify the service manager
     Allocate {
         #[arg(long)]
         file: PathBuf,
@@ -57,13 +58,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
-        Command::Servers {
+    let done = match SystemLoadArguments::parse().command {
+        SystemLoadCommand::Servers {
             config,
             rounds,
             reads,
         } => servers::measure(&config, rounds, reads),
-        Command::Local {
+        SystemLoadCommand::Local {
             config,
             object,
             rounds,
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
         } => Duration::try_from_secs_f64(seconds)
             .map_err(|error| format!("{seconds} s: {error}"))
             .and_then(|window| local::measure(&config, &object, rounds, window)),
-        Command::Allocate { file, size } => allocate::allocate(&file, size),
+        SystemLoadCommand::Allocate { file, size } => allocate::allocate(&file, size),
     };
     match done {
         Ok(found) => {

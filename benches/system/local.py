@@ -1,4 +1,4 @@
-"""One thread on the host of a server: in its shared memory, beside memory that is mapped alike, and over TCP."""
+"""Measures one thread on the host of a server: in its shared memory, in plain memory mapped alike, and over TCP."""
 
 import json
 
@@ -8,18 +8,19 @@ from memory import MIB
 from servers import FIRST_PORT, start
 from stage import SHARED_MEMORY, Stage
 
-# To a dependent random access, and to memcpy.
+# Targets: ratios to a dependent random access, and to memcpy.
 READ_8, WRITE_8, READ_1M = 3.0, 6.0, 0.8
 
 
 def measure(target, options, say):
-    """The rounds: seconds of one of each."""
+    """Measures the rounds: the seconds of one operation of each kind."""
     programs = target / "release"
     rounds, seconds = (options.rounds or 2, 0.05) if options.quick else (options.rounds or 7, 0.5)
     with Stage(target) as stage:
         say("local: starting a server")
         config, (server,) = start(stage, programs / "dsmd", 1, FIRST_PORT)
-        # One thread has one processor; and over TCP it is the steadiest when the server has the same.
+        # The thread has one processor. Results over TCP vary least when the server has the same
+        # one.
         first = {processors.own()[0]}
         processors.pin(server.pid, first)
         load = [programs / "system-load", "local", "--config", config]
@@ -29,7 +30,7 @@ def measure(target, options, say):
 
 
 def findings(rounds):
-    """To what the processor takes for it, round by round."""
+    """The ratios to plain memory, round by round."""
 
     def ratios(over, under, scale=1):
         return [one[over] / one[under] * scale for one in rounds]

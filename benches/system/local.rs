@@ -1,8 +1,8 @@
-//! One thread at work on a server of its own host: in the server's shared memory, and over TCP;
-//! beside what the processor needs for as many bytes of memory that is mapped in the same way.
+//! Measures one thread that uses a server on its host: in the server's shared memory, and over TCP.
+//! The baseline is plain memory of the same size, which is mapped in the same way.
 
 use crate::contents;
-use dsm_benches::pattern::{MAX_SIZE, Pattern};
+use dsm_benches::pattern::{BytePattern, MAX_SIZE};
 use dsm_client::Client;
 use dsm_client::DataPath;
 use dsm_config::{Config, LocalAccess};
@@ -16,21 +16,20 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A line of the processor's cache: the distance of two places where a chain of accesses may come
-/// by.
+/// The size of a cache line: two accesses of the chain are at least this many bytes apart.
 const LINE: usize = 64;
 
-/// Requests between two looks at the clock.
+/// Requests between two readings of the clock.
 const BATCH: u32 = 64;
 
-/// One of so many parts of a turn runs before it counts.
+/// The warm-up of a measurement lasts this fraction of it: one tenth.
 const WARM_UP: u32 = 10;
 
-struct Bench {
+struct LocalBench {
     local: Client,
     tcp: Client,
-    /// As large as the memory, each line with the offset of another one: a single ring in random
-    /// order.
+    /// Plain memory of the size of the server's. Each cache line has the offset of the next one:
+    /// together they are one cycle in random order.
     chain: Mapping,
     place: usize,
     random: Random,
@@ -38,15 +37,15 @@ struct Bench {
     window: Duration,
 }
 
-/// Seconds of one.
-type Turn = fn(&mut Bench) -> Result<f64, String>;
+/// Measures one kind of access. Returns the seconds per access.
+type BenchTurn = fn(&mut LocalBench) -> Result<f64, String>;
 
-const TURNS: [(&str, Turn); 8] = [
-    ("access", Bench::access),
+const TURNS: [(&str, BenchTurn); 8] = [
+    ("access", LocalBench::access),
     ("read 8", |bench| bench.read(DataPath::Local, 8, BATCH)),
     ("write 8", |bench| bench.write_8(DataPath::Local)),
     ("read 1m", |bench| bench.read(DataPath::Local, MAX_SIZE, 1)),
-    ("memcpy 1m", Bench::copy),
+    ("memcpy 1m", LocalBench::copy),
     ("tcp read 8", |bench| bench.read(DataPath::Tcp, 8, BATCH)),
     ("tcp write 8", |bench| bench.write_8(DataPath::Tcp)),
     ("tcp read 1m", |bench| {
@@ -54,8 +53,8 @@ const TURNS: [(&str, Turn); 8] = [
     }),
 ];
 
-/// Seconds of one of each in each round. `object` is a new file in /dev/shm, which is gone
-/// afterwards.
+/// Measures each kind of access in each round, in seconds per access. `object` is a new file in
+/// /dev/shm, which this unlinks.
 pub(crate) fn measure(
     path: &Path,
     object: &Path,
@@ -67,17 +66,18 @@ pub(crate) fn measure(
     let tcp = local.clone().with_local(LocalAccess::Never);
     if local.data_path(0) != Ok(DataPath::Local) {
         return Err(
-            "the server does not let this process into its shared memory: run both as one user"
+            "the server does not share its memory with this process: run both as the same user"
                 .to_owned(),
         );
     }
-    let pattern = Pattern::new(1);
+    let pattern = BytePattern::new(1);
     contents::fill(&local, &pattern)?;
     contents::verify(&tcp, &pattern)?;
     let size = usize::try_from(local.size()).map_err(|error| error.to_string())?;
-    let chain = ring(object, size).map_err(|error| format!("{}: {error}", object.display()))?;
+    let chain =
+        mapped_cycle(object, size).map_err(|error| format!("{}: {error}", object.display()))?;
     let random = Random::new(1);
-    let mut bench = Bench {
+    let mut bench = LocalBench {
         local,
         tcp,
         chain,
@@ -90,7 +90,7 @@ pub(crate) fn measure(
     for number in 0..rounds {
         let mut round = Map::new();
         for turn in 0..TURNS.len() {
-            // Nobody is always after the same one.
+            // The order rotates, so that no measurement always follows the same one.
             let (name, turn) = TURNS[(turn + number) % TURNS.len()];
             round.insert(name.to_owned(), turn(&mut bench)?.into());
         }
@@ -99,26 +99,25 @@ pub(crate) fn measure(
     Ok(json!({ "rounds": found }))
 }
 
-/// The mapped ring. All of it is written, and so has its pages.
-fn ring(path: &Path, size: usize) -> std::io::Result<Mapping> {
+/// Maps the cycle. Every page of it is written, and so allocated.
+fn mapped_cycle(path: &Path, size: usize) -> std::io::Result<Mapping> {
     let file = std::fs::File::options()
         .read(true)
         .write(true)
         .create_new(true)
         .open(path)?;
-    // Mapped, it needs no name.
+    // The mapping does not need the name.
     std::fs::remove_file(path)?;
     posix_fallocate(&file, 0, i64::try_from(size).unwrap_or(i64::MAX))?;
     let mapping = Mapping::new(
         &file,
         NonZeroUsize::new(size).ok_or(std::io::ErrorKind::InvalidInput)?,
     )?;
-    // Sattolo's shuffle leaves one ring: no access comes by where it was before all others were
-    // reached.
+    // Sattolo's shuffle gives a single cycle: an access returns to a line only after all others.
     let mut next: Vec<usize> = (0..size / LINE).map(|line| line * LINE).collect();
     let mut random = Random::new(2);
     for last in (1..next.len()).rev() {
-        // Below `last`, a usize.
+        // The result is below `last`, which is a usize.
         #[allow(clippy::cast_possible_truncation)]
         next.swap(last, random.below(last as u64) as usize);
     }
@@ -130,7 +129,7 @@ fn ring(path: &Path, size: usize) -> std::io::Result<Mapping> {
     Ok(mapping)
 }
 
-impl Bench {
+impl LocalBench {
     fn client(&self, path: DataPath) -> Client {
         if path == DataPath::Local {
             self.local.clone()
@@ -139,7 +138,7 @@ impl Bench {
         }
     }
 
-    /// An access to memory whose address is only known when the one before has ended.
+    /// Measures dependent loads: each address is the result of the previous load.
     #[allow(clippy::cast_possible_truncation)] // an offset
     fn access(&mut self) -> Result<f64, String> {
         let Self {
@@ -206,7 +205,7 @@ impl Bench {
     }
 }
 
-/// A random place for so many bytes, on a line of its own or aligned to 8.
+/// A random offset of `length` bytes, aligned to a cache line, or to `length` if that is less.
 #[inline]
 #[allow(clippy::cast_possible_truncation)] // below the size, a usize
 fn offset(random: &mut Random, size: usize, length: usize) -> usize {
@@ -214,7 +213,7 @@ fn offset(random: &mut Random, size: usize, length: usize) -> usize {
     random.below(((size - length) / stride + 1) as u64) as usize * stride
 }
 
-/// Seconds of one step, of as many as fit into the window; some more come before it.
+/// Repeats `step` for the time of `window`, after a warm-up. Returns the seconds per step.
 fn time(
     window: Duration,
     batch: u32,

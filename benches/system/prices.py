@@ -1,4 +1,4 @@
-"""What a promise costs: the same cell with it and without."""
+"""Measures the cost of a promise: the same cell with it and without it."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from options import Options
 from program import ROOT
 from stage import Stage
 
-# The switches of crates/dsm-core/src/segment/worker.rs; each only changes the cells of its own.
+# The cfg values of crates/dsm-core/src/segment. Each affects only its cells: writes or reads.
 WITHOUT = ("crash-safety", "optimistic-reads")
 
 WRITES = ("w8 c8 d16", "w4k c1 d16")
@@ -20,7 +20,7 @@ OPERATION_LOG = {"log": {"operations": "writes"}}
 
 
 def build(target, say):
-    """A dsmd without what is to be measured, in a folder of its own; returns its path."""
+    """Builds a dsmd without the measured features in a separate folder. Returns its path."""
     folder = target / "bench-without"
     say(f"building dsmd without {' and '.join(WITHOUT)} in {folder}, which takes minutes the first time")
     flags = [f'--cfg=dsm_bench_without="{what}"' for what in WITHOUT]
@@ -28,12 +28,13 @@ def build(target, say):
     line += ["--manifest-path", str(ROOT / "Cargo.toml"), "--target-dir", str(folder)]
     started = []
     with Stage(target) as stage:
-        # Flags with spaces need no quotes this way, and those from a configuration of cargo are replaced.
+        # This variable needs no quotes for flags with spaces, and replaces flags in cargo's
+        # configuration.
         stage.environment["CARGO_ENCODED_RUSTFLAGS"] = "\x1f".join(flags)
         try:
             stage.run(line, started.append)
         finally:
-            # The compilers that it started are in its group, and outlive it when it is stopped.
+            # The compilers are in cargo's process group. They survive cargo when it is stopped.
             for process in started:
                 try:
                     os.killpg(process.pid, signal.SIGKILL)
@@ -43,15 +44,15 @@ def build(target, say):
 
 
 def rounds_beside(target, options, base, base_settings, names, say):
-    """The rounds of these cells, with dsmd and another one in each."""
-    usual = (2, 0.2, 0.1) if options.quick else (5, 1.0, 0.3)
+    """Measures the rounds of these cells, each with dsmd and with another dsmd."""
+    default = (2, 0.2, 0.1) if options.quick else (5, 1.0, 0.3)
     chosen = Options(
         quick=options.quick,
         names=list(names),
         labels=[OURS],
-        rounds=options.rounds or usual[0],
-        seconds=usual[1],
-        warm_up=usual[2],
+        rounds=options.rounds or default[0],
+        seconds=default[1],
+        warm_up=default[2],
         settings={},
         base=base,
         base_settings=base_settings,
@@ -67,7 +68,7 @@ def rounds_beside(target, options, base, base_settings, names, say):
 
 
 def measure(target, options, say):
-    """The rounds of each promise's cells; in "base" the promise is not kept, or the log is written."""
+    """Measures the rounds of the cells of each promise. "base" does not keep the promise, or writes the log."""
     without = build(target, say)
     say("the price of crash safety and of reads without semaphores")
     found = rounds_beside(target, options, without, {}, (*WRITES, *READS), say)
@@ -75,16 +76,16 @@ def measure(target, options, say):
     logged = rounds_beside(target, options, target / "release" / "dsmd", OPERATION_LOG, WRITES, say)
     return {
         "crash safety": {name: found[name] for name in WRITES},
-        # Two processors they take, and may not have.
+        # These cells need two processors and are skipped on a smaller machine.
         "reads without semaphores": {name: found[name] for name in READS if name in found},
         "the operation log of writes": logged,
     }
 
 
 def findings(rounds):
-    """Requests per second with it, to those without."""
+    """The ratios of requests per second with the promise to those without."""
     for promise, found in rounds.items():
         for name, one in found.items():
-            # Where the log is written it is the other one that has the promise.
+            # For the operation log, "base" is the one with the promise.
             order = ("base", OURS) if promise == "the operation log of writes" else (OURS, "base")
             yield Finding(f"{promise}, {name}: the rate with, to that without", ratios(one, *order))

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Measures what is beyond requests to one server: several servers, the local path, a start, the price of promises.
+"""Measures whole systems: several servers, the shared-memory path, the start of dsmd, and the cost of promises.
 
-`make bench` builds what is needed and runs this after benches/peers. docs/performance.md says what is measured, and how.
+`make bench` builds the programs and runs this after benches/peers. docs/performance.md describes the measurements.
 
-    BENCH_QUICK=1               few short rounds: does it run at all; without prices, which takes a second build of dsmd
-    BENCH_PARTS='start prices'  only these, of: servers local start prices
-    BENCH_ROUNDS                a number, for all parts
-    BENCH_START_SIZE=8          GiB of a new segment; less where so much does not fit
+    BENCH_QUICK=1               few short rounds: shows only that the benchmark works; without prices, which builds a dsmd
+    BENCH_PARTS='start prices'  only these parts, of: servers local start prices
+    BENCH_ROUNDS                the number of rounds of all parts
+    BENCH_START_SIZE=8          GiB of a new segment; less if it does not fit
 
-Needs Linux and Python 3.11. Whatever it starts or makes is gone when it ends, also after Ctrl-C.
+Needs Linux and Python 3.11. Ends all processes and removes all files that it has created, also after Ctrl-C.
 """
 
 import os
@@ -38,13 +38,13 @@ PARTS = {"servers": servers, "local": local, "start": start, "prices": prices}
 
 START_GIB, QUICK_START_GIB = 8, 0.25
 
-# The part that builds a second dsmd is left to those who name it.
+# Not the part that builds a second dsmd: it runs only when BENCH_PARTS names it.
 QUICK_PARTS = [part for part in PARTS if part != "prices"]
 
 
 @dataclass
 class Options:
-    """See above."""
+    """The settings of the benchmark, as documented above."""
 
     quick: bool
     parts: list
@@ -53,28 +53,28 @@ class Options:
 
     @classmethod
     def from_environment(cls):
-        """Raises environment.Mistake."""
+        """The settings of this process's environment. Raises environment.UsageError."""
         quick = bool(os.environ.get("BENCH_QUICK"))
         parts = environment.words("BENCH_PARTS") or (QUICK_PARTS if quick else list(PARTS))
         if unknown := set(parts) - set(PARTS):
-            raise environment.Mistake(f"BENCH_PARTS: there is no {unknown.pop()}, but {', '.join(PARTS)}")
+            raise environment.UsageError(f"BENCH_PARTS: {unknown.pop()} is not a part: expected any of {', '.join(PARTS)}")
         wanted = environment.number("BENCH_START_SIZE", float, QUICK_START_GIB if quick else START_GIB)
         return cls(quick, parts, environment.number("BENCH_ROUNDS", int), start.whole(wanted * GIB))
 
 
 def fit(options, remarks):
-    """Makes the new segment so large that there is room, and says so."""
+    """Reduces the size of the new segment if it does not fit, and remarks on it."""
     free = min(available(), shutil.disk_usage(SHARED_MEMORY).free)
     if free < servers.NEEDED:
-        raise Failure(f"there are {size(free)} of memory, and this takes {size(servers.NEEDED)}")
+        raise Failure(f"{size(free)} of memory are available, and this needs {size(servers.NEEDED)}: end other programs")
     fitting = start.fitting(options.start_size, free)
     if fitting < options.start_size:
-        remarks.append(f"start: {size(fitting)} instead of {size(options.start_size)}, for {size(free)} are free")
+        remarks.append(f"start: {size(fitting)} instead of {size(options.start_size)}, because {size(free)} are free")
         options.start_size = fitting
 
 
 def measure(target):
-    """Everything. Raises Mistake."""
+    """Runs the benchmark. Raises environment.UsageError."""
     options = Options.from_environment()
     machine = program.machine()
     version = program.dsm_version(target / "release")

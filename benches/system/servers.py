@@ -1,4 +1,4 @@
-"""The same bytes on one server and on several: one call reads them all."""
+"""Measures one call that reads a whole memory: the same bytes on one server and on several."""
 
 import json
 
@@ -13,15 +13,15 @@ TOTAL = 256 * MIB
 TARGET = 1.10
 FIRST_PORT = 7411
 
-# What all of them take, and their reader.
+# The memory of all servers and of their reader.
 NEEDED = (len(SERVERS) + 2) * TOTAL
 
-# Reads in each turn: one alone is at the mercy of the scheduler.
+# Reads per round and memory: a single read depends too much on the scheduler.
 READS = 4
 
 
 def start(stage, dsmd, number, port):
-    """A memory of so many servers, from this port on; returns its mcomp.cfg and processes once all listen."""
+    """Starts a memory of `number` servers, on ports from `port` on. Returns its mcomp.cfg and the processes once all listen."""
     label = f"n{number}"
     config = stage.folder / f"{label}.cfg"
     ports = range(port, port + number)
@@ -34,7 +34,7 @@ def start(stage, dsmd, number, port):
 
 
 def measure(target, options, say):
-    """The rounds for each placement: seconds of a read, by the number of servers."""
+    """Measures the rounds for each placement: the seconds of a read by the number of servers."""
     programs, everywhere = target / "release", processors.own()
     rounds, reads = (options.rounds or 2, 1) if options.quick else (options.rounds or 9, READS)
     with Stage(target) as stage:
@@ -56,7 +56,7 @@ def measure(target, options, say):
 
 
 def findings(found):
-    """Times to that with one server."""
+    """The ratios of the times to that with one server."""
     for placement, rounds in found.items():
         rates = [TOTAL / 1e9 / one["1"] for one in rounds]
         yield Finding(f"{placement}: read of {TOTAL // MIB} MiB from one server, GB/s", rates)

@@ -1,20 +1,21 @@
-//! One call that reads a whole memory, which has one server or several.
+//! Measures calls that read a whole memory of one or more servers.
 
 use crate::contents;
-use dsm_benches::pattern::Pattern;
+use dsm_benches::pattern::BytePattern;
 use dsm_client::Client;
 use dsm_config::{Config, LocalAccess};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Seconds of a read in each round, by the number of servers.
+/// Measures the memory of each mcomp.cfg. Returns the seconds of a read in each round, by the
+/// number of servers.
 pub(crate) fn measure(paths: &[PathBuf], rounds: usize, reads: u32) -> Result<Value, String> {
-    let pattern = Pattern::new(1);
+    let pattern = BytePattern::new(1);
     let mut clients = Vec::new();
     for path in paths {
         let config = Config::load(path).map_err(|error| error.to_string())?;
-        // Servers on other hosts are what is meant.
+        // TCP alone: the measurement stands for servers on other hosts.
         let client = Client::new(&config).with_local(LocalAccess::Never);
         contents::fill(&client, &pattern)?;
         clients.push(client);
@@ -28,7 +29,7 @@ pub(crate) fn measure(paths: &[PathBuf], rounds: usize, reads: u32) -> Result<Va
     }
     let mut found = Vec::new();
     for number in 0..rounds {
-        // Nobody is always after the same one.
+        // The order rotates, so that no memory always follows the same one.
         clients.rotate_left(number.min(1));
         let mut round = Map::new();
         for client in &clients {
@@ -42,7 +43,7 @@ pub(crate) fn measure(paths: &[PathBuf], rounds: usize, reads: u32) -> Result<Va
     Ok(json!({ "rounds": found }))
 }
 
-/// Seconds of one such read, of as many as shall be made.
+/// Reads the whole memory `reads` times. Returns the seconds per read.
 fn read(client: &Client, buffer: &mut [u8], reads: u32) -> Result<f64, String> {
     let begin = Instant::now();
     for _ in 0..reads {

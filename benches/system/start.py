@@ -1,4 +1,4 @@
-"""How long dsmd takes to start: with a new segment, beside the allocation of its memory alone, and with one that is there."""
+"""Measures the start of dsmd: with a new segment, compared with the allocation of its memory, and with an existing one."""
 
 import os
 import select
@@ -15,30 +15,31 @@ from table import size
 TARGET = 1.2
 REOPEN_MS = 50
 
-# What there is of it besides k, at most 5 %, and what everything else takes.
+# The size of a segment relative to k, with its overhead of at most 5 %, and a reserve for
+# everything else.
 SHARE, MARGIN = 1.05, GIB
 
-# That in which dsmd allocates.
+# dsmd allocates its memory in steps of this size.
 STEP = 64 * MIB
 
 MAX_DATAGRAM = 4096
 
 
 def whole(wanted):
-    """The bytes of a segment that is to have about so many."""
+    """The wanted number of bytes, rounded down to whole steps."""
     return max(STEP, int(wanted) // STEP * STEP)
 
 
 def fitting(wanted, free):
-    """As many of the wanted bytes as fit."""
+    """The wanted number of bytes, or as many as fit."""
     return min(wanted, whole((free - MARGIN) / SHARE))
 
 
 class Listener:
-    """The service manager's end of NOTIFY_SOCKET."""
+    """The socket of NOTIFY_SOCKET, as a service manager has it."""
 
     def __init__(self, stage):
-        # Not in the stage's folder: the path of a socket is at most 108 bytes long.
+        # Not in the stage's folder: the path of a socket has at most 108 bytes.
         self.path = SHARED_MEMORY / f"{stage.name}.notify"
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(str(self.path))
@@ -52,9 +53,9 @@ class Listener:
         self.path.unlink(missing_ok=True)
 
     def start(self, stage, label, line):
-        """Starts a process; returns it and the seconds until it was ready."""
+        """Starts a process. Returns it, and the seconds until READY=1."""
         while select.select([self.socket], [], [], 0)[0]:
-            self.socket.recv(MAX_DATAGRAM)  # Last words of the one before.
+            self.socket.recv(MAX_DATAGRAM)  # messages of the previous process
         begin = time.monotonic()
         process = stage.start(label, [str(word) for word in line])
         ended = os.pidfd_open(process.pid)
@@ -73,7 +74,7 @@ class Listener:
 
 
 class Starts:
-    """All that is started, and what it leaves in /dev/shm."""
+    """Starts the measured processes, and removes their objects in /dev/shm."""
 
     def __init__(self, stage, listener, programs, k):
         self.stage, self.listener, self.k = stage, listener, k
@@ -83,7 +84,7 @@ class Starts:
         self.dsmd = command(programs / "dsmd", config)
 
     def allocation(self):
-        """Seconds of the memory alone."""
+        """The seconds of the allocation alone."""
         file = SHARED_MEMORY / f"{self.stage.name}.alone"
         line = [self.load, "allocate", "--file", file, "--size", self.k]
         process, seconds = self.listener.start(self.stage, "allocate", line)
@@ -93,21 +94,21 @@ class Starts:
         return {"allocation": seconds}
 
     def serving(self):
-        """Seconds of a start with nothing there, and of starts after an end of either kind."""
+        """The seconds of a start without a segment, and of starts after SIGTERM and after SIGKILL."""
         process, new = self.listener.start(self.stage, "new", self.dsmd)
         self.stage.stop(process)
-        process, terminated = self._again()
+        process, terminated = self._restart()
         process.kill()
         process.wait()
         self.stage.stop(process)
-        process, killed = self._again()
+        process, killed = self._restart()
         self.stage.stop(process)
         for path in self.stage.shared():
             if path != self.listener.path:
                 path.unlink()
         return {"new": new, "after SIGTERM": terminated, "after SIGKILL": killed}
 
-    def _again(self):
+    def _restart(self):
         process, seconds = self.listener.start(self.stage, "again", self.dsmd)
         said = process.log.read_text()
         process.log.unlink()
@@ -117,15 +118,15 @@ class Starts:
 
 
 def measure(target, options, say):
-    """The rounds, in seconds, and of how many bytes."""
+    """Measures the rounds, in seconds, with the number of bytes."""
     with Stage(target) as stage, Listener(stage) as listener:
         starts = Starts(stage, listener, target / "release", options.start_size)
-        say(f"start: once before it counts, {size(options.start_size)}")
+        say(f"start: warm-up, {size(options.start_size)}")
         starts.allocation()
         rounds, count = [], options.rounds or (2 if options.quick else 5)
         for number in range(count):
             say(f"start: round {number + 1} of {count}")
-            # Neither always comes first: memory that was used lately is warmer.
+            # The order alternates: recently used memory is faster.
             turns = [starts.allocation, starts.serving]
             found = [turn() for turn in (turns if number % 2 == 0 else reversed(turns))]
             rounds.append(found[0] | found[1] | {"bytes": options.start_size})
@@ -133,7 +134,7 @@ def measure(target, options, say):
 
 
 def findings(rounds):
-    """To the allocation alone, and in milliseconds."""
+    """The ratio to the allocation alone, and milliseconds."""
     what = size(rounds[0]["bytes"])
     yield Finding(f"posix_fallocate of {what}, s", [one["allocation"] for one in rounds])
     ratios = [one["new"] / one["allocation"] for one in rounds]

@@ -1,4 +1,4 @@
-//! The target of this name, for cargo fuzz.
+//! The fuzz target `protocol`, for cargo fuzz.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| dsm_fuzz::protocol::run(bytes));

@@ -1,17 +1,17 @@
-//! Any text whatever stands in mcomp.cfg. It is understood, or there is an error that names the
-//! file; nothing panics.
+//! mcomp.cfg has any text. The parser accepts it or returns an error that names the file, and does
+//! not panic.
 
 use dsm_config::Config;
 use dsm_core::layout::Layout;
 use std::path::Path;
 
-/// Where the error message says that the text came from.
+/// The path that the error message must name.
 const PATH: &str = "/etc/fuzzed.cfg";
 
-/// One input, as the bytes of the file.
+/// Tests one input as the bytes of the file.
 ///
 /// # Panics
-/// When the configuration breaks a promise.
+/// When the parser breaks a promise.
 pub fn run(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     match Config::parse(&text, Path::new(PATH)) {
@@ -21,7 +21,7 @@ pub fn run(bytes: &[u8]) {
             assert_eq!(
                 again.as_ref(),
                 Ok(layout),
-                "a layout that breaks its own rules was let through"
+                "the parser accepts a layout that breaks the rules of layouts"
             );
             assert_eq!(config.servers.len(), layout.n());
             assert!((1..=4096).contains(&config.limits.connections));

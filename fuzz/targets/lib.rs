@@ -1,4 +1,4 @@
-//! What each fuzz target does with its input.
+//! The code of the fuzz targets: each tests one input.
 
 pub mod config;
 pub mod protocol;

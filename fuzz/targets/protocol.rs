@@ -1,5 +1,5 @@
-//! Any bytes whatever come from the network. Nothing panics, nothing passes an end, and what is
-//! understood is encoded to the same bytes again.
+//! The network delivers any bytes. The parsers do not panic and accept no range outside the memory,
+//! and encoding a parsed request gives the same bytes.
 
 use dsm_core::layout::{Layout, MAX_ATOMIC};
 use dsm_core::protocol::{
@@ -8,17 +8,17 @@ use dsm_core::protocol::{
 };
 use zerocopy::FromBytes;
 
-/// Small, so that a range is often near its end.
+/// The size of the memory: small, so that ranges are often near its end.
 const K: u64 = 1 << 16;
 
-/// One input: bytes as a server receives them, and the same bytes as a client does.
+/// Tests one input as the bytes that a server receives, and as those that a client receives.
 ///
 /// # Panics
 /// When the protocol breaks a promise.
 pub fn run(bytes: &[u8]) {
     as_requests(bytes);
     as_replies(bytes);
-    // A fuzzer takes long to find the magic by itself.
+    // A fuzzer takes long to find the magic numbers.
     if bytes.len() >= HEADER {
         let mut bytes = bytes.to_vec();
         bytes[..2].copy_from_slice(b"DQ");
@@ -30,7 +30,7 @@ pub fn run(bytes: &[u8]) {
 }
 
 fn as_requests(mut bytes: &[u8]) {
-    let layout = Layout::new("fuzz", K, vec!["127.0.0.1:7411".to_owned()]).expect("a sound layout");
+    let layout = Layout::new("fuzz", K, vec!["127.0.0.1:7411".to_owned()]).expect("a valid layout");
     loop {
         let (header, rest) = match split_request(bytes) {
             Ok(Some(frame)) => frame,
@@ -83,10 +83,7 @@ fn check_request(request: &Request<'_>, frame: &[u8], layout: &Layout) {
     }
     let mut again = Vec::with_capacity(frame.len());
     request.append_to(&mut again);
-    assert_eq!(
-        again, frame,
-        "what was understood is encoded to other bytes"
-    );
+    assert_eq!(again, frame, "encoding a parsed request gives other bytes");
 }
 
 fn as_replies(bytes: &[u8]) {

@@ -1,10 +1,10 @@
-//! The fuzz targets of fuzz/, driven by proptest: the same bodies as with cargo fuzz, on a stable
-//! toolchain.
+//! Runs the fuzz targets of fuzz/ with inputs of proptest: cargo fuzz runs the same code.
 //!
-//! The count of cases is bounded; `PROPTEST_CASES` changes it.
+//! `PROPTEST_CASES` sets the number of cases.
 
 use dsm_core::protocol::{Opcode, RequestHeader};
 use dsm_fuzz::{config, protocol, snapshot};
+use dsm_snapshot::SnapshotFile;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -13,7 +13,7 @@ use zerocopy::IntoBytes;
 
 fn cases() -> ProptestConfig {
     let cases = count_of("PROPTEST_CASES", 20_000, 200_000);
-    // Nothing is written into the source tree.
+    // proptest would write failed cases into the source tree.
     ProptestConfig {
         cases,
         failure_persistence: None,
@@ -21,7 +21,7 @@ fn cases() -> ProptestConfig {
     }
 }
 
-/// Numbers that programs get wrong.
+/// Random numbers, among them many boundary values.
 fn edge() -> impl Strategy<Value = u64> {
     let near = select(vec![
         0,
@@ -40,7 +40,7 @@ fn edge() -> impl Strategy<Value = u64> {
     ]
 }
 
-/// A frame that is nearly right.
+/// A frame that is nearly valid.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     let length_error = prop_oneof![8 => Just(0_i32), 1 => -3_i32..=3];
     (
@@ -63,7 +63,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
         })
 }
 
-/// A file that is nearly right: lines of a good one, some mangled, repeated or missing.
+/// A nearly valid mcomp.cfg: lines of a valid one, of which some are changed, repeated or missing.
 fn file() -> impl Strategy<Value = String> {
     let line = select(vec![
         "name = \"dsm\"",
@@ -110,7 +110,7 @@ fn file() -> impl Strategy<Value = String> {
     vec(line, 0..20).prop_map(|lines| lines.join("\n"))
 }
 
-/// A good file with one thing wrong, or nothing.
+/// A valid mcomp.cfg, or one with a single error.
 fn good_file() -> impl Strategy<Value = String> {
     (edge(), 0_usize..5, 1_usize..5, file()).prop_map(|(k, n, servers, more)| {
         let server = |index| format!("[[server]]\naddress = \"127.0.0.1:{}\"", 7411 + index);
@@ -121,7 +121,7 @@ fn good_file() -> impl Strategy<Value = String> {
     })
 }
 
-/// A sound snapshot file, small enough that a change often hits its structure.
+/// A valid snapshot file, so small that a change often hits its structure.
 fn snapshot_file() -> Vec<u8> {
     let directory = tempfile::tempdir().expect("a directory");
     let mut memory = vec![0; 8 * 4096];
@@ -140,15 +140,15 @@ fn snapshot_file() -> Vec<u8> {
     std::fs::read(path).expect("a file")
 }
 
-/// The file with some bytes changed, the checksums of header and index made right again, so that a
-/// change gets past them.
-fn mangled_snapshot(sound: &[u8], changes: &[(usize, u8)], cut: usize, repair: bool) -> Vec<u8> {
-    let header = u32::from_le_bytes(*sound[12..].first_chunk().expect("a header")) as usize;
-    let end = sound.len() - 64;
-    let index = u64::from_le_bytes(*sound[end..].first_chunk().expect("a footer"));
+/// The file with some bytes changed. With `repair`, the checksums of header and index are correct,
+/// so that they do not hide the changes.
+fn mangled_snapshot(valid: &[u8], changes: &[(usize, u8)], cut: usize, repair: bool) -> Vec<u8> {
+    let header = u32::from_le_bytes(*valid[12..].first_chunk().expect("a header")) as usize;
+    let end = valid.len() - 64;
+    let index = u64::from_le_bytes(*valid[end..].first_chunk().expect("a footer"));
     let index = usize::try_from(index).expect("small");
-    let mut bytes = sound.to_vec();
-    // Half of the changes go where the structure is: header, index, footer.
+    let mut bytes = valid.to_vec();
+    // Half of the changes are in the structure: header, index, footer.
     for (at, value) in changes {
         let at = if at % 2 == 0 {
             at % bytes.len()
@@ -167,41 +167,56 @@ fn mangled_snapshot(sound: &[u8], changes: &[(usize, u8)], cut: usize, repair: b
     bytes
 }
 
+#[test]
+fn the_seed_of_the_snapshot_target_is_a_small_valid_file() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = folder.path().join("seed");
+    snapshot::write_seed(path.clone());
+    let file = SnapshotFile::open(&path).expect("a valid file");
+    let summary = file.verify(|_, _| {});
+    assert!(summary.is_ok(), "{summary:?}");
+    let frames = file.extents(0..u64::MAX).expect("an index").count();
+    assert_eq!(frames, 3);
+    let bytes = std::fs::read(path).expect("a file");
+    assert!(bytes.len() < 600, "{} bytes", bytes.len());
+    snapshot::run(&bytes);
+}
+
 proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn any_bytes_in_a_snapshot_are_refused_or_understood(bytes in vec(any::<u8>(), 0..200)) {
+    fn any_bytes_in_a_snapshot_are_refused_or_accepted(bytes in vec(any::<u8>(), 0..200)) {
         snapshot::run(&bytes);
     }
 
     #[test]
-    fn snapshots_that_are_nearly_right_are_refused_or_understood(
+    fn nearly_valid_snapshots_are_refused_or_accepted(
         changes in vec((any::<usize>(), prop_oneof![any::<u8>(), Just(0), Just(0xff)]), 0..6),
         cut in prop_oneof![8 => Just(0_usize), 1 => 0_usize..64], repair in any::<bool>(),
     ) {
-        static SOUND: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(snapshot_file);
-        snapshot::run(&mangled_snapshot(&SOUND, &changes, cut, repair));
+        static VALID: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(snapshot_file);
+        snapshot::run(&mangled_snapshot(&VALID, &changes, cut, repair));
     }
 
     #[test]
-    fn any_bytes_from_the_network_are_refused_or_understood(bytes in vec(any::<u8>(), 0..200)) {
+    fn any_bytes_from_the_network_are_refused_or_accepted(bytes in vec(any::<u8>(), 0..200)) {
         protocol::run(&bytes);
     }
 
     #[test]
-    fn frames_that_are_nearly_right_are_refused_or_understood(frames in vec(frame(), 1..4), cut in 0_usize..8) {
+    fn nearly_valid_frames_are_refused_or_accepted(frames in vec(frame(), 1..4), cut in 0_usize..8) {
         let bytes = frames.concat();
         protocol::run(&bytes[..bytes.len() - cut.min(bytes.len())]);
     }
 
     #[test]
-    fn any_bytes_in_the_file_are_refused_or_understood(bytes in vec(any::<u8>(), 0..200)) {
+    fn any_bytes_in_the_configuration_are_refused_or_accepted(bytes in vec(any::<u8>(), 0..200)) {
         config::run(&bytes);
     }
 
     #[test]
-    fn files_that_are_nearly_right_are_refused_or_understood(text in prop_oneof![file(), good_file()]) {
+    fn nearly_valid_configurations_are_refused_or_accepted(text in prop_oneof![file(), good_file()]) {
         config::run(text.as_bytes());
     }
 }

@@ -1,4 +1,5 @@
-//! What is installed and what is written about it is true, and the repository keeps its own rules.
+//! The packaged files work, the documents agree with the programs, and the repository keeps its own
+//! rules.
 
 mod fuzz_on_stable;
 mod man_config;

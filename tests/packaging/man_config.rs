@@ -1,5 +1,5 @@
-//! mcomp.cfg(5) documents every key that the parser knows, with its range and default, and no
-//! other.
+//! mcomp.cfg(5) documents every key that the parser knows, with its range and default, and no other
+//! key.
 
 use dsm_config::{Config, Key, keys};
 use std::collections::BTreeMap;
@@ -62,7 +62,7 @@ fn every_key_has_an_entry_in_the_manual_page_and_every_entry_is_a_key() {
 }
 
 #[test]
-fn the_manual_page_has_the_range_and_the_default_that_hold() {
+fn the_manual_page_has_the_range_and_the_default_of_every_key() {
     let documented = entries();
     for Key {
         name,
@@ -105,7 +105,7 @@ fn the_order_of_the_entries_is_the_order_of_the_settings() {
 }
 
 #[test]
-fn the_examples_in_the_manual_page_are_good() {
+fn the_examples_in_the_manual_page_are_valid() {
     let examples: Vec<&str> = PAGE
         .split(".Bd -literal -offset indent\n")
         .skip(1)
@@ -128,7 +128,7 @@ fn the_manual_page_is_clean_mdoc() {
         Ok(output) => output,
         Err(error) => return skip::skip(format!("mandoc cannot be run: {error}")),
     };
-    // Whether another page is found depends on what is installed here.
+    // Whether mandoc finds a referenced page depends on the installed packages.
     let complaints = String::from_utf8_lossy(&output.stdout);
     let complaints: Vec<&str> = complaints
         .lines()

@@ -1,6 +1,6 @@
 //! dsm-snapshot(8), the command line of dsm-snapshot and the units that run it agree.
 
-// Helpers of tests may unwrap as tests do.
+// clippy.toml allows `unwrap` in tests, but not in their helpers.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ const PAGE: &str = include_str!("../../man/dsm-snapshot.8");
 
 const TIMER: &str = include_str!("../../packaging/systemd/dsm-snapshot.timer");
 
-/// The long options of dsm-snapshot and of its commands, `help` and `version` among them.
+/// The long options of dsm-snapshot and of its commands, with `help` and `version`.
 fn offered() -> BTreeSet<String> {
     let mut command = dsm_service::agent::command();
     command.build();
@@ -55,7 +55,7 @@ fn every_option_has_an_entry_in_the_man_page_and_every_entry_is_an_option() {
 }
 
 #[test]
-fn every_command_stands_in_the_synopsis_with_its_options() {
+fn every_command_is_in_the_synopsis_with_its_options() {
     let synopsis = section("SYNOPSIS").join("\n");
     let calls: Vec<&str> = synopsis.split(".Nm dsm-snapshot\n").skip(1).collect();
     for command in dsm_service::agent::command().get_subcommands() {
@@ -75,11 +75,11 @@ fn every_command_stands_in_the_synopsis_with_its_options() {
     }
 }
 
-/// Runs the program with a configuration in which no agent can be reached.
+/// The exit code of the program with a configuration whose agent cannot be reached.
 fn code(arguments: &[&str]) -> i32 {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("mcomp.cfg");
-    // Nobody listens on a port of loopback that is not free for users.
+    // Only root can listen on port 2, and no service does.
     std::fs::write(
         &config,
         "k = 4096\nn = 1\nserver = [{ address = \"127.0.0.1:1\", snapshot = \"127.0.0.1:2\" }]\n",
@@ -94,7 +94,7 @@ fn code(arguments: &[&str]) -> i32 {
 }
 
 #[test]
-fn the_program_ends_as_the_man_page_says() {
+fn the_program_ends_with_the_exit_codes_of_the_man_page() {
     let listed: BTreeSet<i32> = section("EXIT STATUS")
         .iter()
         .filter_map(|line| line.strip_prefix(".It ")?.parse().ok())

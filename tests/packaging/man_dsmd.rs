@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 const PAGE: &str = include_str!("../../man/dsmd.8");
 
-/// The long options of dsmd, `help` and `version` among them.
+/// The long options of dsmd, with `help` and `version`.
 fn offered() -> BTreeSet<String> {
     let mut command = dsm_service::server::command();
     command.build();
@@ -31,7 +31,7 @@ fn every_option_has_an_entry_in_the_man_page_and_every_entry_is_an_option() {
 }
 
 #[test]
-fn every_option_stands_in_the_synopsis() {
+fn every_option_is_in_the_synopsis() {
     let synopsis: BTreeSet<_> = options_of_lines(".Op ")
         .union(&options_of_lines(".Fl "))
         .cloned()
@@ -44,7 +44,7 @@ fn every_option_stands_in_the_synopsis() {
 }
 
 #[test]
-fn dsmd_help_is_dsmd_with_the_option() {
+fn dsmd_help_prints_the_same_as_dsmd_with_the_option() {
     let run = |word: &str| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dsmd"));
         let output = command.arg(word).output().unwrap();

@@ -1,4 +1,4 @@
-//! The packaged etc/mcomp.cfg works as it is, and documents every key with the default that holds.
+//! The packaged etc/mcomp.cfg works unchanged, and documents every key with its default.
 
 use dsm_config::{Config, Origin, keys};
 use std::path::Path;
@@ -9,7 +9,7 @@ fn parse(text: &str) -> Config {
     Config::parse(text, Path::new("etc/mcomp.cfg")).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The file with every `#key = value` made effective.
+/// The file with every `#key = value` uncommented.
 fn uncommented() -> String {
     let line = |line: &'static str| match line.strip_prefix('#') {
         Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest,
@@ -28,7 +28,7 @@ fn the_packaged_file_is_one_server_that_only_this_machine_reaches() {
 }
 
 #[test]
-fn every_default_in_the_packaged_file_is_the_one_that_holds_without_it() {
+fn the_packaged_file_documents_every_key_with_its_default() {
     let (packaged, all) = (parse(PACKAGED).settings(), parse(&uncommented()).settings());
     for key in keys() {
         let Some(default) = key.default else { continue };
@@ -55,7 +55,7 @@ fn every_default_in_the_packaged_file_is_the_one_that_holds_without_it() {
 }
 
 #[test]
-fn the_example_of_three_machines_in_the_packaged_file_is_good() {
+fn the_example_of_three_machines_in_the_packaged_file_is_valid() {
     let example = PACKAGED
         .lines()
         .filter_map(|line| line.strip_prefix("#   "))
@@ -122,7 +122,7 @@ fn every_document_that_a_man_page_or_the_packaged_file_names_is_in_that_package(
         }
     }
     assert!(named >= 3, "{named} documents are named");
-    // Who writes a client has no need of dsmd on that machine.
+    // The author of a client needs the protocol, but not dsmd on the same machine.
     let of_client = include_str!("../../packaging/debian/dsmctl.docs");
     assert!(
         of_client.lines().any(|line| line == "docs/protocol.md"),

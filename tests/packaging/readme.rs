@@ -1,7 +1,6 @@
-//! README.md is true: its tour, followed from top to bottom, does what it shows, also beside an
-//! installed dsmd.
+//! README.md is true: its tour prints what the page shows, also while an installed dsmd runs.
 
-// Helpers of tests may unwrap as tests do.
+// clippy.toml allows `unwrap` in tests, but not in their helpers.
 #![allow(clippy::unwrap_used)]
 
 use dsm_config::Config;
@@ -11,8 +10,8 @@ use support::skip;
 
 const README: &str = include_str!("../../README.md");
 
-/// The tour's three shares, what each has around its memory, and a snapshot that saves pages, in
-/// /dev/shm.
+/// Bytes in /dev/shm that the tour needs: three segments with their overhead, and the pages that
+/// writers save during a snapshot.
 const SHARED_MEMORY: u64 = 320 << 20;
 
 /// The mcomp.cfg of the tour.
@@ -25,7 +24,7 @@ fn tour() -> Config {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tour.cfg");
     std::fs::write(&path, text).unwrap();
-    Config::load(&path).expect("the mcomp.cfg of the tour is sound")
+    Config::load(&path).expect("the mcomp.cfg of the tour is valid")
 }
 
 fn ports(config: &Config) -> Vec<u16> {
@@ -47,7 +46,7 @@ fn ports(config: &Config) -> Vec<u16> {
 }
 
 #[test]
-fn the_tour_needs_nothing_that_an_installed_dsmd_has_taken() {
+fn the_tour_uses_no_port_and_no_name_of_an_installed_dsmd() {
     let tour = tour();
     let packaged = Config::load(Path::new(concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -57,25 +56,25 @@ fn the_tour_needs_nothing_that_an_installed_dsmd_has_taken() {
     let (ours, taken) = (ports(&tour), ports(&packaged));
     assert!(
         ours.iter().all(|port| !taken.contains(port)),
-        "the tour has the ports {ours:?}, the package {taken:?}"
+        "the tour uses the ports {ours:?}, the package {taken:?}"
     );
     assert_ne!(tour.layout.name(), packaged.layout.name());
 }
 
 #[test]
-fn what_make_test_needs_is_what_the_readme_installs() {
+fn the_readme_installs_every_package_that_make_test_needs() {
     let installed = README
         .lines()
         .find_map(|line| line.strip_prefix("$ sudo apt-get install "))
-        .expect("a line of apt-get");
+        .expect("a line with apt-get");
     let installed: Vec<&str> = installed.split(' ').collect();
     let scripts = [
         include_str!("../run"),
         include_str!("../package"),
         include_str!("../../packaging/build-deb"),
     ];
-    // Such as `have zstd || echo zstd`, and what `make deb` needs beside debhelper and
-    // build-essential, which depend on it.
+    // Lines such as `have zstd || echo zstd`. The list of `make deb` also has packages that
+    // debhelper and build-essential depend on: the filter below removes them.
     let wanted = scripts
         .iter()
         .flat_map(|script| script.lines())
@@ -106,7 +105,7 @@ fn a_reader_who_follows_the_tour_sees_what_it_shows() {
         return;
     }
     let name = format!("dsmtest-{}-readme", std::process::id());
-    // The tour makes it, and removes it at its end.
+    // The tour creates the folder `tour` in it, and removes it at its end.
     let parent = tempfile::Builder::new().prefix(&name).tempdir().unwrap();
     let programs = Path::new(env!("CARGO_BIN_EXE_dsmd")).parent().unwrap();
     let _left_over = LeftOver(name.clone());
@@ -126,22 +125,22 @@ fn a_reader_who_follows_the_tour_sees_what_it_shows() {
     println!("{text}{errors}");
     assert!(
         output.status.success(),
-        "README.md is not as things are:\n{text}{errors}"
+        "the tour does not do what README.md shows:\n{text}{errors}"
     );
     assert_eq!(
         objects(&name),
         Vec::<PathBuf>::new(),
-        "the tour's last commands leave this"
+        "the last commands of the tour do not remove these objects"
     );
 }
 
-/// A loopback address of this process's own.
+/// A loopback address that only this process uses.
 fn host() -> String {
     let [_, a, b, c] = std::process::id().to_be_bytes();
     format!("127.{}.{b}.{c}", 100 + a % 100)
 }
 
-/// What there is in /dev/shm of the memory of that name.
+/// The objects in /dev/shm of the memory with this name.
 fn objects(name: &str) -> Vec<PathBuf> {
     let paths = std::fs::read_dir("/dev/shm")
         .unwrap()
@@ -152,7 +151,7 @@ fn objects(name: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Removes what a tour that failed halfway has left.
+/// Removes the objects that a failed tour has left in /dev/shm.
 struct LeftOver(String);
 
 impl Drop for LeftOver {

@@ -1,18 +1,18 @@
 //! The repository keeps its own rules.
 
-// Helpers of tests may unwrap as tests do.
+// clippy.toml allows `unwrap` in tests, but not in their helpers.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// The longest source file, in lines.
+/// The maximum number of lines of a source file.
 const MAX_LINES: usize = 500;
 
-/// The longest program: it only calls the library.
+/// The maximum number of lines of a program, which only calls the library.
 const MAX_PROGRAM_LINES: usize = 10;
 
-/// The only folders of code that may do what the compiler cannot check.
+/// The only folders that may have `unsafe` code.
 const MAY_BE_UNSAFE: [&str; 1] = ["crates/dsm-core/src/sys/"];
 
 /// The folders of the sources of programs and libraries.
@@ -22,8 +22,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every file of the repository, as a path from its root. What is built or downloaded is not part
-/// of it.
+/// Every file of the repository, as a path from its root, without files that were built or
+/// downloaded.
 fn files() -> Vec<String> {
     let mut folders = vec![root().to_owned()];
     let mut found = Vec::new();
@@ -73,13 +73,13 @@ fn rust_files(folder: &str) -> Vec<String> {
         .collect()
 }
 
-/// The line without its comment. Good enough here: no line has the words looked for after `//`
-/// inside a text.
+/// The line without its comment. It also cuts a `//` inside a string, after which no line has a
+/// word that these tests look for.
 fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()
 }
 
-/// Whether `word` stands in `text`, not as a part of a longer word and not as a text.
+/// Whether `text` has `word` as a whole word, and not in quotes.
 fn has_word(text: &str, word: &str) -> bool {
     let is_part =
         |character: char| character.is_alphanumeric() || character == '_' || character == '"';
@@ -99,13 +99,13 @@ fn a_folder_that_may_have_unsafe_code_has_some() {
         let has_some = rust_files(folder).iter().any(|path| has_unsafe_code(path));
         assert!(
             has_some,
-            "{folder} has nothing that the compiler cannot check: take it out of the list"
+            "{folder} has no such code: remove it from MAY_BE_UNSAFE"
         );
     }
 }
 
 #[test]
-fn unsafe_code_stands_only_where_it_may() {
+fn unsafe_code_is_only_in_the_folders_that_may_have_it() {
     for path in rust_files("") {
         if MAY_BE_UNSAFE.iter().any(|folder| path.starts_with(folder)) {
             continue;
@@ -121,12 +121,12 @@ fn unsafe_code_stands_only_where_it_may() {
 }
 
 #[test]
-fn every_source_file_fits_in_the_head() {
+fn no_source_file_is_too_long() {
     for path in source_files() {
         let lines = read(&path).lines().count();
         assert!(
             lines <= MAX_LINES,
-            "{path} has {lines} lines, more than {MAX_LINES}: it holds more than one concept"
+            "{path} has {lines} lines, more than {MAX_LINES}: split it by concept"
         );
     }
 }
@@ -139,7 +139,7 @@ fn the_programs_only_call_the_library() {
         let lines = read(&path).lines().count();
         assert!(
             lines <= MAX_PROGRAM_LINES,
-            "{path} has {lines} lines, more than {MAX_PROGRAM_LINES}"
+            "{path} has {lines} lines, more than {MAX_PROGRAM_LINES}: move code to the library"
         );
     }
 }
@@ -162,7 +162,7 @@ fn the_root_of_the_programs_only_names_its_modules() {
 }
 
 #[test]
-fn every_source_file_says_what_it_is_for() {
+fn every_source_file_begins_with_a_module_comment() {
     for path in source_files()
         .into_iter()
         .chain(rust_files("tests/"))
@@ -170,7 +170,7 @@ fn every_source_file_says_what_it_is_for() {
     {
         assert!(
             read(&path).starts_with("//!"),
-            "{path} does not begin with a comment that says what it is for"
+            "{path} does not begin with a module comment (//!)"
         );
     }
 }
@@ -186,7 +186,7 @@ fn nothing_is_left_to_do_in_a_comment() {
         .iter()
         .filter(|path| *path != "LICENSE" && *path != "Cargo.lock")
     {
-        // What is not text has no comments.
+        // A binary file has no comments.
         let Ok(text) = std::fs::read_to_string(root().join(path)) else {
             continue;
         };
@@ -197,8 +197,7 @@ fn nothing_is_left_to_do_in_a_comment() {
     }
 }
 
-/// The programs that cargo builds of the tests: each has a folder, whose `main.rs` names its
-/// modules.
+/// The test targets: each is a folder, whose `main.rs` names its modules.
 const TEST_TARGETS: [&str; 6] = [
     "cli",
     "client",
@@ -209,7 +208,7 @@ const TEST_TARGETS: [&str; 6] = [
 ];
 
 #[test]
-fn the_tests_are_six_programs_and_every_file_of_them_is_a_module() {
+fn the_tests_are_six_targets_and_every_file_of_them_is_a_module() {
     let of_target = |path: &str| {
         TEST_TARGETS
             .into_iter()
@@ -219,14 +218,14 @@ fn the_tests_are_six_programs_and_every_file_of_them_is_a_module() {
         .into_iter()
         .filter(|path| !path.starts_with("tests/support/"))
     {
-        // Another file beside the folders, or another folder with a main.rs, would be another
-        // program to link.
+        // A file directly in tests/, or another folder with a main.rs, would be a seventh program
+        // to link.
         let target = of_target(&path)
-            .unwrap_or_else(|| panic!("{path} is a module of none of {TEST_TARGETS:?}"));
+            .unwrap_or_else(|| panic!("{path} is not in a folder of {TEST_TARGETS:?}"));
         let module = Path::new(&path).file_stem().unwrap().to_str().unwrap();
         let named =
             read(&format!("tests/{target}/main.rs")).contains(&format!("\nmod {module};\n"));
-        // Otherwise its tests are not run, and nothing says so.
+        // Cargo does not report a file that is no module: its tests would never run.
         assert!(
             named || module == "main",
             "tests/{target}/main.rs does not name the module {module}"
@@ -234,14 +233,13 @@ fn the_tests_are_six_programs_and_every_file_of_them_is_a_module() {
         let elsewhere = concat!("#[", "path");
         assert!(
             !read(&path).contains(elsewhere),
-            "{path} includes a file from elsewhere, which is then compiled twice"
+            "{path} includes a file of another module, which is then compiled twice"
         );
     }
 }
 
-/// Words and phrases that do not belong in the repository, each with how often it is still there. A
-/// number may only become smaller. The first letter of each is apart, so that this list does not
-/// count itself.
+/// Unwanted words and phrases, each with the number of its occurrences. A number may only become
+/// smaller. The first letter of each is separate, so that this list does not count itself.
 const UNWANTED_WORDS: [(&str, usize); 14] = [
     (concat!("w", "hoever"), 71),
     (concat!("n", "obody"), 138),
@@ -259,8 +257,8 @@ const UNWANTED_WORDS: [(&str, usize); 14] = [
     (concat!("o", "f its own"), 84),
 ];
 
-/// Its words in lower case with a space before and after each, also where a line, or a comment's
-/// line, ends between them; the end of a sentence is a word too.
+/// The words of `text` in lower case, with one space before and after each, also across the ends of
+/// lines and of comment lines. The end of a sentence is the word `.`.
 fn words(text: &str) -> String {
     let mut words = String::from(" ");
     for character in text.chars().flat_map(char::to_lowercase) {
@@ -288,12 +286,12 @@ fn words_are_found_wherever_a_line_ends() {
 
 #[test]
 fn the_words_that_do_not_belong_here_become_fewer() {
-    // These two are not ours, and the third is about the past.
+    // Other authors wrote the first, cargo the second, and the third describes earlier releases.
     let others = ["LICENSE", "Cargo.lock", "CHANGELOG.md"];
     let paths = files()
         .into_iter()
         .filter(|path| !others.contains(&path.as_str()));
-    // What is not text has no words.
+    // A binary file has no words.
     let text = |path: String| {
         Some((
             words(&std::fs::read_to_string(root().join(&path)).ok()?),
@@ -311,18 +309,104 @@ fn the_words_that_do_not_belong_here_become_fewer() {
         let count: usize = found.iter().map(|(count, _)| count).sum();
         if count < ceiling {
             wrong.push(format!(
-                "{unwanted:?} is there {count} times: write that in the place of {ceiling}"
+                "{unwanted:?} occurs {count} times: replace {ceiling} by {count} in UNWANTED_WORDS"
             ));
         } else if count > ceiling {
             wrong.push(format!(
-                "{unwanted:?} is there {count} times, and may be {ceiling} times: {found:?}"
+                "{unwanted:?} occurs {count} times, expected {ceiling}: rewrite the new sentence in \
+                 one of {found:?}"
             ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The packages of the workspace, as their folders from the root, and the folders with their code.
+/// The item that a line of code begins: its keyword and its name, as `("struct", "Segment")`.
+fn item(line: &str) -> Option<(&str, &str)> {
+    let is_modifier =
+        |word: &&str| word.starts_with("pub") || word.ends_with(')') || *word == "unsafe";
+    let mut words = line.split_whitespace().skip_while(is_modifier);
+    let (keyword, name) = (words.next()?, words.next().unwrap_or_default());
+    let end = name.find(|character: char| !character.is_alphanumeric() && character != '_');
+    Some((keyword, &name[..end.unwrap_or(name.len())]))
+}
+
+fn indentation(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+/// Whether a line with this indentation, after these lines, is directly in an `impl` or a `trait`.
+/// The code is formatted: the enclosing item begins at the last line with less indentation.
+fn is_associated(before: &[&str], line: usize) -> bool {
+    let outside = before
+        .iter()
+        .rev()
+        .filter(|before| indentation(before) < line);
+    let mut keywords = outside
+        .filter_map(|line| item(line))
+        .map(|(keyword, _)| keyword);
+    let is_impl = |keyword: &str| keyword.starts_with("impl") || keyword == "trait";
+    keywords
+        .find(|keyword| is_impl(keyword) || ["fn", "mod"].contains(keyword))
+        .is_some_and(is_impl)
+}
+
+/// The names of the types that a file defines: structs, enums, unions, traits and type aliases, but
+/// not the associated types of an `impl` or a `trait`.
+fn defined_types(text: &str) -> Vec<&str> {
+    let lines: Vec<&str> = text.lines().map(code).collect();
+    let mut found = Vec::new();
+    for (number, line) in lines.iter().enumerate() {
+        let Some((keyword, name)) = item(line) else {
+            continue;
+        };
+        let is_type = match keyword {
+            "struct" | "enum" | "union" | "trait" => true,
+            "type" => !is_associated(&lines[..number], indentation(line)),
+            _ => false,
+        };
+        if is_type && name.starts_with(|first: char| first.is_ascii_uppercase()) {
+            found.push(name);
+        }
+    }
+    found
+}
+
+#[test]
+fn the_types_of_a_file_are_found() {
+    let text = concat!(
+        "pub(crate) struct A<T> {\n    type_: T,\n}\n// enum B\nimpl<T> C for A<T>\nwhere\n    T: E,\n",
+        "{\n    type D = u8;\n}\nfn f() {\n    type G = u8;\n}\npub trait H: E {\n    type I;\n}\n",
+    );
+    assert_eq!(defined_types(text), ["A", "G", "H"]);
+}
+
+#[test]
+fn no_two_types_have_the_same_name() {
+    let sources: Vec<(String, String)> = rust_files("")
+        .into_iter()
+        .map(|path| (read(&path), path))
+        .collect();
+    let mut paths: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (text, path) in &sources {
+        for name in defined_types(text) {
+            paths.entry(name).or_default().push(path);
+        }
+    }
+    let duplicates: Vec<String> = paths
+        .into_iter()
+        .filter(|(_, paths)| paths.len() > 1)
+        .map(|(name, paths)| format!("{name}: {}", paths.join(" ")))
+        .collect();
+    assert!(
+        duplicates.is_empty(),
+        "{} names of types are defined more than once; add a word that says whose each type is:\n{}",
+        duplicates.len(),
+        duplicates.join("\n")
+    );
+}
+
+/// The packages of the workspace: the folder of each, and the folders of its code.
 const PACKAGES: [(&str, &[&str]); 8] = [
     ("", &["src/", "tests/", "examples/"]),
     ("crates/dsm-core/", &["crates/dsm-core/"]),
@@ -338,7 +422,7 @@ fn manifest(folder: &str) -> toml::Table {
     read(&format!("{folder}Cargo.toml")).parse().unwrap()
 }
 
-/// The names in a table of a package's Cargo.toml.
+/// The names of a package's dependencies and dev-dependencies.
 fn dependencies(folder: &str) -> BTreeSet<String> {
     let manifest = manifest(folder);
     let names = |table: &str| {
@@ -355,7 +439,7 @@ fn dependencies(folder: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_package_of_the_workspace_is_looked_at() {
+fn every_package_of_the_workspace_is_in_the_list() {
     let manifests = files()
         .into_iter()
         .filter(|path| path == "Cargo.toml" || path.ends_with("/Cargo.toml"));
@@ -382,13 +466,14 @@ fn every_dependency_is_used() {
         for name in dependencies(folder) {
             assert!(
                 has_word(&code, &name.replace('-', "_")),
-                "{name} stands in {folder}Cargo.toml and is used nowhere"
+                "{folder}Cargo.toml has the dependency {name}, which no code uses: remove it"
             );
         }
     }
 }
 
-/// Whether a dependency is a package of this workspace; the tests call theirs by another name.
+/// Whether a dependency is a package of this workspace. The tests use dsm-test-support as
+/// `support`.
 fn is_own(name: &str) -> bool {
     name.starts_with("dsm-") || name == "support"
 }
@@ -404,7 +489,7 @@ fn every_dependency_has_its_reason_in_contributing() {
     let section = text
         .split("\n## ")
         .find(|section| section.starts_with("Dependencies"))
-        .expect("a section of them");
+        .expect("a section on dependencies");
     let explained: BTreeSet<String> = section
         .lines()
         .filter_map(|line| {
@@ -419,8 +504,8 @@ fn every_dependency_has_its_reason_in_contributing() {
     );
 }
 
-/// The crates of this workspace that a package depends on, but for its tests.
-fn arrows(folder: &str) -> BTreeSet<String> {
+/// The crates of this workspace that a package depends on, without its dev-dependencies.
+fn own_dependencies(folder: &str) -> BTreeSet<String> {
     let names = manifest(folder)["dependencies"]
         .as_table()
         .unwrap()
@@ -434,7 +519,7 @@ fn arrows(folder: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_libraries_depend_on_each_other_one_way() {
+fn the_libraries_depend_on_each_other_in_one_direction() {
     for (name, may) in [
         ("dsm-core", &[] as &[&str]),
         ("dsm-config", &["dsm-core"]),
@@ -442,19 +527,19 @@ fn the_libraries_depend_on_each_other_one_way() {
         ("dsm-snapshot", &["dsm-config", "dsm-core"]),
     ] {
         assert_eq!(
-            arrows(&format!("crates/{name}/")),
+            own_dependencies(&format!("crates/{name}/")),
             may.iter().map(|name| (*name).to_owned()).collect(),
             "{name}"
         );
     }
 }
 
-/// The most crates of others that a program gets which links the client library, with mcomp.cfg and
-/// without.
+/// The maximum number of crates that are not of this workspace in the dependencies of dsm-client,
+/// and the options of cargo: with support of mcomp.cfg, and without.
 const MAX_FOREIGN_CRATES: [(usize, &[&str]); 2] = [(36, &[]), (26, &["--no-default-features"])];
 
 #[test]
-fn the_client_library_brings_few_crates_of_others() {
+fn the_client_library_has_few_foreign_dependencies() {
     for (most, features) in MAX_FOREIGN_CRATES {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = std::process::Command::new(cargo);
@@ -484,7 +569,7 @@ fn the_client_library_brings_few_crates_of_others() {
         assert!(foreign.contains("libc"), "{tree}");
         assert!(
             foreign.len() <= most,
-            "{} crates of others, more than {most}: {foreign:?}",
+            "{} foreign crates, more than {most}: {foreign:?}",
             foreign.len()
         );
         for unwanted in [
@@ -517,7 +602,7 @@ fn the_oldest_compiler_is_the_same_everywhere() {
 }
 
 #[test]
-fn every_link_to_a_file_leads_to_one() {
+fn every_link_to_a_file_has_a_target() {
     let markdown = |path: &&String| {
         Path::new(path)
             .extension()
@@ -534,13 +619,13 @@ fn every_link_to_a_file_leads_to_one() {
             let elsewhere = file.is_empty() || file.contains("://");
             assert!(
                 elsewhere || folder.join(file).exists(),
-                "{path} links to {target}, which is not there"
+                "{path} links to {target}, which does not exist"
             );
         }
     }
 }
 
-/// Lines before a command in which its reader is told what it deletes.
+/// The number of lines before a command that must say that it deletes memory.
 const WARNING_LINES: usize = 6;
 
 #[test]
@@ -562,10 +647,10 @@ fn a_documented_command_that_removes_memory_is_said_to_delete_it() {
             }
             found += 1;
             let before = &lines[number.saturating_sub(WARNING_LINES)..=number];
-            let told = before.iter().any(|line| line.contains("delete"));
+            let warns = before.iter().any(|line| line.contains("delete"));
             assert!(
-                told,
-                "{path}:{}: a reader is not told what this deletes: {line}",
+                warns,
+                "{path}:{}: the {WARNING_LINES} lines before do not say \"delete\": {line}",
                 number + 1
             );
         }
@@ -590,8 +675,8 @@ fn a_memory_that_grows_to_more_machines_loses_nothing() {
     }
 }
 
-/// The architectures of Debian that `crates/dsm-core/src/sys/` compiles for: Linux, 64 bits,
-/// little-endian, and Rust has its standard library.
+/// The Debian architectures for which `crates/dsm-core/src/sys/` compiles: Linux, 64 bits,
+/// little-endian, with Rust's standard library.
 const ARCHITECTURES: [&str; 6] = [
     "amd64", "arm64", "loong64", "mips64el", "ppc64el", "riscv64",
 ];
@@ -609,7 +694,7 @@ fn the_packages_are_built_where_the_programs_compile() {
     }
 }
 
-/// The words in backquotes of a document.
+/// The words in backquotes in a document.
 fn quoted(text: &str) -> Vec<&str> {
     text.lines()
         .flat_map(|line| line.split('`').skip(1).step_by(2))
@@ -617,7 +702,7 @@ fn quoted(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn every_source_file_and_function_that_a_document_names_is_there() {
+fn every_source_file_and_function_that_a_document_names_exists() {
     let sources = rust_files("");
     let code: String = sources.iter().map(|path| read(path)).collect();
     let mut named = [0, 0];
@@ -628,23 +713,23 @@ fn every_source_file_and_function_that_a_document_names_is_there() {
         "CONTRIBUTING.md",
     ] {
         for word in quoted(&read(path)) {
-            // As `segment/gate.rs`: folders may be moved as a whole.
+            // A path may begin inside the tree, as `segment/gate.rs`.
             let is_source = Path::new(word)
                 .extension()
                 .is_some_and(|extension| extension == "rs");
-            // Capitals stand for a name that is to be put in.
+            // Capital letters are a placeholder.
             let is_pattern =
                 |character: char| "* ".contains(character) || character.is_ascii_uppercase();
             if is_source && !word.contains(is_pattern) {
                 named[0] += 1;
-                let is_there =
+                let is_named =
                     |source: &String| source == word || source.ends_with(&format!("/{word}"));
                 assert!(
-                    sources.iter().any(is_there),
-                    "{path} names {word}, which is not there"
+                    sources.iter().any(is_named),
+                    "{path} names {word}, which does not exist"
                 );
             }
-            // As `Shared::apply`.
+            // For example `Shared::apply`.
             if let Some((owner, function)) = word.split_once("::")
                 && owner.starts_with(|first: char| first.is_ascii_uppercase())
                 && owner.chars().all(char::is_alphanumeric)
@@ -655,11 +740,11 @@ fn every_source_file_and_function_that_a_document_names_is_there() {
                 named[1] += 1;
                 assert!(
                     code.contains(&format!("fn {function}(")),
-                    "{path} names {word}, which is not there"
+                    "{path} names {word}, and no function has that name"
                 );
                 assert!(
                     has_word(&code, owner),
-                    "{path} names {word}, and there is no {owner}"
+                    "{path} names {word}, and no type has the name {owner}"
                 );
             }
         }

@@ -1,4 +1,4 @@
-//! What dsmd tells systemd over `NOTIFY_SOCKET`, played by a socket of this test.
+//! The messages of dsmd to systemd over `NOTIFY_SOCKET`. The test is the service manager.
 #![allow(clippy::unwrap_used)]
 
 use dsm_client::Client;
@@ -67,7 +67,7 @@ fn a_server_that_is_full_still_answers_its_watchdog() {
         assert_eq!(
             clients[0].status(0).unwrap().connections.refused,
             refused,
-            "its own questions were refused"
+            "the server has refused its probe"
         );
     }
     clients
@@ -76,7 +76,7 @@ fn a_server_that_is_full_still_answers_its_watchdog() {
 }
 
 #[test]
-fn a_thread_that_hangs_is_noticed_and_one_that_comes_round_again_is_well() {
+fn the_watchdog_gets_no_answer_while_a_thread_is_stopped_and_one_after_it_has_resumed() {
     for name in ["dsm-accept", "dsm-shared-1", "dsm-probe"] {
         let cluster = Cluster::builder().create();
         let mut service = Service::start(&cluster, "300000");
@@ -86,14 +86,14 @@ fn a_thread_that_hangs_is_noticed_and_one_that_comes_round_again_is_well() {
             panic!("{name}: {threads:?}")
         };
         let stopped = StoppedThread::new(thread);
-        // What was asked before may be answered.
-        wait_for("silence", DEADLINE, || {
+        // A probe from before the stop may still succeed.
+        wait_for("no more messages", DEADLINE, || {
             service.hear_within(Duration::from_millis(500)).is_none()
         });
         let said = service.hear_within(Duration::from_secs(1));
         assert_eq!(
             said, None,
-            "{name} was stopped, and systemd was told that all is well"
+            "{name} was stopped, and dsmd has still sent WATCHDOG=1"
         );
         drop(stopped);
         service.hear_until("WATCHDOG=1");
@@ -120,10 +120,10 @@ fn a_thread_that_hangs_is_noticed_and_one_that_comes_round_again_is_well() {
 }
 
 #[test]
-fn a_server_whose_address_goes_away_answers_its_watchdog_and_local_programs() {
+fn a_server_whose_address_is_removed_answers_its_watchdog_and_local_programs() {
     if !namespace::entered_with_network(
         module_path!(),
-        "a_server_whose_address_goes_away_answers_its_watchdog_and_local_programs",
+        "a_server_whose_address_is_removed_answers_its_watchdog_and_local_programs",
     ) {
         return;
     }
@@ -136,7 +136,7 @@ fn a_server_whose_address_goes_away_answers_its_watchdog_and_local_programs() {
     namespace::change_loopback("del");
     assert!(
         Wire::try_connect(cluster.address(0)).is_err(),
-        "the address is still there"
+        "the address still exists"
     );
     let began = Instant::now();
     for count in 0..10 {
@@ -150,7 +150,7 @@ fn a_server_whose_address_goes_away_answers_its_watchdog_and_local_programs() {
 }
 
 #[test]
-fn a_service_manager_that_does_not_read_holds_nothing_up() {
+fn a_service_manager_that_does_not_read_blocks_nothing() {
     let cluster = Cluster::builder().create();
     let path = cluster.directory().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -168,7 +168,7 @@ fn a_service_manager_that_does_not_read_holds_nothing_up() {
 }
 
 #[test]
-fn a_watchdog_time_of_zero_is_none() {
+fn a_watchdog_time_of_zero_disables_the_watchdog() {
     let cluster = Cluster::builder().create();
     let mut service = Service::start(&cluster, "0");
     service.hear_until("READY=1");
@@ -199,8 +199,8 @@ fn a_service_whose_name_in_shared_memory_is_taken_waits_and_starts_when_it_is_fr
     service.hear_until("READY=1");
 }
 
-/// What dsmd writes to a file that is its standard error, from its start to its end; the
-/// environment names the file to it as the journal's, or not.
+/// The log of dsmd, from its start to its end, in a file that is its standard error. With
+/// `as_journal`, `JOURNAL_STREAM` names that file.
 fn log_in_a_file(as_journal: bool) -> String {
     let cluster = Cluster::builder().create();
     let path = cluster.directory().join("log");
@@ -241,7 +241,7 @@ fn a_log_line_has_a_time_unless_the_journal_adds_it() {
             "{line}"
         );
     }
-    // Where a journal is reached by its own protocol, there are no lines.
+    // Where journald runs, dsmd uses its native protocol and the file has no lines.
     for line in log_in_a_file(true)
         .lines()
         .filter(|line| !line.starts_with("    "))

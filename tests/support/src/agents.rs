@@ -1,4 +1,4 @@
-//! Snapshot agents and masters of a [`Cluster`], with whatever environment a test wants: see
+//! Snapshot agents and masters of a [`Cluster`]. A test chooses the environment of each: see
 //! `crates/dsm-snapshot/src/phase.rs`.
 
 use super::dsmctl::Run;
@@ -14,24 +14,25 @@ use std::time::{Duration, Instant};
 /// Variables for a program's environment, such as `[("DSM_TEST_DIE_AT", "cut")]`.
 pub type Environment<'a> = &'a [(&'a str, &'a str)];
 
-/// How long a segment may be claimed after its claimer died: a server looks every second. Writers
-/// that were kept out for half a second have a rest of a few seconds after it.
+/// The longest time until the snapshot lock of a dead owner is free: a server checks every second.
+/// After a freeze of half a second or more, agents refuse a new snapshot for a few seconds, so that
+/// writers make progress.
 pub const FREE_AGAIN: Duration = Duration::from_secs(20);
 
-/// What says that another snapshot is under way.
+/// The exit code when another snapshot is under way: `EX_TEMPFAIL` of sysexits(3).
 pub const UNDER_WAY: i32 = 75;
 
-/// An agent cannot be reached, or has failed.
+/// The exit code when an agent cannot be reached or has failed: `EX_UNAVAILABLE` of sysexits(3).
 pub const UNAVAILABLE: i32 = 69;
 
-/// How many masters were started by this process: each has a file of its own for its stderr.
+/// How many masters this process has started. The number names the file of a master's stderr.
 static MASTERS: AtomicUsize = AtomicUsize::new(0);
 
-/// A run of `dsm-snapshot create` or `dsmctl snapshot create`, which is killed when this is
-/// dropped.
+/// A run of `dsm-snapshot create` or `dsmctl snapshot create`. Dropping this kills it.
 pub struct Master(Program);
 
-/// Whether a master has failed for the freeze lasted too long, which a busy machine is enough for.
+/// Whether a master has failed because the freeze lasted too long. A busy machine is enough for
+/// that.
 pub fn is_late(run: &Run) -> bool {
     let late = [
         "stood still for longer than allowed",
@@ -40,14 +41,14 @@ pub fn is_late(run: &Run) -> bool {
     run.code == UNAVAILABLE && late.iter().any(|words| run.stderr.contains(words))
 }
 
-/// Whether a master has failed for something that passes: another one is at work, the writers have
-/// a rest after a freeze that lasted too long, or this one does.
+/// Whether a master has failed for a temporary reason: another snapshot is under way, agents refuse
+/// one for a while after a long freeze, or this master's own freeze lasted too long.
 pub fn is_not_now(run: &Run) -> bool {
     run.code == UNDER_WAY || is_late(run)
 }
 
-/// Whether a master has failed for an agent took longer than `snapshot.timeout`, which a busy
-/// machine is enough for where a test makes that short.
+/// Whether a master has failed because an agent took longer than `snapshot.timeout`. On a busy
+/// machine that happens in tests that make the timeout short.
 pub fn is_slow(run: &Run) -> bool {
     let late = run.stderr.contains(" did not ") && run.stderr.contains(" within ");
     run.code == UNAVAILABLE && (late || run.stderr.contains("timed out"))
@@ -64,7 +65,7 @@ impl Cluster {
         self.start_agent_with(index, &[]);
     }
 
-    /// The same in an environment.
+    /// [`Self::start_agent`] with more environment variables.
     pub fn start_agent_with(&self, index: usize, environment: Environment<'_>) {
         let mut command = self.snapshot_command(index);
         self.agent(index)
@@ -78,18 +79,18 @@ impl Cluster {
         self.restart_agent_with(index, &[]);
     }
 
-    /// The same in an environment.
+    /// [`Self::restart_agent`] with more environment variables.
     pub fn restart_agent_with(&self, index: usize, environment: Environment<'_>) {
         self.kill_agent(index);
         self.start_agent_with(index, environment);
     }
 
-    /// Kills the agent of server `index`; nothing happens when it does not run.
+    /// Kills the agent of server `index` if it runs.
     pub fn kill_agent(&self, index: usize) {
         self.agent(index).kill();
     }
 
-    /// `dsm-snapshot` with its configuration and index, and no command yet.
+    /// A command line of `dsm-snapshot` with its configuration and index, but without a subcommand.
     pub fn snapshot_command(&self, index: usize) -> Command {
         let mut command = Command::new(built("dsm-snapshot"));
         command
@@ -104,13 +105,13 @@ impl Cluster {
         command
     }
 
-    /// Starts a master on the machine of server 0, and does not wait.
+    /// Starts a master on the machine of server 0 without waiting for it.
     pub fn spawn_master(&self, arguments: &[&str], environment: Environment<'_>) -> Master {
         let mut command = self.snapshot_command(0);
         self.spawn_as_master(command.arg("create").args(arguments), environment)
     }
 
-    /// Starts `dsmctl snapshot create` and does not wait.
+    /// Starts `dsmctl snapshot create` without waiting for it.
     pub fn spawn_dsmctl_create(&self, output: &Path, environment: Environment<'_>) -> Master {
         let mut command = Command::new(built("dsmctl"));
         command
@@ -120,7 +121,7 @@ impl Cluster {
         self.spawn_as_master(&mut command, environment)
     }
 
-    /// Starts what is a master, and does not wait.
+    /// Starts `command`, which is a master, without waiting for it.
     pub fn spawn_as_master(&self, command: &mut Command, environment: Environment<'_>) -> Master {
         let number = MASTERS.fetch_add(1, Ordering::Relaxed);
         let stderr = self.directory().join(format!("stderr.master.{number}"));
@@ -134,11 +135,11 @@ impl Cluster {
         self.spawn_master(&[], environment).wait()
     }
 
-    /// Runs a master to its end, when the writers have had their rest after the freezes of those
-    /// before. Tells how long it took.
+    /// Runs a master to its end, and retries while agents refuse it after the freezes of earlier
+    /// masters. Returns the duration of the last run, too.
     pub fn create_when_rested(&self, arguments: &[&str]) -> (Run, Duration) {
         let mut ended = None;
-        wait_for("the writers have had their rest", FREE_AGAIN, || {
+        wait_for("the agents allow another snapshot", FREE_AGAIN, || {
             let began = Instant::now();
             let run = self.spawn_master(arguments, &[]).wait();
             ended.insert((run, began.elapsed())).0.code != UNDER_WAY
@@ -146,11 +147,12 @@ impl Cluster {
         ended.expect("a run")
     }
 
-    /// Takes a snapshot and opens it, trying again while another one is under way, as after one
-    /// whose agent died, or the machine is too busy for the freeze.
+    /// Takes a snapshot and opens it. Retries while another snapshot is under way, as after the
+    /// death of an agent, and while the machine is too busy for the freeze.
     ///
     /// # Panics
-    /// When that fails otherwise, or the other one does not end; and when the file is not sound.
+    /// When the snapshot fails for another reason, the other snapshot does not end, or the file is
+    /// not valid.
     pub fn snapshot(&self) -> SnapshotFile {
         let before = self.snapshots();
         wait_for("no other snapshot is under way", FREE_AGAIN, || {
@@ -169,17 +171,17 @@ impl Cluster {
             .filter(|path| !before.contains(path))
             .collect();
         assert_eq!(added.len(), 1, "one new file: {added:?}");
-        let file = SnapshotFile::open(&added[0]).expect("the new file is sound");
-        file.verify(|_, _| {}).expect("the new file is sound");
+        let file = SnapshotFile::open(&added[0]).expect("the new file is valid");
+        file.verify(|_, _| {}).expect("the new file is valid");
         file
     }
 
-    /// Where snapshots are written.
+    /// The directory of the snapshots.
     pub fn snapshot_directory(&self) -> PathBuf {
         self.directory().join("snapshots")
     }
 
-    /// The files that are there under the name of a snapshot, the oldest first.
+    /// The paths of the snapshots, the oldest first.
     pub fn snapshots(&self) -> Vec<PathBuf> {
         let listed = dsm_snapshot::list(&self.snapshot_directory(), self.name())
             .expect("the snapshot directory");
@@ -189,7 +191,7 @@ impl Cluster {
             .collect()
     }
 
-    /// The files that a master has begun and not finished.
+    /// The files of snapshots that a master has not finished.
     pub fn partials(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.snapshot_directory()).expect("the snapshot directory");
         let paths = entries.map(|entry| entry.expect("an entry").path());
@@ -201,7 +203,7 @@ impl Cluster {
             .collect()
     }
 
-    /// Waits until nothing is left of the pages that writers saved for a snapshot.
+    /// Waits until the pages that writers saved for a snapshot are removed.
     pub fn wait_until_copy_areas_are_empty(&self) {
         let area = |server: usize| format!("/dev/shm/{}.{server}.copies", self.name());
         wait_for("the copy areas are empty", FREE_AGAIN, || {
@@ -212,8 +214,8 @@ impl Cluster {
 }
 
 impl Master {
-    /// Waits until it has ended. The code is the negative number of the signal, if one has killed
-    /// it.
+    /// Waits until the process has ended. If a signal killed it, the code is the negative number of
+    /// that signal.
     pub fn wait(self) -> Run {
         let code = self.0.wait_for_code();
         Run {
@@ -223,22 +225,22 @@ impl Master {
         }
     }
 
-    /// What runs.
+    /// The process.
     pub fn program(&self) -> &Program {
         &self.0
     }
 
-    /// Waits until it stands still by `DSM_TEST_STOP_AT`.
+    /// Waits until `DSM_TEST_STOP_AT` has stopped the process.
     pub fn wait_until_stopped(&self) {
         self.0.wait_until_stopped();
     }
 
-    /// Lets it go on after a SIGSTOP.
+    /// Sends SIGCONT to the stopped process.
     pub fn go_on(&self) {
         self.0.signal(Signal::SIGCONT);
     }
 
-    /// Sends it a signal.
+    /// Sends the process a signal.
     pub fn signal(&self, signal: Signal) {
         self.0.signal(signal);
     }

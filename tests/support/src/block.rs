@@ -1,15 +1,15 @@
-//! Blocks that describe themselves, so that a reader sees whether it got a whole one.
+//! Self-describing blocks: a reader can tell a whole write from half a write.
 //!
-//! A block is writer, sequence, length (three little-endian `u64`), then bytes that follow from
-//! those three. Any mix of two blocks, or of a block and what lay there before, fails the check.
+//! A block is writer, sequence, length (three little-endian `u64`), then bytes derived from those
+//! three. A mix of two blocks, or of a block and older bytes, fails the check.
 
 /// Bytes of the shortest block.
 pub const SHORTEST: usize = 24;
 
-/// What a whole block says of itself.
+/// The three fields at the start of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Label {
-    /// Who wrote it.
+    /// The number of the writer.
     pub writer: u64,
     /// The writer's count of blocks, from 1.
     pub sequence: u64,
@@ -42,10 +42,10 @@ pub fn make(label: Label) -> Vec<u8> {
     bytes
 }
 
-/// The label of the block at the start of `region`; `None` where nothing was ever written.
+/// The label of the block at the start of `region`; `None` where every byte is zero.
 ///
 /// # Errors
-/// What is wrong, when the block is not whole.
+/// The block is not whole; the text says how.
 pub fn check(region: &[u8]) -> Result<Option<Label>, String> {
     let word = |at: usize| u64::from_le_bytes(region[at..at + 8].try_into().expect("eight bytes"));
     let label = Label {

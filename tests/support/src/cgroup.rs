@@ -1,4 +1,4 @@
-//! Control groups with a limit of memory, for programs that a test starts. That takes root.
+//! Control groups that limit the memory of programs under test. Only root can create them.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -6,12 +6,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// A group of this test; removed when dropped, once its processes have ended.
+/// A control group of this test. Dropping it waits for its processes to end, then removes it.
 pub struct MemoryGroup(PathBuf);
 
 impl MemoryGroup {
-    /// One whose processes may use `limit` bytes together, in version 1 or 2 of control groups.
-    /// `None`, with the reason printed, where the machine does not allow it.
+    /// Creates a group whose processes together may use `limit` bytes, in version 1 or 2 of control
+    /// groups. Where the machine does not allow it, prints the reason and returns `None`.
     pub fn new(limit: u64) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!(
@@ -31,7 +31,8 @@ impl MemoryGroup {
                 "memory.limit_in_bytes",
             )
         } else {
-            // Only the root hands its controllers to groups beside processes.
+            // In version 2, only the root group may have both processes and child groups with a
+            // memory controller.
             (PathBuf::from("/sys/fs/cgroup").join(name), "memory.max")
         };
         if let Err(error) = std::fs::create_dir(&folder) {

@@ -1,10 +1,10 @@
-//! Clients as most tests want them.
+//! Clients and checks of their errors that many tests need.
 
 use dsm_client::{Client, Error, ErrorKind, ServerIndex};
 use dsm_config::LocalAccess;
 use dsm_core::layout::Layout;
 
-/// A client of the memory with this layout that goes over TCP, on the servers' own host too.
+/// A client of the memory with this layout that always uses TCP, also on a host with shared memory.
 pub fn client_of(layout: Layout) -> Client {
     Client::with_layout(layout).with_local(LocalAccess::Never)
 }

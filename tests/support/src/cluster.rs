@@ -1,4 +1,4 @@
-//! Servers of one memory, as processes of their own on loopback.
+//! The servers of one memory, as real processes on loopback.
 
 use super::program::{Program, built};
 use dsm_config::Config;
@@ -11,31 +11,32 @@ use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-/// The first server's port. It lies below the ports that the kernel hands out for outgoing
-/// connections, so that nobody takes it while a server is down, and no client can connect to
+/// The first server's port. It is below the kernel's ports for outgoing connections. Otherwise an
+/// outgoing connection could take the port of a server that is down, and a client could connect to
 /// itself.
 const FIRST_PORT: u16 = 7411;
 
-/// The port of the first server's snapshot agent; below the same bound, and no server's.
+/// The port of the first server's snapshot agent. It is below the same bound and is no server's.
 const FIRST_AGENT_PORT: u16 = 7511;
 
 /// Where the shared-memory objects are.
 const SHARED_MEMORY: &str = "/dev/shm";
 
-/// N servers with k bytes each, one mcomp.cfg, and a folder that goes with them.
+/// N servers with k bytes each, their mcomp.cfg and a temporary folder. Dropping it kills the
+/// servers and removes all of this.
 ///
 /// Every method takes `&self`: a test may kill servers from one thread while others use the memory.
 pub struct Cluster {
     layout: Layout,
     arguments: Vec<String>,
-    // Before the folder, so that they are dropped while their stderr can be shown.
+    // Declared before the folder, so that the programs are dropped while their stderr still exists.
     servers: Vec<Program>,
     agents: Vec<Program>,
     agent_addresses: Vec<String>,
     directory: tempfile::TempDir,
 }
 
-/// What a [`Cluster`] shall be.
+/// The settings of a [`Cluster`].
 #[derive(Debug, Clone)]
 pub struct Builder {
     servers: usize,
@@ -66,14 +67,14 @@ impl Builder {
         self
     }
 
-    /// A line of the `[snapshot]` table, whose directory is one of the cluster's own.
+    /// A line of the `[snapshot]` table. The cluster sets its `directory`.
     pub fn snapshot(mut self, line: &str) -> Self {
         self.snapshot.push_str(line);
         self.snapshot.push('\n');
         self
     }
 
-    /// Lets programs that read mcomp.cfg use the servers' shared memory. Most tests are about TCP.
+    /// Lets programs that read mcomp.cfg use the servers' shared memory. The default is TCP alone.
     pub fn local(mut self) -> Self {
         self.local = "auto";
         self
@@ -85,7 +86,7 @@ impl Builder {
         self
     }
 
-    /// Writes mcomp.cfg and starts nothing.
+    /// Writes mcomp.cfg without starting a server.
     pub fn create(self) -> Cluster {
         let name = format!("dsmtest-{}-{:08x}", std::process::id(), random());
         let (addresses, agent_addresses) = free_addresses(self.servers);
@@ -125,7 +126,7 @@ impl Builder {
             (0..self.servers).map(server).collect(),
             (0..self.servers).map(agent).collect(),
         );
-        let layout = Layout::new(&name, self.k, addresses).expect("a sound layout");
+        let layout = Layout::new(&name, self.k, addresses).expect("a valid layout");
         Cluster {
             layout,
             arguments: self.arguments,
@@ -136,10 +137,10 @@ impl Builder {
         }
     }
 
-    /// Writes mcomp.cfg, starts every server and waits until all listen.
+    /// Writes mcomp.cfg, starts every server and waits until each listens.
     pub fn start(self) -> Cluster {
         let cluster = self.create();
-        // All first, then wait: they start at the same time.
+        // Spawn all before waiting, so that they start at the same time.
         (0..cluster.n()).for_each(|index| cluster.spawn_server(index));
         (0..cluster.n()).for_each(|index| cluster.wait_until_ready(index));
         cluster
@@ -147,7 +148,7 @@ impl Builder {
 }
 
 impl Cluster {
-    /// A builder: one server of 1 MiB unless told otherwise.
+    /// A builder with its defaults: one server of 1 MiB.
     pub fn builder() -> Builder {
         Builder {
             servers: 1,
@@ -159,7 +160,7 @@ impl Cluster {
         }
     }
 
-    /// Starts `n` servers that share `k` bytes each, and waits until all listen.
+    /// Starts `n` servers that share `k` bytes each, and waits until each listens.
     pub fn start(n: usize, k: u64) -> Self {
         Self::builder().servers(n).k(k).start()
     }
@@ -167,7 +168,7 @@ impl Cluster {
     /// Starts server `index` and waits until it listens.
     ///
     /// # Panics
-    /// When it runs already, ends, or does not listen in time; its stderr is in the message.
+    /// When the server already runs, ends, or does not listen in time. The message has its stderr.
     pub fn start_server(&self, index: usize) {
         self.spawn_server(index);
         self.wait_until_ready(index);
@@ -179,7 +180,7 @@ impl Cluster {
         self.start_server(index);
     }
 
-    /// Starts server `index` and does not wait.
+    /// Starts server `index` without waiting for it.
     pub fn spawn_server(&self, index: usize) {
         self.servers[index].spawn(&mut self.command(index));
     }
@@ -189,7 +190,7 @@ impl Cluster {
         self.servers[index].wait_until_ready(self.address(index));
     }
 
-    /// The command line that starts server `index`, for a test that wants to run it in its own way.
+    /// The command line of server `index`, for a test that spawns the process itself.
     pub fn command(&self, index: usize) -> Command {
         let mut command = Command::new(built("dsmd"));
         command
@@ -205,22 +206,21 @@ impl Cluster {
         command
     }
 
-    /// Kills server `index` with SIGKILL and waits until it is gone. Nothing happens when it does
-    /// not run.
+    /// Kills server `index` with SIGKILL, if it runs, and waits until the process has ended.
     pub fn kill(&self, index: usize) {
         self.servers[index].kill();
     }
 
-    /// Asks server `index` to stop with SIGTERM and waits until it has.
+    /// Sends server `index` SIGTERM and waits until it has ended.
     ///
     /// # Panics
-    /// When it does not run, or does not end in time.
+    /// When the server does not run, or does not end in time.
     pub fn stop(&self, index: usize) -> ExitStatus {
         self.signal(index, Signal::SIGTERM);
         self.wait(index)
     }
 
-    /// Waits until server `index` has ended by itself.
+    /// Waits until server `index` has ended, without sending it a signal.
     pub fn wait(&self, index: usize) -> ExitStatus {
         self.servers[index].wait()
     }
@@ -230,7 +230,7 @@ impl Cluster {
         self.servers[index].signal(signal);
     }
 
-    /// The threads of a server that have this name.
+    /// The threads with this name of server `index`.
     pub fn threads(&self, index: usize, name: &str) -> Vec<Pid> {
         threads_of(self.pid(index), name)
     }
@@ -240,28 +240,28 @@ impl Cluster {
         self.servers[index].pid()
     }
 
-    /// The snapshot agent of server `index`; it runs from `start_agent` on.
+    /// The snapshot agent of server `index`. `start_agent` starts it.
     pub fn agent(&self, index: usize) -> &Program {
         &self.agents[index]
     }
 
-    /// The address of the snapshot agent of server `index`, `host:port`.
+    /// The endpoint of the snapshot agent of server `index`, `host:port`.
     pub fn agent_address(&self, index: usize) -> &str {
         &self.agent_addresses[index]
     }
 
     /// mcomp.cfg as the product reads it.
     pub fn config(&self) -> Config {
-        Config::load(&self.config_path()).expect("the harness writes a good mcomp.cfg")
+        Config::load(&self.config_path()).expect("the harness writes a valid mcomp.cfg")
     }
 
-    /// Where mcomp.cfg is.
+    /// The path of mcomp.cfg.
     pub fn config_path(&self) -> PathBuf {
         self.directory.path().join("mcomp.cfg")
     }
 
-    /// The mcomp.cfg of the machine of server `index`: `mcomp.INDEX.cfg` beside the others' if a
-    /// test has put one there.
+    /// The path of the mcomp.cfg of server `index`: `mcomp.INDEX.cfg` in the same folder if a test
+    /// has written one, else that of all servers.
     pub fn config_path_of(&self, index: usize) -> PathBuf {
         let own = self.directory.path().join(format!("mcomp.{index}.cfg"));
         if own.exists() {
@@ -271,7 +271,7 @@ impl Cluster {
         }
     }
 
-    /// The folder of this cluster, for a test's own files; it is removed at the end.
+    /// The temporary folder of this cluster, which a test may use for its own files.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -281,7 +281,7 @@ impl Cluster {
         &self.layout
     }
 
-    /// The system's name, part of every shared-memory name.
+    /// The name of the memory, which is a part of every shared-memory name.
     pub fn name(&self) -> &str {
         self.layout.name()
     }
@@ -291,7 +291,7 @@ impl Cluster {
         self.layout.n()
     }
 
-    /// Address of server `index`, `host:port`.
+    /// The endpoint of server `index`, `host:port`.
     pub fn address(&self, index: usize) -> &str {
         &self.layout.addresses()[index]
     }
@@ -315,7 +315,7 @@ impl Cluster {
             .map(|entry| entry.path())
             .collect();
         found.sort();
-        // While others come and go, a folder may show a name twice.
+        // Other tests add and remove entries: readdir may return a name twice.
         found.dedup();
         found
     }
@@ -323,21 +323,20 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // Whoever lives could make anew what is removed.
+        // Kill all first: a live process could create a removed object again.
         self.servers
             .iter()
             .chain(&self.agents)
             .for_each(Program::kill);
         for path in self.leftovers() {
-            // Some tests lay a folder under a name.
+            // Some tests create a folder with the name of an object.
             let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
         }
     }
 }
 
-/// Addresses that nobody else has, for servers and for their agents: a loopback host of this
-/// cluster's own, 127.x.y.z, so that tests which run at the same time cannot take each other's
-/// ports while a server is down.
+/// Free endpoints for the servers and for their agents. Each cluster has a random loopback address,
+/// 127.x.y.z, so that a parallel test cannot take the port of a server that is down.
 fn free_addresses(servers: usize) -> (Vec<String>, Vec<String>) {
     for _ in 0..100 {
         let [x, y, z, _] = random().to_le_bytes();
@@ -371,7 +370,7 @@ pub(super) fn threads_of(pid: u32, name: &str) -> Vec<Pid> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))
         .expect("the server runs")
         .flatten();
-    // One that has just ended has no name any more.
+    // A thread that has just ended has no `comm` file.
     let name_of =
         |task: &DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
     let named = tasks.filter(|task| name_of(task).trim() == name);

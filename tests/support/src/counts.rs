@@ -1,10 +1,9 @@
-//! How often a test repeats what must hold every time: less often in `make test`, more often in
-//! `make test-long`.
+//! How many times a test repeats its check: few times in `make test`, many in `make test-long`.
 
 /// Set to 1 by `make test-long`.
 const LONG: &str = "DSM_TEST_LONG";
 
-/// `reduced`, or `full` in a long run.
+/// Returns `full` in `make test-long`, else `reduced`.
 pub fn count<T>(reduced: T, full: T) -> T {
     if std::env::var_os(LONG).is_some_and(|value| value == "1") {
         full
@@ -13,7 +12,7 @@ pub fn count<T>(reduced: T, full: T) -> T {
     }
 }
 
-/// The same, unless the environment has a number under the name `variable`.
+/// The number in the environment variable `variable`; without one, the same as [`count`].
 pub fn count_of<T: std::str::FromStr>(variable: &str, reduced: T, full: T) -> T {
     let given = std::env::var(variable)
         .ok()

@@ -1,8 +1,8 @@
-//! Runs of dsmctl, as a person would make them.
+//! Runs dsmctl with a command line, as a user types it.
 
 use std::path::Path;
 
-/// How one ended.
+/// The exit code and the output of a program that has ended.
 #[derive(Debug)]
 pub struct Run {
     pub code: i32,
@@ -18,7 +18,7 @@ pub fn run(folder: &Path, config: &Path, line: &str, input: &[u8]) -> Run {
 }
 
 impl Run {
-    /// Runs the command.
+    /// Runs the command to its end.
     pub fn of(command: &mut assert_cmd::Command) -> Self {
         let output = command.output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -34,21 +34,21 @@ impl Run {
         std::str::from_utf8(&self.stdout).unwrap()
     }
 
-    /// What it printed, which must have succeeded without a word.
+    /// Checks that it succeeded with an empty stderr, and returns its standard output.
     #[track_caller]
     pub fn prints(&self) -> &str {
         assert_eq!((self.code, self.stderr.as_str()), (0, ""));
         self.text()
     }
 
-    /// The JSON that it printed.
+    /// The JSON of its standard output, which is one line.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         assert_eq!(self.text().lines().count(), 1, "{}", self.text());
         serde_json::from_str(self.text()).unwrap()
     }
 
-    /// Checks that it failed with the exit code and said each of the words.
+    /// Checks that it failed with this exit code, and that its stderr has each of `words`.
     #[track_caller]
     pub fn fails(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "{}", self.stderr);

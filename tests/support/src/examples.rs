@@ -1,17 +1,17 @@
-//! The worked examples of docs/protocol.md, read out of the document itself.
+//! The worked examples of docs/protocol.md, parsed from the document.
 
-/// What stands for one or more bytes in an example.
+/// One or more bytes of an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Token {
     /// This byte.
     Byte(u8),
-    /// `??`: a byte that differs from run to run.
+    /// `??`: a byte with any value.
     Any,
-    /// `...`: whatever there is up to the end of the frame.
+    /// `...`: any bytes up to the end of the frame.
     Rest,
 }
 
-/// A request, or several, and the replies.
+/// One or more requests, and the replies to them.
 #[derive(Debug, Clone)]
 pub struct Example {
     pub name: String,
@@ -22,7 +22,7 @@ pub struct Example {
 /// Every example, in the order of the document.
 ///
 /// # Panics
-/// When a block has another form than the document says under "Notation".
+/// When a block does not have the form that the document describes under "Notation".
 pub fn examples() -> Vec<Example> {
     let mut found: Vec<Example> = Vec::new();
     for (kind, text) in blocks("hex") {
@@ -76,7 +76,7 @@ pub fn rows(heading: &str) -> Vec<Vec<String>> {
     all_rows(heading).into_iter().filter(numbered).collect()
 }
 
-/// The cell beside `name` in a table of a section.
+/// The second cell of the row whose first cell is `name`, in a table of the section `heading`.
 pub fn cell(heading: &str, name: &str) -> String {
     let row = all_rows(heading).into_iter().find(|row| row[0] == name);
     row.unwrap_or_else(|| panic!("{heading} has no row {name:?}"))
@@ -135,7 +135,7 @@ fn tokens(line: &str) -> Vec<Token> {
         .collect()
 }
 
-/// The bytes of `tokens`, with `filler` in the place of the [`Token::Any`], in turn.
+/// The bytes of `tokens`. The bytes of `filler` replace each [`Token::Any`] in turn.
 pub fn fill(tokens: &[Token], filler: [u8; 8]) -> Vec<u8> {
     let mut filler = filler.into_iter().cycle();
     let mut bytes = Vec::new();

@@ -1,5 +1,4 @@
-//! Something that listens where the agent of a server should, keeps to the rules up to a step, and
-//! then does not.
+//! A fake snapshot agent: it follows the protocol up to a given step, and misbehaves there.
 #![allow(clippy::cast_possible_truncation)] // the numbers of tests are small
 
 use crate::Cluster;
@@ -13,10 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Between two bytes: the shortest answer takes longer than the timeout.
-const TRICKLE: Duration = Duration::from_millis(100);
+/// The time between two bytes of [`Fault::Trickle`]: even the shortest response takes longer than
+/// the master's timeout.
+const BYTE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a master asks for, one after the other.
+/// The requests of a master, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Hello,
@@ -34,12 +34,12 @@ pub const STEPS: [Step; 5] = [
     Step::Send,
 ];
 
-/// What to do instead of a sound answer.
+/// What the agent does instead of sending a valid response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It is sound, as far as it goes: the pages may not be.
+    /// Sends a valid response. The pages in it may be invalid.
     None,
-    /// Nothing, and the connection stays open.
+    /// Sends nothing, and keeps the connection open.
     Silent,
     HalfThenSilent,
     LongThenSilent,
@@ -59,33 +59,33 @@ pub enum Fault {
     OtherAnswer,
     DataOutOfTurn,
     ShortFrame,
-    /// It refuses with [`EVIL`], many times.
+    /// Refuses. The message is [`EVIL`], many times.
     EvilRefusal,
-    /// Its answer is not known, and is called [`EVIL`].
+    /// Sends an unknown response, whose key is [`EVIL`], many times.
     EvilAnswer,
-    /// It answers what was not asked, with [`EVIL`] as a name.
+    /// Sends the response to another request, with [`EVIL`] as a name in it.
     EvilName,
 }
 
-/// What an agent that is none would have an administrator's terminal do: another title, colours, a
-/// clean screen, a line that looks like the program's, the C1 form of an escape sequence, and text
-/// that is read backwards.
+/// Text by which an attacker would control an administrator's terminal: it sets the title and
+/// colours, clears the screen, imitates a line of the program, uses the C1 form of an escape
+/// sequence, and reverses the direction of the text.
 pub const EVIL: &str =
     "\x1b]0;owned\x07 \x1b[31m \x1b[2J\r\nall is well\u{7f} \u{9b}31m \u{202e}gpj";
 
-/// What says [`EVIL`].
+/// The faults whose response contains [`EVIL`].
 pub const SPEAKING: [Fault; 3] = [Fault::EvilRefusal, Fault::EvilAnswer, Fault::EvilName];
 
-/// What takes the master as long as it waits.
+/// The faults that last until the master's timeout.
 pub const SLOW: [Fault; 4] = [
     Fault::Silent,
     Fault::HalfThenSilent,
     Fault::LongThenSilent,
     Fault::Trickle,
 ];
-/// An agent that does not do its part.
+/// The faults after which an agent counts as unavailable.
 pub const UNAVAILABLE: [Fault; 3] = [Fault::Close, Fault::HalfThenClose, Fault::Refuse];
-/// What is no agent.
+/// The faults that break the protocol.
 pub const BROKEN: [Fault; 12] = [
     Fault::Garbage,
     Fault::Flood,
@@ -101,12 +101,12 @@ pub const BROKEN: [Fault; 12] = [
     Fault::ShortFrame,
 ];
 
-/// How the fake agent behaves: what it does at a step instead of answering.
+/// How the fake agent behaves: its fault, and the step at which it has it.
 #[derive(Debug, Clone)]
 pub struct Behaviour {
     pub step: Step,
     pub fault: Fault,
-    /// The sound answer of the last step: messages with frames, and the word that these are all.
+    /// The valid response to the last step: messages with frames, and the message that ends them.
     pub pages: Vec<u8>,
 }
 
@@ -121,32 +121,32 @@ impl Behaviour {
         }
     }
 
-    /// Talks with one master. An error is a master that has gone.
-    fn talk(&self, mut stream: TcpStream) -> std::io::Result<()> {
+    /// Serves one master. An error means that the master has closed the connection.
+    fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
         for step in STEPS {
             receive(&mut stream)?;
-            let sound = self.answer(step);
+            let valid = self.answer(step);
             if step == self.step {
-                return self.misbehave(&mut stream, sound);
+                return self.misbehave(&mut stream, valid);
             }
-            stream.write_all(&sound)?;
+            stream.write_all(&valid)?;
         }
         Ok(())
     }
 
-    fn misbehave(&self, stream: &mut TcpStream, mut sound: Vec<u8>) -> std::io::Result<()> {
-        let half = sound.len() / 2;
+    fn misbehave(&self, stream: &mut TcpStream, mut valid: Vec<u8>) -> std::io::Result<()> {
+        let half = valid.len() / 2;
         let sent = match self.fault {
-            Fault::None => sound,
+            Fault::None => valid,
             Fault::Silent => Vec::new(),
             Fault::Close => return Ok(()),
-            Fault::HalfThenClose => return stream.write_all(&sound[..half]),
-            Fault::HalfThenSilent => sound[..half].to_vec(),
+            Fault::HalfThenClose => return stream.write_all(&valid[..half]),
+            Fault::HalfThenSilent => valid[..half].to_vec(),
             Fault::LongThenSilent => header(CONTROL, 1 << 20, 0),
             Fault::Trickle => {
-                for byte in sound {
+                for byte in valid {
                     stream.write_all(&[byte])?;
-                    std::thread::sleep(TRICKLE);
+                    std::thread::sleep(BYTE_INTERVAL);
                 }
                 Vec::new()
             }
@@ -158,14 +158,14 @@ impl Behaviour {
             Fault::Huge => header(CONTROL, u32::MAX, 0),
             Fault::HugeFrame => header(FRAME, (FRAME_HEADER + 1) as u32 + MAX_FRAME, 0),
             Fault::WrongChecksum => {
-                // The last byte of a message that is no frame: at the last step, of the word that
-                // all was sent.
-                *sound.last_mut().unwrap() ^= 1;
-                sound
+                // A frame's message has no checksum. At the last step the last byte is of the
+                // message that ends the frames.
+                *valid.last_mut().unwrap() ^= 1;
+                valid
             }
             Fault::WrongVersion => {
-                sound[2] += 1;
-                sound
+                valid[2] += 1;
+                valid
             }
             Fault::UnknownKind => message(9, b"what is this?"),
             Fault::NotJson => message(CONTROL, b"{\"welcome\""),
@@ -182,12 +182,12 @@ impl Behaviour {
             }
         };
         stream.write_all(&sent)?;
-        // Until the master closes.
+        // Keeps the connection open until the master closes it.
         std::io::copy(stream, &mut std::io::sink()).map(drop)
     }
 }
 
-/// The listener, until this is dropped.
+/// A listening fake agent. Dropping this stops it.
 pub struct FakeAgent {
     address: String,
     behaviour: Arc<Mutex<Behaviour>>,
@@ -196,7 +196,7 @@ pub struct FakeAgent {
 }
 
 impl FakeAgent {
-    /// Listens in place of the agent of server `server`.
+    /// Listens on the endpoint of the agent of server `server`.
     pub fn start(cluster: &Cluster, server: usize, behaviour: Behaviour) -> Self {
         let address = cluster.agent_address(server).to_owned();
         let listener = TcpListener::bind(&address).unwrap();
@@ -211,7 +211,7 @@ impl FakeAgent {
                 .take_while(|_| !stop.load(Ordering::SeqCst))
             {
                 let (stream, behaviour) = (stream.unwrap(), own.lock().unwrap().clone());
-                std::thread::spawn(move || behaviour.talk(stream));
+                std::thread::spawn(move || behaviour.serve(stream));
             }
         });
         Self {
@@ -222,7 +222,7 @@ impl FakeAgent {
         }
     }
 
-    /// How it behaves from the next connection on.
+    /// Sets the behaviour for new connections.
     pub fn behave(&self, behaviour: Behaviour) {
         *self.behaviour.lock().unwrap() = behaviour;
     }
@@ -231,7 +231,7 @@ impl FakeAgent {
 impl Drop for FakeAgent {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
-        // Wakes the listener, so that it sees that.
+        // Wakes the listener, so that it sees the flag.
         let _ = TcpStream::connect(&self.address);
         self.thread.take().map(JoinHandle::join);
     }

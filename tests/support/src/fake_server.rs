@@ -1,4 +1,5 @@
-//! A server that runs inside the test, keeps to the protocol, and misbehaves when told to.
+//! A fake server inside the process of the test. It follows the protocol, but for the faults that
+//! the test asks for.
 #![allow(clippy::cast_possible_truncation)] // the numbers of tests are small
 
 use dsm_core::layout::Layout;
@@ -15,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// What to do instead of answering a request as it should be.
+/// What the server does instead of executing a request and replying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Close the connection without executing it.
@@ -36,9 +37,9 @@ pub enum Fault {
     OtherData,
     /// Reply with another opcode.
     WrongOpcode,
-    /// Reply with a byte of payload too many.
+    /// Reply with one byte of payload more than expected.
     TooLong,
-    /// Reply with a payload that is longer than any.
+    /// Reply with a payload length above the maximum.
     Endless,
     /// Reply with a code that does not exist.
     UnknownCode,
@@ -47,28 +48,27 @@ pub enum Fault {
 }
 
 #[derive(Default)]
-struct Session {
+struct FakeSession {
     last: u64,
     results: HashMap<u64, u64>,
 }
 
-/// What the server knows, and what it is told to do.
-pub struct State {
+/// The state of the server, and the faults that the test has asked for.
+pub struct FakeServerState {
     pub memory: Vec<u8>,
     pub incarnation: u64,
-    sessions: HashMap<[u8; 16], Session>,
-    /// What to do with the request, hellos not counted, of which this many come before; taken when
-    /// it is due.
+    sessions: HashMap<[u8; 16], FakeSession>,
+    /// The faults, each with the number of the request that it is for. Hellos have no number.
     faults: Vec<(u64, Fault)>,
-    /// Called with the number of each request: a fault for it, or none.
+    /// Returns the fault for the request with this number, or none.
     pub chaos: Option<Box<dyn FnMut(u64) -> Option<Fault> + Send>>,
-    /// Refuse this many hellos, with this code.
+    /// How many hellos to refuse, and with which code.
     pub refuse_hello: (u32, Option<Code>),
-    /// The text of every refusal that it is told to make.
+    /// The text of the refusals that the test asks for.
     pub refusal: String,
-    /// Its status, as JSON.
+    /// The reply to a status request, as JSON.
     pub status: String,
-    /// Answer no hello.
+    /// Do not reply to hellos.
     pub deaf: bool,
     pub requests: u64,
     pub executed: HashMap<Opcode, u64>,
@@ -78,14 +78,14 @@ pub struct State {
     open: Vec<TcpStream>,
 }
 
-/// A server in this process, on a port of its own.
+/// A fake server in this process, which listens on a free port.
 pub struct FakeServer {
     pub address: String,
-    pub state: Arc<Mutex<State>>,
+    pub state: Arc<Mutex<FakeServerState>>,
     stopping: Arc<AtomicBool>,
 }
 
-/// A layout of `n` servers of `k` bytes, and the servers.
+/// Starts `n` fake servers of `k` bytes. Returns their layout, too.
 pub fn servers(n: usize, k: u64) -> (Layout, Vec<FakeServer>) {
     let listeners: Vec<_> = (0..n)
         .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
@@ -101,21 +101,21 @@ pub fn servers(n: usize, k: u64) -> (Layout, Vec<FakeServer>) {
 }
 
 impl FakeServer {
-    /// A server at the address that the layout has for it, which must be free.
+    /// Starts a server at its endpoint in the layout. The endpoint must be free.
     pub fn at(layout: &Layout, index: usize) -> Self {
         let listener = TcpListener::bind(&layout.addresses()[index]).unwrap();
         Self::start(listener, index, layout.clone())
     }
 
     fn start(listener: TcpListener, index: usize, layout: Layout) -> Self {
-        let state = State {
+        let state = FakeServerState {
             memory: vec![0; layout.k() as usize],
             incarnation: 0x1000 + index as u64,
             sessions: HashMap::new(),
             faults: Vec::new(),
             chaos: None,
             refuse_hello: (0, None),
-            refusal: "told to".to_owned(),
+            refusal: "requested by the test".to_owned(),
             status: STATUS.to_owned(),
             deaf: false,
             requests: 0,
@@ -142,7 +142,7 @@ impl FakeServer {
                 }
                 let (stream, state, layout) = (stream.unwrap(), Arc::clone(&state), layout.clone());
                 thread::spawn(move || {
-                    Connection {
+                    FakeConnection {
                         stream,
                         state,
                         layout,
@@ -156,18 +156,18 @@ impl FakeServer {
         server
     }
 
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub fn state(&self) -> MutexGuard<'_, FakeServerState> {
         self.state.lock().unwrap()
     }
 
-    /// Misbehaves once, at the request before which `after` more come.
+    /// Asks for one fault, at the request that follows `after` more requests.
     pub fn fault(&self, after: u64, fault: Fault) {
         let mut state = self.state();
         let at = state.requests + after;
         state.faults.push((at, fault));
     }
 
-    /// Breaks every connection.
+    /// Closes every connection.
     pub fn break_all(&self) {
         for stream in self.state().open.drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
@@ -178,7 +178,7 @@ impl FakeServer {
         self.state().sessions.clear();
     }
 
-    /// What a reboot does.
+    /// Loses the memory and the sessions, as after a reboot.
     pub fn lose_memory(&self) {
         let mut state = self.state();
         state.memory.fill(0);
@@ -205,15 +205,15 @@ impl Drop for FakeServer {
     }
 }
 
-struct Connection {
+struct FakeConnection {
     stream: TcpStream,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<FakeServerState>>,
     layout: Layout,
     index: usize,
     buffer: Vec<u8>,
 }
 
-impl Connection {
+impl FakeConnection {
     fn serve(mut self) {
         self.stream.set_nodelay(true).unwrap();
         self.state
@@ -256,11 +256,11 @@ impl Connection {
             return None;
         }
         let (count, code) = state.refuse_hello;
-        let told = code
+        let requested = code
             .filter(|_| count > 0)
             .map(|code| Refusal::new(code, &state.refusal));
         state.refuse_hello.0 = count.saturating_sub(1);
-        let parsed = match told {
+        let parsed = match requested {
             Some(refusal) => Err(refusal),
             None => HelloRequest::parse(payload, &self.layout, self.index as u32),
         };
@@ -322,8 +322,8 @@ impl Connection {
         let number = state.requests;
         state.requests += 1;
         let due = state.faults.iter().position(|(at, _)| *at == number);
-        let told = due.map(|index| state.faults.swap_remove(index).1);
-        let fault = told.or_else(|| state.chaos.as_mut().and_then(|chaos| chaos(number)));
+        let requested = due.map(|index| state.faults.swap_remove(index).1);
+        let fault = requested.or_else(|| state.chaos.as_mut().and_then(|chaos| chaos(number)));
         match fault {
             Some(Fault::BreakBefore) => return None,
             Some(Fault::Refuse(code)) => {
@@ -372,19 +372,19 @@ impl Connection {
     }
 }
 
-impl State {
+impl FakeServerState {
     fn execute(&mut self, session: [u8; 16], request: &Request<'_>) -> (u64, Vec<u8>) {
         let opcode = Opcode::from_number(request.encode().0.opcode).unwrap();
         let (memory, status) = (&mut self.memory, &self.status);
-        // A session that the test made the server forget speaks on; it is no session that can be
-        // resumed.
-        let mut nobody = Session::default();
-        let session = self.sessions.get_mut(&session).unwrap_or(&mut nobody);
+        // The test may have made the server forget a session that is still connected. Its requests
+        // are executed, but their results are not kept.
+        let mut forgotten = FakeSession::default();
+        let session = self.sessions.get_mut(&session).unwrap_or(&mut forgotten);
         if opcode.mutates() && request.id <= session.last {
             self.replayed += 1;
             assert!(
                 session.last - request.id < WINDOW,
-                "the client keeps to the window"
+                "the client has more requests in flight than the window allows"
             );
             return (session.results[&request.id], Vec::new());
         }

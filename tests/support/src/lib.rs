@@ -1,6 +1,6 @@
-//! What the tests share: real servers on loopback, started, killed and cleaned up after, peers that
-//! misbehave, and judges of what was seen.
-// Helpers of tests may unwrap as tests do.
+//! Helpers of the tests: real servers on loopback that are killed and removed at the end, fake
+//! peers that misbehave, and checkers of the observed results.
+// clippy.toml allows `unwrap` in tests, but not in their helpers.
 #![allow(clippy::unwrap_used)]
 
 pub mod agents;
@@ -35,10 +35,10 @@ pub use cluster::{Builder, Cluster};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Waits until `condition` holds, looking again every few milliseconds.
+/// Waits until `condition` holds, and checks it every few milliseconds.
 ///
 /// # Panics
-/// When it does not hold within `deadline`; the message says `what` was awaited.
+/// When the condition does not hold within `deadline`. The message begins with `what`.
 pub fn wait_for(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + deadline;
     while !condition() {
@@ -47,20 +47,19 @@ pub fn wait_for(what: &str, deadline: Duration, mut condition: impl FnMut() -> b
     }
 }
 
-/// Held by a test that loads the machine fully, or measures under load: the others that do wait
-/// until it is dropped.
+/// A lock for tests that load the machine fully, or measure under load: only one of them runs at a
+/// time.
 pub fn one_at_a_time() -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A client of its own for the memory of `cluster`, over TCP.
+/// A new client of the memory of `cluster`, which uses TCP.
 pub fn client(cluster: &Cluster) -> dsm_client::Client {
     client_of(cluster.layout().clone())
 }
 
-/// A client of its own for the memory of `cluster`, which uses the servers' shared memory where it
-/// may.
+/// A new client of the memory of `cluster`, which uses the servers' shared memory if it may.
 pub fn local_client(cluster: &Cluster) -> dsm_client::Client {
     dsm_client::Client::with_layout(cluster.layout().clone())
 }

@@ -1,16 +1,16 @@
-//! Is a history of operations on a few cells linearizable?
+//! Checks whether a history of operations on a few cells is linearizable.
 //!
-//! Wing and Gong's search ("Testing and verifying concurrent objects", JPDC 1993) with Lowe's
-//! memory of visited configurations ("Testing for linearizability", 2017): two ways to the same set
-//! of operations and the same state need to be followed once only.
+//! The algorithm is Wing and Gong's search ("Testing and verifying concurrent objects", JPDC 1993)
+//! with Lowe's cache of visited configurations ("Testing for linearizability", 2017): a set of
+//! operations and a state that were reached before are not searched again.
 //!
-//! A cell holds one `u64`. Operations may span adjacent cells, so the history is split by connected
-//! groups of cells, and each group is searched alone (linearizability is local).
+//! A cell holds one `u64`. Operations may span adjacent cells. The history is therefore split into
+//! connected groups of cells. Each group is searched separately, because linearizability is local.
 
 use dsm_core::protocol::AtomicOperation;
 use std::collections::HashSet;
 
-/// What a client did, and what it learned.
+/// An operation of a client, with its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// These values were found in adjacent cells.
@@ -45,33 +45,32 @@ pub enum Action {
         /// How many cells.
         count: usize,
     },
-    /// This was begun by somebody who was killed: it has happened, wholly, or it never will.
+    /// The client was killed during this operation: it took effect as a whole, or never will.
     Perhaps(Box<Action>),
 }
 
-/// One operation with the instants between which it took effect.
+/// One operation, with the instants of its call and its return. It took effect between these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Who did it; for people who read a violation.
+    /// The number of the client, for the text of a violation.
     pub client: usize,
     /// What was done.
     pub action: Action,
     /// When it was called, on a clock common to all clients.
     pub called: u64,
-    /// When it returned; `None` when the outcome is unknown: it may take effect at any later time,
-    /// or never. It is before another operation only when this is less than the other's `called`.
+    /// When it returned. `None` when the outcome is unknown: it may take effect at any later time,
+    /// or never. It precedes another operation only if this is less than the other's `called`.
     pub returned: Option<u64>,
 }
 
-/// What the search found.
+/// The result of the search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// There is an order that explains every result.
     Linearizable,
-    /// There is none; the text shows where the longest attempt got stuck.
+    /// No order explains every result. The text shows where the longest attempt ended.
     Violation(String),
-    /// The step limit came first. Neither good nor bad: someone has to look, or make the history
-    /// smaller.
+    /// The search reached its limit of steps without a result. A smaller history may have one.
     Undecided {
         /// Steps taken.
         steps: u64,
@@ -156,13 +155,13 @@ pub fn apply(state: &[u64], action: &Action) -> Option<Vec<u64>> {
             after[to..to + count].copy_from_slice(&state[from..from + count]);
             Some(after)
         }
-        // Of the two ways the one in which something happens; the search knows the other.
+        // The case in which the operation takes effect. The search handles the other case.
         Action::Perhaps(ref action) => apply(state, action),
     }
 }
 
-/// Whether its result says that the operation changes nothing, wherever in the order it stands.
-/// Such an operation may be put first as soon as it fits: no other choice can do better.
+/// Whether the result shows that the operation changes no cell, at any place in the order. The
+/// search may choose such an operation as soon as it fits: no other choice can be better.
 fn changes_nothing(action: &Action) -> bool {
     match *action {
         Action::Read { .. } => true,
@@ -175,9 +174,9 @@ fn changes_nothing(action: &Action) -> bool {
     }
 }
 
-/// A place in the time line of calls and returns.
+/// One entry of the time line of calls and returns.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mark {
+enum TimelineEntry {
     /// The two ends.
     End,
     /// This event was called.
@@ -187,12 +186,12 @@ enum Mark {
 }
 
 /// One decision of the search.
-struct Frame {
-    /// What may be put next and has not been tried; the best last.
+struct SearchStep {
+    /// The operations that may come next and were not tried. The best is the last.
     candidates: Vec<usize>,
-    /// What was put, and the state before it.
+    /// The chosen operation, and the state before it.
     chosen: Option<(usize, Vec<u64>)>,
-    /// One more than the greatest event put so far.
+    /// One more than the greatest index of an event chosen so far.
     reach: usize,
 }
 
@@ -201,23 +200,23 @@ struct Search<'a> {
     /// In order of their calls.
     events: Vec<&'a Event>,
     state: Vec<u64>,
-    /// Events with a known outcome that have no place in the order yet.
+    /// The number of events with a known outcome that are not yet in the order.
     open: usize,
-    marks: Vec<Mark>,
-    /// The time line as a doubly linked list over `marks`, without the events that have their
-    /// place.
+    timeline: Vec<TimelineEntry>,
+    /// A doubly linked list over `timeline`, without the events that are already in the order.
     next: Vec<usize>,
     previous: Vec<usize>,
-    /// Per event, its places in `marks`.
+    /// For each event, the indices in `timeline` of its call and its return.
     places: Vec<(usize, Option<usize>)>,
     visited: HashSet<Box<[u64]>>,
-    /// The longest attempt: fewest open events, the state there, and what could not be put.
+    /// The longest attempt: the fewest open events, the state then, and the candidates, of which
+    /// none fit.
     stuck: (usize, Vec<u64>, Vec<usize>),
 }
 
 impl<'a> Search<'a> {
     fn new(initial: &[u64], group: Vec<usize>, mut events: Vec<&'a Event>) -> Self {
-        // A read that returned nothing says nothing.
+        // A read without a result constrains nothing.
         events.retain(|event| {
             event.returned.is_some() || !matches!(event.action, Action::Read { .. })
         });
@@ -229,19 +228,19 @@ impl<'a> Search<'a> {
             line.extend(event.returned.map(|returned| (returned, true, index)));
         }
         line.sort_unstable();
-        let mut marks = vec![Mark::End];
+        let mut timeline = vec![TimelineEntry::End];
         let mut places = vec![(0, None); events.len()];
         for (_, is_return, index) in line {
-            let place = marks.len();
+            let place = timeline.len();
             if is_return {
                 places[index].1 = Some(place);
-                marks.push(Mark::Return);
+                timeline.push(TimelineEntry::Return);
             } else {
                 places[index].0 = place;
-                marks.push(Mark::Call(index));
+                timeline.push(TimelineEntry::Call(index));
             }
         }
-        marks.push(Mark::End);
+        timeline.push(TimelineEntry::End);
         let open = events
             .iter()
             .filter(|event| event.returned.is_some())
@@ -250,11 +249,11 @@ impl<'a> Search<'a> {
             group,
             state: initial.to_vec(),
             open,
-            next: (1..=marks.len()).collect(),
-            previous: (0..marks.len())
+            next: (1..=timeline.len()).collect(),
+            previous: (0..timeline.len())
                 .map(|place| place.saturating_sub(1))
                 .collect(),
-            marks,
+            timeline,
             places,
             visited: HashSet::new(),
             stuck: (usize::MAX, Vec::new(), Vec::new()),
@@ -264,14 +263,14 @@ impl<'a> Search<'a> {
 
     fn run(mut self, limit: u64) -> Verdict {
         let mut steps = 0;
-        let mut stack = vec![self.frame(0)];
+        let mut stack = vec![self.step(0)];
         while self.open > 0 {
-            let Some(frame) = stack.last_mut() else {
+            let Some(step) = stack.last_mut() else {
                 return Verdict::Violation(self.explain());
             };
-            let Some(candidate) = frame.candidates.pop() else {
+            let Some(candidate) = step.candidates.pop() else {
                 stack.pop();
-                if let Some(Frame { chosen, .. }) = stack.last_mut()
+                if let Some(SearchStep { chosen, .. }) = stack.last_mut()
                     && let Some((event, before)) = chosen.take()
                 {
                     self.put_back(event);
@@ -283,7 +282,7 @@ impl<'a> Search<'a> {
             if steps > limit {
                 return Verdict::Undecided { steps };
             }
-            // Numbers beyond those of the events stand for events that do not happen.
+            // A candidate beyond the number of events means that its event takes no effect.
             let event = candidate % self.events.len();
             let after = if candidate == event {
                 apply(&self.state, &self.events[event].action)
@@ -291,11 +290,11 @@ impl<'a> Search<'a> {
                 Some(self.state.clone())
             };
             let Some(after) = after else { continue };
-            let reach = frame.reach.max(event + 1);
+            let reach = step.reach.max(event + 1);
             self.take_out(event);
             if self.visited.insert(self.configuration(reach, &after)) {
-                frame.chosen = Some((event, std::mem::replace(&mut self.state, after)));
-                stack.push(self.frame(reach));
+                step.chosen = Some((event, std::mem::replace(&mut self.state, after)));
+                stack.push(self.step(reach));
             } else {
                 self.put_back(event);
             }
@@ -303,18 +302,18 @@ impl<'a> Search<'a> {
         Verdict::Linearizable
     }
 
-    /// Everything called before the first return that is still in the time line.
+    /// The events called before the first return in the time line.
     fn minimal(&self) -> Vec<usize> {
         let mut found = Vec::new();
         let mut place = self.next[0];
-        while let Mark::Call(event) = self.marks[place] {
+        while let TimelineEntry::Call(event) = self.timeline[place] {
             found.push(event);
             place = self.next[place];
         }
         found
     }
 
-    fn frame(&mut self, reach: usize) -> Frame {
+    fn step(&mut self, reach: usize) -> SearchStep {
         let mut candidates = self.minimal();
         if self.open < self.stuck.0 {
             self.stuck = (self.open, self.state.clone(), candidates.clone());
@@ -326,13 +325,14 @@ impl<'a> Search<'a> {
         if let Some(event) = candidates.iter().copied().find(fits) {
             candidates = vec![event];
         } else {
-            // An unknown outcome that would change nothing now need not happen now.
+            // An operation with an unknown outcome that would change nothing here is not needed.
             candidates.retain(|&event| {
                 let event = self.events[event];
                 event.returned.is_some()
                     || apply(&self.state, &event.action).is_some_and(|after| after != self.state)
             });
-            // What returned first most often took effect first; the unknown come last.
+            // Most often the operation that returned first took effect first. Unknown outcomes are
+            // tried last.
             candidates.sort_by_key(|&event| {
                 std::cmp::Reverse(self.events[event].returned.unwrap_or(u64::MAX))
             });
@@ -345,23 +345,23 @@ impl<'a> Search<'a> {
             };
             candidates = candidates.into_iter().flat_map(ways).collect();
         }
-        Frame {
+        SearchStep {
             candidates,
             chosen: None,
             reach,
         }
     }
 
-    /// The set of events that have their place, and the state: `reach`, the events below it that
-    /// have none, the cells.
+    /// The set of events in the order, and the state: `reach`, the events below it that are not in
+    /// the order, the cells.
     fn configuration(&self, reach: usize, state: &[u64]) -> Box<[u64]> {
         let mut key = vec![reach as u64];
         let mut place = self.next[0];
         loop {
-            match self.marks[place] {
-                Mark::Call(event) if event < reach => key.push(event as u64),
-                Mark::Return => {}
-                Mark::Call(_) | Mark::End => break,
+            match self.timeline[place] {
+                TimelineEntry::Call(event) if event < reach => key.push(event as u64),
+                TimelineEntry::Return => {}
+                TimelineEntry::Call(_) | TimelineEntry::End => break,
             }
             place = self.next[place];
         }

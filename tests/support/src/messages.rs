@@ -1,5 +1,5 @@
-//! What a master and an agent say to each other, made by hand from what
-//! `crates/dsm-snapshot/src/agent_protocol/wire.rs` says, so that a test can say it wrongly.
+//! Messages of the agent protocol, encoded without the product's code, so that a test can send
+//! malformed ones. `docs/agent-protocol.md` specifies them.
 
 use super::Cluster;
 use super::wire::PATIENCE;
@@ -15,7 +15,7 @@ pub const DATA: u8 = 3;
 
 const HEADER: usize = 16;
 
-/// A header, sound or not.
+/// A message's header with any values.
 pub fn header(kind: u8, length: u32, checksum: u32) -> Vec<u8> {
     let mut bytes = b"DA".to_vec();
     bytes.extend([1, kind]);
@@ -25,7 +25,7 @@ pub fn header(kind: u8, length: u32, checksum: u32) -> Vec<u8> {
     bytes
 }
 
-/// A sound message.
+/// A valid message.
 pub fn message(kind: u8, payload: &[u8]) -> Vec<u8> {
     let checksum = if kind == FRAME {
         0
@@ -37,8 +37,8 @@ pub fn message(kind: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A sound ask or answer.
-#[allow(clippy::needless_pass_by_value)] // the caller has just made it
+/// A valid message with a request or a response.
+#[allow(clippy::needless_pass_by_value)] // callers pass the result of `json!`
 pub fn control(value: Value) -> Vec<u8> {
     message(CONTROL, value.to_string().as_bytes())
 }
@@ -52,16 +52,16 @@ pub fn receive(stream: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
     Ok((head[3], payload))
 }
 
-/// A master's end of a connection with an agent, which the test moves step by step.
+/// A fake master with one connection to an agent. The test sends each request.
 pub struct Caller(pub TcpStream);
 
 impl Caller {
-    /// Connects and says nothing.
+    /// Connects without sending anything.
     pub fn connect(cluster: &Cluster, server: usize) -> Self {
         Self::new(TcpStream::connect(cluster.agent_address(server)).unwrap())
     }
 
-    /// The same from another address of loopback than all others.
+    /// [`Self::connect`] from the loopback address `source`.
     pub fn connect_from(source: Ipv4Addr, cluster: &Cluster, server: usize) -> Self {
         let socket = socket(
             AddressFamily::Inet,
@@ -86,12 +86,12 @@ impl Caller {
         Self(stream)
     }
 
-    /// Is greeted.
+    /// Connects, and completes the hello.
     pub fn greeted(cluster: &Cluster, server: usize) -> Self {
         Self::connect(cluster, server).greet(cluster, server)
     }
 
-    /// The same with what has connected.
+    /// Completes the hello on this connection.
     pub fn greet(mut self, cluster: &Cluster, server: usize) -> Self {
         let answer =
             self.ask(json!({"hello": {"layout": cluster.layout().canonical(), "index": server}}));
@@ -99,15 +99,15 @@ impl Caller {
         self
     }
 
-    /// Has the claim, waiting until another has given it back.
+    /// Connects, and takes the snapshot lock. Waits while another master has it.
     pub fn claimed(cluster: &Cluster, server: usize) -> Self {
         Self::claimed_for("snapshot", || Self::greeted(cluster, server))
     }
 
-    /// The same for a purpose, with what is greeted.
+    /// Takes the snapshot lock for `purpose` on a connection from `greeted`.
     fn claimed_for(purpose: &str, greeted: impl Fn() -> Self) -> Self {
         let mut claimed = None;
-        super::wait_for("the claim is free", PATIENCE, || {
+        super::wait_for("the snapshot lock is free", PATIENCE, || {
             let mut caller = greeted();
             let answer = caller.ask(json!({"claim": {"purpose": purpose, "id": "test"}}));
             claimed = answer.get("claimed").map(|_| caller);
@@ -120,7 +120,7 @@ impl Caller {
         claimed.unwrap()
     }
 
-    /// Has frozen the segment, for as long as the agent lets it.
+    /// Connects, takes the snapshot lock, and freezes the segment for as long as the agent allows.
     pub fn frozen(cluster: &Cluster, server: usize) -> Self {
         let mut caller = Self::claimed(cluster, server);
         assert_eq!(
@@ -130,7 +130,7 @@ impl Caller {
         caller
     }
 
-    /// Has shut the memory, to restore it, as one with this address.
+    /// Connects from `source`, takes the snapshot lock for a restore, and closes the memory.
     pub fn shut(source: Ipv4Addr, cluster: &Cluster, server: usize) -> Self {
         let greeted = || Self::connect_from(source, cluster, server).greet(cluster, server);
         let mut caller = Self::claimed_for("restore", greeted);
@@ -140,7 +140,7 @@ impl Caller {
         caller
     }
 
-    /// Has made a cut.
+    /// Connects, takes the snapshot lock, freezes the segment, and makes the cut.
     pub fn cut(cluster: &Cluster, server: usize) -> Self {
         let mut caller = Self::frozen(cluster, server);
         let answer = caller.ask(json!({"cut": {"copy_area": u64::MAX}}));
@@ -148,23 +148,23 @@ impl Caller {
         caller
     }
 
-    /// Sends bytes as they are, also to one that has closed the connection.
+    /// Sends raw bytes. Ignores the error when the agent has closed the connection.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
     }
 
-    /// Asks, and returns the answer.
+    /// Sends a request and returns the response.
     pub fn ask(&mut self, value: Value) -> Value {
         self.send(&control(value));
-        self.answer().expect("an answer")
+        self.answer().expect("a response")
     }
 
-    /// The next answer; none when the connection is closed.
+    /// The next response; `None` when the connection is closed.
     pub fn answer(&mut self) -> Option<Value> {
         let (kind, payload) = match receive(&mut self.0) {
             Ok(message) => message,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                panic!("the agent says nothing, nor closes")
+                panic!("the agent sends nothing and keeps the connection open")
             }
             Err(_) => return None,
         };
@@ -172,8 +172,7 @@ impl Caller {
         Some(serde_json::from_slice(&payload).unwrap())
     }
 
-    /// Waits until the connection is closed, and returns the reason and the text of the refusal, if
-    /// there was one.
+    /// Waits until the connection is closed. Returns the reason and the text of the last refusal.
     pub fn refusal(&mut self) -> Option<(String, String)> {
         let mut found = None;
         while let Some(answer) = self.answer() {

@@ -1,17 +1,17 @@
-//! Tests that mount file systems, each in a mount namespace; some are in a network namespace, too.
-//! That takes root.
+//! Runs a test in a mount namespace, and some also in a network namespace. Only root can create
+//! them.
 
 use super::own_process;
 use super::skip::skip;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Set where the test runs in its namespace.
+/// The variable that is set inside the namespace.
 const INSIDE: &str = "DSM_TEST_NAMESPACE";
 
-/// Whether this machine allows it. If not, the reason is printed.
+/// Whether this process may create a mount namespace. If not, prints the reason.
 pub fn is_allowed() -> bool {
-    // It is gone with its namespace.
+    // The mount ends with its namespace.
     let try_it = ["--mount", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"];
     match Command::new("unshare").args(try_it).output() {
         Ok(output) if output.status.success() => true,
@@ -29,14 +29,14 @@ pub fn is_allowed() -> bool {
     }
 }
 
-/// True inside a namespace. Outside it runs the test of that name, which stands in the module of
-/// that `module_path!()`, again inside one, if that is allowed.
+/// Returns true inside a namespace. Outside, runs the test `test` of the module `module`, which is
+/// its `module_path!()`, again inside a namespace if that is allowed, and returns false.
 #[track_caller]
 pub fn entered(module: &str, test: &str) -> bool {
     entered_with(&["--mount"], module, test)
 }
 
-/// The same with a network that has nothing but a loopback interface.
+/// [`entered`], also with a network namespace that has only a loopback interface.
 #[track_caller]
 pub fn entered_with_network(module: &str, test: &str) -> bool {
     let entered = entered_with(&["--mount", "--net"], module, test);
@@ -46,10 +46,13 @@ pub fn entered_with_network(module: &str, test: &str) -> bool {
     entered
 }
 
-/// Takes loopback's addresses away, or gives them back; in a network namespace only.
+/// Removes the addresses of loopback (`verb` is `del`), or adds them (`add`).
+///
+/// # Panics
+/// Outside a network namespace.
 #[track_caller]
 pub fn change_loopback(verb: &str) {
-    assert!(is_inside(), "this is the machine's own network");
+    assert!(is_inside(), "this is the network of the host");
     run(Command::new("ip").args(["address", verb, "127.0.0.1/8", "dev", "lo"]));
 }
 
@@ -75,7 +78,7 @@ fn entered_with(kinds: &[&str], module: &str, test: &str) -> bool {
     false
 }
 
-/// Puts `text` in the place of /etc/hosts, in this namespace.
+/// Replaces /etc/hosts by `text` in this namespace.
 #[track_caller]
 pub fn set_hosts(text: &str, folder: &Path) {
     let file = folder.join("hosts");
@@ -86,11 +89,11 @@ pub fn set_hosts(text: &str, folder: &Path) {
         .arg("/etc/hosts"));
 }
 
-/// An empty file system in memory, unmounted when dropped.
+/// A tmpfs. Dropping this unmounts it.
 pub struct Mounted(PathBuf);
 
 impl Mounted {
-    /// One of `size` bytes.
+    /// Mounts a tmpfs of `size` bytes on `folder`.
     #[track_caller]
     pub fn new(size: u64, folder: &Path) -> Self {
         run(Command::new("mount")
@@ -99,7 +102,7 @@ impl Mounted {
         Self(folder.to_owned())
     }
 
-    /// Nothing can be written there from now on.
+    /// Remounts it read-only.
     #[track_caller]
     pub fn make_read_only(&self) {
         run(Command::new("mount")
@@ -110,7 +113,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Also while a process has a file open there.
+        // `--lazy` also works while a process has a file open there.
         let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }

@@ -1,14 +1,14 @@
-//! Programs of a user who has nothing here. That takes root.
+//! Runs a program as an unprivileged user. Only root can do that.
 
 use super::Cluster;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-/// The user, and the group of the same number.
+/// The id of the user, and of the group.
 pub const OTHER_USER: u32 = 65533;
 
-/// Whether other users can be tried here. If not, that is printed.
+/// Whether this process can become another user. If not, prints the reason.
 pub fn is_possible() -> bool {
     let is_root = nix::unistd::geteuid().is_root();
     if !is_root {
@@ -17,16 +17,16 @@ pub fn is_possible() -> bool {
     is_root
 }
 
-/// The command line of `program` as the other user, with these arguments of setpriv(1) for the
-/// groups. It has the cluster's mcomp.cfg; a copy of it and of the program are in the folder, for
-/// those of a test are for its user only.
+/// The command line that runs `program` as the other user. `groups` is the argument of setpriv(1)
+/// for the supplementary groups. The other user cannot read the files of a test: the returned
+/// folder has copies of the program and of the cluster's mcomp.cfg.
 pub fn command(program: &str, cluster: &Cluster, groups: &str) -> (tempfile::TempDir, Command) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let copy = folder.path().join(Path::new(program).file_name().unwrap());
     let config = folder.path().join("mcomp.cfg");
-    // In another process: a child that a neighbour's test forks while this process writes the copy
-    // would keep it open for writing, and what is open so cannot be executed.
+    // cp(1) writes the copy, not this process: a child that a parallel test forks during the write
+    // would inherit the open file, and execve(2) fails with ETXTBSY while it is open for writing.
     assert!(
         Command::new("cp")
             .arg(program)

@@ -1,18 +1,18 @@
-//! The binary of a test, run again for one of its tests alone.
+//! Runs the binary of a test again for one of its tests.
 //!
-//! The tests of a target share a process. One that is killed, that changes what all of a process
-//! share (limits, signals, crash points), or that belongs to another user or namespace, runs in a
-//! separate process.
+//! The tests of a target share a process. A test runs in a separate process if it is killed, if it
+//! changes process-wide state (limits, signals, crash points), or if it needs another user or
+//! namespace.
 
 use std::process::Command;
 
-/// Set where [`entered`] has started the process.
+/// The variable that is set in a process that [`entered`] has started.
 const INSIDE: &str = "DSM_TEST_OWN_PROCESS";
 
-/// The arguments by which the binary of a test runs one test alone: its name, and the
-/// `module_path!()` of where it stands.
+/// The arguments that make the binary of a test run only `test` of the module `module`, which is
+/// its `module_path!()`.
 pub fn arguments(module: &str, test: &str) -> [String; 3] {
-    // The names of tests do not begin with that of their target.
+    // `module_path!()` begins with the target's name, the name of a test does not.
     let name = module.split_once("::").map_or_else(
         || test.to_owned(),
         |(_, module)| format!("{module}::{test}"),
@@ -20,15 +20,18 @@ pub fn arguments(module: &str, test: &str) -> [String; 3] {
     ["--exact".to_owned(), name, "--nocapture".to_owned()]
 }
 
-/// A command that runs one test of this binary alone; see [`arguments`].
+/// A command that runs only one test of this binary; see [`arguments`].
 pub fn command(module: &str, test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("the binary of this test"));
     command.args(arguments(module, test));
     command
 }
 
-/// True in a separate process. Elsewhere it starts one for the test, and fails if the test fails
-/// there.
+/// Returns true in the separate process of a test. Elsewhere starts that process, waits for it and
+/// returns false.
+///
+/// # Panics
+/// When the test fails in the separate process.
 #[track_caller]
 pub fn entered(module: &str, test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
@@ -38,7 +41,10 @@ pub fn entered(module: &str, test: &str) -> bool {
     false
 }
 
-/// Runs a test in the process of a [`command`], and fails if the test fails there.
+/// Runs a test by a [`command`].
+///
+/// # Panics
+/// When the test fails there.
 #[track_caller]
 pub fn passes(command: &mut Command, test: &str) {
     let output = command

@@ -1,10 +1,10 @@
-//! What the kernel says of a process, and does to its threads.
+//! Reads the state of processes and threads from /proc, and stops single threads.
 
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-/// A number from `/proc/PID/status`; sizes are in bytes there where the kernel gives kB.
+/// A number from `/proc/PID/status`. Where the kernel prints kB, the result is in bytes.
 pub fn status_field(pid: u32, field: &str) -> u64 {
     let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -21,18 +21,18 @@ pub fn status_field(pid: u32, field: &str) -> u64 {
     number * if words.next() == Some("kB") { 1024 } else { 1 }
 }
 
-/// The state of a process as `proc_pid_stat(5)` has it, such as `T` for stopped; `Z` also when
-/// there is none.
+/// The state of a process as in `proc_pid_stat(5)`, such as `T` for stopped; `Z` also when there is
+/// no such process.
 pub fn state(pid: u32) -> char {
-    // After the last parenthesis, for the name may have any characters.
+    // The name before the last parenthesis may have any characters.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
         .and_then(|(_, rest)| rest.chars().next())
         .unwrap_or('Z')
 }
 
-/// Where in the kernel each thread of a process waits, as `proc_pid_wchan(5)` has it.
-pub fn places(pid: u32) -> Vec<String> {
+/// The kernel function in which each thread of a process waits: see `proc_pid_wchan(5)`.
+pub fn wait_channels(pid: u32) -> Vec<String> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task"))
         .into_iter()
         .flatten()
@@ -42,11 +42,12 @@ pub fn places(pid: u32) -> Vec<String> {
         .collect()
 }
 
-/// A thread that is stopped, and no other of its process, until this is dropped.
+/// One stopped thread, whose process has other threads that run. Dropping this resumes it.
 pub struct StoppedThread(Child);
 
-/// Stops the thread that is its argument, says so, and ends when its standard input does: then the
-/// kernel lets the thread go. The numbers are `PTRACE_SEIZE`, `PTRACE_INTERRUPT` and `__WALL`.
+/// A Python program that stops the thread of its argument, prints a line, and exits at the end of
+/// its standard input. The kernel then resumes the thread. The numbers are `PTRACE_SEIZE`,
+/// `PTRACE_INTERRUPT` and `__WALL`.
 const STOP: &str = "
 import ctypes, os, sys
 trace = ctypes.CDLL(None, use_errno=True).ptrace
@@ -60,7 +61,10 @@ sys.stdin.read()
 ";
 
 impl StoppedThread {
-    /// Fails where this machine does not allow it, which a process may do to its own children.
+    /// Stops `thread`, which must belong to a child of this process.
+    ///
+    /// # Panics
+    /// When the kernel does not allow ptrace(2).
     pub fn new(thread: Pid) -> Self {
         let mut python = Command::new("python3");
         python
@@ -72,7 +76,7 @@ impl StoppedThread {
         let output = child.stdout.take().expect("a pipe");
         BufReader::new(output)
             .read_line(&mut said)
-            .expect("python3 says something");
+            .expect("a line of python3");
         assert_eq!(said, "stopped\n", "thread {thread} cannot be stopped");
         Self(child)
     }

@@ -1,7 +1,6 @@
-//! A program that a test runs beside itself: started, stopped, killed, and asked afterwards what it
-//! said.
+//! A child process of a test: starts, stops and kills it, and keeps its stderr.
 
-use super::process::{places, state};
+use super::process::{state, wait_channels};
 use nix::sys::signal::Signal;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,18 +13,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a program may take to listen, on a machine that is busy with other tests.
-const READY: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a program may take to end: dsmd's own `limits.shutdown_timeout` is 5 s, and a snapshot
-/// waits until the disk has what other programs have written before it: more than a minute was seen
-/// beside builds.
-const STOPPED: Duration = Duration::from_secs(180);
+/// How long a program may take to end. dsmd's `limits.shutdown_timeout` is 5 s, but the fsync of a
+/// snapshot also waits for earlier writes of other programs: during builds, for over a minute.
+const STOP_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Where a program of the package is built: beside the folder of the test's own binary. (What cargo
-/// tells of it by `CARGO_BIN_EXE_dsmd`, it tells to the tests and not to the library under them.)
+/// The path of a program of this package: the parent folder of the test's binary has it. (Cargo
+/// sets `CARGO_BIN_EXE_dsmd` for tests, but not for this library.)
 ///
 /// # Panics
-/// When it is not there.
+/// When there is no such file.
 pub fn built(program: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the binary of this test");
     let path = test
@@ -35,15 +33,15 @@ pub fn built(program: &str) -> PathBuf {
         .join(program);
     assert!(
         path.is_file(),
-        "{} is not there: build it with cargo build --bins --examples",
+        "{} does not exist: build it with cargo build --bins --examples",
         path.display()
     );
     path
 }
 
-/// One of them, over all its starts. It is killed when this is dropped.
+/// A program that a test can start more than once. Dropping this kills its process.
 ///
-/// Every method takes `&self`: a test may kill it from one thread while others use it.
+/// Every method takes `&self`: a test may kill the process from one thread while others use it.
 pub struct Program {
     name: String,
     stderr: PathBuf,
@@ -51,7 +49,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// What messages call it, and the file for its stderr. It does not run yet.
+    /// A program that does not run yet: its name in messages, and the file for its stderr.
     pub fn new(name: String, stderr: PathBuf) -> Self {
         Self {
             name,
@@ -60,13 +58,13 @@ impl Program {
         }
     }
 
-    /// Starts it and does not wait.
+    /// Starts the program without waiting for it.
     ///
     /// # Panics
-    /// When it runs already.
+    /// When it already runs.
     pub fn spawn(&self, command: &mut Command) {
         let mut child = self.child();
-        assert!(child.is_none(), "{} runs already", self.name);
+        assert!(child.is_none(), "{} already runs", self.name);
         let mut stderr = File::options()
             .create(true)
             .append(true)
@@ -81,12 +79,12 @@ impl Program {
         *child = Some(started.expect("the program starts"));
     }
 
-    /// Waits until it accepts a connection.
+    /// Waits until the program accepts a connection.
     ///
     /// # Panics
-    /// When it ends, or does not listen in time; its stderr is in the message.
+    /// When the program ends, or does not listen in time. The message has its stderr.
     pub fn wait_until_ready(&self, address: &str) {
-        let end = Instant::now() + READY;
+        let end = Instant::now() + START_TIMEOUT;
         while TcpStream::connect(address).is_err() {
             let ended = self
                 .child()
@@ -101,7 +99,7 @@ impl Program {
             );
             assert!(
                 Instant::now() < end,
-                "{} does not listen after {READY:?}:\n{}",
+                "{} does not listen after {START_TIMEOUT:?}:\n{}",
                 self.name,
                 self.stderr()
             );
@@ -109,7 +107,7 @@ impl Program {
         }
     }
 
-    /// Kills it with SIGKILL and waits until it is gone. Nothing happens when it does not run.
+    /// Kills the process with SIGKILL, if it runs, and waits until it has ended.
     pub fn kill(&self) {
         if let Some(mut child) = self.child().take() {
             let _ = child.kill();
@@ -117,7 +115,7 @@ impl Program {
         }
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process has ended, without sending it a signal.
     ///
     /// # Panics
     /// When it does not run, or does not end in time.
@@ -126,17 +124,17 @@ impl Program {
             .child()
             .take()
             .unwrap_or_else(|| panic!("{} does not run", self.name));
-        let end = Instant::now() + STOPPED;
+        let end = Instant::now() + STOP_TIMEOUT;
         loop {
             if let Some(status) = child.try_wait().expect("wait") {
                 return status;
             }
             if Instant::now() >= end {
-                let places = places(child.id());
+                let channels = wait_channels(child.id());
                 let _ = child.kill();
                 let _ = child.wait();
                 panic!(
-                    "{} goes on after {STOPPED:?}, its threads in {places:?}:\n{}",
+                    "{} still runs after {STOP_TIMEOUT:?}, its threads wait in {channels:?}:\n{}",
                     self.name,
                     self.stderr()
                 );
@@ -145,8 +143,8 @@ impl Program {
         }
     }
 
-    /// The same as [`Program::wait`]: the exit code, or the number of the signal that killed it,
-    /// negative.
+    /// [`Program::wait`], with another result: the exit code, or the negative number of the signal
+    /// that killed the process.
     pub fn wait_for_code(&self) -> i32 {
         let status = self.wait();
         status
@@ -155,17 +153,17 @@ impl Program {
             .expect("a code or a signal")
     }
 
-    /// Waits until it was stopped by SIGSTOP, its own or another's.
+    /// Waits until a SIGSTOP, sent by itself or by another process, has stopped the process.
     ///
     /// # Panics
-    /// When it ends instead, or goes on for too long.
+    /// When the process ends, or does not stop in time.
     pub fn wait_until_stopped(&self) {
         super::wait_for(
-            &format!("{} stands still", self.name),
-            STOPPED,
+            &format!("{} is stopped", self.name),
+            STOP_TIMEOUT,
             || match state(self.pid()) {
                 'Z' => panic!(
-                    "{} has ended instead of standing still:\n{}",
+                    "{} has ended instead of being stopped:\n{}",
                     self.name,
                     self.stderr()
                 ),
@@ -174,19 +172,19 @@ impl Program {
         );
     }
 
-    /// Whether it was stopped by a signal, or has ended, and not been waited for.
+    /// Whether a signal has stopped the process, or it has ended and was not waited for.
     pub fn has_stopped(&self) -> bool {
         ['T', 'Z'].contains(&state(self.pid()))
     }
 
-    /// Sends it a signal.
+    /// Sends the process a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid()).expect("a pid");
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal)
             .expect("a signal to a child");
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child()
             .as_ref()
@@ -194,12 +192,12 @@ impl Program {
             .id()
     }
 
-    /// Whether it was started and nobody has waited for its end.
+    /// Whether the program was started and not waited for.
     pub fn is_started(&self) -> bool {
         self.child().is_some()
     }
 
-    /// Everything that it has written to stderr, over all its starts.
+    /// Everything that the program has written to stderr, over all its starts.
     pub fn stderr(&self) -> String {
         std::fs::read(&self.stderr).map_or_else(
             |error| format!("(no stderr: {error})"),
@@ -208,12 +206,12 @@ impl Program {
     }
 
     fn child(&self) -> MutexGuard<'_, Option<Child>> {
-        // A test that failed while it held the lock still wants its programs killed.
+        // After a panic under the lock, the programs must still be killed.
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A command as one would type it, without the folder that the program is in.
+/// A command as a shell's line, without the folder of the program.
 fn line(command: &Command) -> String {
     let set = |(name, value): (&OsStr, Option<&OsStr>)| {
         Some(format!("{}={}", name.display(), value?.display()))

@@ -1,15 +1,14 @@
-//! Random numbers that a failed run can repeat: `DSM_TEST_SEED` sets the seed, and every test
-//! prints the one it used.
+//! Reproducible random numbers: each test prints its seed, and `DSM_TEST_SEED` sets it.
 
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
-/// Good enough to choose moments and lengths.
+/// A seeded generator of random numbers.
 #[derive(Debug, Clone)]
 pub struct Random(TestRng);
 
 impl Random {
-    /// Seeded from `DSM_TEST_SEED`, else from the clock. Prints the seed.
+    /// A generator seeded from `DSM_TEST_SEED`, else from the clock. Prints the seed.
     pub fn new(test: &str) -> Self {
         let clock = || {
             std::time::UNIX_EPOCH
@@ -24,14 +23,14 @@ impl Random {
         Self::seeded(seed)
     }
 
-    /// With a seed that is known otherwise.
+    /// A generator with this seed, which it does not print.
     pub fn seeded(seed: u64) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         Self(TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
     }
 
-    /// Another stream of numbers, for another thread.
+    /// A second generator, seeded from this one, for another thread.
     pub fn fork(&mut self) -> Self {
         Self::seeded(self.next())
     }
@@ -52,9 +51,9 @@ impl Random {
         self.below(count as u64) as usize
     }
 
-    /// A number below `bound`, by multiplication, whose bias is not seen in a test (Lemire, TOMACS
-    /// 2019).
-    #[allow(clippy::cast_possible_truncation)] // The high half of the product is below the bound.
+    /// A number below `bound`, by multiplication (Lemire, TOMACS 2019). Its bias does not matter in
+    /// a test.
+    #[allow(clippy::cast_possible_truncation)] // the high half of the product is below the bound
     fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }

@@ -1,5 +1,5 @@
-//! What tests of snapshots and restores do with a [`Cluster`]: its whole memory, its incarnations,
-//! its loss.
+//! Methods of [`Cluster`] for tests of snapshots and restores: to read the whole memory and its
+//! incarnations, to lose a server's memory, and to restore it.
 
 use super::dsmctl::{self, Run};
 use super::program::Program;
@@ -8,11 +8,11 @@ use nix::sys::signal::Signal;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a restore may take, and whatever else a test waits for here.
+/// How long a restore, or another condition of these tests, may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs something until no other snapshot or restore is under way: an agent may still be busy with
-/// what a dead master has sent.
+/// Repeats `run` while its stderr says that another snapshot or restore is under way: an agent may
+/// still handle the messages of a dead master.
 #[track_caller]
 pub fn when_free(mut run: impl FnMut() -> Run) -> Run {
     let mut last = None;
@@ -28,24 +28,24 @@ impl Cluster {
         dsmctl::run(self.directory(), &self.config_path(), line, b"")
     }
 
-    /// Runs `dsmctl snapshot restore` with more options than the file.
+    /// Runs `dsmctl snapshot restore` with the file and more options.
     pub fn restore(&self, file: &Path, options: &str) -> Run {
         self.dsmctl(&format!("snapshot restore {} {options}", file.display()))
     }
 
-    /// Writes `bytes` from address 0 on, as a client of its own.
+    /// Writes `bytes` at address 0, by a new client.
     pub fn write_all(&self, bytes: &[u8]) {
         client(self).write(0, bytes).unwrap();
     }
 
-    /// All of the memory, as dsmctl reads it.
+    /// The whole memory, read by dsmctl.
     pub fn read_all(&self) -> Vec<u8> {
         let run = self.dsmctl(&format!("read 0 {}", self.layout().size()));
         assert_eq!((run.code, run.stderr.as_str()), (0, ""));
         run.stdout
     }
 
-    /// What dsmctl makes of a snapshot.
+    /// The memory in a snapshot file, exported by dsmctl.
     pub fn export(&self, file: &Path) -> Vec<u8> {
         let raw = self.directory().join("raw");
         self.dsmctl(&format!(
@@ -65,7 +65,7 @@ impl Cluster {
             .collect()
     }
 
-    /// Takes the shared memory of a server that does not run away, as a reboot of its machine does.
+    /// Removes the shared memory of a server that does not run, as a reboot of its machine does.
     pub fn forget(&self, index: usize) {
         let of_server = |path: &Path| {
             let name = path
@@ -85,12 +85,12 @@ impl Cluster {
         }
     }
 
-    /// The first bytes of server `index`, or what dsmctl says instead.
+    /// Reads the first bytes of server `index` by dsmctl.
     pub fn probe(&self, index: usize) -> Run {
         self.dsmctl(&format!("read {} 8", index as u64 * self.layout().k()))
     }
 
-    /// Checks that the memory of server `index` waits for a restore.
+    /// Checks that the memory of server `index` is closed and waits for a restore.
     #[track_caller]
     pub fn waits_for_restore(&self, index: usize) {
         self.probe(index).fails(
@@ -101,7 +101,7 @@ impl Cluster {
 }
 
 impl Program {
-    /// Lets it go on each time that it stops, until `done`.
+    /// Sends SIGCONT each time that the process is stopped, until `done` returns true.
     pub fn go_on_until(&self, what: &str, mut done: impl FnMut() -> bool) {
         wait_for(what, PATIENCE, || {
             self.signal(Signal::SIGCONT);

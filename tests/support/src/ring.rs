@@ -1,6 +1,6 @@
-//! Load whose order shows: each writer writes block i to one server, then to the next, and so on
-//! round all of them, and then block i + 1. So at every instant no server has a later block than
-//! the one before it in the writer's round, and none is more than one behind: see [`check`].
+//! A load that shows whether a snapshot is of one instant: each writer writes block i to each
+//! server in a fixed order, and then block i + 1. At every instant, a server's block is no later
+//! than that of the server before it in this order, and at most one behind: see [`check`].
 
 use super::block::{self, Label, SHORTEST};
 use super::random::Random;
@@ -13,53 +13,52 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How many write. Every other one goes round the other way, and begins at another server than its
-/// neighbour.
+/// The number of writers. They begin at different servers, and half of them use the reverse order.
 const WRITERS: usize = 4;
 
-/// How long a writer waits for an answer. How long it had to is measured, and judged by the test.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout of a writer's request. The test checks the measured times against its own bound.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes that each writer has to itself on each server.
+/// Bytes of each writer's region on each server.
 const REGION: usize = 16 * 1024;
 
-/// The longest block of every other writer: so it spans several pages. The others' are short, for
-/// short requests.
+/// The longest block of odd writers, which spans several pages, and of even ones, whose requests
+/// are short.
 const LONG: usize = 12 * 1024;
 const SHORT: usize = 256;
 
-/// Bytes at the start of each segment that the writers use; the rest is free.
+/// Bytes at the start of each segment that the writers use.
 pub const USED: u64 = (WRITERS * REGION) as u64;
 
-/// The writers, until this is stopped or dropped.
+/// The running writers. Stopping or dropping this ends them.
 pub struct Ring {
-    shared: Arc<Shared>,
+    shared: Arc<RingState>,
     threads: Vec<JoinHandle<()>>,
 }
 
-struct Shared {
+struct RingState {
     stop: AtomicBool,
     began: Instant,
     servers: Vec<Server>,
-    /// Each writer's rounds.
+    /// The number of complete rounds of each writer.
     rounds: [AtomicU64; WRITERS],
 }
 
-/// What the writers have met at one server.
+/// What the writers have measured at one server.
 #[derive(Default)]
 struct Server {
-    /// Nanoseconds after the beginning when it was last made ready; 0 if it never stopped.
+    /// When the server was last ready, in nanoseconds since `began`; 0 if it was never restarted.
     ready: AtomicU64,
-    /// The longest request in nanoseconds, without the time before it was ready.
+    /// The longest request in nanoseconds, without the time before the server was ready.
     longest: AtomicU64,
 }
 
 impl Ring {
-    /// Begins to write, and waits until all get on.
+    /// Starts the writers, and waits until each makes progress.
     pub fn start(cluster: &Cluster) -> Self {
         let servers = (0..cluster.n()).map(|_| Server::default()).collect();
         let (stop, began, rounds) = (AtomicBool::new(false), Instant::now(), Default::default());
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(RingState {
             stop,
             began,
             servers,
@@ -69,7 +68,7 @@ impl Ring {
         let threads = (0..WRITERS).map(|writer| {
             let (shared, client, k, random) = (
                 Arc::clone(&shared),
-                client(cluster).with_timeout(PATIENCE),
+                client(cluster).with_timeout(REQUEST_TIMEOUT),
                 cluster.layout().k(),
                 random.fork(),
             );
@@ -83,10 +82,11 @@ impl Ring {
         ring
     }
 
-    /// Waits until every writer has begun and ended a request at every server since this call.
+    /// Waits until every writer has sent a request to every server and received the reply, both
+    /// after this call.
     ///
     /// # Panics
-    /// When one does not get on.
+    /// When a writer makes no progress.
     pub fn wait_until_all_get_on(&self) {
         let rounds = || {
             self.shared
@@ -94,10 +94,10 @@ impl Ring {
                 .iter()
                 .map(|rounds| rounds.load(Ordering::SeqCst))
         };
-        // The first round that ends may have begun before.
+        // The first round to end may have begun before this call.
         let due: Vec<u64> = rounds().map(|rounds| rounds + 2).collect();
         super::wait_for(
-            "every writer gets on at every server",
+            "every writer makes progress at every server",
             Duration::from_secs(20),
             || {
                 assert!(
@@ -109,7 +109,7 @@ impl Ring {
         );
     }
 
-    /// Tells that a server that was killed listens again: how long a request waited for it before
+    /// Marks a killed server as ready again: the time that requests waited for it before this call
     /// does not count.
     pub fn is_ready(&self, server: usize) {
         self.shared.servers[server]
@@ -123,7 +123,7 @@ impl Ring {
         self.shared.servers.iter().map(take).collect()
     }
 
-    /// How many rounds there were.
+    /// The number of complete rounds of all writers.
     pub fn rounds(&self) -> u64 {
         self.shared
             .rounds
@@ -135,11 +135,11 @@ impl Ring {
     /// Ends the writers.
     ///
     /// # Panics
-    /// When one has failed.
+    /// When a writer has failed.
     pub fn stop(mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         for thread in self.threads.drain(..) {
-            thread.join().expect("a writer that did not fail");
+            thread.join().expect("a writer that has not failed");
         }
     }
 }
@@ -150,14 +150,14 @@ impl Drop for Ring {
     }
 }
 
-impl Shared {
+impl RingState {
     #[allow(clippy::cast_possible_truncation)] // a test does not last 500 years
     fn now(&self) -> u64 {
         self.began.elapsed().as_nanos() as u64
     }
 }
 
-fn go_round(shared: &Shared, client: &Client, k: u64, writer: usize, mut random: Random) {
+fn go_round(shared: &RingState, client: &Client, k: u64, writer: usize, mut random: Random) {
     let longest = if writer.is_multiple_of(2) {
         SHORT
     } else {
@@ -192,16 +192,16 @@ fn go_round(shared: &Shared, client: &Client, k: u64, writer: usize, mut random:
     }
 }
 
-/// The servers in the order in which a writer comes to them.
+/// The servers in the order in which a writer writes to them.
 fn round(writer: usize, servers: usize) -> impl Iterator<Item = usize> {
     let backwards = writer % 4 >= 2;
     (0..servers).map(move |step| (writer + if backwards { servers - step } else { step }) % servers)
 }
 
-/// Checks that a snapshot is whole, and of one instant.
+/// Checks that a snapshot file is whole and of one instant.
 ///
 /// # Panics
-/// When it is not.
+/// When the file is not.
 #[allow(clippy::cast_possible_truncation)] // memories of tests are small
 pub fn check_snapshot(path: &Path) {
     let read = |file: SnapshotFile| {
@@ -216,11 +216,11 @@ pub fn check_snapshot(path: &Path) {
     assert!(wrong.is_empty(), "{}: {wrong:?}", path.display());
 }
 
-/// What is wrong with a memory that the writers have written to, of segments of `k` bytes, if it is
-/// that of an instant.
+/// Checks a memory that the writers have used, with segments of `k` bytes. Returns why it cannot be
+/// of one instant; empty if it can.
 ///
 /// # Panics
-/// When a block is not whole: no instant, of one server even, has such a one.
+/// When a block is not whole: even a single server has a half-written block at no instant.
 pub fn check(memory: &[u8], k: usize) -> Vec<String> {
     let servers = memory.len() / k;
     let sequence = |writer: usize, server: usize| {
@@ -241,9 +241,9 @@ pub fn check(memory: &[u8], k: usize) -> Vec<String> {
             .iter()
             .map(|server| sequence(writer, *server))
             .collect();
-        let sound = blocks.is_sorted_by(|before, after| before >= after)
+        let valid = blocks.is_sorted_by(|before, after| before >= after)
             && blocks[0] - blocks[servers - 1] <= 1;
-        (!sound).then(|| {
+        (!valid).then(|| {
             format!(
                 "writer {writer}, in the order of its writes, has {blocks:?} at servers {order:?}"
             )

@@ -1,22 +1,22 @@
-//! Segments without a server around them.
+//! Segments without a server process.
 
 use dsm_core::layout::Layout;
 use dsm_core::segment::{CUT_RUN, Cut, CutGone, CutPages, Segment, Start};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A system's name of its own, whose objects in shared memory go with it.
+/// A unique name of a memory. Dropping it removes the shared-memory objects of that name.
 pub struct Name(pub String);
 
 impl Name {
     pub fn new(what: &str) -> Self {
-        // Tests of other modules may call theirs the same.
+        // Tests of other modules may pass the same text.
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         Self(format!("dsmtest-{}-{number}-{what}", std::process::id()))
     }
 
-    /// The only segment of the system, of `k` bytes.
+    /// Creates or opens the only segment of the memory, of `k` bytes, as its server.
     pub fn serve(&self, k: u64) -> Segment {
         serve(&self.0, k, Start::Serve)
     }
@@ -36,7 +36,7 @@ impl Drop for Name {
     }
 }
 
-/// All of a cut; each page can be read once.
+/// The whole memory of a cut. Each page of a cut can be read only once.
 pub fn image(segment: &Segment, cut: Cut) -> Result<Vec<u8>, CutGone> {
     let mut image = vec![0; usize::try_from(segment.k()).unwrap()];
     for (run, bytes) in image.chunks_mut(CUT_RUN * 4096).enumerate() {
@@ -48,12 +48,12 @@ pub fn image(segment: &Segment, cut: Cut) -> Result<Vec<u8>, CutGone> {
     Ok(image)
 }
 
-/// One server with `k` bytes.
+/// The layout of one server with `k` bytes.
 pub fn layout(name: &str, k: u64) -> Layout {
     Layout::new(name, k, vec!["127.0.0.1:7411".to_owned()]).unwrap()
 }
 
-/// Opens or makes the segment as its server.
+/// Creates or opens the segment as its server.
 pub fn serve(name: &str, k: u64, start: Start) -> Segment {
     Segment::serve(&layout(name, k), 0, start, &mut |_, _| {
         ControlFlow::Continue(())
@@ -62,7 +62,7 @@ pub fn serve(name: &str, k: u64, start: Start) -> Segment {
     .segment
 }
 
-/// Opens it as another participant.
+/// Opens the segment as another participant.
 pub fn attach(name: &str, k: u64) -> Segment {
     Segment::attach(&layout(name, k), 0).unwrap()
 }

@@ -1,4 +1,4 @@
-//! A dsmd under a service manager that a test plays.
+//! A dsmd whose service manager is the test.
 
 use super::cluster::threads_of;
 use super::{Cluster, wait_for};
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A dsmd under a service manager of ours; killed at the end whatever happens.
+/// A dsmd that notifies the test as its service manager. Dropping this kills it.
 pub struct Service {
-    /// The process; its standard error is a pipe.
+    /// The process. Its standard error is a pipe.
     pub child: Child,
     manager: UnixDatagram,
 }
@@ -40,7 +40,7 @@ impl Service {
         self.hear_within(DEADLINE).expect("a message in time")
     }
 
-    /// The next message, if one comes in this time.
+    /// The next message; `None` if there is none within `time`.
     pub fn hear_within(&self, time: Duration) -> Option<String> {
         self.manager.set_read_timeout(Some(time)).unwrap();
         let mut bytes = [0; 4096];
@@ -55,11 +55,11 @@ impl Service {
             if message.lines().any(|line| line.starts_with(what)) {
                 return message;
             }
-            assert!(Instant::now() < deadline, "{what} does not come");
+            assert!(Instant::now() < deadline, "no message with {what}");
         }
     }
 
-    /// Its threads that have this name.
+    /// The threads of dsmd with this name.
     pub fn threads(&self, name: &str) -> Vec<Pid> {
         threads_of(self.child.id(), name)
     }
@@ -69,8 +69,7 @@ impl Service {
         nix::sys::signal::kill(pid, signal).unwrap();
     }
 
-    /// Stops it, so that every thread has come round, and returns all that it has written to
-    /// standard error.
+    /// Stops dsmd in order, so that each thread finishes its work. Returns its standard error.
     pub fn log(mut self) -> String {
         self.signal(nix::sys::signal::Signal::SIGTERM);
         let mut log = String::new();

@@ -1,13 +1,13 @@
-//! Tests that cannot run where they are. The output of a test that passes is not shown, so `make
-//! test` names a file for this.
+//! Reports tests that cannot run on this machine. Cargo hides the output of a test that passes, so
+//! `make test` gives a file for the reasons.
 
 use std::fmt::Display;
 use std::io::Write;
 
-/// The file that `make test` shows at its end.
+/// The variable with the path of the file whose lines `make test` prints in its summary.
 const FILE: &str = "DSM_TEST_SKIPS";
 
-/// Says why this test, or a part of it, does not run here.
+/// Records why this test, or a part of it, does not run on this machine.
 pub fn skip(reason: impl Display) {
     let thread = std::thread::current();
     let line = format!("{}: {reason}", thread.name().unwrap_or("a test"));
@@ -19,7 +19,7 @@ pub fn skip(reason: impl Display) {
         .append(true)
         .create(true)
         .open(path);
-    // One write, for many tests do this at the same time.
+    // One write per line: parallel tests append to the same file.
     let written = file
         .and_then(|mut file| file.write_all(format!("{}\n", line.replace('\n', " ")).as_bytes()));
     assert!(written.is_ok(), "{FILE}: {written:?}");

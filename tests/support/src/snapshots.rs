@@ -1,4 +1,4 @@
-//! Snapshots of made-up memories, for tests of the file.
+//! Snapshot files of generated memories, for tests of the file format.
 
 use super::dsmctl::Run;
 use super::random::Random;
@@ -33,12 +33,12 @@ pub fn fields(pages: usize, incarnations: &[u64]) -> HeaderFields {
     fields
 }
 
-/// A sound header; see [`fields`].
+/// A valid header; see [`fields`].
 pub fn header(pages: usize, incarnations: &[u64]) -> Header {
     Header::new(fields(pages, incarnations)).unwrap()
 }
 
-/// A memory with runs of zeros, of text that compresses, and of noise that does not.
+/// A memory with runs of zeros, of compressible text, and of incompressible noise.
 pub fn memory(random: &mut Random, pages: usize) -> Vec<u8> {
     let mut memory = vec![0; pages * PAGE_BYTES];
     let mut page = 0;
@@ -59,8 +59,8 @@ pub fn memory(random: &mut Random, pages: usize) -> Vec<u8> {
     memory
 }
 
-/// Writes `memory` as a snapshot into `directory`; what servers hold that are missing from `header`
-/// is left out.
+/// Writes `memory` as a snapshot into `directory`, without the segments of the servers that are
+/// missing in `header`.
 pub fn write(
     directory: &Path,
     header: &Header,
@@ -82,11 +82,11 @@ pub fn write(
     writer.finish().unwrap().path
 }
 
-/// A folder with an mcomp.cfg whose snapshot directory is `snapshots` in it.
+/// A temporary folder with an mcomp.cfg. Its snapshot directory is `snapshots` in that folder.
 pub struct Folder(tempfile::TempDir);
 
 impl Folder {
-    /// One whose memory is that of [`header`] with two servers: 10.0.0.1 and 10.0.0.2.
+    /// Creates a folder for the memory of [`header`] with two servers: 10.0.0.1 and 10.0.0.2.
     pub fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         std::fs::create_dir(folder.snapshots()).unwrap();
@@ -101,7 +101,7 @@ impl Folder {
         folder
     }
 
-    /// A file in it.
+    /// The path of a file in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -111,7 +111,7 @@ impl Folder {
         self.path("snapshots")
     }
 
-    /// Runs dsmctl in it.
+    /// Runs dsmctl in the folder.
     pub fn dsmctl(&self, line: &str) -> Run {
         super::dsmctl::run(self.0.path(), Path::new("mcomp.cfg"), line, b"")
     }
@@ -125,8 +125,7 @@ impl Folder {
     }
 }
 
-/// Changes a byte in the middle of the frame that covers `address`; which addresses that frame
-/// covers.
+/// Changes one byte inside the frame that covers `address`. Returns the addresses of that frame.
 pub fn damage(path: &Path, address: u64) -> std::ops::Range<u64> {
     let file = SnapshotFile::open(path).unwrap();
     let extent = file

@@ -1,4 +1,4 @@
-//! A client that keeps to no rules: raw bytes over TCP, for tests of what a server does with them.
+//! A raw TCP client: it sends any bytes, valid or not, so that a test can check a server's reply.
 
 use dsm_core::layout::Layout;
 use dsm_core::protocol::{
@@ -9,15 +9,15 @@ use std::net::TcpStream;
 use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// The longest wait for anything; a promise that takes longer is broken.
+/// The longest time that a test waits for a condition or a reply. A longer wait is a failure.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A reply: its header, and its data or the text of a refusal.
 #[derive(Debug, Clone)]
 pub struct Reply {
-    /// The fixed part.
+    /// The header.
     pub header: ReplyHeader,
-    /// What follows it.
+    /// The data or the text.
     pub payload: Vec<u8>,
 }
 
@@ -32,7 +32,7 @@ impl Reply {
         String::from_utf8_lossy(&self.payload).into_owned()
     }
 
-    /// Fails unless this is a refusal with `code` whose text has each of `words`.
+    /// Checks that this is a refusal with `code` whose text has each of `words`.
     #[track_caller]
     pub fn assert_refused(&self, code: Code, words: &[&str]) {
         assert_eq!(self.code(), Some(code), "{self:?}: {}", self.text());
@@ -46,20 +46,20 @@ impl Reply {
     }
 }
 
-/// A connection, and nothing else.
+/// A connection to a server.
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
 }
 
 impl Wire {
-    /// Connects to `host:port` and says nothing.
+    /// Connects to `host:port` without sending anything.
     pub fn connect(address: &str) -> Self {
         Self::try_connect(address)
             .unwrap_or_else(|error| panic!("connecting to {address}: {error}"))
     }
 
-    /// As [`Wire::connect`], for a server that may refuse.
+    /// [`Wire::connect`], for a server that may refuse the connection.
     pub fn try_connect(address: &str) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -68,7 +68,7 @@ impl Wire {
         Ok(Self { stream })
     }
 
-    /// Connects and says a proper hello with a session of its own.
+    /// Connects, and completes a hello with a new session.
     pub fn greeted(layout: &Layout, index: usize) -> Self {
         let mut wire = Self::connect(&layout.addresses()[index]);
         wire.send(&hello(layout, index));
@@ -79,17 +79,17 @@ impl Wire {
         wire
     }
 
-    /// The connection itself.
+    /// The TCP stream.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub fn send(&mut self, bytes: &[u8]) {
         self.try_send(bytes).expect("the server takes the bytes");
     }
 
-    /// Sends bytes as they are, to a server that may have closed the connection.
+    /// Sends raw bytes to a server that may have closed the connection.
     pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes)
     }
@@ -102,10 +102,10 @@ impl Wire {
 
     /// Waits for one reply.
     pub fn reply(&mut self) -> Reply {
-        self.try_reply().expect("a reply comes")
+        self.try_reply().expect("a reply")
     }
 
-    /// Waits for one reply; an error when the connection closes or nothing comes in time.
+    /// Waits for one reply. Fails when the connection closes, or no reply comes in time.
     pub fn try_reply(&mut self) -> std::io::Result<Reply> {
         let mut header = [0; HEADER];
         self.stream.read_exact(&mut header)?;
@@ -117,7 +117,7 @@ impl Wire {
         Ok(Reply { header, payload })
     }
 
-    /// Fails unless the server closes the connection, after whatever bytes it still sends.
+    /// Checks that the server closes the connection. Ignores the bytes that it sends before.
     #[track_caller]
     pub fn assert_closed(&mut self) {
         let mut buffer = [0; 8192];

@@ -1,1 +1,1 @@
-"""Real machines for the scenarios: images, boots, a network, and the runner that goes through the scenarios."""
+"""Real machines for the scenarios: images, boots, a network, and the runner of the scenarios."""

@@ -1,6 +1,7 @@
-"""A control group for each machine: two that share one would take each other's services for their own.
+"""A control group for each machine: the systemd of a machine manages all services in its group.
 
-Namespaces do not take control groups away when they end, so this does; also those that a killed run has left.
+The kernel does not remove control groups when a namespace ends. This module removes them, and
+those of killed runs.
 """
 
 import os
@@ -15,7 +16,7 @@ SECONDS = 5
 
 
 def hierarchies():
-    """This process's own groups in the hierarchies that systemd uses: the unified one, and its own beside version 1."""
+    """The groups of this process in the hierarchies of systemd: cgroup v2, and name=systemd of v1."""
     mounts = {}
     for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
         place, kind = line.split(" - ")
@@ -33,7 +34,7 @@ def hierarchies():
 
 
 def make(run, name):
-    """The folders of new groups for one boot of a machine, of the run with this process id."""
+    """Creates the groups for one boot of a machine. `run` is the process id of the run. Returns their folders."""
     folders = [hierarchy / f"{PREFIX}{run}" / name for hierarchy in hierarchies()]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,13 +57,13 @@ def remove_tree(folder):
 
 
 def remove(run):
-    """Removes the groups of the run with this process id, whose processes are all dead."""
+    """Removes the groups of the run with this process id. Its processes must have ended."""
     for hierarchy in hierarchies():
         remove_tree(hierarchy / f"{PREFIX}{run}")
 
 
 def remove_stale():
-    """Removes what runs have left that were killed."""
+    """Removes the groups of killed runs."""
     for hierarchy in hierarchies():
         for folder in hierarchy.glob(PREFIX + "*"):
             number = re.fullmatch(PREFIX + r"(\d+)", folder.name)

@@ -1,4 +1,4 @@
-"""What the host must have: root, namespaces, and a few tools, which are installed where that is possible."""
+"""The requirements of the host: root, namespaces, and a few tools, which this installs by apt-get."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ import subprocess
 
 from .outcome import Skip
 
-# Commands, and the Debian packages that have them.
+# Commands, and the Debian package of each.
 TOOLS = {
     "mmdebstrap": "mmdebstrap",
     "systemd-nspawn": "systemd-container",
@@ -17,8 +17,8 @@ TOOLS = {
     "nft": "nftables",
 }
 
-# Namespaces of its own for each scenario. When `unshare` dies, so does everything inside, and with the last process the
-# mounts, the network and the folders of the machines are gone.
+# New namespaces for each scenario. When `unshare` ends, the kernel kills every process inside, and
+# then removes the mounts, the network and the folders of the machines.
 ISOLATE = ["unshare", "--mount", "--net", "--pid", "--ipc", "--fork", "--kill-child=SIGKILL", "--mount-proc", "--"]
 
 
@@ -40,7 +40,7 @@ def install(packages):
 
 
 def prepare():
-    """Makes sure that scenarios can run here, or raises Skip."""
+    """Checks that scenarios can run on this host; raises Skip if not."""
     if os.geteuid() != 0:
         raise Skip("booting machines needs root: sudo tests/system/run")
     packages = missing()
@@ -48,4 +48,4 @@ def prepare():
         install(packages)
     probe = subprocess.run([*ISOLATE, "mount", "-t", "tmpfs", "tmpfs", "/run"], capture_output=True, text=True)
     if probe.returncode != 0:
-        raise Skip(f"root may not make namespaces and mounts here, as in a container: {probe.stderr.strip()}")
+        raise Skip(f"root may not create namespaces and mounts here, as in a container: {probe.stderr.strip()}")

@@ -1,4 +1,4 @@
-"""The base image of each Debian release: made once by mmdebstrap, and kept between runs."""
+"""The base image of each Debian release: mmdebstrap makes it once, and a cache keeps it between runs."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,8 @@ from .outcome import Skip
 
 RELEASES = {"bookworm": "Debian 12", "trixie": "Debian 13"}
 
-# A machine has no way to a mirror: whatever the packages depend on, and the scenarios use, is in the image.
+# A machine cannot reach a mirror: the image has all dependencies of the packages and the tools of
+# the scenarios.
 PACKAGES = [
     "bash-completion",
     "dbus",
@@ -28,19 +29,20 @@ PACKAGES = [
     "systemd-sysv",
 ]
 
-# Removed: what mmdebstrap takes over from the host, and what would make apt look for a mirror.
+# Files to remove: mmdebstrap copies the first two from the host, and the third makes apt use a
+# mirror.
 REMOVED = ["etc/hostname", "etc/resolv.conf", "etc/apt/sources.list"]
 
 ENABLED = ["systemd-networkd.service", "systemd-networkd-wait-online.service"]
 
-# An image that no run has used for so long goes when another one is made.
+# The age after which an unused image is removed, when another one is made.
 UNUSED_SECONDS = 14 * 24 * 3600
 
-# Whatever ends this program ends mmdebstrap too, with all that it has mounted in the image.
+# When this program ends, the kernel also ends mmdebstrap and its mounts in the image.
 CONTAINED = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL"]
 CONTAINED += ["--mount-proc", "--"]
 
-# To be raised when images are made in another way than before.
+# Increase this when the way to make images changes.
 VERSION = 1
 
 
@@ -56,14 +58,14 @@ def key():
 
 @contextlib.contextmanager
 def locked(folder):
-    """Two runs at once make an image only once."""
+    """A lock, so that parallel runs make an image only once."""
     with open(folder / "lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def remove_unused(folder):
-    """Not each that has another recipe: another run may have its machines on it."""
+    """Removes images by age: another run may use an image with another recipe."""
     for old in folder.iterdir():
         if old.is_dir() and time.time() - old.stat().st_mtime > UNUSED_SECONDS:
             shutil.rmtree(old)
@@ -72,7 +74,7 @@ def remove_unused(folder):
 def build(release, folder):
     command = [*CONTAINED, "mmdebstrap", "--quiet", "--variant=minbase", "--include=" + ",".join(PACKAGES), release, str(folder)]
     with tempfile.TemporaryDirectory() as temporary:
-        # apt reads there as a user of its own.
+        # apt reads there as the user _apt.
         os.chmod(temporary, 0o755)
         environment = {**os.environ, "LC_ALL": "C.UTF-8", "TMPDIR": temporary}
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -84,7 +86,7 @@ def build(release, folder):
 
 
 def image(release):
-    """The folder of the release's image, which is made first if need be."""
+    """The folder of the release's image. Makes the image if the cache does not have it."""
     folder = cache()
     folder.mkdir(parents=True, exist_ok=True)
     wanted = folder / f"{release}-{key()}"

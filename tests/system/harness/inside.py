@@ -1,7 +1,7 @@
-"""Runs one scenario, as the first process of namespaces of its own.
+"""Runs one scenario, as the first process in its namespaces.
 
-The runner starts it; its only argument is JSON with the arguments of Lab. Exit code 0 says that the scenario passed, 1
-that it failed, 77 that it was skipped; then the last line says why.
+The runner starts this with one argument: JSON with the arguments of Lab. Exit code: 0 the scenario
+passed, 1 it failed, 77 it was skipped, and the last line says why.
 """
 
 import importlib
@@ -16,7 +16,8 @@ from .outcome import FAILED, PASSED, SKIPPED, Failure, Skip
 
 def main():
     arguments = json.loads(sys.argv[1])
-    # Folders and locks of nspawn, and the layers of the machines: gone with the namespace.
+    # The folders and locks of nspawn and the layers of the machines are on this mount, which ends
+    # with the namespace.
     network.command("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run")
     lab = Lab(**arguments)
     try:

@@ -1,4 +1,4 @@
-"""Programs that use the memory while something happens to it, and know what they have done and what they must find."""
+"""Load programs that use the memory during a scenario, and check every result against what they wrote."""
 
 import subprocess
 
@@ -6,19 +6,20 @@ from .outcome import Failure, expect, wait_until
 
 FOLDER = "/var/tmp/load"
 
-# How many steps show that a program goes on.
+# The number of steps that show that a program makes progress.
 STEPS = 5
 
 END_SECONDS = 60
 
-# Each program is a function: it goes on until there is a file "stop", adds a byte to a file of its own with each step, and
-# ends with an error as soon as dsmctl does, or as it does not find what it must. At the end it prints its longest step.
+# Each program is a function. It runs until the file "stop" exists, and appends a byte to its file
+# in each step. It fails when dsmctl fails or a result is wrong. At its end it prints the duration
+# of its longest step.
 SCRIPT = r"""
 set -uo pipefail
 cd /var/tmp/load || exit
 name=$1 steps=0 longest=0
 die() { echo "$name, after $steps steps: $*"; exit 1; }
-goes_on() { began=${EPOCHREALTIME/./}; [[ ! -e stop ]]; }
+continues() { began=${EPOCHREALTIME/./}; [[ ! -e stop ]]; }
 step() {
     local took=$((${EPOCHREALTIME/./} - began))
     ((took <= longest)) || longest=$took
@@ -26,14 +27,14 @@ step() {
     printf . >> "$name.steps"
     rest
 }
-# The processors are for what happens meanwhile, too. Nothing ever comes there.
+# A pause in each step leaves processor time for the scenario. This read always times out.
 exec {nothing}<> <(:)
 rest() { read -r -t 0.02 -u "$nothing" || true; }
 
-# Its own counter is always what was acknowledged, no less and no more; the other one is everybody's.
+# Its own counter must equal the number of acknowledged additions. All adders share the other one.
 adder() {
     local own=$1 shared=$2 old
-    while goes_on; do
+    while continues; do
         old=$(dsmctl add "$own" 1) || die "dsmctl add ended with $?"
         [[ $old == "$steps" ]] || die "the counter at $own was $old, expected $steps"
         dsmctl add "$shared" 1 > /dev/null || die "dsmctl add ended with $?"
@@ -43,28 +44,28 @@ adder() {
 
 writer() {
     local address=$1
-    while goes_on; do
+    while continues; do
         head -c 64K /dev/urandom > "$name.wrote"
         dsmctl write "$address" --file "$name.wrote" || die "dsmctl write ended with $?"
         dsmctl read "$address" 64KiB -o "$name.read" || die "dsmctl read ended with $?"
-        cmp "$name.wrote" "$name.read" || die 'it read something else than it had written'
+        cmp "$name.wrote" "$name.read" || die 'it did not read what it had written'
         step
     done
 }
 
-# One process, with the connections of its beginning: it writes a block whenever an adder has made some steps, and the last
-# one at the end.
+# One dsmctl process, which keeps its connections: it writes one block for every 30 steps of an
+# adder, and the last block at the end.
 stream() {
     local address=$1 blocks=$2 pace=$3
     head -c "$((8 * blocks))M" /dev/urandom > "$name.wrote"
     feed "$blocks" "$pace" | dsmctl write "$address" - || die "dsmctl write ended with $?"
-    dsmctl read "$address" "$((8 * blocks))MiB" | cmp - "$name.wrote" || die 'what it wrote is not there'
+    dsmctl read "$address" "$((8 * blocks))MiB" | cmp - "$name.wrote" || die 'the memory does not have what it wrote'
 }
 feed() {
     local blocks=$1 pace=$2
     exec 3< "$name.wrote"
     until ((steps == blocks)); do
-        while goes_on && ((steps == blocks - 1 || $(wc --bytes < "$pace.steps") < 30 * steps)); do rest; done
+        while continues && ((steps == blocks - 1 || $(wc --bytes < "$pace.steps") < 30 * steps)); do rest; done
         dd bs=8M count=1 iflag=fullblock status=none <&3
         step
     done
@@ -76,7 +77,7 @@ echo "$longest"
 
 
 class Load:
-    """Programs on machines; each is a name, the machine, and the function with its arguments."""
+    """Running programs: each is a name, its machine, and the function with its arguments."""
 
     def __init__(self, programs):
         self.programs, self.processes = programs, {}
@@ -91,7 +92,7 @@ class Load:
         self.wait_for_steps()
 
     def steps(self):
-        """How many steps each program has made."""
+        """The number of steps of each program."""
         for name, machine, _ in self.programs:
             if self.processes[name].poll():
                 raise Failure(f"{machine.name}: {self.processes[name].stdout.read()}")
@@ -100,18 +101,18 @@ class Load:
         return {name.removesuffix(".steps"): int(size) for name, size in zip(words[::2], words[1::2])}
 
     def wait_for_steps(self):
-        """Waits until all have gone on, but for the streams, whose steps are few."""
+        """Waits until all programs have made progress, except for the streams, whose steps are few."""
         names = [name for name, _, arguments in self.programs if not arguments.startswith("stream")]
         before = self.steps()
 
-        def all_went_on():
+        def all_progress():
             now = self.steps()
             return all(now[name] >= before[name] + STEPS for name in names)
 
-        wait_until("the load to go on", all_went_on)
+        wait_until("the load to make progress", all_progress)
 
     def stop(self):
-        """Ends all. Returns the steps of each, and the seconds of the longest one."""
+        """Ends all programs. Returns the number of steps of each, and the seconds of its longest step."""
         for machine in self.machines:
             machine.run(f"touch {FOLDER}/stop")
         longest = {}

@@ -1,4 +1,4 @@
-"""A machine: an image, a layer of its own over it, and systemd that boots in it."""
+"""A machine: an overlay over the image, in which systemd boots."""
 
 import os
 import pathlib
@@ -11,17 +11,17 @@ import time
 from . import cgroups, network
 from .outcome import Failure, wait_until
 
-# Booting takes about a second; two processors may have other things to do.
+# A boot takes about a second on an idle host.
 BOOT_SECONDS = 60
 
-# The longest that a command in a machine may take, if nothing else is said.
+# The default timeout of a command in a machine.
 COMMAND_SECONDS = 60
 
 ENVIRONMENT = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"]
 
 
 class Result:
-    """What a command in a machine printed, and its exit status."""
+    """The output and the exit status of a command in a machine."""
 
     def __init__(self, command, done):
         self.command, self.status = command, done.returncode
@@ -32,9 +32,9 @@ class Result:
 
 
 class Machine:
-    """One machine of a scenario. Its number makes its name and its address.
+    """One machine of a scenario. Its number determines its name and its address.
 
-    Machines have the users of the host, and its limits of namespaces; one with `own_users` is in another user namespace.
+    A machine shares the users and the namespace limits of the host. One with `own_users` has its own user namespace.
     """
 
     def __init__(self, run, place, image, number, own_users=False):
@@ -47,7 +47,7 @@ class Machine:
             (place / folder).mkdir(parents=True)
         layers = f"lowerdir={image},upperdir={place}/upper,workdir={place}/work"
         if own_users:
-            # nspawn gives each file to another user, of which only that is to be stored.
+            # nspawn changes the owner of every file: this stores only the new owner, not a copy.
             layers += ",metacopy=on"
         network.command("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
         self.write("/etc/hostname", self.name + "\n")
@@ -55,7 +55,7 @@ class Machine:
         self.write("/etc/systemd/network/10-host0.network", network.unit(number))
 
     def boot(self):
-        """Starts systemd, and waits until it has started everything that it starts at boot."""
+        """Starts systemd, and waits until its boot is complete."""
         self.boots += 1
         groups = cgroups.make(self.run_id, f"{self.place.parent.name}-{self.name}-{self.boots}")
         enter = "".join(f"echo $$ > {shlex.quote(str(group))}/cgroup.procs && " for group in groups)
@@ -70,7 +70,7 @@ class Machine:
         with open(self.console, "a") as console, listener:
             self.process = subprocess.Popen(
                 ["sh", "-c", enter + 'exec "$@"', "sh", *nspawn],
-                # One hierarchy, which is all that a Debian of today knows, however the host mounts them.
+                # Only cgroup v2, which is all that the systemd of trixie supports, for every host.
                 env={**os.environ, "NOTIFY_SOCKET": str(path), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=console,
@@ -80,7 +80,7 @@ class Machine:
         self.run("systemctl is-system-running --wait || systemctl --failed", status=None)
 
     def wait_for_boot(self, listener):
-        """nspawn says who is process 1, and passes on that it is ready."""
+        """Waits for READY=1. Returns the process id of the machine's process 1, which nspawn sends."""
         deadline, leader, ready = time.monotonic() + BOOT_SECONDS, None, False
         listener.settimeout(1)
         while not (leader and ready):
@@ -97,7 +97,7 @@ class Machine:
         return leader
 
     def inside(self, command, user=None):
-        """The command line that runs a line of bash in the machine."""
+        """The command line that runs a bash command in the machine."""
         enter = ["nsenter", "--target", str(self.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
         if self.own_users:
             enter.append("--user")
@@ -105,7 +105,7 @@ class Machine:
         return [*enter, "--", "env", "--ignore-environment", *ENVIRONMENT, *switch, "bash", "-c", f"cd /; {command}"]
 
     def run(self, command, status=0, user=None, input=None, seconds=COMMAND_SECONDS):
-        """Runs a line of bash in the machine. Another exit status than `status` is a failure, unless that is None."""
+        """Runs a bash command in the machine. Fails on an exit status other than `status`, unless `status` is None."""
         options = {"input": input} if input is not None else {"stdin": subprocess.DEVNULL}
         try:
             done = subprocess.run(
@@ -119,11 +119,11 @@ class Machine:
         return result
 
     def read(self, command, **options):
-        """What a command prints, without the newline at the end."""
+        """The standard output of a command, without the newline at its end."""
         return self.run(command, **options).stdout.rstrip("\n")
 
     def start(self, command, **options):
-        """Starts a line of bash in the machine, which goes on until it ends, or the machine does."""
+        """Starts a bash command in the machine without waiting for it."""
         return subprocess.Popen(self.inside(command), **{"stdin": subprocess.DEVNULL, "text": True, **options})
 
     def write(self, path, text, mode=0o644):
@@ -141,21 +141,21 @@ class Machine:
         return f"{folder}/{source.name}"
 
     def power_cut(self):
-        """Kills everything in the machine at once. What was on its disk stays, what was in its memory does not."""
+        """Kills all processes of the machine at once. Its disk stays, its memory is lost."""
         os.kill(self.leader, 9)
-        self.gone()
+        self.wait_until_off()
 
     def power_off(self):
         """Shuts the machine down in order."""
         self.run("systemctl poweroff", status=None)
-        self.gone()
+        self.wait_until_off()
 
-    def gone(self):
+    def wait_until_off(self):
         wait_until(f"{self.name} to be off", lambda: self.process.poll() is not None)
         self.process = self.leader = None
 
     def report(self):
-        """What somebody wants to see who looks for the reason of a failure."""
+        """Diagnostic output after a failure: failed units, the state of dsm's units, and the journal."""
         if not self.leader or self.process.poll() is not None:
             return f"--- {self.name} is off; the end of its console\n{self.console.read_text(errors='replace')[-3000:]}"
         commands = ["systemctl --no-pager --failed", "systemctl --no-pager --lines=0 status 'dsm*'"]

@@ -1,27 +1,27 @@
-"""What a machine's memory is, and what is in it, asked by dsmctl."""
+"""The incarnation and the contents of a machine's memory, read by dsmctl."""
 
 import json
 
 from .outcome import expect
 
-# Beyond what the scenarios write at small addresses.
+# Above the small addresses that the scenarios write to.
 ADDRESS, LENGTH = "1MiB", "1MiB"
 
 DATA, COPY = "/var/tmp/data", "/var/tmp/copy"
 
 
 def servers(machine, config=""):
-    """What dsmctl status says of each server. `config` is another file than /etc/mcomp.cfg."""
+    """The rows of dsmctl status. `config` is the path of an mcomp.cfg; empty: /etc/mcomp.cfg."""
     return json.loads(machine.read(f"dsmctl {with_config(config)} --json status"))
 
 
 def incarnation(machine, config="", server=0):
-    """The number of what is in the memory: another one after it was lost."""
+    """The incarnation of a server's memory, which changes when the memory is lost."""
     return servers(machine, config)[server]["incarnation"]
 
 
 def checksum(machine, address, length):
-    """A hash of what is there now."""
+    """A hash of the current bytes."""
     return machine.read(f"set -o pipefail; dsmctl read {address} {length} | sha256sum")
 
 
@@ -34,7 +34,7 @@ def with_config(config):
 
 
 class Kept:
-    """What the memory holds now, so that it can be seen later that it is still the same memory."""
+    """Random bytes that are written now, to check later that the memory is still the same."""
 
     def __init__(self, machine):
         self.machine, self.incarnation = machine, incarnation(machine)
@@ -44,4 +44,4 @@ class Kept:
         read = f"dsmctl {with_config(config)} read {ADDRESS} {LENGTH} -o {COPY}"
         self.machine.run(f"{read} && cmp {DATA} {COPY}")
         found = incarnation(self.machine, config)
-        expect(found == self.incarnation, f"{when} the memory is another one: {found}, expected {self.incarnation}")
+        expect(found == self.incarnation, f"{when} the incarnation is {found}, expected {self.incarnation}")

@@ -1,10 +1,10 @@
-"""A bridge that the machines of one scenario are on, in the network namespace of the scenario alone."""
+"""The bridge between the machines of one scenario, in the scenario's network namespace."""
 
 import subprocess
 
 BRIDGE = "dsm"
 
-# Nobody else sees these, so they are the ones of the examples in mcomp.cfg.
+# The addresses are visible only in that namespace. The examples in mcomp.cfg use the same.
 NETWORK = "10.0.0."
 PREFIX_LENGTH = 24
 
@@ -24,7 +24,7 @@ def make():
 
 
 def unit(number):
-    """What systemd-networkd of the machine with this number is to do. Online means: it has its address."""
+    """The configuration of systemd-networkd for the machine with this number. It is online when it has its address."""
     return (
         "[Match]\nName=host0\n"
         f"[Network]\nAddress={address(number)}/{PREFIX_LENGTH}\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n"
@@ -32,7 +32,7 @@ def unit(number):
 
 
 def cut(one, other):
-    """Drops all packets between two machines, as a network that falls apart does: nobody is told."""
+    """Drops all packets between two machines, as a partition does: neither gets an error."""
     rules = [f"ip saddr {a.address} ip daddr {b.address} drop" for a, b in ((one, other), (other, one))]
     lines = ["table bridge cut {", "chain forward {", "type filter hook forward priority 0;", *rules, "}", "}"]
     subprocess.run(["nft", "-f", "-"], input="\n".join(lines), text=True, check=True)

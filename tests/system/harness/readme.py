@@ -1,4 +1,4 @@
-"""What README.md has a newcomer type, typed in a machine."""
+"""Runs the commands of README.md in a machine."""
 
 import importlib.util
 import pathlib
@@ -7,10 +7,10 @@ import re
 from . import lab as labs
 from .outcome import expect
 
-# Where the sources are in a machine: apt's own user must be able to read the packages there.
+# The folder of the sources in a machine. The user _apt must be able to read the packages in it.
 CHECKOUT = "/var/tmp/dsm"
 
-# An ordinary user, and the PATH that Debian gives such a one.
+# An unprivileged user, and the PATH of such a user in Debian.
 USER = "newcomer"
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 
@@ -20,7 +20,7 @@ TOUR_SECONDS = 240
 
 
 def follower():
-    """tests/readme_tour.py, which reads README.md and compares what is printed with what it shows."""
+    """The module tests/readme_tour.py, which compares the output of README.md's commands with what the page shows."""
     path = pathlib.Path(__file__).resolve().parents[2] / "readme_tour.py"
     spec = importlib.util.spec_from_file_location("readme_tour", path)
     module = importlib.util.module_from_spec(spec)
@@ -29,14 +29,14 @@ def follower():
 
 
 def install(lab, machine):
-    """Installs the packages with the lines of README.md, and then types what it has tried next."""
+    """Installs the packages by the commands of README.md, and runs the commands after them."""
     readme = follower()
     for file in labs.packages(lab.debs):
         machine.copy(file, f"{CHECKOUT}/target/deb")
     machine.run(f"useradd --create-home --shell /bin/bash {USER}")
     typed = readme.steps(readme.section(readme.README.read_text(), "Install on Debian"))
     expect(typed[0] == ("make deb", []), f"README.md begins the installation with {typed[0]}")
-    # What make deb makes is there.
+    # The packages are already built.
     for command, shown in typed[1:]:
         lab.step(f"$ {command}")
         as_root = command.removeprefix("sudo ")
@@ -46,8 +46,8 @@ def install(lab, machine):
 
 
 def take_the_tour(lab, machine):
-    """The tour as it stands, by an ordinary user, beside the dsmd that is installed."""
-    lab.step("an ordinary user takes the tour of README.md, and sees what it shows")
+    """Runs the unchanged tour as an unprivileged user, while the installed dsmd runs."""
+    lab.step("an unprivileged user takes the tour of README.md, and sees what it shows")
     readme = follower()
     expected = readme.tour()
     text = readme.section(readme.README.read_text(), "A tour of five minutes")

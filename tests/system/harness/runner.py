@@ -1,4 +1,4 @@
-"""Goes through the scenarios, two at a time, and says how each went."""
+"""Runs the scenarios, two at a time, and reports the outcome of each."""
 
 import ast
 import json
@@ -16,17 +16,17 @@ from .outcome import FAILED, PASSED, SKIPPED
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
 
-# As many as a small machine has processors.
+# Scenarios that run in parallel: a small host has two processors.
 AT_ONCE = 2
 
-# A scenario that is not done by then hangs.
+# The timeout of a scenario.
 SCENARIO_SECONDS = 400
 
 WORDS = {PASSED: ("ok", "32"), FAILED: ("FAILED", "31"), SKIPPED: ("skipped", "33")}
 
 
 def scenarios():
-    """The names of all scenarios, and the first line of what each shows."""
+    """The names of all scenarios, and the first line of the docstring of each."""
     files = sorted(path for path in (HERE / "scenarios").glob("*.py") if path.stem != "__init__")
     return {path.stem: ast.get_docstring(ast.parse(path.read_text())).splitlines()[0] for path in files}
 
@@ -38,15 +38,15 @@ def word(status):
 
 
 class Job:
-    """One scenario on one release, in a process."""
+    """One scenario on one release, in a child process."""
 
     def __init__(self, release, scenario, arguments):
         self.label = f"{release} {scenario}"
         self.log = tempfile.TemporaryFile("w+", errors="replace")
         self.began = time.monotonic()
         text = json.dumps({"run": os.getpid(), "release": release, "name": scenario, **arguments})
-        # Whatever kills this process, also SIGKILL, ends the scenario with it. A session of its own: Ctrl-C is for the
-        # runner, which ends it in order.
+        # --pdeathsig: the scenario ends with this process, also after a SIGKILL. A new session:
+        # Ctrl-C must reach only the runner, which then ends the scenario in order.
         command = ["setpriv", "--pdeathsig", "KILL", *ISOLATE, sys.executable, "-B", "-m", "harness.inside", text]
         self.process = subprocess.Popen(
             command, cwd=HERE, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, start_new_session=True
@@ -57,7 +57,7 @@ class Job:
         return time.monotonic() - self.began
 
     def end(self):
-        """Ends the process if it still runs, and returns how it went and what it said."""
+        """Ends the process if it still runs. Returns its status and its output."""
         late = self.process.poll() is None
         if late:
             self.process.kill()

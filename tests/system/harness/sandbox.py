@@ -1,36 +1,36 @@
-"""What can be done from inside a unit's sandbox: attempts, and what a process of the unit has.
+"""Attempts to escape from a unit's sandbox, and the privileges of its processes.
 
-Nothing but the unit's own program can be executed there. So for attempts bash, or another program, stands in its place;
-everything else is as the installed unit file has it.
+A sandbox allows only the program of the unit. For an attempt, a bind mount replaces that program by
+bash or another one. All other settings are those of the installed unit file.
 """
 
 from . import service
 from .outcome import expect
 
-# What attempts print, a line each: how it went, then what was tried.
+# Each attempt prints a line: its result, and what it tried.
 DID, DID_NOT = "did", "did not"
 
 UNIT, FOLDER = "attempts.service", "/var/tmp/attempts"
 
-# Capabilities of a process that has none, and none to gain.
+# An empty set of capabilities in /proc/PID/status.
 NOTHING = "0" * 16
 
 
 def script(attempts):
-    """Lines of bash that need no other program, from what each attempt does and the line that does it."""
+    """A bash script that needs no other program. `attempts` maps what is tried to its line of bash."""
     lines = [f"if ({line}); then echo '{DID}: {what}'; else echo '{DID_NOT}: {what}'; fi" for what, line in attempts.items()]
     return "".join(line + "\n" for line in lines)
 
 
 def done(output):
-    """What was done, of the attempts of a script."""
+    """The attempts that succeeded, from the output of a script."""
     pairs = [line.split(": ", 1) for line in output.splitlines()]
     expect(pairs and all(how in (DID, DID_NOT) for how, _ in pairs), f"the attempts printed: {output}")
     return {what for how, what in pairs if how == DID}
 
 
 def run(machine, unit, program="/usr/bin/bash", arguments="-s", input=""):
-    """Runs a program of the machine as the unit runs its own. Returns its exit status, output, and messages."""
+    """Runs a program in the sandbox of the unit. Returns its exit status, its output, and its messages."""
     shown = service.show(machine, unit, "FragmentPath", "ExecStart")
     own = shown["ExecStart"].split("path=")[1].split(" ")[0]
     machine.write(f"{FOLDER}/in", input)
@@ -53,11 +53,11 @@ def run(machine, unit, program="/usr/bin/bash", arguments="-s", input=""):
 
 
 def expect_no_privileges(status, whose):
-    """`status` is the text of /proc/PID/status."""
+    """Checks a process that has no privileges. `status` is the text of its /proc/PID/status."""
     found = dict(line.split(":", 1) for line in status.splitlines())
     found = {name: value.strip() for name, value in found.items()}
     wanted = dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), NOTHING)
-    # Filters of system calls; 2 is SECCOMP_MODE_FILTER.
+    # 2 is SECCOMP_MODE_FILTER: a filter of system calls is active.
     wanted |= {"NoNewPrivs": "1", "Seccomp": "2"}
     has = {name: found[name] for name in wanted}
     expect(has == wanted, f"{whose} has {has}, expected {wanted}")
@@ -65,6 +65,6 @@ def expect_no_privileges(status, whose):
 
 
 def mounts(mountinfo):
-    """Mount points and their options, from the text of /proc/PID/mountinfo; the last one hides those before."""
+    """Mount points and their options, from the text of /proc/PID/mountinfo. A later mount hides an earlier one."""
     fields = [line.split(" ") for line in mountinfo.splitlines()]
     return {line[4]: set(line[5].split(",")) for line in fields}

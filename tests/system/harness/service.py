@@ -1,4 +1,4 @@
-"""Questions about systemd's units and journal, asked in a machine."""
+"""Reads the units and the journal of systemd in a machine."""
 
 import json
 
@@ -6,7 +6,7 @@ from .outcome import expect, wait_until
 
 
 def show(machine, unit, *properties):
-    """Properties of a unit, as systemd says them."""
+    """Properties of a unit, from systemctl show."""
     arguments = " ".join(f"--property={name}" for name in properties)
     lines = machine.read(f"systemctl show {arguments} {unit}").splitlines()
     return dict(line.split("=", 1) for line in lines)
@@ -30,18 +30,18 @@ def main_pid(machine, unit="dsmd"):
 
 
 def restarts(machine, unit="dsmd"):
-    """How often systemd has started the unit again by itself."""
+    """How often systemd has restarted the unit automatically."""
     return int(show(machine, unit, "NRestarts")["NRestarts"])
 
 
 def drop_in(machine, unit, text):
-    """What `systemctl edit UNIT` does."""
+    """Writes a drop-in, as `systemctl edit UNIT` does."""
     machine.write(f"/etc/systemd/system/{unit}.d/override.conf", text)
     machine.run("systemctl daemon-reload")
 
 
 def journal(machine, arguments):
-    """What journalctl prints, of all that was logged before: journald may be a moment behind those who log."""
+    """The output of journalctl, after journald has processed all earlier messages."""
     return machine.read(f"journalctl --sync && journalctl --no-pager {arguments}")
 
 
@@ -57,5 +57,5 @@ def messages(machine, arguments):
 
 
 def since_now(machine):
-    """An argument for journalctl: only what comes after now. (--after-cursor loses the first entry of those asked for.)"""
+    """An argument of journalctl for the entries from now on. (--after-cursor loses the first matching entry.)"""
     return machine.read("journalctl --sync && date +--since=@%s.%6N")

@@ -1,4 +1,4 @@
-"""The snapshots of a machine, and why one was not taken."""
+"""The snapshots of a machine, and the reasons for failed ones."""
 
 import json
 
@@ -13,12 +13,12 @@ EXPLANATION = ["No snapshot of the shared memory was taken", "A server is missin
 
 
 def files(machine):
-    """The names of all files where snapshots are."""
+    """The names of all files in the snapshot directory."""
     return machine.read(f"ls {DIRECTORY}").split()
 
 
 def listed(machine):
-    """What dsmctl snapshot list says of each, the oldest first."""
+    """The rows of dsmctl snapshot list, the oldest first."""
     return json.loads(machine.read("dsmctl --json snapshot list"))
 
 
@@ -31,15 +31,16 @@ def take(machine):
 
 
 def said(machine, arguments):
-    """What the program has said: agents too, and not only those whose unit journald has found out.
+    """The messages of dsm-snapshot, also of agents.
 
-    It looks for that only when it reads a message, by when the process may have ended.
+    The filter is the identifier, not the unit: journald looks up the unit when it reads a message, and cannot find it
+    if the process has ended.
     """
     return service.messages(machine, f"--identifier=dsm-snapshot {arguments}")
 
 
 def expect_retry(machine):
-    """Waits until a run has failed that systemd will try again."""
+    """Waits until a run has failed and systemd has scheduled its restart."""
     def waits():
         return service.show(machine, "dsm-snapshot", "ActiveState", "SubState")
 
@@ -48,27 +49,27 @@ def expect_retry(machine):
 
 
 def give_up(machine):
-    """Ends the tries."""
+    """Ends the automatic restarts."""
     machine.run("systemctl stop dsm-snapshot; systemctl reset-failed dsm-snapshot", status=None)
 
 
 def expect_other_master(machine, *words):
-    """On a machine that is not the master dsm-snapshot names the one that is, with all the words, and writes nothing."""
+    """Checks that dsm-snapshot, on a machine that is not the master, names the master with all `words` and writes no file."""
     before, since = files(machine), service.since_now(machine)
     machine.run("systemctl start dsm-snapshot")
     text = said(machine, since)
     for word in words:
-        expect(word in text, f"{machine.name} does not say {word!r} of the master, but: {text}")
+        expect(word in text, f"{machine.name} does not name the master with {word!r}, but: {text}")
     expect(files(machine) == before, f"{machine.name} is not the master, and has written {files(machine)}")
 
 
 def expect_reason(machine, since, *words):
-    """Unit and journal say why there is no snapshot, in one sentence with all the words, and the journal explains it."""
+    """Checks that unit and journal give the reason of a failed snapshot with all `words`, and the journal explains it."""
     arguments = f"MESSAGE_ID={FAILED} {since}"
     status = service.show(machine, "dsm-snapshot", "StatusText")["StatusText"]
     for where, text in (("systemctl status", status), ("the journal", said(machine, arguments))):
         for word in words:
-            expect(word in text, f"{where} does not say {word!r} of a snapshot that failed, but: {text}")
+            expect(word in text, f"{where} does not give the reason of the failed snapshot with {word!r}, but: {text}")
     text = service.journal(machine, f"--catalog {arguments}")
     for line in EXPLANATION:
         expect(line in text, f"journalctl -x does not explain with {line!r}:\n{text}")

@@ -1,4 +1,4 @@
-"""dsmctl in the middle of a long transfer: a client that knows the memory of before, whatever happens to it meanwhile."""
+"""dsmctl in the middle of a long transfer: a client that has used the memory before an event, and continues after it."""
 
 import subprocess
 
@@ -6,13 +6,14 @@ from . import network
 from .machine import Result
 from .outcome import Failure, expect
 
-# dsmctl carries so much at a time; in between it reads its input, or writes its output.
+# dsmctl transfers this many bytes at a time. Between two steps it reads its input or writes its
+# output.
 STEP = 8 << 20
 
-# More than what happens meanwhile takes: the client is to wait for it, not to give up.
-PATIENCE = "90s"
+# The timeout of the client: longer than the event that the scenario causes.
+TIMEOUT = "90s"
 
-# The longest that a transfer may take once nothing holds it up.
+# The longest time until the end of a transfer, once the scenario lets it continue.
 SECONDS = 90
 
 # EX_IOERR of sysexits.h, as dsmctl(1) has it.
@@ -20,17 +21,17 @@ MEMORY_LOST = 74
 
 
 class Transfer:
-    """It stands still after its first step, as it is given no more, or no more is taken from it."""
+    """A transfer that is blocked on its pipe after the first step: it gets no more input, or its output is not read."""
 
     def __init__(self, machine, arguments, timeout):
         self.command = f"dsmctl --timeout {timeout} {arguments}"
         pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
-        # Without buffers: whatever is not taken from the pipe holds dsmctl up.
+        # Without buffers: dsmctl must block when its output is not read from the pipe.
         self.process = machine.start(f"exec {self.command}", text=False, bufsize=0, **pipes)
         self.taken = b""
 
     def finish(self, data=None):
-        """Lets it go on to its end. Returns how that was, and all that it read."""
+        """Lets the transfer continue to its end. Returns its result, and all bytes that it read."""
         try:
             stdout, stderr = self.process.communicate(data, timeout=SECONDS)
         except subprocess.TimeoutExpired as late:
@@ -40,21 +41,21 @@ class Transfer:
         return Result(self.command, done), self.taken + stdout
 
 
-def reading(machine, address, length, timeout=PATIENCE):
-    """A read that has had its first step."""
+def reading(machine, address, length, timeout=TIMEOUT):
+    """A read that has completed its first step."""
     transfer = Transfer(machine, f"read {address} {length}", timeout)
     transfer.taken = transfer.process.stdout.read(1)
     return transfer
 
 
-def writing(machine, address, step, timeout=PATIENCE):
-    """A write that has been given its first step, which is not longer than STEP, and waits for more."""
+def writing(machine, address, step, timeout=TIMEOUT):
+    """A write that has the input of its first step, at most STEP bytes, and waits for more."""
     transfer = Transfer(machine, f"write {address} -", timeout)
     transfer.process.stdin.write(step)
     return transfer
 
 
 def expect_memory_lost(result, server):
-    """It was told that this is no longer the memory that it knew."""
+    """Checks that the client got the error that the server has lost its memory."""
     told = f"server {server} ({network.address(server + 1)}:7411) lost its memory since this client first saw it"
     expect(result.status == MEMORY_LOST and told in result.stderr, f"expected exit status {MEMORY_LOST}, {told!r}:\n{result}")

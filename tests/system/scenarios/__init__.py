@@ -1,1 +1,1 @@
-"""One scenario in each file: a docstring whose first line says what is shown, and a function scenario(lab)."""
+"""One scenario per file: a docstring whose first line says what the scenario shows, and a function scenario(lab)."""

@@ -1,7 +1,7 @@
 """With the first machine off no snapshot is taken, and unit and journal say why; with --allow-partial the second takes one.
 
-When the first machine is back, it is the master again, and takes whole ones. After a reboot of all, a run that fails because
-the others are not up yet is tried again until they are.
+When the first machine is on again, it is the master and takes whole snapshots. After a reboot of all machines, a run fails
+while the other machines are still down, and systemd restarts it until they are up.
 """
 
 import json
@@ -9,13 +9,13 @@ import json
 from harness import cluster, service, snapshots
 from harness.outcome import expect, wait_until
 
-# As dsm-snapshot(8) shows it.
+# The drop-in in dsm-snapshot(8).
 ALLOW_PARTIAL = "[Service]\nExecStart=\nExecStart=/usr/sbin/dsm-snapshot create --allow-partial\n"
 
-# Sooner than the packaged two minutes.
+# The packaged unit restarts after two minutes.
 SOON = "[Service]\nRestartSec=5s\n"
 
-# From the boot of the last machine on.
+# The time after the boot of the last machine until the snapshot succeeds.
 RETRIED_SECONDS = 90
 
 # EX_UNAVAILABLE of sysexits.h.
@@ -38,7 +38,7 @@ def scenario(lab):
     lab.step("the first machine is on again, and takes a whole one")
     first.boot()
     it_takes_a_whole_one(first)
-    lab.step("after a reboot of all, a run that comes too early is tried again, and succeeds once all are up")
+    lab.step("after a reboot of all, a run that is too early is restarted, and succeeds once all are up")
     service.drop_in(first, "dsm-snapshot.service", SOON)
     for machine in machines:
         machine.power_off()
@@ -68,7 +68,7 @@ def it_is_tried_again(first, *others):
     new = lambda: set(snapshots.files(first)) - set(before)
     (name,) = wait_until("the snapshot to be tried again", lambda: service.state(first, "dsm-snapshot") == "inactive" and new(),
                          RETRIED_SECONDS)
-    # Nothing but systemd has started it since then.
+    # Since the failed run, only systemd has started the unit.
     row = snapshots.listed(first)[-1]
     expect((row["name"], row["standing"]) == (name, "good"), f"dsmctl snapshot list shows {row}")
 

@@ -1,6 +1,6 @@
-"""After apt install as README.md has it, everything works at once, and dsmd comes back with its memory, however it dies.
+"""After the installation by README.md everything works at once, and dsmd restarts with its memory, however it dies.
 
-Manual pages, the fields of the journal and its explanations are there too, and the tour of README.md can be taken.
+The manual pages, the fields of the journal and its explanations work, and so does the tour of README.md.
 """
 
 import os
@@ -13,10 +13,10 @@ PAGES = ["dsm.7", "dsmctl.1", "dsmctl-snapshot.1", "dsmd.8", "dsm-snapshot.8", "
 
 ACTIVE = ["dsmd.service", "dsm-snapshot-agent.socket", "dsm-snapshot.timer"]
 
-# How long an agent may take to end when there is nothing more to do.
+# The longest time until an idle agent ends.
 AGENT_SECONDS = 60
 
-# WatchdogSec= of the unit, and what it takes to die and to start.
+# WatchdogSec= of the unit, and the time to end and to start.
 WATCHDOG_SECONDS = 45
 
 
@@ -28,16 +28,16 @@ def scenario(lab):
     the_memory_is_used(lab, machine)
     pages_open(lab, machine)
     the_journal_explains(lab, machine)
-    it_outlives_every_death(lab, machine)
+    the_memory_outlives_every_death(lab, machine)
     snapshots_are_taken(lab, machine)
 
 
 def services_run(lab, machine):
-    lab.step("what is to be enabled and active is")
+    lab.step("the units are enabled and active")
     for unit in ACTIVE:
         service.expect_state(machine, unit, "active")
         machine.run(f"systemctl is-enabled {unit}")
-    # A snapshot was taken, and an agent ends after 30 seconds without work.
+    # The commands of README.md have taken a snapshot. An agent ends after 30 seconds without work.
     service.wait_for_state(machine, "dsm-snapshot-agent.service", "inactive", AGENT_SECONDS)
     shown = service.show(machine, "dsmd", "Type", "StatusText", "NRestarts")
     expect(shown["Type"] == "notify" and shown["NRestarts"] == "0" and shown["StatusText"], f"dsmd is {shown}")
@@ -52,15 +52,15 @@ def the_memory_is_used(lab, machine):
     for user, text in ((None, "hello"), ("alice", "world")):
         found = machine.read(f"dsmctl write 0 {text} && dsmctl read 0 5", user=user)
         expect(found == text, f"{user or 'root'} wrote {text} and read {found}")
-    lab.step("root and a member of group dsm use the shared memory itself, as it is user dsm's; others go over TCP")
+    lab.step("root and a member of group dsm use the shared memory, which belongs to user dsm; other users use TCP")
     machine.run("useradd --create-home bob")
     for user, path in ((None, "local"), ("alice", "local"), ("bob", "tcp")):
         found = machine.read("dsmctl ping", user=user)
-        expect(found.endswith(path), f"{user or 'root'} does not go by {path}: {found}")
+        expect(found.endswith(path), f"{user or 'root'} does not use {path}: {found}")
 
 
 def pages_open(lab, machine):
-    lab.step("every manual page opens, and so does each that it names")
+    lab.step("every manual page opens, and so does each page that it names")
     names = {page.rpartition(".")[0] for page in PAGES}
     for page in PAGES:
         name, _, section = page.rpartition(".")
@@ -82,7 +82,7 @@ def the_journal_explains(lab, machine):
         expect(line in text, f"journalctl -x does not explain with {line!r}:\n{text}")
 
 
-def it_outlives_every_death(lab, machine):
+def the_memory_outlives_every_death(lab, machine):
     kept = memory.Kept(machine)
 
     def dies(how, command, seconds, by_itself):
@@ -91,7 +91,7 @@ def it_outlives_every_death(lab, machine):
         machine.run(command)
 
         def is_back():
-            # A restart by hand resets the number of those by systemd.
+            # A manual restart resets systemd's counter of restarts.
             again = service.restarts(machine) > started if by_itself else True
             return again and service.main_pid(machine) not in (0, before) and service.state(machine, "dsmd") == "active"
 

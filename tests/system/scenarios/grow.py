@@ -1,4 +1,4 @@
-"""One machine with data in its memory becomes two, and then gets another k, with what README.md and mcomp.cfg say: no byte is lost."""
+"""A memory with data grows to a second machine and then gets another k, by the steps of README.md: no byte is lost."""
 
 import json
 
@@ -29,7 +29,7 @@ def expect_kept(machine, address, when):
 
 
 def it_grows(lab, machines, k):
-    lab.step("a machine whose memory has data comes first in the map; its memory stays, and the other one's begins with zeros")
+    lab.step("a machine whose memory has data is the first in the map: it keeps its memory, and the other's begins with zeros")
     first, second = machines
     first.run(f"dsmctl write 0 '{TEXT}'")
     second.run("dsmctl write 0 'not in the new memory'")
@@ -44,7 +44,7 @@ def it_grows(lab, machines, k):
 
 
 def it_gets_another_k(lab, machines, k):
-    lab.step("another k: dsmd refuses the memory of before, and what README.md says takes the data along")
+    lab.step("another k: dsmd refuses the old memory, and the steps of README.md keep the data")
     first, second = machines
     lines = readme.follower()
     typed = lines.steps(lines.section(lines.README.read_text(), "On several machines"))

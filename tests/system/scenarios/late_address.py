@@ -1,14 +1,14 @@
-"""An address that a machine gets only after it was booted: dsmd waits for it, says so, and serves when it is there."""
+"""A machine gets its address only after its boot: dsmd waits for it, says so, and serves once the address exists."""
 
 from harness import service
 from harness.outcome import expect, wait_until
 
 ADDRESS = "10.0.0.77"
 
-# With the k of the package, whose memory is there already.
+# The packaged k: dsmd has already created a memory with it.
 CONFIG = f'k = "32MiB"\nn = 1\n[[server]]\naddress = "{ADDRESS}:7411"\n[security]\ntrusted_network = true\n'
 
-# Who says which server it is must only listen.
+# With --index, dsmd does not look for an address of this machine, but must still listen on it.
 INDEX = "[Service]\nExecStart=\nExecStart=/usr/sbin/dsmd --index 0\n"
 
 
@@ -32,7 +32,7 @@ def it_waits(lab, machine, complaint):
     machine.run(f"ip address add {ADDRESS}/24 dev host0")
     wait_until("dsmd to serve", lambda: service.state(machine, "dsmd") == "active")
     restarts = service.show(machine, "dsmd", "NRestarts")
-    expect(restarts == {"NRestarts": "0"}, f"dsmd did not wait, it was started again: {restarts}")
+    expect(restarts == {"NRestarts": "0"}, f"dsmd did not wait, systemd restarted it: {restarts}")
     machine.run("dsmctl write 0 hello && dsmctl read 0 5")
 
 

@@ -1,6 +1,6 @@
-"""A machine that loses power loses its memory: who knew it is told and gets no zeros; a restore brings all bytes back.
+"""A machine that loses power loses its memory: clients get an error and no zeros; a restore brings all bytes back.
 
-As mcomp.cfg is without a word on it, the server begins with zeros: on_memory_loss = "empty".
+By default the server begins with zeros: on_memory_loss = "empty".
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from harness.outcome import expect, wait_until
 
 WHOLE, FIRST, SECOND, THIRD = ("0", "192MiB"), ("0", "64MiB"), ("64MiB", "64MiB"), ("128MiB", "64MiB")
 
-# On the second server; twice what dsmctl carries at a time.
+# Written to the second server, in two steps of dsmctl.
 WRITTEN = os.urandom(2 * transfer.STEP)
 WRITTEN_TO = "96MiB"
 
@@ -32,12 +32,12 @@ def scenario(lab):
     second.power_cut()
     second.boot()
     it_says_so(second)
-    lab.step("who knew its memory is told so")
+    lab.step("clients that used its memory get an error")
     clients_are_told(*clients)
-    lab.step("it holds zeros, and the others what they held")
+    lab.step("its memory has zeros, and that of the others is unchanged")
     memory.expect_zeros(second, *SECOND)
     found = [memory.checksum(second, *share) for share in (FIRST, THIRD)]
-    expect(found == kept, f"servers that lost nothing hold {found}, expected {kept}")
+    expect(found == kept, f"servers that lost nothing have {found}, expected {kept}")
     lab.step("a restore brings all bytes back, on all servers")
     all_is_restored(machines, snapshot, expected)
 
@@ -64,7 +64,7 @@ def it_says_so(machine):
 def clients_are_told(reader, before, writer):
     result, data = reader.finish()
     transfer.expect_memory_lost(result, 1)
-    # That it was told is not enough: nothing of the new memory may be in what it has read.
+    # The error is not enough: the client must not have read a byte of the new memory.
     found = hashlib.sha256(data).hexdigest()
     expect(before.startswith(found), f"a client has read {len(data)} bytes that are not the first ones of the old memory")
     result, _ = writer.finish(WRITTEN[transfer.STEP :])

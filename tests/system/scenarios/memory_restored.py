@@ -1,6 +1,7 @@
 """With on_memory_loss = "restore" a machine that lost its memory gets its part of the newest snapshot before it is ready.
 
-The snapshot may be its own or another machine's. Without one it waits, and looks again when dsmd is started again.
+The snapshot may be on this machine or on another one. Without a snapshot, dsmd waits, and looks for one again when it is
+restarted.
 """
 
 from harness import cluster, memory, service, snapshots, transfer
@@ -29,15 +30,15 @@ def scenario(lab):
     first.run("dsmctl fill 1MiB 1MiB 8 && dsmctl fill 65MiB 1MiB 8 && dsmctl fill 129MiB 1MiB 8")
     kept = memory.checksum(first, *THIRD)
     client = transfer.reading(third, *SECOND)
-    lab.step("the machine with the snapshots and another one lose power; the other one boots first, and waits")
+    lab.step("the machine with the snapshots and another one lose power; the other one boots first and waits")
     first.power_cut()
     second.power_cut()
     second.boot()
     it_finds_none(second)
-    lab.step("the machine with the snapshots boots, and has the newest one's part before it is ready")
+    lab.step("the machine with the snapshots boots, and gets its part of the newest one before it is ready")
     first.boot()
     it_is_restored(first, 0, newest)
-    lab.step("the other one gets its part when dsmd is started again")
+    lab.step("the other one gets its part when dsmd is restarted")
     second.run("systemctl restart dsmd")
     it_is_restored(second, 1, newest)
     lab.step("it loses power again, and gets its part as it boots")
@@ -47,7 +48,7 @@ def scenario(lab):
     found = [memory.checksum(third, *share) for share in (FIRST, SECOND)]
     expect(found == cut, f"the memory is {found}, expected as in the newest snapshot {cut}")
     expect(memory.checksum(first, *THIRD) == kept, "the server that lost nothing has another memory")
-    lab.step("who knew the memory of before is told")
+    lab.step("a client that used the old memory gets an error")
     result, data = client.finish()
     transfer.expect_memory_lost(result, 1)
     expect(len(data) == transfer.STEP, f"a client has read {len(data)} bytes, expected those from before the loss")
@@ -58,7 +59,7 @@ def it_finds_none(machine):
     said = service.messages(machine, f"--boot --unit=dsmd MESSAGE_ID={RECOVERY} DSM_SERVER=1")
     expect("the memory was not restored, and waits" in said, f"dsmd does not say that it was not restored, but: {said}")
     result = machine.run(f"dsmctl read {SECOND[0]} 8", status=LATER)
-    expect("server 1 is waiting for restore" in result.stderr, f"it does not say that it waits: {result}")
+    expect("server 1 is waiting for restore" in result.stderr, f"dsmctl does not say that the server waits: {result}")
 
 
 def it_is_restored(machine, index, name):

@@ -1,6 +1,6 @@
-"""With on_memory_loss = "wait" a machine that lost its memory serves none of it, until somebody says how to go on.
+"""With on_memory_loss = "wait" a machine that lost its memory does not serve it until the administrator decides.
 
-Accepting zeros is one way, restoring its part of a snapshot another; both are told to who knew the old memory.
+The administrator accepts zeros, or restores its part of a snapshot. Clients of the old memory get an error in both cases.
 """
 
 from harness import cluster, memory, service, snapshots, transfer
@@ -20,7 +20,8 @@ IN_USE, LATER = 65, 75
 def scenario(lab):
     machines = cluster.start(lab, more=WAIT)
     first, second, third = machines
-    # The first one has the memory that the packaged configuration gave it, the others begin.
+    # The first server has the memory of the packaged configuration; the others have no memory yet
+    # and wait.
     first.run("dsmctl memory accept-empty")
     first.run("head -c 80M /dev/urandom | dsmctl write 60MiB -")
     kept, lost = (memory.checksum(first, *share) for share in (FIRST, SECOND))
@@ -34,7 +35,7 @@ def scenario(lab):
     none_is_taken(first)
     lab.step("zeros are accepted")
     zeros_are_accepted(first, other)
-    lab.step("it loses power once more; its part of the snapshot is restored")
+    lab.step("it loses power again; its part of the snapshot is restored")
     power_cut(second)
     its_part_is_restored(first, second, snapshot, lost)
 
@@ -75,7 +76,7 @@ def none_is_taken(machine):
 
 def zeros_are_accepted(machine, client):
     result = machine.run("dsmctl memory accept-empty 0", status=IN_USE)
-    expect("server 0 is in use" in result.stderr, f"it does not say that server 0 has its memory: {result}")
+    expect("server 0 is in use" in result.stderr, f"dsmctl does not say that server 0 has its memory: {result}")
     said = machine.read("dsmctl memory accept-empty")
     expect(said.startswith("server 1 begins with zeros") and "\n" not in said, f"accept-empty says {said}")
     memory.expect_zeros(machine, *SECOND)
@@ -86,7 +87,7 @@ def zeros_are_accepted(machine, client):
 
 def its_part_is_restored(machine, second, snapshot, lost):
     part = machine.run(f"dsmctl snapshot restore {snapshot} --range {SECOND[0]} 4096", status=IN_USE)
-    expect("--range 67108864 67108864" in part.stderr, f"it does not say what can be restored: {part}")
+    expect("--range 67108864 67108864" in part.stderr, f"dsmctl does not say which range can be restored: {part}")
     expect_refused(machine.run(f"dsmctl read {SECOND[0]} 8", status=LATER))
     machine.run(f"dsmctl snapshot restore {snapshot} --range {' '.join(SECOND)}")
     found = memory.checksum(machine, *SECOND)

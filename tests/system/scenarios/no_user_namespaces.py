@@ -1,6 +1,6 @@
-"""Where the kernel makes no user namespace no service starts; with the drop-in of docs/systemd.md each of them does.
+"""Without user namespaces in the kernel no service starts; with the drop-in of docs/systemd.md each of them does.
 
-The machine is in another user namespace than the host, so that the limit holds for the machine only.
+The machine has its own user namespace, so that the limit applies to the machine only.
 """
 
 import pathlib
@@ -12,7 +12,7 @@ from harness.outcome import expect
 
 PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs/systemd.md"
 
-# Those whose start has to do with each other: dsmd@0 serves what dsmd does.
+# dsmd and dsmd@0 are the same server: only one of them can run at a time.
 UNITS = ["dsmd", "dsm-snapshot-agent", "dsm-snapshot", "dsmd@0"]
 
 # EXIT_USER of systemd.exec(5).
@@ -22,7 +22,7 @@ NO_USER = "217"
 def scenario(lab):
     units, text = drop_in()
     machine = lab.machine(own_users=True)
-    # nspawn has them read-only.
+    # nspawn mounts /proc/sys read-only.
     machine.run("mount --options remount,rw /proc/sys && sysctl user.max_user_namespaces=0")
     machine.run("unshare --user /bin/true", status=1)
     lab.install(machine)
@@ -35,27 +35,27 @@ def scenario(lab):
         machine.run(f"systemctl stop {unit} && systemctl reset-failed {unit}", status=None)
     lab.step(f"with the drop-in of docs/systemd.md for {', '.join(units)}")
     for unit in units:
-        # What `systemctl edit UNIT` does, but for one reload after all of them.
+        # As `systemctl edit UNIT` does, but with a single reload after all units.
         machine.write(f"/etc/systemd/system/{unit}.d/override.conf", text)
     machine.run("systemctl daemon-reload")
     machine.run("systemctl start dsmd dsm-snapshot-agent.socket && dsmctl write 0 kept && systemctl start dsm-snapshot")
     machine.run("dsmctl snapshot list | grep --quiet dsnap")
     for unit in ("dsmd", "dsm-snapshot-agent"):
-        the_rest_stays(machine, unit)
+        the_sandbox_stays(machine, unit)
     machine.run("systemctl stop dsmd && systemctl start dsmd@0")
     found = machine.read("dsmctl read 0 4 --format raw")
-    expect(found == "kept", f"dsmd@0 has {found!r}, and not what dsmd had")
-    the_rest_stays(machine, "dsmd@0")
+    expect(found == "kept", f"the memory of dsmd@0 has {found!r}, expected what dsmd had")
+    the_sandbox_stays(machine, "dsmd@0")
 
 
 def drop_in():
-    """The units that the page names, and the text that it has them get."""
+    """The units that the page names, and the text of the drop-in."""
     section = PAGE.read_text().split("### Hosts without user namespaces\n")[1].split("\n#")[0]
     before, _, shown = section.partition("    # systemctl edit dsmd.service\n")
     expect(shown, f"{PAGE} does not say what to edit: {section}")
     return re.findall(r"[\w@-]+\.service", before), textwrap.dedent(shown)
 
 
-def the_rest_stays(machine, unit):
+def the_sandbox_stays(machine, unit):
     status = machine.read(f"cat /proc/{service.main_pid(machine, unit)}/status")
     sandbox.expect_no_privileges(status, unit)

@@ -1,6 +1,6 @@
-"""When the network falls apart, clients fail within their deadline and name the server; when it heals, all goes on.
+"""During a partition clients fail within their deadline and name the server; after it, all of them work again.
 
-Who is on the same side is served meanwhile, and a transfer that was given the time only takes longer.
+Clients that reach a server are served, and a transfer with a long timeout only takes longer.
 """
 
 import hashlib
@@ -11,16 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from harness import cluster, memory, network, transfer
 from harness.outcome import expect
 
-# All but the place of a write of which nobody knows whether it took effect.
+# All of the memory but the range of a write whose outcome is unknown.
 KNOWN = ("0", "160MiB")
 
-# Of the third server.
+# On the third server.
 READ = ("128MiB", "32MiB")
 
 WRITTEN = os.urandom(2 * transfer.STEP)
 TO_THIRD, TO_FIRST = "160MiB", "16MiB"
 
-# Seconds that a client is given, and that a busy machine may add.
+# The timeout of a client in seconds, and the additional time on a busy host.
 DEADLINE, SLACK = 2, 2
 
 # EX_UNAVAILABLE and EX_TEMPFAIL of sysexits.h.
@@ -36,7 +36,7 @@ def scenario(lab):
     begun, rest = WRITTEN[: transfer.STEP], WRITTEN[transfer.STEP :]
     short = transfer.reading(first, *READ, f"{DEADLINE}s"), transfer.writing(first, TO_THIRD, begun, f"{DEADLINE}s")
     reader, writer = transfer.reading(first, *READ), transfer.writing(third, TO_FIRST, begun)
-    lab.step("the first and the third machine do not reach each other any more")
+    lab.step("the first and the third machine cannot reach each other")
     network.cut(first, third)
     clients_fail(first, 2, "128MiB")
     clients_fail(third, 0, "0")
@@ -44,16 +44,16 @@ def scenario(lab):
     transfers_fail(*short)
     with ThreadPoolExecutor(2) as pool:
         read, written = pool.submit(reader.finish), pool.submit(writer.finish, rest)
-        lab.step("whoever is reached is served")
+        lab.step("clients use the servers that they reach")
         others_are_served(*machines)
-        expect(not (read.done() or written.done()), "a transfer has ended, over a network that is not whole")
-        lab.step("the network is whole again, and transfers that have the time go on")
+        expect(not (read.done() or written.done()), "a transfer has ended during the partition")
+        lab.step("the partition ends, and transfers with a long timeout continue")
         network.heal()
         transfers_succeed(second, read.result(), expected, written.result())
-    lab.step("everybody sees the same memory, of which nothing is lost")
+    lab.step("all machines see the same memory, of which nothing is lost")
     found = {memory.checksum(machine, *KNOWN) for machine in machines}
     expect(len(found) == 1, f"the machines see different memories: {found}")
-    expect(incarnations(first) == before, f"the memory is another one: {incarnations(first)}, expected {before}")
+    expect(incarnations(first) == before, f"the incarnations are {incarnations(first)}, expected {before}")
 
 
 def incarnations(machine):
@@ -80,11 +80,11 @@ def clients_fail(machine, server, address):
 def transfers_fail(reader, writer):
     result, _ = reader.finish()
     expect_unavailable(result, 2)
-    expect(f"after {transfer.STEP} of" in result.stderr, f"it does not say how far it got: {result}")
-    # What was sent and has no reply may have been written, or may not.
+    expect(f"after {transfer.STEP} of" in result.stderr, f"dsmctl does not say how much it has read: {result}")
+    # The server may or may not have executed a request without a reply.
     result, _ = writer.finish(WRITTEN[transfer.STEP :])
     expect_unavailable(result, 2, UNKNOWN)
-    expect("unknown whether the write took effect" in result.stderr, f"it does not say that it cannot know: {result}")
+    expect("unknown whether the write took effect" in result.stderr, f"dsmctl does not say that the outcome is unknown: {result}")
 
 
 def others_are_served(first, second, third):
@@ -97,7 +97,7 @@ def others_are_served(first, second, third):
 
 def transfers_succeed(machine, read, expected, written):
     for result, _ in (read, written):
-        expect(result.status == 0, f"a transfer did not go on: {result}")
+        expect(result.status == 0, f"a transfer did not continue: {result}")
     found = hashlib.sha256(read[1]).hexdigest()
     expect(expected.startswith(found), f"the reader has {found}, expected {expected}")
     found = memory.checksum(machine, TO_FIRST, len(WRITTEN))

@@ -1,20 +1,21 @@
-"""When the network falls apart, before a snapshot or amid one, it fails and says why; the next one after it heals is whole.
+"""A snapshot before or during which the network is partitioned fails and says why; the next one after it is whole.
 
-Those who write wait for none of that, and no machine takes a snapshot of its own side.
+Writers do not wait for any of this, and no machine takes a snapshot of only the servers that it reaches.
 """
 
 from harness import cluster, network, service, snapshots
 from harness.outcome import expect, wait_until
 
-# Slow enough to be in the middle of it, and with a deadline that is short to wait for.
+# A snapshot so slow that the partition begins during it, and with a short timeout.
 SLOW = '[snapshot]\ncompression = 19\ntimeout = "4s"\n'
 
 DATA = ("128MiB", "24MiB")
 
-# What a client is given: far less than what master and agents wait for each other.
-PROMPT = "2s"
+# The timeout of a client: much less than those between master and agents.
+CLIENT_TIMEOUT = "2s"
 
-# An agent notices at once that its master has ended, or after 25 seconds that it is silent.
+# An agent notices at once that its master has ended, and after 25 seconds that the master sends
+# nothing.
 NOTICED_SECONDS = 60
 
 
@@ -22,21 +23,21 @@ def scenario(lab):
     machines = cluster.start(lab, more=SLOW)
     first, second, third = machines
     second.run(f"head -c 24M /dev/urandom | dsmctl write {DATA[0]} -")
-    lab.step("the first and the third machine do not reach each other: nobody takes a snapshot")
+    lab.step("the first and the third machine cannot reach each other: no machine takes a snapshot")
     network.cut(first, third)
     none_is_taken(first)
     snapshots.expect_other_master(second, f"is the master, since its agent ({first.address}:7412)")
     snapshots.expect_other_master(third, f"is the master, since its agent ({second.address}:7412)")
-    lab.step("the network is whole again, and so is the next snapshot")
+    lab.step("the partition ends, and the next snapshot is whole")
     network.heal()
     whole = snapshots.take(first)
     is_whole(first, whole)
-    lab.step("it falls apart amid a snapshot")
+    lab.step("a partition begins during a snapshot")
     since = begin(first)
     network.cut(first, third)
-    writers_go_on(second, third)
+    writers_are_served(second, third)
     it_is_abandoned(first, since, whole)
-    lab.step("the network is whole again, and so is the next snapshot")
+    lab.step("the partition ends, and the next snapshot is whole")
     network.heal()
     is_whole(first, next_one(first))
 
@@ -54,7 +55,7 @@ def is_whole(machine, name):
     machine.run(f"dsmctl snapshot verify {name}")
     found = {row["name"]: (row["standing"], row["servers"]) for row in snapshots.listed(machine)}
     expect(found.get(name) == ("good", 3), f"{name} is not good and of 3 servers: {found}")
-    # diff compares with the memory as it is now.
+    # `diff` compares the snapshot with the current memory.
     machine.run(f"dsmctl snapshot diff {name} --range {' '.join(DATA)}")
 
 
@@ -65,9 +66,10 @@ def begin(machine):
     return since
 
 
-def writers_go_on(second, third):
+def writers_are_served(second, third):
+    dsmctl = f"dsmctl --timeout {CLIENT_TIMEOUT}"
     for machine in (second, third):
-        machine.run(f"dsmctl --timeout {PROMPT} fill {DATA[0]} 1MiB 7 && dsmctl --timeout {PROMPT} read {DATA[0]} 8")
+        machine.run(f"{dsmctl} fill {DATA[0]} 1MiB 7 && {dsmctl} read {DATA[0]} 8")
 
 
 def it_is_abandoned(machine, since, whole):
@@ -81,7 +83,7 @@ def next_one(machine):
     before = set(snapshots.files(machine))
 
     def taken():
-        # A start would wait for the next try, and too many are refused.
+        # `start` would wait for the automatic restart, and systemd refuses too many starts.
         machine.run("systemctl reset-failed dsm-snapshot; systemctl restart dsm-snapshot", status=None)
         return set(snapshots.files(machine)) - before
 

@@ -1,6 +1,6 @@
-"""Whoever takes over a process of dsm can write next to nothing, execute nothing, and has no privilege to gain.
+"""An attacker in a process of dsm can write almost nothing, execute nothing, and gain no privilege.
 
-The operation log is dsmd's alone, and the memory is for group dsm and nobody else.
+Only dsmd can read the operation log, and only group dsm can use the memory.
 """
 
 from harness import sandbox, service
@@ -10,7 +10,7 @@ LOGS, SNAPSHOTS, SHARED_MEMORY = "/var/log/dsm", "/var/lib/dsm-snapshot", "/dev/
 
 LOG = f"{LOGS}/operations-0.log"
 
-# Each unit, its user, and the folder that is its own.
+# Each unit, its user, and its folder.
 UNITS = {
     "dsmd": ("dsm", LOGS),
     "dsmd@0": ("dsm", LOGS),
@@ -18,19 +18,20 @@ UNITS = {
     "dsm-snapshot": ("dsm-snapshot", SNAPSHOTS),
 }
 
-# Where everybody may write, but for the sandbox, because this scenario makes it so.
+# Folders that this scenario makes writable for all users. Only the sandbox forbids it.
 OPEN = ["/etc", "/home", "/root", "/usr", "/usr/lib", "/usr/sbin", "/boot", "/opt", "/srv", "/run", "/var/lib", "/var/cache"]
 
-# Shells that everybody may execute, but for the sandbox. klibc has one in /usr/lib on many machines.
+# Shells that all users may execute. Only the sandbox forbids it. On many machines klibc has one in
+# /usr/lib.
 SHELLS = ["/bin/sh", "/usr/lib/klibc/bin/sh", "/run/open/sh", f"{SHARED_MEMORY}/sh"]
 
-# Where a process of dsm may write, beside the folder of its own; /tmp is no other process's.
+# Where a process of dsm may write, except for its folder. Its /tmp is private.
 WRITABLE = {SHARED_MEMORY, "/tmp", "/var/tmp"}
 
-# Mounts of the kernel, of systemd and of nspawn: what is in them is root's.
+# Mounts of the kernel, of systemd and of nspawn, which belong to root.
 OTHERS = ("/proc", "/sys/fs/cgroup", "/dev/pts", "/dev/mqueue", "/dev/hugepages", "/run/systemd/incoming", "/run/host")
 
-# Programs that ask the kernel for something that it grants to everybody, and the sandbox to nobody.
+# Programs whose system calls the kernel allows to all users, and the sandbox refuses.
 REFUSED = {"/usr/bin/taskset": "1 /bin/true", "/usr/bin/chgrp": "{group} /dev/shm/{user}", "/usr/bin/unshare": "--user /bin/true"}
 
 
@@ -38,22 +39,22 @@ def scenario(lab):
     machine = lab.machine()
     lab.install(machine)
     machine.run("systemctl stop dsm-snapshot.timer && useradd --groups dsm alice && useradd bob")
-    lab.step("the memory is for members of group dsm, and for nobody else")
-    the_memory_is_the_groups(machine)
-    lab.step("the operation log is dsmd's, and nobody else's")
-    the_log_is_dsmds(machine)
-    lab.step("what runs has no privileges, and nothing that it can write can be executed")
-    what_runs_is_shut_in(machine)
+    lab.step("only members of group dsm can use the memory")
+    only_the_group_uses_the_memory(machine)
+    lab.step("only dsmd can read the operation log")
+    only_dsmd_reads_the_log(machine)
+    lab.step("the running processes have no privileges, and cannot execute a file that they can write")
+    running_processes_are_confined(machine)
     make_everything_open(machine)
     for unit in UNITS:
-        lab.step(f"from inside {unit}: nothing is written but what is its own, nothing is executed")
+        lab.step(f"in the sandbox of {unit}: only its folders are writable, and only its program is executable")
         attempts_fail(machine, unit)
         system_calls_are_refused(machine, unit)
 
 
-def the_memory_is_the_groups(machine):
+def only_the_group_uses_the_memory(machine):
     files = machine.read(f"find {SHARED_MEMORY} -type f -user dsm").split()
-    # The segment, its copies, and the semaphores of 64 stripes at least.
+    # The segment, its copy area, and at least the semaphores of 64 stripes.
     expect(len(files) >= 66, f"there are only {len(files)} files of dsm: {files}")
     attempts = {f"open {file}": f"exec 3<>{file}" for file in files} | {f"read {file}": f"exec 3<{file}" for file in files}
     for user, wanted in (("alice", set(attempts)), ("bob", set())):
@@ -65,7 +66,7 @@ def the_memory_is_the_groups(machine):
     machine.run(f"ls {SNAPSHOTS}", status=2, user="bob")
 
 
-def the_log_is_dsmds(machine):
+def only_dsmd_reads_the_log(machine):
     machine.run("sed --in-place 's/^#operations = .*/operations = \"all\"/' /etc/mcomp.cfg && systemctl reload dsmd")
     wait_until(f"a line in {LOG}", lambda: machine.run(f"dsmctl write 0 x && test -s {LOG}", status=None).status == 0)
     machine.run(f"cat {LOG}", user="dsm")
@@ -79,7 +80,7 @@ def the_log_is_dsmds(machine):
         expect(not found, f"{unit} can {found}: {messages}")
 
 
-def what_runs_is_shut_in(machine):
+def running_processes_are_confined(machine):
     machine.run("systemctl start dsm-snapshot")
     for unit in ("dsmd", "dsm-snapshot-agent"):
         place, own = f"/proc/{service.main_pid(machine, unit)}", UNITS[unit][1]
@@ -91,8 +92,8 @@ def what_runs_is_shut_in(machine):
         program = machine.read(f"readlink {place}/exe")
         libraries = {point for point in executable if point.startswith("/usr/lib")}
         expect(writable <= WRITABLE | {own}, f"{unit} can write in {writable}")
-        expect(executable <= {program} | libraries, f"{unit} can execute what is in {executable}")
-        # root's view through the process's own eyes.
+        expect(executable <= {program} | libraries, f"{unit} can execute files in {executable}")
+        # root uses the file system of the process.
         machine.run(f"{place}/root/bin/sh -c :", status=126)
         machine.run(f"cp /bin/sh {place}/root/tmp/sh && {place}/root/tmp/sh -c :", status=126)
         machine.run(f"touch {place}/root/etc/made", status=1)
@@ -110,7 +111,7 @@ def make_everything_open(machine):
 
 def attempts_fail(machine, unit):
     user, own = UNITS[unit]
-    # Folders that nobody but their user reaches are not asked for.
+    # Without LOGS for dsm-snapshot: file permissions already forbid it, without the sandbox.
     foreign = [folder for folder in (LOGS, SNAPSHOTS) if (user, folder) != ("dsm-snapshot", LOGS)]
     writes = {f"write in {folder}": f": > {folder}/open/made" for folder in [*OPEN, *foreign]}
     writes |= {f"write in {folder}": f": > {folder}/made" for folder in WRITABLE}
@@ -126,9 +127,9 @@ def attempts_fail(machine, unit):
     _, output, messages = sandbox.run(machine, unit, input=script)
     found = sandbox.done(output)
     wanted = {f"write in {folder}" for folder in WRITABLE | {own} if folder}
-    expect(found == wanted, f"inside {unit} one can: {sorted(found)}, expected: {sorted(wanted)}. It said: {messages}")
+    expect(found == wanted, f"in the sandbox of {unit} these succeed: {sorted(found)}, expected: {sorted(wanted)}. Messages: {messages}")
     machine.run("ls /tmp/made /var/tmp/made", status=2)
-    # dsm-snapshot is gone too soon to be looked at.
+    # dsm-snapshot ends too soon for running_processes_are_confined.
     _, status, _ = sandbox.run(machine, unit, input="while read -r line; do echo \"$line\"; done < /proc/self/status")
     sandbox.expect_no_privileges(status, unit)
 
@@ -140,4 +141,4 @@ def system_calls_are_refused(machine, unit):
         arguments = arguments.format(user=user, group=group)
         machine.run(f"{program} {arguments}", user=user)
         status, _, messages = sandbox.run(machine, unit, program, arguments)
-        expect(status == 1 and "Operation not permitted" in messages, f"inside {unit}, {program} ended with {status}: {messages}")
+        expect(status == 1 and "Operation not permitted" in messages, f"in the sandbox of {unit}, {program} ended with {status}: {messages}")

@@ -1,18 +1,19 @@
-"""Three machines with one mcomp.cfg share one memory; a timer has one of them write what all hold to one file.
+"""Three machines with one mcomp.cfg share one memory; a timer makes one of them write the whole memory to one file.
 
-Agents are started by their sockets for that, and end by themselves.
+Their sockets start the agents for that, and idle agents end.
 """
 
 from harness import cluster, service, snapshots
 from harness.outcome import expect, wait_until
 
-# Every second, so that the timer is waited for only shortly.
+# Every second, so that the scenario does not wait long.
 TIMER = "[Timer]\nOnCalendar=\nOnCalendar=*:*:*\nRandomizedDelaySec=0\nAccuracySec=100ms\nPersistent=false\n"
 
 # An agent ends after 30 seconds without work.
 IDLE_SECONDS = 60
 
-# From 4 MiB before the end of the first server's share to 12 MiB after the beginning of the third one's.
+# From 4 MiB before the end of the first server's share to 12 MiB after the beginning of the third
+# one's.
 ADDRESS, LENGTH = "60MiB", "80MiB"
 
 
@@ -61,7 +62,7 @@ def the_timer_fires(lab, machines):
 
 
 def agents_end(lab, machines):
-    lab.step("the agents were started by their sockets, and end by themselves")
+    lab.step("the sockets have started the agents, and idle agents end")
     for machine in machines:
         said = service.messages(machine, "--boot _PID=1 --unit=dsm-snapshot-agent.service")
         expect("Started dsm-snapshot-agent.service" in said, f"{machine.name}: no agent was started: {said}")

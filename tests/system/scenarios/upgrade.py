@@ -1,7 +1,7 @@
 """An upgrade under load loses nothing; a removal keeps the memory; a purge removes it, and keeps the snapshots.
 
-Two machines, one with dsmd and one with two instances of dsmd@, from the packages of an older version. The operation log
-is rotated under load too.
+Two machines with the packages of an older version: one runs dsmd, the other two instances of dsmd@. The operation log is
+also rotated under load.
 """
 
 from harness import cluster, memory, service
@@ -27,7 +27,8 @@ operations = "writes"
 
 MIB = 1 << 20
 
-# Each counter with its address: one on each server, and one that all programs use.
+# The address of each program's counter, one on each server, and that of the counter that all
+# programs share.
 COUNTERS = {"first": 4 * MIB, "second": 68 * MIB, "third": 190 * MIB}
 SHARED = 69 * MIB
 
@@ -45,7 +46,7 @@ def scenario(lab):
         load.wait_for_steps()
     for machine in units:
         logs_are_rotated(lab, machine, units[machine], load)
-    lab.step("the load ends: nothing was lost, and nothing done twice")
+    lab.step("the load ends: no addition was lost or executed twice")
     steps, longest = load.stop()
     lab.step(f"it made {steps} steps; the longest took {max(longest.values()):.2f} s")
     counters_are_exact(one, two, steps)
@@ -62,12 +63,12 @@ def scenario(lab):
     lab.step("a purge ends running instances, and leaves nothing where there are no snapshots")
     purge(two)
     two.run(f"test -e {SNAPSHOTS}", status=1)
-    # Last: the addresses of the others are those of the first machines that boot.
+    # Last, because CONFIG has the addresses of the first two machines that boot.
     an_upgrade_keeps_an_unchanged_configuration(lab)
 
 
 def an_upgrade_keeps_an_unchanged_configuration(lab):
-    lab.step("an upgrade with mcomp.cfg as the older package has it asks nothing and keeps it, with its k and the memory")
+    lab.step("an upgrade with the mcomp.cfg of the older package asks nothing, and keeps it, its k and the memory")
     machine = lab.machine()
     lab.install(machine, lab.packages_before())
     kept = memory.Kept(machine)
@@ -86,7 +87,7 @@ def an_upgrade_keeps_an_unchanged_configuration(lab):
 
 
 def start(lab):
-    """Both machines with the older packages, and the units that run on each."""
+    """Boots both machines with the older packages. Returns the running units of each."""
     before = lab.packages_before()
     one, two = lab.machine(), lab.machine()
     for machine in (one, two):
@@ -94,7 +95,7 @@ def start(lab):
         machine.write("/etc/mcomp.cfg", CONFIG)
     service.drop_in(one, "dsm-snapshot.service", PARTIAL)
     cluster.listen(one)
-    # The memory of the older package may have another k.
+    # The packaged k of the older version may be another one.
     one.run("systemctl stop dsmd && rm -f /dev/shm/dsm.* /dev/shm/sem.dsm.* && systemctl start dsmd")
     two.run("systemctl disable --now dsmd && systemctl enable --now dsmd@1 dsmd@2")
     one.run("dsmctl ping")
@@ -106,10 +107,10 @@ def start_load(one, two):
         ("first", one, f"adder {COUNTERS['first']} {SHARED}"),
         ("second", one, f"adder {COUNTERS['second']} {SHARED}"),
         ("third", two, f"adder {COUNTERS['third']} {SHARED}"),
-        # Over the end of the first server's share.
+        # Across the end of the first server's share.
         ("writer", one, f"writer {64 * MIB - 32768}"),
         ("stream1", one, f"stream {16 * MIB} 5 first"),
-        # Over the end of the second one's.
+        # Across the end of the second server's share.
         ("stream2", two, f"stream {104 * MIB} 8 third"),
     ]
     return Load(programs)
@@ -138,7 +139,7 @@ def upgrade(lab, machine, units):
 
 
 def logs_are_rotated(lab, machine, units, load):
-    lab.step(f"the operation log of {machine.name} is rotated, and goes on in a new file")
+    lab.step(f"the operation log of {machine.name} is rotated, and continues in a new file")
     logs = [f"{LOGS}/operations-{index}.log" for index in ("0" if units == ["dsmd"] else "12")]
     for command in ("logrotate --force /etc/logrotate.d/dsmd", "logrotate --force /etc/logrotate.conf"):
         machine.run(command)
@@ -147,7 +148,7 @@ def logs_are_rotated(lab, machine, units, load):
             wait_until(f"lines in a new {log}", lambda: machine.run(f"test -s {log}", status=None).status == 0)
     for log in logs:
         machine.run(f"gzip --test {log}.2.gz")
-        expect(machine.read(f"stat --format='%a %U %G' {log}") == "640 dsm dsm", f"{log} is not dsmd's alone")
+        expect(machine.read(f"stat --format='%a %U %G' {log}") == "640 dsm dsm", f"other users than dsmd's can use {log}")
     load.wait_for_steps()
 
 
@@ -180,7 +181,7 @@ def a_removal_keeps_the_memory(lab, machine, kept):
     found = machine.read(list_files)
     expect(found == before, f"a removal left:\n{found}\nof:\n{before}")
     lab.install(machine)
-    lab.step("the packages, installed again, find the memory")
+    lab.step("after a new installation the memory is the same")
     service.expect_state(machine, "dsmd", "active")
     kept.expect("after a removal")
 
@@ -194,7 +195,8 @@ def expect_nothing_runs(machine):
 def purge(machine):
     said = machine.read("apt-get purge --yes dsmd dsmctl")
     expect_nothing_runs(machine)
-    # The folder of the snapshots is where they are; Debian keeps users, so that nobody else becomes the owner of what is left.
+    # The purge keeps the folder of the snapshots, and the users: a new user must not become the
+    # owner of these files.
     left = machine.read(f"find / -xdev -path {SNAPSHOTS} -prune -o '(' -user dsm -o -user dsm-snapshot -o -group dsm ')' -print")
     left += machine.read("find /dev/shm -type f")
     left += machine.read(f"ls --directory /etc/mcomp.cfg {LOGS} /etc/logrotate.d/dsmd 2>/dev/null", status=2)

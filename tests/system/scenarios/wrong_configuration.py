@@ -1,6 +1,6 @@
-"""With a wrong mcomp.cfg dsmd does not start, says what dsmctl config check says, and is not started again and again.
+"""With a wrong mcomp.cfg dsmd does not start, says what dsmctl config check says, and is not restarted.
 
-Put right, it has its memory. A wrong file does nothing to a dsmd that runs.
+With the corrected file it has its memory. A running dsmd refuses a wrong file and does not change.
 """
 
 from harness import memory, service
@@ -8,7 +8,7 @@ from harness.outcome import expect, wait_until
 
 CONFIG = "/etc/mcomp.cfg"
 
-# The file as installed, for dsmctl while the other one is wrong.
+# A copy of the installed file, for dsmctl while /etc/mcomp.cfg is wrong.
 GOOD = "/var/tmp/mcomp.cfg"
 
 # EX_CONFIG of sysexits.h.
@@ -17,7 +17,7 @@ WRONG = 78
 # packaging/systemd/dsm.catalog
 RELOAD_REFUSED = "a42ec8c87f8b4f1f9cab6969ea615684"
 
-# Nobody has so much.
+# More than any machine has.
 TOO_LARGE = "1024TiB"
 
 
@@ -27,26 +27,26 @@ def scenario(lab):
     good = machine.read(f"cat {CONFIG}") + "\n"
     machine.write(GOOD, good)
     kept = memory.Kept(machine)
-    for what, text in mistakes(good).items():
+    for what, text in wrong_files(good).items():
         lab.step(f"a file with {what}: neither dsmd nor dsm-snapshot starts")
         machine.write(CONFIG, text)
         for unit in ("dsmd", "dsm-snapshot"):
             it_does_not_start(machine, unit, complaints(machine))
-    lab.step("more memory than /dev/shm has: dsmd does not start")
+    lab.step("k is larger than /dev/shm: dsmd does not start")
     machine.write(CONFIG, with_k(good, TOO_LARGE))
     it_does_not_start(machine, "dsmd", complaints(machine))
-    lab.step("another k than the memory has: dsmd does not start, and leaves the memory alone")
+    lab.step("k is not that of the memory: dsmd does not start, and does not change the memory")
     machine.write(CONFIG, with_k(good, "16MiB"))
     it_does_not_start(machine, "dsmd", ["dsm.0 does not fit: k is 33554432, expected 16777216"])
-    lab.step("put right, dsmd starts and has its memory")
+    lab.step("with the corrected file dsmd starts and has its memory")
     machine.write(CONFIG, good)
     machine.run("systemctl restart dsmd")
-    kept.expect("after mcomp.cfg was put right")
+    kept.expect("after mcomp.cfg was corrected")
     the_reloads(lab, machine, good, kept)
 
 
 def edit(text, old, new):
-    expect(text.count(old) == 1, f"{CONFIG} has {text.count(old)} times {old!r}, expected once")
+    expect(text.count(old) == 1, f"{CONFIG} has {old!r} {text.count(old)} times, expected once")
     return text.replace(old, new)
 
 
@@ -58,17 +58,17 @@ def with_log(good, operations):
     return edit(good, '#operations = "off"', f'operations = "{operations}"')
 
 
-def mistakes(good):
-    """Files with mistakes, by what they are."""
+def wrong_files(good):
+    """The texts of wrong files, by the kind of error."""
     misspelt = edit(with_k(good, "65MB"), "#connections = 1024", "conections = 10")
-    return {"two mistakes": misspelt, "a text that is no TOML": good + "[[server\n"}
+    return {"two errors": misspelt, "a syntax error of TOML": good + "[[server\n"}
 
 
 def complaints(machine):
-    """The lines of what `dsmctl config check` says against the file, without the name of the program."""
+    """The lines of the errors of `dsmctl config check`, without the name of the program."""
     checked = machine.run("dsmctl config check", status=WRONG)
     lines = checked.stderr.removeprefix("dsmctl: ").splitlines()
-    expect(lines and all(CONFIG in line for line in lines), f"not each line says where the mistake is: {checked}")
+    expect(lines and all(CONFIG in line for line in lines), f"not every line names the file: {checked}")
     return lines
 
 
@@ -81,14 +81,14 @@ def wait_for_lines(machine, lines, arguments):
 
 
 def it_does_not_start(machine, unit, lines):
-    """The unit says the lines, ends with the exit code, and is not started again."""
+    """Checks that the unit logs the lines, ends with the exit code for a wrong configuration, and is not restarted."""
     since = service.since_now(machine)
-    # So many starts in so short a time are only a test's.
+    # systemd would refuse so many starts in such a short time.
     machine.run(f"systemctl reset-failed {unit}")
     machine.run(f"systemctl restart {unit}", status=1)
     wait_for_lines(machine, lines, f"--unit={unit} {since}")
     shown = service.show(machine, unit, "ActiveState", "SubState", "Result", "ExecMainStatus", "NRestarts")
-    # A unit that is to be started again is not "failed" but "activating".
+    # A unit that systemd will restart is "activating", not "failed".
     wanted = {"ActiveState": "failed", "SubState": "failed", "Result": "exit-code"}
     wanted |= {"ExecMainStatus": str(WRONG), "NRestarts": "0"}
     expect(shown == wanted, f"{unit} is {shown}, expected {wanted}")
@@ -98,14 +98,14 @@ def it_does_not_start(machine, unit, lines):
 
 def the_reloads(lab, machine, good, kept):
     logging = with_log(good, "all")
-    for what, text in mistakes(logging).items():
-        lab.step(f"systemctl reload of a file with {what}: it stays as it was")
+    for what, text in wrong_files(logging).items():
+        lab.step(f"systemctl reload of a file with {what}: nothing changes")
         machine.write(CONFIG, text)
         the_reload_is_refused(machine, complaints(machine), kept)
-    lab.step("systemctl reload of a file with another k: it stays as it was")
+    lab.step("systemctl reload of a file with another k: nothing changes")
     machine.write(CONFIG, with_k(logging, "16MiB"))
     the_reload_is_refused(machine, ["k: ours 33554432, theirs 16777216"], kept)
-    lab.step("a right file is taken over, and the wrong ones were not")
+    lab.step("systemctl reload uses a valid file, and has not used the wrong ones")
     machine.write(CONFIG, with_log(good, "writes"))
     the_reload_is_done(machine, kept)
 
@@ -118,7 +118,7 @@ def the_reload_is_refused(machine, lines, kept):
     wait_for_lines(machine, ["reload refused", *lines], f"--unit=dsmd MESSAGE_ID={RELOAD_REFUSED} {since}")
     service.expect_state(machine, "dsmd", "active")
     expect(service.main_pid(machine) == before, "dsmd is another process after a reload that was refused")
-    # Had the file been taken over, the operation log would have this.
+    # With the refused file, the operation log would have this write.
     machine.run(f"dsmctl --config {GOOD} write 0 refused")
     kept.expect("after a reload that was refused", GOOD)
 

@@ -1,52 +1,52 @@
-//! One connection, with as many requests under way as the depth says.
+//! One connection, which keeps `depth` requests in flight.
 
-use crate::input::Input;
-use crate::output::Output;
-use crate::plan::Plan;
-use crate::protocol::{OVERHEAD, Protocol, Target, connect};
+use crate::plan::RequestPlan;
+use crate::protocol::{OVERHEAD, PeerTarget, Protocol, connect};
+use crate::receive_buffer::ReceiveBuffer;
+use crate::send_buffer::SendBuffer;
 use nix::sys::socket::MsgFlags;
 use std::collections::VecDeque;
 use std::net::TcpStream;
 
-/// What replies are told to.
-pub(crate) trait Watch {
-    /// The time, in nanoseconds from an instant of its choice.
+/// Observes the replies.
+pub(crate) trait ReplyObserver {
+    /// The time in nanoseconds since an instant that the observer chooses.
     fn now(&self) -> u64;
 
-    /// A reply is there now, to a request that was sent then.
+    /// Called at `now` for the reply to a request that was sent at `sent`.
     fn done(&mut self, sent: u64, now: u64);
 
-    /// Whether the data of replies is compared with what it must be.
+    /// Whether the data of replies is compared with the expected data.
     const COMPARES: bool;
 }
 
-/// A request under way.
+/// A request in flight.
 #[derive(Clone, Copy, Default)]
 struct Ticket {
     sent: u64,
     offset: u64,
-    /// Bytes that come back.
+    /// The expected number of bytes of data in the reply.
     data: usize,
 }
 
-/// See the module.
-pub(crate) struct Lane<'p, P> {
+/// A connection to the server, with its requests in flight.
+pub(crate) struct PeerConnection<'p, P> {
     pub(crate) stream: TcpStream,
     protocol: P,
-    input: Input,
-    output: Output<'p>,
+    input: ReceiveBuffer,
+    output: SendBuffer<'p>,
     tickets: Vec<Ticket>,
-    /// In the order in which they became free, so that replies in order come in the order of
-    /// tickets.
+    /// The free tickets, in the order in which they became free. Replies without a ticket come in
+    /// the order of requests, and so in the order of tickets.
     free: VecDeque<u32>,
     oldest: u32,
 }
 
-impl<'p, P: Protocol> Lane<'p, P> {
-    pub(crate) fn connect(target: &Target, depth: u32, size: usize) -> Result<Self, String> {
+impl<'p, P: Protocol> PeerConnection<'p, P> {
+    pub(crate) fn connect(target: &PeerTarget, depth: u32, size: usize) -> Result<Self, String> {
         let (stream, protocol) = connect(target)?;
-        // From here on somebody else watches the time: a timer for each wait would cost both sides
-        // alike.
+        // From here on, the main thread detects a server that hangs. A timer for each receive would
+        // add the same cost to every measurement.
         stream
             .set_read_timeout(None)
             .map_err(|error| error.to_string())?;
@@ -54,8 +54,8 @@ impl<'p, P: Protocol> Lane<'p, P> {
         Ok(Self {
             stream,
             protocol,
-            input: Input::new(under_way, under_way),
-            output: Output::default(),
+            input: ReceiveBuffer::new(under_way, under_way),
+            output: SendBuffer::default(),
             tickets: vec![Ticket::default(); depth as usize],
             free: (0..depth).collect(),
             oldest: 0,
@@ -67,13 +67,17 @@ impl<'p, P: Protocol> Lane<'p, P> {
         self.free.len() < self.tickets.len()
     }
 
-    /// Whether the kernel did not take all that was to be sent.
+    /// Whether the send buffer has bytes that the kernel has not accepted.
     pub(crate) fn is_blocked(&self) -> bool {
         !self.output.is_empty()
     }
 
-    /// Sends as many requests as may be under way.
-    pub(crate) fn ask(&mut self, plan: &mut Plan<'p>, now: u64) -> Result<(), String> {
+    /// Sends requests until `depth` are in flight.
+    pub(crate) fn send_requests(
+        &mut self,
+        plan: &mut RequestPlan<'p>,
+        now: u64,
+    ) -> Result<(), String> {
         while let Some(&ticket) = self.free.front() {
             let Some(task) = plan.next() else { break };
             self.free.pop_front();
@@ -96,19 +100,19 @@ impl<'p, P: Protocol> Lane<'p, P> {
         self.flush()
     }
 
-    /// Sends what waits to be sent, as much as the kernel takes.
+    /// Sends as many bytes of the send buffer as the kernel accepts.
     pub(crate) fn flush(&mut self) -> Result<(), String> {
         self.output
             .flush(&self.stream)
             .map_err(|error| format!("sending: {error}"))
     }
 
-    /// Takes the replies that are there, and asks for as much again. One receive, at most one send:
-    /// what has come together is answered together.
-    pub(crate) fn turn(
+    /// Handles the available replies and sends as many requests: one receive and at most one send,
+    /// for all replies that have arrived together.
+    pub(crate) fn exchange(
         &mut self,
-        plan: &mut Plan<'p>,
-        watch: &mut impl Watch,
+        plan: &mut RequestPlan<'p>,
+        observer: &mut impl ReplyObserver,
         flags: MsgFlags,
     ) -> Result<(), String> {
         let received = self
@@ -118,16 +122,21 @@ impl<'p, P: Protocol> Lane<'p, P> {
         if received == 0 {
             return Ok(());
         }
-        let now = watch.now();
-        if self.take(plan, watch, now)? {
-            self.ask(plan, now)
+        let now = observer.now();
+        if self.take_replies(plan, observer, now)? {
+            self.send_requests(plan, now)
         } else {
             Ok(())
         }
     }
 
-    /// Whether there was a reply.
-    fn take<W: Watch>(&mut self, plan: &Plan<'p>, watch: &mut W, now: u64) -> Result<bool, String> {
+    /// Handles the available replies. Returns whether there was one.
+    fn take_replies<O: ReplyObserver>(
+        &mut self,
+        plan: &RequestPlan<'p>,
+        observer: &mut O,
+        now: u64,
+    ) -> Result<bool, String> {
         let mut any = false;
         while let Some(reply) = self.protocol.reply(self.input.bytes())? {
             let number = reply.ticket.unwrap_or(self.oldest);
@@ -139,25 +148,25 @@ impl<'p, P: Protocol> Lane<'p, P> {
             let ticket = *self
                 .tickets
                 .get(number as usize)
-                .ok_or("a reply to no request")?;
+                .ok_or("the server has sent a reply to no request")?;
             if reply.data.len() != ticket.data || !self.is_busy() {
                 let (found, expected) = (reply.data.len(), ticket.data);
                 return Err(format!(
-                    "a reply with {found} bytes of data, where {expected} were expected"
+                    "the server has sent a reply with {found} bytes of data, expected {expected}"
                 ));
             }
-            if W::COMPARES
+            if O::COMPARES
                 && self.input.bytes()[reply.data.clone()]
                     != *plan.shape.pattern.at(ticket.offset, ticket.data)
             {
                 return Err(format!(
-                    "offset {} holds other bytes than were written there",
+                    "the bytes at offset {} are not those that were written there",
                     ticket.offset
                 ));
             }
             self.input.consume(reply.length);
             self.free.push_back(number);
-            watch.done(ticket.sent, now);
+            observer.done(ticket.sent, now);
             any = true;
         }
         Ok(any)

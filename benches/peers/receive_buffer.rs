@@ -1,27 +1,26 @@
-//! What a connection has received and nobody has looked at.
+//! The bytes that a connection has received and its user has not consumed.
 
 use nix::sys::socket::{MsgFlags, recv};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
-/// Bytes that a buffer grows to because more came than it had room for, though each frame would
-/// fit.
-const WIDEST: usize = 256 << 10;
+/// The size in bytes up to which a full buffer grows, although each frame would fit into it.
+const MAX_GROWTH: usize = 256 << 10;
 
 /// A buffer that is read from the front while it is filled at the end.
-pub(crate) struct Input {
+pub(crate) struct ReceiveBuffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
-    /// Bytes that it never has more than.
+    /// The maximum size of the buffer in bytes.
     most: usize,
 }
 
-impl Input {
-    /// With room for so many bytes of frames, and growing as far as for `most` when they need it.
+impl ReceiveBuffer {
+    /// A buffer for frames of `capacity` bytes, which grows for frames of up to `most` bytes.
     pub(crate) fn new(capacity: usize, most: usize) -> Self {
-        // Twice: what is left over moves to the front only when half of the buffer is behind it.
+        // Twice the size: the rest moves to the front only when half of the buffer is consumed.
         Self {
             bytes: vec![0; 2 * capacity],
             start: 0,
@@ -40,16 +39,16 @@ impl Input {
         self.start += length;
         assert!(
             self.start <= self.end,
-            "{} bytes consumed that were not there",
+            "{} bytes too many consumed",
             self.start - self.end
         );
     }
 
-    /// Takes what has come; returns how many bytes. With `MSG_DONTWAIT` that may be none; without,
-    /// it waits for the first.
+    /// Receives the available bytes and returns their number. With `MSG_DONTWAIT` it may be 0.
+    /// Without, this waits for the first byte.
     ///
     /// # Errors
-    /// When the other side has closed the connection, too.
+    /// Also when the peer has closed the connection.
     pub(crate) fn receive(&mut self, stream: &TcpStream, flags: MsgFlags) -> io::Result<usize> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -59,7 +58,7 @@ impl Input {
         }
         if self.end == self.bytes.len() {
             if self.end >= self.most {
-                return Err(io::Error::other("a frame is longer than it may be"));
+                return Err(io::Error::other("a frame is longer than the maximum"));
             }
             self.bytes.resize(self.most.min(2 * self.end), 0);
         }
@@ -68,9 +67,9 @@ impl Input {
             Ok(length) => {
                 self.end += length;
                 if self.end == self.bytes.len() {
-                    // There may be more, which then comes with one receive.
+                    // More bytes may wait in the kernel: a larger buffer takes them at once.
                     self.bytes
-                        .resize(self.end.max(self.most.min(WIDEST).min(2 * self.end)), 0);
+                        .resize(self.end.max(self.most.min(MAX_GROWTH).min(2 * self.end)), 0);
                 }
                 Ok(length)
             }

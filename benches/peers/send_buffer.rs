@@ -1,5 +1,5 @@
-//! What a connection is to send: headers and short payloads in a buffer, long payloads where they
-//! lie.
+//! The bytes that a connection will send: headers and short payloads are copied into a buffer, long
+//! payloads are borrowed.
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send, sendmsg};
@@ -7,22 +7,22 @@ use std::io::{self, IoSlice};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
-/// A payload up to this many bytes is copied: cheaper than one more place for the kernel to gather
-/// from.
+/// A payload of up to this many bytes is copied, which is cheaper than one more `iovec`.
 const COPIED: usize = 1024;
 
-/// See the module.
+/// Copied bytes and borrowed payloads, in the order of sending.
 #[derive(Default)]
-pub(crate) struct Output<'p> {
+pub(crate) struct SendBuffer<'p> {
     bytes: Vec<u8>,
-    /// Payloads, and how many of `bytes` go before each.
+    /// The borrowed payloads, each with the number of `bytes` before it.
     outside: Vec<(usize, &'p [u8])>,
-    /// Bytes of all that, and those that the kernel has.
+    /// The number of all bytes.
     total: usize,
+    /// The number of bytes that the kernel has accepted.
     sent: usize,
 }
 
-impl<'p> Output<'p> {
+impl<'p> SendBuffer<'p> {
     #[inline]
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
@@ -39,7 +39,7 @@ impl<'p> Output<'p> {
         }
     }
 
-    /// A number in decimal digits.
+    /// Appends a number in decimal digits.
     #[inline]
     pub(crate) fn put_decimal(&mut self, mut number: u64) {
         let mut digits = [0; 20];
@@ -59,7 +59,7 @@ impl<'p> Output<'p> {
         self.total == 0
     }
 
-    /// Sends as much as the kernel takes without waiting.
+    /// Sends as many bytes as the kernel accepts without blocking.
     pub(crate) fn flush(&mut self, stream: &TcpStream) -> io::Result<()> {
         while self.sent < self.total {
             match self.send_some(stream) {
