@@ -415,7 +415,7 @@ mod tests {
 
     #[test]
     fn every_refusal_has_a_code_of_its_kind() {
-        for code in Code::ALL {
+        for &code in Code::ALL {
             assert!(
                 (exit::DATA..=exit::CONFIGURATION).contains(&code_of_refusal(code)),
                 "{code:?}"

@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_quantile_is_the_upper_bound_of_its_bar() {
-        let bar = |below_ns, count| LatencyBucket { below_ns, count };
+        let bar = LatencyBucket::new;
         let buckets = [bar(1_000, 0), bar(2_000, 98), bar(4_000, 1), bar(8_000, 1)];
         assert_eq!(quantile(&buckets, 50), Some(2_000));
         assert_eq!(quantile(&buckets, 98), Some(2_000));

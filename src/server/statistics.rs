@@ -111,22 +111,19 @@ impl Statistics {
 
     /// Bytes and outcomes.
     pub(super) fn traffic(&self) -> Traffic {
-        Traffic {
-            bytes_read: self.sum(|counters| &counters.bytes_read),
-            bytes_written: self.sum(|counters| &counters.bytes_written),
-            errors: self.sum(|counters| &counters.errors),
-            replayed: self.sum(|counters| &counters.replayed),
-        }
+        let mut traffic = Traffic::default();
+        traffic.bytes_read = self.sum(|counters| &counters.bytes_read);
+        traffic.bytes_written = self.sum(|counters| &counters.bytes_written);
+        traffic.errors = self.sum(|counters| &counters.errors);
+        traffic.replayed = self.sum(|counters| &counters.replayed);
+        traffic
     }
 
     /// The histogram of service times; bars before the first and after the last request are left
     /// out.
     pub(super) fn latency(&self) -> Vec<LatencyBucket> {
         let bars: Vec<LatencyBucket> = (0..BARS)
-            .map(|bar| LatencyBucket {
-                below_ns: 2 << bar,
-                count: self.sum(|counters| &counters.latency[bar]),
-            })
+            .map(|bar| LatencyBucket::new(2 << bar, self.sum(|counters| &counters.latency[bar])))
             .collect();
         let first = bars.iter().position(|bar| bar.count > 0).unwrap_or(BARS);
         let end = bars

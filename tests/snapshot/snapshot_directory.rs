@@ -13,12 +13,13 @@ use std::path::Path;
 use support::snapshots::{CUT_TIME, PAGE_BYTES, fields, names, write, zstd};
 
 const SECOND: u64 = 1_000_000_000;
-const KEEP: Keep = Keep {
-    newest: 2,
-    daily: 0,
-    weekly: 0,
-    lost: 30,
-};
+
+/// The two newest, and for 30 days the last ones of memories that were lost.
+fn keep() -> Keep {
+    let mut keep = Keep::default();
+    (keep.newest, keep.lost) = (2, 30);
+    keep
+}
 
 /// Writes a snapshot of the second `second` after the usual one; its name.
 fn snapshot(directory: &Path, second: u64, incarnations: &[u64]) -> String {
@@ -58,15 +59,15 @@ fn old_snapshots_go_and_what_is_not_ours_stays() {
     assert_eq!(standings, expected);
 
     assert_eq!(
-        apply_retention(path, "another system", KEEP, u64::MAX).unwrap(),
+        apply_retention(path, "another system", keep(), u64::MAX).unwrap(),
         [""; 0]
     );
     assert_eq!(
-        apply_retention(path, "test", KEEP, u64::MAX).unwrap(),
+        apply_retention(path, "test", keep(), u64::MAX).unwrap(),
         good[..3]
     );
     assert_eq!(
-        apply_retention(path, "test", KEEP, u64::MAX).unwrap(),
+        apply_retention(path, "test", keep(), u64::MAX).unwrap(),
         [""; 0]
     );
     let mut left = vec![
@@ -91,13 +92,13 @@ fn the_last_snapshot_of_a_memory_that_was_lost_outlives_those_of_the_one_after_i
             .collect()
     };
     let (before, after) = (of(0..3, &[1, 2]), of(3..7, &[1, 9]));
-    let deleted = apply_retention(path, "test", KEEP, u64::MAX).unwrap();
+    let deleted = apply_retention(path, "test", keep(), u64::MAX).unwrap();
     assert_eq!(deleted, [&before[..2], &after[..2]].concat());
     assert_eq!(names(path), [&before[2..], &after[2..]].concat());
     // Until its days are over.
     let later = of(30 * DAY + 2..30 * DAY + 4, &[1, 9]);
     assert_eq!(
-        apply_retention(path, "test", KEEP, u64::MAX).unwrap(),
+        apply_retention(path, "test", keep(), u64::MAX).unwrap(),
         [&before[2..], &after[2..]].concat()
     );
     assert_eq!(names(path), later);
@@ -191,7 +192,7 @@ fn a_file_from_when_a_clock_was_ahead_pushes_no_new_one_out() {
         .map(|second| snapshot(path, 1_000_000 + second, &[1, 2]))
         .collect();
     assert_eq!(
-        apply_retention(path, "test", KEEP, CUT_TIME + 3 * SECOND).unwrap(),
+        apply_retention(path, "test", keep(), CUT_TIME + 3 * SECOND).unwrap(),
         now[..2]
     );
     assert_eq!(names(path), [&now[2..], &ahead].concat());

@@ -13,6 +13,7 @@ const MAX_LABEL: usize = 63;
 
 /// Who is addressed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Host {
     /// An IPv4 or IPv6 address.
     Ip(IpAddr),
@@ -30,6 +31,7 @@ pub struct Address {
 
 /// Why a text is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AddressError {
     /// There is nothing.
     #[error("it is empty: write \"host:port\"")]

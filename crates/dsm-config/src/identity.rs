@@ -10,6 +10,7 @@ const MAX_LISTED: usize = 16;
 
 /// Why it is not known which server of the map this machine is.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum IdentityError {
     /// `--index` is past the end of the map.
     #[error("--index is {index}, but {} has {}", .path.display(), indexes(*.n))]

@@ -67,6 +67,7 @@ pub struct Config {
 
 /// One `[[server]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServerSettings {
     /// Where it listens; shows itself as the text in the layout.
     pub address: Address,
@@ -79,6 +80,7 @@ pub struct ServerSettings {
 
 /// `[security]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Security {
     /// Whether everybody on the network may read and write the memory.
     pub trusted_network: bool,
@@ -86,6 +88,7 @@ pub struct Security {
 
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogSettings {
     /// The least severe level that is logged.
     pub level: LevelFilter,
@@ -99,6 +102,7 @@ pub struct LogSettings {
 
 /// Which operations the operation log holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OperationLogMode {
     /// None: there is no operation log.
     Off,
@@ -110,6 +114,7 @@ pub enum OperationLogMode {
 
 /// `[limits]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// The most connections that one server accepts, 1 to 4096.
     pub connections: usize,
@@ -129,6 +134,7 @@ pub struct Limits {
 
 /// `[client]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClientSettings {
     /// The deadline of one call of the library.
     pub timeout: Duration,
@@ -138,6 +144,7 @@ pub struct ClientSettings {
 
 /// `[snapshot]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SnapshotSettings {
     /// Where snapshots are written; absolute.
     pub directory: PathBuf,
@@ -155,6 +162,7 @@ pub struct SnapshotSettings {
 
 /// `[recovery]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Recovery {
     /// What dsmd does when it starts without its old memory.
     pub on_memory_loss: OnMemoryLoss,
@@ -162,6 +170,7 @@ pub struct Recovery {
 
 /// What dsmd does when it starts without its old memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnMemoryLoss {
     /// It begins with zeros.
     Empty,
@@ -193,6 +202,7 @@ impl Key {
 
 /// A value that holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Setting {
     /// The key, with the name of its table and the server's index: `limits.connections`,
     /// `server.0.address`.
@@ -206,11 +216,24 @@ pub struct Setting {
 /// Where a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Origin {
     /// The file does not have it.
     Default,
     /// The file has it in this line, counted from 1.
     Line(usize),
+}
+
+impl Origin {
+    /// The line of the file that has the value, counted from 1; none when the file does not have
+    /// it.
+    #[must_use]
+    pub fn line(self) -> Option<usize> {
+        match self {
+            Self::Default => None,
+            Self::Line(line) => Some(line),
+        }
+    }
 }
 
 impl Config {

@@ -23,6 +23,7 @@ impl Place {
 
 /// One thing that is wrong: what was found, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Mistake {
     /// Where.
     pub place: Place,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 /// Why a text is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SizeError {
     /// It does not begin with a whole number, or the unit is unknown.
     #[error(

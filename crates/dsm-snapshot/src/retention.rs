@@ -167,13 +167,11 @@ mod tests {
 
     const HOUR: u64 = DAY / 24;
 
-    /// None but those that the counts keep.
-    const NONE: Keep = Keep {
-        newest: 0,
-        daily: 0,
-        weekly: 0,
-        lost: 0,
-    };
+    fn keep_of(newest: usize, daily: usize, weekly: usize, lost: usize) -> Keep {
+        let mut keep = Keep::default();
+        (keep.newest, keep.daily, keep.weekly, keep.lost) = (newest, daily, weekly, lost);
+        keep
+    }
 
     fn file(time: u64, standing: Standing) -> Candidate {
         Candidate {
@@ -200,18 +198,10 @@ mod tests {
         let files: Vec<_> = (0..280)
             .map(|i| file(monday + i * 6 * HOUR, Standing::Good))
             .collect();
-        let hours = kept(
-            &files,
-            Keep {
-                newest: 2,
-                daily: 3,
-                weekly: 2,
-                lost: 9,
-            },
-        );
+        let hours = kept(&files, keep_of(2, 3, 2, 9));
         let last = 4 * 24 + 279 * 6;
         assert_eq!(hours, [last - 7 * 24, last - 48, last - 24, last - 6, last]);
-        assert_eq!(kept(&files, NONE), [last]);
+        assert_eq!(kept(&files, Keep::default()), [last]);
     }
 
     #[test]
@@ -224,11 +214,7 @@ mod tests {
             .zip(standings)
             .map(|(hour, standing)| file(hour * HOUR, standing))
             .collect();
-        let newest = |newest| Keep {
-            newest,
-            lost: 9,
-            ..NONE
-        };
+        let newest = |newest| keep_of(newest, 0, 0, 9);
         assert_eq!(kept(&files, newest(1)), [1, 5, 6, 8, 9]);
         assert_eq!(kept(&files, newest(2)), [1, 4, 5, 6, 7, 8, 9]);
         assert_eq!(kept(&files, newest(9)), (1..=9).collect::<Vec<_>>());
@@ -252,11 +238,7 @@ mod tests {
 
     #[test]
     fn the_last_file_of_a_memory_that_was_lost_stays_for_its_days() {
-        let keep = |lost| Keep {
-            newest: 2,
-            lost,
-            ..NONE
-        };
+        let keep = |lost| keep_of(2, 0, 0, lost);
         // Server 1 begins with zeros, and then server 0 does.
         let mut files = of(&[
             &[1, 2],
@@ -301,11 +283,7 @@ mod tests {
 
     #[test]
     fn a_partial_file_is_spared_only_where_no_good_one_is_as_late() {
-        let keep = Keep {
-            newest: 1,
-            lost: 1,
-            ..NONE
-        };
+        let keep = keep_of(1, 0, 0, 1);
         // The second server is away for a while, and then comes back empty; the first has gone on.
         assert_eq!(
             kept(&of(&[&[1, 2], &[1, 0], &[1, 0], &[1, 3], &[1, 3]]), keep),
@@ -339,7 +317,7 @@ mod tests {
             let files: Vec<_> = (0..).zip(files).map(|(i, (time, standing, first, second))| {
                 Candidate { name: format!("{i}"), time, standing, incarnations: vec![first, second] }
             }).collect();
-            let keep = Keep { newest, daily, weekly, lost };
+            let keep = keep_of(newest, daily, weekly, lost);
             let Decision { deleted, spared } = decide(&files, keep);
             let stays = |file: &&Candidate| !deleted.contains(&file.name.as_str());
             let good = || files.iter().filter(|file| file.standing == Standing::Good);

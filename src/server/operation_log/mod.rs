@@ -149,7 +149,7 @@ impl OperationLog {
         let wanted = match mode {
             OperationLogMode::Off => OFF,
             OperationLogMode::Writes => WRITES,
-            OperationLogMode::All => ALL,
+            _ => ALL,
         };
         let mut orders = shared.orders();
         if orders.stop {
@@ -176,16 +176,15 @@ impl OperationLog {
     /// What the status reply says.
     #[must_use]
     pub fn status(&self) -> OperationLogStatus {
-        let mode = match self.shared.mode.load(Ordering::Relaxed) {
+        let mut status = OperationLogStatus::default();
+        status.mode = match self.shared.mode.load(Ordering::Relaxed) {
             OFF => LoggedOperations::Off,
             WRITES => LoggedOperations::Writes,
             _ => LoggedOperations::All,
         };
-        OperationLogStatus {
-            mode,
-            written: self.shared.written.load(Ordering::Relaxed),
-            lost: self.shared.lost(),
-        }
+        status.written = self.shared.written.load(Ordering::Relaxed);
+        status.lost = self.shared.lost();
+        status
     }
 
     /// Turns the log off for good, and waits until all that was recorded is written, at most
