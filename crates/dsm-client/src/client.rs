@@ -1,4 +1,4 @@
-//! The whole memory behind one object, whichever servers hold it.
+//! The whole memory behind one object: each method splits its range into the pieces of the servers.
 
 #[cfg(feature = "mcomp-cfg")]
 use super::Config;
@@ -17,35 +17,38 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a call may take unless it is told otherwise.
+/// The deadline of each call unless the client is told otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest timeout: any longer one is taken for this. A year.
+/// The longest timeout, a year, so that a deadline always fits the clock. A longer one is cut to it.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Reads longer than this, in bytes, ask first whether this process can have the memory.
+/// A read longer than this, in bytes, first makes sure that this process can have the memory: to
+/// allocate it in vain would end the process.
 const LARGE: u64 = 16 << 20;
 
-/// Access to the whole memory. Connects when it has to; may be used from many threads at once, by
+/// Access to the whole memory. It connects when it has to. Many threads may use it at once, by
 /// reference, in an `Arc` or as clones, which share connections.
 ///
-/// A range inside one server, up to [`MAX_ATOMIC`](crate::layout::MAX_ATOMIC) bytes long, is read
-/// or changed as one indivisible step. A longer one, or one over several servers, is a set of such
-/// steps, carried out in parallel.
+/// A client reads or changes a range inside one server, up to
+/// [`MAX_ATOMIC`](crate::layout::MAX_ATOMIC) bytes long, in one indivisible step. A longer range,
+/// or one over several servers, is a set of such steps. Servers work in parallel; the steps of one
+/// server come one after the other.
 ///
-/// What is on a server of this host is read and changed in its shared memory, where this process
-/// may open that (see [`LocalAccess`] and [`Client::data_path`]); with the same promises, and
-/// without a system call as a rule. It waits for those that are at work on the same pages, and for
-/// the cut of a snapshot. At the deadline the error is
-/// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable): what is refused there has changed
-/// nothing.
+/// Each call has a deadline. Until then the client connects again when a connection breaks or a
+/// server restarts, with pauses that grow, and sends again what has no reply; each change still
+/// takes effect once. A change that has no reply at the deadline ends with
+/// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown). The next call to the same
+/// server, by this client or a clone of it, first makes sure that dsmd executes nothing of that
+/// change any more: what that call reads is final. One thing does not heed the deadline: the
+/// system looks up host names of the network map in its own time. Numeric addresses avoid that.
 ///
-/// Anything else goes over the network. Each call has a deadline, and until then does all it can:
-/// it connects again, with pauses that grow, when a server restarts, and sends again what had no
-/// reply. Each change still takes effect once. When that cannot be told any more, the error is
-/// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown). One thing does not heed the
-/// deadline: host names in the network map are looked up by the system, which takes the time it
-/// takes; numeric addresses avoid it.
+/// The client uses the shared memory of a server on this host where it can (see [`LocalAccess`] and
+/// [`Client::data_path`]), with the same promises, and as a rule without a system call. A change
+/// waits there for other changes of the same pages, and for the freeze of a snapshot. At the
+/// deadline the error is [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable): the part of
+/// the call that waited changes nothing, while parts before it may be done, which
+/// [`Error::effect`] says.
 ///
 /// ```
 /// use dsm_client::{Client, ErrorKind, Layout};
@@ -92,15 +95,15 @@ impl Client {
         }
     }
 
-    /// The same client with another deadline for each call. Connections are shared with the clones
-    /// it had before.
+    /// The same client with another deadline for each call, of a year at most. It shares
+    /// connections with the clones it had before.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.min(MAX_TIMEOUT);
         self
     }
 
-    /// The same client with another way to servers on this host. What it has is shared with the
+    /// The same client with another choice for servers on this host. It shares connections with the
     /// clones it had before.
     #[must_use]
     pub fn with_local(mut self, local: LocalAccess) -> Self {
@@ -108,7 +111,20 @@ impl Client {
         self
     }
 
-    /// The layout that it works with.
+    /// The deadline of each call.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Whether it uses the shared memory of servers on this host. [`Client::data_path`] says
+    /// whether it does so for one server now.
+    #[must_use]
+    pub fn local(&self) -> LocalAccess {
+        self.local
+    }
+
+    /// The layout of the memory.
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.shared.layout
@@ -127,8 +143,8 @@ impl Client {
     /// [`ErrorKind::NoRoom`](crate::ErrorKind::NoRoom), or what a server met; see [`Error`].
     pub fn read(&self, address: impl Into<Address>, length: u64) -> Result<Vec<u8>, Error> {
         let address = address.into();
-        // Before the memory is allocated: the length may be anything.
-        self.shared.layout.pieces(address.get(), length).map(drop)?;
+        // Before the allocation: the length may be anything.
+        self.shared.pieces(address.get(), length).map(drop)?;
         let no_room = || Error::no_room(length);
         let bytes = usize::try_from(length).map_err(|_| no_room())?;
         if length > LARGE {
@@ -156,7 +172,7 @@ impl Client {
         .map(drop)
     }
 
-    /// Writes `data`. When this returns, it is in the server's shared memory, and survives the
+    /// Writes `data`. When this returns, the bytes are in the server's shared memory and survive the
     /// death of dsmd.
     ///
     /// # Errors
@@ -186,28 +202,27 @@ impl Client {
         .map(drop)
     }
 
-    /// Copies the bytes of `source` to the range of the same length that begins at `destination`,
-    /// as [`copy_within`](slice::copy_within) does; the ranges may overlap. Where both are on one
-    /// server, the bytes stay there; else they come through this process.
+    /// Copies the bytes of `source` to the range of the same length that begins at `destination`;
+    /// the ranges may overlap. Where both are on one server, the bytes stay there; else they come
+    /// through this process.
     ///
     /// # Errors
-    /// As [`Client::write`]; parts of the copy may then be done.
+    /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory), also for a source that ends
+    /// before it begins, and as [`Client::write`]; parts of the copy may then be done.
     pub fn copy(&self, source: Range<u64>, destination: impl Into<Address>) -> Result<(), Error> {
-        let (from, to, length) = (
-            source.start,
-            destination.into().get(),
-            source.end.saturating_sub(source.start),
-        );
-        let layout = &self.shared.layout;
-        layout.pieces(from, length).map(drop)?;
-        layout.pieces(to, length).map(drop)?;
+        let (from, to) = (source.start, destination.into().get());
+        let Some(length) = source.end.checked_sub(from) else {
+            return Err(Error::reversed(&source));
+        };
+        self.shared.pieces(from, length).map(drop)?;
+        self.shared.pieces(to, length).map(drop)?;
         if from == to {
             return Ok(());
         }
         let deadline = self.deadline();
         let backward = copy::is_backward(from, to, length);
         let mut carried = Vec::new();
-        for (number, step) in copy::steps(layout, from, to, length).enumerate() {
+        for (number, step) in copy::steps(&self.shared.layout, from, to, length).enumerate() {
             self.copy_step(&step, backward, &mut carried, deadline)
                 .map_err(|error| match number {
                     0 => error,
@@ -225,21 +240,15 @@ impl Client {
         carried: &mut Vec<u8>,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let layout = &self.shared.layout;
-        if step.same_server {
-            let (_, from) = layout.locate(step.from)?;
-            let (server, offset) = layout.locate(step.to)?;
-            let piece = Piece {
-                server,
-                offset,
-                address: step.to,
-                length: step.length,
-            };
+        if step.same_server
+            && let Some(piece) = self.only_piece(step.to, step.length)?
+        {
+            let from = step.from % self.shared.layout.k();
             return self
                 .part(piece, Work::Copy { from, backward }, Some(deadline))
                 .map(drop);
         }
-        // A step that is carried is short.
+        // Such a step has at most 4 MiB.
         #[allow(clippy::cast_possible_truncation)]
         carried.resize(step.length as usize, 0);
         self.call(deadline, |pipeline| pipeline.read_into(step.from, carried))?;
@@ -301,15 +310,15 @@ impl Client {
         self.atomic(address.into().get(), AtomicOperation::Xor(operand))
     }
 
-    /// A pipeline: many requests submitted at once, collected in order. It takes connections of its
-    /// own.
+    /// A pipeline: many requests submitted at once, collected in order. It uses connections that no
+    /// call shares with it.
     #[must_use]
     pub fn pipeline<'a>(&self) -> Pipeline<'a> {
         Pipeline::new(&self.shared, self.timeout, self.local)
     }
 
-    /// The state and counters of a server. A server that is down is an error at once, if its
-    /// machine says so; where nothing answers, this tries again until the deadline.
+    /// The state and counters of a server. Where the server's machine says that no server is there,
+    /// this fails at once; where nothing answers, it tries again until the deadline.
     ///
     /// # Errors
     /// [`ErrorKind::NoSuchServer`](crate::ErrorKind::NoSuchServer), or what the server met.
@@ -329,8 +338,8 @@ impl Client {
         })
     }
 
-    /// Asks a server for nothing; returns the time of the round trip, without that of connecting.
-    /// Tries as often as [`Client::status`].
+    /// Sends a server a few bytes and takes them back; returns the time of the round trip, without
+    /// that of connecting. It tries as often as [`Client::status`].
     ///
     /// # Errors
     /// [`ErrorKind::NoSuchServer`](crate::ErrorKind::NoSuchServer), or what the server met.
@@ -343,8 +352,8 @@ impl Client {
     }
 
     /// Accepts the memory that the server has now, after
-    /// [`ErrorKind::MemoryLost`](crate::ErrorKind::MemoryLost): forgets the incarnation known so
-    /// far. Does nothing when there is no such server.
+    /// [`ErrorKind::MemoryLost`](crate::ErrorKind::MemoryLost): the client forgets the incarnation
+    /// that it knew. Does nothing when there is no such server.
     pub fn accept_memory_loss(&self, server: impl Into<ServerIndex>) {
         self.shared.forget_incarnation(server.into().get());
     }
@@ -353,25 +362,18 @@ impl Client {
         if !address.is_multiple_of(8) {
             return Err(Error::unaligned(address));
         }
-        self.shared.layout.pieces(address, 8).map(drop)?;
-        let (server, offset) = self.shared.layout.locate(address)?;
-        match self.part(
-            Piece {
-                server,
-                offset,
-                address,
-                length: 8,
-            },
-            Work::Atomic(operation),
-            None,
-        )? {
+        // k is a multiple of eight: an aligned word is on one server.
+        let Some(piece) = self.only_piece(address, 8)? else {
+            return Err(Error::unaligned(address));
+        };
+        match self.part(piece, Work::Atomic(operation), None)? {
             Value::Old(old) => Ok(old),
-            value => Err(self.unexpected(server, &value)),
+            value => Err(self.unexpected(piece.server, &value)),
         }
     }
 
-    /// The way that requests to a server take now. Connects to no server, but opens the shared
-    /// memory if it can.
+    /// The path that requests to a server take now. This connects to no server, but opens the
+    /// shared memory if it can.
     ///
     /// # Errors
     /// [`ErrorKind::NoSuchServer`](crate::ErrorKind::NoSuchServer).
@@ -388,12 +390,12 @@ impl Client {
 
     /// The piece of a range that is inside one server.
     fn only_piece(&self, address: u64, length: u64) -> Result<Option<Piece>, Error> {
-        let first = self.shared.layout.pieces(address, length)?.next();
+        let first = self.shared.pieces(address, length)?.next();
         Ok(first.filter(|piece| piece.length == length))
     }
 
-    /// Work inside one server: at once if its shared memory is open, else by TCP, and then until
-    /// the deadline, or for as long as this client waits.
+    /// Carries out work inside one server: in its shared memory if that is open, and what is left by
+    /// TCP; until the deadline, or the client's timeout if there is none.
     fn part<'a>(
         &self,
         piece: Piece,

@@ -153,11 +153,15 @@ impl<'a> Lane<'a> {
 
     fn say_hello(&mut self) -> Result<(), Trouble> {
         let known = self.link.shared.known_incarnation(self.server());
+        if let Some(id) = self.link.to_supersede.last().copied() {
+            self.encode_hello(id, known, true);
+            return Ok(());
+        }
         if self.link.session.incarnation != 0 && self.link.session.incarnation != known {
             let doubtful = self.link.session.renew();
             self.doubt(
                 &doubtful,
-                "the server lost its memory, and the loss was accepted meanwhile",
+                "the server lost its memory, and the loss was accepted before the reply came",
             );
         }
         let session = &mut self.link.session;
@@ -166,17 +170,17 @@ impl<'a> Lane<'a> {
                 Trouble::Broken(format!("the system has no random numbers: {error}"))
             })?;
         }
+        let (id, greeted) = (session.id, session.greeted);
+        self.encode_hello(id, known, greeted);
+        Ok(())
+    }
+
+    fn encode_hello(&mut self, session: [u8; 16], known: u64, resume: bool) {
         #[allow(clippy::cast_possible_truncation)] // at most MAX_SERVERS
         let index = self.link.server as u32;
-        let hello = HelloRequest::new(
-            index,
-            self.link.session.id,
-            known,
-            self.link.session.greeted,
-        );
+        let hello = HelloRequest::new(index, session, known, resume);
         let payload = [hello.as_bytes(), self.link.shared.canonical.as_bytes()].concat();
         self.link.encode(0, Operation::Hello(&payload));
-        Ok(())
     }
 
     /// Sends until all is sent, the window is full, or the kernel takes no more.

@@ -48,6 +48,9 @@ pub(super) enum Phase {
 pub(super) struct Link {
     pub(super) server: usize,
     pub(super) session: Session,
+    /// Sessions for which hello is said before it is said for [`Self::session`], each on a
+    /// connection that then is closed: after it, the server executes no more of their changes.
+    pub(super) to_supersede: Vec<[u8; 16]>,
     pub(super) phase: Phase,
     pub(super) input: Input,
     stream: Option<TcpStream>,
@@ -76,6 +79,7 @@ impl Link {
         Self {
             server,
             session: Session::default(),
+            to_supersede: Vec::new(),
             phase: Phase::Down(now),
             input: Input::new(),
             stream: None,
@@ -173,6 +177,12 @@ impl Link {
         self.phase = Phase::Down(now + pause / 2 + pause * u32::from(random[0]) / 512);
         self.failures = self.failures.saturating_add(1);
         self.reason = Some(reason);
+    }
+
+    /// Closes a connection that has served its purpose; the next one is opened at once.
+    pub(super) fn reopen(&mut self, now: Instant) {
+        self.close();
+        self.phase = Phase::Down(now);
     }
 
     fn close(&mut self) {

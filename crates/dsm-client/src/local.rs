@@ -174,17 +174,27 @@ fn refused(
     }
 }
 
-/// The error of a request that waited in vain. It has changed nothing.
+/// The error of a request whose deadline passed while it waited. It has changed nothing.
 fn late(shared: &Shared, server: usize, awaited: Awaited) -> Error {
-    let hint = match awaited {
-        Awaited::Pages { pid } if pid != 0 => {
-            format!(": if it was stopped, continue it (kill -CONT {pid}) or end it")
+    let remedy = match awaited {
+        Awaited::Pages { pid: 0 } => {
+            "If a process that uses the memory was stopped (state T of ps(1)), continue it (kill -CONT) or end it"
+                .to_owned()
         }
-        _ => String::new(),
+        Awaited::Pages { pid } => {
+            format!("If it was stopped, continue it (kill -CONT {pid}) or end it")
+        }
+        Awaited::Freeze => {
+            "Try again, or allow more than freeze_timeout of [snapshot] in mcomp.cfg".to_owned()
+        }
+        Awaited::CopyArea => {
+            "Try again, or allow more time, or a larger copy_area in [snapshot] of mcomp.cfg".to_owned()
+        }
+        Awaited::Parts => "Allow more time, or ask for less at once".to_owned(),
     };
     shared
         .name(server)
-        .unavailable(format!("{}{hint}", Shut::Late(awaited)))
+        .unavailable_until(Shut::Late(awaited).to_string(), &remedy)
 }
 
 /// A timeout, which is at most a year, in ns.
@@ -257,7 +267,7 @@ impl Shared {
 
     #[cold]
     fn attach(&self, server: usize, state: &mut State) -> Option<()> {
-        if !is_over(&mut state.pause) {
+        if !is_over(&mut state.pause) || !self.abandoned(server).is_empty() {
             return None;
         }
         let attached = u32::try_from(server)

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 pub enum Reply {
     /// The bytes of a read.
     Data(Vec<u8>),
-    /// A write or fill was carried out.
+    /// A write or fill was carried out, or the bytes of a read are in its buffer.
     Done,
     /// The value of the word before an atomic.
     Old(u64),
@@ -41,7 +41,12 @@ pub enum Reply {
 /// request that waits for the same server fails.
 ///
 /// A pipeline that is dropped while requests are unanswered closes their connections: whether those
-/// requests take effect is then unknown.
+/// requests take effect is then unknown, as after
+/// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown).
+///
+/// A pipeline has no copy: between servers, a copy is a write that depends on the read before it,
+/// which a queue of independent requests cannot express. [`Client::copy`](crate::Client::copy)
+/// does it.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -140,6 +145,27 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
+    /// Submits a read of as many bytes as `buffer` has; its outcome is [`Reply::Done`], and then
+    /// the bytes are in `buffer`. Until then, and after an error, the buffer's contents are
+    /// unspecified.
+    ///
+    /// # Errors
+    /// As [`Pipeline::read`].
+    pub fn read_into(
+        &mut self,
+        address: impl Into<Address>,
+        buffer: &'a mut [u8],
+    ) -> Result<(), Error> {
+        let address = address.into().get();
+        let length = buffer.len() as u64;
+        let mut rest = buffer;
+        self.submit(address, length, |piece| {
+            let (head, tail) = std::mem::take(&mut rest).split_at_mut(length_of(piece));
+            rest = tail;
+            Work::ReadInto(head)
+        })
+    }
+
     /// Submits a write; its outcome is [`Reply::Done`].
     ///
     /// # Errors
@@ -229,8 +255,9 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Whether the outcome of the oldest request is there, so that [`next`](Iterator::next) returns
-    /// it without waiting. To collect all that came together before more is submitted lets
-    /// requests, too, go out together.
+    /// it without waiting. It only looks: it neither sends nor receives, so that it stays false
+    /// until [`next`](Iterator::next) or a submission has done so. After `next`, collect every
+    /// outcome that is there before you submit more: requests then go out together, too.
     #[must_use]
     pub fn is_next_ready(&self) -> bool {
         let Some(entry) = self.entries.front() else {
@@ -249,16 +276,6 @@ impl<'a> Pipeline<'a> {
         self.submit(address, 8, |_| Work::Atomic(operation))
     }
 
-    pub(super) fn read_into(&mut self, address: u64, buffer: &'a mut [u8]) -> Result<(), Error> {
-        let length = buffer.len() as u64;
-        let mut rest = buffer;
-        self.submit(address, length, |piece| {
-            let (head, tail) = std::mem::take(&mut rest).split_at_mut(length_of(piece));
-            rest = tail;
-            Work::ReadInto(head)
-        })
-    }
-
     /// Submits work for each piece of a range.
     fn submit(
         &mut self,
@@ -266,13 +283,16 @@ impl<'a> Pipeline<'a> {
         length: u64,
         mut work: impl FnMut(Piece) -> Work<'a>,
     ) -> Result<(), Error> {
-        let pieces = self.shared.layout.pieces(address, length)?;
+        let pieces = self.shared.pieces(address, length)?;
+        let server_of = |address| {
+            let located = self.shared.layout.locate(address);
+            located
+                .map(|(server, _)| server)
+                .map_err(Error::outside_memory)
+        };
         let servers = match length {
             0 => 0..0,
-            _ => {
-                self.shared.layout.locate(address)?.0
-                    ..self.shared.layout.locate(address + length - 1)?.0 + 1
-            }
+            _ => server_of(address)?..server_of(address + length - 1)? + 1,
         };
         let began = Instant::now();
         let now = self.make_room(servers.clone(), began)?;

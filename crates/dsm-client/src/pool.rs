@@ -3,7 +3,7 @@
 use super::error::{Error, ServerName};
 use super::link::Link;
 use super::local::Local;
-use dsm_core::layout::Layout;
+use dsm_core::layout::{Layout, Piece};
 use dsm_core::segment::generation;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +43,10 @@ struct Peers {
 #[derive(Debug)]
 struct Peer {
     idle: Mutex<Vec<Link>>,
+    /// Sessions that were given up while a change of theirs was in doubt. The server may still
+    /// execute it, until it has answered a hello for the session. At most as many as there were
+    /// connections in use at the same time: no other has a session that was greeted.
+    abandoned: Mutex<Vec<[u8; 16]>>,
     /// None in a child: it goes by TCP.
     local: Option<Local>,
 }
@@ -51,6 +55,7 @@ impl Peers {
     fn new(n: usize, is_child: bool) -> Self {
         let peer = |_| Peer {
             idle: Mutex::default(),
+            abandoned: Mutex::default(),
             local: (!is_child).then(Local::default),
         };
         Self {
@@ -74,6 +79,12 @@ impl Peers {
 }
 
 impl Peer {
+    fn abandoned(&self) -> MutexGuard<'_, Vec<[u8; 16]>> {
+        self.abandoned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn idle(&self) -> MutexGuard<'_, Vec<Link>> {
         // A list of whole links is whole whatever its last user died of.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
@@ -99,6 +110,17 @@ impl Shared {
             server,
             address: &self.layout.addresses()[server],
         }
+    }
+
+    /// The pieces of a range, in address order.
+    pub(super) fn pieces(
+        &self,
+        address: u64,
+        length: u64,
+    ) -> Result<impl Iterator<Item = Piece> + use<>, Error> {
+        self.layout
+            .pieces(address, length)
+            .map_err(Error::outside_memory)
     }
 
     /// Makes sure that there is a server with this index.
@@ -134,8 +156,30 @@ impl Shared {
         if let Some(peer) = self.peers.own().get(server) {
             self.incarnations[server].store(0, Ordering::Release);
             peer.idle().clear();
+            peer.abandoned().clear();
             peer.local.iter().for_each(Local::forget);
         }
+    }
+
+    /// Notes a session that was given up while a change of it was in doubt. The next calls to the
+    /// server supersede it first, so that they see what it did and it does nothing after them.
+    pub(super) fn abandon_session(&self, server: usize, id: [u8; 16]) {
+        let peer = &self.peers.own()[server];
+        peer.abandoned().push(id);
+        // A read of the shared memory would not wait for what dsmd is about to execute.
+        peer.local.iter().for_each(Local::forget);
+    }
+
+    /// The server has answered a hello for the session: it executes no more of its changes.
+    pub(super) fn superseded(&self, server: usize, id: [u8; 16]) {
+        self.peers.own()[server]
+            .abandoned()
+            .retain(|other| *other != id);
+    }
+
+    /// Sessions of the server that are to be superseded before anything else is asked of it.
+    pub(super) fn abandoned(&self, server: usize) -> Vec<[u8; 16]> {
+        self.peers.own()[server].abandoned().clone()
     }
 
     /// What this process has of the server's shared memory; `None` when it shall have nothing.
@@ -147,8 +191,14 @@ impl Shared {
     /// A link to the server, of which the caller becomes the owner; it connects when it is first
     /// driven.
     pub(super) fn check_out(self: &Arc<Self>, server: usize, now: Instant) -> Checked {
-        let idle = self.peers.own()[server].idle().pop();
+        let abandoned = self.abandoned(server);
+        let idle = if abandoned.is_empty() {
+            self.peers.own()[server].idle().pop()
+        } else {
+            None
+        };
         let mut link = idle.unwrap_or_else(|| Link::new(server, now));
+        link.to_supersede = abandoned;
         link.attempts = 0;
         if now.saturating_duration_since(link.idle_since) > TRUSTED_IDLE
             && link.stream().is_some()
@@ -176,7 +226,9 @@ pub(super) struct Checked {
 impl Checked {
     /// Puts a link in its place that has neither connection nor session.
     pub(super) fn reset(&mut self, now: Instant) {
-        self.link = Link::new(self.link.server, now);
+        let server = self.link.server;
+        self.link = Link::new(server, now);
+        self.link.to_supersede = self.shared.abandoned(server);
     }
 }
 
@@ -196,7 +248,16 @@ impl DerefMut for Checked {
 
 impl Drop for Checked {
     fn drop(&mut self) {
-        if !self.link.is_clean() || self.generation != generation() {
+        if self.generation != generation() {
+            return;
+        }
+        if !self.link.is_clean() {
+            let sent = self.link.sent_bytes;
+            self.link.session.disconnected(sent);
+            if self.link.session.is_in_doubt() {
+                let (server, id) = (self.link.server, self.link.session.id);
+                self.shared.abandon_session(server, id);
+            }
             return;
         }
         let now = Instant::now();

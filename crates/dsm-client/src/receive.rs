@@ -75,6 +75,10 @@ impl Lane<'_> {
         };
         self.link.input.consume(HEADER + length);
         self.check_hello(&reply)?;
+        if let Some(id) = self.link.to_supersede.pop() {
+            self.link.shared.superseded(self.server(), id);
+            return Err(Trouble::HelloOnly);
+        }
         let resumed = reply.resumed.get() == 1;
         let link = &mut self.link;
         let doubtful = link.session.hello_answered(
@@ -110,7 +114,7 @@ impl Lane<'_> {
             }
         }
         let (last_executed, last_id) = (reply.last_executed.get(), self.link.session.last_id());
-        if last_executed > last_id {
+        if last_executed > last_id && self.link.to_supersede.is_empty() {
             let message = format!(
                 "it has executed request {last_executed} of a session whose last one is {last_id}"
             );

@@ -178,6 +178,11 @@ impl Session {
         doubtful.into()
     }
 
+    /// Whether a request without a reply may have changed the memory, or may still do so.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.unanswered.iter().any(Sent::in_doubt)
+    }
+
     /// Takes everything that has no reply; the session is not to be used again.
     #[must_use]
     pub(super) fn abandon(&mut self) -> VecDeque<Sent> {

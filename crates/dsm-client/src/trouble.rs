@@ -1,7 +1,7 @@
 //! What becomes of requests when a connection ends: another attempt, or an error that says no more
 //! than is known.
 
-use super::error::{Effect, Error, ErrorKind, ServerName};
+use super::error::{Error, ErrorKind, ServerName};
 use super::lane::Lane;
 use super::link::Phase;
 use super::session::Sent;
@@ -20,6 +20,8 @@ pub(super) enum Trouble {
     Refused(Refusal),
     /// No further attempt can help.
     Fatal(Error),
+    /// This process, which wanted no more of it than the reply to hello.
+    HelloOnly,
 }
 
 impl Lane<'_> {
@@ -45,6 +47,7 @@ impl Lane<'_> {
                 format!("it refused: {refusal}")
             }
             Trouble::Broken(reason) => reason,
+            Trouble::HelloOnly => return self.link.reopen(now),
         };
         if self.is_last_attempt() {
             let error = self.unavailable(reason);
@@ -82,17 +85,15 @@ impl Lane<'_> {
     /// Fails everything unfinished, changes of which there is no telling whether they were executed
     /// with the error that says so. The lane can be used again; its link has a new session.
     fn fail(&mut self, error: &Error, now: Instant) {
-        let reason = match error.kind() {
-            // These say all there is to say of every request.
-            ErrorKind::MemoryLost | ErrorKind::Protocol => None,
-            ErrorKind::Unavailable => Some(error.reason().to_owned()),
-            _ => Some(error.to_string()),
-        };
+        if self.link.session.is_in_doubt() {
+            let (server, id) = (self.server(), self.link.session.id);
+            self.link.shared.abandon_session(server, id);
+        }
         for sent in self.link.session.abandon() {
-            let of_part = match &reason {
-                Some(reason) if sent.in_doubt() => self.outcome_unknown(&sent, reason),
-                None if sent.in_doubt() => error.clone().with_effect(Effect::Possible),
-                _ => error.clone(),
+            let of_part = if sent.in_doubt() {
+                self.uncertain(&sent, error)
+            } else {
+                error.clone()
             };
             self.job(sent.job).part_failed(of_part);
         }
@@ -110,6 +111,16 @@ impl Lane<'_> {
             let error = self.outcome_unknown(sent, reason);
             self.job(sent.job).part_failed(error);
             self.settle(sent.job);
+        }
+    }
+
+    /// The error of a change that may have been executed. One that another attempt cannot mend
+    /// keeps its kind, so that the caller makes none.
+    fn uncertain(&self, sent: &Sent, error: &Error) -> Error {
+        match error.kind() {
+            ErrorKind::Unavailable => self.outcome_unknown(sent, error.reason()),
+            _ if error.is_retryable() => self.outcome_unknown(sent, &error.to_string()),
+            _ => error.clone().of_uncertain(sent.opcode.name()),
         }
     }
 
