@@ -7,9 +7,7 @@ use super::output;
 use super::servers::ask_each;
 use super::session::load;
 use super::table::{self, Align};
-use dsm_config::{
-    Address, Config, IdentityError, OperationLogMode, check_capacity, own_index,
-};
+use dsm_config::{Address, Config, IdentityError, OperationLogMode, check_capacity, own_index};
 use dsm_core::segment;
 use dsm_core::sys::memory_limit;
 use nix::unistd::Group;
