@@ -9,8 +9,9 @@ use dsm_core::segment::Segment;
 use nix::sys::signal::Signal;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use support::process::state;
 use support::restores::PATIENCE;
-use support::{Cluster, client, is_error};
+use support::{Cluster, client, is_error, wait_for};
 
 const K: u64 = 64 * 4096;
 
@@ -35,7 +36,11 @@ fn read_for_good(cluster: &Cluster, client: &Client) {
     let found = client.read(0, 8).unwrap();
     let (other, end) = (support::client(cluster), Instant::now() + WATCHED);
     while Instant::now() < end {
-        assert_eq!(other.read(0, 8).unwrap(), found, "it changed after the read");
+        assert_eq!(
+            other.read(0, 8).unwrap(),
+            found,
+            "it changed after the read"
+        );
         sleep(Duration::from_millis(10));
     }
 }
@@ -66,6 +71,7 @@ fn a_change_that_a_stopped_dsmd_has_received_takes_effect_before_the_next_read_o
         // Leaves a connection on which the change goes out.
         client.fetch_add(0, 1).unwrap();
         cluster.signal(0, Signal::SIGSTOP);
+        wait_for("dsmd is stopped", PATIENCE, || state(cluster.pid(0)) == 'T');
         add_in_vain(&client);
         cluster.signal(0, Signal::SIGCONT);
         read_for_good(&cluster, &client);
