@@ -2,11 +2,11 @@
 
 #[cfg(feature = "mcomp-cfg")]
 use super::Config;
+use super::call::{Call, CallKind, CallOutput};
 use super::copy::{self, Step};
 use super::error::{Effect, Error};
-use super::job::{Job, Value, Work};
 use super::local::{self, DataPath};
-use super::pool::Shared;
+use super::pool::ClientState;
 use super::{CompareAndSwap, Pipeline};
 use dsm_core::layout::{Layout, Piece};
 use dsm_core::printable::{self, printable};
@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 /// The deadline of each call unless the client is told otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest timeout, a year, so that a deadline always fits the clock. A longer one is cut to it.
+/// The longest timeout, a year, so that a deadline always fits the clock. A longer one is cut to
+/// it.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A read longer than this, in bytes, first makes sure that this process can have the memory: to
@@ -62,7 +63,7 @@ const LARGE: u64 = 16 << 20;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
+    shared: Arc<ClientState>,
     timeout: Duration,
     local: LocalAccess,
 }
@@ -89,7 +90,7 @@ impl Client {
     #[must_use]
     pub fn with_layout(layout: Layout) -> Self {
         Self {
-            shared: Arc::new(Shared::new(layout)),
+            shared: Arc::new(ClientState::new(layout)),
             timeout: DEFAULT_TIMEOUT,
             local: LocalAccess::Auto,
         }
@@ -140,7 +141,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory),
-    /// [`ErrorKind::NoRoom`](crate::ErrorKind::NoRoom), or what a server met; see [`Error`].
+    /// [`ErrorKind::NoRoom`](crate::ErrorKind::NoRoom), or what went wrong at a server; see
+    /// [`Error`].
     pub fn read(&self, address: impl Into<Address>, length: u64) -> Result<Vec<u8>, Error> {
         let address = address.into();
         // Before the allocation: the length may be anything.
@@ -164,7 +166,7 @@ impl Client {
     pub fn read_into(&self, address: impl Into<Address>, buffer: &mut [u8]) -> Result<(), Error> {
         let address = address.into().get();
         if let Some(piece) = self.only_piece(address, buffer.len() as u64)? {
-            return self.part(piece, Work::ReadInto(buffer), None).map(drop);
+            return self.part(piece, CallKind::ReadInto(buffer), None).map(drop);
         }
         self.call(self.deadline(), |pipeline| {
             pipeline.read_into(address, buffer)
@@ -172,16 +174,16 @@ impl Client {
         .map(drop)
     }
 
-    /// Writes `data`. When this returns, the bytes are in the server's shared memory and survive the
-    /// death of dsmd.
+    /// Writes `data`. When this returns, the bytes are in the server's shared memory and survive
+    /// the death of dsmd.
     ///
     /// # Errors
-    /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory), or what a server met; see
-    /// [`Error`].
+    /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory), or what went wrong at a
+    /// server; see [`Error`].
     pub fn write(&self, address: impl Into<Address>, data: &[u8]) -> Result<(), Error> {
         let address = address.into().get();
         if let Some(piece) = self.only_piece(address, data.len() as u64)? {
-            return self.part(piece, Work::Write(data), None).map(drop);
+            return self.part(piece, CallKind::Write(data), None).map(drop);
         }
         self.call(self.deadline(), |pipeline| pipeline.write(address, data))
             .map(drop)
@@ -194,7 +196,7 @@ impl Client {
     pub fn fill(&self, address: impl Into<Address>, length: u64, byte: u8) -> Result<(), Error> {
         let address = address.into().get();
         if let Some(piece) = self.only_piece(address, length)? {
-            return self.part(piece, Work::Fill(byte), None).map(drop);
+            return self.part(piece, CallKind::Fill(byte), None).map(drop);
         }
         self.call(self.deadline(), |pipeline| {
             pipeline.fill(address, length, byte)
@@ -226,7 +228,7 @@ impl Client {
             self.copy_step(&step, backward, &mut carried, deadline)
                 .map_err(|error| match number {
                     0 => error,
-                    // The steps before have changed the memory.
+                    // The steps before it changed the memory.
                     _ => error.with_effect(Effect::Possible),
                 })?;
         }
@@ -245,7 +247,7 @@ impl Client {
         {
             let from = step.from % self.shared.layout.k();
             return self
-                .part(piece, Work::Copy { from, backward }, Some(deadline))
+                .part(piece, CallKind::Copy { from, backward }, Some(deadline))
                 .map(drop);
         }
         // Such a step has at most 4 MiB.
@@ -321,15 +323,16 @@ impl Client {
     /// this fails at once; where nothing answers, it tries again until the deadline.
     ///
     /// # Errors
-    /// [`ErrorKind::NoSuchServer`](crate::ErrorKind::NoSuchServer), or what the server met.
+    /// [`ErrorKind::NoSuchServer`](crate::ErrorKind::NoSuchServer), or what went wrong at the
+    /// server.
     pub fn status(&self, server: impl Into<ServerIndex>) -> Result<Status, Error> {
         let server = server.into().get();
-        let text = match self.ask(server, Work::Status(Vec::new()))? {
-            Value::Data(text) => text,
+        let text = match self.ask(server, CallKind::Status(Vec::new()))? {
+            CallOutput::Data(text) => text,
             value => return Err(self.unexpected(server, &value)),
         };
         serde_json::from_slice(&text).map_err(|error| {
-            // It quotes what it has not understood.
+            // serde_json quotes the text that it does not understand.
             let error = error.to_string();
             let error = printable(&error, printable::LOG);
             self.shared
@@ -342,11 +345,12 @@ impl Client {
     /// that of connecting. It tries as often as [`Client::status`].
     ///
     /// # Errors
-    /// [`ErrorKind::NoSuchServer`](crate::ErrorKind::NoSuchServer), or what the server met.
+    /// [`ErrorKind::NoSuchServer`](crate::ErrorKind::NoSuchServer), or what went wrong at the
+    /// server.
     pub fn ping(&self, server: impl Into<ServerIndex>) -> Result<Duration, Error> {
         let server = server.into().get();
-        match self.ask(server, Work::Ping(None, [0; 8]))? {
-            Value::RoundTrip(time) => Ok(time),
+        match self.ask(server, CallKind::Ping(None, [0; 8]))? {
+            CallOutput::RoundTrip(time) => Ok(time),
             value => Err(self.unexpected(server, &value)),
         }
     }
@@ -366,8 +370,8 @@ impl Client {
         let Some(piece) = self.only_piece(address, 8)? else {
             return Err(Error::unaligned(address));
         };
-        match self.part(piece, Work::Atomic(operation), None)? {
-            Value::Old(old) => Ok(old),
+        match self.part(piece, CallKind::Atomic(operation), None)? {
+            CallOutput::Old(old) => Ok(old),
             value => Err(self.unexpected(piece.server, &value)),
         }
     }
@@ -394,15 +398,15 @@ impl Client {
         Ok(first.filter(|piece| piece.length == length))
     }
 
-    /// Carries out work inside one server: in its shared memory if that is open, and what is left by
-    /// TCP; until the deadline, or the client's timeout if there is none.
+    /// Carries out work inside one server: in its shared memory if that is open, and what is left
+    /// by TCP; until the deadline, or the client's timeout if there is none.
     fn part<'a>(
         &self,
         piece: Piece,
-        work: Work<'a>,
+        kind: CallKind<'a>,
         mut deadline: Option<Instant>,
-    ) -> Result<Value, Error> {
-        let mut job = Job::new(work, piece.offset, piece.length);
+    ) -> Result<CallOutput, Error> {
+        let mut call = Call::new(kind, piece.offset, piece.length);
         if self.local == LocalAccess::Auto {
             let timeout = match deadline {
                 Some(deadline) => deadline.saturating_duration_since(Instant::now()),
@@ -411,24 +415,24 @@ impl Client {
             let begun = local::execute(
                 &self.shared,
                 piece.server,
-                &mut job,
+                &mut call,
                 local::nanoseconds(timeout),
             );
-            if job.is_finished() {
-                return job.outcome();
+            if call.is_finished() {
+                return call.outcome();
             }
             deadline = deadline.or_else(|| begun.map(Deadline::instant));
         }
         let deadline = deadline.unwrap_or_else(|| self.deadline());
         self.call(deadline, |pipeline: &mut Pipeline<'a>| {
-            pipeline.submit_job(piece.server, job)
+            pipeline.submit_call(piece.server, call)
         })
     }
 
-    fn ask(&self, server: usize, work: Work<'_>) -> Result<Value, Error> {
+    fn ask(&self, server: usize, kind: CallKind<'_>) -> Result<CallOutput, Error> {
         let mut pipeline = Pipeline::until_answered(&self.shared, self.timeout);
-        pipeline.submit_to(server, work)?;
-        pipeline.collect_next().unwrap_or(Ok(Value::Done))
+        pipeline.submit_to(server, kind)?;
+        pipeline.collect_next().unwrap_or(Ok(CallOutput::Done))
     }
 
     /// A blocking call: a pipeline of one request.
@@ -436,14 +440,14 @@ impl Client {
         &self,
         deadline: Instant,
         submit: impl FnOnce(&mut Pipeline<'a>) -> Result<(), Error>,
-    ) -> Result<Value, Error> {
+    ) -> Result<CallOutput, Error> {
         let mut pipeline = Pipeline::until(&self.shared, deadline, self.timeout, self.local);
         submit(&mut pipeline)?;
-        pipeline.collect_next().unwrap_or(Ok(Value::Done))
+        pipeline.collect_next().unwrap_or(Ok(CallOutput::Done))
     }
 
-    /// The error for a reply that answers something else.
-    fn unexpected(&self, server: usize, value: &Value) -> Error {
+    /// The error for an output that does not fit the request.
+    fn unexpected(&self, server: usize, value: &CallOutput) -> Error {
         self.shared
             .name(server)
             .protocol(format!("it answered with {value:?}"))

@@ -297,12 +297,9 @@ impl ServerName<'_> {
         })
     }
 
-    pub(super) fn outcome_unknown(self, operation: &str, reason: &str) -> Error {
+    pub(super) fn outcome_unknown(self, operation: &str, reason: &str, remedy: &str) -> Error {
         let error = self.error(ErrorKind::OutcomeUnknown, reason.to_owned(), |reason| {
-            format!(
-                ": it is unknown whether the {operation} took effect: {reason}. If dsmd was stopped, it may still take effect \
-                 when dsmd continues. Read the memory before doing it again"
-            )
+            format!(": it is unknown whether the {operation} took effect: {reason}. {remedy}")
         });
         error.with_effect(Effect::Possible)
     }
@@ -365,7 +362,7 @@ mod tests {
             (ErrorKind::Unavailable, Effect::None, true)
         );
         assert_eq!(down.server(), Some(ServerIndex::new(1)));
-        let unknown = SERVER.outcome_unknown("write", "no reply");
+        let unknown = SERVER.outcome_unknown("write", "no reply", "Read it");
         assert_eq!(
             (unknown.effect(), unknown.is_retryable()),
             (Effect::Possible, true)
@@ -397,7 +394,7 @@ mod tests {
     #[test]
     fn of_two_parts_that_failed_the_error_that_another_attempt_cannot_mend_is_told() {
         let down = SERVER.unavailable("no answer".to_owned());
-        let unknown = SERVER.outcome_unknown("write", "no reply");
+        let unknown = SERVER.outcome_unknown("write", "no reply", "Read it");
         let lost = SERVER.memory_lost("it is another one".to_owned());
         let differs = SERVER.refused(Refusal::new(Code::LayoutDiffers, "k"));
         let broken = SERVER.protocol("no frame".to_owned());
@@ -407,7 +404,10 @@ mod tests {
             }
             for (first, second) in [(&unknown, grave), (grave, &unknown)] {
                 let told = first.clone().or_graver(second.clone());
-                assert_eq!((told.kind(), told.effect()), (grave.kind(), Effect::Possible));
+                assert_eq!(
+                    (told.kind(), told.effect()),
+                    (grave.kind(), Effect::Possible)
+                );
             }
         }
     }
@@ -415,7 +415,7 @@ mod tests {
     #[test]
     fn what_one_part_may_have_done_the_request_may_have_done() {
         let down = SERVER.unavailable("no answer".to_owned());
-        let unknown = SERVER.outcome_unknown("write", "no reply");
+        let unknown = SERVER.outcome_unknown("write", "no reply", "Read it");
         assert_eq!(down.clone().or_graver(unknown.clone()), unknown);
         assert_eq!(unknown.clone().or_graver(down.clone()), unknown);
         let partly = down.clone().with_effect(Effect::Possible);

@@ -35,27 +35,27 @@
 //! connections for the next calls.
 
 // Inside: a call is cut into the requests of one server (`call`). A queue for each server
-// (`server_queue`, with `receive` and `retry`) sends them over a connection (`connection`) that the
-// pool keeps (`pool`), or `local` carries them out in the server's shared memory. `pump` waits for
-// the sockets of all queues. Each connection has a session (`session`), so that a request whose
-// connection breaks is sent again and still takes effect once.
+// (`server_queue`, with `receive` and `retry`) sends them over a connection (`server_connection`)
+// that the pool keeps (`pool`), or `local` carries them out in the server's shared memory. `pump`
+// waits for the sockets of all queues. Each connection has a session (`session`), so that a request
+// whose connection breaks is sent again and still takes effect once.
 
 mod buffer;
+mod call;
 mod client;
 mod connect;
 mod copy;
 mod error;
-mod job;
-mod lane;
-mod link;
 mod local;
 mod operation;
 mod pipeline;
 mod pool;
 mod pump;
 mod receive;
+mod retry;
+mod server_connection;
+mod server_queue;
 mod session;
-mod trouble;
 
 pub use client::Client;
 #[cfg(feature = "mcomp-cfg")]

@@ -1,72 +1,79 @@
-//! What becomes of requests when a connection ends: another attempt, or an error that says no more
-//! than is known.
+//! What happens to requests when a connection ends: they are sent again, or fail with an error that
+//! says what is known of their outcome.
 
-use super::error::{Error, ErrorKind, ServerName};
-use super::lane::Lane;
-use super::link::Phase;
+use super::error::{Error, ServerName};
+use super::server_connection::Phase;
+use super::server_queue::ServerQueue;
 use super::session::Sent;
 use dsm_core::protocol::{Code, Refusal};
 use std::time::{Duration, Instant};
 
-/// Why a connection never came to be, if nothing said why.
+/// Why an attempt to connect failed, if nothing said why.
 pub(super) const NO_ANSWER: &str = "no answer to the attempt to connect";
+
+/// The remedy for a change that may have executed, and will not do so any more.
+const READ: &str = "Read the memory before doing it again";
+
+/// The remedy for a change that the server may still execute.
+const READ_LATER: &str = "If dsmd was stopped, it may still take effect when dsmd continues: read the memory then, before \
+                          doing it again";
 
 /// What ended a connection.
 #[derive(Debug)]
-pub(super) enum Trouble {
-    /// It broke, or never came to be: worth another attempt.
+pub(super) enum DisconnectReason {
+    /// It broke, or could not be opened; another attempt may succeed.
     Broken(String),
     /// The server ended it with a refusal.
     Refused(Refusal),
     /// No further attempt can help.
     Fatal(Error),
-    /// This process, which wanted no more of it than the reply to hello.
-    HelloOnly,
+    /// This process: the connection was for a hello that superseded a session.
+    Superseded,
 }
 
-impl Lane<'_> {
-    /// Ends the connection, and leads to the next one or to the failure of what is unfinished.
-    pub(super) fn recover(&mut self, trouble: Trouble, now: Instant) {
+impl ServerQueue<'_> {
+    /// Ends the connection. Then another attempt follows, or everything unfinished fails.
+    pub(super) fn recover(&mut self, ended_by: DisconnectReason, now: Instant) {
         (self.tail, self.body) = (&[], None);
-        let reason = match trouble {
-            Trouble::Fatal(error) => {
-                let sent = self.link.sent_bytes;
-                self.link.session.disconnected(sent);
+        let reason = match ended_by {
+            DisconnectReason::Fatal(error) => {
+                let sent = self.connection.sent_bytes;
+                self.connection.session.disconnected(sent);
                 return self.fail(&error, now);
             }
-            Trouble::Refused(refusal) => {
-                // Nothing of what has no reply was executed on this connection: there is nothing to
-                // doubt.
-                self.link.session.disconnected(0);
-                // Who makes no other attempt learns what the server said, not only that it is not
-                // available.
+            DisconnectReason::Refused(refusal) => {
+                // The server refuses after it has replied to all that it executed: nothing without
+                // a reply was executed on this connection.
+                self.connection.session.disconnected(0);
+                // A caller that makes no other attempt learns what the server said, not only that
+                // it is not available.
                 if !is_worth_a_retry(refusal.code) || self.is_last_attempt() {
                     let error = self.refused(refusal);
                     return self.fail(&error, now);
                 }
                 format!("it refused: {refusal}")
             }
-            Trouble::Broken(reason) => reason,
-            Trouble::HelloOnly => return self.link.reopen(now),
+            DisconnectReason::Broken(reason) => reason,
+            DisconnectReason::Superseded => return self.connection.reopen(now),
         };
         if self.is_last_attempt() {
             let error = self.unavailable(reason);
             return self.fail(&error, now);
         }
-        self.link.disconnect(reason, now);
+        self.connection.disconnect(reason, now);
     }
 
     fn is_last_attempt(&self) -> bool {
-        self.until_answered && self.link.attempts > 0 && !self.link.is_unanswered
+        self.until_answered && self.connection.attempts > 0 && !self.connection.is_unanswered
     }
 
     /// The deadline has passed: everything unfinished fails.
-    pub(super) fn give_up(&mut self, after: Duration, now: Instant) {
-        let earlier = self.link.reason.take();
-        let last = match self.link.phase {
+    pub(super) fn fail_at_deadline(&mut self, after: Duration, now: Instant) {
+        let earlier = self.connection.reason.take();
+        let last = match self.connection.phase {
             Phase::Down(_) => None,
             Phase::Connecting(_) => Some(NO_ANSWER),
-            Phase::Greeting => Some("it took the connection, but did not answer hello"),
+            Phase::Handshake => Some("it took the connection, but did not answer hello"),
             Phase::Ready => Some("no reply"),
         };
         let reason = match (last, earlier) {
@@ -76,64 +83,63 @@ impl Lane<'_> {
             }
             (Some(last), _) => last.into(),
         };
-        let sent = self.link.sent_bytes;
-        self.link.session.disconnected(sent);
+        let sent = self.connection.sent_bytes;
+        self.connection.session.disconnected(sent);
         let error = self.unavailable(format!("{reason}; gave up after {after:?}"));
         self.fail(&error, now);
     }
 
-    /// Fails everything unfinished, changes of which there is no telling whether they were executed
-    /// with the error that says so. The lane can be used again; its link has a new session.
+    /// Fails everything unfinished; a change that may have executed with an error that says so. The
+    /// queue can be used again, with a connection that has a new session.
     fn fail(&mut self, error: &Error, now: Instant) {
-        if self.link.session.is_in_doubt() {
-            let (server, id) = (self.server(), self.link.session.id);
-            self.link.shared.abandon_session(server, id);
+        if self.connection.session.may_have_executed() {
+            let (server, id) = (self.server(), self.connection.session.id);
+            self.connection.shared.abandon_session(server, id);
         }
-        for sent in self.link.session.abandon() {
-            let of_part = if sent.in_doubt() {
+        for sent in self.connection.session.abandon() {
+            let of_part = if sent.may_have_executed() {
                 self.uncertain(&sent, error)
             } else {
                 error.clone()
             };
-            self.job(sent.job).part_failed(of_part);
+            self.call(sent.call).part_failed(of_part);
         }
-        for job in self.jobs.iter_mut().filter(|job| !job.is_finished()) {
-            job.fail(error.clone());
+        for call in self.calls.iter_mut().filter(|call| !call.is_finished()) {
+            call.fail(error.clone());
         }
         self.unfinished = 0;
         (self.tail, self.body) = (&[], None);
-        self.link.reset(now);
+        self.connection.reset(now);
     }
 
-    /// Fails changes that the server cannot speak for.
-    pub(super) fn doubt(&mut self, doubtful: &[Sent], reason: &str) {
-        for sent in doubtful {
-            let error = self.outcome_unknown(sent, reason);
-            self.job(sent.job).part_failed(error);
-            self.settle(sent.job);
+    /// Fails changes of which the server cannot tell whether it executed them.
+    pub(super) fn fail_uncertain(&mut self, uncertain: &[Sent], reason: &str) {
+        for sent in uncertain {
+            let operation = sent.opcode.name();
+            let error = self.name().outcome_unknown(operation, reason, READ);
+            self.call(sent.call).part_failed(error);
+            self.complete(sent.call);
         }
     }
 
-    /// The error of a change that may have been executed. One that another attempt cannot mend
+    /// The error of a change that may have executed. An error that another attempt cannot mend
     /// keeps its kind, so that the caller makes none.
     fn uncertain(&self, sent: &Sent, error: &Error) -> Error {
-        match error.kind() {
-            ErrorKind::Unavailable => self.outcome_unknown(sent, error.reason()),
-            _ if error.is_retryable() => self.outcome_unknown(sent, &error.to_string()),
-            _ => error.clone().of_uncertain(sent.opcode.name()),
+        let operation = sent.opcode.name();
+        if error.is_retryable() {
+            let name = self.name();
+            name.outcome_unknown(operation, error.reason(), READ_LATER)
+        } else {
+            error.clone().of_uncertain(operation)
         }
-    }
-
-    fn outcome_unknown(&self, sent: &Sent, reason: &str) -> Error {
-        self.name().outcome_unknown(sent.opcode.name(), reason)
     }
 
     pub(super) fn unavailable(&self, reason: String) -> Error {
         self.name().unavailable(reason)
     }
 
-    pub(super) fn protocol(&self, message: impl Into<String>) -> Trouble {
-        Trouble::Fatal(self.name().protocol(message.into()))
+    pub(super) fn protocol(&self, message: impl Into<String>) -> DisconnectReason {
+        DisconnectReason::Fatal(self.name().protocol(message.into()))
     }
 
     /// The error for a refusal.
@@ -146,11 +152,11 @@ impl Lane<'_> {
     }
 
     pub(super) fn name(&self) -> ServerName<'_> {
-        self.link.shared.name(self.server())
+        self.connection.shared.name(self.server())
     }
 }
 
-/// Whether a connection that ended with this refusal may be followed by a better one.
+/// Whether another connection may succeed after one that ended with this refusal.
 fn is_worth_a_retry(code: Code) -> bool {
     use Code as C;
     matches!(

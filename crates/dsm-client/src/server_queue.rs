@@ -1,11 +1,11 @@
-//! One call's work at one server: its jobs, and the link that carries them. Never blocks, but for a
-//! name look-up.
+//! The calls for one server in order, and the connection that carries them. It never blocks but for
+//! the look-up of a host name.
 
 use super::Error;
-use super::job::{Job, Value};
-use super::link::{Link, Phase};
-use super::pool::Checked;
-use super::trouble::{NO_ANSWER, Trouble};
+use super::call::{Call, CallOutput};
+use super::pool::PooledConnection;
+use super::retry::{DisconnectReason, NO_ANSWER};
+use super::server_connection::{Phase, ServerConnection};
 use dsm_core::protocol::{HelloRequest, Operation, WINDOW};
 use nix::poll::PollFlags;
 use std::cell::Cell;
@@ -14,13 +14,13 @@ use std::io;
 use std::time::Instant;
 use zerocopy::IntoBytes;
 
-/// Jobs that may wait for replies or for their turn before a submission has to wait.
+/// The most calls without an outcome; a submission beyond waits.
 const QUEUE: u64 = 2 * WINDOW;
 
-/// Waiting jobs that are worth a send while replies are awaited.
-const WORTH_SENDING: u64 = 16;
+/// Calls that are sent together while replies are awaited.
+const MIN_BATCH: u64 = 16;
 
-/// How much of the payload of the reply to the oldest request is there.
+/// The payload of the reply to the oldest request, as far as it was received.
 #[derive(Debug)]
 pub(super) struct Body {
     pub(super) received: usize,
@@ -30,32 +30,32 @@ pub(super) struct Body {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Lane<'a> {
-    pub(super) link: Checked,
-    pub(super) jobs: VecDeque<Job<'a>>,
-    /// Number of the first job in `jobs`, and of the first that is not wholly cut. Jobs are
-    /// numbered as they come.
+pub(super) struct ServerQueue<'a> {
+    pub(super) connection: PooledConnection,
+    pub(super) calls: VecDeque<Call<'a>>,
+    /// The number of the first call in `calls`, and of the first that is not wholly split into
+    /// requests. Calls are numbered in the order of submission.
     first: u64,
-    cutting: u64,
+    next_to_split: u64,
     pub(super) unfinished: u64,
-    /// What is left of a long payload that is being sent.
+    /// The rest of a long payload that is being sent.
     pub(super) tail: &'a [u8],
     pub(super) body: Option<Body>,
-    /// Fail with the first attempt that is answered and fails: after a refusal, or the word of a
-    /// machine that there is no server, another attempt would say the same. Silence says nothing: a
-    /// packet may be lost.
+    /// Whether the first attempt that is answered is the last. After a refusal, or after a machine
+    /// has said that no server is there, another attempt would find the same. No answer says
+    /// nothing: a packet may be lost.
     pub(super) until_answered: bool,
-    /// What the last poll said of the socket.
+    /// What the last poll told about the socket.
     pub(super) ready: Cell<PollFlags>,
 }
 
-impl<'a> Lane<'a> {
-    pub(super) fn new(link: Checked) -> Self {
+impl<'a> ServerQueue<'a> {
+    pub(super) fn new(connection: PooledConnection) -> Self {
         Self {
-            link,
-            jobs: VecDeque::new(),
+            connection,
+            calls: VecDeque::new(),
             first: 0,
-            cutting: 0,
+            next_to_split: 0,
             unfinished: 0,
             tail: &[],
             body: None,
@@ -65,85 +65,91 @@ impl<'a> Lane<'a> {
     }
 
     pub(super) fn server(&self) -> usize {
-        self.link.server
+        self.connection.server
     }
 
     pub(super) fn is_full(&self) -> bool {
         self.unfinished >= QUEUE
     }
 
-    /// Whether enough jobs are finished after it was full, to go on in batches.
+    /// Whether, after it was full, enough calls are finished that the next ones are sent in
+    /// batches.
     pub(super) fn is_relieved(&self) -> bool {
         self.unfinished <= QUEUE / 2
     }
 
-    /// Whether there is anything to wait for.
+    /// Whether a call has no outcome.
     pub(super) fn is_busy(&self) -> bool {
         self.unfinished > 0
     }
 
-    pub(super) fn push(&mut self, job: Job<'a>) {
-        self.jobs.push_back(job);
+    pub(super) fn push(&mut self, call: Call<'a>) {
+        self.calls.push_back(call);
         self.unfinished += 1;
     }
 
-    /// Sends when that gains anything: at once when nothing is under way, in batches while replies
-    /// are awaited.
-    pub(super) fn nudge(&mut self, now: Instant) {
-        let waiting = self.first + self.jobs.len() as u64 - self.cutting;
-        if self.link.session.is_idle() || waiting >= WORTH_SENDING {
+    /// Sends at once if no reply is awaited, and else when there are enough calls for a batch.
+    pub(super) fn maybe_send(&mut self, now: Instant) {
+        let waiting = self.first + self.calls.len() as u64 - self.next_to_split;
+        if self.connection.session.is_idle() || waiting >= MIN_BATCH {
             self.drive(now);
         }
     }
 
     pub(super) fn front_is_finished(&self) -> bool {
-        self.jobs.front().is_some_and(Job::is_finished)
+        self.calls.front().is_some_and(Call::is_finished)
     }
 
-    /// Takes the oldest job, if it is finished.
-    pub(super) fn take(&mut self) -> Option<Result<Value, Error>> {
+    /// Takes the oldest call, if it is finished.
+    pub(super) fn take(&mut self) -> Option<Result<CallOutput, Error>> {
         if !self.front_is_finished() {
             return None;
         }
-        let job = self.jobs.pop_front()?;
+        let call = self.calls.pop_front()?;
         self.first += 1;
-        self.cutting = self.cutting.max(self.first);
-        Some(job.outcome())
+        self.next_to_split = self.next_to_split.max(self.first);
+        Some(call.outcome())
     }
 
-    /// Does whatever the socket allows, and opens it when there is none and its time has come.
+    /// Does what the socket allows; opens one when there is none and the pause is over.
     pub(super) fn drive(&mut self, now: Instant) {
         let ready = self.ready.replace(PollFlags::empty());
-        if let Err(trouble) = self.step(now, ready) {
-            self.recover(trouble, now);
+        if let Err(reason) = self.step(now, ready) {
+            self.recover(reason, now);
         }
     }
 
-    fn step(&mut self, now: Instant, ready: PollFlags) -> Result<(), Trouble> {
+    fn step(&mut self, now: Instant, ready: PollFlags) -> Result<(), DisconnectReason> {
         let ended = PollFlags::POLLERR | PollFlags::POLLHUP;
-        match self.link.phase {
+        match self.connection.phase {
             Phase::Down(until) if now < until => {}
             Phase::Down(_) => {
-                let address = self.link.shared.layout.addresses()[self.server()].clone();
-                self.link.connect(&address, now).map_err(Trouble::Broken)?;
+                let address = self.connection.shared.layout.addresses()[self.server()].clone();
+                self.connection
+                    .connect(&address, now)
+                    .map_err(DisconnectReason::Broken)?;
             }
             Phase::Connecting(_) if ready.intersects(PollFlags::POLLOUT | ended) => {
-                self.link.finish_connecting(now).map_err(Trouble::Broken)?;
-                if self.link.phase == Phase::Greeting {
+                self.connection
+                    .finish_connecting(now)
+                    .map_err(DisconnectReason::Broken)?;
+                if self.connection.phase == Phase::Handshake {
                     self.say_hello()?;
                     self.send()?;
                 }
             }
             Phase::Connecting(until) if now < until => {}
             Phase::Connecting(_) => {
-                self.link.unanswered(NO_ANSWER);
-                self.link.try_next(now).map_err(Trouble::Broken)?;
+                self.connection.unanswered(NO_ANSWER);
+                self.connection
+                    .try_next(now)
+                    .map_err(DisconnectReason::Broken)?;
             }
-            Phase::Greeting | Phase::Ready => {
+            Phase::Handshake | Phase::Ready => {
                 if ready.intersects(PollFlags::POLLIN | ended) {
                     self.receive()?;
                 }
-                if !self.link.blocked || ready.contains(PollFlags::POLLOUT) {
+                if !self.connection.blocked || ready.contains(PollFlags::POLLOUT) {
                     self.send()?;
                 }
             }
@@ -151,60 +157,65 @@ impl<'a> Lane<'a> {
         Ok(())
     }
 
-    fn say_hello(&mut self) -> Result<(), Trouble> {
-        let known = self.link.shared.known_incarnation(self.server());
-        if let Some(id) = self.link.to_supersede.last().copied() {
+    fn say_hello(&mut self) -> Result<(), DisconnectReason> {
+        let known = self.connection.shared.known_incarnation(self.server());
+        if let Some(id) = self.connection.to_supersede.last().copied() {
             self.encode_hello(id, known, true);
             return Ok(());
         }
-        if self.link.session.incarnation != 0 && self.link.session.incarnation != known {
-            let doubtful = self.link.session.renew();
-            self.doubt(
-                &doubtful,
+        if self.connection.session.incarnation != 0 && self.connection.session.incarnation != known
+        {
+            let uncertain = self.connection.session.restart();
+            self.fail_uncertain(
+                &uncertain,
                 "the server lost its memory, and the loss was accepted before the reply came",
             );
         }
-        let session = &mut self.link.session;
+        let session = &mut self.connection.session;
         if session.id == [0; 16] {
             getrandom::fill(&mut session.id).map_err(|error| {
-                Trouble::Broken(format!("the system has no random numbers: {error}"))
+                DisconnectReason::Broken(format!("the system has no random numbers: {error}"))
             })?;
         }
-        let (id, greeted) = (session.id, session.greeted);
-        self.encode_hello(id, known, greeted);
+        let (id, is_established) = (session.id, session.is_established);
+        self.encode_hello(id, known, is_established);
         Ok(())
     }
 
     fn encode_hello(&mut self, session: [u8; 16], known: u64, resume: bool) {
         #[allow(clippy::cast_possible_truncation)] // at most MAX_SERVERS
-        let index = self.link.server as u32;
+        let index = self.connection.server as u32;
         let hello = HelloRequest::new(index, session, known, resume);
-        let payload = [hello.as_bytes(), self.link.shared.canonical.as_bytes()].concat();
-        self.link.encode(0, Operation::Hello(&payload));
+        let payload = [
+            hello.as_bytes(),
+            self.connection.shared.canonical.as_bytes(),
+        ]
+        .concat();
+        self.connection.encode(0, Operation::Hello(&payload));
     }
 
-    /// Sends until all is sent, the window is full, or the kernel takes no more.
-    fn send(&mut self) -> Result<(), Trouble> {
+    /// Sends until everything is sent, the window is full, or the kernel takes no more.
+    fn send(&mut self) -> Result<(), DisconnectReason> {
         loop {
-            if self.link.is_flushed() && self.tail.is_empty() {
-                if self.link.phase == Phase::Ready {
+            if self.connection.is_flushed() && self.tail.is_empty() {
+                if self.connection.phase == Phase::Ready {
                     while self.tail.is_empty()
-                        && !self.link.batch_is_full()
+                        && !self.connection.batch_is_full()
                         && self.encode_next()?
                     {}
                 }
-                if self.link.is_flushed() && self.tail.is_empty() {
+                if self.connection.is_flushed() && self.tail.is_empty() {
                     return Ok(());
                 }
             }
-            match self.link.write(self.tail) {
+            match self.connection.write(self.tail) {
                 Ok(taken) => {
                     self.tail = &self.tail[taken..];
-                    self.link.blocked = false;
+                    self.connection.blocked = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.link.blocked = true;
+                    self.connection.blocked = true;
                     return Ok(());
                 }
                 Err(error) => return Err(self.send_failed(&error)),
@@ -212,80 +223,91 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// A server that refuses and closes does so while requests are still being sent: its last words
-    /// may be there to read, and say more than the broken pipe.
-    fn send_failed(&mut self, error: &io::Error) -> Trouble {
+    /// A server may refuse and close while requests are still being sent: its refusal may be there
+    /// to read, and says more than the broken pipe.
+    fn send_failed(&mut self, error: &io::Error) -> DisconnectReason {
         self.receive()
             .err()
-            .unwrap_or_else(|| Trouble::Broken(error.to_string()))
+            .unwrap_or_else(|| DisconnectReason::Broken(error.to_string()))
     }
 
-    /// Encodes the oldest request that is not, after cutting one if there is none; false when there
-    /// is nothing to send or no room in the window.
-    fn encode_next(&mut self) -> Result<bool, Trouble> {
-        if self.link.session.to_encode().is_none() && !self.cut_next() {
+    /// Encodes the oldest request that is not yet encoded, or splits one off a call; false when
+    /// there is nothing to send, or no room in the window.
+    fn encode_next(&mut self) -> Result<bool, DisconnectReason> {
+        if self.connection.session.to_encode().is_none() && !self.split_next() {
             return Ok(false);
         }
-        let Some(sent) = self.link.session.to_encode() else {
+        let Some(sent) = self.connection.session.to_encode() else {
             return Ok(false);
         };
         let id = sent.id;
-        let job = &mut self.jobs[place(sent.job, self.first)];
-        job.going_out();
-        let operation = job.operation(sent.position, sent.length, self.link.shared.layout.k());
-        let operation = operation.map_err(|refusal| Trouble::Fatal(self.refused(refusal)))?;
-        self.tail = self.link.encode(id, operation);
+        let call = &mut self.calls[place(sent.call, self.first)];
+        call.note_sent();
+        let operation = call.operation(
+            sent.position,
+            sent.length,
+            self.connection.shared.layout.k(),
+        );
+        let operation =
+            operation.map_err(|refusal| DisconnectReason::Fatal(self.refused(refusal)))?;
+        self.tail = self.connection.encode(id, operation);
         Ok(true)
     }
 
-    fn cut_next(&mut self) -> bool {
-        while let Some(job) = self.jobs.get_mut(place(self.cutting, self.first)) {
-            let Some(length) = job.next_length() else {
-                self.cutting += 1;
+    fn split_next(&mut self) -> bool {
+        while let Some(call) = self.calls.get_mut(place(self.next_to_split, self.first)) {
+            let Some(length) = call.next_length() else {
+                self.next_to_split += 1;
                 continue;
             };
-            if !self.link.session.has_room(length) {
+            if !self.connection.session.has_room(length) {
                 return false;
             }
-            let Some((position, length)) = job.cut() else {
+            let Some((position, length)) = call.split() else {
                 return false;
             };
-            self.link
+            self.connection
                 .session
-                .add(job.opcode(), self.cutting, position, length);
+                .add(call.opcode(), self.next_to_split, position, length);
             return true;
         }
         false
     }
 
-    /// The job with this number, as long as it has parts without a reply.
-    pub(super) fn job(&mut self, number: u64) -> &mut Job<'a> {
-        &mut self.jobs[place(number, self.first)]
+    /// The call with this number, which has parts without a reply.
+    pub(super) fn call(&mut self, number: u64) -> &mut Call<'a> {
+        &mut self.calls[place(number, self.first)]
     }
 
-    /// The link, and the job with this number.
-    pub(super) fn link_and_job(&mut self, number: u64) -> (&mut Link, &mut Job<'a>) {
-        (&mut self.link, &mut self.jobs[place(number, self.first)])
+    /// The connection, and the call with this number.
+    pub(super) fn connection_and_call(
+        &mut self,
+        number: u64,
+    ) -> (&mut ServerConnection, &mut Call<'a>) {
+        (
+            &mut self.connection,
+            &mut self.calls[place(number, self.first)],
+        )
     }
 
-    /// Counts the job as finished, if it is; to be called after each of its parts.
-    pub(super) fn settle(&mut self, number: u64) {
-        if self.job(number).is_finished() {
+    /// Counts the call as finished if every part has its outcome; to be called after each part.
+    pub(super) fn complete(&mut self, number: u64) {
+        if self.call(number).is_finished() {
             self.unfinished -= 1;
         }
     }
 
-    /// The instant at which something is to be done even if nothing comes.
+    /// The instant at which the queue is to be driven even if its socket is not ready.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        match self.link.phase {
+        match self.connection.phase {
             Phase::Down(until) | Phase::Connecting(until) => Some(until),
-            Phase::Greeting | Phase::Ready => None,
+            Phase::Handshake | Phase::Ready => None,
         }
     }
 }
 
-/// Where a job is in a queue whose first has the number `first`.
-#[allow(clippy::cast_possible_truncation)] // The queue is in memory.
+/// The place of a call in a queue whose first call has the number `first`.
+#[allow(clippy::cast_possible_truncation)] // the queue is in memory
 fn place(number: u64, first: u64) -> usize {
     (number - first) as usize
 }
