@@ -56,6 +56,7 @@ mod retry;
 mod server_connection;
 mod server_queue;
 mod session;
+mod submitted;
 
 pub use client::Client;
 #[cfg(feature = "mcomp-cfg")]

@@ -8,6 +8,7 @@ use super::local;
 use super::pool::ClientState;
 use super::pump::pump;
 use super::server_queue::ServerQueue;
+use super::submitted::{SubmittedRequest, join};
 use dsm_core::layout::Piece;
 use dsm_core::protocol::AtomicOperation;
 use dsm_core::{Address, LocalAccess};
@@ -75,27 +76,6 @@ pub struct Pipeline<'a> {
     local: LocalAccess,
     queues: Vec<ServerQueue<'a>>,
     submitted: VecDeque<SubmittedRequest>,
-}
-
-/// A request whose outcome was not collected. The oldest call in the queue of each of its servers
-/// is a part of the oldest request; except for the parts that were carried out in shared memory,
-/// which are in no queue.
-#[derive(Debug)]
-struct SubmittedRequest {
-    servers: Range<usize>,
-    reads: bool,
-    /// Whether it changes the memory.
-    mutates: bool,
-    /// Outcomes of the parts that were carried out in shared memory, with their servers.
-    done: Vec<(usize, Result<CallOutput, Error>)>,
-}
-
-impl SubmittedRequest {
-    /// Whether the queue holds a part of it.
-    fn concerns(&self, queue: &ServerQueue<'_>) -> bool {
-        let server = queue.server();
-        self.servers.contains(&server) && !self.done.iter().any(|(done, _)| *done == server)
-    }
 }
 
 impl<'a> Pipeline<'a> {
@@ -470,22 +450,6 @@ impl<'a> Pipeline<'a> {
             }
             outcome => outcome,
         })
-    }
-}
-
-/// The outcome of two parts of one request, in the order of their addresses.
-fn join(
-    before: Result<CallOutput, Error>,
-    after: Result<CallOutput, Error>,
-) -> Result<CallOutput, Error> {
-    match (before, after) {
-        (Ok(CallOutput::Data(mut data)), Ok(CallOutput::Data(more))) => {
-            data.extend_from_slice(&more);
-            Ok(CallOutput::Data(data))
-        }
-        (Ok(_), after) => after,
-        (Err(error), Ok(_)) => Err(error),
-        (Err(first), Err(second)) => Err(first.or_graver(second)),
     }
 }
 
