@@ -167,10 +167,10 @@ impl Context {
     /// All that a status request is told.
     pub(super) fn status(&self) -> Status {
         let mut status = Status::default();
-        status.version = env!("CARGO_PKG_VERSION").to_owned();
-        status.name = self.layout.name().to_owned();
+        status.version = String::from(env!("CARGO_PKG_VERSION"));
+        status.name = String::from(self.layout.name());
         status.index = self.index;
-        status.address = self.address().to_owned();
+        status.address = String::from(self.address());
         status.pid = std::process::id();
         status.uptime_seconds = self.started.elapsed().as_secs();
         status.incarnation = Incarnation::new(self.segment.incarnation());
