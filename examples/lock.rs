@@ -1,5 +1,4 @@
-//! A lock whose holder may be killed: the next process takes the lock over, and repairs what the
-//! holder left half done.
+//! A lock whose holder may be killed: the next process takes it over and repairs what is half done.
 //!
 //! ```console
 //! $ dsmctl fill 5242880 4096 0                             # a lock that is free
@@ -13,51 +12,39 @@
 //! free. No single request can change both: they may be on two servers.
 //!
 //! A holder that does not release the lock within LEASE loses it. It therefore begins no write
-//! after half of that, and no request of it takes longer than a quarter. What no lease can exclude:
-//! that a process, or dsmd, is stopped just before a write and continues after the lease. Choose a
-//! LEASE longer than any such stop. All use the same mcomp.cfg (`DSM_CONFIG`).
+//! after half of that, and no request of it takes longer than a quarter. Choose a LEASE longer than
+//! any stop of a process, or of dsmd, that may come just before a write: no lease can exclude that.
+//! All use the same mcomp.cfg (`DSM_CONFIG`).
 
 use dsm_client::{Client, CompareAndSwap, Config};
-use std::time::{Duration, Instant};
-use std::{error::Error, thread::sleep};
+use std::{error::Error, thread::sleep, time::Duration, time::Instant};
 
 const LOCK: u64 = 5 << 20;
 const FREE: u64 = 0;
 const LEASE: Duration = Duration::from_secs(4);
+
+/// Makes `new` the holder if `expected` is; returns the holder before.
+fn replace(client: &Client, expected: u64, new: u64) -> Result<u64, dsm_client::Error> {
+    client.compare_and_swap(LOCK, CompareAndSwap { expected, new })
+}
 
 /// Takes the lock; returns the token of this holder, and the time from which on its lease counts.
 fn lock(client: &Client) -> Result<(u64, Instant), dsm_client::Error> {
     let token = client.fetch_add(LOCK + 8, 1)? + 1; // No two holders have the same, and none has 0.
     let (mut seen, mut seen_since) = (FREE, Instant::now());
     loop {
-        // A holder that was there for the whole lease is taken for dead.
-        let expected = if seen_since.elapsed() > LEASE {
-            seen
-        } else {
-            FREE
-        };
-        let start = Instant::now();
-        let holder = client.compare_and_swap(
-            LOCK,
-            CompareAndSwap {
-                expected,
-                new: token,
-            },
-        )?;
-        if holder == expected {
-            return Ok((token, start));
+        let is_dead = seen_since.elapsed() > LEASE; // It held the lock for longer than its lease.
+        let (expected, start) = (if is_dead { seen } else { FREE }, Instant::now());
+        match replace(client, expected, token)? {
+            holder if holder == expected => return Ok((token, start)),
+            holder if holder != seen => (seen, seen_since) = (holder, start),
+            _ => sleep(Duration::from_millis(10)),
         }
-        if holder != seen {
-            (seen, seen_since) = (holder, Instant::now());
-        }
-        sleep(Duration::from_millis(10));
     }
 }
 
 fn read(client: &Client, address: u64) -> Result<u64, dsm_client::Error> {
-    let mut word = [0; 8];
-    client.read_into(address, &mut word)?;
-    Ok(u64::from_le_bytes(word))
+    client.fetch_add(address, 0) // Adds nothing, and returns the word.
 }
 
 fn write(client: &Client, start: Instant, address: u64, value: u64) -> Result<(), Box<dyn Error>> {
@@ -83,14 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         write(&client, start, left, value + 1)?;
         sleep(pause);
         write(&client, start, right, value + 1)?;
-        if client.compare_and_swap(
-            LOCK,
-            CompareAndSwap {
-                expected: token,
-                new: FREE,
-            },
-        )? != token
-        {
+        if replace(&client, token, FREE)? != token {
             return Err("the lock was lost while it was held".into());
         }
     }

@@ -31,51 +31,37 @@ const ROW_BYTES: u64 = 8 * COLUMNS;
 fn place(layout: &Layout, row: u64) -> Result<u64, String> {
     let n = layout.n() as u64;
     let offset = OFFSET + ROW_BYTES * (1 + row / n);
-    if offset + ROW_BYTES > layout.k() {
-        return Err(format!(
-            "row {row} does not fit: k is {}, and must be at least 8 MiB",
-            layout.k()
-        ));
+    let k = layout.k();
+    if offset + ROW_BYTES > k {
+        return Err(format!("row {row} does not fit: k is {k}, less than 8 MiB"));
     }
-    Ok((row % n) * layout.k() + offset)
+    Ok((row % n) * k + offset)
 }
 
 /// The bytes of a row; here its numbers count on from the row before.
 fn numbers(row: u64) -> Vec<u8> {
-    (row * COLUMNS..(row + 1) * COLUMNS)
-        .flat_map(u64::to_le_bytes)
-        .collect()
+    let numbers = row * COLUMNS..(row + 1) * COLUMNS;
+    numbers.flat_map(u64::to_le_bytes).collect()
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let process: usize = arguments
-        .next()
-        .ok_or("say which process this is, from 0 on")?
-        .parse()?;
-    let processes: usize = arguments
-        .next()
-        .ok_or("say how many processes there are")?
-        .parse()?;
+    let process = arguments.next().ok_or("say which process this is")?;
+    let processes = arguments.next().ok_or("say how many processes there are")?;
+    let (process, processes): (usize, usize) = (process.parse()?, processes.parse()?);
     if process >= processes || processes > 64 {
         return Err("there are at most 64 processes, and their numbers are from 0 on".into());
     }
     let client = Client::new(&Config::load(&Config::find(None))?);
 
-    // The rows stay here until every write has its reply: a pipeline sends them from where they
-    // are.
-    let rows: Vec<(u64, Vec<u8>)> = (0..ROWS)
-        .skip(process)
-        .step_by(processes)
-        .map(|row| (row, numbers(row)))
-        .collect();
+    // A pipeline sends the rows from where they are: they stay there until each write has its reply.
+    let own = (0..ROWS).skip(process).step_by(processes);
+    let rows: Vec<(u64, Vec<u8>)> = own.map(|row| (row, numbers(row))).collect();
     let mut pipeline = client.pipeline();
     for (row, numbers) in &rows {
         pipeline.write(place(client.layout(), *row)?, numbers)?;
     }
-    for reply in pipeline {
-        reply?;
-    }
+    pipeline.try_for_each(|reply| reply.map(drop))?;
 
     // All its rows are in the memory before its bit is: between servers there is no other order.
     let done = client.fetch_or(OFFSET, 1 << process)? | 1 << process;
@@ -86,10 +72,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 return Err(format!("row {row} is not what was written").into());
             }
         }
-        println!(
-            "all {ROWS} rows are there, on {} servers",
-            client.layout().n()
-        );
+        let n = client.layout().n();
+        println!("all {ROWS} rows are there, on {n} servers");
     }
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! A pipe through the memory: one producer puts its standard input into a ring buffer, one consumer
-//! takes it out.
+//! A pipe through the memory: one producer fills a ring buffer, and one consumer empties it.
 //!
 //! ```console
 //! $ dsmctl fill 3145728 69632 0                        # an empty ring
@@ -14,14 +13,13 @@
 //! | 0 | 8 | the number of the last item that was taken | the consumer |
 //! | 4096 x (1 + i mod 16) | 4096 | item i, from 1 on: i, the length of its data, the data; length 0: the end | the producer |
 //!
-//! An item is in one page, hence on one server, and is written as one step. A write whose outcome
-//! is unknown may still come later, over a newer item: neither side repeats it, but ends with the
-//! error. A consumer may be started again: what it printed and did not mark as taken comes twice. A
-//! producer needs an empty ring. Both use the same mcomp.cfg (`DSM_CONFIG`).
+//! An item is on one server, and is written as one step. A write whose outcome is unknown may still
+//! come later, over a newer item: neither side repeats it, but ends with the error. A consumer may
+//! be started again: what it printed and did not mark as taken comes twice. A producer needs an
+//! empty ring. Both use the same mcomp.cfg (`DSM_CONFIG`).
 
 use dsm_client::{Client, Config};
-use std::io::{Read, Write};
-use std::{error::Error, thread::sleep, time::Duration};
+use std::{error::Error, io::Read, io::Write, thread::sleep, time::Duration};
 
 const RING: u64 = 3 << 20;
 const SLOTS: u64 = 16;
@@ -31,30 +29,20 @@ fn slot(number: u64) -> u64 {
     RING + PAGE as u64 * (1 + number % SLOTS)
 }
 
-/// Reads the number at `address` again and again until it is `ready`.
-fn wait(
-    client: &Client,
-    address: u64,
-    ready: impl Fn(u64) -> bool,
-) -> Result<u64, dsm_client::Error> {
+/// Reads the number at an address again and again until it is `ready`.
+fn wait(client: &Client, at: u64, ready: impl Fn(u64) -> bool) -> Result<u64, dsm_client::Error> {
     let mut word = [0; 8];
-    client.read_into(address, &mut word)?;
+    client.read_into(at, &mut word)?;
     while !ready(u64::from_le_bytes(word)) {
         sleep(Duration::from_millis(1));
-        client.read_into(address, &mut word)?;
+        client.read_into(at, &mut word)?;
     }
     Ok(u64::from_le_bytes(word))
 }
 
 fn put(client: &Client) -> Result<(), Box<dyn Error>> {
-    if client
-        .read(RING, PAGE as u64 * (1 + SLOTS))?
-        .iter()
-        .any(|byte| *byte != 0)
-    {
-        return Err(
-            "the ring was used before: fill it with zeros, and start the consumer again".into(),
-        );
+    if client.read(RING, 69_632)?.iter().any(|byte| *byte != 0) {
+        return Err("the ring was used: fill it with zeros, and start the consumer again".into());
     }
     let (mut number, mut length) = (0, 1);
     while length > 0 {

@@ -36,11 +36,8 @@ const WORD: u64 = 8;
 fn work(task: u64) -> u64 {
     let (mut value, mut steps) = (task + 2, 0);
     while value != 1 {
-        value = if value.is_multiple_of(2) {
-            value / 2
-        } else {
-            3 * value + 1
-        };
+        let is_even = value.is_multiple_of(2);
+        value = if is_even { value / 2 } else { 3 * value + 1 };
         steps += 1;
     }
     steps
@@ -76,8 +73,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             missing += 1;
         }
     }
-    println!(
-        "took {taken} of {tasks} tasks, and did {missing} that had no result: all results are there"
-    );
+    println!("took {taken} of {tasks} tasks, and did {missing} without a result: all are done");
     Ok(())
 }

@@ -8,9 +8,7 @@ use super::human;
 use super::output;
 use super::servers::ask_each;
 use super::table::{self, Align};
-use dsm_config::{
-    Address, Config, IdentityError, OperationLogMode, Origin, check_capacity, own_index,
-};
+use dsm_config::{Address, Config, IdentityError, OperationLogMode, check_capacity, own_index};
 use dsm_core::segment;
 use dsm_core::sys::memory_limit;
 use nix::unistd::Group;
@@ -190,10 +188,7 @@ pub(super) fn show(global: &GlobalOptions) -> Result<(), CliFailure> {
         let rows: Vec<Value> = settings
             .iter()
             .map(|setting| {
-                let line = match setting.origin {
-                    Origin::Default => None,
-                    Origin::Line(line) => Some(line),
-                };
+                let line = setting.origin.line();
                 let origin = if line.is_some() { "file" } else { "default" };
                 json!({ "key": setting.key, "value": setting.value, "origin": origin, "line": line })
             })
@@ -203,9 +198,9 @@ pub(super) fn show(global: &GlobalOptions) -> Result<(), CliFailure> {
     let rows: Vec<Vec<String>> = settings
         .into_iter()
         .map(|setting| {
-            let origin = match setting.origin {
-                Origin::Default => "default".to_owned(),
-                Origin::Line(line) => format!("line {line}"),
+            let origin = match setting.origin.line() {
+                None => "default".to_owned(),
+                Some(line) => format!("line {line}"),
             };
             vec![setting.key, setting.value, origin]
         })

@@ -423,7 +423,7 @@ mod tests {
 
     #[test]
     fn every_refusal_maps_to_an_exit_code_of_sysexits() {
-        for code in Code::ALL {
+        for &code in Code::ALL {
             assert!(
                 (exit::DATA..=exit::CONFIGURATION).contains(&code_of_refusal(code)),
                 "{code:?}"

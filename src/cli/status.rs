@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_quantile_is_the_upper_bound_of_its_bucket() {
-        let bucket = |below_ns, count| LatencyBucket { below_ns, count };
+        let bucket = LatencyBucket::new;
         let buckets = [
             bucket(1_000, 0),
             bucket(2_000, 98),

@@ -352,9 +352,10 @@ impl Drop for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dsm_config::Limits;
+    use dsm_config::Config;
     use nix::poll::PollFlags;
     use std::net::{TcpListener, TcpStream};
+    use std::path::Path;
     use std::time::Duration;
 
     const MEMORY: u64 = 8 << 20;
@@ -362,14 +363,12 @@ mod tests {
 
     fn budget() -> Arc<Budget> {
         let second = Duration::from_secs(1);
-        let limits = Limits {
-            connections: 1,
-            threads: 1,
-            hello_timeout: second,
-            request_timeout: second,
-            shutdown_timeout: second,
-            buffer_memory: MEMORY,
-        };
+        let text = "k = \"4KiB\"\nn = 1\n[[server]]\naddress = \"127.0.0.1:7411\"\n";
+        let mut limits = Config::parse(text, Path::new("mcomp.cfg")).unwrap().limits;
+        (limits.connections, limits.threads) = (1, 1);
+        (limits.hello_timeout, limits.request_timeout) = (second, second);
+        limits.shutdown_timeout = second;
+        limits.buffer_memory = MEMORY;
         Arc::new(Budget::new(Arc::new(LiveLimits::new(&limits, 1))))
     }
 

@@ -9,7 +9,7 @@ use crate::logging::LogGate;
 use dsm_config::Config;
 use dsm_core::Incarnation;
 use dsm_core::layout::Layout;
-use dsm_core::protocol::{Connections, MemoryState, Recovery, Status};
+use dsm_core::protocol::{Connections, MemoryState, Status};
 use dsm_core::segment::{Names, Segment, Shut, WORKERS, overhead};
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
@@ -157,49 +157,45 @@ impl Context {
 
     /// Counts of connections, for the status.
     pub(super) fn connections(&self) -> Connections {
-        Connections {
-            open: self.sockets().len() as u64,
-            limit: self.limits.connections() as u64,
-            accepted: self.accepted.load(Ordering::Relaxed),
-            refused: self.refused.load(Ordering::Relaxed),
-            threads: self.threads.load(Ordering::Relaxed) as u64,
-        }
+        let mut connections = Connections::default();
+        connections.open = self.sockets().len() as u64;
+        connections.limit = self.limits.connections() as u64;
+        connections.accepted = self.accepted.load(Ordering::Relaxed);
+        connections.refused = self.refused.load(Ordering::Relaxed);
+        connections.threads = self.threads.load(Ordering::Relaxed) as u64;
+        connections
     }
 
     /// The reply to a status request.
     pub(super) fn status(&self) -> Status {
-        let (repaired, redone_writes) = self.segment.repairs();
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            name: self.layout.name().to_owned(),
-            index: self.index,
-            address: self.address().to_owned(),
-            pid: std::process::id(),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            incarnation: Incarnation::new(self.segment.incarnation()),
-            fingerprint: self.layout.fingerprint().to_string(),
-            memory: match (self.segment.shut(), self.names()) {
-                (None, Names::Whole | Names::GivenBack) => MemoryState::InUse,
-                (None, Names::PartsRemoved) => MemoryState::InUsePartsRemoved,
-                (None, Names::Removed) => MemoryState::InUseRemoved,
-                (Some(Shut::Waiting), _) => MemoryState::WaitingForRestore,
-                (Some(_), _) => MemoryState::BeingRestored,
-            },
-            k: self.layout.k(),
-            overhead_bytes: overhead(self.layout.k()),
-            connections: self.connections(),
-            sessions: self.sessions.status(),
-            operations: self.statistics.operations(),
-            traffic: self.statistics.traffic(),
-            local: self.segment.local_traffic(),
-            recovery: Recovery {
-                participants: self.segment.participants() as u64,
-                repaired,
-                redone_writes,
-            },
-            latency: self.statistics.latency(),
-            operation_log: self.operation_log.status(),
-        }
+        let mut status = Status::default();
+        status.version = String::from(env!("CARGO_PKG_VERSION"));
+        status.name = String::from(self.layout.name());
+        status.index = self.index;
+        status.address = String::from(self.address());
+        status.pid = std::process::id();
+        status.uptime_seconds = self.started.elapsed().as_secs();
+        status.incarnation = Incarnation::new(self.segment.incarnation());
+        status.fingerprint = self.layout.fingerprint().to_string();
+        status.memory = match (self.segment.shut(), self.names()) {
+            (None, Names::Whole | Names::GivenBack) => MemoryState::InUse,
+            (None, Names::PartsRemoved) => MemoryState::InUsePartsRemoved,
+            (None, Names::Removed) => MemoryState::InUseRemoved,
+            (Some(Shut::Waiting), _) => MemoryState::WaitingForRestore,
+            (Some(_), _) => MemoryState::BeingRestored,
+        };
+        status.k = self.layout.k();
+        status.overhead_bytes = overhead(self.layout.k());
+        status.connections = self.connections();
+        status.sessions = self.sessions.status();
+        status.operations = self.statistics.operations();
+        status.traffic = self.statistics.traffic();
+        status.local = self.segment.local_traffic();
+        status.recovery.participants = self.segment.participants() as u64;
+        (status.recovery.repaired, status.recovery.redone_writes) = self.segment.repairs();
+        status.latency = self.statistics.latency();
+        status.operation_log = self.operation_log.status();
+        status
     }
 
     /// How the segment's names were found by the last check.

@@ -215,11 +215,11 @@ impl SessionTable {
     /// For the status.
     pub(super) fn status(&self) -> Sessions {
         let table = self.lock();
-        Sessions {
-            used: table.by_id.len() as u64,
-            limit: SESSIONS as u64,
-            evicted: table.evicted,
-        }
+        let mut sessions = Sessions::default();
+        sessions.used = table.by_id.len() as u64;
+        sessions.limit = SESSIONS as u64;
+        sessions.evicted = table.evicted;
+        sessions
     }
 
     fn lock(&self) -> MutexGuard<'_, SessionTableInner> {

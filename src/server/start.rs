@@ -80,7 +80,7 @@ fn open(
     let start = match config.recovery.on_memory_loss {
         _ if reset => Start::Reset,
         OnMemoryLoss::Empty => Start::Serve,
-        OnMemoryLoss::Wait | OnMemoryLoss::Restore => Start::ServeOrWait,
+        _ => Start::ServeOrWait,
     };
     let attempt = || Segment::serve(&config.layout, index, start, &mut progress);
     let Some(Opened { segment, found }) =

@@ -111,20 +111,20 @@ impl Statistics {
 
     /// Bytes and outcomes.
     pub(super) fn traffic(&self) -> Traffic {
-        Traffic {
-            bytes_read: self.sum(|counters| &counters.bytes_read),
-            bytes_written: self.sum(|counters| &counters.bytes_written),
-            errors: self.sum(|counters| &counters.errors),
-            replayed: self.sum(|counters| &counters.replayed),
-        }
+        let mut traffic = Traffic::default();
+        traffic.bytes_read = self.sum(|counters| &counters.bytes_read);
+        traffic.bytes_written = self.sum(|counters| &counters.bytes_written);
+        traffic.errors = self.sum(|counters| &counters.errors);
+        traffic.replayed = self.sum(|counters| &counters.replayed);
+        traffic
     }
 
     /// The histogram of service times, without empty buckets at its ends.
     pub(super) fn latency(&self) -> Vec<LatencyBucket> {
         let buckets: Vec<LatencyBucket> = (0..BUCKETS)
-            .map(|bucket| LatencyBucket {
-                below_ns: 2 << bucket,
-                count: self.sum(|counters| &counters.latency[bucket]),
+            .map(|bucket| {
+                let count = self.sum(|counters| &counters.latency[bucket]);
+                LatencyBucket::new(2 << bucket, count)
             })
             .collect();
         let first = buckets

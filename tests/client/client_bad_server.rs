@@ -128,6 +128,35 @@ fn a_change_of_which_one_part_was_carried_out_may_have_had_an_effect_and_a_refus
 }
 
 #[test]
+fn a_reconnect_that_is_refused_for_good_keeps_its_kind_while_a_change_is_in_doubt() {
+    let (layout, servers) = servers(1, K);
+    let client = client_of(layout);
+    for (code, kind) in [
+        (Code::LayoutDiffers, ErrorKind::LayoutDiffers),
+        (Code::Version, ErrorKind::Refused),
+        (Code::WrongServer, ErrorKind::Refused),
+        (Code::Restoring, ErrorKind::Refused),
+    ] {
+        client.read(0, 1).unwrap();
+        servers[0].state().refuse_hello = (1, Some(code));
+        servers[0].fault(0, Fault::BreakAfter);
+        let error = client.fetch_add(0, 1).unwrap_err();
+        assert!(is_error(&error, kind, 0), "{error}");
+        assert_eq!(
+            (error.refusal(), error.effect(), error.is_retryable()),
+            (Some(code), Effect::Possible, false)
+        );
+        assert!(
+            error
+                .to_string()
+                .ends_with("It is unknown whether the fetch-add took effect"),
+            "{error}"
+        );
+    }
+    assert_eq!(client.fetch_add(0, 0), Ok(4));
+}
+
+#[test]
 fn a_layout_that_differs_is_explained() {
     let (layout, _servers) = servers(1, K);
     let other = Layout::new("fake", 2 * K, layout.addresses().to_vec()).unwrap();
@@ -179,7 +208,7 @@ fn dsmctl_prints_no_control_character_that_a_server_sends() {
     servers[0].state().refusal = EVIL.repeat(60);
     let run = |line: &str| dsmctl::run(folder.path(), &config, line, b"");
     let read = "read 0 8 --timeout 300ms";
-    for code in Code::ALL {
+    for &code in Code::ALL {
         for line in [
             read,
             "--json read 0 8 --timeout 300ms",

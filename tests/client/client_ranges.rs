@@ -1,9 +1,10 @@
 //! Ranges over several servers, and pipelines: programs see one memory.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
-use dsm_client::{CompareAndSwap, ErrorKind, Reply};
+use dsm_client::{Client, CompareAndSwap, ErrorKind, LocalAccess, Reply};
 use dsm_core::layout::MAX_ATOMIC;
 use dsm_core::protocol::Opcode;
+use std::time::Duration;
 use support::clients::client_of;
 use support::fake_server::servers;
 
@@ -119,6 +120,59 @@ fn an_overlapping_copy_has_the_result_of_memmove() {
 }
 
 #[test]
+fn the_source_of_a_copy_that_ends_before_it_begins_is_an_error() {
+    let (layout, servers) = servers(1, K);
+    let client = client_of(layout);
+    #[allow(clippy::reversed_empty_ranges)]
+    let error = client.copy(10..5, 100).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutsideMemory);
+    assert!(
+        error
+            .to_string()
+            .contains("begins at address 10 and ends before address 5"),
+        "{error}"
+    );
+    assert_eq!(client.copy(5..5, 100), Ok(()));
+    assert_eq!(servers[0].state().requests, 0);
+}
+
+#[test]
+fn a_pipeline_reads_into_buffers_of_its_caller() {
+    let (layout, _servers) = servers(2, K);
+    let client = client_of(layout);
+    client.write(K - 3, b"abcdef").unwrap();
+    let (mut one, mut both, mut none) = ([0; 2], [0; 6], [0; 0]);
+    let mut pipeline = client.pipeline();
+    pipeline.read_into(K, &mut one).unwrap();
+    pipeline.read_into(K - 3, &mut both).unwrap();
+    pipeline.read_into(2 * K, &mut none).unwrap();
+    let outcomes: Vec<_> = pipeline.collect();
+    assert_eq!(
+        outcomes,
+        [Ok(Reply::Done), Ok(Reply::Done), Ok(Reply::Done)]
+    );
+    assert_eq!((&one, &both), (b"de", b"abcdef"));
+}
+
+#[test]
+fn a_client_tells_its_settings() {
+    let (layout, _servers) = servers(1, K);
+    let client = Client::with_layout(layout);
+    let settings = |client: &Client| (client.timeout(), client.local());
+    assert_eq!(
+        settings(&client),
+        (Duration::from_secs(5), LocalAccess::Auto)
+    );
+    let other = client
+        .with_timeout(Duration::from_secs(7))
+        .with_local(LocalAccess::Never);
+    assert_eq!(
+        settings(&other),
+        (Duration::from_secs(7), LocalAccess::Never)
+    );
+}
+
+#[test]
 fn a_pipeline_collects_in_the_order_of_submission() {
     let (layout, servers) = servers(3, K);
     let client = client_of(layout);
@@ -171,7 +225,11 @@ fn a_dropped_pipeline_closes_its_connections_and_others_are_kept() {
         pipeline.write(0, &data).unwrap();
     }
     client.read(0, 1).unwrap();
-    assert_eq!(servers[0].state().hellos, 2);
+    assert_eq!(
+        servers[0].state().hellos,
+        3,
+        "one ends the session of the write, one begins another"
+    );
 }
 
 #[test]

@@ -98,6 +98,11 @@ fn a_local_change_during_a_freeze_ends_by_its_deadline_without_effect() {
         is_error(&error, ErrorKind::Unavailable, 0) && error.to_string().contains("snapshot"),
         "{error}"
     );
+    let text = error.to_string();
+    assert!(
+        text.contains("freeze_timeout") && !text.contains("network"),
+        "{text}"
+    );
     drop(frozen);
     assert_eq!(
         client.read(0, K).unwrap(),

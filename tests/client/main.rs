@@ -19,3 +19,4 @@ mod local_linearizability;
 mod local_operation_log;
 mod local_path;
 mod local_permission;
+mod unknown_outcome;

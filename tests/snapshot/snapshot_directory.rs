@@ -13,12 +13,13 @@ use std::path::Path;
 use support::snapshots::{CUT_TIME, PAGE_BYTES, fields, names, write, zstd};
 
 const SECOND: u64 = 1_000_000_000;
-const KEEP: Keep = Keep {
-    newest: 2,
-    daily: 0,
-    weekly: 0,
-    lost: 30,
-};
+
+/// The two newest, and for 30 days the last ones of memories that were lost.
+fn keep() -> Keep {
+    let mut keep = Keep::default();
+    (keep.newest, keep.lost) = (2, 30);
+    keep
+}
 
 /// Writes a snapshot whose cut is `second` seconds after the usual one. Returns its name.
 fn snapshot(directory: &Path, second: u64, incarnations: &[u64]) -> String {
@@ -59,15 +60,15 @@ fn old_snapshots_are_deleted_and_foreign_files_stay() {
     assert_eq!(standings, expected);
 
     assert_eq!(
-        apply_retention(path, "another system", KEEP, u64::MAX).unwrap(),
+        apply_retention(path, "another system", keep(), u64::MAX).unwrap(),
         [""; 0]
     );
     assert_eq!(
-        apply_retention(path, "test", KEEP, u64::MAX).unwrap(),
+        apply_retention(path, "test", keep(), u64::MAX).unwrap(),
         good[..3]
     );
     assert_eq!(
-        apply_retention(path, "test", KEEP, u64::MAX).unwrap(),
+        apply_retention(path, "test", keep(), u64::MAX).unwrap(),
         [""; 0]
     );
     let mut left = vec![
@@ -92,13 +93,13 @@ fn the_last_snapshot_of_a_memory_that_was_lost_is_kept_longer_than_later_ones() 
             .collect()
     };
     let (before, after) = (of(0..3, &[1, 2]), of(3..7, &[1, 9]));
-    let deleted = apply_retention(path, "test", KEEP, u64::MAX).unwrap();
+    let deleted = apply_retention(path, "test", keep(), u64::MAX).unwrap();
     assert_eq!(deleted, [&before[..2], &after[..2]].concat());
     assert_eq!(names(path), [&before[2..], &after[2..]].concat());
     // It is deleted after its days have passed.
     let later = of(30 * DAY + 2..30 * DAY + 4, &[1, 9]);
     assert_eq!(
-        apply_retention(path, "test", KEEP, u64::MAX).unwrap(),
+        apply_retention(path, "test", keep(), u64::MAX).unwrap(),
         [&before[2..], &after[2..]].concat()
     );
     assert_eq!(names(path), later);
@@ -192,7 +193,7 @@ fn a_file_of_a_time_when_a_clock_was_ahead_replaces_no_new_one() {
         .map(|second| snapshot(path, 1_000_000 + second, &[1, 2]))
         .collect();
     assert_eq!(
-        apply_retention(path, "test", KEEP, CUT_TIME + 3 * SECOND).unwrap(),
+        apply_retention(path, "test", keep(), CUT_TIME + 3 * SECOND).unwrap(),
         now[..2]
     );
     assert_eq!(names(path), [&now[2..], &ahead].concat());

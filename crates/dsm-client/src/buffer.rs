@@ -1,8 +1,9 @@
-//! The bytes that have been received and not yet understood.
+//! The bytes that were received and not yet parsed.
 
 use std::ops::Range;
 
-/// Bytes that one receive takes at most. A header with the text of any refusal fits several times.
+/// The most bytes that one receive takes. A header with the longest text of a refusal fits several
+/// times.
 const CAPACITY: usize = 16 << 10;
 
 /// A buffer of fixed size.
@@ -33,12 +34,12 @@ impl Input {
         self.unread = 0..0;
     }
 
-    /// Drops the first `count` unread bytes, of as many at least.
+    /// Drops the first `count` unread bytes; there must be that many.
     pub(super) fn consume(&mut self, count: usize) {
         self.unread.start += count;
     }
 
-    /// Takes as many bytes as there are and fit from the front into `target`; returns how many.
+    /// Moves as many bytes as fit from the front into `target`; returns how many.
     pub(super) fn take_into(&mut self, target: &mut [u8]) -> usize {
         let count = target.len().min(self.unread.len());
         target[..count].copy_from_slice(&self.unread()[..count]);
@@ -46,7 +47,7 @@ impl Input {
         count
     }
 
-    /// Where the next received bytes go; never empty, since what is left unread is always less than
+    /// Where the next received bytes go. It is never empty, since what is left unread is less than
     /// one frame without data.
     pub(super) fn space(&mut self) -> &mut [u8] {
         if self.bytes.is_empty() {

@@ -1,12 +1,12 @@
-//! The whole memory behind one object, whichever servers hold it.
+//! The whole memory behind one object: each method splits its range into the pieces of the servers.
 
 #[cfg(feature = "mcomp-cfg")]
 use super::Config;
+use super::call::{Call, CallKind, CallOutput};
 use super::copy::{self, Step};
 use super::error::{Effect, Error};
-use super::job::{Job, Value, Work};
 use super::local::{self, DataPath};
-use super::pool::Shared;
+use super::pool::ClientState;
 use super::{CompareAndSwap, Pipeline};
 use dsm_core::layout::{Layout, Piece};
 use dsm_core::printable::{self, printable};
@@ -17,35 +17,39 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a call may take unless it is told otherwise.
+/// The deadline of each call unless the client is told otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest timeout: any longer one is taken for this. A year.
+/// The longest timeout, a year, so that a deadline always fits the clock. A longer one is cut to
+/// it.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Reads longer than this, in bytes, ask first whether this process can have the memory.
+/// A read longer than this, in bytes, first makes sure that this process can have the memory: to
+/// allocate it in vain would end the process.
 const LARGE: u64 = 16 << 20;
 
-/// Access to the whole memory. Connects when it has to; may be used from many threads at once, by
+/// Access to the whole memory. It connects when it has to. Many threads may use it at once, by
 /// reference, in an `Arc` or as clones, which share connections.
 ///
-/// A range inside one server, up to [`MAX_ATOMIC`](crate::layout::MAX_ATOMIC) bytes long, is read
-/// or changed as one indivisible step. A longer one, or one over several servers, is a set of such
-/// steps, carried out in parallel.
+/// A client reads or changes a range inside one server, up to
+/// [`MAX_ATOMIC`](crate::layout::MAX_ATOMIC) bytes long, in one indivisible step. A longer range,
+/// or one over several servers, is a set of such steps. Servers work in parallel; the steps of one
+/// server come one after the other.
 ///
-/// What is on a server of this host is read and changed in its shared memory, where this process
-/// may open that (see [`LocalAccess`] and [`Client::data_path`]); with the same promises, and
-/// without a system call as a rule. It waits for those that are at work on the same pages, and for
-/// the cut of a snapshot. At the deadline the error is
-/// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable): what is refused there has changed
-/// nothing.
+/// Each call has a deadline. Until then the client connects again when a connection breaks or a
+/// server restarts, with pauses that grow, and sends again what has no reply; each change still
+/// takes effect once. A change that has no reply at the deadline ends with
+/// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown). The next call to the same
+/// server, by this client or a clone of it, first makes sure that dsmd executes nothing of that
+/// change any more: what that call reads is final. One thing does not heed the deadline: the
+/// system looks up host names of the network map in its own time. Numeric addresses avoid that.
 ///
-/// Anything else goes over the network. Each call has a deadline, and until then does all it can:
-/// it connects again, with pauses that grow, when a server restarts, and sends again what had no
-/// reply. Each change still takes effect once. When that cannot be told any more, the error is
-/// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown). One thing does not heed the
-/// deadline: host names in the network map are looked up by the system, which takes the time it
-/// takes; numeric addresses avoid it.
+/// The client uses the shared memory of a server on this host where it can (see [`LocalAccess`] and
+/// [`Client::data_path`]), with the same promises, and as a rule without a system call. A change
+/// waits there for other changes of the same pages, and for the freeze of a snapshot. At the
+/// deadline the error is [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable): the part of
+/// the call that waited changes nothing, while parts before it may be done, which
+/// [`Error::effect`] says.
 ///
 /// ```
 /// use dsm_client::{Client, ErrorKind, Layout};
@@ -59,7 +63,7 @@ const LARGE: u64 = 16 << 20;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
+    shared: Arc<ClientState>,
     timeout: Duration,
     local: LocalAccess,
 }
@@ -86,21 +90,21 @@ impl Client {
     #[must_use]
     pub fn with_layout(layout: Layout) -> Self {
         Self {
-            shared: Arc::new(Shared::new(layout)),
+            shared: Arc::new(ClientState::new(layout)),
             timeout: DEFAULT_TIMEOUT,
             local: LocalAccess::Auto,
         }
     }
 
-    /// The same client with another deadline for each call. Connections are shared with the clones
-    /// it had before.
+    /// The same client with another deadline for each call, of a year at most. It shares
+    /// connections with the clones it had before.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.min(MAX_TIMEOUT);
         self
     }
 
-    /// The same client with another way to servers on this host. What it has is shared with the
+    /// The same client with another choice for servers on this host. It shares connections with the
     /// clones it had before.
     #[must_use]
     pub fn with_local(mut self, local: LocalAccess) -> Self {
@@ -108,7 +112,20 @@ impl Client {
         self
     }
 
-    /// The layout that it works with.
+    /// The deadline of each call.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Whether it uses the shared memory of servers on this host. [`Client::data_path`] says
+    /// whether it does so for one server now.
+    #[must_use]
+    pub fn local(&self) -> LocalAccess {
+        self.local
+    }
+
+    /// The layout of the memory.
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.shared.layout
@@ -124,11 +141,12 @@ impl Client {
     ///
     /// # Errors
     /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory),
-    /// [`ErrorKind::NoRoom`](crate::ErrorKind::NoRoom), or what a server met; see [`Error`].
+    /// [`ErrorKind::NoRoom`](crate::ErrorKind::NoRoom), or what went wrong at a server; see
+    /// [`Error`].
     pub fn read(&self, address: impl Into<Address>, length: u64) -> Result<Vec<u8>, Error> {
         let address = address.into();
-        // Before the memory is allocated: the length may be anything.
-        self.shared.layout.pieces(address.get(), length).map(drop)?;
+        // Before the allocation: the length may be anything.
+        self.shared.pieces(address.get(), length).map(drop)?;
         let no_room = || Error::no_room(length);
         let bytes = usize::try_from(length).map_err(|_| no_room())?;
         if length > LARGE {
@@ -148,7 +166,7 @@ impl Client {
     pub fn read_into(&self, address: impl Into<Address>, buffer: &mut [u8]) -> Result<(), Error> {
         let address = address.into().get();
         if let Some(piece) = self.only_piece(address, buffer.len() as u64)? {
-            return self.part(piece, Work::ReadInto(buffer), None).map(drop);
+            return self.part(piece, CallKind::ReadInto(buffer), None).map(drop);
         }
         self.call(self.deadline(), |pipeline| {
             pipeline.read_into(address, buffer)
@@ -156,16 +174,16 @@ impl Client {
         .map(drop)
     }
 
-    /// Writes `data`. When this returns, it is in the server's shared memory, and survives the
-    /// death of dsmd.
+    /// Writes `data`. When this returns, the bytes are in the server's shared memory and survive
+    /// the death of dsmd.
     ///
     /// # Errors
-    /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory), or what a server met; see
-    /// [`Error`].
+    /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory), or what went wrong at a
+    /// server; see [`Error`].
     pub fn write(&self, address: impl Into<Address>, data: &[u8]) -> Result<(), Error> {
         let address = address.into().get();
         if let Some(piece) = self.only_piece(address, data.len() as u64)? {
-            return self.part(piece, Work::Write(data), None).map(drop);
+            return self.part(piece, CallKind::Write(data), None).map(drop);
         }
         self.call(self.deadline(), |pipeline| pipeline.write(address, data))
             .map(drop)
@@ -178,7 +196,7 @@ impl Client {
     pub fn fill(&self, address: impl Into<Address>, length: u64, byte: u8) -> Result<(), Error> {
         let address = address.into().get();
         if let Some(piece) = self.only_piece(address, length)? {
-            return self.part(piece, Work::Fill(byte), None).map(drop);
+            return self.part(piece, CallKind::Fill(byte), None).map(drop);
         }
         self.call(self.deadline(), |pipeline| {
             pipeline.fill(address, length, byte)
@@ -186,32 +204,31 @@ impl Client {
         .map(drop)
     }
 
-    /// Copies the bytes of `source` to the range of the same length that begins at `destination`,
-    /// as [`copy_within`](slice::copy_within) does; the ranges may overlap. Where both are on one
-    /// server, the bytes stay there; else they come through this process.
+    /// Copies the bytes of `source` to the range of the same length that begins at `destination`;
+    /// the ranges may overlap. Where both are on one server, the bytes stay there; else they come
+    /// through this process.
     ///
     /// # Errors
-    /// As [`Client::write`]; parts of the copy may then be done.
+    /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory), also for a source that ends
+    /// before it begins, and as [`Client::write`]; parts of the copy may then be done.
     pub fn copy(&self, source: Range<u64>, destination: impl Into<Address>) -> Result<(), Error> {
-        let (from, to, length) = (
-            source.start,
-            destination.into().get(),
-            source.end.saturating_sub(source.start),
-        );
-        let layout = &self.shared.layout;
-        layout.pieces(from, length).map(drop)?;
-        layout.pieces(to, length).map(drop)?;
+        let (from, to) = (source.start, destination.into().get());
+        let Some(length) = source.end.checked_sub(from) else {
+            return Err(Error::reversed(&source));
+        };
+        self.shared.pieces(from, length).map(drop)?;
+        self.shared.pieces(to, length).map(drop)?;
         if from == to {
             return Ok(());
         }
         let deadline = self.deadline();
         let backward = copy::is_backward(from, to, length);
         let mut carried = Vec::new();
-        for (number, step) in copy::steps(layout, from, to, length).enumerate() {
+        for (number, step) in copy::steps(&self.shared.layout, from, to, length).enumerate() {
             self.copy_step(&step, backward, &mut carried, deadline)
                 .map_err(|error| match number {
                     0 => error,
-                    // The steps before have changed the memory.
+                    // The steps before it changed the memory.
                     _ => error.with_effect(Effect::Possible),
                 })?;
         }
@@ -225,21 +242,15 @@ impl Client {
         carried: &mut Vec<u8>,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let layout = &self.shared.layout;
-        if step.same_server {
-            let (_, from) = layout.locate(step.from)?;
-            let (server, offset) = layout.locate(step.to)?;
-            let piece = Piece {
-                server,
-                offset,
-                address: step.to,
-                length: step.length,
-            };
+        if step.same_server
+            && let Some(piece) = self.only_piece(step.to, step.length)?
+        {
+            let from = step.from % self.shared.layout.k();
             return self
-                .part(piece, Work::Copy { from, backward }, Some(deadline))
+                .part(piece, CallKind::Copy { from, backward }, Some(deadline))
                 .map(drop);
         }
-        // A step that is carried is short.
+        // Such a step has at most 4 MiB.
         #[allow(clippy::cast_possible_truncation)]
         carried.resize(step.length as usize, 0);
         self.call(deadline, |pipeline| pipeline.read_into(step.from, carried))?;
@@ -301,26 +312,27 @@ impl Client {
         self.atomic(address.into().get(), AtomicOperation::Xor(operand))
     }
 
-    /// A pipeline: many requests submitted at once, collected in order. It takes connections of its
-    /// own.
+    /// A pipeline: many requests submitted at once, collected in order. It uses connections that no
+    /// call shares with it.
     #[must_use]
     pub fn pipeline<'a>(&self) -> Pipeline<'a> {
         Pipeline::new(&self.shared, self.timeout, self.local)
     }
 
-    /// The state and counters of a server. A server that is down is an error at once, if its
-    /// machine says so; where nothing answers, this tries again until the deadline.
+    /// The state and counters of a server. Where the server's machine says that no server is there,
+    /// this fails at once; where nothing answers, it tries again until the deadline.
     ///
     /// # Errors
-    /// [`ErrorKind::NoSuchServer`](crate::ErrorKind::NoSuchServer), or what the server met.
+    /// [`ErrorKind::NoSuchServer`](crate::ErrorKind::NoSuchServer), or what went wrong at the
+    /// server.
     pub fn status(&self, server: impl Into<ServerIndex>) -> Result<Status, Error> {
         let server = server.into().get();
-        let text = match self.ask(server, Work::Status(Vec::new()))? {
-            Value::Data(text) => text,
+        let text = match self.ask(server, CallKind::Status(Vec::new()))? {
+            CallOutput::Data(text) => text,
             value => return Err(self.unexpected(server, &value)),
         };
         serde_json::from_slice(&text).map_err(|error| {
-            // It quotes what it has not understood.
+            // serde_json quotes the text that it does not understand.
             let error = error.to_string();
             let error = printable(&error, printable::LOG);
             self.shared
@@ -329,22 +341,23 @@ impl Client {
         })
     }
 
-    /// Asks a server for nothing; returns the time of the round trip, without that of connecting.
-    /// Tries as often as [`Client::status`].
+    /// Sends a server a few bytes and takes them back; returns the time of the round trip, without
+    /// that of connecting. It tries as often as [`Client::status`].
     ///
     /// # Errors
-    /// [`ErrorKind::NoSuchServer`](crate::ErrorKind::NoSuchServer), or what the server met.
+    /// [`ErrorKind::NoSuchServer`](crate::ErrorKind::NoSuchServer), or what went wrong at the
+    /// server.
     pub fn ping(&self, server: impl Into<ServerIndex>) -> Result<Duration, Error> {
         let server = server.into().get();
-        match self.ask(server, Work::Ping(None, [0; 8]))? {
-            Value::RoundTrip(time) => Ok(time),
+        match self.ask(server, CallKind::Ping(None, [0; 8]))? {
+            CallOutput::RoundTrip(time) => Ok(time),
             value => Err(self.unexpected(server, &value)),
         }
     }
 
     /// Accepts the memory that the server has now, after
-    /// [`ErrorKind::MemoryLost`](crate::ErrorKind::MemoryLost): forgets the incarnation known so
-    /// far. Does nothing when there is no such server.
+    /// [`ErrorKind::MemoryLost`](crate::ErrorKind::MemoryLost): the client forgets the incarnation
+    /// that it knew. Does nothing when there is no such server.
     pub fn accept_memory_loss(&self, server: impl Into<ServerIndex>) {
         self.shared.forget_incarnation(server.into().get());
     }
@@ -353,25 +366,18 @@ impl Client {
         if !address.is_multiple_of(8) {
             return Err(Error::unaligned(address));
         }
-        self.shared.layout.pieces(address, 8).map(drop)?;
-        let (server, offset) = self.shared.layout.locate(address)?;
-        match self.part(
-            Piece {
-                server,
-                offset,
-                address,
-                length: 8,
-            },
-            Work::Atomic(operation),
-            None,
-        )? {
-            Value::Old(old) => Ok(old),
-            value => Err(self.unexpected(server, &value)),
+        // k is a multiple of eight: an aligned word is on one server.
+        let Some(piece) = self.only_piece(address, 8)? else {
+            return Err(Error::unaligned(address));
+        };
+        match self.part(piece, CallKind::Atomic(operation), None)? {
+            CallOutput::Old(old) => Ok(old),
+            value => Err(self.unexpected(piece.server, &value)),
         }
     }
 
-    /// The way that requests to a server take now. Connects to no server, but opens the shared
-    /// memory if it can.
+    /// The path that requests to a server take now. This connects to no server, but opens the
+    /// shared memory if it can.
     ///
     /// # Errors
     /// [`ErrorKind::NoSuchServer`](crate::ErrorKind::NoSuchServer).
@@ -388,19 +394,19 @@ impl Client {
 
     /// The piece of a range that is inside one server.
     fn only_piece(&self, address: u64, length: u64) -> Result<Option<Piece>, Error> {
-        let first = self.shared.layout.pieces(address, length)?.next();
+        let first = self.shared.pieces(address, length)?.next();
         Ok(first.filter(|piece| piece.length == length))
     }
 
-    /// Work inside one server: at once if its shared memory is open, else by TCP, and then until
-    /// the deadline, or for as long as this client waits.
+    /// Carries out work inside one server: in its shared memory if that is open, and what is left
+    /// by TCP; until the deadline, or the client's timeout if there is none.
     fn part<'a>(
         &self,
         piece: Piece,
-        work: Work<'a>,
+        kind: CallKind<'a>,
         mut deadline: Option<Instant>,
-    ) -> Result<Value, Error> {
-        let mut job = Job::new(work, piece.offset, piece.length);
+    ) -> Result<CallOutput, Error> {
+        let mut call = Call::new(kind, piece.offset, piece.length);
         if self.local == LocalAccess::Auto {
             let timeout = match deadline {
                 Some(deadline) => deadline.saturating_duration_since(Instant::now()),
@@ -409,24 +415,24 @@ impl Client {
             let begun = local::execute(
                 &self.shared,
                 piece.server,
-                &mut job,
+                &mut call,
                 local::nanoseconds(timeout),
             );
-            if job.is_finished() {
-                return job.outcome();
+            if call.is_finished() {
+                return call.outcome();
             }
             deadline = deadline.or_else(|| begun.map(Deadline::instant));
         }
         let deadline = deadline.unwrap_or_else(|| self.deadline());
         self.call(deadline, |pipeline: &mut Pipeline<'a>| {
-            pipeline.submit_job(piece.server, job)
+            pipeline.submit_call(piece.server, call)
         })
     }
 
-    fn ask(&self, server: usize, work: Work<'_>) -> Result<Value, Error> {
+    fn ask(&self, server: usize, kind: CallKind<'_>) -> Result<CallOutput, Error> {
         let mut pipeline = Pipeline::until_answered(&self.shared, self.timeout);
-        pipeline.submit_to(server, work)?;
-        pipeline.collect_next().unwrap_or(Ok(Value::Done))
+        pipeline.submit_to(server, kind)?;
+        pipeline.collect_next().unwrap_or(Ok(CallOutput::Done))
     }
 
     /// A blocking call: a pipeline of one request.
@@ -434,14 +440,14 @@ impl Client {
         &self,
         deadline: Instant,
         submit: impl FnOnce(&mut Pipeline<'a>) -> Result<(), Error>,
-    ) -> Result<Value, Error> {
+    ) -> Result<CallOutput, Error> {
         let mut pipeline = Pipeline::until(&self.shared, deadline, self.timeout, self.local);
         submit(&mut pipeline)?;
-        pipeline.collect_next().unwrap_or(Ok(Value::Done))
+        pipeline.collect_next().unwrap_or(Ok(CallOutput::Done))
     }
 
-    /// The error for a reply that answers something else.
-    fn unexpected(&self, server: usize, value: &Value) -> Error {
+    /// The error for an output that does not fit the request.
+    fn unexpected(&self, server: usize, value: &CallOutput) -> Error {
         self.shared
             .name(server)
             .protocol(format!("it answered with {value:?}"))

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 
-/// The socket addresses that `host:port` stands for. Blocks while a name is looked up.
+/// The socket addresses of `host:port`. Blocks while the system looks a name up.
 pub(super) fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
     let found: Vec<_> = address
         .to_socket_addrs()
@@ -19,8 +19,8 @@ pub(super) fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
     }
 }
 
-/// Starts to connect. The stream is non-blocking; when it becomes writable, [`finish`] says how it
-/// went.
+/// Starts to connect. The stream is non-blocking; when it becomes writable, [`finish`] tells the
+/// result.
 pub(super) fn begin(address: SocketAddr) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() {
         AddressFamily::Inet
@@ -38,14 +38,14 @@ pub(super) fn begin(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Whether the connection that was begun is established.
+/// Checks that the connection that was begun is established.
 pub(super) fn finish(stream: &TcpStream) -> io::Result<()> {
     if let Some(error) = stream.take_error()? {
         return Err(error);
     }
-    // On loopback, a client that keeps trying a port that nobody listens on is now and then given
-    // that very port as its own, and is then connected to itself; it would also keep the server
-    // from binding it.
+    // On loopback, the kernel sometimes gives a client that tries a port without a listener that
+    // very port, and connects the client to itself. The client would also keep the server from
+    // binding the port.
     if stream.local_addr()? == stream.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }

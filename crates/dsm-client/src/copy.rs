@@ -1,11 +1,11 @@
-//! A copy from range to range, as a sequence of steps that each concern one server or two.
+//! Splits a copy into steps, each inside one server or from one server to another.
 
 use dsm_core::layout::Layout;
 
-/// The longest step from one server to another: it is held in this process's memory.
+/// The longest step from one server to another, in bytes: this process holds it in its memory.
 const MAX_CARRIED: u64 = 4 << 20;
 
-/// One part of a copy. Steps are to be done one after the other.
+/// One part of a copy. Each step is to be finished before the next one begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step {
     /// First address of the source.
@@ -18,8 +18,8 @@ pub(super) struct Step {
     pub(super) same_server: bool,
 }
 
-/// Whether a copy must go from the last byte to the first, so that it overwrites nothing that it
-/// has yet to read.
+/// Whether a copy must run from the last byte to the first, so that it overwrites nothing that it
+/// has not read yet.
 pub(super) fn is_backward(from: u64, to: u64, length: u64) -> bool {
     from < to && to - from < length
 }

@@ -1,8 +1,9 @@
-//! The client library of dsm, a distributed shared memory: N machines share k bytes of RAM each,
-//! and together these are one linear, byte-addressed memory that programs on many machines read and
+//! The client library of dsm, a distributed shared memory. N machines share k bytes of RAM each.
+//! Together these are one linear, byte-addressed memory, which programs on many machines read and
 //! change.
 //!
-//! ```no_run
+#![cfg_attr(feature = "mcomp-cfg", doc = "```no_run")]
+#![cfg_attr(not(feature = "mcomp-cfg"), doc = "```ignore")]
 //! use dsm_client::{Client, Config};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -12,52 +13,79 @@
 //! client.write(4096, b"hello, memory")?;
 //! assert_eq!(client.read(4096, 5)?, b"hello");
 //!
-//! let visitors = client.fetch_add(0, 1)? + 1; // one more, exactly once, whatever breaks
+//! // Exactly once, also when the connection breaks or the server restarts.
+//! let visitors = client.fetch_add(0, 1)? + 1;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! - [`Client`] reads, writes, fills, copies and does atomics on 64-bit words. A range inside one
-//!   server, up to [`MAX_ATOMIC`](layout::MAX_ATOMIC) bytes, is read or changed in one indivisible
+//! - [`Client`] reads, writes, fills, copies, and has atomics on 64-bit words. It reads or changes a
+//!   range inside one server, up to [`MAX_ATOMIC`](layout::MAX_ATOMIC) bytes, in one indivisible
 //!   step.
 //! - [`Pipeline`] submits many requests without waiting for each.
 //! - [`Error`] says what went wrong, and answers two questions: [may I retry](Error::is_retryable),
 //!   and [may it have taken effect](Error::effect).
-//! - [`Config`] is mcomp.cfg, with the feature `mcomp-cfg` (on by default). Without it a client is
-//!   made from a [`Layout`].
+//! - `Config` is mcomp.cfg. It and the example above need the feature `mcomp-cfg`, which is on by
+//!   default; without it a client is made from a [`Layout`].
 //!
-//! A program in group `dsm` on the host of a server works on that server's shared memory itself;
-//! see [`LocalAccess`].
+//! On the host of a server, a program of root or of a member of group `dsm` works on that server's
+//! shared memory itself; see [`LocalAccess`].
 //!
-//! No thread of its own: a call drives the sockets it needs (`pump`), over *links* to servers that
-//! are kept for the next call (`pool`, `link`), or works on the shared memory of a server on this
-//! host (`local`). Each link has a session (`session`), so that a request whose connection breaks
-//! is sent again and still takes effect once.
+//! The library starts no threads: a call does the work in the thread that makes it. It keeps
+//! connections for the next calls.
+
+// Inside: a call is cut into the requests of one server (`call`). A queue for each server
+// (`server_queue`, with `receive` and `retry`) sends them over a connection (`server_connection`)
+// that the pool keeps (`pool`), or `local` carries them out in the server's shared memory. `pump`
+// waits for the sockets of all queues. Each connection has a session (`session`), so that a request
+// whose connection breaks is sent again and still takes effect once.
 
 mod buffer;
+mod call;
 mod client;
 mod connect;
 mod copy;
 mod error;
-mod job;
-mod lane;
-mod link;
 mod local;
 mod operation;
 mod pipeline;
 mod pool;
 mod pump;
 mod receive;
+mod retry;
+mod server_connection;
+mod server_queue;
 mod session;
-mod trouble;
+mod submitted;
 
 pub use client::Client;
 #[cfg(feature = "mcomp-cfg")]
-pub use dsm_config::{self as config, Config};
-pub use dsm_core::layout::{self, Layout};
+pub use dsm_config::Config;
+pub use dsm_core::layout::Layout;
 pub use dsm_core::protocol::{Code, LoggedOperations, MemoryState, Status};
 pub use dsm_core::{Address, Incarnation, LocalAccess, ServerIndex};
 pub use error::{Effect, Error, ErrorKind};
 pub use local::DataPath;
 pub use operation::CompareAndSwap;
 pub use pipeline::{Pipeline, Reply};
+
+/// What mcomp.cfg says: the parts of a [`Config`], and why one cannot be used.
+#[cfg(feature = "mcomp-cfg")]
+pub mod config {
+    pub use dsm_config::{Address, AddressError, Host};
+    pub use dsm_config::{ClientSettings, LogSettings, OperationLogMode, Security, ServerSettings};
+    pub use dsm_config::{Compression, Keep, Level, SnapshotSettings};
+    pub use dsm_config::{ConfigError, Mistake, Place};
+    pub use dsm_config::{Limits, OnMemoryLoss, Origin, Recovery, Setting};
+}
+
+/// Where an address is: the parts of a [`Layout`], and why one cannot be made.
+pub mod layout {
+    pub use dsm_core::layout::{Fingerprint, LayoutError, MAX_ATOMIC, OutsideMemory, Piece};
+}
+
+/// What a server says of itself: the parts of a [`Status`].
+pub mod status {
+    pub use dsm_core::protocol::{Connections, Sessions, Traffic};
+    pub use dsm_core::protocol::{LatencyBucket, LocalTraffic, OperationLogStatus, Recovery};
+}

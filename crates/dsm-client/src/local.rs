@@ -1,11 +1,10 @@
-//! The way to a server's memory that is not the network: its shared memory, when the server is on
-//! this host and lets this process in. What finds it closed goes by TCP, without a word; there the
-//! server says why, if there is a why. What has to wait for others waits here until its deadline,
-//! and is then known to have changed nothing.
+//! The shared memory of a server on this host, as the path to its memory in place of TCP. A request
+//! that finds it closed goes by TCP, where the server says why. A request that waits for others
+//! waits here until its deadline, and has then changed nothing.
 
+use super::call::{Call, CallKind};
 use super::error::Error;
-use super::job::{Job, Work};
-use super::pool::Shared;
+use super::pool::ClientState;
 use dsm_core::protocol::Operation;
 use dsm_core::segment::{Awaited, Deadline, Segment, Shut, Worker};
 use dsm_core::sys::clock;
@@ -13,28 +12,29 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long nothing is tried after the shared memory of a server was found closed, or without a
-/// free worker.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pause before another attempt to use the shared memory of a server, after it was found closed
+/// or without a free worker.
+const ATTACH_RETRY: Duration = Duration::from_secs(1);
 
-/// Workers that a client keeps for each server while nobody uses them. More threads may call at the
-/// same time, as long as the segment has workers; but those of others are not to be hoarded.
+/// Idle workers that a client keeps for each server. More threads may call at the same time, as
+/// long as the segment has workers; other programs need those that this one does not use.
 const MAX_IDLE: usize = 4;
 
-/// How often it is looked, in ns, whether the segment still has its name and a server: what nobody
-/// can say in a segment whose server was killed, and which was then removed by hand, or never
-/// served again.
-const LOOK_INTERVAL: u64 = 100_000_000;
+/// How often a client checks, in ns, whether the segment still has its name and a server. The
+/// segment cannot tell it when its server was killed and the segment was then removed by hand, or
+/// never served again.
+const CHECK_INTERVAL: u64 = 100_000_000;
 
-/// How long a segment is used without a server, in ns. One that was killed is back sooner; and one
-/// that is not may have been replaced by one on another machine.
-const LONGEST_ABSENCE: u64 = 30_000_000_000;
+/// How long a client uses a segment without a server, in ns. A server that was killed is back
+/// sooner; one that is not back may have been replaced by one on another machine.
+const MAX_ABSENCE: u64 = 30_000_000_000;
 
-/// The pause after an attempt that found the pages held by a process that makes no progress. In it
-/// nothing is held, which others may want; and a process that was continued is not noticed sooner.
-const HELD_PAUSE: Duration = Duration::from_millis(200);
+/// The pause after an attempt that found the pages held by a process that makes no progress. In the
+/// pause this client holds nothing that others may need. It notices only after the pause that the
+/// process continued.
+const PAGE_LOCK_RETRY: Duration = Duration::from_millis(200);
 
-/// The way that requests to a server take.
+/// The path that requests to a server take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum DataPath {
@@ -45,7 +45,7 @@ pub enum DataPath {
 }
 
 impl DataPath {
-    /// As `dsmctl ping` calls it.
+    /// The name that `dsmctl ping` prints.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -57,12 +57,12 @@ impl DataPath {
 
 /// What a client has of one server's shared memory.
 #[derive(Default)]
-pub(super) struct Local(Mutex<State>);
+pub(super) struct LocalSegment(Mutex<LocalState>);
 
 #[derive(Default)]
-struct State {
+struct LocalState {
     attachment: Option<Attachment>,
-    /// Not to be tried before this instant.
+    /// No attempt is made before this instant.
     pause: Option<Instant>,
     /// Attachments so far.
     count: u64,
@@ -71,38 +71,38 @@ struct State {
 struct Attachment {
     segment: Segment,
     incarnation: u64,
-    /// Workers that no call uses now. In boxes, so that to take one and to put it back moves a
-    /// pointer.
+    /// Workers that no call uses. They are in boxes, so that to take one and to put it back moves a
+    /// pointer only.
     #[allow(clippy::vec_box)]
     idle: Vec<Box<Worker>>,
-    /// When it was last looked after, and when a server was last seen, by the coarse clock.
-    looked: u64,
-    served: u64,
+    /// When it was last checked, and when a server was last seen, by the coarse clock.
+    checked_at: u64,
+    served_at: u64,
 }
 
-/// A worker, for one call.
-struct Visit<'l> {
-    local: &'l Local,
+/// A worker that one call uses; it goes back to the idle ones when this is dropped.
+struct WorkerLease<'l> {
+    local: &'l LocalSegment,
     /// Always there until the drop.
     worker: Option<Box<Worker>>,
-    /// Which attachment it is of.
+    /// The attachment that it belongs to.
     number: u64,
 }
 
-/// Carries out the requests of `job` in shared memory, one after the other, if there is that way,
-/// within `timeout` ns from now. Those that are left have not happened and are to go by TCP, until
-/// the deadline that is returned if part of the time is over.
+/// Carries out the requests of `call` in shared memory, one after the other, where that is open,
+/// within `timeout` ns from now. The requests that are left have changed nothing and are to go by
+/// TCP; until the deadline that is returned, if part of the time has passed.
 pub(super) fn execute(
-    shared: &Shared,
+    shared: &ClientState,
     server: usize,
-    job: &mut Job<'_>,
+    call: &mut Call<'_>,
     mut timeout: u64,
 ) -> Option<Deadline> {
     let mut begun = None;
-    if !matches!(job.work(), Work::Status(_) | Work::Ping(..)) {
-        while let Some(mut visit) = shared.visit(server, timeout) {
-            let shut = steps(visit.worker.as_mut()?, job, shared.layout.k())?;
-            match refused(shared, server, job, visit, shut) {
+    if !matches!(call.kind(), CallKind::Status(_) | CallKind::Ping(..)) {
+        while let Some(mut lease) = shared.lease(server, timeout) {
+            let shut = steps(lease.worker.as_mut()?, call, shared.layout.k())?;
+            match refused(shared, server, call, lease, shut) {
                 Next::Again(deadline) => (begun, timeout) = (Some(deadline), deadline.timeout()),
                 Next::OverTcp(deadline) => return deadline,
                 Next::Failed => return None,
@@ -112,17 +112,17 @@ pub(super) fn execute(
     begun
 }
 
-/// Carries out what is left of `job`. Returns why a request was refused; nothing also when one is
-/// none for here.
+/// Carries out what is left of `call`. Returns why a request was refused; nothing if all were
+/// carried out, or if one is not for shared memory.
 #[inline]
-fn steps(worker: &mut Worker, job: &mut Job<'_>, k: u64) -> Option<Shut> {
-    let mut next = job.peek();
+fn steps(worker: &mut Worker, call: &mut Call<'_>, k: u64) -> Option<Shut> {
+    let mut next = call.peek();
     while let Some((position, length)) = next {
-        match step(worker, job, position, length, k)? {
-            Ok(value) => job.done_at_once(value),
+        match step(worker, call, position, length, k)? {
+            Ok(value) => call.completed_locally(value),
             Err(shut) => return Some(shut),
         }
-        next = job.peek();
+        next = call.peek();
         if next.is_some() && worker.deadline().has_passed() {
             return Some(Shut::Late(Awaited::Parts));
         }
@@ -130,61 +130,71 @@ fn steps(worker: &mut Worker, job: &mut Job<'_>, k: u64) -> Option<Shut> {
     None
 }
 
-/// What becomes of the rest of a job after a refusal.
+/// What follows a refusal for the rest of a call.
 enum Next {
-    /// It is tried again, until this deadline.
+    /// Another attempt, until this deadline.
     Again(Deadline),
-    /// It goes over TCP, until this deadline: the memory is closed.
+    /// It goes by TCP, until this deadline, because the memory is closed.
     OverTcp(Option<Deadline>),
-    /// Nothing: its deadline has passed.
+    /// It fails, because its deadline has passed.
     Failed,
 }
 
-/// Decides on the rest of `job`, and pauses before another attempt.
+/// Decides on the rest of `call`, and pauses before another attempt.
 #[cold]
 fn refused(
-    shared: &Shared,
+    shared: &ClientState,
     server: usize,
-    job: &mut Job<'_>,
-    visit: Visit<'_>,
+    call: &mut Call<'_>,
+    lease: WorkerLease<'_>,
     shut: Shut,
 ) -> Next {
-    let Some(deadline) = visit.worker.as_ref().map(|worker| worker.deadline()) else {
+    let Some(deadline) = lease.worker.as_ref().map(|worker| worker.deadline()) else {
         return Next::OverTcp(None);
     };
     match shut {
         Shut::Held { .. } if !deadline.has_passed() => {
-            // The worker may be of use to others in the pause.
-            drop(visit);
-            std::thread::sleep(HELD_PAUSE.min(deadline.left()));
+            // Other threads may use the worker during the pause.
+            drop(lease);
+            std::thread::sleep(PAGE_LOCK_RETRY.min(deadline.left()));
             Next::Again(deadline)
         }
         Shut::Held { pid } => {
-            job.fail(late(shared, server, Awaited::Pages { pid }));
+            call.fail(late(shared, server, Awaited::Pages { pid }));
             Next::Failed
         }
         Shut::Late(awaited) => {
-            job.fail(late(shared, server, awaited));
+            call.fail(late(shared, server, awaited));
             Next::Failed
         }
         Shut::Waiting | Shut::Restoring | Shut::ServerOnly | Shut::Replaced => {
-            visit.end();
+            lease.end();
             Next::OverTcp(Some(deadline))
         }
     }
 }
 
-/// The error of a request that waited in vain. It has changed nothing.
-fn late(shared: &Shared, server: usize, awaited: Awaited) -> Error {
-    let hint = match awaited {
-        Awaited::Pages { pid } if pid != 0 => {
-            format!(": if it was stopped, continue it (kill -CONT {pid}) or end it")
+/// The error of a request whose deadline passed while it waited. It has changed nothing.
+fn late(shared: &ClientState, server: usize, awaited: Awaited) -> Error {
+    let remedy = match awaited {
+        Awaited::Pages { pid: 0 } => {
+            "If a process that uses the memory was stopped (state T of ps(1)), continue it (kill -CONT) or end it"
+                .to_owned()
         }
-        _ => String::new(),
+        Awaited::Pages { pid } => {
+            format!("If it was stopped, continue it (kill -CONT {pid}) or end it")
+        }
+        Awaited::Freeze => {
+            "Try again, or allow more than freeze_timeout of [snapshot] in mcomp.cfg".to_owned()
+        }
+        Awaited::CopyArea => {
+            "Try again, or allow more time, or a larger copy_area in [snapshot] of mcomp.cfg".to_owned()
+        }
+        Awaited::Parts => "Allow more time, or ask for less at once".to_owned(),
     };
     shared
         .name(server)
-        .unavailable(format!("{}{hint}", Shut::Late(awaited)))
+        .unavailable_until(Shut::Late(awaited).to_string(), &remedy)
 }
 
 /// A timeout, which is at most a year, in ns.
@@ -195,39 +205,39 @@ pub(super) fn nanoseconds(timeout: Duration) -> u64 {
     nanoseconds
 }
 
-/// Carries out the next request of `job`; `None` when it is none for here.
+/// Carries out the next request of `call`; `None` if it is not for shared memory.
 #[inline]
 fn step(
     worker: &mut Worker,
-    job: &mut Job<'_>,
+    call: &mut Call<'_>,
     position: u64,
     length: u64,
     k: u64,
 ) -> Option<Result<u64, Shut>> {
-    Some(match job.operation(position, length, k).ok()? {
+    Some(match call.operation(position, length, k).ok()? {
         Operation::Read(extent) => worker
-            .read(extent, job.sink(position, extent.length()))
+            .read(extent, call.target(position, extent.length()))
             .map(|()| 0),
         Operation::Hello(_) | Operation::Status | Operation::Ping(_) => return None,
         change => worker.change(&change, None),
     })
 }
 
-impl Shared {
+impl ClientState {
     /// Whether requests to the server go through its shared memory now.
     pub(super) fn is_local(&self, server: usize) -> bool {
-        self.visit(server, 0).is_some()
+        self.lease(server, 0).is_some()
     }
 
     #[inline]
-    fn visit(&self, server: usize, timeout: u64) -> Option<Visit<'_>> {
+    fn lease(&self, server: usize, timeout: u64) -> Option<WorkerLease<'_>> {
         let local = self.local(server)?;
         let mut state = local.state();
         if state.attachment.is_none() {
             self.attach(server, &mut state)?;
         }
         let number = state.count;
-        let State {
+        let LocalState {
             attachment: Some(attachment),
             pause,
             ..
@@ -236,8 +246,8 @@ impl Shared {
             return None;
         };
         let now = clock::coarse();
-        if now.wrapping_sub(attachment.looked) > LOOK_INTERVAL {
-            attachment.looked = now;
+        if now.wrapping_sub(attachment.checked_at) > CHECK_INTERVAL {
+            attachment.checked_at = now;
             if !attachment.is_in_use(now) {
                 state.attachment = None;
                 return None;
@@ -245,10 +255,10 @@ impl Shared {
         }
         let mut worker = match attachment.idle.pop() {
             Some(worker) => worker,
-            None => attachment.hire(pause)?,
+            None => attachment.acquire(pause)?,
         };
         worker.wait_until(Deadline::after(now, timeout));
-        Some(Visit {
+        Some(WorkerLease {
             local,
             worker: Some(worker),
             number,
@@ -256,19 +266,19 @@ impl Shared {
     }
 
     #[cold]
-    fn attach(&self, server: usize, state: &mut State) -> Option<()> {
-        if !is_over(&mut state.pause) {
+    fn attach(&self, server: usize, state: &mut LocalState) -> Option<()> {
+        if !is_over(&mut state.pause) || !self.abandoned(server).is_empty() {
             return None;
         }
         let attached = u32::try_from(server)
             .ok()
             .and_then(|index| Segment::attach_as_client(&self.layout, index).ok());
-        // A memory that this client does not know is the business of TCP, which says that the other
-        // was lost.
+        // If this client knows another incarnation, the request goes by TCP, where the server says
+        // that the memory was lost.
         let Some((segment, incarnation)) =
-            attached.filter(|(_, found)| self.meet(server, *found).is_ok())
+            attached.filter(|(_, found)| self.check_incarnation(server, *found).is_ok())
         else {
-            state.pause = Some(Instant::now() + PAUSE);
+            state.pause = Some(Instant::now() + ATTACH_RETRY);
             return None;
         };
         state.count += 1;
@@ -278,14 +288,14 @@ impl Shared {
             segment,
             incarnation,
             idle,
-            looked: now,
-            served: now,
+            checked_at: now,
+            served_at: now,
         });
         Some(())
     }
 }
 
-/// Whether the time is over; then it is forgotten.
+/// Whether the pause is over; it is then cleared.
 fn is_over(pause: &mut Option<Instant>) -> bool {
     if pause.is_none_or(|until| Instant::now() >= until) {
         *pause = None;
@@ -294,23 +304,23 @@ fn is_over(pause: &mut Option<Instant>) -> bool {
 }
 
 impl Attachment {
-    /// Whether the segment is what its server serves, or did not long ago.
+    /// Whether a server serves the segment, or did so a short time ago.
     #[cold]
     fn is_in_use(&mut self, now: u64) -> bool {
         if self.segment.is_served() {
-            self.served = now;
+            self.served_at = now;
         }
-        !self.segment.is_removed() && now.wrapping_sub(self.served) < LONGEST_ABSENCE
+        !self.segment.is_removed() && now.wrapping_sub(self.served_at) < MAX_ABSENCE
     }
 
-    /// One more worker, if there is one.
+    /// Acquires another worker, if the segment has a free one.
     #[cold]
-    fn hire(&self, pause: &mut Option<Instant>) -> Option<Box<Worker>> {
+    fn acquire(&self, pause: &mut Option<Instant>) -> Option<Box<Worker>> {
         if !is_over(pause) {
             return None;
         }
         let Ok(mut worker) = self.segment.worker() else {
-            *pause = Some(Instant::now() + PAUSE);
+            *pause = Some(Instant::now() + ATTACH_RETRY);
             return None;
         };
         worker.expect(self.incarnation);
@@ -318,31 +328,32 @@ impl Attachment {
     }
 }
 
-impl Local {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Whatever its last user died of: an attachment is there or not, and its workers are whole.
+impl LocalSegment {
+    fn state(&self) -> MutexGuard<'_, LocalState> {
+        // A panic of another thread leaves no half state: an attachment is there or not, and its
+        // workers are whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the attachment; the next request makes another one, if it can.
+    /// Ends the attachment; the next request attaches again, if it can.
     pub(super) fn forget(&self) {
         let mut state = self.state();
         (state.attachment, state.pause) = (None, None);
     }
 }
 
-impl Visit<'_> {
-    /// Ends the attachment, which was found closed.
+impl WorkerLease<'_> {
+    /// Ends the attachment, whose memory was found closed.
     #[cold]
     fn end(self) {
         let mut state = self.local.state();
         if state.count == self.number {
-            (state.attachment, state.pause) = (None, Some(Instant::now() + PAUSE));
+            (state.attachment, state.pause) = (None, Some(Instant::now() + ATTACH_RETRY));
         }
     }
 }
 
-impl Drop for Visit<'_> {
+impl Drop for WorkerLease<'_> {
     #[inline]
     fn drop(&mut self) {
         let mut state = self.local.state();
@@ -356,9 +367,11 @@ impl Drop for Visit<'_> {
     }
 }
 
-impl fmt::Debug for Local {
+impl fmt::Debug for LocalSegment {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Local").finish_non_exhaustive()
+        formatter
+            .debug_struct("LocalSegment")
+            .finish_non_exhaustive()
     }
 }
 
@@ -369,10 +382,10 @@ mod tests {
     use dsm_core::segment::Start;
     use std::ops::ControlFlow;
 
-    /// Its shared memory, removed at the end.
-    struct System(Layout);
+    /// A memory whose shared-memory objects are removed at the end.
+    struct TestMemory(Layout);
 
-    impl System {
+    impl TestMemory {
         fn serve(&self) -> Segment {
             Segment::serve(&self.0, 0, Start::Serve, &mut |_, _| {
                 ControlFlow::Continue(())
@@ -382,14 +395,14 @@ mod tests {
         }
     }
 
-    impl Drop for System {
+    impl Drop for TestMemory {
         fn drop(&mut self) {
-            let of_system = |name: &str| {
+            let of_memory = |name: &str| {
                 name.trim_start_matches("sem.")
                     .starts_with(&format!("{}.", self.0.name()))
             };
             for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
-                if of_system(&entry.file_name().to_string_lossy()) {
+                if of_memory(&entry.file_name().to_string_lossy()) {
                     std::fs::remove_file(entry.path()).unwrap();
                 }
             }
@@ -397,12 +410,12 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_is_served_no_longer_is_given_up_after_a_while() {
+    fn a_segment_without_a_server_is_used_for_30_seconds() {
         let name = format!("dsmtest-{}-absence", std::process::id());
-        let system = System(Layout::new(&name, 1 << 20, vec!["127.0.0.1:1".into()]).unwrap());
-        let server = system.serve();
-        server.admit_local(system.0.fingerprint());
-        let shared = Shared::new(system.0.clone());
+        let memory = TestMemory(Layout::new(&name, 1 << 20, vec!["127.0.0.1:1".into()]).unwrap());
+        let server = memory.serve();
+        server.admit_local(memory.0.fingerprint());
+        let shared = ClientState::new(memory.0.clone());
         assert!(shared.is_local(0));
         let is_in_use = |later| {
             let mut state = shared.local(0).unwrap().state();
@@ -413,20 +426,20 @@ mod tests {
                 .is_in_use(clock::coarse() + later)
         };
         assert!(
-            is_in_use(LONGEST_ABSENCE) && is_in_use(2 * LONGEST_ABSENCE),
+            is_in_use(MAX_ABSENCE) && is_in_use(2 * MAX_ABSENCE),
             "it is served"
         );
         drop(server);
         shared.local(0).unwrap().forget();
-        assert!(!shared.is_local(0), "nobody begins without a server");
-        let server = system.serve();
+        assert!(!shared.is_local(0), "no client attaches without a server");
+        let server = memory.serve();
         shared.local(0).unwrap().forget();
         assert!(shared.is_local(0));
         drop(server);
-        assert!(is_in_use(LONGEST_ABSENCE / 2));
-        assert!(!is_in_use(LONGEST_ABSENCE + 1));
-        let server = system.serve();
-        assert!(is_in_use(LONGEST_ABSENCE + 1), "it is back");
+        assert!(is_in_use(MAX_ABSENCE / 2));
+        assert!(!is_in_use(MAX_ABSENCE + 1));
+        let server = memory.serve();
+        assert!(is_in_use(MAX_ABSENCE + 1), "it is back");
         drop(server);
     }
 }

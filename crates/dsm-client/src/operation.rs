@@ -1,9 +1,9 @@
-//! Arguments that have names, where two of the same type could change places unnoticed.
+//! Arguments with names, for operations that take two values of the same type.
 
 use dsm_core::protocol::AtomicOperation;
 
-/// The words of a compare-and-swap. Written with its fields' names, and complete: the operation has
-/// no others.
+/// The words of a compare-and-swap. It is written with its fields' names, so that the two cannot
+/// change places; the operation has no others, so it can be built without a constructor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompareAndSwap {
     /// What the word must be, to be replaced.

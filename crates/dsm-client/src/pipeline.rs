@@ -1,12 +1,14 @@
-//! Many requests under way at once, their replies collected in the order of submission.
+//! Requests that are submitted without waiting for each; their outcomes are collected in the order
+//! of submission.
 
 use super::CompareAndSwap;
+use super::call::{Call, CallKind, CallOutput};
 use super::error::{Effect, Error};
-use super::job::{Job, Value, Work};
-use super::lane::Lane;
 use super::local;
-use super::pool::Shared;
+use super::pool::ClientState;
 use super::pump::pump;
+use super::server_queue::ServerQueue;
+use super::submitted::{SubmittedRequest, join};
 use dsm_core::layout::Piece;
 use dsm_core::protocol::AtomicOperation;
 use dsm_core::{Address, LocalAccess};
@@ -15,13 +17,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What a pipelined request has found.
+/// What a pipelined request returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reply {
     /// The bytes of a read.
     Data(Vec<u8>),
-    /// A write or fill was carried out.
+    /// A write or fill was carried out, or the bytes of a read are in its buffer.
     Done,
     /// The value of the word before an atomic.
     Old(u64),
@@ -30,18 +32,23 @@ pub enum Reply {
 /// Submits many requests without waiting for each, and collects their outcomes in order as an
 /// iterator.
 ///
-/// Requests to one server are carried out in the order of submission; between servers there is no
-/// order. A request to a server whose shared memory this process uses is carried out when it is
-/// submitted. Any other starts then, or, while replies of the same server are awaited, together
-/// with others, at the latest at the next [`next`](Iterator::next). Once 128 requests to a server
-/// have no reply, a submission waits for replies first. Outcomes that are not collected stay in
-/// memory: collect them as you go.
+/// A server carries out its requests in the order of submission; between servers there is no order.
+/// A request to a server whose shared memory this process uses is carried out when it is submitted.
+/// Any other is sent then; or, while replies of the same server are awaited, together with others,
+/// at the latest at the next [`next`](Iterator::next). While 128 requests to a server have no
+/// reply, a submission waits for replies first. Outcomes that are not collected stay in memory:
+/// collect them as you go.
 ///
-/// The client's timeout bounds each submission and each `next` on its own. When it passes, every
-/// request that waits for the same server fails.
+/// Each submission and each `next` has the client's timeout as its deadline. When that passes,
+/// every request that waits for the same server fails.
 ///
 /// A pipeline that is dropped while requests are unanswered closes their connections: whether those
-/// requests take effect is then unknown.
+/// requests take effect is then unknown, as after
+/// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown).
+///
+/// A pipeline has no copy: between servers, a copy is a write that depends on the read before it,
+/// which a queue of independent requests cannot express. [`Client::copy`](crate::Client::copy)
+/// does it.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -59,54 +66,34 @@ pub enum Reply {
 /// ```
 #[derive(Debug)]
 pub struct Pipeline<'a> {
-    shared: Arc<Shared>,
+    shared: Arc<ClientState>,
     timeout: Duration,
-    /// One for all that is done here, instead of one for each call.
+    /// One deadline for everything, instead of one for each submission and each `next`.
     deadline: Option<Instant>,
+    /// See [`ServerQueue::until_answered`].
     until_answered: bool,
     /// Whether servers on this host may be reached through their shared memory.
     local: LocalAccess,
-    lanes: Vec<Lane<'a>>,
-    entries: VecDeque<Entry>,
-}
-
-/// A request whose outcome was not collected. The oldest job of each of its servers' lanes is a
-/// part of the oldest entry, since both are queues; but for parts that were done at once, of which
-/// no lane knows.
-#[derive(Debug)]
-struct Entry {
-    servers: Range<usize>,
-    reads: bool,
-    /// Whether it changes the memory.
-    mutates: bool,
-    /// Outcomes of the parts that were done at once, with their servers.
-    done: Vec<(usize, Result<Value, Error>)>,
-}
-
-impl Entry {
-    /// Whether the lane has a part of it.
-    fn concerns(&self, lane: &Lane<'_>) -> bool {
-        let server = lane.server();
-        self.servers.contains(&server) && !self.done.iter().any(|(done, _)| *done == server)
-    }
+    queues: Vec<ServerQueue<'a>>,
+    submitted: VecDeque<SubmittedRequest>,
 }
 
 impl<'a> Pipeline<'a> {
-    pub(super) fn new(shared: &Arc<Shared>, timeout: Duration, local: LocalAccess) -> Self {
+    pub(super) fn new(shared: &Arc<ClientState>, timeout: Duration, local: LocalAccess) -> Self {
         Self {
             shared: Arc::clone(shared),
             timeout,
             deadline: None,
             until_answered: false,
             local,
-            lanes: Vec::new(),
-            entries: VecDeque::new(),
+            queues: Vec::new(),
+            submitted: VecDeque::new(),
         }
     }
 
     /// For one blocking call.
     pub(super) fn until(
-        shared: &Arc<Shared>,
+        shared: &Arc<ClientState>,
         deadline: Instant,
         timeout: Duration,
         local: LocalAccess,
@@ -117,8 +104,8 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// For one call that says at once when no server is there.
-    pub(super) fn until_answered(shared: &Arc<Shared>, timeout: Duration) -> Self {
+    /// For one call that fails at once when the server's machine says that no server is there.
+    pub(super) fn until_answered(shared: &Arc<ClientState>, timeout: Duration) -> Self {
         Self {
             until_answered: true,
             ..Self::new(shared, timeout, LocalAccess::Never)
@@ -128,16 +115,37 @@ impl<'a> Pipeline<'a> {
     /// Submits a read of `length` bytes; its outcome is [`Reply::Data`].
     ///
     /// # Errors
-    /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory); or that of a server which
-    /// made no room before the deadline. Nothing was submitted then.
+    /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory); or
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) for a server with 128 requests
+    /// that did not reply before the deadline. The request was not submitted then.
     pub fn read(&mut self, address: impl Into<Address>, length: u64) -> Result<(), Error> {
         let address = address.into().get();
-        self.submit(address, length, |_| Work::Read(Vec::new()))?;
-        self.entries
-            .back_mut()
-            .into_iter()
-            .for_each(|entry| entry.reads = true);
+        self.submit(address, length, |_| CallKind::Read(Vec::new()))?;
+        if let Some(request) = self.submitted.back_mut() {
+            request.reads = true;
+        }
         Ok(())
+    }
+
+    /// Submits a read of as many bytes as `buffer` has; its outcome is [`Reply::Done`], and then
+    /// the bytes are in `buffer`. Until then, and after an error, the buffer's contents are
+    /// unspecified.
+    ///
+    /// # Errors
+    /// As [`Pipeline::read`].
+    pub fn read_into(
+        &mut self,
+        address: impl Into<Address>,
+        buffer: &'a mut [u8],
+    ) -> Result<(), Error> {
+        let address = address.into().get();
+        let length = buffer.len() as u64;
+        let mut rest = buffer;
+        self.submit(address, length, |piece| {
+            let (head, tail) = std::mem::take(&mut rest).split_at_mut(length_of(piece));
+            rest = tail;
+            CallKind::ReadInto(head)
+        })
     }
 
     /// Submits a write; its outcome is [`Reply::Done`].
@@ -150,7 +158,7 @@ impl<'a> Pipeline<'a> {
         self.submit(address, data.len() as u64, |piece| {
             let (head, tail) = rest.split_at(length_of(piece));
             rest = tail;
-            Work::Write(head)
+            CallKind::Write(head)
         })
     }
 
@@ -165,7 +173,7 @@ impl<'a> Pipeline<'a> {
         byte: u8,
     ) -> Result<(), Error> {
         let address = address.into().get();
-        self.submit(address, length, |_| Work::Fill(byte))
+        self.submit(address, length, |_| CallKind::Fill(byte))
     }
 
     /// Submits an addition to the word at `address`, wrapping at 2^64; its outcome is
@@ -222,88 +230,82 @@ impl<'a> Pipeline<'a> {
         self.atomic(address.into().get(), AtomicOperation::Xor(operand))
     }
 
-    /// How many requests were submitted whose outcome was not collected.
+    /// The number of submitted requests whose outcome was not collected.
     #[must_use]
     pub fn uncollected(&self) -> usize {
-        self.entries.len()
+        self.submitted.len()
     }
 
     /// Whether the outcome of the oldest request is there, so that [`next`](Iterator::next) returns
-    /// it without waiting. To collect all that came together before more is submitted lets
-    /// requests, too, go out together.
+    /// it without waiting. It only looks: it neither sends nor receives, so that it stays false
+    /// until [`next`](Iterator::next) or a submission has done so. After `next`, collect every
+    /// outcome that is there before you submit more: requests then go out together, too.
     #[must_use]
     pub fn is_next_ready(&self) -> bool {
-        let Some(entry) = self.entries.front() else {
+        let Some(request) = self.submitted.front() else {
             return false;
         };
-        self.lanes
+        self.queues
             .iter()
-            .filter(|lane| entry.concerns(lane))
-            .all(Lane::front_is_finished)
+            .filter(|queue| request.concerns(queue))
+            .all(ServerQueue::front_is_finished)
     }
 
     pub(super) fn atomic(&mut self, address: u64, operation: AtomicOperation) -> Result<(), Error> {
         if !address.is_multiple_of(8) {
             return Err(Error::unaligned(address));
         }
-        self.submit(address, 8, |_| Work::Atomic(operation))
+        self.submit(address, 8, |_| CallKind::Atomic(operation))
     }
 
-    pub(super) fn read_into(&mut self, address: u64, buffer: &'a mut [u8]) -> Result<(), Error> {
-        let length = buffer.len() as u64;
-        let mut rest = buffer;
-        self.submit(address, length, |piece| {
-            let (head, tail) = std::mem::take(&mut rest).split_at_mut(length_of(piece));
-            rest = tail;
-            Work::ReadInto(head)
-        })
-    }
-
-    /// Submits work for each piece of a range.
+    /// Submits a call for each piece of a range.
     fn submit(
         &mut self,
         address: u64,
         length: u64,
-        mut work: impl FnMut(Piece) -> Work<'a>,
+        mut kind_of: impl FnMut(Piece) -> CallKind<'a>,
     ) -> Result<(), Error> {
-        let pieces = self.shared.layout.pieces(address, length)?;
+        let pieces = self.shared.pieces(address, length)?;
+        let server_of = |address| {
+            let located = self.shared.layout.locate(address);
+            located
+                .map(|(server, _)| server)
+                .map_err(Error::outside_memory)
+        };
         let servers = match length {
             0 => 0..0,
-            _ => {
-                self.shared.layout.locate(address)?.0
-                    ..self.shared.layout.locate(address + length - 1)?.0 + 1
-            }
+            _ => server_of(address)?..server_of(address + length - 1)? + 1,
         };
         let began = Instant::now();
         let now = self.make_room(servers.clone(), began)?;
-        let mut at_once = Vec::new();
+        let mut local_calls = Vec::new();
         let mut mutates = false;
         for piece in pieces {
-            let job = Job::new(work(piece), piece.offset, piece.length);
-            mutates |= job.opcode().mutates();
+            let call = Call::new(kind_of(piece), piece.offset, piece.length);
+            mutates |= call.opcode().mutates();
             if self.goes_locally(piece.server) {
-                at_once.push((piece.server, job));
+                local_calls.push((piece.server, call));
             } else {
-                self.push(piece.server, job, now);
+                self.push(piece.server, call, now);
             }
         }
-        // While the other servers are at work.
+        // After the others were sent: their servers work at the same time.
         let mut done = Vec::new();
-        for (index, (server, mut job)) in at_once.into_iter().enumerate() {
+        for (index, (server, mut call)) in local_calls.into_iter().enumerate() {
             let timeout = match self.deadline {
                 None if index == 0 && now == began => self.timeout,
                 deadline => deadline
                     .unwrap_or(began + self.timeout)
                     .saturating_duration_since(Instant::now()),
             };
-            local::execute(&self.shared, server, &mut job, local::nanoseconds(timeout));
-            if job.is_finished() {
-                done.push((server, job.outcome()));
+            local::execute(&self.shared, server, &mut call, local::nanoseconds(timeout));
+            if call.is_finished() {
+                done.push((server, call.outcome()));
             } else {
-                self.push(server, job, now);
+                self.push(server, call, now);
             }
         }
-        self.entries.push_back(Entry {
+        self.submitted.push_back(SubmittedRequest {
             servers,
             reads: false,
             mutates,
@@ -312,29 +314,29 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Whether a request to the server is carried out at once: not while earlier ones are under way
-    /// to it, for they come first.
+    /// Whether a request to the server is carried out in its shared memory. While earlier requests
+    /// to it have no reply it is not, since they come first.
     fn goes_locally(&self, server: usize) -> bool {
         self.local == LocalAccess::Auto
             && !self
-                .lanes
+                .queues
                 .iter()
-                .any(|lane| lane.server() == server && lane.is_busy())
+                .any(|queue| queue.server() == server && queue.is_busy())
             && self.shared.is_local(server)
     }
 
-    /// Submits work for one server that is about no range.
-    pub(super) fn submit_to(&mut self, server: usize, work: Work<'a>) -> Result<(), Error> {
+    /// Submits a call to one server that is about no range.
+    pub(super) fn submit_to(&mut self, server: usize, kind: CallKind<'a>) -> Result<(), Error> {
         self.shared.check_server(server)?;
-        self.submit_job(server, Job::new(work, 0, 0))
+        self.submit_call(server, Call::new(kind, 0, 0))
     }
 
-    /// Submits what is left of a job, to go by TCP.
-    pub(super) fn submit_job(&mut self, server: usize, job: Job<'a>) -> Result<(), Error> {
+    /// Submits what is left of a call, which goes by TCP.
+    pub(super) fn submit_call(&mut self, server: usize, call: Call<'a>) -> Result<(), Error> {
         let now = self.make_room(server..server + 1, Instant::now())?;
-        let mutates = job.opcode().mutates();
-        self.push(server, job, now);
-        self.entries.push_back(Entry {
+        let mutates = call.opcode().mutates();
+        self.push(server, call, now);
+        self.submitted.push_back(SubmittedRequest {
             servers: server..server + 1,
             reads: false,
             mutates,
@@ -343,44 +345,54 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    fn push(&mut self, server: usize, job: Job<'a>, now: Instant) {
+    fn push(&mut self, server: usize, call: Call<'a>, now: Instant) {
         let index = self
-            .lanes
+            .queues
             .iter()
-            .position(|lane| lane.server() == server)
+            .position(|queue| queue.server() == server)
             .unwrap_or_else(|| {
-                let mut lane = Lane::new(self.shared.check_out(server, now));
-                lane.until_answered = self.until_answered;
-                self.lanes.push(lane);
-                self.lanes.len() - 1
+                let mut queue = ServerQueue::new(self.shared.take_connection(server, now));
+                queue.until_answered = self.until_answered;
+                self.queues.push(queue);
+                self.queues.len() - 1
             });
-        let lane = &mut self.lanes[index];
-        lane.push(job);
-        lane.nudge(now);
+        let queue = &mut self.queues[index];
+        queue.push(call);
+        queue.maybe_send(now);
     }
 
-    /// Waits while one of the servers has too much to do for this pipeline. Returns what was `now`
-    /// before and may be later.
+    /// Waits while the queue of one of the servers is full. Returns the time, which is `now` if it
+    /// did not wait.
     fn make_room(&mut self, servers: Range<usize>, now: Instant) -> Result<Instant, Error> {
-        let concerned = |lane: &&Lane<'_>| servers.contains(&lane.server());
-        if !self.lanes.iter().filter(concerned).any(Lane::is_full) {
+        let is_concerned = |queue: &&ServerQueue<'_>| servers.contains(&queue.server());
+        if !self
+            .queues
+            .iter()
+            .filter(is_concerned)
+            .any(ServerQueue::is_full)
+        {
             return Ok(now);
         }
-        let relieved = |lanes: &[Lane<'_>]| lanes.iter().filter(concerned).all(Lane::is_relieved);
+        let is_relieved = |queues: &[ServerQueue<'_>]| {
+            queues
+                .iter()
+                .filter(is_concerned)
+                .all(ServerQueue::is_relieved)
+        };
         let deadline = self.deadline.unwrap_or(now + self.timeout);
-        if pump(&mut self.lanes, deadline, relieved).is_ok() {
+        if pump(&mut self.queues, deadline, is_relieved).is_ok() {
             return Ok(Instant::now());
         }
         let (timeout, now) = (self.timeout, Instant::now());
         let mut error = None;
-        for lane in self
-            .lanes
+        for queue in self
+            .queues
             .iter_mut()
-            .filter(|lane| servers.contains(&lane.server()) && !lane.is_relieved())
+            .filter(|queue| servers.contains(&queue.server()) && !queue.is_relieved())
         {
-            lane.give_up(timeout, now);
+            queue.fail_at_deadline(timeout, now);
             error.get_or_insert_with(|| {
-                lane.unavailable(format!("it made no room within {timeout:?}"))
+                queue.unavailable(format!("it made no room within {timeout:?}"))
             });
         }
         error.map_or(Ok(now), Err)
@@ -392,57 +404,52 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Waits for the outcome of the oldest request.
-    pub(super) fn collect_next(&mut self) -> Option<Result<Value, Error>> {
-        let entry = self.entries.pop_front()?;
-        if entry.reads && entry.servers.is_empty() {
-            return Some(Ok(Value::Data(Vec::new())));
+    pub(super) fn collect_next(&mut self) -> Option<Result<CallOutput, Error>> {
+        let request = self.submitted.pop_front()?;
+        if request.reads && request.servers.is_empty() {
+            return Some(Ok(CallOutput::Data(Vec::new())));
         }
         let deadline = self.deadline();
-        let concerned = |lane: &&Lane<'_>| entry.concerns(lane);
-        let finished =
-            |lanes: &[Lane<'_>]| lanes.iter().filter(concerned).all(Lane::front_is_finished);
-        if pump(&mut self.lanes, deadline, finished).is_err() {
+        let is_concerned = |queue: &&ServerQueue<'_>| request.concerns(queue);
+        let finished = |queues: &[ServerQueue<'_>]| {
+            queues
+                .iter()
+                .filter(is_concerned)
+                .all(ServerQueue::front_is_finished)
+        };
+        if pump(&mut self.queues, deadline, finished).is_err() {
             let (timeout, now) = (self.timeout, Instant::now());
-            let late = |lane: &&mut Lane<'_>| entry.concerns(lane) && !lane.front_is_finished();
-            self.lanes
+            let late = |queue: &&mut ServerQueue<'_>| {
+                request.concerns(queue) && !queue.front_is_finished()
+            };
+            self.queues
                 .iter_mut()
                 .filter(late)
-                .for_each(|lane| lane.give_up(timeout, now));
+                .for_each(|queue| queue.fail_at_deadline(timeout, now));
         }
-        let mut done = entry.done.into_iter().peekable();
-        let mut outcome = Ok(Value::Done);
-        let mut is_begun = false;
-        for server in entry.servers {
+        let mut done = request.done.into_iter().peekable();
+        let mut outcome = Ok(CallOutput::Done);
+        let mut is_partly_done = false;
+        for server in request.servers {
             let part = match done.next_if(|(of, _)| *of == server) {
                 Some((_, part)) => Some(part),
                 None => self
-                    .lanes
+                    .queues
                     .iter_mut()
-                    .find(|lane| lane.server() == server)
-                    .and_then(Lane::take),
+                    .find(|queue| queue.server() == server)
+                    .and_then(ServerQueue::take),
             };
             if let Some(part) = part {
-                is_begun |= part.is_ok();
+                is_partly_done |= part.is_ok();
                 outcome = join(outcome, part);
             }
         }
         Some(match outcome {
-            Err(error) if is_begun && entry.mutates => Err(error.with_effect(Effect::Possible)),
+            Err(error) if is_partly_done && request.mutates => {
+                Err(error.with_effect(Effect::Possible))
+            }
             outcome => outcome,
         })
-    }
-}
-
-/// The outcome of two parts of one request, in the order of their addresses.
-fn join(before: Result<Value, Error>, after: Result<Value, Error>) -> Result<Value, Error> {
-    match (before, after) {
-        (Ok(Value::Data(mut data)), Ok(Value::Data(more))) => {
-            data.extend_from_slice(&more);
-            Ok(Value::Data(data))
-        }
-        (Ok(_), after) => after,
-        (Err(error), Ok(_)) => Err(error),
-        (Err(first), Err(second)) => Err(first.or_graver(second)),
     }
 }
 
@@ -453,14 +460,14 @@ impl Iterator for Pipeline<'_> {
     /// none.
     fn next(&mut self) -> Option<Self::Item> {
         Some(self.collect_next()?.map(|value| match value {
-            Value::Data(data) => Reply::Data(data),
-            Value::Old(old) => Reply::Old(old),
-            Value::Done | Value::RoundTrip(_) => Reply::Done,
+            CallOutput::Data(data) => Reply::Data(data),
+            CallOutput::Old(old) => Reply::Old(old),
+            CallOutput::Done | CallOutput::RoundTrip(_) => Reply::Done,
         }))
     }
 }
 
-#[allow(clippy::cast_possible_truncation)] // A piece of a slice.
+#[allow(clippy::cast_possible_truncation)] // a piece of a slice
 fn length_of(piece: Piece) -> usize {
     piece.length as usize
 }

@@ -1,40 +1,41 @@
-//! What all calls of a client share: the layout, the incarnations seen, and idle links.
+//! What all calls of a client and of its clones share: the layout, the incarnations seen, idle
+//! connections, and the shared memory of servers on this host.
 
 use super::error::{Error, ServerName};
-use super::link::Link;
-use super::local::Local;
-use dsm_core::layout::Layout;
+use super::local::LocalSegment;
+use super::server_connection::ServerConnection;
+use dsm_core::layout::{Layout, Piece};
 use dsm_core::segment::generation;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Links to one server that are kept while nobody uses them. More threads than this may call at the
-/// same time; they then connect anew now and then.
+/// Idle connections to one server that are kept. When more threads than this call at the same time,
+/// some of their calls connect again.
 const MAX_IDLE: usize = 16;
 
-/// A link that was idle for longer is looked at before it is used: a server that restarted has
-/// closed it, and a request that is not sent there cannot end as one of unknown outcome.
-const TRUSTED_IDLE: Duration = Duration::from_millis(50);
+/// A connection that was idle for longer is checked before it is used. A server that restarted has
+/// closed it, and a request that is not sent on it cannot end with an unknown outcome.
+const MAX_UNCHECKED_IDLE: Duration = Duration::from_millis(50);
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct ClientState {
     pub(super) layout: Layout,
-    /// The layout's text, as hello carries it.
+    /// The layout's text, which hello carries.
     pub(super) canonical: String,
-    /// Of each server's memory when it was first seen; zero before.
+    /// The incarnation of each server's memory when it was first seen; zero before.
     incarnations: Vec<AtomicU64>,
     peers: Peers,
 }
 
-/// What a process has of each server. A child made by `fork(2)` has its own: its parent's
-/// connections are in use, its locks may be held by threads that are not there, and its shared
-/// memory is that of another participant.
+/// What a process has of each server. A child made by `fork(2)` gets a new one: the parent uses its
+/// connections, threads that the child does not have may hold its locks, and its shared memory is
+/// that of another participant.
 #[derive(Debug)]
 struct Peers {
-    /// That of the process, see [`generation`].
+    /// The generation of the process, see [`generation`].
     generation: u64,
     of_process: Vec<Peer>,
     of_child: OnceLock<Box<Peers>>,
@@ -42,16 +43,21 @@ struct Peers {
 
 #[derive(Debug)]
 struct Peer {
-    idle: Mutex<Vec<Link>>,
-    /// None in a child: it goes by TCP.
-    local: Option<Local>,
+    idle: Mutex<Vec<ServerConnection>>,
+    /// Sessions that were abandoned while a change of theirs may have executed. The server may
+    /// still execute it until it has answered a hello for the session. There are at most as many as
+    /// connections were in use at the same time.
+    abandoned: Mutex<Vec<[u8; 16]>>,
+    /// None in a child, which goes by TCP.
+    local: Option<LocalSegment>,
 }
 
 impl Peers {
     fn new(n: usize, is_child: bool) -> Self {
         let peer = |_| Peer {
             idle: Mutex::default(),
-            local: (!is_child).then(Local::default),
+            abandoned: Mutex::default(),
+            local: (!is_child).then(LocalSegment::default),
         };
         Self {
             generation: generation(),
@@ -60,7 +66,7 @@ impl Peers {
         }
     }
 
-    /// Those of this process.
+    /// The peers of this process.
     #[inline]
     fn own(&self) -> &[Peer] {
         let mut found = self;
@@ -74,13 +80,19 @@ impl Peers {
 }
 
 impl Peer {
-    fn idle(&self) -> MutexGuard<'_, Vec<Link>> {
-        // A list of whole links is whole whatever its last user died of.
+    fn abandoned(&self) -> MutexGuard<'_, Vec<[u8; 16]>> {
+        self.abandoned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<ServerConnection>> {
+        // A panic of another thread leaves a list of whole connections.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shared {
+impl ClientState {
     pub(super) fn new(layout: Layout) -> Self {
         let canonical = layout.canonical();
         let peers = Peers::new(layout.n(), false);
@@ -101,7 +113,18 @@ impl Shared {
         }
     }
 
-    /// Makes sure that there is a server with this index.
+    /// The pieces of a range, in address order.
+    pub(super) fn pieces(
+        &self,
+        address: u64,
+        length: u64,
+    ) -> Result<impl Iterator<Item = Piece> + use<>, Error> {
+        self.layout
+            .pieces(address, length)
+            .map_err(Error::outside_memory)
+    }
+
+    /// Checks that there is a server with this index.
     pub(super) fn check_server(&self, server: usize) -> Result<(), Error> {
         let count = self.incarnations.len();
         if server < count {
@@ -111,17 +134,17 @@ impl Shared {
         }
     }
 
-    /// The incarnation that this client knows the server's memory by; zero for none.
+    /// The incarnation of the server's memory that this client knows; zero for none.
     pub(super) fn known_incarnation(&self, server: usize) -> u64 {
         self.incarnations[server].load(Ordering::Acquire)
     }
 
-    /// Compares the incarnation that a server says with the one first seen, which it becomes if
-    /// there is none.
+    /// Checks the incarnation that a server tells against the one that this client knows; if it
+    /// knows none, it knows this one from now on.
     ///
     /// # Errors
-    /// The one that was seen before, if it is another one.
-    pub(super) fn meet(&self, server: usize, found: u64) -> Result<(), u64> {
+    /// The incarnation that this client knows, if it differs.
+    pub(super) fn check_incarnation(&self, server: usize, found: u64) -> Result<(), u64> {
         let first_seen = &self.incarnations[server];
         match first_seen.compare_exchange(0, found, Ordering::AcqRel, Ordering::Acquire) {
             Err(known) if known != found => Err(known),
@@ -129,82 +152,127 @@ impl Shared {
         }
     }
 
-    /// Forgets the incarnation of a server's memory, and what knew it.
+    /// Forgets the incarnation of a server's memory, and every connection that knows it.
     pub(super) fn forget_incarnation(&self, server: usize) {
         if let Some(peer) = self.peers.own().get(server) {
             self.incarnations[server].store(0, Ordering::Release);
             peer.idle().clear();
-            peer.local.iter().for_each(Local::forget);
+            peer.abandoned().clear();
+            peer.local.iter().for_each(LocalSegment::forget);
         }
     }
 
-    /// What this process has of the server's shared memory; `None` when it shall have nothing.
+    /// Notes a session that was abandoned while a change of it may have executed. The next calls to
+    /// the server supersede it first, so that they see what it changed and it changes nothing after
+    /// them.
+    pub(super) fn abandon_session(&self, server: usize, id: [u8; 16]) {
+        let peer = &self.peers.own()[server];
+        peer.abandoned().push(id);
+        // A read of the shared memory would not wait for what dsmd is about to execute.
+        peer.local.iter().for_each(LocalSegment::forget);
+    }
+
+    /// The server has answered a hello for the session: it executes no more of its changes.
+    pub(super) fn superseded(&self, server: usize, id: [u8; 16]) {
+        self.peers.own()[server]
+            .abandoned()
+            .retain(|other| *other != id);
+    }
+
+    /// Sessions of the server that are to be superseded before anything else is asked of it.
+    pub(super) fn abandoned(&self, server: usize) -> Vec<[u8; 16]> {
+        self.peers.own()[server].abandoned().clone()
+    }
+
+    /// What this process has of the server's shared memory; `None` in a child of `fork(2)`.
     #[inline]
-    pub(super) fn local(&self, server: usize) -> Option<&Local> {
+    pub(super) fn local(&self, server: usize) -> Option<&LocalSegment> {
         self.peers.own()[server].local.as_ref()
     }
 
-    /// A link to the server, of which the caller becomes the owner; it connects when it is first
-    /// driven.
-    pub(super) fn check_out(self: &Arc<Self>, server: usize, now: Instant) -> Checked {
-        let idle = self.peers.own()[server].idle().pop();
-        let mut link = idle.unwrap_or_else(|| Link::new(server, now));
-        link.attempts = 0;
-        if now.saturating_duration_since(link.idle_since) > TRUSTED_IDLE
-            && link.stream().is_some()
-            && link.is_stale()
+    /// Takes a connection to the server out of the pool, or makes one; it is opened when it is
+    /// first driven.
+    pub(super) fn take_connection(
+        self: &Arc<Self>,
+        server: usize,
+        now: Instant,
+    ) -> PooledConnection {
+        let abandoned = self.abandoned(server);
+        let idle = if abandoned.is_empty() {
+            self.peers.own()[server].idle().pop()
+        } else {
+            None
+        };
+        let mut connection = idle.unwrap_or_else(|| ServerConnection::new(server, now));
+        connection.to_supersede = abandoned;
+        connection.attempts = 0;
+        if now.saturating_duration_since(connection.idle_since) > MAX_UNCHECKED_IDLE
+            && connection.stream().is_some()
+            && connection.is_stale()
         {
-            link.disconnect("it closed the idle connection".into(), now);
+            connection.disconnect("it closed the idle connection".into(), now);
         }
-        Checked {
+        PooledConnection {
             shared: Arc::clone(self),
-            link,
+            connection,
             generation: generation(),
         }
     }
 }
 
-/// A link in use. It goes back when this is dropped, unless something is unanswered in it.
+/// A connection in use. It goes back to the pool when this is dropped, unless a request on it has
+/// no reply.
 #[derive(Debug)]
-pub(super) struct Checked {
-    pub(super) shared: Arc<Shared>,
-    link: Link,
-    /// Of the process that took it.
+pub(super) struct PooledConnection {
+    pub(super) shared: Arc<ClientState>,
+    connection: ServerConnection,
+    /// The generation of the process that took it.
     generation: u64,
 }
 
-impl Checked {
-    /// Puts a link in its place that has neither connection nor session.
+impl PooledConnection {
+    /// Replaces it by one that is not open and has no session.
     pub(super) fn reset(&mut self, now: Instant) {
-        self.link = Link::new(self.link.server, now);
+        let server = self.connection.server;
+        self.connection = ServerConnection::new(server, now);
+        self.connection.to_supersede = self.shared.abandoned(server);
     }
 }
 
-impl Deref for Checked {
-    type Target = Link;
+impl Deref for PooledConnection {
+    type Target = ServerConnection;
 
-    fn deref(&self) -> &Link {
-        &self.link
+    fn deref(&self) -> &ServerConnection {
+        &self.connection
     }
 }
 
-impl DerefMut for Checked {
-    fn deref_mut(&mut self) -> &mut Link {
-        &mut self.link
+impl DerefMut for PooledConnection {
+    fn deref_mut(&mut self) -> &mut ServerConnection {
+        &mut self.connection
     }
 }
 
-impl Drop for Checked {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
-        if !self.link.is_clean() || self.generation != generation() {
+        if self.generation != generation() {
+            return;
+        }
+        if !self.connection.is_clean() {
+            let sent = self.connection.sent_bytes;
+            self.connection.session.disconnected(sent);
+            if self.connection.session.may_have_executed() {
+                let (server, id) = (self.connection.server, self.connection.session.id);
+                self.shared.abandon_session(server, id);
+            }
             return;
         }
         let now = Instant::now();
-        let mut link = std::mem::replace(&mut self.link, Link::new(0, now));
-        link.idle_since = now;
-        let mut idle = self.shared.peers.own()[link.server].idle();
+        let mut connection = std::mem::replace(&mut self.connection, ServerConnection::new(0, now));
+        connection.idle_since = now;
+        let mut idle = self.shared.peers.own()[connection.server].idle();
         if idle.len() < MAX_IDLE {
-            idle.push(link);
+            idle.push(connection);
         }
     }
 }
@@ -216,15 +284,19 @@ mod tests {
     #[test]
     fn the_first_incarnation_seen_stays_until_it_is_forgotten() {
         let layout = Layout::new("dsm", 4096, vec!["127.0.0.1:1".into()]).unwrap();
-        let shared = Shared::new(layout);
+        let shared = ClientState::new(layout);
         assert_eq!(
-            (shared.meet(0, 5), shared.meet(0, 5), shared.meet(0, 6)),
+            (
+                shared.check_incarnation(0, 5),
+                shared.check_incarnation(0, 5),
+                shared.check_incarnation(0, 6)
+            ),
             (Ok(()), Ok(()), Err(5))
         );
         assert_eq!(shared.known_incarnation(0), 5);
         shared.forget_incarnation(0);
         assert_eq!(
-            (shared.known_incarnation(0), shared.meet(0, 6)),
+            (shared.known_incarnation(0), shared.check_incarnation(0, 6)),
             (0, Ok(()))
         );
     }

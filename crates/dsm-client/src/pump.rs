@@ -1,66 +1,69 @@
 //! The one place where the library waits: poll(2) over the sockets of a call.
 
-use super::lane::Lane;
-use super::link::Phase;
+use super::server_connection::Phase;
+use super::server_queue::ServerQueue;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// The deadline has passed, and what was awaited is not so.
+/// The deadline passed before the condition held.
 #[derive(Debug)]
 pub(super) struct DeadlinePassed;
 
-/// Drives all lanes until `done` says that it is enough, or the deadline passes. Servers work in
-/// parallel, since whatever socket is ready is served.
+/// Drives all queues until `done` holds, or the deadline passes. Servers work in parallel, since
+/// each socket is served as soon as it is ready.
 pub(super) fn pump(
-    lanes: &mut [Lane<'_>],
+    queues: &mut [ServerQueue<'_>],
     deadline: Instant,
-    done: impl Fn(&[Lane<'_>]) -> bool,
+    done: impl Fn(&[ServerQueue<'_>]) -> bool,
 ) -> Result<(), DeadlinePassed> {
     let mut now = Instant::now();
     loop {
-        for lane in lanes.iter_mut().filter(|lane| lane.is_busy()) {
-            lane.drive(now);
+        for queue in queues.iter_mut().filter(|queue| queue.is_busy()) {
+            queue.drive(now);
         }
-        if done(lanes) {
+        if done(queues) {
             return Ok(());
         }
         if now >= deadline {
             return Err(DeadlinePassed);
         }
-        let wake = lanes
+        let wake = queues
             .iter()
-            .filter(|lane| lane.is_busy())
-            .filter_map(Lane::wake_at)
+            .filter(|queue| queue.is_busy())
+            .filter_map(ServerQueue::wake_at)
             .fold(deadline, Instant::min);
-        wait(lanes, wake.saturating_duration_since(now));
+        wait(queues, wake.saturating_duration_since(now));
         now = Instant::now();
     }
 }
 
-/// Waits until a socket of a busy lane is ready, and tells the lane; or until the time is up.
-fn wait(lanes: &[Lane<'_>], time: Duration) {
-    // Rounded up: to wake before the time would mean to go round for nothing.
+/// Waits until a socket of a busy queue is ready, which it notes in the queue, or until `time` has
+/// passed.
+fn wait(queues: &[ServerQueue<'_>], time: Duration) {
+    // Rounded up: to wake before the time would mean another turn for nothing.
     let timeout =
         PollTimeout::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX);
-    let mut awaited = lanes
+    let mut awaited = queues
         .iter()
-        .filter_map(|lane| Some((lane, interest(lane)?)));
+        .filter_map(|queue| Some((queue, interest(queue)?)));
     match (awaited.next(), awaited.next()) {
-        // What most calls are, without an allocation.
-        (Some((lane, interest)), None) => {
+        // One socket, as in most calls: this allocates nothing.
+        (Some((queue, interest)), None) => {
             let mut sockets = [interest];
             poll_once(&mut sockets, timeout);
-            lane.ready
+            queue
+                .ready
                 .set(sockets[0].revents().unwrap_or(PollFlags::empty()));
         }
         (first, second) => {
-            let (lanes, mut sockets): (Vec<_>, Vec<_>) =
+            let (queues, mut sockets): (Vec<_>, Vec<_>) =
                 first.into_iter().chain(second).chain(awaited).unzip();
             poll_once(&mut sockets, timeout);
-            for (lane, socket) in lanes.iter().zip(&sockets) {
-                lane.ready
+            for (queue, socket) in queues.iter().zip(&sockets) {
+                queue
+                    .ready
                     .set(socket.revents().unwrap_or(PollFlags::empty()));
             }
         }
@@ -69,22 +72,22 @@ fn wait(lanes: &[Lane<'_>], time: Duration) {
 
 fn poll_once(sockets: &mut [PollFd<'_>], timeout: PollTimeout) {
     match poll(sockets, timeout) {
-        // After a signal, the caller looks at the clock and comes again.
+        // After a signal, the caller reads the clock and waits again.
         Ok(_) | Err(Errno::EINTR) => {}
-        // Out of memory, or of descriptors to poll: the deadline decides how long to hope.
+        // The system is out of memory or descriptors, which may pass before the deadline.
         Err(_) => std::thread::sleep(Duration::from_millis(1)),
     }
 }
 
-fn interest<'l>(lane: &'l Lane<'_>) -> Option<PollFd<'l>> {
-    let flags = match lane.link.phase {
-        _ if !lane.is_busy() => return None,
+fn interest<'l>(queue: &'l ServerQueue<'_>) -> Option<PollFd<'l>> {
+    let flags = match queue.connection.phase {
+        _ if !queue.is_busy() => return None,
         Phase::Down(_) => return None,
         Phase::Connecting(_) => PollFlags::POLLOUT,
-        Phase::Greeting | Phase::Ready if lane.link.blocked => {
+        Phase::Handshake | Phase::Ready if queue.connection.blocked => {
             PollFlags::POLLIN | PollFlags::POLLOUT
         }
-        Phase::Greeting | Phase::Ready => PollFlags::POLLIN,
+        Phase::Handshake | Phase::Ready => PollFlags::POLLIN,
     };
-    Some(PollFd::new(lane.link.stream()?.as_fd(), flags))
+    Some(PollFd::new(queue.connection.stream()?.as_fd(), flags))
 }

@@ -1,8 +1,8 @@
-//! Replies: every field is checked against what was asked before it is believed.
+//! Receives replies, and checks every field against the request before it is used.
 
-use super::lane::{Body, Lane};
-use super::link::Phase;
-use super::trouble::Trouble;
+use super::retry::DisconnectReason;
+use super::server_connection::Phase;
+use super::server_queue::{Body, ServerQueue};
 use dsm_core::layout::MAX_ATOMIC;
 use dsm_core::printable::printable_bytes;
 use dsm_core::protocol::{
@@ -12,35 +12,35 @@ use dsm_core::protocol::{
 use std::io;
 use zerocopy::FromBytes;
 
-impl Lane<'_> {
-    /// Receives and takes in what is there.
-    pub(super) fn receive(&mut self) -> Result<(), Trouble> {
+impl ServerQueue<'_> {
+    /// Receives what the socket has, and takes the replies in.
+    pub(super) fn receive(&mut self) -> Result<(), DisconnectReason> {
         loop {
-            let read = match (&mut self.body, self.link.session.awaited()) {
+            let read = match (&mut self.body, self.connection.session.awaited()) {
                 (Some(body), Some(sent)) => {
-                    let (number, position) = (sent.job, sent.position);
+                    let (number, position) = (sent.call, sent.position);
                     let (received, total) = (body.received, body.total);
-                    // Bytes of data go to where they belong; only what follows them goes through
-                    // the buffer.
-                    let (link, job) = self.link_and_job(number);
-                    link.read(&mut job.sink(position, total)[received..])
+                    // Data goes straight to its place; only what follows it goes through the
+                    // buffer.
+                    let (connection, call) = self.connection_and_call(number);
+                    connection.read(&mut call.target(position, total)[received..])
                 }
-                _ => self.link.read(&mut []),
+                _ => self.connection.read(&mut []),
             };
             let (count, more) = match read {
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Err(Trouble::Broken("it closed the connection".into()));
+                    return Err(DisconnectReason::Broken("it closed the connection".into()));
                 }
-                Err(error) => return Err(Trouble::Broken(error.to_string())),
+                Err(error) => return Err(DisconnectReason::Broken(error.to_string())),
             };
             if let Some(body) = &mut self.body {
                 body.received += count;
             }
-            while match self.link.phase {
-                Phase::Greeting => self.take_hello()?,
+            while match self.connection.phase {
+                Phase::Handshake => self.take_hello()?,
                 _ => self.take_reply()?,
             } {}
             if !more {
@@ -50,7 +50,7 @@ impl Lane<'_> {
     }
 
     /// Takes in the reply to hello; false when it is not all there.
-    fn take_hello(&mut self) -> Result<bool, Trouble> {
+    fn take_hello(&mut self) -> Result<bool, DisconnectReason> {
         let Some(header) = self.header()? else {
             return Ok(false);
         };
@@ -58,7 +58,7 @@ impl Lane<'_> {
             let Some(refusal) = self.refusal(&header)? else {
                 return Ok(false);
             };
-            return Err(Trouble::Refused(refusal));
+            return Err(DisconnectReason::Refused(refusal));
         }
         let length = header.payload.get() as usize;
         if (header.opcode, header.id.get(), length)
@@ -69,29 +69,34 @@ impl Lane<'_> {
                 header.opcode, header.id
             )));
         }
-        let Ok((reply, _)) = HelloReply::read_from_prefix(&self.link.input.unread()[HEADER..])
+        let Ok((reply, _)) =
+            HelloReply::read_from_prefix(&self.connection.input.unread()[HEADER..])
         else {
             return Ok(false);
         };
-        self.link.input.consume(HEADER + length);
+        self.connection.input.consume(HEADER + length);
         self.check_hello(&reply)?;
+        if let Some(id) = self.connection.to_supersede.pop() {
+            self.connection.shared.superseded(self.server(), id);
+            return Err(DisconnectReason::Superseded);
+        }
         let resumed = reply.resumed.get() == 1;
-        let link = &mut self.link;
-        let doubtful = link.session.hello_answered(
+        let connection = &mut self.connection;
+        let uncertain = connection.session.hello_answered(
             resumed,
             reply.last_executed.get(),
             reply.incarnation.get(),
         );
-        link.phase = Phase::Ready;
-        self.doubt(
-            &doubtful,
+        connection.phase = Phase::Ready;
+        self.fail_uncertain(
+            &uncertain,
             "the connection broke before the reply, and the server has forgotten the session",
         );
         Ok(true)
     }
 
-    fn check_hello(&self, reply: &HelloReply) -> Result<(), Trouble> {
-        let (server, k) = (self.server(), self.link.shared.layout.k());
+    fn check_hello(&self, reply: &HelloReply) -> Result<(), DisconnectReason> {
+        let (server, k) = (self.server(), self.connection.shared.layout.k());
         for (field, found, expected) in [
             (
                 "version",
@@ -109,8 +114,9 @@ impl Lane<'_> {
                 )));
             }
         }
-        let (last_executed, last_id) = (reply.last_executed.get(), self.link.session.last_id());
-        if last_executed > last_id {
+        let (last_executed, last_id) =
+            (reply.last_executed.get(), self.connection.session.last_id());
+        if last_executed > last_id && self.connection.to_supersede.is_empty() {
             let message = format!(
                 "it has executed request {last_executed} of a session whose last one is {last_id}"
             );
@@ -118,32 +124,35 @@ impl Lane<'_> {
         }
         let found = reply.incarnation.get();
         if found == 0 {
-            // It has no memory yet: whatever this client knew before still counts.
+            // It has no memory yet: what this client knows stays as it is.
             return Ok(());
         }
-        self.link.shared.meet(server, found).map_err(|known| {
-            Trouble::Fatal(self.memory_lost(format!(
-                "its incarnation was {known:016x} and is {found:016x}"
-            )))
-        })
+        self.connection
+            .shared
+            .check_incarnation(server, found)
+            .map_err(|known| {
+                DisconnectReason::Fatal(self.memory_lost(format!(
+                    "its incarnation was {known:016x} and is {found:016x}"
+                )))
+            })
     }
 
-    /// Takes in as much of the oldest request's reply as is there; false when nothing more can be
-    /// done without receiving.
-    fn take_reply(&mut self) -> Result<bool, Trouble> {
+    /// Takes in as much of the oldest request's reply as was received; false when more has to be
+    /// received first.
+    fn take_reply(&mut self) -> Result<bool, DisconnectReason> {
         if self.body.is_none() && !self.take_header()? {
             return Ok(false);
         }
-        let (Some(body), Some(sent)) = (&mut self.body, self.link.session.awaited()) else {
+        let (Some(body), Some(sent)) = (&mut self.body, self.connection.session.awaited()) else {
             return Ok(false);
         };
-        let (number, position, total) = (sent.job, sent.position, body.total);
+        let (number, position, total) = (sent.call, sent.position, body.total);
         if body.received < total {
             let received = body.received;
-            let (link, job) = self.link_and_job(number);
-            let taken = link
+            let (connection, call) = self.connection_and_call(number);
+            let taken = connection
                 .input
-                .take_into(&mut job.sink(position, total)[received..]);
+                .take_into(&mut call.target(position, total)[received..]);
             if received + taken < total {
                 self.body = self.body.take().map(|body| Body {
                     received: received + taken,
@@ -153,21 +162,21 @@ impl Lane<'_> {
             }
         }
         let value = self.body.take().map_or(0, |body| body.value);
-        self.link.session.answered();
-        self.link.succeeded();
-        if let Err(message) = self.job(number).part_done(value) {
-            // This part was the job's last perhaps: then nothing else would tell it.
+        self.connection.session.answered();
+        self.connection.succeeded();
+        if let Err(message) = self.call(number).part_succeeded(value) {
+            // The part may be the call's last one, and then `recover` does not fail it.
             let error = self.name().protocol(message);
-            self.job(number).fail(error.clone());
-            return Err(Trouble::Fatal(error));
+            self.call(number).fail(error.clone());
+            return Err(DisconnectReason::Fatal(error));
         }
-        self.settle(number);
+        self.complete(number);
         Ok(true)
     }
 
-    /// Takes a reply's header and makes sure that it answers the oldest request, after settling the
-    /// refusals before it; false when it is not all there.
-    fn take_header(&mut self) -> Result<bool, Trouble> {
+    /// Takes a reply's header and checks that it answers the oldest request. Refusals before it end
+    /// their requests. False when the header is not all there.
+    fn take_header(&mut self) -> Result<bool, DisconnectReason> {
         loop {
             let Some(header) = self.header()? else {
                 return Ok(false);
@@ -178,13 +187,13 @@ impl Lane<'_> {
                 _ => match self.refusal(&header)? {
                     None => return Ok(false),
                     Some(refusal) if refusal.code.closes() => {
-                        return Err(Trouble::Refused(refusal));
+                        return Err(DisconnectReason::Refused(refusal));
                     }
                     refusal => refusal,
                 },
             };
             let number = self.check_awaited(&header, refusal.is_some())?;
-            self.link.input.consume(HEADER);
+            self.connection.input.consume(HEADER);
             let total = header.payload.get() as usize;
             let Some(refusal) = refusal else {
                 self.body = Some(Body {
@@ -194,19 +203,23 @@ impl Lane<'_> {
                 });
                 return Ok(true);
             };
-            self.link.input.consume(total);
-            self.link.session.answered();
-            self.link.succeeded();
+            self.connection.input.consume(total);
+            self.connection.session.answered();
+            self.connection.succeeded();
             let error = self.refused(refusal);
-            self.job(number).part_failed(error);
-            self.settle(number);
+            self.call(number).part_failed(error);
+            self.complete(number);
         }
     }
 
-    /// Checks that a reply is the one that is due; returns the number of its job.
-    fn check_awaited(&mut self, header: &ReplyHeader, refused: bool) -> Result<u64, Trouble> {
+    /// Checks that a reply answers the oldest request; returns the number of its call.
+    fn check_awaited(
+        &mut self,
+        header: &ReplyHeader,
+        refused: bool,
+    ) -> Result<u64, DisconnectReason> {
         let (id, total) = (header.id.get(), u64::from(header.payload.get()));
-        let Some(sent) = self.link.session.awaited() else {
+        let Some(sent) = self.connection.session.awaited() else {
             return Err(self.protocol(format!(
                 "a reply with id {id} came, though nothing was asked"
             )));
@@ -218,13 +231,13 @@ impl Lane<'_> {
             );
             return Err(self.protocol(message));
         }
-        if !sent.left_within(self.link.sent_bytes) {
+        if !sent.left_within(self.connection.sent_bytes) {
             return Err(self.protocol(format!(
                 "the reply with id {id} came before its request was all sent"
             )));
         }
-        let (number, length, name) = (sent.job, sent.length, sent.opcode.name());
-        match self.job(number).reply_length(length) {
+        let (number, length, name) = (sent.call, sent.length, sent.opcode.name());
+        match self.call(number).reply_length(length) {
             Some(expected) if !refused && total != expected => Err(self.protocol(format!(
                 "a reply to {name} has {total} bytes of payload instead of {expected}"
             ))),
@@ -232,8 +245,8 @@ impl Lane<'_> {
         }
     }
 
-    fn header(&self) -> Result<Option<ReplyHeader>, Trouble> {
-        match split_reply(self.link.input.unread()) {
+    fn header(&self) -> Result<Option<ReplyHeader>, DisconnectReason> {
+        match split_reply(self.connection.input.unread()) {
             Ok(split) => Ok(split.map(|(header, _)| header)),
             Err(refusal) => Err(self.protocol(refusal.message)),
         }
@@ -241,14 +254,14 @@ impl Lane<'_> {
 
     /// The refusal whose header is the next in the buffer, without taking it; `None` when its text
     /// is not all there.
-    fn refusal(&self, header: &ReplyHeader) -> Result<Option<Refusal>, Trouble> {
+    fn refusal(&self, header: &ReplyHeader) -> Result<Option<Refusal>, DisconnectReason> {
         let length = header.payload.get() as usize;
         if length > MAX_REFUSAL_TEXT {
             return Err(self.protocol(format!(
                 "a refusal has {length} bytes of text; at most {MAX_REFUSAL_TEXT} may be"
             )));
         }
-        let Some(text) = self.link.input.unread().get(HEADER..HEADER + length) else {
+        let Some(text) = self.connection.input.unread().get(HEADER..HEADER + length) else {
             return Ok(None);
         };
         let Some(code) = Code::from_number(header.code.get()) else {

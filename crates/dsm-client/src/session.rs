@@ -1,31 +1,31 @@
-//! One session with one server, and the requests in it that have no reply yet: what has to be sent
-//! again after a break, and what is known of their outcome. No I/O.
+//! A session with one server, and its requests that have no reply: which of them are to be sent
+//! again after a break, and which may have been executed. No I/O.
 
 use dsm_core::protocol::{Opcode, WINDOW};
 use std::collections::VecDeque;
 
-/// Bytes that the unanswered requests of a session carry there or back. One request is always
-/// allowed. Enough for 10 Gb/s at 5 ms, and little enough that a resend is short.
+/// The most bytes that the unanswered requests of a session carry there or back; one request is
+/// always allowed. Enough for 10 Gb/s at 5 ms, and few enough that a resend is short.
 const MAX_IN_FLIGHT: u64 = 8 << 20;
 
-/// A request that was given an id and has no reply yet.
+/// A request that has an id and no reply.
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) id: u64,
     pub(super) opcode: Opcode,
-    /// Number of the job it is a part of.
-    pub(super) job: u64,
-    /// First byte, counted from the job's first.
+    /// Number of the call that it is a part of.
+    pub(super) call: u64,
+    /// First byte, counted from the call's first.
     pub(super) position: u64,
-    /// Bytes of the memory it is about.
+    /// Bytes of the memory that it is about.
     pub(super) length: u64,
-    /// Where its frame begins in the byte stream of this connection; meaningless before it is
+    /// Where its frame begins in this connection's byte stream; without a meaning before it is
     /// encoded.
     start: u64,
     /// Where its frame ends.
     end: u64,
-    /// Bytes of it left this process on an earlier connection, and no server has said since that it
-    /// was not executed.
+    /// Bytes of it left this process on an earlier connection, and the server has not said since
+    /// that it was not executed.
     exposed: bool,
 }
 
@@ -35,20 +35,20 @@ impl Sent {
         self.end <= bytes
     }
 
-    /// Whether it may have changed the memory.
-    pub(super) fn in_doubt(&self) -> bool {
+    /// Whether the server may have executed this change, or may still do so.
+    pub(super) fn may_have_executed(&self) -> bool {
         self.exposed && self.opcode.mutates()
     }
 }
 
-/// The session of one link.
+/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Session {
     /// Random; all zeros until the first hello.
     pub(super) id: [u8; 16],
-    /// The server has answered a hello of this session.
-    pub(super) greeted: bool,
-    /// That of the server's memory when it did; zero before.
+    /// Whether the server has answered a hello of this session.
+    pub(super) is_established: bool,
+    /// The incarnation of the server's memory when it did; zero before.
     pub(super) incarnation: u64,
     last_id: u64,
     unanswered: VecDeque<Sent>,
@@ -60,8 +60,8 @@ pub(super) struct Session {
 impl Session {
     /// Whether the window has room for one more request, of `length` bytes.
     pub(super) fn has_room(&self, length: u64) -> bool {
-        // The distance of ids, and not the number of requests: the server keeps old values for so
-        // many ids, and after a session was forgotten, what was given up leaves gaps.
+        // The distance of ids, not the number of requests: the server keeps old values for so many
+        // ids, and requests that were taken out after a session was forgotten leave gaps.
         let fits = self
             .unanswered
             .front()
@@ -69,15 +69,15 @@ impl Session {
         fits && (self.in_flight == 0 || self.in_flight + length <= MAX_IN_FLIGHT)
     }
 
-    /// Adds a request; it gets the next id.
-    pub(super) fn add(&mut self, opcode: Opcode, job: u64, position: u64, length: u64) {
+    /// Adds a request, which gets the next id.
+    pub(super) fn add(&mut self, opcode: Opcode, call: u64, position: u64, length: u64) {
         self.last_id += 1;
         self.in_flight += length;
         let id = self.last_id;
         self.unanswered.push_back(Sent {
             id,
             opcode,
-            job,
+            call,
             position,
             length,
             start: 0,
@@ -90,12 +90,12 @@ impl Session {
         self.unanswered.is_empty()
     }
 
-    /// The oldest request that is still to be encoded on this connection.
+    /// The oldest request that is not yet encoded on this connection.
     pub(super) fn to_encode(&self) -> Option<&Sent> {
         self.unanswered.get(self.encoded)
     }
 
-    /// Notes where the frame of that request is in the connection's stream.
+    /// Notes where that request's frame is in the connection's byte stream.
     pub(super) fn encoded(&mut self, start: u64, end: u64) {
         if let Some(sent) = self.unanswered.get_mut(self.encoded) {
             (sent.start, sent.end) = (start, end);
@@ -103,12 +103,12 @@ impl Session {
         }
     }
 
-    /// The request that the next reply must be for.
+    /// The request that the next reply must answer.
     pub(super) fn awaited(&self) -> Option<&Sent> {
         self.unanswered.front().filter(|_| self.encoded > 0)
     }
 
-    /// Takes that request: its reply is complete.
+    /// Takes that request out: its reply is complete.
     pub(super) fn answered(&mut self) -> Option<Sent> {
         let sent = self.unanswered.pop_front()?;
         self.encoded -= 1;
@@ -116,7 +116,7 @@ impl Session {
         Some(sent)
     }
 
-    /// The connection is gone, after `bytes` bytes were handed to it: all that has no reply is to
+    /// The connection ended after the kernel took `bytes` bytes: everything without a reply is to
     /// be sent again.
     pub(super) fn disconnected(&mut self, bytes: u64) {
         for sent in self.unanswered.iter_mut().take(self.encoded) {
@@ -125,13 +125,13 @@ impl Session {
         self.encoded = 0;
     }
 
-    /// The highest id that was given to a request.
+    /// The highest id of a request.
     pub(super) fn last_id(&self) -> u64 {
         self.last_id
     }
 
-    /// The server has answered hello; `last_executed` is at most [`Session::last_id`]. Returns the
-    /// requests that it cannot speak for, if it has forgotten the session: their outcome is
+    /// The server has answered hello; `last_executed` is at most [`Session::last_id`]. If it has
+    /// forgotten the session, returns the changes that it may have executed: their outcome is
     /// unknown, and they are not sent again.
     #[must_use]
     pub(super) fn hello_answered(
@@ -140,45 +140,51 @@ impl Session {
         last_executed: u64,
         incarnation: u64,
     ) -> Vec<Sent> {
-        let forgotten = self.greeted && !resumed;
-        self.greeted = true;
+        let forgotten = self.is_established && !resumed;
+        self.is_established = true;
         if incarnation != 0 {
             self.incarnation = incarnation;
         }
         if forgotten {
-            return self.give_up();
+            return self.take_uncertain();
         }
-        // The reply to hello is a firm statement: what is above has not been executed, and will not
-        // be before it is sent again.
+        // The reply to hello is a firm statement: no request with a higher id was executed, and
+        // none will be before it is sent again.
         for sent in &mut self.unanswered {
             sent.exposed &= sent.id <= last_executed;
         }
         Vec::new()
     }
 
-    /// Goes on as another session, because the server's memory is another one. Returns what is in
-    /// doubt.
+    /// Begins another session, because the incarnation of the server's memory changed. Returns the
+    /// changes that may have been executed.
     #[must_use]
-    pub(super) fn renew(&mut self) -> Vec<Sent> {
-        (self.id, self.greeted, self.incarnation) = ([0; 16], false, 0);
-        self.give_up()
+    pub(super) fn restart(&mut self) -> Vec<Sent> {
+        (self.id, self.is_established, self.incarnation) = ([0; 16], false, 0);
+        self.take_uncertain()
     }
 
-    /// Takes out what may have been executed; the rest stays, as requests that were never sent.
-    fn give_up(&mut self) -> Vec<Sent> {
-        let (doubtful, mut kept): (VecDeque<_>, VecDeque<_>) = self
+    /// Takes out the changes that may have been executed; the rest stays, as requests that were
+    /// never sent.
+    fn take_uncertain(&mut self) -> Vec<Sent> {
+        let (uncertain, mut kept): (VecDeque<_>, VecDeque<_>) = self
             .unanswered
             .drain(..)
-            .partition(|sent: &Sent| sent.in_doubt());
+            .partition(|sent: &Sent| sent.may_have_executed());
         for sent in &mut kept {
             sent.exposed = false;
         }
         self.in_flight = kept.iter().map(|sent| sent.length).sum();
         self.unanswered = kept;
-        doubtful.into()
+        uncertain.into()
     }
 
-    /// Takes everything that has no reply; the session is not to be used again.
+    /// Whether the server may have executed a change that has no reply, or may still do so.
+    pub(super) fn may_have_executed(&self) -> bool {
+        self.unanswered.iter().any(Sent::may_have_executed)
+    }
+
+    /// Takes everything that has no reply; the session sends no request after this.
     #[must_use]
     pub(super) fn abandon(&mut self) -> VecDeque<Sent> {
         std::mem::take(self).unanswered
@@ -209,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_change_of_which_a_byte_left_is_in_doubt_when_the_session_is_gone() {
+    fn only_a_change_of_which_a_byte_left_may_have_executed_when_the_session_is_forgotten() {
         let mut session = session_with(6);
         // The first two frames left, one byte of the third, nothing of the fourth.
         session.disconnected(65);
@@ -227,25 +233,25 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_session_sends_everything_again_and_doubts_only_what_was_executed() {
+    fn a_resumed_session_sends_everything_again_and_only_what_was_executed_is_uncertain() {
         let mut session = session_with(6);
         session.disconnected(u64::MAX);
         assert!(session.hello_answered(true, 3, 7).is_empty());
         assert_eq!(session.to_encode().unwrap().id, 1);
-        let doubtful: Vec<u64> = session
+        let uncertain: Vec<u64> = session
             .unanswered
             .iter()
-            .filter(|sent| sent.in_doubt())
+            .filter(|sent| sent.may_have_executed())
             .map(|sent| sent.id)
             .collect();
-        assert_eq!(doubtful, [1, 3]);
+        assert_eq!(uncertain, [1, 3]);
         // A second break before anything was sent again leaves it so.
         session.disconnected(0);
         assert_eq!(
             session
                 .abandon()
                 .iter()
-                .filter(|sent| sent.in_doubt())
+                .filter(|sent| sent.may_have_executed())
                 .count(),
             2
         );
@@ -271,7 +277,7 @@ mod tests {
         assert_eq!(
             session.hello_answered(false, 0, 7).len(),
             32,
-            "the changes are given up"
+            "the changes are taken out"
         );
         session.add(Opcode::Write, 1, 0, 1);
         assert_eq!(session.unanswered.len(), 33);

@@ -24,6 +24,7 @@ impl Place {
 
 /// One error in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Mistake {
     /// Where it is.
     pub place: Place,

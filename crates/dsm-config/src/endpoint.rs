@@ -13,6 +13,7 @@ const MAX_LABEL: usize = 63;
 
 /// The host of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Host {
     /// An IPv4 or IPv6 address.
     Ip(IpAddr),
@@ -29,6 +30,7 @@ pub struct Address {
 
 /// Why a text is not an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AddressError {
     /// The text is empty.
     #[error("it is empty: write \"host:port\"")]

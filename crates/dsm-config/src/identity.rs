@@ -10,6 +10,7 @@ const MAX_LISTED: usize = 16;
 
 /// Why dsmd cannot determine which server of the map runs on this machine.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum IdentityError {
     /// `--index` is past the end of the map.
     #[error("--index is {index}, but {} has {}", .path.display(), indexes(*.n))]

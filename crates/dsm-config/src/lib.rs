@@ -68,6 +68,7 @@ pub struct Config {
 
 /// One `[[server]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServerSettings {
     /// Where it listens; its text is the one in the layout.
     pub address: Address,
@@ -80,6 +81,7 @@ pub struct ServerSettings {
 
 /// `[security]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Security {
     /// Whether every machine on the network may read and write the memory, so that a server may
     /// listen on an address that other machines can reach.
@@ -88,6 +90,7 @@ pub struct Security {
 
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogSettings {
     /// The least severe level that is logged.
     pub level: LevelFilter,
@@ -101,6 +104,7 @@ pub struct LogSettings {
 
 /// Which operations the operation log has a line for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OperationLogMode {
     /// None: there is no operation log.
     Off,
@@ -112,6 +116,7 @@ pub enum OperationLogMode {
 
 /// `[limits]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// The most connections that one server accepts, 1 to 4096.
     pub connections: usize,
@@ -131,6 +136,7 @@ pub struct Limits {
 
 /// `[client]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClientSettings {
     /// How long one call of the library may take.
     pub timeout: Duration,
@@ -140,6 +146,7 @@ pub struct ClientSettings {
 
 /// `[snapshot]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SnapshotSettings {
     /// The folder of the snapshots, an absolute path.
     pub directory: PathBuf,
@@ -158,6 +165,7 @@ pub struct SnapshotSettings {
 
 /// `[recovery]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Recovery {
     /// What dsmd does when it starts after its memory was lost.
     pub on_memory_loss: OnMemoryLoss,
@@ -165,6 +173,7 @@ pub struct Recovery {
 
 /// What dsmd does when it starts after its memory was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnMemoryLoss {
     /// It begins with zeros.
     Empty,
@@ -198,6 +207,7 @@ impl Key {
 
 /// An effective value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Setting {
     /// The key, with the name of its table and the server's index: `limits.connections`,
     /// `server.0.address`.
@@ -211,11 +221,24 @@ pub struct Setting {
 /// Where a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Origin {
     /// The file lacks the key.
     Default,
     /// The file has the key in this line, counted from 1.
     Line(usize),
+}
+
+impl Origin {
+    /// The line of the file that has the value, counted from 1; none when the file does not have
+    /// it.
+    #[must_use]
+    pub fn line(self) -> Option<usize> {
+        match self {
+            Self::Default => None,
+            Self::Line(line) => Some(line),
+        }
+    }
 }
 
 impl Config {

@@ -2,11 +2,23 @@
 
 /// How the pages of a snapshot are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Compression {
     /// They are not compressed.
     None,
     /// With zstd.
     Zstd(Level),
+}
+
+impl Compression {
+    /// The level of zstd; none when the pages are not compressed.
+    #[must_use]
+    pub fn level(self) -> Option<Level> {
+        match self {
+            Self::None => None,
+            Self::Zstd(level) => Some(level),
+        }
+    }
 }
 
 /// A level of zstd, from [`Level::LOWEST`] to [`Level::HIGHEST`].
@@ -36,8 +48,9 @@ impl Level {
     }
 }
 
-/// Which snapshots are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which snapshots are kept. The default keeps the newest good one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Keep {
     /// This many of the newest ones. The newest good one is kept even when this is 0.
     pub newest: usize,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 /// Why a text is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SizeError {
     /// The text does not begin with a whole number, or its unit is unknown.
     #[error(

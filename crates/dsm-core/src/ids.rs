@@ -76,8 +76,8 @@ impl fmt::Display for ServerIndex {
 }
 
 /// The random number that names the contents of a segment; another one when they begin anew, from
-/// zero or from a restore. Shown as 16 hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// zero or from a restore. Shown as 16 hexadecimal digits. The default, zero, names none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Incarnation(u64);
 
 impl Incarnation {

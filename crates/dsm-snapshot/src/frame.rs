@@ -269,9 +269,9 @@ impl FrameEncoder {
         snapshot: &Header,
         compression: Compression,
     ) -> std::io::Result<Self> {
-        let compressor = match compression {
-            Compression::None => None,
-            Compression::Zstd(level) => Some(zstd::bulk::Compressor::new(level.number())?),
+        let compressor = match compression.level() {
+            None => None,
+            Some(level) => Some(zstd::bulk::Compressor::new(level.number())?),
         };
         let frame_size = snapshot.frame_size() as usize;
         #[allow(clippy::cast_possible_truncation)]

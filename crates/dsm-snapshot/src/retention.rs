@@ -168,13 +168,11 @@ mod tests {
 
     const HOUR: u64 = DAY / 24;
 
-    /// Keeps no file beyond the newest one.
-    const NONE: Keep = Keep {
-        newest: 0,
-        daily: 0,
-        weekly: 0,
-        lost: 0,
-    };
+    fn keep_of(newest: usize, daily: usize, weekly: usize, lost: usize) -> Keep {
+        let mut keep = Keep::default();
+        (keep.newest, keep.daily, keep.weekly, keep.lost) = (newest, daily, weekly, lost);
+        keep
+    }
 
     fn file(time: u64, standing: Standing) -> RetentionCandidate {
         RetentionCandidate {
@@ -201,18 +199,10 @@ mod tests {
         let files: Vec<_> = (0..280)
             .map(|i| file(monday + i * 6 * HOUR, Standing::Good))
             .collect();
-        let hours = kept(
-            &files,
-            Keep {
-                newest: 2,
-                daily: 3,
-                weekly: 2,
-                lost: 9,
-            },
-        );
+        let hours = kept(&files, keep_of(2, 3, 2, 9));
         let last = 4 * 24 + 279 * 6;
         assert_eq!(hours, [last - 7 * 24, last - 48, last - 24, last - 6, last]);
-        assert_eq!(kept(&files, NONE), [last]);
+        assert_eq!(kept(&files, Keep::default()), [last]);
     }
 
     #[test]
@@ -225,11 +215,7 @@ mod tests {
             .zip(standings)
             .map(|(hour, standing)| file(hour * HOUR, standing))
             .collect();
-        let newest = |newest| Keep {
-            newest,
-            lost: 9,
-            ..NONE
-        };
+        let newest = |newest| keep_of(newest, 0, 0, 9);
         assert_eq!(kept(&files, newest(1)), [1, 5, 6, 8, 9]);
         assert_eq!(kept(&files, newest(2)), [1, 4, 5, 6, 7, 8, 9]);
         assert_eq!(kept(&files, newest(9)), (1..=9).collect::<Vec<_>>());
@@ -254,11 +240,7 @@ mod tests {
 
     #[test]
     fn the_last_file_of_a_memory_that_was_lost_stays_for_its_days() {
-        let keep = |lost| Keep {
-            newest: 2,
-            lost,
-            ..NONE
-        };
+        let keep = |lost| keep_of(2, 0, 0, lost);
         // The memory of server 1 begins again with zeros, and then that of server 0.
         let mut files = of(&[
             &[1, 2],
@@ -303,11 +285,7 @@ mod tests {
 
     #[test]
     fn a_partial_file_is_spared_only_where_no_good_one_is_as_late() {
-        let keep = Keep {
-            newest: 1,
-            lost: 1,
-            ..NONE
-        };
+        let keep = keep_of(1, 0, 0, 1);
         // The second server is absent for a while and then returns with zeros; the first keeps its
         // memory.
         assert_eq!(
@@ -342,7 +320,7 @@ mod tests {
             let files: Vec<_> = (0..).zip(files).map(|(i, (time, standing, first, second))| {
                 RetentionCandidate { name: format!("{i}"), time, standing, incarnations: vec![first, second] }
             }).collect();
-            let keep = Keep { newest, daily, weekly, lost };
+            let keep = keep_of(newest, daily, weekly, lost);
             let Decision { deleted, spared } = decide(&files, keep);
             let stays = |file: &&RetentionCandidate| !deleted.contains(&file.name.as_str());
             let good = || files.iter().filter(|file| file.standing == Standing::Good);

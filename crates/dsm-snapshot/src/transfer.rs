@@ -5,7 +5,7 @@ use super::phase::{self, SnapshotPhase};
 use super::{DEFAULT_FRAME, SnapshotWriter, Written};
 use crate::agent_protocol::{AgentConnection, AgentError, TransferItem};
 use crate::agent_protocol::{AgentRequest, AgentResponse};
-use dsm_config::{Compression, Config};
+use dsm_config::{Config, Level};
 use dsm_core::layout::PAGE;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -132,10 +132,7 @@ fn receive(
     spares: &Mutex<Receiver<Vec<u8>>>,
 ) -> Result<Option<u64>, AgentError> {
     const SEND: &str = "send its pages";
-    let level = match config.snapshot.compression {
-        Compression::None => 0,
-        Compression::Zstd(level) => level.number(),
-    };
+    let level = config.snapshot.compression.level().map_or(0, Level::number);
     let server = connection.server();
     connection.send_request(
         &AgentRequest::Send {

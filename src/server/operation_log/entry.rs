@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_named() {
-        for code in Code::ALL {
+        for &code in Code::ALL {
             let text = line(&OperationLogEntry {
                 outcome: code as u16,
                 ..entry()

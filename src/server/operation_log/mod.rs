@@ -146,7 +146,7 @@ impl OperationLog {
         let wanted = match mode {
             OperationLogMode::Off => OFF,
             OperationLogMode::Writes => WRITES,
-            OperationLogMode::All => ALL,
+            _ => ALL,
         };
         let mut commands = shared.commands();
         if commands.stop {
@@ -173,16 +173,15 @@ impl OperationLog {
     /// The log's part of the status reply.
     #[must_use]
     pub fn status(&self) -> OperationLogStatus {
-        let mode = match self.shared.mode.load(Ordering::Relaxed) {
+        let mut status = OperationLogStatus::default();
+        status.mode = match self.shared.mode.load(Ordering::Relaxed) {
             OFF => LoggedOperations::Off,
             WRITES => LoggedOperations::Writes,
             _ => LoggedOperations::All,
         };
-        OperationLogStatus {
-            mode,
-            written: self.shared.written.load(Ordering::Relaxed),
-            lost: self.shared.lost(),
-        }
+        status.written = self.shared.written.load(Ordering::Relaxed);
+        status.lost = self.shared.lost();
+        status
     }
 
     /// Switches the log off for good, and waits at most `deadline` until all recorded lines are

@@ -51,7 +51,7 @@ def power_cut(machine):
 
 
 def expect_refused(result):
-    told = "server 1 (10.0.0.2:7411) refused (Restoring): server 1 is waiting for restore"
+    told = "server 1 (10.0.0.2:7411) refused (restoring): server 1 is waiting for restore"
     expect(result.status == LATER and told in result.stderr, f"expected exit status {LATER} and {told!r}:\n{result}")
 
 

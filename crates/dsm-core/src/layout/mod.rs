@@ -50,6 +50,7 @@ const fn digits(number: u64) -> usize {
 
 /// Why a set of values is not a layout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LayoutError {
     /// The system's name cannot be part of a file name.
     #[error("name is {0:?}: allowed are 1 to {MAX_NAME} characters of a-z, A-Z, 0-9, '-' and '_'")]
@@ -95,6 +96,7 @@ pub enum LayoutError {
 /// A range is not inside the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("address {address} length {length} is outside the memory, which has {size} bytes (addresses 0 to {})", .size - 1)]
+#[non_exhaustive]
 pub struct OutsideMemory {
     /// First address asked for.
     pub address: u64,
@@ -124,6 +126,7 @@ impl fmt::Debug for Fingerprint {
 
 /// The part of a request that falls on one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Piece {
     /// Index of the server that holds it.
     pub server: usize,

@@ -36,7 +36,8 @@ pub enum Code {
     TooLong = 10,
     /// A field that must be zero is not, or the payload's length does not fit the opcode.
     BadRequest = 11,
-    /// Request ids did not increase.
+    /// The request's id is not above the ones before it, or is outside the window, or the old
+    /// value of an atomic that comes again is no longer kept: that one was carried out.
     BadSequence = 12,
     /// The server has as many connections as `limits.connections` allows.
     TooManyConnections = 13,
@@ -47,17 +48,18 @@ pub enum Code {
     /// A request was begun and not finished within `limits.request_timeout`, or hello within
     /// `limits.hello_timeout`.
     TooSlow = 16,
-    /// The server's buffer memory, `limits.buffer_memory`, is in use.
+    /// The server's buffer memory, `limits.buffer_memory`, is in use; or a process on the server's
+    /// host, most likely a stopped one, holds the pages; or every session has a connection.
     Busy = 17,
     /// The server met an error of its own.
     Internal = 18,
-    /// The memory waits for a restore, or is being restored: it can neither be read nor changed.
+    /// The memory is closed: it waits for a restore, or is being restored.
     Restoring = 19,
 }
 
 impl Code {
     /// Every code, in the order of the numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: &'static [Self] = &[
         Self::BadFrame,
         Self::Version,
         Self::LayoutDiffers,
@@ -82,7 +84,10 @@ impl Code {
     /// The code with this number.
     #[must_use]
     pub fn from_number(number: u16) -> Option<Self> {
-        Self::ALL.into_iter().find(|code| *code as u16 == number)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|code| *code as u16 == number)
     }
 
     /// The name in logs and documents.

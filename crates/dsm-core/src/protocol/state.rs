@@ -11,7 +11,7 @@ const MAX_WORD: usize = 64;
 macro_rules! words {
     ($(#[$about:meta])* $name:ident { $($(#[$of_variant:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$about])*
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(from = "String", into = "String")]
         #[non_exhaustive]
         pub enum $name {
@@ -58,6 +58,7 @@ words! {
     /// Whether the memory of a server can be used.
     MemoryState {
         /// It is read and changed.
+        #[default]
         InUse = "in use",
         /// It is read and changed, and has lost its name in /dev/shm: it ends with dsmd.
         InUseRemoved = "in use, removed",
@@ -75,6 +76,7 @@ words! {
     /// Which operations the operation log of a server holds.
     LoggedOperations {
         /// None: there is no operation log.
+        #[default]
         Off = "off",
         /// Those that change the memory.
         Writes = "writes",

@@ -27,7 +27,10 @@ fn counters<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeMap<String, u64
 }
 
 /// The state and counters of one server. Counters start at zero when the process starts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+///
+/// A server begins with the default, which has nothing in it, and fills in every field.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Status {
     /// Version of the dsmd that answers.
     #[serde(deserialize_with = "text")]
@@ -76,7 +79,8 @@ pub struct Status {
 }
 
 /// Connections of a server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Connections {
     /// Open now.
     pub open: u64,
@@ -91,7 +95,8 @@ pub struct Connections {
 }
 
 /// The table of sessions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Sessions {
     /// Entries in use.
     pub used: u64,
@@ -102,7 +107,8 @@ pub struct Sessions {
 }
 
 /// Bytes and outcomes of a server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Traffic {
     /// Bytes of data read by clients.
     pub bytes_read: u64,
@@ -116,6 +122,7 @@ pub struct Traffic {
 
 /// What programs on the server's host have done without the network, since the segment was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LocalTraffic {
     /// Reads carried out.
     pub reads: u64,
@@ -134,7 +141,8 @@ pub struct LocalTraffic {
 }
 
 /// Deaths of participants, and what was done about them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Recovery {
     /// Participants that have the segment mapped now, this server among them.
     pub participants: u64,
@@ -146,6 +154,7 @@ pub struct Recovery {
 
 /// One bar of the histogram of service times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LatencyBucket {
     /// Upper bound of the bar, in nanoseconds, exclusive. The lower bound is that of the bar
     /// before, or zero.
@@ -154,8 +163,17 @@ pub struct LatencyBucket {
     pub count: u64,
 }
 
+impl LatencyBucket {
+    /// A bucket of `count` requests that took less than `below_ns` nanoseconds.
+    #[must_use]
+    pub fn new(below_ns: u64, count: u64) -> Self {
+        Self { below_ns, count }
+    }
+}
+
 /// The operation log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct OperationLogStatus {
     /// Which operations it holds.
     pub mode: LoggedOperations,

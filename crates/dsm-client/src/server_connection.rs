@@ -1,5 +1,5 @@
-//! One connection slot to one server: a socket that comes and goes, under one session. One owner at
-//! a time.
+//! A connection to one server under one session. The socket under it may break and be opened again;
+//! the session stays. It has one owner at a time.
 
 use super::buffer::Input;
 use super::connect;
@@ -12,55 +12,57 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 
-/// A payload up to this many bytes is copied next to its header; a longer one goes from the
+/// A payload up to this many bytes is copied next to its header; a longer one is sent from the
 /// caller's memory.
 const COPIED_PAYLOAD: usize = 2 << 10;
 
 /// Bytes of headers and short payloads that one send gathers.
 const BATCH: usize = 16 << 10;
 
-/// How long an attempt to connect may go without an answer; it doubles with every failure up to the
-/// longest. A server that is just ending can swallow the first packet of a connection, and the
-/// kernel sends it again only after a second: a new attempt finds the server that comes after it
-/// sooner.
-const SHORTEST_PATIENCE: Duration = Duration::from_millis(200);
-const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
+/// How long an attempt to connect may last; it doubles with every failure up to the maximum. A
+/// server that is just ending can lose the first packet of a connection, which the kernel sends
+/// again only after a second: a new attempt finds the next server sooner.
+const MIN_CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
+const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The pause after the first failed attempt; it doubles up to the longest.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const MIN_BACKOFF: Duration = Duration::from_millis(10);
+const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
-/// How far the connection is.
+/// The state of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// There is none; not to be tried before this instant.
+    /// There is none; no attempt is made before this instant.
     Down(Instant),
-    /// It is being opened; to be given up at this instant.
+    /// It is being opened; the attempt ends at this instant.
     Connecting(Instant),
-    /// Hello is on its way.
-    Greeting,
+    /// Hello was sent and has no reply.
+    Handshake,
     /// Requests can be sent.
     Ready,
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct ServerConnection {
     pub(super) server: usize,
     pub(super) session: Session,
+    /// Sessions to supersede first: hello is said for each, on a socket that is then closed. After
+    /// the reply the server executes nothing more of the session.
+    pub(super) to_supersede: Vec<[u8; 16]>,
     pub(super) phase: Phase,
     pub(super) input: Input,
     stream: Option<TcpStream>,
-    /// Addresses of the server that this attempt has not tried.
+    /// Addresses of the server that this attempt has not tried yet.
     candidates: std::vec::IntoIter<SocketAddr>,
     output: Vec<u8>,
     written: usize,
-    /// Bytes of this connection's stream that were encoded, and that the kernel took.
+    /// Bytes of this connection's stream: encoded, and taken by the kernel.
     encoded_bytes: u64,
     pub(super) sent_bytes: u64,
     /// The kernel takes no more until the socket is writable.
     pub(super) blocked: bool,
-    /// Connections that failed since the last reply.
+    /// Attempts that failed since the last reply.
     failures: u32,
     /// Attempts to connect since the owner changed.
     pub(super) attempts: u32,
@@ -71,11 +73,12 @@ pub(super) struct Link {
     pub(super) idle_since: Instant,
 }
 
-impl Link {
+impl ServerConnection {
     pub(super) fn new(server: usize, now: Instant) -> Self {
         Self {
             server,
             session: Session::default(),
+            to_supersede: Vec::new(),
             phase: Phase::Down(now),
             input: Input::new(),
             stream: None,
@@ -97,7 +100,7 @@ impl Link {
         self.stream.as_ref()
     }
 
-    /// Whether it can be kept for the next owner.
+    /// Whether the pool can keep it for the next owner.
     pub(super) fn is_clean(&self) -> bool {
         self.phase == Phase::Ready
             && self.session.is_idle()
@@ -113,23 +116,23 @@ impl Link {
         self.try_next(now)
     }
 
-    /// Notes that the address that is being tried does not answer.
+    /// Notes that the address of this attempt does not answer.
     pub(super) fn unanswered(&mut self, reason: &str) {
         self.is_unanswered = true;
         self.reason = Some(reason.to_owned());
     }
 
-    /// Tries the server's next address; the reason of the last failure when there is none.
+    /// Tries the server's next address; if there is none, returns the reason of the last failure.
     pub(super) fn try_next(&mut self, now: Instant) -> Result<(), String> {
         self.stream = None;
         for candidate in self.candidates.by_ref() {
-            let patience = SHORTEST_PATIENCE
+            let timeout = MIN_CONNECT_TIMEOUT
                 .saturating_mul(1 << self.failures.min(16))
-                .min(LONGEST_PATIENCE);
+                .min(MAX_CONNECT_TIMEOUT);
             match connect::begin(candidate) {
                 Ok(stream) => {
                     self.stream = Some(stream);
-                    self.phase = Phase::Connecting(now + patience);
+                    self.phase = Phase::Connecting(now + timeout);
                     return Ok(());
                 }
                 Err(error) => self.reason = Some(error.to_string()),
@@ -151,28 +154,34 @@ impl Link {
             self.reason = Some(error.to_string());
             return self.try_next(now);
         }
-        self.phase = Phase::Greeting;
+        self.phase = Phase::Handshake;
         self.is_unanswered = false;
         Ok(())
     }
 
-    /// Closes the connection; what has no reply is to be sent again. The first break after a reply
-    /// is followed up at once, others after a pause that grows and is not the same for all, so that
-    /// clients do not come in step.
+    /// Closes the connection; what has no reply is to be sent again. The next attempt comes at once
+    /// after the first break since a reply, and else after a pause that grows and has a random
+    /// part, so that many clients do not connect in step.
     pub(super) fn disconnect(&mut self, reason: String, now: Instant) {
         self.close();
         let pause = match self.failures {
             0 => Duration::ZERO,
-            failures => SHORTEST_PAUSE
+            failures => MIN_BACKOFF
                 .saturating_mul(1 << (failures - 1).min(16))
-                .min(LONGEST_PAUSE),
+                .min(MAX_BACKOFF),
         };
         let mut random = [0; 1];
-        // Without random numbers, no jitter.
+        // Without random numbers the pause has no random part.
         let _ = getrandom::fill(&mut random);
         self.phase = Phase::Down(now + pause / 2 + pause * u32::from(random[0]) / 512);
         self.failures = self.failures.saturating_add(1);
         self.reason = Some(reason);
+    }
+
+    /// Closes the socket, and opens another one at once.
+    pub(super) fn reopen(&mut self, now: Instant) {
+        self.close();
+        self.phase = Phase::Down(now);
     }
 
     fn close(&mut self) {
@@ -188,13 +197,13 @@ impl Link {
         ) = (0, 0, 0, false);
     }
 
-    /// A reply came: the server is well.
+    /// Notes that a reply came, so that the next break is followed up at once.
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
         self.reason = None;
     }
 
-    /// Whether the server has closed the connection of an idle link, or sent what nobody asked for.
+    /// Whether the server has closed this idle connection, or sent bytes without a request.
     pub(super) fn is_stale(&self) -> bool {
         let peeked = self.stream.as_ref().map(|stream| stream.peek(&mut [0]));
         !matches!(peeked, Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock)
@@ -208,7 +217,7 @@ impl Link {
         self.output.len() >= BATCH
     }
 
-    /// Puts a request's frame behind the others. A long payload is returned: it is to be sent next.
+    /// Appends a request's frame. A long payload is returned instead: it is to be sent next.
     pub(super) fn encode<'a>(&mut self, id: u64, operation: Operation<'a>) -> &'a [u8] {
         let (header, payload) = Request { id, operation }.encode();
         self.output.extend_from_slice(header.as_bytes());
@@ -230,8 +239,7 @@ impl Link {
         let stream = self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let head = &self.output[self.written..];
         let parts = [IoSlice::new(head), IoSlice::new(tail)];
-        // Not a vectored write of std's: that one raises SIGPIPE in a process that has not turned
-        // it off.
+        // std's vectored write would raise SIGPIPE in a process that has not turned it off.
         let sent = sendmsg::<()>(
             stream.as_raw_fd(),
             &parts,

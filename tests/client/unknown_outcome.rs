@@ -1,0 +1,79 @@
+//! After an error that leaves an outcome unknown, the next call of the same client shows the final
+//! state: the server executes nothing of the change afterwards.
+
+// The lint spares #[test] functions, not what they call.
+#![allow(clippy::unwrap_used)]
+
+use dsm_client::{Client, ErrorKind};
+use dsm_core::segment::Segment;
+use nix::sys::signal::Signal;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use support::process::state;
+use support::restores::PATIENCE;
+use support::{Cluster, client, is_error, wait_for};
+
+const K: u64 = 64 * 4096;
+
+/// The deadline of the call whose outcome becomes unknown.
+const TIMEOUT: Duration = Duration::from_millis(150);
+
+/// How long the memory is watched for a change that comes after the read.
+const WATCHED: Duration = Duration::from_millis(400);
+
+/// Adds to the word at 0 with a deadline that passes before the reply comes.
+fn add_in_vain(client: &Client) {
+    let error = client
+        .clone()
+        .with_timeout(TIMEOUT)
+        .fetch_add(0, 1)
+        .unwrap_err();
+    assert!(is_error(&error, ErrorKind::OutcomeUnknown, 0), "{error}");
+}
+
+/// Reads the word at 0, and fails if it changes after that.
+fn read_for_good(cluster: &Cluster, client: &Client) {
+    let found = client.read(0, 8).unwrap();
+    let (other, end) = (support::client(cluster), Instant::now() + WATCHED);
+    while Instant::now() < end {
+        assert_eq!(
+            other.read(0, 8).unwrap(),
+            found,
+            "it changed after the read"
+        );
+        sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_read_after_an_unknown_outcome_waits_for_the_change_that_a_freeze_keeps_out() {
+    let cluster = Cluster::start(1, K);
+    let segment = Segment::attach(cluster.layout(), 0).unwrap();
+    let client = client(&cluster);
+    client.fetch_add(0, 1).unwrap();
+    let mut claim = segment.claim().unwrap().unwrap();
+    let frozen = claim.freeze(PATIENCE).unwrap();
+    add_in_vain(&client);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| read_for_good(&cluster, &client));
+        // A read that did not wait would be over by then.
+        sleep(TIMEOUT);
+        drop(frozen);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_change_that_a_stopped_dsmd_has_received_takes_effect_before_the_next_read_or_never() {
+    let cluster = Cluster::start(1, K);
+    let client = client(&cluster);
+    for _ in 0..5 {
+        // Leaves a connection on which the change goes out.
+        client.fetch_add(0, 1).unwrap();
+        cluster.signal(0, Signal::SIGSTOP);
+        wait_for("dsmd is stopped", PATIENCE, || state(cluster.pid(0)) == 'T');
+        add_in_vain(&client);
+        cluster.signal(0, Signal::SIGCONT);
+        read_for_good(&cluster, &client);
+    }
+}
