@@ -1,5 +1,5 @@
-//! A participant is killed at every place inside its critical section; the others go on within a
-//! second and find the write wholly there or wholly absent.
+//! A participant is killed at every point inside its critical section; the others continue within a
+//! second and find the write complete or absent.
 #![cfg(debug_assertions)]
 #![allow(clippy::unwrap_used)]
 
@@ -19,7 +19,7 @@ use support::segment::{Name, attach, image, layout, serve};
 
 const K: u64 = 64 * PAGE;
 
-/// What the promise allows the others to wait.
+/// The longest wait of the others that the promise allows.
 const GO_ON: Duration = Duration::from_secs(1);
 
 /// How long a freeze may last.
@@ -33,7 +33,7 @@ const MARK: Mark = Mark {
     sequence: 42,
 };
 
-/// Starts this test again as a process of its own that does `task` and dies or stalls at `point`.
+/// Starts this test again in a separate process that does `task` and does `action` at `point`.
 fn victim(name: &Name, task: &str, point: Point, action: Action) -> Child {
     own_process::command(module_path!(), "victim_process")
         .env(
@@ -130,7 +130,7 @@ fn victim_process() {
             .unwrap(),
         other => panic!("{other}"),
     };
-    // As a program that survives its panics: it has given its worker back when it goes to sleep.
+    // As a program that survives its panics: it has released its worker before it blocks.
     if std::panic::catch_unwind(AssertUnwindSafe(task)).is_err() {
         println!("survived");
         loop {
@@ -139,8 +139,8 @@ fn victim_process() {
     }
 }
 
-/// For each line of standard input, the number of a page, pauses in a change of it until the line
-/// after.
+/// Reads page numbers from standard input. For each, pauses in a change of this page until the next
+/// line.
 fn pauses(worker: &mut Worker, point: Point) -> ! {
     let mut lines = std::io::stdin().lines();
     while let Some(Ok(page)) = lines.next() {
@@ -183,8 +183,8 @@ fn whole(segment: &Segment) -> Vec<u8> {
     bytes
 }
 
-/// Writes a zero to the last byte of every page, which is zero already, and so meets every stripe
-/// that the dead hold.
+/// Changes and reads pages so that it meets every stripe that the dead process holds, and asserts
+/// that this takes less than the promised time.
 fn goes_on(segment: &Segment, point: Point) {
     let started = Instant::now();
     let mut worker = segment.worker().unwrap();
@@ -203,7 +203,7 @@ fn goes_on(segment: &Segment, point: Point) {
             .fill(Extent::new(page * PAGE, 1, K).unwrap(), 0, None)
             .unwrap();
     }
-    // Last, the pages of the dead, each read and written back through the stripes.
+    // Last, the pages of the dead process: each is read and written back under its stripe.
     for page in 0..21 {
         worker
             .atomic(
@@ -221,7 +221,7 @@ fn goes_on(segment: &Segment, point: Point) {
 }
 
 #[test]
-fn a_participant_killed_anywhere_leaves_a_whole_write_or_none() {
+fn a_participant_killed_anywhere_leaves_a_complete_write_or_none() {
     let mut outcomes = [0, 0];
     for point in Point::ALL
         .into_iter()
@@ -267,8 +267,8 @@ fn a_participant_killed_anywhere_leaves_a_whole_write_or_none() {
                 whole(&segment) == wanted,
                 "{task} {point:?}: neither whole nor absent (done: {done})"
             );
-            // A committed write that has not begun may still be in the future for a reader; half of
-            // it never is seen.
+            // A committed write that is not carried out yet may be invisible to a reader; half of
+            // it must never be visible.
             assert!(
                 seen_by_reader == wanted || seen_by_reader == before,
                 "{task} {point:?}: a reader saw half a write"
@@ -283,7 +283,7 @@ fn a_participant_killed_anywhere_leaves_a_whole_write_or_none() {
 }
 
 #[test]
-fn a_panic_inside_a_change_ends_the_process_and_leaves_a_whole_write_or_none() {
+fn a_panic_inside_a_change_aborts_the_process_and_leaves_a_complete_write_or_none() {
     let action = Action::Panic;
     let assert_aborted = |mut child: Child, point| {
         let survived = BufReader::new(child.stdout.take().unwrap())
@@ -292,7 +292,7 @@ fn a_panic_inside_a_change_ends_the_process_and_leaves_a_whole_write_or_none() {
         let _ = child.kill();
         assert!(
             !survived && child.wait().unwrap().signal() == Some(libc::SIGABRT),
-            "{point:?}: it lives on"
+            "{point:?}: it is still alive"
         );
     };
     for point in Point::ALL
@@ -309,7 +309,7 @@ fn a_panic_inside_a_change_ends_the_process_and_leaves_a_whole_write_or_none() {
             "{point:?}: half a write"
         );
     }
-    // And a repairer, which holds the byte of the dead.
+    // Also a repairer, which holds the byte of the dead participant.
     let name = Name::new("panic-repairer");
     drop(name.serve(K));
     assert!(
@@ -354,7 +354,7 @@ fn an_add_killed_anywhere_counts_once_or_not_at_all_and_its_session_knows_which(
 }
 
 #[test]
-fn a_stalled_participant_that_is_then_killed_holds_nobody_up() {
+fn a_stalled_participant_that_is_killed_delays_no_other_participant() {
     for point in [
         Point::Locked,
         Point::Committed,
@@ -375,8 +375,8 @@ fn a_stalled_participant_that_is_then_killed_holds_nobody_up() {
                 std::thread::spawn(move || goes_on(&segment, point))
             })
             .collect();
-        // Whether they wait for the stalled one or have not begun yet: from the kill on they have a
-        // second.
+        // Whether they already wait for the stalled process or have not begun: they have a second
+        // from the kill on.
         child.kill().unwrap();
         child.wait().unwrap();
         others.into_iter().for_each(|thread| thread.join().unwrap());
@@ -385,7 +385,7 @@ fn a_stalled_participant_that_is_then_killed_holds_nobody_up() {
 }
 
 #[test]
-fn a_stall_is_a_second_in_one_critical_section_and_is_waited_for_once() {
+fn an_owner_counts_as_stalled_after_a_second_and_is_waited_for_once() {
     let name = Name::new("pause");
     let segment = name.serve(K);
     let mut child = victim(&name, "pause", Point::Committed, Action::Pause);
@@ -408,7 +408,8 @@ fn a_stall_is_a_second_in_one_critical_section_and_is_waited_for_once() {
         "refused after {:?}",
         began.elapsed()
     );
-    // Threads of a server have others to serve: none waits for a second for what is known to last.
+    // A thread of a server has other clients to serve: it must not wait a second again for an owner
+    // that is known to be stalled.
     let began = Instant::now();
     for _ in 0..20 {
         assert_eq!(
@@ -424,7 +425,7 @@ fn a_stall_is_a_second_in_one_critical_section_and_is_waited_for_once() {
 
     say("resume");
     assert!(lines.any(|line| line.ends_with("resumed")));
-    // It has made progress since: whatever holds it up now has only begun.
+    // It has made progress since: its next critical section has only begun.
     say("1");
     assert!(lines.any(|line| line.ends_with("paused")));
     std::thread::scope(|scope| {
@@ -445,8 +446,8 @@ fn a_stall_is_a_second_in_one_critical_section_and_is_waited_for_once() {
 fn a_repairer_that_is_killed_is_followed_by_another() {
     let name = Name::new("repairer");
     drop(name.serve(K));
-    // A server dies with a committed write, and a participant that meets its stripes dies while it
-    // repairs that.
+    // A server dies with a committed write, and a participant that meets its stripes dies during
+    // the repair.
     assert!(
         !victim(&name, "serve", Point::Committed, Action::Die)
             .wait()
@@ -467,7 +468,7 @@ fn a_repairer_that_is_killed_is_followed_by_another() {
 }
 
 #[test]
-fn a_repairer_that_was_stopped_is_named_and_a_server_starts_once_it_is_gone() {
+fn a_stopped_repairer_is_named_and_a_server_starts_after_its_death() {
     let name = Name::new("stopped-repairer");
     drop(name.serve(K));
     assert!(
@@ -522,7 +523,7 @@ fn a_second_server_is_refused_and_named() {
 }
 
 #[test]
-fn memory_survives_the_server_and_reset_does_not_keep_it() {
+fn memory_survives_a_restart_of_the_server_but_not_a_reset() {
     let name = Name::new("survive");
     let segment = name.serve(K);
     let incarnation = segment.incarnation();
@@ -538,7 +539,7 @@ fn memory_survives_the_server_and_reset_does_not_keep_it() {
     assert_eq!(
         again.repairs(),
         (0, 0),
-        "a server that leaves in good order is not a dead one"
+        "a server that left the table is not repaired"
     );
     let attached = attach(&name.0, K);
     drop(again);
@@ -547,12 +548,12 @@ fn memory_survives_the_server_and_reset_does_not_keep_it() {
     assert_eq!(&whole(&reset)[5..10], &[0; 5]);
     assert!(
         !attached.is_ready() && reset.is_ready(),
-        "who has the old object mapped can see that it is retired"
+        "a participant of the old object can see that it is retired"
     );
 }
 
 #[test]
-fn the_workers_of_a_participant_that_died_idle_are_found_when_they_are_needed() {
+fn workers_of_a_participant_that_died_idle_are_reused() {
     let name = Name::new("idle");
     let segment = name.serve(K);
     let mut child = victim(&name, "hoard", Point::Locked, Action::Stall);
@@ -574,7 +575,7 @@ fn the_workers_of_a_participant_that_died_idle_are_found_when_they_are_needed() 
     assert!(segment.worker().is_ok());
 }
 
-/// Starts a process that freezes, cuts or restores the segment and then stands still.
+/// Starts a process that freezes, cuts or restores the segment and then blocks.
 fn holder(name: &Name, task: &str) -> Child {
     let mut child = victim(name, task, Point::Locked, Action::Stall);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -583,7 +584,7 @@ fn holder(name: &Name, task: &str) -> Child {
 }
 
 #[test]
-fn a_freeze_whose_process_dies_or_stands_still_lets_the_writers_go_on() {
+fn writers_continue_after_a_freeze_whose_process_dies_or_stalls() {
     for kill in [true, false] {
         let name = Name::new(&format!("freeze{kill}"));
         let segment = name.serve(K);
@@ -605,7 +606,7 @@ fn a_freeze_whose_process_dies_or_stands_still_lets_the_writers_go_on() {
 }
 
 #[test]
-fn a_cut_whose_process_dies_is_ended_and_its_copy_area_given_back() {
+fn a_cut_whose_process_dies_is_ended_and_its_copy_area_emptied() {
     let name = Name::new("orphan");
     let segment = name.serve(K);
     let mut worker = segment.worker().unwrap();
@@ -634,7 +635,7 @@ fn a_cut_whose_process_dies_is_ended_and_its_copy_area_given_back() {
 }
 
 #[test]
-fn a_restore_whose_process_dies_leaves_a_memory_that_nobody_reads_until_it_is_done_again() {
+fn a_restore_whose_process_dies_leaves_the_memory_closed_until_the_next_restore() {
     let name = Name::new("restore");
     let segment = name.serve(K);
     let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
@@ -658,7 +659,7 @@ fn a_restore_whose_process_dies_leaves_a_memory_that_nobody_reads_until_it_is_do
     assert_eq!(
         worker.read(all(), &mut bytes),
         Err(Shut::Replaced),
-        "it meant the memory of before"
+        "it expected the old memory"
     );
     assert_eq!(worker.fill(extent(), 1, None), Err(Shut::Replaced));
     let bytes = whole(&segment);
@@ -670,7 +671,7 @@ fn a_restore_whose_process_dies_before_it_changes_a_byte_leaves_the_memory_as_it
     let name = Name::new("unchanged");
     let segment = name.serve(K);
     let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
-    // Once the server finds it, once the next one who claims the segment.
+    // In the first round the server finds it, in the second the next holder of the snapshot lock.
     for server_finds_it in [true, false] {
         worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
         let mut child = holder(&name, "shut");

@@ -1,4 +1,4 @@
-//! A cut shows one instant of the segment while writers go on.
+//! A cut shows one instant of the segment while writers continue.
 #![allow(clippy::unwrap_used)]
 
 use dsm_core::layout::PAGE;
@@ -20,7 +20,7 @@ const K: u64 = PAGES * PAGE;
 /// How long a freeze may last on a machine that is busy with other tests.
 const LEASE: Duration = Duration::from_secs(5);
 
-/// How long something is waited for that takes no time, on such a machine.
+/// How long a test waits for something that takes no time, on such a machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn with_segment(what: &str, body: impl FnOnce(&Segment, &mut Claim)) {
@@ -38,7 +38,7 @@ fn live(worker: &mut Worker) -> Vec<u8> {
 }
 
 #[test]
-fn a_cut_shows_the_memory_as_it_was_whatever_is_changed_afterwards() {
+fn a_cut_does_not_show_later_changes() {
     with_segment("still", |segment, claim| {
         let mut worker = segment.worker().unwrap();
         for round in 1..4_u8 {
@@ -76,7 +76,8 @@ fn a_cut_shows_the_memory_as_it_was_whatever_is_changed_afterwards() {
                 )
                 .unwrap();
             assert!(image(segment, cut).unwrap() == before, "round {round}");
-            // 3, 3 with data (pages 48 to 50 of the fill), 2 and 1; pages of zeros cost no copy.
+            // Saved pages: 3, 3 with data (pages 48 to 50 of the fill), 2 and 1. Pages of zeros are
+            // not copied.
             assert_eq!(claim.end_cut(cut).unwrap(), 9, "round {round}");
             assert_eq!(image(segment, cut), Err(CutGone));
             worker
@@ -87,12 +88,12 @@ fn a_cut_shows_the_memory_as_it_was_whatever_is_changed_afterwards() {
 }
 
 #[test]
-fn a_change_that_waits_for_a_long_freeze_has_not_stalled_for_those_that_wait_for_it() {
+fn a_change_that_waits_for_a_long_freeze_does_not_count_as_stalled() {
     with_segment("long-freeze", |segment, claim| {
         let frozen = claim.freeze(2 * LEASE).unwrap();
         std::thread::scope(|scope| {
-            // Longer than a slot of one's own, and more of them than there are large ones: the last
-            // wait for the others.
+            // Longer than a worker's slot, and more writers than large slots: the last ones wait
+            // for the others.
             let writers: Vec<_> = (0..6)
                 .map(|writer| {
                     scope.spawn(move || {
@@ -104,7 +105,7 @@ fn a_change_that_waits_for_a_long_freeze_has_not_stalled_for_those_that_wait_for
                     })
                 })
                 .collect();
-            // Longer than what counts as a stall.
+            // Longer than the timeout for stalled owners.
             std::thread::sleep(Duration::from_millis(1500));
             drop(frozen);
             writers
@@ -114,7 +115,7 @@ fn a_change_that_waits_for_a_long_freeze_has_not_stalled_for_those_that_wait_for
     });
 }
 
-/// Not a test by itself: a program that changes a page for each line of its input.
+/// Not a test by itself: a process that changes a page for each line of its input.
 #[test]
 fn writing_process() {
     let Ok(name) = std::env::var("WRITING") else {
@@ -130,8 +131,8 @@ fn writing_process() {
     }
 }
 
-/// Runs `body` with a way to have a page written by a process whose monotonic clock is `ahead`
-/// seconds ahead.
+/// Runs `body` with a function that has a page written by a process whose monotonic clock is
+/// `ahead` seconds ahead.
 fn beside_a_writer(
     name: &str,
     ahead: &str,
@@ -158,7 +159,7 @@ fn beside_a_writer(
             .all(|line| sender.send(line).is_ok())
     });
     let mut write = || writeln!(input).unwrap();
-    // It is there, and has attached.
+    // Wait until it has attached.
     write();
     written.recv_timeout(PATIENCE).unwrap();
     body(&mut write, &written);
@@ -167,7 +168,7 @@ fn beside_a_writer(
 }
 
 #[test]
-fn a_writer_of_another_time_namespace_knows_when_a_freeze_ends() {
+fn a_writer_in_another_time_namespace_knows_when_a_freeze_ends() {
     if !Command::new("unshare")
         .args(["--time", "--fork", "true"])
         .status()
@@ -182,7 +183,7 @@ fn a_writer_of_another_time_namespace_knows_when_a_freeze_ends() {
     beside_a_writer(&name.0, "86400", |write, written| {
         let frozen = claim.freeze(LEASE).unwrap();
         write();
-        // It finds the gate frozen, and a day more on its clock.
+        // It finds the gate frozen, and its clock is a day ahead.
         assert!(
             written.recv_timeout(Duration::from_millis(200)).is_err(),
             "it did not wait"
@@ -190,7 +191,7 @@ fn a_writer_of_another_time_namespace_knows_when_a_freeze_ends() {
         frozen.cut(K).unwrap();
         written.recv_timeout(PATIENCE).unwrap();
     });
-    // No clock may begin before the machine did.
+    // The kernel allows no clock that starts before the machine.
     if std::fs::read_to_string("/proc/uptime")
         .unwrap()
         .split('.')
@@ -201,7 +202,7 @@ fn a_writer_of_another_time_namespace_knows_when_a_freeze_ends() {
         > 60
     {
         beside_a_writer(&name.0, "-30", |write, written| {
-            // As one that dies: its time ends it.
+            // As if its process died: only the lease ends the freeze.
             std::mem::forget(claim.freeze(Duration::from_millis(300)).unwrap());
             write();
             written.recv_timeout(PATIENCE).unwrap();
@@ -210,20 +211,20 @@ fn a_writer_of_another_time_namespace_knows_when_a_freeze_ends() {
 }
 
 #[test]
-fn a_page_is_not_saved_once_the_cut_has_read_it() {
+fn a_page_is_not_saved_after_the_cut_was_read() {
     with_segment("read", |segment, claim| {
         let mut worker = segment.worker().unwrap();
         worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
         let cut = claim.freeze(LEASE).unwrap().cut(0).unwrap();
         image(segment, cut).unwrap();
-        // No room for a single copy, and none is needed.
+        // The copy area has no room for a single page, and needs none.
         worker.fill(Extent::new(0, K, K).unwrap(), 2, None).unwrap();
         assert_eq!(claim.end_cut(cut).unwrap(), 0);
     });
 }
 
 #[test]
-fn a_copy_area_without_room_abandons_the_cut_and_not_the_writer() {
+fn a_full_copy_area_ends_the_cut_and_not_the_writer() {
     with_segment("full", |segment, claim| {
         let mut worker = segment.worker().unwrap();
         worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
@@ -240,15 +241,14 @@ fn a_copy_area_without_room_abandons_the_cut_and_not_the_writer() {
             .unwrap();
         assert_eq!(image(segment, cut), Err(CutGone));
         assert_eq!(&live(&mut worker)[..5], &[3; 5]);
-        // What its maker would give back, if it did not die now.
+        // What the owner of the cut would release, if it had not died.
         assert_eq!(segment.tidy().ok(), Some(Some(Left::Cut)));
         assert_eq!(segment.tidy().ok(), Some(None));
     });
 }
 
-/// Each writer writes its number i to three places one after the other: whatever instant a cut
-/// shows, what it wrote later is never ahead of what it wrote before. Reading the live memory page
-/// by page instead would show it so.
+/// Each writer writes its number i to three places one after the other. In any cut the later place
+/// is never ahead of the earlier one. Page-by-page reads of the live memory would show it ahead.
 #[test]
 fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
     const WRITERS: u64 = 3;
@@ -314,7 +314,7 @@ fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
 }
 
 #[test]
-fn a_frozen_segment_is_read_and_not_changed_until_its_time_is_over() {
+fn a_frozen_segment_can_be_read_but_not_changed_until_its_lease_expires() {
     with_segment("frozen", |segment, claim| {
         const SHORT: Duration = Duration::from_millis(200);
         let mut worker = segment.worker().unwrap();
@@ -329,9 +329,9 @@ fn a_frozen_segment_is_read_and_not_changed_until_its_time_is_over() {
         );
         assert!(
             matches!(frozen.cut(K), Err(FreezeError::Late)),
-            "a writer has gone on"
+            "a writer has continued"
         );
-        // A freeze that is given up does not wait for its time.
+        // A freeze that is dropped does not wait for the end of its lease.
         drop(claim.freeze(LEASE).unwrap());
         worker.fill(Extent::new(0, 8, K).unwrap(), 2, None).unwrap();
         assert!(started.elapsed() < LEASE);
@@ -339,7 +339,7 @@ fn a_frozen_segment_is_read_and_not_changed_until_its_time_is_over() {
 }
 
 #[test]
-fn a_restore_that_changed_nothing_can_be_taken_back() {
+fn a_restore_that_changed_nothing_can_be_cancelled() {
     with_segment("cancel", |segment, claim| {
         let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
         worker
@@ -369,7 +369,7 @@ fn a_restore_that_changed_nothing_can_be_taken_back() {
 }
 
 #[test]
-fn a_claim_that_ends_before_a_byte_was_changed_opens_the_memory_as_it_was() {
+fn a_snapshot_lock_released_before_a_change_opens_the_memory_as_it_was() {
     let name = Name::new("cut-unchanged");
     let segment = name.serve(K);
     let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
@@ -392,7 +392,7 @@ fn a_claim_that_ends_before_a_byte_was_changed_opens_the_memory_as_it_was() {
 }
 
 #[test]
-fn writers_are_left_alone_for_nine_times_as_long_as_they_were_kept_out() {
+fn the_next_freeze_waits_nine_times_as_long_as_the_last_one_lasted() {
     const KEPT_OUT: Duration = Duration::from_millis(20);
     let name = Name::new("cut-pause");
     let segment = name.serve(K);
@@ -403,12 +403,13 @@ fn writers_are_left_alone_for_nine_times_as_long_as_they_were_kept_out() {
     std::thread::sleep(KEPT_OUT);
     drop(frozen);
     let pause = claim.pause();
-    // The time that a busy machine takes is in both.
+    // Delays of a busy machine are in both.
     assert!(
         pause + began.elapsed() >= 10 * KEPT_OUT && pause <= 9 * began.elapsed(),
         "a pause of {pause:?}"
     );
-    // A memory that is shut and not changed is kept from writers too, and another agent knows it.
+    // Closing the memory without a change keeps writers out too, and another agent waits for the
+    // pause.
     let began = Instant::now();
     claim.freeze(LEASE).unwrap().shut().unwrap();
     std::thread::sleep(KEPT_OUT);
@@ -420,7 +421,7 @@ fn writers_are_left_alone_for_nine_times_as_long_as_they_were_kept_out() {
         pause + began.elapsed() >= 10 * KEPT_OUT,
         "a pause of {pause:?}"
     );
-    // A lease that is over keeps no writer out.
+    // An expired lease keeps no writer out.
     let frozen = claim.freeze(Duration::from_millis(1)).unwrap();
     std::thread::sleep(KEPT_OUT);
     drop(frozen);

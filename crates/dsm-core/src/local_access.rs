@@ -1,12 +1,12 @@
-//! A choice of clients, which mcomp.cfg can make for them.
+//! Whether clients use shared memory; a setting of mcomp.cfg.
 
-/// Whether a client reaches servers on its own host through their shared memory.
+/// Whether a client uses the shared memory of servers on its host instead of TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum LocalAccess {
-    /// Where it may; over TCP where it may not.
+    /// It uses shared memory where the server permits it, and TCP elsewhere.
     #[default]
     Auto,
-    /// It does not.
+    /// It always uses TCP.
     Never,
 }

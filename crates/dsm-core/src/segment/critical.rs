@@ -1,12 +1,12 @@
-//! Critical sections end in order, or with the process.
+//! A critical section is left in good order, or the process ends.
 //!
-//! A process that dies in one is repaired by the others. One that lives on after a thread of it was
-//! unwound out of one is not: to the others, what it holds is held. So unwinding out of one ends
-//! the process, also where panics are caught.
+//! The other participants repair a process that dies in a critical section. They cannot repair a
+//! live process one of whose threads was unwound out of one: they see its locks as held. So
+//! unwinding out of a critical section aborts the process, even where the program catches panics.
 
 use std::io::Write;
 
-/// A critical section that is not described by the locks that it holds.
+/// A critical section without locks of its type [`Held`].
 pub(super) struct Critical(());
 
 impl Critical {
@@ -25,7 +25,8 @@ impl Drop for Critical {
     }
 }
 
-/// Locks that are held. Dropping it with any ends the process, see the module.
+/// The locks that a worker holds. Dropping it while it is not empty aborts the process, see the
+/// module.
 pub(super) struct Held {
     pub(super) stripes: u64,
     pub(super) large_slot: Option<usize>,
@@ -43,7 +44,8 @@ impl Held {
 }
 
 impl Drop for Held {
-    /// Only reached when something panics: [`super::Worker`] forgets what it has given back.
+    /// Runs with locks only during a panic: [`super::Worker`] forgets the value after it has
+    /// released the locks.
     fn drop(&mut self) {
         if !self.is_empty() {
             die();
@@ -53,10 +55,11 @@ impl Drop for Held {
 
 #[cold]
 fn die() -> ! {
-    // The panic has said why. Nothing to do about an error.
+    // The panic has printed its cause. An error of this write cannot be reported.
     let _ = writeln!(
         std::io::stderr(),
-        "dsm: a thread was unwound while it changed the shared memory: the process ends here, so that others can repair it"
+        "dsm: a thread was unwound while it changed the shared memory: this process aborts, so that other \
+         processes can repair the memory"
     );
     std::process::abort();
 }

@@ -1,9 +1,9 @@
-//! Intents: the write-ahead record of a worker, and how it is carried out.
+//! Intents: the write-ahead record of a worker, and how a committed one is carried out.
 //!
-//! A worker puts the new bytes into its slot, takes the stripes, and marks its intent committed.
-//! From then on the write happens, whoever carries it out: the worker itself, or after its death a
-//! repairer. Carrying it out twice gives the same bytes, because the stripes stay taken until the
-//! intent is done.
+//! A worker puts the new bytes into its slot, takes the stripes, and commits its intent. From then
+//! on the write happens: the worker carries it out, or a repairer does after the worker's death.
+//! Carrying it out twice gives the same bytes, because the stripes stay locked until the intent is
+//! done.
 
 use super::crash::{self, Point};
 use super::geometry::{Geometry, LARGE_SLOT, LARGE_SLOTS, SESSIONS, SLOT, page_size};
@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 #[derive(Debug, Clone, Copy)]
 #[repr(usize)]
 pub(super) enum IntentField {
-    /// Index of the participant whose worker this is, plus one; zero when no worker has it.
+    /// The index of the participant that owns this worker, plus one; zero when the worker is free.
     Owner = 0,
-    /// Zero, or the number of a [`Kind`]: then the intent is committed.
+    /// Zero while nothing is committed; else the number of the [`Source`].
     Kind = 8,
     Offset = 16,
     Length = 24,
@@ -30,7 +30,7 @@ pub(super) enum IntentField {
 }
 
 impl IntentField {
-    /// What a worker writes anew with each change.
+    /// The words that a worker writes for each change.
     pub(super) const RECORD: [Self; 6] = [
         Self::Offset,
         Self::Length,
@@ -41,8 +41,8 @@ impl IntentField {
     ];
 }
 
-/// The words of an intent's second line, by offset: what local clients have done with this worker
-/// since the segment was made. Only the worker writes them, so counting needs no locked
+/// The words of an intent's second cache line, by offset: what local clients have done with this
+/// worker since the segment was made. Only the worker writes them, so counting needs no locked
 /// instruction.
 #[derive(Debug, Clone, Copy)]
 #[repr(usize)]
@@ -57,14 +57,14 @@ pub(super) enum LocalCounter {
 }
 
 impl LocalCounter {
-    /// Those that grow with every change of the memory.
+    /// The counters that grow with changes of the memory.
     pub(super) const CHANGES: [Self; 4] = [Self::Writes, Self::Fills, Self::Copies, Self::Atomics];
 }
 
-/// The last word of an intent's second line: how often the worker gave back a lock for which others
-/// waited, or looked again for one itself. By this the others know whether it runs. Part of no
-/// format: a participant of a version that does not count is waited for as if it made no progress,
-/// until it gives back what is waited for.
+/// The last word of an intent's second cache line: how often the worker released a lock that others
+/// waited for, or checked again on a lock that it waits for. Waiters see from it whether the worker
+/// runs. It was added without a new format: a participant of an older version does not count, and
+/// waiters treat it as making no progress until it releases the lock.
 const PROGRESS: usize = 120;
 
 /// Where the new bytes come from.
@@ -72,7 +72,7 @@ const PROGRESS: usize = 120;
 pub(super) enum Source {
     /// The worker's own slot.
     Slot,
-    /// This large slot.
+    /// The large slot with this index.
     LargeSlot(usize),
     /// One byte, repeated.
     Byte(u8),
@@ -108,7 +108,8 @@ impl Source {
     }
 }
 
-/// The request that a write carries out, for a session that may ask again.
+/// The id of a request in a session, under which its result is stored: the session may send the
+/// request again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     /// Index into the session table, below [`SESSIONS`].
@@ -117,7 +118,7 @@ pub struct Mark {
     pub sequence: u64,
 }
 
-/// A write that is decided.
+/// A write that is ready to be committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Intent {
     pub(super) source: Source,
@@ -130,7 +131,7 @@ pub(super) struct Intent {
 }
 
 impl Intent {
-    /// Writes the record and commits it. The caller holds the stripes of every page that it
+    /// Writes the record and commits it. The caller holds the stripes of every page that the write
     /// touches.
     #[inline]
     pub(super) fn commit(&self, shared: &Shared, worker: usize) {
@@ -157,8 +158,8 @@ impl Intent {
             .store(kind, Ordering::Release);
     }
 
-    /// Reads back what a dead worker committed; `None` when it had committed nothing. Its record
-    /// was written by another process, so nothing in it is believed unchecked.
+    /// Reads the intent that a dead worker committed; `None` if it had committed none. Another
+    /// process wrote the record, so every field is checked.
     pub(super) fn load_committed(
         shared: &Shared,
         worker: usize,
@@ -215,17 +216,17 @@ impl Shared {
         self.mapping.word(Geometry::intent(worker) + PROGRESS)
     }
 
-    /// Carries out a committed intent of `worker`: bytes, versions, session. Not the end of the
-    /// intent itself.
+    /// Carries out a committed intent of `worker`: bytes, versions, session. The caller then marks
+    /// the intent as done.
     #[inline]
     pub(super) fn apply(&self, worker: usize, intent: &Intent) {
         let pages = pages(intent.offset, intent.length);
         for page in pages.clone() {
-            // `| 1`: a redo finds odd versions where the dead worker had begun.
+            // `| 1` instead of `+ 1`: a redo finds odd versions where the dead worker had begun.
             let version = self.page_version(page);
             version.store(version.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
         }
-        // No byte may be seen before the odd versions are.
+        // A reader that sees a new byte must also see the odd version.
         fence(Ordering::Release);
         if cfg!(debug_assertions) {
             self.place(worker, intent, intent.length / 2);
@@ -246,7 +247,7 @@ impl Shared {
         }
     }
 
-    /// Copies the first `length` bytes of the intent to their place.
+    /// Copies the first `length` bytes of the intent to their destination.
     #[inline]
     fn place(&self, worker: usize, intent: &Intent, length: usize) {
         let to = self.geometry.data + intent.offset;

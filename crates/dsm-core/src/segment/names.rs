@@ -1,9 +1,9 @@
-//! The names of a segment in shared memory, and what lies under them.
+//! The names of a segment's files in /dev/shm, and safe ways to open, create and remove what has
+//! these names.
 //!
-//! Any user may make files there, under any name. The directory is sticky: a file can be removed,
-//! or another one put in its place, by its owner, the directory's owner and root only. So a name
-//! that was found to be a file of a user who is trusted stays one, and what is opened by the name
-//! after that is that file.
+//! Any user may create files there, under any name. The directory is sticky: only the owner of a
+//! file, the owner of the directory and root can remove or replace it. So once a name was found to
+//! be a file of a trusted user it stays one, and opening the name later opens that file.
 
 use super::SegmentError;
 use super::geometry::LOCKS;
@@ -19,15 +19,14 @@ use std::ffi::CString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What the kernel shows in place of a user that a user namespace does not have, see
+/// The uid that the kernel shows for a user that has no id in the user namespace, see
 /// `user_namespaces(7)`.
 const OVERFLOW_USER: u32 = 65534;
 
-/// Users in the first user namespace, in which each user has another number: the third number of
-/// its map.
+/// The number of users in the initial user namespace: the third number of its map.
 const ALL_USERS: &str = "4294967295";
 
-/// The mode of everything here: for the owner and its group.
+/// The mode of every file here: read and write for the owner and the group.
 pub(super) const MODE: Mode = Mode::from_bits_truncate(0o660);
 
 /// The name of the shared-memory object of server `index`, as `shm_open(3)` takes it: with its
@@ -41,15 +40,15 @@ pub(super) fn copy_area(name: &str) -> String {
     format!("{name}.copies")
 }
 
-/// The file of the object or copy area `name`.
+/// The path of the object or copy area `name`.
 pub(super) fn path(name: &str) -> PathBuf {
     Path::new(DIRECTORY).join(name.trim_start_matches('/'))
 }
 
 /// The name of the semaphore of lock `lock` of the object `name`, as `sem_open(3)` takes it.
 fn semaphore(name: &str, lock: usize) -> CString {
-    // Neither a layout's name nor a number has a zero byte; an empty name would be refused by the
-    // kernel.
+    // Neither a layout's name nor a number contains a zero byte; the kernel would refuse an empty
+    // name.
     CString::new(format!("{name}.{lock:02}")).unwrap_or_default()
 }
 
@@ -65,7 +64,7 @@ fn semaphore_in_the_making(name: &str) -> PathBuf {
     path(&format!("/sem.{}.new", name.trim_start_matches('/')))
 }
 
-/// Whose a file is.
+/// The owner of a file, shown with the user's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner(pub u32);
 
@@ -83,7 +82,7 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The group of a file.
+/// The group of a file, shown with its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Group(pub u32);
 
@@ -97,13 +96,14 @@ impl fmt::Display for Group {
     }
 }
 
-/// Whether this process sees every user as itself, and not some of them as [`OVERFLOW_USER`].
+/// Whether this process is in a user namespace that maps every user, so that none appears as
+/// [`OVERFLOW_USER`].
 fn has_all_users() -> bool {
     std::fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_whitespace().nth(2) == Some(ALL_USERS))
 }
 
-/// What lies under a name where a shared-memory object or a semaphore should.
+/// The kind of a file that has the name of a shared-memory object or a semaphore and is neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind(u32);
 
@@ -119,7 +119,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Refuses what is no regular file.
+/// Refuses a file that is not regular.
 pub(super) fn check_kind(status: &FileStat, path: &Path) -> Result<(), SegmentError> {
     match status.st_mode & S_IFMT {
         S_IFREG => Ok(()),
@@ -134,7 +134,7 @@ pub(super) fn check_kind(status: &FileStat, path: &Path) -> Result<(), SegmentEr
     }
 }
 
-/// The error for a file that another user has laid out.
+/// The error for a file that belongs to another user.
 pub(super) fn not_ours(path: PathBuf, owner: u32) -> SegmentError {
     SegmentError::NotOurs {
         path,
@@ -143,8 +143,8 @@ pub(super) fn not_ours(path: PathBuf, owner: u32) -> SegmentError {
     }
 }
 
-/// The error for a name that cannot be opened, made, replaced or removed: what lies under it, if
-/// that is why.
+/// The error for a name that cannot be opened, created, replaced or removed. It names the file that
+/// has the name, if that is the cause.
 pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> SegmentError {
     move |error| {
         let own = geteuid().as_raw();
@@ -152,8 +152,8 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) ->
             if let Err(error) = check_kind(&status, path) {
                 return error;
             }
-            // Root, too, is refused a file of another user: see fs.protected_regular in
-            // proc_sys_fs(5).
+            // The kernel may refuse a file of another user even to root: see fs.protected_regular
+            // in proc_sys_fs(5).
             if status.st_uid != own && [Errno::EACCES, Errno::EPERM, Errno::EEXIST].contains(&error)
             {
                 return not_ours(path.to_owned(), status.st_uid);
@@ -163,8 +163,8 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) ->
     }
 }
 
-/// The error for a segment that cannot be opened beside its server: that it is open to others only,
-/// if that is why.
+/// The error for a segment that a participant other than its server cannot open. It says who can
+/// open it, if the mode is the cause.
 pub(super) fn not_opened(name: &str) -> impl FnOnce(Errno) -> SegmentError {
     move |error| match lstat(&path(name)) {
         Ok(status) if error == Errno::EACCES && status.st_mode & MODE.bits() == MODE.bits() => {
@@ -183,8 +183,8 @@ pub(super) fn not_opened(name: &str) -> impl FnOnce(Errno) -> SegmentError {
 /// Opens semaphore `lock` of the object `name`, whose owner is trusted.
 ///
 /// # Errors
-/// [`SegmentError::NotOurs`] for one of a third user, who could shorten its file: the next wait
-/// would be a SIGBUS.
+/// [`SegmentError::NotOurs`] for a semaphore of a third user, who could shorten its file: the next
+/// wait would be a SIGBUS.
 pub(super) fn open_semaphore(
     name: &str,
     lock: usize,
@@ -205,8 +205,8 @@ pub(super) fn open_semaphore(
     Semaphore::open(&semaphore(name, lock)).map_err(failed())
 }
 
-/// As [`open_semaphore`], for the server: one that is missing, or has lost its contents, is made
-/// again. Nothing is kept in a semaphore but who is to be woken, and waits are short.
+/// As [`open_semaphore`], for the server: recreates a semaphore that is missing or damaged. A
+/// semaphore only says who is to be woken, and waits are short, so nothing is lost.
 pub(super) fn restore_semaphore(name: &str, lock: usize) -> Result<Semaphore, SegmentError> {
     let path = semaphore_path(name, lock);
     match lstat(&path) {
@@ -223,11 +223,10 @@ pub(super) fn restore_semaphore(name: &str, lock: usize) -> Result<Semaphore, Se
     open_semaphore(name, lock, geteuid().as_raw())
 }
 
-/// Makes semaphore `lock` of the object `name` anew, with the value zero: it replaces what is
-/// there.
+/// Creates semaphore `lock` of the object `name` with the value zero, and replaces an existing one.
 ///
-/// Not by `sem_open(3)`, whose own name for it in the making is a random one: killed before it has
-/// its real name, a server would leave that in shared memory for ever.
+/// It does not use `sem_open(3)`, which creates the semaphore under a random temporary name: a
+/// server that is killed at that moment would leave this name in shared memory for ever.
 pub(super) fn make_semaphore(name: &str, lock: usize) -> Result<(), SegmentError> {
     let (making, path) = (semaphore_in_the_making(name), semaphore_path(name, lock));
     let made = || failed("make", &making);
@@ -249,15 +248,15 @@ pub(super) fn make_semaphore(name: &str, lock: usize) -> Result<(), SegmentError
     })
 }
 
-/// Removes all that belongs to the object `name`, and what may be left of its making; but nothing
-/// that is no file, which [`SegmentError::NotAnObject`] leaves to its owner. Whether that succeeds
-/// does not matter to the caller, who has an error already.
+/// Removes all files that belong to the object `name`, including those of an unfinished creation.
+/// Only regular files are removed: [`SegmentError::NotAnObject`] tells the user to remove others by
+/// hand. Errors are ignored: the caller has an error already.
 pub(super) fn remove_others(name: &str) {
     remove_semaphores(name);
     remove(&path(&copy_area(name)));
 }
 
-/// The same for the semaphores; what cannot be removed is found when they are made.
+/// The same for the semaphores. One that cannot be removed is an error when it is created.
 pub(super) fn remove_semaphores(name: &str) {
     (0..LOCKS).for_each(|lock| remove(&semaphore_path(name, lock)));
     remove(&semaphore_in_the_making(name));

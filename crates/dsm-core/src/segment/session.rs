@@ -1,8 +1,8 @@
-//! The session table: what has been executed for whom, so that a request that comes again is not
-//! executed again.
+//! The session table: which requests of each session were executed, so that a request that is sent
+//! again is not executed again.
 //!
-//! Only the server writes it, under its own lock for each session; a repair writes it for a server
-//! that died.
+//! Only the server writes it, under a lock of its process for each session. A repairer writes it
+//! for a server that died.
 
 use super::geometry::{Geometry, SESSIONS};
 use super::intent::Mark;
@@ -20,9 +20,9 @@ enum Field {
     /// 1 when the entry is in use.
     Used = 16,
     LastExecuted = 24,
-    /// When the session was last used, in nanoseconds since 1970, but never before one that was
-    /// used earlier: the order in which entries are given up after a restart. While a server runs
-    /// it keeps the order itself.
+    /// When the session was last used, in nanoseconds since 1970, but never before a session that
+    /// was used earlier: the order in which entries are evicted after a restart. A running server
+    /// keeps this order in its own memory.
     Opened = 32,
 }
 
@@ -45,8 +45,8 @@ impl Shared {
             .word(Geometry::session(mark.session) + RESULTS + index * 8)
     }
 
-    /// Records that a request was executed and what it returned. Idempotent. Killed in the middle,
-    /// it has not happened.
+    /// Records that a request was executed and its result. Idempotent. If the process is killed in
+    /// the middle, nothing is recorded.
     #[inline]
     pub(super) fn mark_executed(&self, mark: Mark, result: u64) {
         self.result_word(mark).store(result, Ordering::Relaxed);
@@ -62,7 +62,8 @@ pub struct SessionEntry {
     pub index: usize,
     /// The random id that the client chose.
     pub id: [u8; 16],
-    /// When it was last used, in nanoseconds since 1970; later than any that was used before it.
+    /// When it was last used, in nanoseconds since 1970; later than for any session that was used
+    /// before it.
     pub opened: u64,
 }
 
@@ -88,8 +89,8 @@ impl Segment {
         })
     }
 
-    /// Gives entry `index` to the session `id`, as one that has executed nothing. Killed in the
-    /// middle, it is free.
+    /// Assigns entry `index` to the session `id`, which has executed nothing yet. If the process is
+    /// killed in the middle, the entry is free.
     pub fn begin_session(&self, index: usize, id: [u8; 16], now: u64) {
         let number = u128::from_le_bytes(id);
         let store = |field, value| {
@@ -109,16 +110,15 @@ impl Segment {
         store(Field::Used, 1);
     }
 
-    /// Notes that entry `index` was used again, at `now` nanoseconds since 1970, which is not
-    /// before any that was noted.
+    /// Records that entry `index` was used at `now` nanoseconds since 1970, which is not before any
+    /// time recorded so far.
     pub fn touch_session(&self, index: usize, now: u64) {
         self.shared
             .session_word(index, Field::Opened)
             .store(now, Ordering::Release);
     }
 
-    /// The id of the last request of the session that was executed and could change memory; zero
-    /// for none.
+    /// The id of the last executed request of the session that could change memory; zero for none.
     #[must_use]
     #[inline]
     pub fn last_executed(&self, index: usize) -> u64 {
@@ -127,7 +127,7 @@ impl Segment {
             .load(Ordering::Acquire)
     }
 
-    /// What an executed request returned, as long as it is among the last [`WINDOW`] ids of its
+    /// The result of an executed request; `None` unless it is among the last [`WINDOW`] ids of its
     /// session.
     #[must_use]
     pub fn executed_result(&self, mark: Mark) -> Option<u64> {

@@ -1,5 +1,7 @@
-//! Workers: threads that read and write a segment. Everything that happens to the data happens
-//! here.
+//! Workers: the only code that reads and writes the data of a segment.
+//!
+//! A worker guarantees that each of its operations is atomic to every other worker of any process,
+//! and that an operation of a killed process is either carried out in full or not at all.
 
 use super::crash::{self, Point};
 use super::critical::Held;
@@ -16,37 +18,38 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-/// Races that a reader may lose against writers before it takes the stripes. None in a build that
-/// measures what reads without locks are worth.
+/// How often a reader retries after a race against a writer before it takes the stripes. Zero in a
+/// build that measures what reads without locks are worth.
 const OPTIMISTIC_READS: u32 = if cfg!(dsm_bench_without = "optimistic-reads") {
     0
 } else {
     8
 };
 
-/// The most pages that a request touches: the longest request, not aligned.
+/// The most pages that one request touches: the longest request, not aligned.
 #[allow(clippy::cast_possible_truncation)] // 257
 const MAX_PAGES: usize = (MAX_ATOMIC / crate::layout::PAGE) as usize + 1;
 
-/// Up to this many pages a reader keeps their versions in a small array: clearing a large one costs
-/// more than the read.
+/// A read of at most this many pages keeps their versions in a small array: clearing a large one
+/// costs more than the read.
 const FEW_PAGES: usize = 4;
 
-/// Bytes that are fetched for a request that was announced.
+/// The most bytes that [`Worker::announce`] prefetches.
 const ANNOUNCED: usize = 4 * LINE;
 
-/// A thread's right to work on a segment: an intent and a slot of its own.
+/// A thread's right to work on a segment: one intent and one slot.
 ///
-/// Every method is linearizable with every other, by any worker of any process, and happens wholly
-/// or not at all whenever this process is killed.
+/// Every method is linearizable with every other one, of any worker of any process. If this process
+/// is killed, the operation has happened in full or not at all.
 pub struct Worker {
     pub(super) shared: Arc<Shared>,
     index: usize,
-    /// The memory that it means to work on.
+    /// The incarnation that its operations expect.
     incarnation: u64,
-    /// What a local client's worker needs of the server; zero for others.
+    /// The permission that the server must grant to a local client's worker; zero for other
+    /// workers.
     permission: u64,
-    /// It replaces the memory: the gate is shut by its owner, and not for it.
+    /// This worker restores the memory: it passes the gate, which is closed to all others.
     pub(super) restoring: bool,
 }
 
@@ -63,41 +66,44 @@ impl Worker {
         }
     }
 
-    /// Says which memory all that follows means: it is refused with [`Shut::Replaced`] for another
-    /// one. At first it is that of when the worker was made.
+    /// Sets the incarnation that the following operations expect; they fail with [`Shut::Replaced`]
+    /// if the segment has another one. A new worker expects the incarnation that the segment had
+    /// when the worker was made.
     #[inline]
     pub fn expect(&mut self, incarnation: u64) {
         self.incarnation = incarnation;
     }
 
-    /// Says until when all that follows may wait for others: then it is refused with
-    /// [`Shut::Late`]. At first there is no such instant.
+    /// Sets the deadline of the following operations; one that has to wait beyond it fails with
+    /// [`Shut::Late`]. A new worker has no deadline.
     #[inline]
     pub fn wait_until(&mut self, deadline: Deadline) {
         self.shared.set_deadline(self.index, deadline);
     }
 
-    /// What it was told last.
+    /// The deadline that was set last.
     #[must_use]
     pub fn deadline(&self) -> Deadline {
         self.shared.deadline_of(self.index)
     }
 
-    /// Its number, below [`super::WORKERS`]; no two workers of a segment have the same at a time.
+    /// Its index, below [`super::WORKERS`]. No two workers of a segment have the same index at the
+    /// same time.
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Whether a change would have to wait now, because the memory stands still for a snapshot.
+    /// Whether a change would have to wait now because a snapshot has frozen the memory.
     #[inline]
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         self.shared.is_frozen()
     }
 
-    /// Says that a request for `length` bytes at `offset` will follow soon, of which nothing is
-    /// believed yet: the processor fetches what is needed first.
+    /// Prefetches into the processor's cache what a request for `length` bytes at `offset` will
+    /// need. The numbers come from a peer and are not checked yet: one that is out of bounds is
+    /// ignored.
     #[inline]
     pub fn announce(&self, offset: u64, length: usize) {
         let geometry = &self.shared.geometry;
@@ -107,7 +113,7 @@ impl Worker {
             self.shared
                 .mapping
                 .prefetch(geometry.page_version(offset / page_size()));
-            // The processor itself goes on with what lies behind the first lines.
+            // The processor's own prefetcher fetches what follows the first lines.
             for ahead in (0..length.clamp(1, ANNOUNCED)).step_by(LINE) {
                 self.shared.mapping.prefetch(geometry.data + offset + ahead);
             }
@@ -115,11 +121,12 @@ impl Worker {
     }
 
     /// Copies the extent's bytes into `buffer`, which has the extent's length. Takes no lock unless
-    /// it loses several races against writers. What is in the buffer after a refusal means nothing.
+    /// it loses several races against writers. After an error the content of the buffer is
+    /// undefined.
     ///
     /// # Errors
-    /// [`Shut`], as for every method that follows: the memory is not there to be used, or a page of
-    /// it not now. Nothing was changed.
+    /// [`Shut`], as for every method that follows: the memory, or a page of it, cannot be used now.
+    /// Nothing was changed.
     ///
     /// # Panics
     /// When the lengths differ, or the extent was checked against another segment.
@@ -178,9 +185,9 @@ impl Worker {
         )
     }
 
-    /// Receives what has come on `socket`: into `head` until that is full, then into this worker's
-    /// slot, to the bytes of this range, then into `tail`. Returns how many bytes came. Whatever
-    /// else this worker does may overwrite what is in its slot, until [`Worker::write_received`].
+    /// Receives from `socket`: into `head` until it is full, then into this range of the worker's
+    /// slot, then into `tail`. Returns the number of bytes received. Any other operation of this
+    /// worker may overwrite its slot; [`Worker::write_received`] uses it.
     ///
     /// # Errors
     /// Those of `recvmsg(2)`.
@@ -206,7 +213,7 @@ impl Worker {
         )
     }
 
-    /// Copies what was received into the first bytes of the slot.
+    /// Copies the first bytes of the slot, where [`Worker::receive`] has put them.
     ///
     /// # Panics
     /// When the buffer is longer than the slot.
@@ -217,13 +224,13 @@ impl Worker {
             .copy_out(Geometry::slot(self.index), buffer);
     }
 
-    /// As [`Worker::write`], of the bytes that [`Worker::receive`] has put into the slot.
+    /// As [`Worker::write`], with the bytes that [`Worker::receive`] has put into the slot.
     ///
     /// # Errors
     /// As [`Worker::write`].
     ///
     /// # Panics
-    /// When it is longer than the slot.
+    /// When the extent is longer than the slot.
     pub fn write_received(&mut self, extent: Extent, mark: Option<Mark>) -> Result<(), Shut> {
         assert!(extent.length() <= SLOT, "more than the slot");
         let (offset, _) = self.place(extent);
@@ -237,7 +244,7 @@ impl Worker {
         self.write_from_slot(&write, Held::NOTHING)
     }
 
-    /// Carries out the write of what is in a slot, which is held if it is a large one.
+    /// Writes the content of a slot. `held` includes the slot if it is a large one.
     #[inline]
     fn write_from_slot(&mut self, write: &Intent, held: Held) -> Result<(), Shut> {
         let pages = pages(write.offset, write.length);
@@ -249,10 +256,10 @@ impl Worker {
         Ok(())
     }
 
-    /// As [`Worker::write`], but a death in the middle leaves half of it, odd versions, and stripes
-    /// that are repaired all the same: nothing says what was to be done. Only for a build that
-    /// measures what the slot and the intent cost; else as `Shared::apply`, which is not shared
-    /// with it so that this leaves no trace in other builds.
+    /// As [`Worker::write`] without slot and intent. A process killed in the middle leaves half of
+    /// the write and odd versions; its stripes are repaired all the same. It exists only for a
+    /// build that measures what the slot and the intent cost. It shares no code with
+    /// `Shared::apply`, so that other builds pay nothing for it.
     fn write_in_place(
         &mut self,
         extent: Extent,
@@ -337,8 +344,8 @@ impl Worker {
         } else {
             self.count(LocalCounter::Atomics, 8);
             if let Some(mark) = mark {
-                // Nothing changes, so there is nothing to redo: killed before this, the comparison
-                // is made again.
+                // Nothing changes, so there is nothing to redo: if this process is killed before
+                // this line, the client's retry compares again.
                 self.shared.mark_executed(mark, old);
             }
         }
@@ -346,7 +353,7 @@ impl Worker {
         Ok(old)
     }
 
-    /// Copies `from` to `to`, which have one length and may overlap.
+    /// Copies `from` to `to`, which have the same length and may overlap.
     ///
     /// # Errors
     /// [`Shut`]
@@ -376,9 +383,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Carries out an operation that changes memory, for `mark`. Returns the old value of an
-    /// atomic, else zero; so it does, without doing anything, for an operation that changes
-    /// nothing.
+    /// Carries out an operation that changes memory, on behalf of the request `mark`. Returns the
+    /// old value for an atomic, and zero for every other operation. For an operation that changes
+    /// nothing it does nothing and returns zero.
     ///
     /// # Errors
     /// [`Shut`]
@@ -395,7 +402,7 @@ impl Worker {
         }
     }
 
-    /// Ends a read of `length` bytes, which are copied.
+    /// Checks the gate, the permission and the incarnation after the copy of a read, and counts it.
     #[inline]
     fn check_read(&self, length: usize) -> Result<(), Shut> {
         self.shared
@@ -404,8 +411,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Counts what a local client does. A change is counted before it is made: however its worker
-    /// dies, no change is missed by whoever looks for changes.
+    /// Counts an operation of a local client. A change is counted before it is made: so
+    /// [`super::Segment::activity`] misses no change, however the worker dies.
     #[inline]
     fn count(&self, counter: LocalCounter, bytes: usize) {
         if self.permission != 0 {
@@ -425,8 +432,8 @@ impl Worker {
         }
     }
 
-    /// The extent as an offset into the data, and its pages. Asserts what [`Extent`] has promised
-    /// for this segment.
+    /// The extent as an offset into the data, and its pages. Asserts that the extent was checked
+    /// against this segment.
     #[inline]
     fn place(&self, extent: Extent) -> (usize, Range<usize>) {
         assert!(
@@ -439,8 +446,9 @@ impl Worker {
         (offset, pages(offset, extent.length()))
     }
 
-    /// One try: versions, bytes, versions again. `true` when no writer was inside: then at the
-    /// instant between the two looks every page stood as it was copied.
+    /// Makes one attempt: versions, bytes, versions again. Returns `true` if no writer was inside:
+    /// then, at the instant between the two loads of the versions, every page had the bytes that
+    /// were copied.
     #[inline]
     fn read_optimistically(
         &self,
@@ -458,15 +466,14 @@ impl Worker {
         self.shared
             .mapping
             .copy_out(self.shared.geometry.data + offset, buffer);
-        // The second look must not happen before the copy.
+        // The second load of the versions must not move before the copy.
         fence(Ordering::Acquire);
         pages.zip(versions.iter()).all(|(page, version)| {
             self.shared.page_version(page).load(Ordering::Relaxed) == *version
         })
     }
 
-    /// Takes a large slot when `length` needs one. Large slots come before stripes in the order of
-    /// locks.
+    /// Takes a large slot if `length` needs one. Large slots come before stripes in the lock order.
     #[inline]
     fn large_slot_for(&self, length: usize) -> Result<Held, Shut> {
         if length <= SLOT {
@@ -483,7 +490,7 @@ impl Worker {
         })
     }
 
-    /// Where a payload lands, as a source and as an offset into the mapping.
+    /// Where the new bytes of a change wait, as a source and as an offset into the mapping.
     #[inline]
     fn source(&self, large_slot: Option<usize>) -> (Source, usize) {
         match large_slot {
@@ -492,8 +499,9 @@ impl Worker {
         }
     }
 
-    /// Takes the stripes for a change beside the large slot that may be held, once the gate lets it
-    /// pass. Returns for which cut pages must be saved. After a refusal nothing is held.
+    /// Takes the stripes for a change in addition to what is held, and passes the gate. Returns the
+    /// number of the cut for which pages must be saved, if there is one. After an error nothing is
+    /// held.
     #[inline]
     fn enter(&self, stripes: u64, mut held: Held) -> Result<(Held, Option<u32>), Shut> {
         loop {
@@ -512,7 +520,7 @@ impl Worker {
         }
     }
 
-    /// Gives the stripes back and waits while the gate is frozen. After an error nothing is held.
+    /// Releases the stripes and waits while the gate is frozen. After an error nothing is held.
     #[cold]
     fn step_aside(&self, mut held: Held) -> Result<Held, Shut> {
         self.unlock_stripes(&held);
@@ -520,7 +528,8 @@ impl Worker {
         self.or_unlock(self.shared.wait_while_frozen(self.index), held)
     }
 
-    /// Saves what is about to be changed and the cut still needs. After an error nothing is held.
+    /// Saves the pages that the change is about to overwrite and the cut still needs. After an
+    /// error nothing is held.
     #[inline(always)]
     #[allow(clippy::inline_always)] // else it is a call of each change
     fn save_for_cut(
@@ -548,8 +557,8 @@ impl Worker {
         }
     }
 
-    /// Takes the stripes of the mask in ascending order, the order of all workers, beside what is
-    /// held. After an error nothing is held.
+    /// Takes the stripes of the mask in addition to what is held, in ascending order: all workers
+    /// use this order, so no two of them can deadlock. After an error nothing is held.
     #[inline(always)]
     #[allow(clippy::inline_always)] // else it is a call of each change
     fn lock(&self, stripes: u64, mut held: Held) -> Result<Held, Shut> {
@@ -582,7 +591,7 @@ impl Worker {
         }
     }
 
-    /// Commits the intent, carries it out and ends it. The stripes are held.
+    /// Commits the intent, carries it out and ends it. The caller holds the stripes.
     #[inline]
     fn carry_out(&self, intent: &Intent) {
         intent.commit(&self.shared, self.index);
