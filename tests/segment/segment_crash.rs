@@ -20,7 +20,7 @@ use support::segment::{Name, attach, image, layout, serve};
 const K: u64 = 64 * PAGE;
 
 /// The longest wait of the others that the promise allows.
-const GO_ON: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a freeze may last.
 const LEASE: Duration = Duration::from_millis(500);
@@ -28,7 +28,7 @@ const LEASE: Duration = Duration::from_millis(500);
 /// Long enough for a large slot, over many pages, not aligned.
 const LENGTH: u64 = 20 * PAGE;
 
-const MARK: Mark = Mark {
+const REQUEST: Mark = Mark {
     session: 7,
     sequence: 42,
 };
@@ -72,8 +72,8 @@ fn victim_process() {
     }
     let mut worker = segment.worker().unwrap();
     if words[1] == "freeze" || words[1] == "cut" {
-        let mut claim = segment.claim().unwrap().unwrap();
-        let frozen = claim.freeze(LEASE).unwrap();
+        let mut lock = segment.claim().unwrap().unwrap();
+        let frozen = lock.freeze(LEASE).unwrap();
         let _frozen = if words[1] == "cut" {
             frozen.cut(K).map(|_| None).unwrap()
         } else {
@@ -85,15 +85,15 @@ fn victim_process() {
         }
     }
     if words[1] == "restore" || words[1] == "shut" {
-        let mut claim = segment.claim().unwrap().unwrap();
-        claim.freeze(LEASE).unwrap().shut().unwrap();
+        let mut lock = segment.claim().unwrap().unwrap();
+        lock.freeze(LEASE).unwrap().shut().unwrap();
         if words[1] == "shut" {
             println!("frozen");
             loop {
                 std::thread::park();
             }
         }
-        claim
+        lock
             .restoration(Ipv6Addr::LOCALHOST)
             .unwrap()
             .write(extent(), &new());
@@ -111,13 +111,13 @@ fn victim_process() {
         .unwrap();
     crash::arm(point, action);
     let task = move || match words[1] {
-        "write" | "serve" => worker.write(extent(), &new(), Some(MARK)).unwrap(),
+        "write" | "serve" => worker.write(extent(), &new(), Some(REQUEST)).unwrap(),
         "add" => drop(
             worker
                 .atomic(
                     Word::new(8, K).unwrap(),
                     AtomicOperation::Add(1),
-                    Some(MARK),
+                    Some(REQUEST),
                 )
                 .unwrap(),
         ),
@@ -125,7 +125,7 @@ fn victim_process() {
             .copy(
                 Extent::new(40 * PAGE, LENGTH, K).unwrap(),
                 extent(),
-                Some(MARK),
+                Some(REQUEST),
             )
             .unwrap(),
         other => panic!("{other}"),
@@ -173,7 +173,7 @@ fn new() -> Vec<u8> {
         .collect()
 }
 
-fn whole(segment: &Segment) -> Vec<u8> {
+fn read_all(segment: &Segment) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(K).unwrap()];
     segment
         .worker()
@@ -185,7 +185,7 @@ fn whole(segment: &Segment) -> Vec<u8> {
 
 /// Changes and reads pages so that it meets every stripe that the dead process holds, and asserts
 /// that this takes less than the promised time.
-fn goes_on(segment: &Segment, point: Point) {
+fn assert_continues(segment: &Segment, point: Point) {
     let started = Instant::now();
     let mut worker = segment.worker().unwrap();
     for page in 40..64 {
@@ -214,7 +214,7 @@ fn goes_on(segment: &Segment, point: Point) {
             .unwrap();
     }
     assert!(
-        started.elapsed() < GO_ON,
+        started.elapsed() < MAX_WAIT,
         "{point:?}: the others waited {:?}",
         started.elapsed()
     );
@@ -235,7 +235,7 @@ fn a_participant_killed_anywhere_leaves_a_complete_write_or_none() {
                 .unwrap()
                 .fill(Extent::new(40 * PAGE, 24 * PAGE, K).unwrap(), 9, None)
                 .unwrap();
-            let before = whole(&segment);
+            let before = read_all(&segment);
             let mut wanted = before.clone();
             assert!(
                 !victim(&name, task, point, Action::Die)
@@ -246,15 +246,15 @@ fn a_participant_killed_anywhere_leaves_a_complete_write_or_none() {
             );
 
             let started = Instant::now();
-            let seen_by_reader = whole(&segment);
+            let seen_by_reader = read_all(&segment);
             assert!(
-                started.elapsed() < GO_ON,
+                started.elapsed() < MAX_WAIT,
                 "{point:?}: a reader waited {:?}",
                 started.elapsed()
             );
-            goes_on(&segment, point);
+            assert_continues(&segment, point);
 
-            let done = segment.last_executed(MARK.session) == MARK.sequence;
+            let done = segment.last_executed(REQUEST.session) == REQUEST.sequence;
             if done {
                 let data = if task == "copy" {
                     vec![9; new().len()]
@@ -264,8 +264,8 @@ fn a_participant_killed_anywhere_leaves_a_complete_write_or_none() {
                 wanted[100..100 + data.len()].copy_from_slice(&data);
             }
             assert!(
-                whole(&segment) == wanted,
-                "{task} {point:?}: neither whole nor absent (done: {done})"
+                read_all(&segment) == wanted,
+                "{task} {point:?}: neither complete nor absent (done: {done})"
             );
             // A committed write that is not carried out yet may be invisible to a reader; half of
             // it must never be visible.
@@ -278,7 +278,7 @@ fn a_participant_killed_anywhere_leaves_a_complete_write_or_none() {
             outcomes[usize::from(done)] += 1;
         }
     }
-    println!("absent {}, whole {}", outcomes[0], outcomes[1]);
+    println!("absent {}, complete {}", outcomes[0], outcomes[1]);
     assert!(outcomes.iter().all(|count| *count > 0));
 }
 
@@ -302,8 +302,8 @@ fn a_panic_inside_a_change_aborts_the_process_and_leaves_a_complete_write_or_non
         let name = Name::new(&format!("panic{}", point as u8));
         let segment = name.serve(K);
         assert_aborted(victim(&name, "write", point, action), point);
-        goes_on(&segment, point);
-        let found = &whole(&segment)[100..100 + new().len()];
+        assert_continues(&segment, point);
+        let found = &read_all(&segment)[100..100 + new().len()];
         assert!(
             found == new() || found.iter().all(|byte| *byte == 0),
             "{point:?}: half a write"
@@ -320,8 +320,8 @@ fn a_panic_inside_a_change_aborts_the_process_and_leaves_a_complete_write_or_non
     );
     assert_aborted(victim(&name, "write", Point::Redone, action), Point::Redone);
     let observer = attach(&name.0, K);
-    goes_on(&observer, Point::Redone);
-    assert_eq!(whole(&observer)[100..100 + new().len()], new());
+    assert_continues(&observer, Point::Redone);
+    assert_eq!(read_all(&observer)[100..100 + new().len()], new());
 }
 
 #[test]
@@ -343,10 +343,10 @@ fn an_add_killed_anywhere_counts_once_or_not_at_all_and_its_session_knows_which(
         let old = worker
             .atomic(Word::new(8, K).unwrap(), AtomicOperation::Add(0), None)
             .unwrap();
-        let done = segment.last_executed(MARK.session) == MARK.sequence;
+        let done = segment.last_executed(REQUEST.session) == REQUEST.sequence;
         assert_eq!(old, u64::from(done), "{point:?}");
         assert_eq!(
-            segment.executed_result(MARK),
+            segment.executed_result(REQUEST),
             done.then_some(0),
             "{point:?}"
         );
@@ -372,7 +372,7 @@ fn a_stalled_participant_that_is_killed_delays_no_other_participant() {
         let others: Vec<_> = (0..4)
             .map(|_| {
                 let segment = segment.clone();
-                std::thread::spawn(move || goes_on(&segment, point))
+                std::thread::spawn(move || assert_continues(&segment, point))
             })
             .collect();
         // Whether they already wait for the stalled process or have not begun: they have a second
@@ -462,9 +462,9 @@ fn a_repairer_that_is_killed_is_followed_by_another() {
         "it repaired nothing"
     );
     let observer = attach(&name.0, K);
-    goes_on(&observer, Point::Redone);
-    assert_eq!(observer.last_executed(MARK.session), MARK.sequence);
-    assert_eq!(whole(&observer)[100..100 + new().len()], new());
+    assert_continues(&observer, Point::Redone);
+    assert_eq!(observer.last_executed(REQUEST.session), REQUEST.sequence);
+    assert_eq!(read_all(&observer)[100..100 + new().len()], new());
 }
 
 #[test]
@@ -502,8 +502,8 @@ fn a_stopped_repairer_is_named_and_a_server_starts_after_its_death() {
     repairer.kill().unwrap();
     repairer.wait().unwrap();
     let segment = start().unwrap().segment;
-    assert_eq!(whole(&segment)[100..100 + new().len()], new());
-    goes_on(&segment, Point::Redone);
+    assert_eq!(read_all(&segment)[100..100 + new().len()], new());
+    assert_continues(&segment, Point::Redone);
 }
 
 #[test]
@@ -535,7 +535,7 @@ fn memory_survives_a_restart_of_the_server_but_not_a_reset() {
     drop(segment);
     let again = name.serve(K);
     assert_eq!(again.incarnation(), incarnation);
-    assert_eq!(&whole(&again)[5..10], b"hello");
+    assert_eq!(&read_all(&again)[5..10], b"hello");
     assert_eq!(
         again.repairs(),
         (0, 0),
@@ -545,7 +545,7 @@ fn memory_survives_a_restart_of_the_server_but_not_a_reset() {
     drop(again);
     let reset = serve(&name.0, K, Start::Reset);
     assert_ne!(reset.incarnation(), incarnation);
-    assert_eq!(&whole(&reset)[5..10], &[0; 5]);
+    assert_eq!(&read_all(&reset)[5..10], &[0; 5]);
     assert!(
         !attached.is_ready() && reset.is_ready(),
         "a participant of the old object can see that it is retired"
@@ -591,7 +591,7 @@ fn writers_continue_after_a_freeze_whose_process_dies_or_stalls() {
         let mut child = holder(&name, "freeze");
         let writer = {
             let segment = segment.clone();
-            std::thread::spawn(move || goes_on(&segment, Point::Locked))
+            std::thread::spawn(move || assert_continues(&segment, Point::Locked))
         };
         if !kill {
             writer.join().unwrap();
@@ -649,9 +649,9 @@ fn a_restore_whose_process_dies_leaves_the_memory_closed_until_the_next_restore(
     let mut bytes = vec![0; all().length()];
     assert_eq!(worker.read(all(), &mut bytes), Err(Shut::Restoring));
     assert_eq!(worker.fill(extent(), 1, None), Err(Shut::Restoring));
-    let mut claim = segment.claim().unwrap().unwrap();
-    assert!(claim.freeze(LEASE).is_err());
-    let mut restoration = claim.restoration(Ipv6Addr::LOCALHOST).unwrap();
+    let mut lock = segment.claim().unwrap().unwrap();
+    assert!(lock.freeze(LEASE).is_err());
+    let mut restoration = lock.restoration(Ipv6Addr::LOCALHOST).unwrap();
     restoration.zero(all());
     restoration.write(extent(), &new());
     let incarnation = restoration.commit().unwrap();
@@ -662,7 +662,7 @@ fn a_restore_whose_process_dies_leaves_the_memory_closed_until_the_next_restore(
         "it expected the old memory"
     );
     assert_eq!(worker.fill(extent(), 1, None), Err(Shut::Replaced));
-    let bytes = whole(&segment);
+    let bytes = read_all(&segment);
     assert!(bytes[100..100 + new().len()] == new() && bytes[..100] == [0; 100]);
 }
 
@@ -685,7 +685,7 @@ fn a_restore_whose_process_dies_before_it_changes_a_byte_leaves_the_memory_as_it
             drop(attach(&name.0, K).claim().unwrap().unwrap());
         }
         assert_eq!((segment.shut(), segment.incarnation()), (None, before));
-        assert!(whole(&segment).iter().all(|byte| *byte == 1));
+        assert!(read_all(&segment).iter().all(|byte| *byte == 1));
     }
 }
 
@@ -699,9 +699,9 @@ fn a_writer_killed_after_a_cut_leaves_the_cut_as_it_was() {
         let segment = name.serve(K);
         let mut worker = segment.worker().unwrap();
         worker.fill(Extent::new(0, K, K).unwrap(), 5, None).unwrap();
-        let before = whole(&segment);
-        let mut claim = segment.claim().unwrap().unwrap();
-        let cut = claim.freeze(LEASE).unwrap().cut(K).unwrap();
+        let before = read_all(&segment);
+        let mut lock = segment.claim().unwrap().unwrap();
+        let cut = lock.freeze(LEASE).unwrap().cut(K).unwrap();
         assert!(
             !victim(&name, "write", point, Action::Die)
                 .wait()
@@ -710,6 +710,6 @@ fn a_writer_killed_after_a_cut_leaves_the_cut_as_it_was() {
             "{point:?} was not reached"
         );
         assert!(image(&segment, cut).unwrap() == before, "{point:?}");
-        claim.end_cut(cut).unwrap();
+        lock.end_cut(cut).unwrap();
     }
 }

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 pub const LOG: usize = 512;
 
 /// Marks text that was cut.
-const CUT: char = '…';
+const ELLIPSIS: char = '…';
 
 /// Whether a character may reach a terminal: it is visible, does not move the cursor, and does not
 /// reorder its neighbours.
@@ -48,10 +48,10 @@ fn is_format(character: char) -> bool {
 }
 
 /// Escapes unprintable characters as Rust does (`\n`, `\u{1b}`), and cuts the result to at most
-/// `most` bytes, of which an ellipsis is the last character if something was cut. Applied to its
+/// `limit` bytes, of which an ellipsis is the last character if something was cut. Applied to its
 /// own result it changes nothing.
-pub fn printable(text: &str, most: usize) -> Cow<'_, str> {
-    if text.len() <= most && text.chars().all(is_printable) {
+pub fn printable(text: &str, limit: usize) -> Cow<'_, str> {
+    if text.len() <= limit && text.chars().all(is_printable) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::new();
@@ -64,14 +64,14 @@ pub fn printable(text: &str, most: usize) -> Cow<'_, str> {
         } else {
             shown.extend(character.escape_default());
         }
-        if shown.len() > most {
+        if shown.len() > limit {
             shown.truncate(cut);
-            if CUT.len_utf8() <= most {
-                shown.push(CUT);
+            if ELLIPSIS.len_utf8() <= limit {
+                shown.push(ELLIPSIS);
             }
             break;
         }
-        if shown.len() + CUT.len_utf8() <= most {
+        if shown.len() + ELLIPSIS.len_utf8() <= limit {
             cut = shown.len();
         }
     }
@@ -80,10 +80,10 @@ pub fn printable(text: &str, most: usize) -> Cow<'_, str> {
 
 /// [`printable`] for bytes that should be UTF-8; invalid bytes become U+FFFD.
 #[must_use]
-pub fn printable_bytes(bytes: &[u8], most: usize) -> String {
-    // More than `most` bytes give more than `most` bytes of text, so the rest need not be read.
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(most.saturating_add(1))]);
-    printable(&text, most).into_owned()
+pub fn printable_bytes(bytes: &[u8], limit: usize) -> String {
+    // More than `limit` bytes give more than `limit` bytes of text, so the rest need not be read.
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(limit.saturating_add(1))]);
+    printable(&text, limit).into_owned()
 }
 
 #[cfg(test)]
@@ -115,13 +115,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_result_is_printable_and_within_the_bound(text in ".*", most in 0_usize..40) {
+        fn every_result_is_printable_and_within_the_bound(text in ".*", limit in 0_usize..40) {
             let text = format!("{text}\u{202e}{text}\x1b");
-            let shown = printable(&text, most);
-            prop_assert!(shown.len() <= most);
+            let shown = printable(&text, limit);
+            prop_assert!(shown.len() <= limit);
             prop_assert!(shown.chars().all(is_printable));
-            prop_assert_eq!(printable(&shown, most), shown.as_ref());
-            prop_assert!(printable_bytes(text.as_bytes(), most).len() <= most);
+            prop_assert_eq!(printable(&shown, limit), shown.as_ref());
+            prop_assert!(printable_bytes(text.as_bytes(), limit).len() <= limit);
         }
     }
 }

@@ -49,15 +49,15 @@ impl Foreign {
 }
 
 /// Explains the two ports that users confuse.
-const PORTS: &str = "In the [[server]] table of mcomp.cfg, `address` is the port of dsmd and `snapshot` that of its agent \
+const PORTS_HINT: &str = "In the [[server]] table of mcomp.cfg, `address` is the port of dsmd and `snapshot` that of its agent \
                      (without it, the port after that of dsmd)";
 
 impl fmt::Display for Foreign {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Client => write!(to, "this is a client of dsmd. {PORTS}"),
-            Self::Server => write!(to, "this is dsmd, not a snapshot agent. {PORTS}"),
-            Self::Agent => write!(to, "this is a snapshot agent or its client. {PORTS}"),
+            Self::Client => write!(to, "this is a client of dsmd. {PORTS_HINT}"),
+            Self::Server => write!(to, "this is dsmd, not a snapshot agent. {PORTS_HINT}"),
+            Self::Agent => write!(to, "this is a snapshot agent or its client. {PORTS_HINT}"),
             Self::Http => write!(
                 to,
                 "this is HTTP, from another service or a browser: check the address and the port"

@@ -28,43 +28,43 @@ use std::time::{Duration, Instant};
 
 /// The byte that the holder of the snapshot lock locks: beyond the last page that the area can
 /// have.
-pub(super) const CLAIM: i64 = i64::MAX - 1;
+pub(super) const SNAPSHOT_LOCK_BYTE: i64 = i64::MAX - 1;
 
 /// The most pages of the area: their numbers share half a word with two other values.
-const MOST: u64 = u32::MAX as u64 - 2;
+const MAX_COPIES: u64 = u32::MAX as u64 - 2;
 
 /// Pages that are allocated ahead of the last one taken: as many as two fast writers save in some
 /// milliseconds.
-const AHEAD: u64 = (8 << 20) / page_size() as u64;
+const ALLOCATE_AHEAD: u64 = (8 << 20) / page_size() as u64;
 
 /// Pages that one call allocates: small enough to use a nearly full /dev/shm to the last MiB.
-const STEP: u64 = (1 << 20) / page_size() as u64;
+const ALLOCATION_STEP: u64 = (1 << 20) / page_size() as u64;
 
 /// How often the agent checks whether pages must be allocated.
-const LOOK: Duration = Duration::from_millis(1);
+const ALLOCATION_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The same after an attempt that found no room.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long a writer waits, with its stripes, for pages that are not allocated yet: less than
 /// others wait for the writer before they are refused.
-const ALLOCATION_WAIT: Duration = Duration::from_millis(500);
+const ALLOCATION_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long a writer sleeps between two checks of what is allocated.
-const NAP: Duration = Duration::from_micros(50);
+const POLL_INTERVAL: Duration = Duration::from_micros(50);
 
 /// Why a page cannot be saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoRoom {
+pub(super) enum CopyError {
     /// All pages that the cut may have are in use.
     #[error("snapshot.copy_area is used up")]
     Full,
     /// The agent allocated nothing in time.
-    #[error("the snapshot agent has allocated nothing for {} ms", ALLOCATION_WAIT.as_millis())]
+    #[error("the snapshot agent has allocated nothing for {} ms", ALLOCATION_TIMEOUT.as_millis())]
     NotAllocated,
     /// The writer's deadline passed first. The write is refused, and the cut continues.
     #[error("the writer's deadline passed before the snapshot agent had allocated anything")]
-    Late,
+    DeadlinePassed,
     /// The file would exceed the limit of file sizes.
     #[error("the limit of file sizes of this process is {0} bytes, see ulimit -f")]
     FileLimit(u64),
@@ -80,20 +80,20 @@ impl Segment {
     pub fn allocate_copies(&self, cut: Cut, done: &AtomicBool) {
         let shared = &self.shared;
         let word = |field: Field| field.of(&shared.mapping);
-        let limit = word(Field::CopiesLimit).load(Ordering::Relaxed).min(MOST);
+        let limit = word(Field::CopiesLimit).load(Ordering::Relaxed).min(MAX_COPIES);
         // Every page in turn, even where a server has already written one: a local client may wait
         // for a page between two of a server.
         let mut allocated = 0;
         while !done.load(Ordering::Relaxed) && shared.gate() == Gate::Cut(cut.number) {
             let wanted = word(Field::CopiesTaken)
                 .load(Ordering::Relaxed)
-                .saturating_add(AHEAD)
+                .saturating_add(ALLOCATE_AHEAD)
                 .min(limit);
-            let mut pause = LOOK;
+            let mut pause = ALLOCATION_INTERVAL;
             while allocated < wanted {
-                let step = STEP.min(wanted - allocated);
+                let step = ALLOCATION_STEP.min(wanted - allocated);
                 if shared.allocate_pages(allocated, step).is_err() {
-                    pause = LOOK_AGAIN;
+                    pause = RETRY_INTERVAL;
                     break;
                 }
                 allocated += step;
@@ -112,39 +112,39 @@ impl Shared {
         bytes: &Page,
         number: u32,
         deadline: Deadline,
-    ) -> Result<u64, NoRoom> {
+    ) -> Result<u64, CopyError> {
         let slot = match self.role {
             Role::Client { .. } => self.take_allocated(number, deadline)?,
-            Role::Server | Role::Beside => Field::CopiesTaken
+            Role::Server | Role::Agent => Field::CopiesTaken
                 .of(&self.mapping)
                 .fetch_add(1, Ordering::Relaxed),
         };
-        let place = self.place_of_copy(slot)?;
+        let place = self.copy_offset(slot)?;
         match pwrite(&self.copy_area, bytes, place) {
             Ok(written) if written == bytes.len() => Ok(slot),
             // A short write: /dev/shm is full, or the limit of file sizes was reached.
-            Ok(_) => Err(NoRoom::System(Errno::ENOSPC)),
-            Err(error) => Err(NoRoom::System(error)),
+            Ok(_) => Err(CopyError::System(Errno::ENOSPC)),
+            Err(error) => Err(CopyError::System(error)),
         }
     }
 
     /// The offset of the page in the file; an error if the cut may not have so many pages.
-    fn place_of_copy(&self, slot: u64) -> Result<i64, NoRoom> {
+    fn copy_offset(&self, slot: u64) -> Result<i64, CopyError> {
         let limit = Field::CopiesLimit
             .of(&self.mapping)
             .load(Ordering::Relaxed)
-            .min(MOST);
-        offset(slot).filter(|_| slot < limit).ok_or(NoRoom::Full)
+            .min(MAX_COPIES);
+        offset(slot).filter(|_| slot < limit).ok_or(CopyError::Full)
     }
 
     /// Takes a page once its memory is allocated, if an agent allocates. Not earlier: each writer
     /// that times out would leave a hole, and the area would be used up sooner.
-    fn take_allocated(&self, number: u32, deadline: Deadline) -> Result<u64, NoRoom> {
+    fn take_allocated(&self, number: u32, deadline: Deadline) -> Result<u64, CopyError> {
         let taken = Field::CopiesTaken.of(&self.mapping);
         let mut until = None;
         loop {
             let slot = taken.load(Ordering::Relaxed);
-            check_allowance(self.place_of_copy(slot)?)?;
+            check_file_size(self.copy_offset(slot)?)?;
             let allocated = Field::CopiesAllocated
                 .of(&self.mapping)
                 .load(Ordering::Acquire);
@@ -158,15 +158,15 @@ impl Shared {
                 continue;
             }
             let now = Instant::now();
-            if now >= *until.get_or_insert(now + ALLOCATION_WAIT)
+            if now >= *until.get_or_insert(now + ALLOCATION_TIMEOUT)
                 || self.gate() != Gate::Cut(number)
             {
-                return Err(NoRoom::NotAllocated);
+                return Err(CopyError::NotAllocated);
             }
             if deadline.has_passed() {
-                return Err(NoRoom::Late);
+                return Err(CopyError::DeadlinePassed);
             }
-            std::thread::sleep(NAP);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -209,11 +209,11 @@ impl Shared {
 
 /// Refuses a write for which the kernel would send SIGXFSZ, which a program that links this library
 /// may not expect.
-fn check_allowance(place: i64) -> Result<(), NoRoom> {
+fn check_file_size(place: i64) -> Result<(), CopyError> {
     let limit = file_size::limit();
     let end = place.unsigned_abs() + page_size() as u64;
     if end > limit {
-        Err(NoRoom::FileLimit(limit))
+        Err(CopyError::FileLimit(limit))
     } else {
         Ok(())
     }

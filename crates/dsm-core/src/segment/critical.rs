@@ -6,7 +6,7 @@
 
 use std::io::Write;
 
-/// A critical section without locks of its type [`Held`].
+/// A critical section without locks of its type [`HeldLocks`].
 pub(super) struct Critical(());
 
 impl Critical {
@@ -21,19 +21,19 @@ impl Critical {
 
 impl Drop for Critical {
     fn drop(&mut self) {
-        die();
+        abort();
     }
 }
 
 /// The locks that a worker holds. Dropping it while it is not empty aborts the process, see the
 /// module.
-pub(super) struct Held {
+pub(super) struct HeldLocks {
     pub(super) stripes: u64,
     pub(super) large_slot: Option<usize>,
 }
 
-impl Held {
-    pub(super) const NOTHING: Self = Self {
+impl HeldLocks {
+    pub(super) const NONE: Self = Self {
         stripes: 0,
         large_slot: None,
     };
@@ -43,18 +43,18 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldLocks {
     /// Runs with locks only during a panic: [`super::Worker`] forgets the value after it has
     /// released the locks.
     fn drop(&mut self) {
         if !self.is_empty() {
-            die();
+            abort();
         }
     }
 }
 
 #[cold]
-fn die() -> ! {
+fn abort() -> ! {
     // The panic has printed its cause. An error of this write cannot be reported.
     let _ = writeln!(
         std::io::stderr(),

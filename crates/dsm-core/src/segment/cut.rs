@@ -11,7 +11,7 @@
 //!
 //! A writer that finds no room in the copy area ends the cut, and continues.
 
-use super::copy_area::NoRoom;
+use super::copy_area::CopyError;
 use super::gate::{Awaited, Gate, Shut};
 use super::geometry::page_size;
 use super::shared::Shared;
@@ -102,7 +102,7 @@ impl Segment {
         }
         shared.read_data(&pages, buffer)?;
         for ((page, found), bytes) in pages.zip(found).zip(buffer.as_chunks_mut().0) {
-            shared.settle_page(cut.number, page, found, bytes)?;
+            shared.resolve_page(cut.number, page, found, bytes)?;
         }
         // A writer that found no room has ended the cut before it changed its page.
         fence(Ordering::Acquire);
@@ -182,7 +182,7 @@ impl Shared {
                     Ordering::Relaxed,
                 );
             }
-            Err(NoRoom::Late) => return Err(Shut::Late(Awaited::CopyArea)),
+            Err(CopyError::DeadlinePassed) => return Err(Shut::Late(Awaited::CopyArea)),
             Err(cause) => {
                 if self.change_gate(Gate::Cut(number), Gate::Open) {
                     log::error!(
@@ -215,7 +215,7 @@ impl Shared {
 
     /// Turns `bytes`, a copy of the page that was made after its word was `found`, into the page as
     /// of the cut.
-    fn settle_page(
+    fn resolve_page(
         &self,
         number: u32,
         page: usize,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// How far the coarse clock may be behind: one tick of a kernel with 100 ticks per second, the
 /// fewest that exist. It is added to each deadline, so that no wait ends early.
-const TICK: u64 = 10_000_000;
+const COARSE_CLOCK_TICK: u64 = 10_000_000;
 
 /// An instant up to which a worker waits. It is checked only when the worker has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Deadline {
     #[inline]
     #[must_use]
     pub fn after(now: u64, timeout: u64) -> Self {
-        Self(now + timeout + TICK)
+        Self(now + timeout + COARSE_CLOCK_TICK)
     }
 
     /// The time left; zero when the deadline has passed.
@@ -42,7 +42,7 @@ impl Deadline {
     /// same clock, so that a deadline that is converted repeatedly does not move.
     #[must_use]
     pub fn timeout(self) -> u64 {
-        self.0.saturating_sub(clock::coarse()).saturating_sub(TICK)
+        self.0.saturating_sub(clock::coarse()).saturating_sub(COARSE_CLOCK_TICK)
     }
 
     /// Whether it has passed.

@@ -1,7 +1,7 @@
 //! Why a segment cannot be opened.
 
 use super::geometry::{PARTICIPANTS, WORKERS};
-use super::names::{Group, Kind, Owner};
+use super::names::{FileGroup, FileKind, FileOwner};
 use super::process::Process;
 use crate::sys::file_size;
 use nix::errno::Errno;
@@ -109,14 +109,14 @@ pub enum SegmentError {
         limit: u64,
     },
     /// The object, its copy area or one of its semaphores belongs to another user.
-    #[error("{} belongs to {owner}, and this process runs as {own}: {}", .path.display(), way_out(.path))]
+    #[error("{} belongs to {owner}, and this process runs as {own}: {}", .path.display(), hint(.path))]
     NotOurs {
         /// The file.
         path: PathBuf,
         /// Whose it is.
-        owner: Owner,
+        owner: FileOwner,
         /// The user of this process.
-        own: Owner,
+        own: FileOwner,
     },
     /// The name is that of something that is neither a shared-memory object nor a semaphore.
     #[error("{} is {kind} of {owner}, not a shared-memory object: remove it by hand", .path.display())]
@@ -124,9 +124,9 @@ pub enum SegmentError {
         /// The path.
         path: PathBuf,
         /// What it is.
-        kind: Kind,
+        kind: FileKind,
         /// Whose it is.
-        owner: Owner,
+        owner: FileOwner,
     },
     /// k is larger than this machine can map.
     #[error("k is {k} bytes, more than this machine can map: make k smaller")]
@@ -183,11 +183,11 @@ pub enum SegmentError {
         /// The object's name.
         name: String,
         /// Whose it is.
-        owner: Owner,
+        owner: FileOwner,
         /// Its group.
-        group: Group,
+        group: FileGroup,
         /// The user of this process.
-        own: Owner,
+        own: FileOwner,
     },
     /// There is no segment, or it is not ready.
     #[error(
@@ -274,7 +274,7 @@ impl SegmentError {
 
 /// What the user can do about a file of another user. Only the segment itself holds data that may
 /// be needed.
-fn way_out(path: &Path) -> String {
+fn hint(path: &Path) -> String {
     let shown = path.display();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if name.starts_with("sem.") || name.ends_with(".copies") {

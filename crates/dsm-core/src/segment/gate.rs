@@ -28,15 +28,15 @@ use std::time::Duration;
 
 /// How long a writer sleeps between two checks of a frozen gate. A freeze lasts a few network round
 /// trips.
-const NAP: Duration = Duration::from_micros(50);
+const POLL_INTERVAL: Duration = Duration::from_micros(50);
 
 /// Longer than any freeze: mcomp.cfg allows 10 seconds. A freeze that seems to last longer was
 /// timed by another clock, perhaps in a time namespace by a process without /proc, and counts as
 /// expired.
-const LONGEST_FREEZE: Duration = Duration::from_secs(60);
+const MAX_FREEZE: Duration = Duration::from_secs(60);
 
-const KIND: u32 = 62;
-const REST: u64 = (1 << KIND) - 1;
+const KIND_SHIFT: u32 = 62;
+const VALUE_MASK: u64 = (1 << KIND_SHIFT) - 1;
 
 /// Why an operation on the memory was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -101,7 +101,7 @@ pub(super) enum Gate {
     Cut(u32),
     /// Frozen until this instant, in ns of the machine's clock.
     Frozen(u64),
-    Shut(Shut),
+    Closed(Shut),
     /// Closed for a restore that has changed nothing yet.
     Unchanged,
 }
@@ -110,38 +110,38 @@ impl Gate {
     pub(super) fn encode(self) -> u64 {
         match self {
             Self::Open => 0,
-            Self::Cut(number) => 1 << KIND | u64::from(number),
-            Self::Frozen(until) => 2 << KIND | until & REST,
-            Self::Shut(Shut::Waiting) => 3 << KIND | 1,
+            Self::Cut(number) => 1 << KIND_SHIFT | u64::from(number),
+            Self::Frozen(until) => 2 << KIND_SHIFT | until & VALUE_MASK,
+            Self::Closed(Shut::Waiting) => 3 << KIND_SHIFT | 1,
             // The others are never states of the gate.
-            Self::Shut(
+            Self::Closed(
                 Shut::Restoring
                 | Shut::ServerOnly
                 | Shut::Replaced
                 | Shut::Held { .. }
                 | Shut::Late(_),
-            ) => 3 << KIND | 2,
-            Self::Unchanged => 3 << KIND | 3,
+            ) => 3 << KIND_SHIFT | 2,
+            Self::Unchanged => 3 << KIND_SHIFT | 3,
         }
     }
 
     #[allow(clippy::cast_possible_truncation)] // a cut's number has 32 bits
     pub(super) fn decode(word: u64) -> Self {
-        match (word >> KIND, word & REST) {
+        match (word >> KIND_SHIFT, word & VALUE_MASK) {
             (0, _) => Self::Open,
             (1, number) => Self::Cut(number as u32),
             (2, until) => Self::Frozen(until),
-            (_, 1) => Self::Shut(Shut::Waiting),
+            (_, 1) => Self::Closed(Shut::Waiting),
             (_, 3) => Self::Unchanged,
-            _ => Self::Shut(Shut::Restoring),
+            _ => Self::Closed(Shut::Restoring),
         }
     }
 
     /// The reason why the memory can neither be read nor changed; `None` if it can.
     #[inline]
-    pub(super) fn shut(self) -> Option<Shut> {
+    pub(super) fn access_error(self) -> Option<Shut> {
         match self {
-            Self::Shut(shut) => Some(shut),
+            Self::Closed(error) => Some(error),
             Self::Unchanged => Some(Shut::Restoring),
             Self::Open | Self::Cut(_) | Self::Frozen(_) => None,
         }
@@ -149,10 +149,10 @@ impl Gate {
 }
 
 /// Whether a freeze that ends at `until` has expired at `now`.
-fn is_over(until: u64, now: u64) -> bool {
+fn has_expired(until: u64, now: u64) -> bool {
     until
         .checked_sub(now)
-        .is_none_or(|left| left == 0 || u128::from(left) > LONGEST_FREEZE.as_nanos())
+        .is_none_or(|left| left == 0 || u128::from(left) > MAX_FREEZE.as_nanos())
 }
 
 impl Shared {
@@ -200,12 +200,12 @@ impl Shared {
             Gate::Open => None,
             Gate::Cut(number) => Some(number),
             Gate::Frozen(_) => return Err(None),
-            Gate::Shut(shut) => return Err(Some(shut)),
+            Gate::Closed(error) => return Err(Some(error)),
             Gate::Unchanged => return Err(Some(Shut::Restoring)),
         };
-        match self.check(incarnation, permission) {
+        match self.check_worker(incarnation, permission) {
             Ok(()) => Ok(cut),
-            Err(shut) => Err(Some(shut)),
+            Err(error) => Err(Some(error)),
         }
     }
 
@@ -214,14 +214,14 @@ impl Shared {
     #[inline]
     pub(super) fn check_reader(&self, incarnation: u64, permission: u64) -> Result<(), Shut> {
         fence(Ordering::Acquire);
-        match self.gate().shut() {
-            Some(shut) => Err(shut),
-            None => self.check(incarnation, permission),
+        match self.gate().access_error() {
+            Some(error) => Err(error),
+            None => self.check_worker(incarnation, permission),
         }
     }
 
     #[inline]
-    fn check(&self, incarnation: u64, permission: u64) -> Result<(), Shut> {
+    fn check_worker(&self, incarnation: u64, permission: u64) -> Result<(), Shut> {
         if permission != 0
             && Field::LocalAccess.of(&self.mapping).load(Ordering::Acquire) != permission
         {
@@ -241,7 +241,7 @@ impl Shared {
 
     /// Whether writers must wait now.
     pub(super) fn is_frozen(&self) -> bool {
-        matches!(self.gate(), Gate::Frozen(until) if !is_over(until, self.clock.now()))
+        matches!(self.gate(), Gate::Frozen(until) if !has_expired(until, self.clock.now()))
     }
 
     /// Waits until the gate is not frozen any more, or the freeze has expired. `worker` holds no
@@ -253,7 +253,7 @@ impl Shared {
     pub(super) fn wait_while_frozen(&self, worker: usize) -> Result<(), Shut> {
         let _uncancelled = Uncancelled::begin();
         while let gate @ Gate::Frozen(until) = self.gate() {
-            if is_over(until, self.clock.now()) {
+            if has_expired(until, self.clock.now()) {
                 if self.change_gate(gate, Gate::Open) {
                     log::error!(
                         "{}: the process that froze it for a snapshot did not unfreeze it in time: writers \
@@ -267,7 +267,7 @@ impl Shared {
             if self.deadline_of(worker).has_passed() {
                 return Err(Shut::Late(Awaited::Freeze));
             }
-            std::thread::sleep(NAP);
+            std::thread::sleep(POLL_INTERVAL);
             self.count_progress(worker);
         }
         Ok(())
@@ -287,20 +287,20 @@ mod tests {
             Gate::Cut(1),
             Gate::Cut(u32::MAX),
             frozen,
-            Gate::Shut(Shut::Waiting),
+            Gate::Closed(Shut::Waiting),
             Gate::Unchanged,
         ] {
             assert_eq!(Gate::decode(gate.encode()), gate);
         }
         assert_eq!(
-            Gate::decode(Gate::Shut(Shut::Restoring).encode()),
-            Gate::Shut(Shut::Restoring)
+            Gate::decode(Gate::Closed(Shut::Restoring).encode()),
+            Gate::Closed(Shut::Restoring)
         );
     }
     #[test]
     fn a_freeze_ends_in_time_and_one_that_cannot_be_at_once() {
-        let longest = u64::try_from(LONGEST_FREEZE.as_nanos()).unwrap();
-        assert!(!is_over(1_001, 1_000) && !is_over(1_000 + longest, 1_000));
-        assert!(is_over(1_000, 1_000) && is_over(999, 1_000) && is_over(1_001 + longest, 1_000));
+        let longest = u64::try_from(MAX_FREEZE.as_nanos()).unwrap();
+        assert!(!has_expired(1_001, 1_000) && !has_expired(1_000 + longest, 1_000));
+        assert!(has_expired(1_000, 1_000) && has_expired(999, 1_000) && has_expired(1_001 + longest, 1_000));
     }
 }

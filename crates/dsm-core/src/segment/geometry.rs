@@ -9,7 +9,7 @@ use crate::protocol::WINDOW;
 use std::ops::Range;
 
 /// Bytes of a cache line. Records that different processes write have separate lines.
-pub(super) const LINE: usize = 64;
+pub(super) const CACHE_LINE: usize = 64;
 
 /// The most processes that may have a segment mapped at once. Each entry takes a cache line.
 pub(super) const PARTICIPANTS: usize = 64;
@@ -25,7 +25,7 @@ pub const WORKERS: usize = 96;
 /// The first worker of participants that are not the server. The server's share is one worker for
 /// each of at most 32 threads with one connection, one for each of at most 8 shared threads, and
 /// one for its self-probe.
-pub(super) const FIRST_WORKER_BESIDE: usize = 41;
+pub(super) const FIRST_AGENT_WORKER: usize = 41;
 
 /// The first worker of local clients; some lower ones are reserved for snapshot agents.
 pub(super) const FIRST_CLIENT_WORKER: usize = 48;
@@ -56,19 +56,19 @@ pub const SESSIONS: usize = 4160;
 
 /// Bytes of a session: a cache line of state, then the results of the last `WINDOW` requests.
 #[allow(clippy::cast_possible_truncation)] // 64
-pub(super) const SESSION: usize = LINE + WINDOW as usize * 8;
+pub(super) const SESSION: usize = CACHE_LINE + WINDOW as usize * 8;
 
 /// Bytes of a page's entry in the page table: its version, and the word that says where the page is
 /// as of the latest cut.
 pub(super) const PAGE_ENTRY: usize = 16;
 
 /// Bytes of an intent: two cache lines.
-pub(super) const INTENT: usize = 2 * LINE;
+pub(super) const INTENT: usize = 2 * CACHE_LINE;
 
-const HEAD: usize = 4096;
-pub(super) const PARTICIPANT_TABLE: usize = HEAD;
-pub(super) const LOCK_TABLE: usize = PARTICIPANT_TABLE + PARTICIPANTS * LINE;
-pub(super) const INTENT_TABLE: usize = LOCK_TABLE + 2 * HEAD;
+const SUPERBLOCK_AREA: usize = 4096;
+pub(super) const PARTICIPANT_TABLE: usize = SUPERBLOCK_AREA;
+pub(super) const LOCK_TABLE: usize = PARTICIPANT_TABLE + PARTICIPANTS * CACHE_LINE;
+pub(super) const INTENT_TABLE: usize = LOCK_TABLE + 2 * SUPERBLOCK_AREA;
 pub(super) const SLOT_TABLE: usize = INTENT_TABLE + WORKERS * INTENT;
 pub(super) const LARGE_SLOT_TABLE: usize = SLOT_TABLE + WORKERS * SLOT;
 pub(super) const SESSION_TABLE: usize = LARGE_SLOT_TABLE + LARGE_SLOTS * LARGE_SLOT;
@@ -77,7 +77,7 @@ pub(super) const PAGE_TABLE: usize = SESSION_TABLE + SESSIONS * SESSION;
 /// The data begins at a multiple of this, so that the kernel can map it with huge pages.
 const DATA_ALIGNMENT: usize = 2 << 20;
 
-const _: () = assert!(LOCKS * LINE <= 2 * HEAD && STRIPES == 64 && PAGE_TABLE.is_multiple_of(LINE));
+const _: () = assert!(LOCKS * CACHE_LINE <= 2 * SUPERBLOCK_AREA && STRIPES == 64 && PAGE_TABLE.is_multiple_of(CACHE_LINE));
 
 /// The part of the geometry that depends on k. The constants above hold for every segment of this
 /// format version.
@@ -106,12 +106,12 @@ impl Geometry {
 
     pub(super) fn participant(index: usize) -> usize {
         assert!(index < PARTICIPANTS);
-        PARTICIPANT_TABLE + index * LINE
+        PARTICIPANT_TABLE + index * CACHE_LINE
     }
 
     pub(super) fn lock(index: usize) -> usize {
         assert!(index < LOCKS);
-        LOCK_TABLE + index * LINE
+        LOCK_TABLE + index * CACHE_LINE
     }
 
     pub(super) fn intent(worker: usize) -> usize {

@@ -125,7 +125,7 @@ pub(super) struct Intent {
     /// First byte, as an offset into the data.
     pub(super) offset: usize,
     pub(super) length: usize,
-    pub(super) mark: Option<Mark>,
+    pub(super) request: Option<Mark>,
     /// The old value that an atomic returns.
     pub(super) result: u64,
 }
@@ -146,11 +146,11 @@ impl Intent {
         store(IntentField::Detail, detail);
         store(
             IntentField::Session,
-            self.mark.map_or(0, |mark| mark.session as u64 + 1),
+            self.request.map_or(0, |request| request.session as u64 + 1),
         );
         store(
             IntentField::Sequence,
-            self.mark.map_or(0, |mark| mark.sequence),
+            self.request.map_or(0, |request| request.sequence),
         );
         store(IntentField::Result, self.result);
         shared
@@ -183,7 +183,7 @@ impl Intent {
         {
             return Err("its range is outside the segment");
         }
-        let mark = match number(IntentField::Session)?.checked_sub(1) {
+        let request = match number(IntentField::Session)?.checked_sub(1) {
             Some(session) if session >= SESSIONS => return Err("its session is unknown"),
             session => session.map(|session| Mark {
                 session,
@@ -194,7 +194,7 @@ impl Intent {
             source,
             offset,
             length,
-            mark,
+            request,
             result: word(IntentField::Result),
         })
     }
@@ -229,10 +229,10 @@ impl Shared {
         // A reader that sees a new byte must also see the odd version.
         fence(Ordering::Release);
         if cfg!(debug_assertions) {
-            self.place(worker, intent, intent.length / 2);
+            self.copy_payload(worker, intent, intent.length / 2);
             crash::reached(Point::HalfCopied);
         }
-        self.place(worker, intent, intent.length);
+        self.copy_payload(worker, intent, intent.length);
         crash::reached(Point::Copied);
         for page in pages {
             let version = self.page_version(page);
@@ -242,14 +242,14 @@ impl Shared {
             );
         }
         crash::reached(Point::PagesDone);
-        if let Some(mark) = intent.mark {
-            self.mark_executed(mark, intent.result);
+        if let Some(request) = intent.request {
+            self.mark_executed(request, intent.result);
         }
     }
 
     /// Copies the first `length` bytes of the intent to their destination.
     #[inline]
-    fn place(&self, worker: usize, intent: &Intent, length: usize) {
+    fn copy_payload(&self, worker: usize, intent: &Intent, length: usize) {
         let to = self.geometry.data + intent.offset;
         match intent.source {
             Source::Slot => self.mapping.copy_within(Geometry::slot(worker), to, length),

@@ -36,10 +36,10 @@ pub enum Names {
 
 /// The state of one name.
 #[derive(PartialEq, Eq)]
-enum Name {
-    There,
-    GivenBack,
-    Gone,
+enum NameState {
+    Present,
+    Restored,
+    Missing,
 }
 
 impl Segment {
@@ -69,18 +69,18 @@ impl Segment {
     /// Makes some dozens of system calls.
     #[must_use]
     pub fn look_after_names(&self) -> Names {
-        let mut given_back = false;
+        let mut restored = false;
         let mut parts_removed = false;
         for (number, (name, object)) in self.objects().into_iter().enumerate() {
-            match look_after(&name, object) {
-                Name::There => {}
-                Name::GivenBack => given_back = true,
-                Name::Gone if number == 0 => return Names::Removed,
-                Name::Gone => parts_removed = true,
+            match check_name(&name, object) {
+                NameState::Present => {}
+                NameState::Restored => restored = true,
+                NameState::Missing if number == 0 => return Names::Removed,
+                NameState::Missing => parts_removed = true,
             }
         }
         let has_semaphore = |lock| lstat(&semaphore_path(&self.shared.name, lock)).is_ok();
-        match (given_back, parts_removed || !(0..LOCKS).all(has_semaphore)) {
+        match (restored, parts_removed || !(0..LOCKS).all(has_semaphore)) {
             (_, true) => Names::PartsRemoved,
             (true, false) => Names::GivenBack,
             (false, false) => Names::Whole,
@@ -110,20 +110,20 @@ pub(super) fn release_names(name: &str) {
     }
 }
 
-fn look_after(name: &str, object: Option<(dev_t, ino_t)>) -> Name {
+fn check_name(name: &str, object: Option<(dev_t, ino_t)>) -> NameState {
     match identity_of(&path(name)) {
-        Ok(found) if found == object => Name::There,
+        Ok(found) if found == object => NameState::Present,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let kept = kept(name);
             let is_kept = identity_of(&kept).is_ok_and(|found| found == object);
             if is_kept && std::fs::hard_link(kept, path(name)).is_ok() {
-                Name::GivenBack
+                NameState::Restored
             } else {
-                Name::Gone
+                NameState::Missing
             }
         }
         // Another object has the name, or the directory cannot be read: nothing can be restored.
-        _ => Name::Gone,
+        _ => NameState::Missing,
     }
 }
 

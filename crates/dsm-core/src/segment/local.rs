@@ -121,7 +121,7 @@ pub fn generation() -> u64 {
 ///
 /// # Errors
 /// [`SegmentError::NotOurs`].
-pub(super) fn check_maker(
+pub(super) fn check_owner(
     file: BorrowedFd<'_>,
     name: &str,
     role: Role,
@@ -132,7 +132,7 @@ pub(super) fn check_maker(
         Role::Client { .. } => is_trusted,
         // In the user namespace of its unit an agent cannot tell one user from another. But an
         // object that it can open although other users cannot belongs to one of its groups.
-        Role::Server | Role::Beside => is_trusted || status.st_mode & OTHERS == 0,
+        Role::Server | Role::Agent => is_trusted || status.st_mode & OTHERS == 0,
     };
     if is_enough {
         Ok(())
@@ -143,7 +143,7 @@ pub(super) fn check_maker(
 
 /// Checks that an object is served and open to local clients, before the others see a new
 /// participant. Later checks find changes after this one.
-pub(super) fn check_door(
+pub(super) fn check_local_access(
     file: BorrowedFd<'_>,
     name: &str,
     permission: u64,

@@ -4,7 +4,7 @@
 //! dies. So the word decides: a worker owns the lock once it has swapped the word from zero to its
 //! own number, and no death leaves the owner unknown. The semaphore only wakes sleepers: a
 //! contender sets the high bit of the word, and an owner that finds this bit on release posts the
-//! semaphore. If the woken process dies, the other contenders lose at most one [`NAP`].
+//! semaphore. If the woken process dies, the other contenders lose at most one [`POLL_INTERVAL`].
 
 use super::gate::{Awaited, Shut};
 use super::geometry::{Geometry, WORKERS};
@@ -19,19 +19,19 @@ const CONTENDED: u64 = 1 << 63;
 
 /// How often a contender polls the lock before it sleeps: a critical section of a few hundred
 /// nanoseconds has often ended by then.
-const SPINS: u32 = 100;
+const MAX_SPINS: u32 = 100;
 
 /// The longest sleep before a contender checks that the owner is still alive.
-const NAP: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long a contender waits for an owner that is alive and makes no progress. It is longer than a
 /// critical section takes on an overloaded machine, and bounds the wait for a process that was
 /// stopped.
-const STALL: Duration = Duration::from_secs(1);
+const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The fewest observations of an owner in that time: a waiter that was itself not scheduled,
 /// because its machine was paused or overloaded, has not seen a stall.
-const LOOKS: u32 = 10;
+const MIN_OBSERVATIONS: u32 = 10;
 
 /// The word's value for a lock owned by `worker`.
 fn owned_by(worker: usize) -> u64 {
@@ -47,26 +47,26 @@ pub(super) fn owner(word: u64) -> Option<usize> {
 /// A critical section that a waiter observes: the worker that owns the lock, and its progress
 /// counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Section {
+struct CriticalSection {
     worker: usize,
     progress: u64,
 }
 
 /// What a waiter has observed of the owner that it waits for.
 #[derive(Debug, Default)]
-struct Watch(Option<(Section, Instant, u32)>);
+struct StallDetector(Option<(CriticalSection, Instant, u32)>);
 
-impl Watch {
+impl StallDetector {
     /// Records that `section` holds the lock at `now`. Returns `true` if it has held the lock for
     /// so long that its worker counts as stalled.
-    fn look(&mut self, section: Section, now: Instant) -> bool {
+    fn observe(&mut self, section: CriticalSection, now: Instant) -> bool {
         match &mut self.0 {
-            Some((same, since, looks)) if *same == section => {
-                *looks += 1;
-                *looks >= LOOKS && now.saturating_duration_since(*since) >= STALL
+            Some((same, since, observations)) if *same == section => {
+                *observations += 1;
+                *observations >= MIN_OBSERVATIONS && now.saturating_duration_since(*since) >= STALL_TIMEOUT
             }
-            watched => {
-                *watched = Some((section, now, 0));
+            observed => {
+                *observed = Some((section, now, 0));
                 false
             }
         }
@@ -101,13 +101,13 @@ impl Shared {
     fn lock_contended(&self, lock: usize, worker: usize) -> Result<(), Shut> {
         let _uncancelled = Uncancelled::begin();
         let word = self.mapping.word(Geometry::lock(lock));
-        for _ in 0..SPINS {
+        for _ in 0..MAX_SPINS {
             if word.load(Ordering::Relaxed) == 0 && self.try_lock(lock, worker) {
                 return Ok(());
             }
             std::hint::spin_loop();
         }
-        let (mut watch, deadline) = (Watch::default(), self.deadline_of(worker));
+        let (mut detector, deadline) = (StallDetector::default(), self.deadline_of(worker));
         let (mut left, mut last_wait) = (deadline.left(), None);
         loop {
             let found = word.load(Ordering::Relaxed);
@@ -150,9 +150,9 @@ impl Shared {
                 }
                 // Only a release clears the bit, so this is another critical section than the last
                 // one observed.
-                watch = Watch::default();
+                detector = StallDetector::default();
             }
-            let wait = self.semaphores[lock].wait(NAP.min(left));
+            let wait = self.semaphores[lock].wait(POLL_INTERVAL.min(left));
             (left, last_wait) = (deadline.left(), Some(wait));
             // A waiter counts as running: a chain of waiters waits for the owner at the end of the
             // chain.
@@ -160,7 +160,7 @@ impl Shared {
             if wait == Wait::Posted {
                 // It was released, perhaps by an owner of a version that does not count its
                 // progress.
-                watch = Watch::default();
+                detector = StallDetector::default();
                 owner(found)
                     .into_iter()
                     .for_each(|owner| self.forget_stall(owner));
@@ -178,8 +178,8 @@ impl Shared {
                 continue;
             };
             self.repair_if_dead(owner);
-            let section = self.section_of(owner);
-            if self.is_known_stall(section) || watch.look(section, Instant::now()) {
+            let section = self.critical_section_of(owner);
+            if self.is_known_stall(section) || detector.observe(section, Instant::now()) {
                 self.remember_stall(section);
                 return Err(Shut::Held {
                     pid: self.pid_of(owner),
@@ -211,8 +211,8 @@ impl Shared {
     }
 
     /// The critical section that a worker is in now, if it is in one.
-    fn section_of(&self, worker: usize) -> Section {
-        Section {
+    fn critical_section_of(&self, worker: usize) -> CriticalSection {
+        CriticalSection {
             worker,
             progress: self.progress(worker).load(Ordering::Relaxed),
         }
@@ -232,11 +232,11 @@ impl Shared {
     /// Whether a thread of this process has timed out on this very section. Without this check each
     /// request for such a page would block a thread of the server for a second, and there are more
     /// connections than threads.
-    fn is_known_stall(&self, section: Section) -> bool {
+    fn is_known_stall(&self, section: CriticalSection) -> bool {
         self.stalls[section.worker].load(Ordering::Relaxed) == section.progress.wrapping_add(1)
     }
 
-    fn remember_stall(&self, section: Section) {
+    fn remember_stall(&self, section: CriticalSection) {
         self.stalls[section.worker].store(section.progress.wrapping_add(1), Ordering::Relaxed);
     }
 
@@ -272,37 +272,37 @@ mod tests {
 
     #[test]
     fn an_owner_has_stalled_after_a_second_in_one_section() {
-        let (mut watch, began) = (Watch::default(), Instant::now());
-        let section = Section {
+        let (mut detector, began) = (StallDetector::default(), Instant::now());
+        let section = CriticalSection {
             worker: 3,
             progress: 7,
         };
-        let first = (0..100).find(|step| watch.look(section, began + *step * STEP));
+        let first = (0..100).find(|step| detector.observe(section, began + *step * STEP));
         assert_eq!(first, Some(40));
     }
 
     #[test]
     fn an_owner_that_makes_progress_never_stalls() {
-        let (mut watch, began) = (Watch::default(), Instant::now());
+        let (mut detector, began) = (StallDetector::default(), Instant::now());
         for step in 0..400 {
-            let section = Section {
+            let section = CriticalSection {
                 worker: 3,
                 progress: u64::from(step / 39),
             };
-            assert!(!watch.look(section, began + step * STEP), "in step {step}");
+            assert!(!detector.observe(section, began + step * STEP), "in step {step}");
         }
     }
 
     #[test]
     fn a_waiter_that_did_not_run_has_seen_no_stall() {
-        let (mut watch, began) = (Watch::default(), Instant::now());
-        let section = Section {
+        let (mut detector, began) = (StallDetector::default(), Instant::now());
+        let section = CriticalSection {
             worker: 3,
             progress: 7,
         };
-        assert!(!watch.look(section, began));
-        let after_a_pause = began + 60 * STALL;
-        assert!((1..LOOKS).all(|_| !watch.look(section, after_a_pause)));
-        assert!(watch.look(section, after_a_pause));
+        assert!(!detector.observe(section, began));
+        let after_a_pause = began + 60 * STALL_TIMEOUT;
+        assert!((1..MIN_OBSERVATIONS).all(|_| !detector.observe(section, after_a_pause)));
+        assert!(detector.observe(section, after_a_pause));
     }
 }

@@ -6,10 +6,11 @@
 //! after its copy. Any participant may be killed at any instruction: the others learn of its death
 //! from the kernel's file locks, and finish or drop what it was doing.
 
-mod claim;
 mod copy_area;
 pub mod crash;
+mod create;
 mod critical;
+mod critical_section;
 mod cut;
 mod deadline;
 mod error;
@@ -25,15 +26,17 @@ mod orphan;
 mod participant;
 mod pause;
 mod process;
+mod read;
 mod reloads;
 mod repair_report;
 mod restoration;
 mod session;
 mod shared;
+mod snapshot_lock;
 mod superblock;
 mod worker;
 
-pub use claim::{CLAIM_TIME, Claim, FreezeError, Frozen, Left};
+pub use snapshot_lock::{CLAIM_TIME, Claim, FreezeError, Frozen, Left};
 pub use cut::{CUT_RUN, Cut, CutGone, CutPages, Page};
 pub use deadline::Deadline;
 pub use error::SegmentError;
@@ -43,8 +46,9 @@ pub use geometry::{CLIENT_WORKERS, SESSIONS, WORKERS, overhead};
 pub use intent::Mark;
 pub use kept_names::Names;
 pub use local::generation;
-pub use names::{Kind, Owner};
-pub use open::{Found, OWN_MEMORY, Opened, Start};
+pub use names::{FileKind, FileOwner};
+pub use create::OWN_MEMORY;
+pub use open::{Found, Opened, Start};
 pub use process::Process;
 pub use reloads::{OfServer, Reloads};
 pub use repair_report::{RepairReport, report_repairs_to};

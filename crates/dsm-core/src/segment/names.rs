@@ -60,15 +60,15 @@ pub(super) fn semaphore_path(name: &str, lock: usize) -> PathBuf {
 /// Where a semaphore is made before it gets its name. One server at a time makes those of `name`,
 /// and what it leaves when it is killed goes with the names of the others, or with the next
 /// semaphore that is made.
-fn semaphore_in_the_making(name: &str) -> PathBuf {
+fn temporary_semaphore(name: &str) -> PathBuf {
     path(&format!("/sem.{}.new", name.trim_start_matches('/')))
 }
 
 /// The owner of a file, shown with the user's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner(pub u32);
+pub struct FileOwner(pub u32);
 
-impl fmt::Display for Owner {
+impl fmt::Display for FileOwner {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(id) = *self;
         if id == OVERFLOW_USER && !has_all_users() {
@@ -84,9 +84,9 @@ impl fmt::Display for Owner {
 
 /// The group of a file, shown with its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Group(pub u32);
+pub struct FileGroup(pub u32);
 
-impl fmt::Display for Group {
+impl fmt::Display for FileGroup {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(id) = *self;
         match nix::unistd::Group::from_gid(Gid::from_raw(id)) {
@@ -105,9 +105,9 @@ fn has_all_users() -> bool {
 
 /// The kind of a file that has the name of a shared-memory object or a semaphore and is neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind(u32);
+pub struct FileKind(u32);
 
-impl fmt::Display for Kind {
+impl fmt::Display for FileKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self.0 {
             S_IFDIR => "a directory",
@@ -124,10 +124,10 @@ pub(super) fn check_kind(status: &FileStat, path: &Path) -> Result<(), SegmentEr
     match status.st_mode & S_IFMT {
         S_IFREG => Ok(()),
         kind => {
-            let (path, owner) = (path.to_owned(), Owner(status.st_uid));
+            let (path, owner) = (path.to_owned(), FileOwner(status.st_uid));
             Err(SegmentError::NotAnObject {
                 path,
-                kind: Kind(kind),
+                kind: FileKind(kind),
                 owner,
             })
         }
@@ -138,8 +138,8 @@ pub(super) fn check_kind(status: &FileStat, path: &Path) -> Result<(), SegmentEr
 pub(super) fn not_ours(path: PathBuf, owner: u32) -> SegmentError {
     SegmentError::NotOurs {
         path,
-        owner: Owner(owner),
-        own: Owner(geteuid().as_raw()),
+        owner: FileOwner(owner),
+        own: FileOwner(geteuid().as_raw()),
     }
 }
 
@@ -168,12 +168,12 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) ->
 pub(super) fn not_opened(name: &str) -> impl FnOnce(Errno) -> SegmentError {
     move |error| match lstat(&path(name)) {
         Ok(status) if error == Errno::EACCES && status.st_mode & MODE.bits() == MODE.bits() => {
-            let (owner, group) = (Owner(status.st_uid), Group(status.st_gid));
+            let (owner, group) = (FileOwner(status.st_uid), FileGroup(status.st_gid));
             SegmentError::NoAccess {
                 name: name.to_owned(),
                 owner,
                 group,
-                own: Owner(geteuid().as_raw()),
+                own: FileOwner(geteuid().as_raw()),
             }
         }
         _ => SegmentError::system("open", name)(error),
@@ -228,30 +228,30 @@ pub(super) fn restore_semaphore(name: &str, lock: usize) -> Result<Semaphore, Se
 /// It does not use `sem_open(3)`, which creates the semaphore under a random temporary name: a
 /// server that is killed at that moment would leave this name in shared memory for ever.
 pub(super) fn make_semaphore(name: &str, lock: usize) -> Result<(), SegmentError> {
-    let (making, path) = (semaphore_in_the_making(name), semaphore_path(name, lock));
-    let made = || failed("make", &making);
-    match unlink(&making) {
+    let (temporary, path) = (temporary_semaphore(name), semaphore_path(name, lock));
+    let made = || failed("make", &temporary);
+    match unlink(&temporary) {
         Ok(()) | Err(Errno::ENOENT) => {}
         Err(error) => return Err(made()(error)),
     }
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = open(&making, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(made())?;
+    let file = open(&temporary, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(made())?;
     // So few bytes are written wholly or not at all.
     let written = fchmod(&file, MODE).and_then(|()| pwrite(&file, &semaphore::fresh(), 0));
     let finished = written
         .map_err(made())
-        .and_then(|_| renameat(AT_FDCWD, &making, AT_FDCWD, &path).map_err(failed("make", &path)));
+        .and_then(|_| renameat(AT_FDCWD, &temporary, AT_FDCWD, &path).map_err(failed("make", &path)));
     finished.inspect_err(|_| {
         // The error that matters is the first one.
-        let _ = unlink(&making);
+        let _ = unlink(&temporary);
     })
 }
 
 /// Removes all files that belong to the object `name`, including those of an unfinished creation.
 /// Only regular files are removed: [`SegmentError::NotAnObject`] tells the user to remove others by
 /// hand. Errors are ignored: the caller has an error already.
-pub(super) fn remove_others(name: &str) {
+pub(super) fn remove_parts(name: &str) {
     remove_semaphores(name);
     remove(&path(&copy_area(name)));
 }
@@ -259,7 +259,7 @@ pub(super) fn remove_others(name: &str) {
 /// The same for the semaphores. One that cannot be removed is an error when it is created.
 pub(super) fn remove_semaphores(name: &str) {
     (0..LOCKS).for_each(|lock| remove(&semaphore_path(name, lock)));
-    remove(&semaphore_in_the_making(name));
+    remove(&temporary_semaphore(name));
 }
 
 fn remove(path: &Path) {

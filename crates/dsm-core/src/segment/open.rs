@@ -4,8 +4,9 @@
 //! A segment that is returned here is sound: its owner, size and header were checked before it was
 //! mapped.
 
+use super::create::create;
 use super::gate::{Gate, Shut};
-use super::geometry::{Geometry, LOCKS, WORKERS, overhead};
+use super::geometry::{Geometry, LOCKS, WORKERS};
 use super::kept_names::{is_named, kept_name, release_names};
 use super::participant::{self, Role, SERVER};
 use super::process::Process;
@@ -15,11 +16,10 @@ use super::{Segment, SegmentError, local, names};
 use crate::layout::Layout;
 use crate::sys::clock::MachineClock;
 use crate::sys::mapping::Mapping;
-use crate::sys::memory_limit;
 use crate::sys::ofd;
 use crate::sys::own_file::OwnFile;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, posix_fallocate};
+use nix::fcntl::OFlag;
 use nix::sys::mman::{shm_open, shm_unlink};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::geteuid;
@@ -29,14 +29,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-
-/// Bytes that are allocated between two reports of progress.
-const ALLOCATION_STEP: usize = 64 << 20;
-
-/// Bytes that a server needs in addition to its segment to start: stacks, tables, code, and what
-/// the kernel keeps for its files. A start was measured to take 1.5 MiB of a control group; the
-/// first connections take more.
-pub const OWN_MEMORY: u64 = 4 << 20;
 
 /// What a server found under its segment's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +95,7 @@ impl Segment {
             let verdict = if wants_reset {
                 Some(Verdict::Retired)
             } else {
-                judge(file.as_fd(), &name, &identity, &geometry)?
+                check_header(file.as_fd(), &name, &identity, &geometry)?
             };
             match verdict {
                 None if reset_done => break (file, Found::Reset),
@@ -142,11 +134,11 @@ impl Segment {
             });
         }
         let gate = if start == Start::ServeOrWait {
-            Gate::Shut(Shut::Waiting)
+            Gate::Closed(Shut::Waiting)
         } else {
             Gate::Open
         };
-        let segment = make(&name, file, geometry, &identity, gate, progress)?;
+        let segment = create(&name, file, geometry, &identity, gate, progress)?;
         Ok(Opened { segment, found })
     }
 
@@ -163,7 +155,7 @@ impl Segment {
         .ok()?;
         let is_taken = ofd::is_locked_elsewhere(&file, participant::byte(SERVER)).ok()?;
         check_own(file.as_fd(), &names::path(&name)).ok()?;
-        is_taken.then(|| taken(&file, name))
+        is_taken.then(|| in_use_error(&file, name))
     }
 
     /// Opens the segment of server `index` of `layout` as a participant that is not its server,
@@ -172,7 +164,7 @@ impl Segment {
     /// # Errors
     /// [`SegmentError::NotReady`] when no server uses it; see [`SegmentError`] for the others.
     pub fn attach(layout: &Layout, index: u32) -> Result<Self, SegmentError> {
-        attach(layout, index, Role::Beside)
+        attach(layout, index, Role::Agent)
     }
 }
 
@@ -186,14 +178,14 @@ pub(super) fn attach(layout: &Layout, index: u32, role: Role) -> Result<Segment,
         Err(Errno::ENOENT) => return Err(SegmentError::NotReady { name }),
         other => other.map_err(names::not_opened(&name))?,
     };
-    local::check_maker(file.as_fd(), &name, role)?;
+    local::check_owner(file.as_fd(), &name, role)?;
     if let Role::Client { permission } = role {
-        local::check_door(file.as_fd(), &name, permission)?;
+        local::check_local_access(file.as_fd(), &name, permission)?;
     }
-    if judge(file.as_fd(), &name, &identity, &geometry)? != Some(Verdict::Ready) {
+    if check_header(file.as_fd(), &name, &identity, &geometry)? != Some(Verdict::Ready) {
         return Err(SegmentError::NotReady { name });
     }
-    let participant = participant::claim_other(file.as_fd(), &name, role)?;
+    let participant = participant::lock_free_byte(file.as_fd(), &name, role)?;
     let segment = assemble(name, file, geometry, participant, role)?;
     // A reset in between would combine the old object with new semaphores.
     if segment.is_ready() {
@@ -217,9 +209,9 @@ fn open_as_server(name: &str) -> Result<OwnFile, SegmentError> {
             .map_err(names::failed("open", &path))?;
         // Before it is locked: a lock on another user's file means nothing here.
         check_own(file.as_fd(), &path)?;
-        let claimed = participant::claim_server(file.as_fd()).map_err(SegmentError::lock(name));
+        let claimed = participant::lock_server_byte(file.as_fd()).map_err(SegmentError::lock(name));
         if !claimed.inspect_err(|_| remove_if_empty(&file, name))? {
-            return Err(taken(&file, name.to_owned()));
+            return Err(in_use_error(&file, name.to_owned()));
         }
         if fstat(&file)
             .map_err(SegmentError::system("look at", name))?
@@ -255,15 +247,15 @@ fn check_second_name(name: &str) -> Result<(), SegmentError> {
     let is_own = fstat(&kept).is_ok_and(|status| status.st_uid == geteuid().as_raw());
     if !is_own
         || is_named(&kept, name)
-        || participant::claim_server(kept.as_fd()).map_err(SegmentError::system("lock", name))?
+        || participant::lock_server_byte(kept.as_fd()).map_err(SegmentError::system("lock", name))?
     {
         return Ok(());
     }
-    Err(taken(kept, name.to_owned()))
+    Err(in_use_error(kept, name.to_owned()))
 }
 
 /// The error that says why the server's byte is locked.
-fn taken(file: impl AsFd, name: String) -> SegmentError {
+fn in_use_error(file: impl AsFd, name: String) -> SegmentError {
     match Process::repairer_of_file(&file, SERVER) {
         Some(process) => SegmentError::UnderRepair { name, process },
         None => SegmentError::InUse {
@@ -295,7 +287,7 @@ fn size_of(file: BorrowedFd<'_>, name: &str) -> Result<u64, SegmentError> {
 ///
 /// An object that is shorter than a header is foreign, or its creator died between its first write
 /// and its first allocation. The missing bytes count as zeros.
-fn judge(
+fn check_header(
     file: BorrowedFd<'_>,
     name: &str,
     identity: &Identity,
@@ -324,7 +316,7 @@ fn retire(
         nix::sys::uio::pwrite(file, &[0; 8], Field::LocalAccess as i64)
             .map_err(SegmentError::system("close", name))?;
     }
-    if let Ok(Some(Verdict::Ready)) = judge(file.as_fd(), name, identity, geometry) {
+    if let Ok(Some(Verdict::Ready)) = check_header(file.as_fd(), name, identity, geometry) {
         superblock::set_state(&map(file, geometry, name)?, State::Retired);
     }
     shm_unlink(name).map_err(SegmentError::system("remove", name))?;
@@ -332,134 +324,13 @@ fn retire(
     Ok(())
 }
 
-/// Creates a new segment in an object whose contents are worthless. After an error no name is left.
-fn make(
-    name: &str,
-    file: OwnFile,
-    geometry: Geometry,
-    identity: &Identity,
-    gate: Gate,
-    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-) -> Result<Segment, SegmentError> {
-    // A server that was killed may have left second names of objects that were removed since. Their
-    // memory may be needed for the new ones.
-    release_names(name);
-    let free = free_room();
-    // A duplicate of the descriptor keeps the server's byte locked until the names of a failed
-    // creation are removed.
-    let _locked = file
-        .duplicate()
-        .map_err(SegmentError::system("keep", name))?;
-    let made = begin(&file, name, identity.k).and_then(|()| {
-        allocate(&file, name, &geometry, progress)?;
-        superblock::write(
-            &map(&file, &geometry, name)?,
-            identity,
-            random_incarnation()?,
-        );
-        assemble(name.to_owned(), file, geometry, SERVER, Role::Server)
-    });
-    match made {
-        Ok(segment) => {
-            segment.shared.set_gate(gate);
-            superblock::set_state(&segment.shared.mapping, State::Ready);
-            Ok(segment)
-        }
-        Err(error) => {
-            // The caller gets the first error; errors of the clean-up are dropped.
-            let _ = shm_unlink(name);
-            names::remove_others(name);
-            Err(error.of_making(identity.k, overhead(identity.k), free.unwrap_or(0)))
-        }
-    }
-}
-
-/// Checks that there is room, and creates the copy area and the semaphores, before the object gets
-/// its memory: so a name that another user holds is an error at once, however large the memory is.
-fn begin(file: &OwnFile, name: &str, k: u64) -> Result<(), SegmentError> {
-    // An object left by an earlier start is emptied first, so that its size does not count as used.
-    nix::unistd::ftruncate(file, 0).map_err(SegmentError::system("empty", name))?;
-    names::remove_semaphores(name);
-    check_room(name, k)?;
-    open_copy_area(name, geteuid().as_raw(), true)?;
-    (0..LOCKS).try_for_each(|lock| names::make_semaphore(name, lock))
-}
-
-/// Allocates all memory of the object now, as zeros: a full /dev/shm must be an error here and not
-/// a SIGBUS later.
-fn allocate(
-    file: &OwnFile,
-    name: &str,
-    geometry: &Geometry,
-    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-) -> Result<(), SegmentError> {
-    let head = superblock::unfinished_head();
-    // A write of so few bytes is not split.
-    nix::sys::uio::pwrite(file, &head, 0).map_err(SegmentError::system("begin", name))?;
-    // `shm_open` masks the mode with the umask. A segment needs its mode whatever the caller's
-    // umask is.
-    fchmod(file, names::MODE).map_err(SegmentError::system("set the mode of", name))?;
-    let mut done = 0;
-    while done < geometry.total {
-        let step = ALLOCATION_STEP.min(geometry.total - done);
-        // Geometry keeps the total inside an i64.
-        #[allow(clippy::cast_possible_wrap)]
-        match posix_fallocate(file, done as i64, step as i64) {
-            Ok(()) => done += step,
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(SegmentError::system("allocate", name)(error)),
-        }
-        if progress(done as u64, geometry.total as u64).is_break() {
-            return Err(SegmentError::Interrupted {
-                name: name.to_owned(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Refuses a segment that is too large before anything is allocated: a failed start would take
-/// memory from others, and the kernel kills a process that exceeds the limit of its control group.
-fn check_room(name: &str, k: u64) -> Result<(), SegmentError> {
-    let (name, overhead) = (name.to_owned(), overhead(k));
-    let needed = k + overhead + OWN_MEMORY;
-    if let Some(limit) = memory_limit::of_this_process().filter(|limit| limit.bytes < needed) {
-        let (limit, source_of_limit) = (limit.bytes, limit.source);
-        return Err(SegmentError::MemoryLimit {
-            name,
-            needed,
-            overhead,
-            limit,
-            source_of_limit,
-        });
-    }
-    let (needed, free) = (k + overhead, free_room());
-    if free.is_some_and(|free| free < needed) {
-        return Err(SegmentError::NoRoom {
-            name,
-            needed,
-            overhead,
-            free: free.unwrap_or(0),
-        });
-    }
-    Ok(())
-}
-
-/// Bytes that are free in /dev/shm; `None` if it has no limit or cannot be queried.
-fn free_room() -> Option<u64> {
-    let system = nix::sys::statvfs::statvfs("/dev/shm")
-        .ok()
-        .filter(|system| system.blocks() > 0)?;
-    Some(system.blocks_available() * system.fragment_size())
-}
-
-fn map(file: impl AsFd, geometry: &Geometry, name: &str) -> Result<Mapping, SegmentError> {
+pub(super) fn map(file: impl AsFd, geometry: &Geometry, name: &str) -> Result<Mapping, SegmentError> {
     let length = NonZeroUsize::new(geometry.total).ok_or(SegmentError::TooLarge { k: 0 })?;
     // fstat, or the allocation, has shown that the object has this length.
     Mapping::new(file, length).map_err(SegmentError::system("map", name))
 }
 
-fn open_copy_area(name: &str, owner: u32, create: bool) -> Result<OwnFile, SegmentError> {
+pub(super) fn open_copy_area(name: &str, owner: u32, create: bool) -> Result<OwnFile, SegmentError> {
     let flags = OFlag::O_RDWR
         | OFlag::O_CLOEXEC
         | if create {
@@ -485,7 +356,7 @@ fn open_copy_area(name: &str, owner: u32, create: bool) -> Result<OwnFile, Segme
 
 /// Maps the object, opens its semaphores and enters the table of participants. The caller has
 /// locked the byte of `participant`.
-fn assemble(
+pub(super) fn assemble(
     name: String,
     file: OwnFile,
     geometry: Geometry,
@@ -498,7 +369,7 @@ fn assemble(
         .st_uid;
     let semaphore = |lock| match role {
         Role::Server => names::restore_semaphore(&name, lock),
-        Role::Beside | Role::Client { .. } => names::open_semaphore(&name, lock, owner),
+        Role::Agent | Role::Client { .. } => names::open_semaphore(&name, lock, owner),
     };
     let semaphores = (0..LOCKS).map(semaphore).collect::<Result<Vec<_>, _>>()?;
     let copy_area = open_copy_area(&name, owner, role == Role::Server)?;
@@ -520,16 +391,4 @@ fn assemble(
     Ok(Segment {
         shared: Arc::new(shared),
     })
-}
-
-/// A random number that is not zero.
-pub(super) fn random_incarnation() -> Result<u64, SegmentError> {
-    loop {
-        let number = getrandom::u64().map_err(|error| SegmentError::Randomness {
-            reason: error.to_string(),
-        })?;
-        if number != 0 {
-            return Ok(number);
-        }
-    }
 }

@@ -20,7 +20,7 @@ impl Shared {
     /// Repairs `worker` if it has no owner.
     #[cold]
     pub(super) fn repair_if_orphaned(&self, worker: usize) {
-        if worker >= WORKERS || !self.left_something(worker) {
+        if worker >= WORKERS || !self.has_leftovers(worker) {
             return;
         }
         // Take ownership first: no other thread can take this worker then, so all of its locks are
@@ -44,7 +44,7 @@ impl Shared {
 
     /// Repairs `worker`, which the caller has just taken, if its previous owner left something.
     pub(super) fn repair_adopted(&self, worker: usize) {
-        if self.left_something(worker) {
+        if self.has_leftovers(worker) {
             let (redone, locks) = self.repair_worker(worker);
             log::warn!(
 
@@ -55,7 +55,7 @@ impl Shared {
         }
     }
 
-    fn left_something(&self, worker: usize) -> bool {
+    fn has_leftovers(&self, worker: usize) -> bool {
         self.intent_word(worker, IntentField::Kind)
             .load(Ordering::Acquire)
             != 0
@@ -126,7 +126,7 @@ mod tests {
             source: Source::Byte(7),
             offset: 0,
             length,
-            mark: None,
+            request: None,
             result: 0,
         }
         .commit(shared, worker);

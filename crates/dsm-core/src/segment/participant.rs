@@ -8,7 +8,7 @@ use super::SegmentError;
 use super::crash::{self, Point};
 use super::critical::Critical;
 use super::geometry::{
-    FIRST_CLIENT, FIRST_CLIENT_WORKER, FIRST_WORKER_BESIDE, Geometry, PARTICIPANTS, WORKERS,
+    FIRST_CLIENT, FIRST_CLIENT_WORKER, FIRST_AGENT_WORKER, Geometry, PARTICIPANTS, WORKERS,
 };
 use super::intent::{Intent, IntentField};
 use super::process::Process;
@@ -33,7 +33,7 @@ pub(super) enum Role {
     /// Serves the segment to the network.
     Server,
     /// Works on the server's host with the server's privileges: a snapshot agent.
-    Beside,
+    Agent,
     /// Uses the memory as long as the server grants this permission; never zero.
     Client {
         /// The value that [`Field::LocalAccess`] must have.
@@ -43,10 +43,10 @@ pub(super) enum Role {
 
 impl Role {
     /// The entries of the table of participants that it may take.
-    fn places(self) -> Range<usize> {
+    fn entries(self) -> Range<usize> {
         match self {
             Self::Server => SERVER..SERVER + 1,
-            Self::Beside => SERVER + 1..PARTICIPANTS,
+            Self::Agent => SERVER + 1..PARTICIPANTS,
             Self::Client { .. } => FIRST_CLIENT..PARTICIPANTS,
         }
     }
@@ -55,7 +55,7 @@ impl Role {
     pub(super) fn workers(self) -> Range<usize> {
         match self {
             Self::Server => 0..WORKERS,
-            Self::Beside => FIRST_WORKER_BESIDE..WORKERS,
+            Self::Agent => FIRST_AGENT_WORKER..WORKERS,
             Self::Client { .. } => FIRST_CLIENT_WORKER..WORKERS,
         }
     }
@@ -64,17 +64,17 @@ impl Role {
     pub(super) fn permission(self) -> u64 {
         match self {
             Self::Client { permission } => permission,
-            Self::Server | Self::Beside => 0,
+            Self::Server | Self::Agent => 0,
         }
     }
 }
 
 /// How long a starting server waits for its byte. A repairer holds the byte for a moment, another
 /// server for good.
-const SERVER_BYTE_WAIT: Duration = Duration::from_millis(500);
+const SERVER_BYTE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The same if a repairer holds the byte, on a machine that may be overloaded.
-const REPAIR_WAIT: Duration = Duration::from_secs(5);
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The byte of the object whose lock shows that participant `index` is alive.
 pub(super) fn byte(index: usize) -> i64 {
@@ -85,15 +85,15 @@ pub(super) fn byte(index: usize) -> i64 {
 }
 
 /// Locks the server's byte. Returns `false` when another process has it.
-pub(super) fn claim_server(file: BorrowedFd<'_>) -> nix::Result<bool> {
+pub(super) fn lock_server_byte(file: BorrowedFd<'_>) -> nix::Result<bool> {
     let began = Instant::now();
     while !ofd::try_lock(file, byte(SERVER))? {
         let is_repaired = Process::repairer_of_file(file, SERVER).is_some();
         if began.elapsed()
             >= if is_repaired {
-                REPAIR_WAIT
+                REPAIR_TIMEOUT
             } else {
-                SERVER_BYTE_WAIT
+                SERVER_BYTE_TIMEOUT
             }
         {
             return Ok(false);
@@ -104,12 +104,12 @@ pub(super) fn claim_server(file: BorrowedFd<'_>) -> nix::Result<bool> {
 }
 
 /// Locks the first free byte of those that the role may take; not for the server.
-pub(super) fn claim_other(
+pub(super) fn lock_free_byte(
     file: BorrowedFd<'_>,
     name: &str,
     role: Role,
 ) -> Result<usize, SegmentError> {
-    for index in role.places() {
+    for index in role.entries() {
         if ofd::try_lock(file, byte(index)).map_err(SegmentError::lock(name))? {
             return Ok(index);
         }

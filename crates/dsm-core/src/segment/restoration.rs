@@ -40,8 +40,8 @@ impl<'a> Restoration<'a> {
             shared.set_restorer(self.restorer);
             // Before the first byte is changed. A segment that waits for a restore, or was half
             // restored, keeps its state.
-            if shared.change_gate(Gate::Unchanged, Gate::Shut(Shut::Restoring)) {
-                shared.thawed(u64::MAX);
+            if shared.change_gate(Gate::Unchanged, Gate::Closed(Shut::Restoring)) {
+                shared.note_unfrozen(u64::MAX);
             }
         }
     }
@@ -74,7 +74,7 @@ impl<'a> Restoration<'a> {
     /// # Errors
     /// When the kernel has no random numbers. The segment stays closed.
     pub fn commit(self) -> Result<u64, SegmentError> {
-        let incarnation = super::open::random_incarnation()?;
+        let incarnation = super::create::random_incarnation()?;
         let shared = &self.worker.shared;
         Field::Incarnation
             .of(&shared.mapping)
@@ -130,7 +130,7 @@ impl Shared {
     pub(super) fn open_unchanged(&self) -> bool {
         let opened = self.change_gate(Gate::Unchanged, Gate::Open);
         if opened {
-            self.thawed(u64::MAX);
+            self.note_unfrozen(u64::MAX);
         }
         opened
     }

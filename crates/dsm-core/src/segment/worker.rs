@@ -3,14 +3,12 @@
 //! A worker guarantees that each of its operations is atomic to every other worker of any process,
 //! and that an operation of a killed process is either carried out in full or not at all.
 
-use super::crash::{self, Point};
-use super::critical::Held;
+use super::critical::HeldLocks;
 use super::deadline::Deadline;
 use super::gate::Shut;
-use super::geometry::{Geometry, LARGE_SLOTS, LINE, SLOT, bits, page_size, stripes};
+use super::geometry::{CACHE_LINE, Geometry, SLOT, page_size, stripes};
 use super::intent::{Intent, IntentField, LocalCounter, Mark, Source, pages};
 use super::shared::Shared;
-use crate::layout::MAX_ATOMIC;
 use crate::protocol::{AtomicOperation, Extent, Operation, Word};
 use nix::sys::socket::MsgFlags;
 use std::ops::Range;
@@ -18,24 +16,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-/// How often a reader retries after a race against a writer before it takes the stripes. Zero in a
-/// build that measures what reads without locks are worth.
-const OPTIMISTIC_READS: u32 = if cfg!(dsm_bench_without = "optimistic-reads") {
-    0
-} else {
-    8
-};
-
-/// The most pages that one request touches: the longest request, not aligned.
-#[allow(clippy::cast_possible_truncation)] // 257
-const MAX_PAGES: usize = (MAX_ATOMIC / crate::layout::PAGE) as usize + 1;
-
-/// A read of at most this many pages keeps their versions in a small array: clearing a large one
-/// costs more than the read.
-const FEW_PAGES: usize = 4;
-
 /// The most bytes that [`Worker::announce`] prefetches.
-const ANNOUNCED: usize = 4 * LINE;
+const MAX_PREFETCH: usize = 4 * CACHE_LINE;
 
 /// A thread's right to work on a segment: one intent and one slot.
 ///
@@ -43,12 +25,12 @@ const ANNOUNCED: usize = 4 * LINE;
 /// is killed, the operation has happened in full or not at all.
 pub struct Worker {
     pub(super) shared: Arc<Shared>,
-    index: usize,
+    pub(super) index: usize,
     /// The incarnation that its operations expect.
-    incarnation: u64,
+    pub(super) incarnation: u64,
     /// The permission that the server must grant to a local client's worker; zero for other
     /// workers.
-    permission: u64,
+    pub(super) permission: u64,
     /// This worker restores the memory: it passes the gate, which is closed to all others.
     pub(super) restoring: bool,
 }
@@ -114,46 +96,10 @@ impl Worker {
                 .mapping
                 .prefetch(geometry.page_version(offset / page_size()));
             // The processor's own prefetcher fetches what follows the first lines.
-            for ahead in (0..length.clamp(1, ANNOUNCED)).step_by(LINE) {
+            for ahead in (0..length.clamp(1, MAX_PREFETCH)).step_by(CACHE_LINE) {
                 self.shared.mapping.prefetch(geometry.data + offset + ahead);
             }
         }
-    }
-
-    /// Copies the extent's bytes into `buffer`, which has the extent's length. Takes no lock unless
-    /// it loses several races against writers. After an error the content of the buffer is
-    /// undefined.
-    ///
-    /// # Errors
-    /// [`Shut`], as for every method that follows: the memory, or a page of it, cannot be used now.
-    /// Nothing was changed.
-    ///
-    /// # Panics
-    /// When the lengths differ, or the extent was checked against another segment.
-    #[inline]
-    pub fn read(&mut self, extent: Extent, buffer: &mut [u8]) -> Result<(), Shut> {
-        assert_eq!(extent.length(), buffer.len(), "buffer and extent");
-        let (offset, pages) = self.place(extent);
-        let mut few = [0; FEW_PAGES];
-        let mut many;
-        let versions: &mut [u64] = if pages.len() <= FEW_PAGES {
-            &mut few
-        } else {
-            many = [0; MAX_PAGES];
-            &mut many
-        };
-        for _ in 0..OPTIMISTIC_READS {
-            if self.read_optimistically(offset, pages.clone(), versions, buffer) {
-                return self.check_read(buffer.len());
-            }
-            std::hint::spin_loop();
-        }
-        let held = self.lock(stripes(&pages), Held::NOTHING)?;
-        self.shared
-            .mapping
-            .copy_out(self.shared.geometry.data + offset, buffer);
-        self.unlock(held);
-        self.check_read(buffer.len())
     }
 
     /// Writes `data`, which has the extent's length.
@@ -164,12 +110,12 @@ impl Worker {
     /// # Panics
     /// When the lengths differ, or the extent was checked against another segment.
     #[inline]
-    pub fn write(&mut self, extent: Extent, data: &[u8], mark: Option<Mark>) -> Result<(), Shut> {
+    pub fn write(&mut self, extent: Extent, data: &[u8], request: Option<Mark>) -> Result<(), Shut> {
         assert_eq!(extent.length(), data.len(), "data and extent");
         if cfg!(dsm_bench_without = "crash-safety") {
-            return self.write_in_place(extent, data, mark);
+            return self.write_in_place(extent, data, request);
         }
-        let (offset, _) = self.place(extent);
+        let (offset, _) = self.locate(extent);
         let held = self.large_slot_for(data.len())?;
         let (source, slot) = self.source(held.large_slot);
         self.shared.mapping.copy_in(slot, data);
@@ -178,7 +124,7 @@ impl Worker {
                 source,
                 offset,
                 length: data.len(),
-                mark,
+                request,
                 result: 0,
             },
             held,
@@ -231,22 +177,22 @@ impl Worker {
     ///
     /// # Panics
     /// When the extent is longer than the slot.
-    pub fn write_received(&mut self, extent: Extent, mark: Option<Mark>) -> Result<(), Shut> {
+    pub fn write_received(&mut self, extent: Extent, request: Option<Mark>) -> Result<(), Shut> {
         assert!(extent.length() <= SLOT, "more than the slot");
-        let (offset, _) = self.place(extent);
+        let (offset, _) = self.locate(extent);
         let write = Intent {
             source: Source::Slot,
             offset,
             length: extent.length(),
-            mark,
+            request,
             result: 0,
         };
-        self.write_from_slot(&write, Held::NOTHING)
+        self.write_from_slot(&write, HeldLocks::NONE)
     }
 
     /// Writes the content of a slot. `held` includes the slot if it is a large one.
     #[inline]
-    fn write_from_slot(&mut self, write: &Intent, held: Held) -> Result<(), Shut> {
+    fn write_from_slot(&mut self, write: &Intent, held: HeldLocks) -> Result<(), Shut> {
         let pages = pages(write.offset, write.length);
         let (held, cut) = self.enter(stripes(&pages), held)?;
         let held = self.save_for_cut(&pages, cut, held)?;
@@ -264,10 +210,10 @@ impl Worker {
         &mut self,
         extent: Extent,
         data: &[u8],
-        mark: Option<Mark>,
+        request: Option<Mark>,
     ) -> Result<(), Shut> {
-        let (offset, pages) = self.place(extent);
-        let (held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
+        let (offset, pages) = self.locate(extent);
+        let (held, cut) = self.enter(stripes(&pages), HeldLocks::NONE)?;
         let held = self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Writes, data.len());
         let versions = || pages.clone().map(|page| self.shared.page_version(page));
@@ -284,8 +230,8 @@ impl Worker {
                 Ordering::Release,
             )
         });
-        if let Some(mark) = mark {
-            self.shared.mark_executed(mark, 0);
+        if let Some(request) = request {
+            self.shared.mark_executed(request, 0);
         }
         self.unlock(held);
         Ok(())
@@ -295,16 +241,16 @@ impl Worker {
     ///
     /// # Errors
     /// [`Shut`]
-    pub fn fill(&mut self, extent: Extent, byte: u8, mark: Option<Mark>) -> Result<(), Shut> {
-        let (offset, pages) = self.place(extent);
-        let (held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
+    pub fn fill(&mut self, extent: Extent, byte: u8, request: Option<Mark>) -> Result<(), Shut> {
+        let (offset, pages) = self.locate(extent);
+        let (held, cut) = self.enter(stripes(&pages), HeldLocks::NONE)?;
         let held = self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Fills, extent.length());
         self.carry_out(&Intent {
             source: Source::Byte(byte),
             offset,
             length: extent.length(),
-            mark,
+            request,
             result: 0,
         });
         self.unlock(held);
@@ -320,10 +266,10 @@ impl Worker {
         &mut self,
         word: Word,
         operation: AtomicOperation,
-        mark: Option<Mark>,
+        request: Option<Mark>,
     ) -> Result<u64, Shut> {
-        let (offset, pages) = self.place(word.extent());
-        let (mut held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
+        let (offset, pages) = self.locate(word.extent());
+        let (mut held, cut) = self.enter(stripes(&pages), HeldLocks::NONE)?;
         let mut bytes = [0; 8];
         self.shared
             .mapping
@@ -338,15 +284,15 @@ impl Worker {
                 source,
                 offset,
                 length: 8,
-                mark,
+                request,
                 result: old,
             });
         } else {
             self.count(LocalCounter::Atomics, 8);
-            if let Some(mark) = mark {
+            if let Some(request) = request {
                 // Nothing changes, so there is nothing to redo: if this process is killed before
                 // this line, the client's retry compares again.
-                self.shared.mark_executed(mark, old);
+                self.shared.mark_executed(request, old);
             }
         }
         self.unlock(held);
@@ -360,9 +306,9 @@ impl Worker {
     ///
     /// # Panics
     /// When the lengths differ, or an extent was checked against another segment.
-    pub fn copy(&mut self, from: Extent, to: Extent, mark: Option<Mark>) -> Result<(), Shut> {
+    pub fn copy(&mut self, from: Extent, to: Extent, request: Option<Mark>) -> Result<(), Shut> {
         assert_eq!(from.length(), to.length(), "the two extents");
-        let ((from_offset, from_pages), (offset, pages)) = (self.place(from), self.place(to));
+        let ((from_offset, from_pages), (offset, pages)) = (self.locate(from), self.locate(to));
         let length = to.length();
         let held = self.large_slot_for(length)?;
         let (source, slot) = self.source(held.large_slot);
@@ -376,45 +322,36 @@ impl Worker {
             source,
             offset,
             length,
-            mark,
+            request,
             result: 0,
         });
         self.unlock(held);
         Ok(())
     }
 
-    /// Carries out an operation that changes memory, on behalf of the request `mark`. Returns the
+    /// Carries out an operation that changes memory, on behalf of `request`. Returns the
     /// old value for an atomic, and zero for every other operation. For an operation that changes
     /// nothing it does nothing and returns zero.
     ///
     /// # Errors
     /// [`Shut`]
     #[inline]
-    pub fn change(&mut self, operation: &Operation<'_>, mark: Option<Mark>) -> Result<u64, Shut> {
+    pub fn change(&mut self, operation: &Operation<'_>, request: Option<Mark>) -> Result<u64, Shut> {
         match *operation {
-            Operation::Write(extent, data) => self.write(extent, data, mark).map(|()| 0),
-            Operation::Fill(extent, byte) => self.fill(extent, byte, mark).map(|()| 0),
-            Operation::Atomic(word, atomic) => self.atomic(word, atomic, mark),
-            Operation::Copy { from, to } => self.copy(from, to, mark).map(|()| 0),
+            Operation::Write(extent, data) => self.write(extent, data, request).map(|()| 0),
+            Operation::Fill(extent, byte) => self.fill(extent, byte, request).map(|()| 0),
+            Operation::Atomic(word, atomic) => self.atomic(word, atomic, request),
+            Operation::Copy { from, to } => self.copy(from, to, request).map(|()| 0),
             Operation::Hello(_) | Operation::Read(_) | Operation::Status | Operation::Ping(_) => {
                 Ok(0)
             }
         }
     }
 
-    /// Checks the gate, the permission and the incarnation after the copy of a read, and counts it.
-    #[inline]
-    fn check_read(&self, length: usize) -> Result<(), Shut> {
-        self.shared
-            .check_reader(self.incarnation, self.permission)?;
-        self.count(LocalCounter::Reads, length);
-        Ok(())
-    }
-
     /// Counts an operation of a local client. A change is counted before it is made: so
     /// [`super::Segment::activity`] misses no change, however the worker dies.
     #[inline]
-    fn count(&self, counter: LocalCounter, bytes: usize) {
+    pub(super) fn count(&self, counter: LocalCounter, bytes: usize) {
         if self.permission != 0 {
             let is_read = matches!(counter, LocalCounter::Reads);
             let sum = if is_read {
@@ -435,7 +372,7 @@ impl Worker {
     /// The extent as an offset into the data, and its pages. Asserts that the extent was checked
     /// against this segment.
     #[inline]
-    fn place(&self, extent: Extent) -> (usize, Range<usize>) {
+    pub(super) fn locate(&self, extent: Extent) -> (usize, Range<usize>) {
         assert!(
             extent.end() <= self.shared.geometry.k as u64,
             "{extent:?} was checked against another segment"
@@ -444,162 +381,6 @@ impl Worker {
         #[allow(clippy::cast_possible_truncation)]
         let offset = extent.offset() as usize;
         (offset, pages(offset, extent.length()))
-    }
-
-    /// Makes one attempt: versions, bytes, versions again. Returns `true` if no writer was inside:
-    /// then, at the instant between the two loads of the versions, every page had the bytes that
-    /// were copied.
-    #[inline]
-    fn read_optimistically(
-        &self,
-        offset: usize,
-        pages: Range<usize>,
-        versions: &mut [u64],
-        buffer: &mut [u8],
-    ) -> bool {
-        for (page, version) in pages.clone().zip(versions.iter_mut()) {
-            *version = self.shared.page_version(page).load(Ordering::Acquire);
-            if *version & 1 == 1 {
-                return false;
-            }
-        }
-        self.shared
-            .mapping
-            .copy_out(self.shared.geometry.data + offset, buffer);
-        // The second load of the versions must not move before the copy.
-        fence(Ordering::Acquire);
-        pages.zip(versions.iter()).all(|(page, version)| {
-            self.shared.page_version(page).load(Ordering::Relaxed) == *version
-        })
-    }
-
-    /// Takes a large slot if `length` needs one. Large slots come before stripes in the lock order.
-    #[inline]
-    fn large_slot_for(&self, length: usize) -> Result<Held, Shut> {
-        if length <= SLOT {
-            return Ok(Held::NOTHING);
-        }
-        let free = (0..LARGE_SLOTS).find(|index| self.shared.try_lock(*index, self.index));
-        let index = free.unwrap_or(self.index % LARGE_SLOTS);
-        if free.is_none() {
-            self.shared.lock(index, self.index)?;
-        }
-        Ok(Held {
-            stripes: 0,
-            large_slot: Some(index),
-        })
-    }
-
-    /// Where the new bytes of a change wait, as a source and as an offset into the mapping.
-    #[inline]
-    fn source(&self, large_slot: Option<usize>) -> (Source, usize) {
-        match large_slot {
-            Some(index) => (Source::LargeSlot(index), Geometry::large_slot(index)),
-            None => (Source::Slot, Geometry::slot(self.index)),
-        }
-    }
-
-    /// Takes the stripes for a change in addition to what is held, and passes the gate. Returns the
-    /// number of the cut for which pages must be saved, if there is one. After an error nothing is
-    /// held.
-    #[inline]
-    fn enter(&self, stripes: u64, mut held: Held) -> Result<(Held, Option<u32>), Shut> {
-        loop {
-            held = self.lock(stripes, held)?;
-            if self.restoring {
-                return Ok((held, None));
-            }
-            match self.shared.pass(self.incarnation, self.permission) {
-                Ok(cut) => return Ok((held, cut)),
-                Err(None) => held = self.step_aside(held)?,
-                Err(Some(shut)) => {
-                    self.unlock(held);
-                    return Err(shut);
-                }
-            }
-        }
-    }
-
-    /// Releases the stripes and waits while the gate is frozen. After an error nothing is held.
-    #[cold]
-    fn step_aside(&self, mut held: Held) -> Result<Held, Shut> {
-        self.unlock_stripes(&held);
-        held.stripes = 0;
-        self.or_unlock(self.shared.wait_while_frozen(self.index), held)
-    }
-
-    /// Saves the pages that the change is about to overwrite and the cut still needs. After an
-    /// error nothing is held.
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // else it is a call of each change
-    fn save_for_cut(
-        &self,
-        pages: &Range<usize>,
-        cut: Option<u32>,
-        held: Held,
-    ) -> Result<Held, Shut> {
-        match cut {
-            Some(number) => {
-                self.or_unlock(self.shared.save_for_cut(pages, number, self.index), held)
-            }
-            None => Ok(held),
-        }
-    }
-
-    #[cold]
-    fn or_unlock(&self, outcome: Result<(), Shut>, held: Held) -> Result<Held, Shut> {
-        match outcome {
-            Ok(()) => Ok(held),
-            Err(shut) => {
-                self.unlock(held);
-                Err(shut)
-            }
-        }
-    }
-
-    /// Takes the stripes of the mask in addition to what is held, in ascending order: all workers
-    /// use this order, so no two of them can deadlock. After an error nothing is held.
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // else it is a call of each change
-    fn lock(&self, stripes: u64, mut held: Held) -> Result<Held, Shut> {
-        for stripe in bits(stripes) {
-            if let Err(shut) = self.shared.lock(LARGE_SLOTS + stripe, self.index) {
-                self.unlock(held);
-                return Err(shut);
-            }
-            held.stripes |= 1 << stripe;
-        }
-        crash::reached(Point::Locked);
-        Ok(held)
-    }
-
-    #[inline]
-    fn unlock(&self, held: Held) {
-        self.unlock_stripes(&held);
-        if let Some(index) = held.large_slot {
-            self.shared.unlock(index, self.index);
-        }
-        std::mem::forget(held);
-    }
-
-    #[inline]
-    fn unlock_stripes(&self, held: &Held) {
-        crash::reached(Point::Done);
-        for stripe in bits(held.stripes) {
-            self.shared.unlock(LARGE_SLOTS + stripe, self.index);
-            crash::reached(Point::HalfUnlocked);
-        }
-    }
-
-    /// Commits the intent, carries it out and ends it. The caller holds the stripes.
-    #[inline]
-    fn carry_out(&self, intent: &Intent) {
-        intent.commit(&self.shared, self.index);
-        crash::reached(Point::Committed);
-        self.shared.apply(self.index, intent);
-        self.shared
-            .intent_word(self.index, IntentField::Kind)
-            .store(0, Ordering::Release);
     }
 }
 

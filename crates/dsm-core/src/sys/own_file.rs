@@ -17,12 +17,12 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 /// The most such files that a process may have open: two for each segment, of as many segments as a
 /// network map may have servers.
-const MOST: usize = 2048;
+const MAX_FILES: usize = 2048;
 
 /// A free entry of the table.
-const NONE: i32 = -1;
+const FREE: i32 = -1;
 
-static FILES: [AtomicI32; MOST] = [const { AtomicI32::new(NONE) }; MOST];
+static FILES: [AtomicI32; MAX_FILES] = [const { AtomicI32::new(FREE) }; MAX_FILES];
 
 /// The number of forks between the process that was started and this one.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
@@ -44,7 +44,7 @@ pub(crate) fn generation() -> u64 {
 /// A file that is open in this process only, and is closed on drop.
 pub(crate) struct OwnFile {
     file: ManuallyDrop<OwnedFd>,
-    place: usize,
+    entry: usize,
     generation: u64,
 }
 
@@ -57,14 +57,14 @@ impl OwnFile {
     pub(crate) fn open(open: impl FnOnce() -> nix::Result<OwnedFd>) -> nix::Result<Self> {
         without_fork(|| {
             let file = open()?;
-            let place = FILES
+            let entry = FILES
                 .iter()
-                .position(|place| place.load(Ordering::Relaxed) == NONE)
+                .position(|entry| entry.load(Ordering::Relaxed) == FREE)
                 .ok_or(Errno::EMFILE)?;
-            FILES[place].store(file.as_raw_fd(), Ordering::Relaxed);
+            FILES[entry].store(file.as_raw_fd(), Ordering::Relaxed);
             Ok(Self {
                 file: ManuallyDrop::new(file),
-                place,
+                entry,
                 generation: generation(),
             })
         })
@@ -103,7 +103,7 @@ impl Drop for OwnFile {
             return;
         }
         let _no_fork = NoFork::begin();
-        FILES[self.place].store(NONE, Ordering::Relaxed);
+        FILES[self.entry].store(FREE, Ordering::Relaxed);
         // SAFETY: dropped once, here, and not used afterwards; this process opened it, by the check
         // above.
         unsafe { ManuallyDrop::drop(&mut self.file) };
@@ -180,9 +180,9 @@ extern "C" fn after_fork_in_parent() {
 }
 
 extern "C" fn after_fork_in_child() {
-    for place in &FILES {
-        let descriptor = place.swap(NONE, Ordering::Relaxed);
-        if descriptor != NONE {
+    for entry in &FILES {
+        let descriptor = entry.swap(FREE, Ordering::Relaxed);
+        if descriptor != FREE {
             // SAFETY: the descriptor was open in the parent and is so here; its `OwnFile` belongs
             // to another generation from now on, and does not use it any more.
             unsafe { libc::close(descriptor) };

@@ -4,7 +4,7 @@
 //! It is an OFD lock on the copy area, which the kernel releases when its holder dies. So a cut
 //! whose owner died can be told from one that is still being read.
 
-use super::copy_area::CLAIM;
+use super::copy_area::SNAPSHOT_LOCK_BYTE;
 use super::cut::Cut;
 use super::gate::{Gate, Shut};
 use super::geometry::{LARGE_SLOTS, STRIPES, page_size};
@@ -57,7 +57,7 @@ pub struct Claim {
 /// A frozen segment: no writer is inside and none gets in until the cut, the drop, or the end of
 /// the lease. Readers continue.
 pub struct Frozen<'a> {
-    claim: &'a mut Claim,
+    lock: &'a mut Claim,
     /// The end of the lease, in ns of the machine's clock.
     until: u64,
 }
@@ -78,7 +78,7 @@ impl Segment {
     /// As [`Segment::claim`].
     pub fn claim_within(&self, time: Duration) -> Result<Option<Claim>, SegmentError> {
         let deadline = Instant::now() + time;
-        while !self.shared.take_claim()? {
+        while !self.shared.take_snapshot_lock()? {
             if Instant::now() >= deadline {
                 return Ok(None);
             }
@@ -86,7 +86,7 @@ impl Segment {
         }
         let worker = self
             .worker()
-            .inspect_err(|_| self.shared.give_claim_back())?;
+            .inspect_err(|_| self.shared.release_snapshot_lock())?;
         if self.shared.open_unchanged() {
             log::warn!(
                 "{}: a process closed it for a restore and died before it changed a byte: it is open again",
@@ -110,13 +110,13 @@ impl Segment {
             Gate::Cut(_) => Ok(Some(Left::Cut)),
             _ => Ok((!self.shared.copy_area_is_empty()?).then_some(Left::Cut)),
         };
-        if left()?.is_none() || !self.shared.take_claim()? {
+        if left()?.is_none() || !self.shared.take_snapshot_lock()? {
             return Ok(None);
         }
         let worker = self
             .worker()
-            .inspect_err(|_| self.shared.give_claim_back())?;
-        let claim = Claim { worker };
+            .inspect_err(|_| self.shared.release_snapshot_lock())?;
+        let lock = Claim { worker };
         // Checked again: the previous holder may just have finished in good order.
         let found = left()?;
         match found {
@@ -129,7 +129,7 @@ impl Segment {
                 } else {
                     0
                 };
-                self.shared.end_cut(number, claim.worker.index())?;
+                self.shared.end_cut(number, lock.worker.index())?;
             }
             None => {}
         }
@@ -139,7 +139,7 @@ impl Segment {
     /// The reason why the memory cannot be used; `None` if it can.
     #[must_use]
     pub fn shut(&self) -> Option<Shut> {
-        self.shared.gate().shut()
+        self.shared.gate().access_error()
     }
 }
 
@@ -161,33 +161,33 @@ impl Claim {
         if let Gate::Cut(number) = shared.gate() {
             shared.end_cut(number, self.worker.index())?;
         }
-        if let Some(shut) = shared.gate().shut() {
-            return Err(shut.into());
+        if let Some(error) = shared.gate().access_error() {
+            return Err(error.into());
         }
-        let until = shared.freezes(lease);
+        let until = shared.note_frozen(lease);
         loop {
             let found = shared.gate();
-            if let Some(shut) = found.shut() {
-                return Err(shut.into());
+            if let Some(error) = found.access_error() {
+                return Err(error.into());
             }
             if shared.change_gate(found, Gate::Frozen(until)) {
                 break;
             }
         }
-        let frozen = Frozen { claim: self, until };
+        let frozen = Frozen { lock: self, until };
         // If this fails, the drop of `frozen` opens the gate.
         frozen
-            .claim
+            .lock
             .worker
             .shared
-            .wait_for_writers(frozen.claim.worker.index())?;
+            .wait_for_writers(frozen.lock.worker.index())?;
         Ok(frozen)
     }
 
     /// Begins to replace the memory of a closed segment, for `restorer`. `None` when the segment is
     /// not closed.
     pub fn restoration(&mut self, restorer: Ipv6Addr) -> Option<Restoration<'_>> {
-        self.worker.shared.gate().shut()?;
+        self.worker.shared.gate().access_error()?;
         // A process killed mid-write still owns its stripes: its committed write is redone now, and
         // not after a page was found to be zeros. A stalled writer delays this for as long as it is
         // stalled: it would otherwise continue in the new memory.
@@ -221,7 +221,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.worker.shared.open_unchanged();
-        self.worker.shared.give_claim_back();
+        self.worker.shared.release_snapshot_lock();
     }
 }
 
@@ -232,8 +232,8 @@ impl Frozen<'_> {
     /// # Errors
     /// When the lease has expired, or the copy area cannot be emptied.
     pub fn cut(self, copy_area: u64) -> Result<Cut, FreezeError> {
-        let number = self.claim.worker.shared.prepare_cut(copy_area)?;
-        if self.leads_to(Gate::Cut(number)) {
+        let number = self.lock.worker.shared.prepare_cut(copy_area)?;
+        if self.change_gate_to(Gate::Cut(number)) {
             Ok(Cut { number })
         } else {
             Err(FreezeError::Late)
@@ -246,7 +246,7 @@ impl Frozen<'_> {
     /// # Errors
     /// When the lease has expired.
     pub fn shut(self) -> Result<(), FreezeError> {
-        if self.leads_to(Gate::Unchanged) {
+        if self.change_gate_to(Gate::Unchanged) {
             Ok(())
         } else {
             Err(FreezeError::Late)
@@ -254,8 +254,8 @@ impl Frozen<'_> {
     }
 
     /// Changes the gate; `false` when the lease has expired.
-    fn leads_to(&self, gate: Gate) -> bool {
-        self.claim
+    fn change_gate_to(&self, gate: Gate) -> bool {
+        self.lock
             .worker
             .shared
             .change_gate(Gate::Frozen(self.until), gate)
@@ -266,24 +266,24 @@ impl Drop for Frozen<'_> {
     fn drop(&mut self) {
         // After a cut, or when the lease has expired, the gate is not frozen by this lease any
         // more, and this does nothing.
-        self.leads_to(Gate::Open);
-        let shared = &self.claim.worker.shared;
+        self.change_gate_to(Gate::Open);
+        let shared = &self.lock.worker.shared;
         if shared.gate() != Gate::Unchanged {
-            shared.thawed(self.until);
+            shared.note_unfrozen(self.until);
         }
     }
 }
 
 impl Shared {
-    fn take_claim(&self) -> Result<bool, SegmentError> {
-        ofd::try_lock(self.copy_area.as_fd(), CLAIM).map_err(SegmentError::lock(&format!(
+    fn take_snapshot_lock(&self) -> Result<bool, SegmentError> {
+        ofd::try_lock(self.copy_area.as_fd(), SNAPSHOT_LOCK_BYTE).map_err(SegmentError::lock(&format!(
             "the copy area of {}",
             self.name
         )))
     }
 
-    fn give_claim_back(&self) {
-        if let Err(error) = ofd::unlock(self.copy_area.as_fd(), CLAIM) {
+    fn release_snapshot_lock(&self) {
+        if let Err(error) = ofd::unlock(self.copy_area.as_fd(), SNAPSHOT_LOCK_BYTE) {
             log::error!("unlock the copy area of {}: {error}", self.name);
         }
     }
