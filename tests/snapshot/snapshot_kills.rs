@@ -393,7 +393,7 @@ fn a_master_that_stands_still_holds_writers_no_longer_than_the_lease_and_is_told
         let first = format!("server 0 ({})", cluster.agent_address(0));
         late.wait().fails(
             UNAVAILABLE,
-            &[&first, "stood still for longer than allowed"],
+            &[&first, "kept out for longer than allowed"],
         );
         assert!(cluster.partials().is_empty());
     });

@@ -34,7 +34,7 @@ pub struct Master(Program);
 /// Whether a master has failed for the freeze lasted too long, which a busy machine is enough for.
 pub fn is_late(run: &Run) -> bool {
     let late = [
-        "stood still for longer than allowed",
+        "kept out for longer than allowed",
         "did not keep its writers out within",
     ];
     run.code == UNAVAILABLE && late.iter().any(|words| run.stderr.contains(words))

@@ -193,7 +193,7 @@ impl Shared {
 
     pub(super) fn copy_area_is_empty(&self) -> Result<bool, SegmentError> {
         let status = fstat(&self.copy_area)
-            .map_err(SegmentError::system("look at the copy area of", &self.name))?;
+            .map_err(SegmentError::system("read the status of the copy area of", &self.name))?;
         Ok(status.st_size == 0)
     }
 

@@ -4,7 +4,7 @@
 //! They exist in debug builds only. In a release build every call is empty and nothing can be
 //! armed.
 
-/// A place inside a critical section.
+/// A point inside a critical section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Point {

@@ -6,7 +6,7 @@
 
 use std::io::Write;
 
-/// A critical section without locks of its type [`HeldLocks`].
+/// A critical section whose locks are not in a [`HeldLocks`], such as a repair.
 pub(super) struct Critical(());
 
 impl Critical {

@@ -186,8 +186,8 @@ impl Shared {
             Err(cause) => {
                 if self.change_gate(Gate::Cut(number), Gate::Open) {
                     log::error!(
-                        "{}: the snapshot under way was abandoned, for its copy area has no room ({cause}): writers go on. \
-                         Raise snapshot.copy_area in mcomp.cfg, or make room in /dev/shm",
+                        "{}: the snapshot was abandoned, because its copy area has no room ({cause}). \
+                         Writers continue. Raise snapshot.copy_area in mcomp.cfg, or make room in /dev/shm",
                         self.name
                     );
                 }

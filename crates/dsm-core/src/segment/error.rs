@@ -1,4 +1,4 @@
-//! Why a segment cannot be opened.
+//! The errors of opening a segment, each with its remedy.
 
 use super::geometry::{PARTICIPANTS, WORKERS};
 use super::names::{FileGroup, FileKind, FileOwner};
@@ -142,7 +142,7 @@ pub enum SegmentError {
     InUse {
         /// The object's name.
         name: String,
-        /// The process that has it.
+        /// The process that serves it.
         process: Process,
     },
     /// A process that repairs the segment after the death of its server makes no progress.

@@ -78,7 +78,7 @@ pub enum Awaited {
     #[error("a snapshot kept changes out")]
     Freeze,
     /// Room in the copy area for the pages as they were at the cut.
-    #[error("the agent made no room for what a snapshot still needs of its pages")]
+    #[error("the agent allocated no room for the pages that a snapshot still needs")]
     CopyArea,
     /// The end of the earlier parts of a long request.
     #[error("the earlier parts of the request took the time")]

@@ -126,7 +126,7 @@ pub(super) fn check_owner(
     name: &str,
     role: Role,
 ) -> Result<(), SegmentError> {
-    let status = fstat(file).map_err(SegmentError::system("look at", name))?;
+    let status = fstat(file).map_err(SegmentError::system("read the status of", name))?;
     let is_trusted = is_trusted(status.st_uid, geteuid().as_raw(), service_user);
     let is_enough = match role {
         Role::Client { .. } => is_trusted,
@@ -148,7 +148,7 @@ pub(super) fn check_local_access(
     name: &str,
     permission: u64,
 ) -> Result<(), SegmentError> {
-    let failed = || SegmentError::system("look at", name);
+    let failed = || SegmentError::system("read the status of", name);
     let mut word = [0; 8];
     pread(file, &mut word, Field::LocalAccess as i64).map_err(failed())?;
     let is_served = ofd::is_locked_elsewhere(file, byte(SERVER)).map_err(failed())?;

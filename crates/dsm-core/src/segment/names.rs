@@ -52,14 +52,14 @@ fn semaphore(name: &str, lock: usize) -> CString {
     CString::new(format!("{name}.{lock:02}")).unwrap_or_default()
 }
 
-/// The file of that semaphore, as `sem_overview(7)` says.
+/// The path of that semaphore's file, see `sem_overview(7)`.
 pub(super) fn semaphore_path(name: &str, lock: usize) -> PathBuf {
     path(&format!("/sem.{}.{lock:02}", name.trim_start_matches('/')))
 }
 
-/// Where a semaphore is made before it gets its name. One server at a time makes those of `name`,
-/// and what it leaves when it is killed goes with the names of the others, or with the next
-/// semaphore that is made.
+/// The temporary file in which a semaphore is created before it gets its name. Only one server at a
+/// time creates those of `name`. A file that a killed server left is removed with the other names,
+/// or before the next semaphore is created.
 fn temporary_semaphore(name: &str) -> PathBuf {
     path(&format!("/sem.{}.new", name.trim_start_matches('/')))
 }
@@ -237,13 +237,13 @@ pub(super) fn make_semaphore(name: &str, lock: usize) -> Result<(), SegmentError
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = open(&temporary, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(made())?;
-    // So few bytes are written wholly or not at all.
+    // A write of so few bytes is not split.
     let written = fchmod(&file, MODE).and_then(|()| pwrite(&file, &semaphore::fresh(), 0));
     let finished = written
         .map_err(made())
         .and_then(|_| renameat(AT_FDCWD, &temporary, AT_FDCWD, &path).map_err(failed("make", &path)));
     finished.inspect_err(|_| {
-        // The error that matters is the first one.
+        // The caller gets the first error.
         let _ = unlink(&temporary);
     })
 }

@@ -142,8 +142,8 @@ impl Segment {
         Ok(Opened { segment, found })
     }
 
-    /// [`SegmentError::InUse`] or [`SegmentError::UnderRepair`] when a dsmd serves the segment of
-    /// server `index` of `layout`.
+    /// Returns [`SegmentError::InUse`] or [`SegmentError::UnderRepair`] if a dsmd serves the
+    /// segment of server `index` of `layout`.
     #[must_use]
     pub fn in_use(layout: &Layout, index: u32) -> Option<SegmentError> {
         let name = names::object(layout, index);
@@ -209,12 +209,12 @@ fn open_as_server(name: &str) -> Result<OwnFile, SegmentError> {
             .map_err(names::failed("open", &path))?;
         // Before it is locked: a lock on another user's file means nothing here.
         check_own(file.as_fd(), &path)?;
-        let claimed = participant::lock_server_byte(file.as_fd()).map_err(SegmentError::lock(name));
-        if !claimed.inspect_err(|_| remove_if_empty(&file, name))? {
+        let locked = participant::lock_server_byte(file.as_fd()).map_err(SegmentError::lock(name));
+        if !locked.inspect_err(|_| remove_if_empty(&file, name))? {
             return Err(in_use_error(&file, name.to_owned()));
         }
         if fstat(&file)
-            .map_err(SegmentError::system("look at", name))?
+            .map_err(SegmentError::system("read the status of", name))?
             .st_nlink
             > 0
         {
@@ -268,7 +268,7 @@ fn in_use_error(file: impl AsFd, name: String) -> SegmentError {
 /// Refuses an object that this user does not own: any user may create files in /dev/shm, and one
 /// made by another user cannot be trusted with the memory.
 fn check_own(file: BorrowedFd<'_>, path: &Path) -> Result<(), SegmentError> {
-    let status = fstat(file).map_err(SegmentError::system("look at", &path.to_string_lossy()))?;
+    let status = fstat(file).map_err(SegmentError::system("read the status of", &path.to_string_lossy()))?;
     names::check_kind(&status, path)?;
     if status.st_uid == geteuid().as_raw() {
         Ok(())
@@ -278,7 +278,7 @@ fn check_own(file: BorrowedFd<'_>, path: &Path) -> Result<(), SegmentError> {
 }
 
 fn size_of(file: BorrowedFd<'_>, name: &str) -> Result<u64, SegmentError> {
-    let status = fstat(file).map_err(SegmentError::system("look at", name))?;
+    let status = fstat(file).map_err(SegmentError::system("read the status of", name))?;
     Ok(u64::try_from(status.st_size).unwrap_or(0))
 }
 
@@ -342,7 +342,7 @@ pub(super) fn open_copy_area(name: &str, owner: u32, create: bool) -> Result<Own
     let path = names::path(&name);
     let file = OwnFile::open(|| shm_open(name.as_str(), flags, names::MODE))
         .map_err(names::failed("open the copy area", &path))?;
-    let status = fstat(&file).map_err(SegmentError::system("look at", &name))?;
+    let status = fstat(&file).map_err(SegmentError::system("read the status of", &name))?;
     names::check_kind(&status, &path)?;
     // Writers save pages here during a snapshot: the owner of the file could read them.
     if status.st_uid != owner {
@@ -365,7 +365,7 @@ pub(super) fn assemble(
 ) -> Result<Segment, SegmentError> {
     let mapping = map(&file, &geometry, &name)?;
     let owner = fstat(&file)
-        .map_err(SegmentError::system("look at", &name))?
+        .map_err(SegmentError::system("read the status of", &name))?
         .st_uid;
     let semaphore = |lock| match role {
         Role::Server => names::restore_semaphore(&name, lock),

@@ -21,7 +21,7 @@ const NAMESPACE: usize = 8;
 /// byte. Added without a new format.
 const REPAIRER: usize = 16;
 
-/// Both pairs.
+/// Bytes of both pairs of words.
 const RECORD: usize = 32;
 
 /// A process that has a segment open, as far as this process can identify it.
@@ -136,7 +136,7 @@ impl fmt::Display for Process {
     }
 }
 
-/// The number of this process's pid namespace, see `namespaces(7)`; zero where /proc does not say.
+/// The number of this process's pid namespace, see `namespaces(7)`; zero if /proc cannot be read.
 fn own_namespace() -> u64 {
     static OWN: OnceLock<u64> = OnceLock::new();
     *OWN.get_or_init(|| stat("/proc/self/ns/pid").map_or(0, |status| status.st_ino))

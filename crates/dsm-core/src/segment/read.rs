@@ -34,8 +34,7 @@ impl Worker {
     /// undefined.
     ///
     /// # Errors
-    /// [`Shut`], as for every method that follows: the memory, or a page of it, cannot be used now.
-    /// Nothing was changed.
+    /// [`Shut`]: the memory cannot be used now, or a stalled process holds the pages.
     ///
     /// # Panics
     /// When the lengths differ, or the extent was checked against another segment.

@@ -1,5 +1,5 @@
-//! Reports of repairs. Any participant repairs a dead one when it meets what the dead one left, at
-//! any point of its own work. The program decides what to do with the report, not this library.
+//! Reports of repairs. A participant repairs a dead one when it finds what the dead one left, at
+//! any point of its work. The program decides what to do with the report, not this library.
 
 use super::process::Process;
 use std::fmt;

@@ -76,8 +76,8 @@ impl Segment {
     ///
     /// # Errors
     /// As [`Segment::claim`].
-    pub fn claim_within(&self, time: Duration) -> Result<Option<Claim>, SegmentError> {
-        let deadline = Instant::now() + time;
+    pub fn claim_within(&self, timeout: Duration) -> Result<Option<Claim>, SegmentError> {
+        let deadline = Instant::now() + timeout;
         while !self.shared.take_snapshot_lock()? {
             if Instant::now() >= deadline {
                 return Ok(None);
@@ -105,12 +105,12 @@ impl Segment {
     /// When no worker is free, the operating system cannot lock, or the copy area cannot be
     /// emptied.
     pub fn tidy(&self) -> Result<Option<Left>, SegmentError> {
-        let left = || match self.shared.gate() {
+        let leftover = || match self.shared.gate() {
             Gate::Unchanged => Ok(Some(Left::Shut)),
             Gate::Cut(_) => Ok(Some(Left::Cut)),
             _ => Ok((!self.shared.copy_area_is_empty()?).then_some(Left::Cut)),
         };
-        if left()?.is_none() || !self.shared.take_snapshot_lock()? {
+        if leftover()?.is_none() || !self.shared.take_snapshot_lock()? {
             return Ok(None);
         }
         let worker = self
@@ -118,7 +118,7 @@ impl Segment {
             .inspect_err(|_| self.shared.release_snapshot_lock())?;
         let lock = Claim { worker };
         // Checked again: the previous holder may just have finished in good order.
-        let found = left()?;
+        let found = leftover()?;
         match found {
             Some(Left::Shut) => {
                 self.shared.open_unchanged();

@@ -1,4 +1,4 @@
-//! Workers: the only code that reads and writes the data of a segment.
+//! Workers: the handles through which threads read and change a segment.
 //!
 //! A worker guarantees that each of its operations is atomic to every other worker of any process,
 //! and that an operation of a killed process is either carried out in full or not at all.
