@@ -96,7 +96,7 @@ fn victim_process() {
         lock
             .restoration(Ipv6Addr::LOCALHOST)
             .unwrap()
-            .write(extent(), &new());
+            .write(extent(), &new_data());
         println!("frozen");
         loop {
             std::thread::park();
@@ -111,7 +111,7 @@ fn victim_process() {
         .unwrap();
     crash::arm(point, action);
     let task = move || match words[1] {
-        "write" | "serve" => worker.write(extent(), &new(), Some(REQUEST)).unwrap(),
+        "write" | "serve" => worker.write(extent(), &new_data(), Some(REQUEST)).unwrap(),
         "add" => drop(
             worker
                 .atomic(
@@ -167,7 +167,7 @@ fn extent() -> Extent {
     Extent::new(100, LENGTH, K).unwrap()
 }
 
-fn new() -> Vec<u8> {
+fn new_data() -> Vec<u8> {
     (0..LENGTH)
         .map(|i| u8::try_from(i % 251).unwrap() + 1)
         .collect()
@@ -257,9 +257,9 @@ fn a_participant_killed_anywhere_leaves_a_complete_write_or_none() {
             let done = segment.last_executed(REQUEST.session) == REQUEST.sequence;
             if done {
                 let data = if task == "copy" {
-                    vec![9; new().len()]
+                    vec![9; new_data().len()]
                 } else {
-                    new()
+                    new_data()
                 };
                 wanted[100..100 + data.len()].copy_from_slice(&data);
             }
@@ -303,9 +303,9 @@ fn a_panic_inside_a_change_aborts_the_process_and_leaves_a_complete_write_or_non
         let segment = name.serve(K);
         assert_aborted(victim(&name, "write", point, action), point);
         assert_continues(&segment, point);
-        let found = &read_all(&segment)[100..100 + new().len()];
+        let found = &read_all(&segment)[100..100 + new_data().len()];
         assert!(
-            found == new() || found.iter().all(|byte| *byte == 0),
+            found == new_data() || found.iter().all(|byte| *byte == 0),
             "{point:?}: half a write"
         );
     }
@@ -321,7 +321,7 @@ fn a_panic_inside_a_change_aborts_the_process_and_leaves_a_complete_write_or_non
     assert_aborted(victim(&name, "write", Point::Redone, action), Point::Redone);
     let observer = attach(&name.0, K);
     assert_continues(&observer, Point::Redone);
-    assert_eq!(read_all(&observer)[100..100 + new().len()], new());
+    assert_eq!(read_all(&observer)[100..100 + new_data().len()], new_data());
 }
 
 #[test]
@@ -464,7 +464,7 @@ fn a_repairer_that_is_killed_is_followed_by_another() {
     let observer = attach(&name.0, K);
     assert_continues(&observer, Point::Redone);
     assert_eq!(observer.last_executed(REQUEST.session), REQUEST.sequence);
-    assert_eq!(read_all(&observer)[100..100 + new().len()], new());
+    assert_eq!(read_all(&observer)[100..100 + new_data().len()], new_data());
 }
 
 #[test]
@@ -502,7 +502,7 @@ fn a_stopped_repairer_is_named_and_a_server_starts_after_its_death() {
     repairer.kill().unwrap();
     repairer.wait().unwrap();
     let segment = start().unwrap().segment;
-    assert_eq!(read_all(&segment)[100..100 + new().len()], new());
+    assert_eq!(read_all(&segment)[100..100 + new_data().len()], new_data());
     assert_continues(&segment, Point::Redone);
 }
 
@@ -653,7 +653,7 @@ fn a_restore_whose_process_dies_leaves_the_memory_closed_until_the_next_restore(
     assert!(lock.freeze(LEASE).is_err());
     let mut restoration = lock.restoration(Ipv6Addr::LOCALHOST).unwrap();
     restoration.zero(all());
-    restoration.write(extent(), &new());
+    restoration.write(extent(), &new_data());
     let incarnation = restoration.commit().unwrap();
     assert!(incarnation != before && segment.incarnation() == incarnation);
     assert_eq!(
@@ -663,7 +663,7 @@ fn a_restore_whose_process_dies_leaves_the_memory_closed_until_the_next_restore(
     );
     assert_eq!(worker.fill(extent(), 1, None), Err(Shut::Replaced));
     let bytes = read_all(&segment);
-    assert!(bytes[100..100 + new().len()] == new() && bytes[..100] == [0; 100]);
+    assert!(bytes[100..100 + new_data().len()] == new_data() && bytes[..100] == [0; 100]);
 }
 
 #[test]

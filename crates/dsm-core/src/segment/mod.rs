@@ -144,8 +144,8 @@ impl Segment {
     }
 
     /// Leaves the table of participants, so that the others do not repair this process as a dead
-    /// one. No worker of it may be inside a change. The kernel releases its workers when the
-    /// process has ended. Dropping the last clone does the same.
+    /// one. No worker of it may be inside a change. The others release its workers once the process
+    /// has ended. Dropping the last clone does the same.
     pub fn leave(&self) {
         self.shared.leave();
     }

@@ -132,7 +132,7 @@ impl Mapping {
         // might.
         let count =
             unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags.bits()) };
-        // Not negative: errors were returned above.
+        // Not negative: `Errno::result` has turned -1 into an error.
         Errno::result(count).map(isize::unsigned_abs)
     }
 
