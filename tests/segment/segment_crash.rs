@@ -93,8 +93,7 @@ fn victim_process() {
                 std::thread::park();
             }
         }
-        lock
-            .restoration(Ipv6Addr::LOCALHOST)
+        lock.restoration(Ipv6Addr::LOCALHOST)
             .unwrap()
             .write(extent(), &new_data());
         println!("frozen");

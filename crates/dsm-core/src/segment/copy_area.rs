@@ -80,7 +80,9 @@ impl Segment {
     pub fn allocate_copies(&self, cut: Cut, done: &AtomicBool) {
         let shared = &self.shared;
         let word = |field: Field| field.of(&shared.mapping);
-        let limit = word(Field::CopiesLimit).load(Ordering::Relaxed).min(MAX_COPIES);
+        let limit = word(Field::CopiesLimit)
+            .load(Ordering::Relaxed)
+            .min(MAX_COPIES);
         // Every page in turn, even where a server has already written one: a local client may wait
         // for a page between two of a server.
         let mut allocated = 0;
@@ -192,8 +194,10 @@ impl Shared {
     }
 
     pub(super) fn copy_area_is_empty(&self) -> Result<bool, SegmentError> {
-        let status = fstat(&self.copy_area)
-            .map_err(SegmentError::system("read the status of the copy area of", &self.name))?;
+        let status = fstat(&self.copy_area).map_err(SegmentError::system(
+            "read the status of the copy area of",
+            &self.name,
+        ))?;
         Ok(status.st_size == 0)
     }
 

@@ -90,7 +90,8 @@ fn allocate(
 ) -> Result<(), SegmentError> {
     let head = superblock::unfinished_head();
     // A write of so few bytes is not split.
-    nix::sys::uio::pwrite(file, &head, 0).map_err(SegmentError::system("write the header of", name))?;
+    nix::sys::uio::pwrite(file, &head, 0)
+        .map_err(SegmentError::system("write the header of", name))?;
     // `shm_open` masks the mode with the umask. A segment needs its mode whatever the caller's
     // umask is.
     fchmod(file, names::MODE).map_err(SegmentError::system("set the mode of", name))?;

@@ -44,7 +44,11 @@ impl Worker {
     /// number of the cut for which pages must be saved, if there is one. After an error nothing is
     /// held.
     #[inline]
-    pub(super) fn enter(&self, stripes: u64, mut held: HeldLocks) -> Result<(HeldLocks, Option<u32>), Shut> {
+    pub(super) fn enter(
+        &self,
+        stripes: u64,
+        mut held: HeldLocks,
+    ) -> Result<(HeldLocks, Option<u32>), Shut> {
         loop {
             held = self.lock(stripes, held)?;
             if self.restoring {
@@ -88,7 +92,11 @@ impl Worker {
     }
 
     #[cold]
-    fn unlock_on_error(&self, outcome: Result<(), Shut>, held: HeldLocks) -> Result<HeldLocks, Shut> {
+    fn unlock_on_error(
+        &self,
+        outcome: Result<(), Shut>,
+        held: HeldLocks,
+    ) -> Result<HeldLocks, Shut> {
         match outcome {
             Ok(()) => Ok(held),
             Err(error) => {

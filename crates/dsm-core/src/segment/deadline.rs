@@ -42,7 +42,9 @@ impl Deadline {
     /// same clock, so that a deadline that is converted repeatedly does not move.
     #[must_use]
     pub fn timeout(self) -> u64 {
-        self.0.saturating_sub(clock::coarse()).saturating_sub(COARSE_CLOCK_TICK)
+        self.0
+            .saturating_sub(clock::coarse())
+            .saturating_sub(COARSE_CLOCK_TICK)
     }
 
     /// Whether it has passed.

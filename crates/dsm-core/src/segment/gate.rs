@@ -301,6 +301,10 @@ mod tests {
     fn a_freeze_ends_in_time_and_one_that_cannot_be_at_once() {
         let longest = u64::try_from(MAX_FREEZE.as_nanos()).unwrap();
         assert!(!has_expired(1_001, 1_000) && !has_expired(1_000 + longest, 1_000));
-        assert!(has_expired(1_000, 1_000) && has_expired(999, 1_000) && has_expired(1_001 + longest, 1_000));
+        assert!(
+            has_expired(1_000, 1_000)
+                && has_expired(999, 1_000)
+                && has_expired(1_001 + longest, 1_000)
+        );
     }
 }

@@ -77,7 +77,11 @@ pub(super) const PAGE_TABLE: usize = SESSION_TABLE + SESSIONS * SESSION;
 /// The data begins at a multiple of this, so that the kernel can map it with huge pages.
 const DATA_ALIGNMENT: usize = 2 << 20;
 
-const _: () = assert!(LOCKS * CACHE_LINE <= 2 * SUPERBLOCK_AREA && STRIPES == 64 && PAGE_TABLE.is_multiple_of(CACHE_LINE));
+const _: () = assert!(
+    LOCKS * CACHE_LINE <= 2 * SUPERBLOCK_AREA
+        && STRIPES == 64
+        && PAGE_TABLE.is_multiple_of(CACHE_LINE)
+);
 
 /// The part of the geometry that depends on k. The constants above hold for every segment of this
 /// format version.

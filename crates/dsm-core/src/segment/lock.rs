@@ -63,7 +63,8 @@ impl StallDetector {
         match &mut self.0 {
             Some((same, since, observations)) if *same == section => {
                 *observations += 1;
-                *observations >= MIN_OBSERVATIONS && now.saturating_duration_since(*since) >= STALL_TIMEOUT
+                *observations >= MIN_OBSERVATIONS
+                    && now.saturating_duration_since(*since) >= STALL_TIMEOUT
             }
             observed => {
                 *observed = Some((section, now, 0));
@@ -289,7 +290,10 @@ mod tests {
                 worker: 3,
                 progress: u64::from(step / 39),
             };
-            assert!(!detector.observe(section, began + step * STEP), "in step {step}");
+            assert!(
+                !detector.observe(section, began + step * STEP),
+                "in step {step}"
+            );
         }
     }
 

@@ -36,7 +36,7 @@ mod snapshot_lock;
 mod superblock;
 mod worker;
 
-pub use snapshot_lock::{CLAIM_TIME, Claim, FreezeError, Frozen, Left};
+pub use create::OWN_MEMORY;
 pub use cut::{CUT_RUN, Cut, CutGone, CutPages, Page};
 pub use deadline::Deadline;
 pub use error::SegmentError;
@@ -47,13 +47,13 @@ pub use intent::Mark;
 pub use kept_names::Names;
 pub use local::generation;
 pub use names::{FileKind, FileOwner};
-pub use create::OWN_MEMORY;
 pub use open::{Found, Opened, Start};
 pub use process::Process;
 pub use reloads::{OfServer, Reloads};
 pub use repair_report::{RepairReport, report_repairs_to};
 pub use restoration::Restoration;
 pub use session::SessionEntry;
+pub use snapshot_lock::{CLAIM_TIME, Claim, FreezeError, Frozen, Left};
 pub use worker::Worker;
 
 /// Where the operating system keeps shared-memory objects and semaphores, see `shm_overview(7)`.

@@ -239,9 +239,9 @@ pub(super) fn make_semaphore(name: &str, lock: usize) -> Result<(), SegmentError
     let file = open(&temporary, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(made())?;
     // A write of so few bytes is not split.
     let written = fchmod(&file, MODE).and_then(|()| pwrite(&file, &semaphore::fresh(), 0));
-    let finished = written
-        .map_err(made())
-        .and_then(|_| renameat(AT_FDCWD, &temporary, AT_FDCWD, &path).map_err(failed("make", &path)));
+    let finished = written.map_err(made()).and_then(|_| {
+        renameat(AT_FDCWD, &temporary, AT_FDCWD, &path).map_err(failed("make", &path))
+    });
     finished.inspect_err(|_| {
         // The caller gets the first error.
         let _ = unlink(&temporary);

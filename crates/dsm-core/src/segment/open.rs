@@ -247,7 +247,8 @@ fn check_second_name(name: &str) -> Result<(), SegmentError> {
     let is_own = fstat(&kept).is_ok_and(|status| status.st_uid == geteuid().as_raw());
     if !is_own
         || is_named(&kept, name)
-        || participant::lock_server_byte(kept.as_fd()).map_err(SegmentError::system("lock", name))?
+        || participant::lock_server_byte(kept.as_fd())
+            .map_err(SegmentError::system("lock", name))?
     {
         return Ok(());
     }
@@ -268,7 +269,10 @@ fn in_use_error(file: impl AsFd, name: String) -> SegmentError {
 /// Refuses an object that this user does not own: any user may create files in /dev/shm, and one
 /// made by another user cannot be trusted with the memory.
 fn check_own(file: BorrowedFd<'_>, path: &Path) -> Result<(), SegmentError> {
-    let status = fstat(file).map_err(SegmentError::system("read the status of", &path.to_string_lossy()))?;
+    let status = fstat(file).map_err(SegmentError::system(
+        "read the status of",
+        &path.to_string_lossy(),
+    ))?;
     names::check_kind(&status, path)?;
     if status.st_uid == geteuid().as_raw() {
         Ok(())
@@ -324,13 +328,21 @@ fn retire(
     Ok(())
 }
 
-pub(super) fn map(file: impl AsFd, geometry: &Geometry, name: &str) -> Result<Mapping, SegmentError> {
+pub(super) fn map(
+    file: impl AsFd,
+    geometry: &Geometry,
+    name: &str,
+) -> Result<Mapping, SegmentError> {
     let length = NonZeroUsize::new(geometry.total).ok_or(SegmentError::TooLarge { k: 0 })?;
     // fstat, or the allocation, has shown that the object has this length.
     Mapping::new(file, length).map_err(SegmentError::system("map", name))
 }
 
-pub(super) fn open_copy_area(name: &str, owner: u32, create: bool) -> Result<OwnFile, SegmentError> {
+pub(super) fn open_copy_area(
+    name: &str,
+    owner: u32,
+    create: bool,
+) -> Result<OwnFile, SegmentError> {
     let flags = OFlag::O_RDWR
         | OFlag::O_CLOEXEC
         | if create {

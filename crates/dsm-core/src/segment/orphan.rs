@@ -47,7 +47,6 @@ impl Shared {
         if self.has_leftovers(worker) {
             let (redone, locks) = self.repair_worker(worker);
             log::warn!(
-
                 "repaired worker {worker} of {}, whose thread was unwound out of a change: {locks} locks \
                  released, {redone} committed writes redone",
                 self.name

@@ -8,7 +8,7 @@ use super::SegmentError;
 use super::crash::{self, Point};
 use super::critical::Critical;
 use super::geometry::{
-    FIRST_CLIENT, FIRST_CLIENT_WORKER, FIRST_AGENT_WORKER, Geometry, PARTICIPANTS, WORKERS,
+    FIRST_AGENT_WORKER, FIRST_CLIENT, FIRST_CLIENT_WORKER, Geometry, PARTICIPANTS, WORKERS,
 };
 use super::intent::{Intent, IntentField};
 use super::process::Process;

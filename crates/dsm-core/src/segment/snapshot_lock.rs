@@ -276,10 +276,9 @@ impl Drop for Frozen<'_> {
 
 impl Shared {
     fn take_snapshot_lock(&self) -> Result<bool, SegmentError> {
-        ofd::try_lock(self.copy_area.as_fd(), SNAPSHOT_LOCK_BYTE).map_err(SegmentError::lock(&format!(
-            "the copy area of {}",
-            self.name
-        )))
+        ofd::try_lock(self.copy_area.as_fd(), SNAPSHOT_LOCK_BYTE).map_err(SegmentError::lock(
+            &format!("the copy area of {}", self.name),
+        ))
     }
 
     fn release_snapshot_lock(&self) {

@@ -110,7 +110,12 @@ impl Worker {
     /// # Panics
     /// When the lengths differ, or the extent was checked against another segment.
     #[inline]
-    pub fn write(&mut self, extent: Extent, data: &[u8], request: Option<Mark>) -> Result<(), Shut> {
+    pub fn write(
+        &mut self,
+        extent: Extent,
+        data: &[u8],
+        request: Option<Mark>,
+    ) -> Result<(), Shut> {
         assert_eq!(extent.length(), data.len(), "data and extent");
         if cfg!(dsm_bench_without = "crash-safety") {
             return self.write_in_place(extent, data, request);
@@ -336,7 +341,11 @@ impl Worker {
     /// # Errors
     /// [`Shut`]
     #[inline]
-    pub fn change(&mut self, operation: &Operation<'_>, request: Option<Mark>) -> Result<u64, Shut> {
+    pub fn change(
+        &mut self,
+        operation: &Operation<'_>,
+        request: Option<Mark>,
+    ) -> Result<u64, Shut> {
         match *operation {
             Operation::Write(extent, data) => self.write(extent, data, request).map(|()| 0),
             Operation::Fill(extent, byte) => self.fill(extent, byte, request).map(|()| 0),

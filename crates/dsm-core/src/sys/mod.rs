@@ -10,10 +10,7 @@
     target_endian = "little",
     target_has_atomic = "64"
 )))]
-compile_error!(
-
-
-);
+compile_error!();
 
 pub(crate) mod cancellation;
 pub mod clock;
