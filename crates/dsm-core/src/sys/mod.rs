@@ -10,7 +10,11 @@
     target_endian = "little",
     target_has_atomic = "64"
 )))]
-compile_error!();
+compile_error!(
+    "dsm needs Linux on a 64-bit little-endian processor with 64-bit atomics, such as x86_64, \
+     aarch64 or riscv64: a process maps the whole memory of a segment, and reads its words as they \
+     are stored"
+);
 
 pub(crate) mod cancellation;
 pub mod clock;
