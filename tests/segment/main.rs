@@ -1,4 +1,4 @@
-//! What the shared memory of one server promises to the processes that have it mapped.
+//! The promises of one server's shared memory to the processes that have it mapped.
 
 mod segment_concurrency;
 mod segment_crash;

@@ -1,4 +1,4 @@
-//! Readers and writers of many threads meet on the same pages; nobody sees half of a write.
+//! Many threads read and write the same pages; no reader sees half of a write.
 #![allow(clippy::unwrap_used)]
 
 use dsm_core::layout::PAGE;
@@ -17,7 +17,8 @@ fn with_segment(what: &str, body: impl FnOnce(&Segment)) {
 #[test]
 fn no_reader_sees_half_of_a_write_however_many_pages_it_spans() {
     with_segment("torn", |segment| {
-        // Some tens of thousands of races are needed to see a reader that does not look twice.
+        // A reader that does not check the versions twice fails only after some tens of thousands
+        // of races.
         let rounds: u32 = count(60_000, 600_000);
         let done = AtomicBool::new(false);
         let reads = std::thread::scope(|scope| {
@@ -65,7 +66,7 @@ fn no_reader_sees_half_of_a_write_however_many_pages_it_spans() {
                 .map(|thread| thread.join().unwrap())
                 .sum::<u64>()
         });
-        println!("{reads} reads beside {} writes", 2 * rounds);
+        println!("{reads} reads during {} writes", 2 * rounds);
         assert!(reads > 0);
     });
 }
@@ -112,7 +113,7 @@ fn a_copy_inside_the_segment_may_overlap_itself() {
 }
 
 #[test]
-fn workers_are_bounded_and_given_back() {
+fn the_number_of_workers_is_bounded_and_dropped_ones_are_reused() {
     with_segment("workers", |segment| {
         let workers: Vec<_> = std::iter::from_fn(|| segment.worker().ok()).collect();
         assert!(

@@ -1,5 +1,5 @@
-//! A participant is killed at every place inside its critical section; the others go on within a
-//! second and find the write wholly there or wholly absent.
+//! A participant is killed at every point inside its critical section; the others continue within a
+//! second and find the write complete or absent.
 #![cfg(debug_assertions)]
 #![allow(clippy::unwrap_used)]
 
@@ -19,8 +19,8 @@ use support::segment::{Name, attach, image, layout, serve};
 
 const K: u64 = 64 * PAGE;
 
-/// What the promise allows the others to wait.
-const GO_ON: Duration = Duration::from_secs(1);
+/// The longest wait of the others that the promise allows.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a freeze may last.
 const LEASE: Duration = Duration::from_millis(500);
@@ -28,12 +28,12 @@ const LEASE: Duration = Duration::from_millis(500);
 /// Long enough for a large slot, over many pages, not aligned.
 const LENGTH: u64 = 20 * PAGE;
 
-const MARK: Mark = Mark {
+const REQUEST: Mark = Mark {
     session: 7,
     sequence: 42,
 };
 
-/// Starts this test again as a process of its own that does `task` and dies or stalls at `point`.
+/// Starts this test again in a separate process that does `task` and does `action` at `point`.
 fn victim(name: &Name, task: &str, point: Point, action: Action) -> Child {
     own_process::command(module_path!(), "victim_process")
         .env(
@@ -72,8 +72,8 @@ fn victim_process() {
     }
     let mut worker = segment.worker().unwrap();
     if words[1] == "freeze" || words[1] == "cut" {
-        let mut claim = segment.claim().unwrap().unwrap();
-        let frozen = claim.freeze(LEASE).unwrap();
+        let mut lock = segment.claim().unwrap().unwrap();
+        let frozen = lock.freeze(LEASE).unwrap();
         let _frozen = if words[1] == "cut" {
             frozen.cut(K).map(|_| None).unwrap()
         } else {
@@ -85,18 +85,17 @@ fn victim_process() {
         }
     }
     if words[1] == "restore" || words[1] == "shut" {
-        let mut claim = segment.claim().unwrap().unwrap();
-        claim.freeze(LEASE).unwrap().shut().unwrap();
+        let mut lock = segment.claim().unwrap().unwrap();
+        lock.freeze(LEASE).unwrap().shut().unwrap();
         if words[1] == "shut" {
             println!("frozen");
             loop {
                 std::thread::park();
             }
         }
-        claim
-            .restoration(Ipv6Addr::LOCALHOST)
+        lock.restoration(Ipv6Addr::LOCALHOST)
             .unwrap()
-            .write(extent(), &new());
+            .write(extent(), &new_data());
         println!("frozen");
         loop {
             std::thread::park();
@@ -111,13 +110,13 @@ fn victim_process() {
         .unwrap();
     crash::arm(point, action);
     let task = move || match words[1] {
-        "write" | "serve" => worker.write(extent(), &new(), Some(MARK)).unwrap(),
+        "write" | "serve" => worker.write(extent(), &new_data(), Some(REQUEST)).unwrap(),
         "add" => drop(
             worker
                 .atomic(
                     Word::new(8, K).unwrap(),
                     AtomicOperation::Add(1),
-                    Some(MARK),
+                    Some(REQUEST),
                 )
                 .unwrap(),
         ),
@@ -125,12 +124,12 @@ fn victim_process() {
             .copy(
                 Extent::new(40 * PAGE, LENGTH, K).unwrap(),
                 extent(),
-                Some(MARK),
+                Some(REQUEST),
             )
             .unwrap(),
         other => panic!("{other}"),
     };
-    // As a program that survives its panics: it has given its worker back when it goes to sleep.
+    // As a program that survives its panics: it has released its worker before it blocks.
     if std::panic::catch_unwind(AssertUnwindSafe(task)).is_err() {
         println!("survived");
         loop {
@@ -139,8 +138,8 @@ fn victim_process() {
     }
 }
 
-/// For each line of standard input, the number of a page, pauses in a change of it until the line
-/// after.
+/// Reads page numbers from standard input. For each, pauses in a change of this page until the next
+/// line.
 fn pauses(worker: &mut Worker, point: Point) -> ! {
     let mut lines = std::io::stdin().lines();
     while let Some(Ok(page)) = lines.next() {
@@ -167,13 +166,13 @@ fn extent() -> Extent {
     Extent::new(100, LENGTH, K).unwrap()
 }
 
-fn new() -> Vec<u8> {
+fn new_data() -> Vec<u8> {
     (0..LENGTH)
         .map(|i| u8::try_from(i % 251).unwrap() + 1)
         .collect()
 }
 
-fn whole(segment: &Segment) -> Vec<u8> {
+fn read_all(segment: &Segment) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(K).unwrap()];
     segment
         .worker()
@@ -183,9 +182,9 @@ fn whole(segment: &Segment) -> Vec<u8> {
     bytes
 }
 
-/// Writes a zero to the last byte of every page, which is zero already, and so meets every stripe
-/// that the dead hold.
-fn goes_on(segment: &Segment, point: Point) {
+/// Changes and reads pages so that it meets every stripe that the dead process holds, and asserts
+/// that this takes less than the promised time.
+fn assert_continues(segment: &Segment, point: Point) {
     let started = Instant::now();
     let mut worker = segment.worker().unwrap();
     for page in 40..64 {
@@ -203,7 +202,7 @@ fn goes_on(segment: &Segment, point: Point) {
             .fill(Extent::new(page * PAGE, 1, K).unwrap(), 0, None)
             .unwrap();
     }
-    // Last, the pages of the dead, each read and written back through the stripes.
+    // Last, the pages of the dead process: each is read and written back under its stripe.
     for page in 0..21 {
         worker
             .atomic(
@@ -214,14 +213,14 @@ fn goes_on(segment: &Segment, point: Point) {
             .unwrap();
     }
     assert!(
-        started.elapsed() < GO_ON,
+        started.elapsed() < MAX_WAIT,
         "{point:?}: the others waited {:?}",
         started.elapsed()
     );
 }
 
 #[test]
-fn a_participant_killed_anywhere_leaves_a_whole_write_or_none() {
+fn a_participant_killed_anywhere_leaves_a_complete_write_or_none() {
     let mut outcomes = [0, 0];
     for point in Point::ALL
         .into_iter()
@@ -235,7 +234,7 @@ fn a_participant_killed_anywhere_leaves_a_whole_write_or_none() {
                 .unwrap()
                 .fill(Extent::new(40 * PAGE, 24 * PAGE, K).unwrap(), 9, None)
                 .unwrap();
-            let before = whole(&segment);
+            let before = read_all(&segment);
             let mut wanted = before.clone();
             assert!(
                 !victim(&name, task, point, Action::Die)
@@ -246,29 +245,29 @@ fn a_participant_killed_anywhere_leaves_a_whole_write_or_none() {
             );
 
             let started = Instant::now();
-            let seen_by_reader = whole(&segment);
+            let seen_by_reader = read_all(&segment);
             assert!(
-                started.elapsed() < GO_ON,
+                started.elapsed() < MAX_WAIT,
                 "{point:?}: a reader waited {:?}",
                 started.elapsed()
             );
-            goes_on(&segment, point);
+            assert_continues(&segment, point);
 
-            let done = segment.last_executed(MARK.session) == MARK.sequence;
+            let done = segment.last_executed(REQUEST.session) == REQUEST.sequence;
             if done {
                 let data = if task == "copy" {
-                    vec![9; new().len()]
+                    vec![9; new_data().len()]
                 } else {
-                    new()
+                    new_data()
                 };
                 wanted[100..100 + data.len()].copy_from_slice(&data);
             }
             assert!(
-                whole(&segment) == wanted,
-                "{task} {point:?}: neither whole nor absent (done: {done})"
+                read_all(&segment) == wanted,
+                "{task} {point:?}: neither complete nor absent (done: {done})"
             );
-            // A committed write that has not begun may still be in the future for a reader; half of
-            // it never is seen.
+            // A committed write that is not carried out yet may be invisible to a reader; half of
+            // it must never be visible.
             assert!(
                 seen_by_reader == wanted || seen_by_reader == before,
                 "{task} {point:?}: a reader saw half a write"
@@ -278,12 +277,12 @@ fn a_participant_killed_anywhere_leaves_a_whole_write_or_none() {
             outcomes[usize::from(done)] += 1;
         }
     }
-    println!("absent {}, whole {}", outcomes[0], outcomes[1]);
+    println!("absent {}, complete {}", outcomes[0], outcomes[1]);
     assert!(outcomes.iter().all(|count| *count > 0));
 }
 
 #[test]
-fn a_panic_inside_a_change_ends_the_process_and_leaves_a_whole_write_or_none() {
+fn a_panic_inside_a_change_aborts_the_process_and_leaves_a_complete_write_or_none() {
     let action = Action::Panic;
     let assert_aborted = |mut child: Child, point| {
         let survived = BufReader::new(child.stdout.take().unwrap())
@@ -292,7 +291,7 @@ fn a_panic_inside_a_change_ends_the_process_and_leaves_a_whole_write_or_none() {
         let _ = child.kill();
         assert!(
             !survived && child.wait().unwrap().signal() == Some(libc::SIGABRT),
-            "{point:?}: it lives on"
+            "{point:?}: it is still alive"
         );
     };
     for point in Point::ALL
@@ -302,14 +301,14 @@ fn a_panic_inside_a_change_ends_the_process_and_leaves_a_whole_write_or_none() {
         let name = Name::new(&format!("panic{}", point as u8));
         let segment = name.serve(K);
         assert_aborted(victim(&name, "write", point, action), point);
-        goes_on(&segment, point);
-        let found = &whole(&segment)[100..100 + new().len()];
+        assert_continues(&segment, point);
+        let found = &read_all(&segment)[100..100 + new_data().len()];
         assert!(
-            found == new() || found.iter().all(|byte| *byte == 0),
+            found == new_data() || found.iter().all(|byte| *byte == 0),
             "{point:?}: half a write"
         );
     }
-    // And a repairer, which holds the byte of the dead.
+    // Also a repairer, which holds the byte of the dead participant.
     let name = Name::new("panic-repairer");
     drop(name.serve(K));
     assert!(
@@ -320,8 +319,8 @@ fn a_panic_inside_a_change_ends_the_process_and_leaves_a_whole_write_or_none() {
     );
     assert_aborted(victim(&name, "write", Point::Redone, action), Point::Redone);
     let observer = attach(&name.0, K);
-    goes_on(&observer, Point::Redone);
-    assert_eq!(whole(&observer)[100..100 + new().len()], new());
+    assert_continues(&observer, Point::Redone);
+    assert_eq!(read_all(&observer)[100..100 + new_data().len()], new_data());
 }
 
 #[test]
@@ -343,10 +342,10 @@ fn an_add_killed_anywhere_counts_once_or_not_at_all_and_its_session_knows_which(
         let old = worker
             .atomic(Word::new(8, K).unwrap(), AtomicOperation::Add(0), None)
             .unwrap();
-        let done = segment.last_executed(MARK.session) == MARK.sequence;
+        let done = segment.last_executed(REQUEST.session) == REQUEST.sequence;
         assert_eq!(old, u64::from(done), "{point:?}");
         assert_eq!(
-            segment.executed_result(MARK),
+            segment.executed_result(REQUEST),
             done.then_some(0),
             "{point:?}"
         );
@@ -354,7 +353,7 @@ fn an_add_killed_anywhere_counts_once_or_not_at_all_and_its_session_knows_which(
 }
 
 #[test]
-fn a_stalled_participant_that_is_then_killed_holds_nobody_up() {
+fn a_stalled_participant_that_is_killed_delays_no_other_participant() {
     for point in [
         Point::Locked,
         Point::Committed,
@@ -372,11 +371,11 @@ fn a_stalled_participant_that_is_then_killed_holds_nobody_up() {
         let others: Vec<_> = (0..4)
             .map(|_| {
                 let segment = segment.clone();
-                std::thread::spawn(move || goes_on(&segment, point))
+                std::thread::spawn(move || assert_continues(&segment, point))
             })
             .collect();
-        // Whether they wait for the stalled one or have not begun yet: from the kill on they have a
-        // second.
+        // Whether they already wait for the stalled process or have not begun: they have a second
+        // from the kill on.
         child.kill().unwrap();
         child.wait().unwrap();
         others.into_iter().for_each(|thread| thread.join().unwrap());
@@ -385,7 +384,7 @@ fn a_stalled_participant_that_is_then_killed_holds_nobody_up() {
 }
 
 #[test]
-fn a_stall_is_a_second_in_one_critical_section_and_is_waited_for_once() {
+fn an_owner_counts_as_stalled_after_a_second_and_is_waited_for_once() {
     let name = Name::new("pause");
     let segment = name.serve(K);
     let mut child = victim(&name, "pause", Point::Committed, Action::Pause);
@@ -408,7 +407,8 @@ fn a_stall_is_a_second_in_one_critical_section_and_is_waited_for_once() {
         "refused after {:?}",
         began.elapsed()
     );
-    // Threads of a server have others to serve: none waits for a second for what is known to last.
+    // A thread of a server has other clients to serve: it must not wait a second again for an owner
+    // that is known to be stalled.
     let began = Instant::now();
     for _ in 0..20 {
         assert_eq!(
@@ -424,7 +424,7 @@ fn a_stall_is_a_second_in_one_critical_section_and_is_waited_for_once() {
 
     say("resume");
     assert!(lines.any(|line| line.ends_with("resumed")));
-    // It has made progress since: whatever holds it up now has only begun.
+    // It has made progress since: its next critical section has only begun.
     say("1");
     assert!(lines.any(|line| line.ends_with("paused")));
     std::thread::scope(|scope| {
@@ -445,8 +445,8 @@ fn a_stall_is_a_second_in_one_critical_section_and_is_waited_for_once() {
 fn a_repairer_that_is_killed_is_followed_by_another() {
     let name = Name::new("repairer");
     drop(name.serve(K));
-    // A server dies with a committed write, and a participant that meets its stripes dies while it
-    // repairs that.
+    // A server dies with a committed write, and a participant that meets its stripes dies during
+    // the repair.
     assert!(
         !victim(&name, "serve", Point::Committed, Action::Die)
             .wait()
@@ -461,13 +461,13 @@ fn a_repairer_that_is_killed_is_followed_by_another() {
         "it repaired nothing"
     );
     let observer = attach(&name.0, K);
-    goes_on(&observer, Point::Redone);
-    assert_eq!(observer.last_executed(MARK.session), MARK.sequence);
-    assert_eq!(whole(&observer)[100..100 + new().len()], new());
+    assert_continues(&observer, Point::Redone);
+    assert_eq!(observer.last_executed(REQUEST.session), REQUEST.sequence);
+    assert_eq!(read_all(&observer)[100..100 + new_data().len()], new_data());
 }
 
 #[test]
-fn a_repairer_that_was_stopped_is_named_and_a_server_starts_once_it_is_gone() {
+fn a_stopped_repairer_is_named_and_a_server_starts_after_its_death() {
     let name = Name::new("stopped-repairer");
     drop(name.serve(K));
     assert!(
@@ -501,8 +501,8 @@ fn a_repairer_that_was_stopped_is_named_and_a_server_starts_once_it_is_gone() {
     repairer.kill().unwrap();
     repairer.wait().unwrap();
     let segment = start().unwrap().segment;
-    assert_eq!(whole(&segment)[100..100 + new().len()], new());
-    goes_on(&segment, Point::Redone);
+    assert_eq!(read_all(&segment)[100..100 + new_data().len()], new_data());
+    assert_continues(&segment, Point::Redone);
 }
 
 #[test]
@@ -522,7 +522,7 @@ fn a_second_server_is_refused_and_named() {
 }
 
 #[test]
-fn memory_survives_the_server_and_reset_does_not_keep_it() {
+fn memory_survives_a_restart_of_the_server_but_not_a_reset() {
     let name = Name::new("survive");
     let segment = name.serve(K);
     let incarnation = segment.incarnation();
@@ -534,25 +534,25 @@ fn memory_survives_the_server_and_reset_does_not_keep_it() {
     drop(segment);
     let again = name.serve(K);
     assert_eq!(again.incarnation(), incarnation);
-    assert_eq!(&whole(&again)[5..10], b"hello");
+    assert_eq!(&read_all(&again)[5..10], b"hello");
     assert_eq!(
         again.repairs(),
         (0, 0),
-        "a server that leaves in good order is not a dead one"
+        "a server that left the table is not repaired"
     );
     let attached = attach(&name.0, K);
     drop(again);
     let reset = serve(&name.0, K, Start::Reset);
     assert_ne!(reset.incarnation(), incarnation);
-    assert_eq!(&whole(&reset)[5..10], &[0; 5]);
+    assert_eq!(&read_all(&reset)[5..10], &[0; 5]);
     assert!(
         !attached.is_ready() && reset.is_ready(),
-        "who has the old object mapped can see that it is retired"
+        "a participant of the old object can see that it is retired"
     );
 }
 
 #[test]
-fn the_workers_of_a_participant_that_died_idle_are_found_when_they_are_needed() {
+fn workers_of_a_participant_that_died_idle_are_reused() {
     let name = Name::new("idle");
     let segment = name.serve(K);
     let mut child = victim(&name, "hoard", Point::Locked, Action::Stall);
@@ -574,7 +574,7 @@ fn the_workers_of_a_participant_that_died_idle_are_found_when_they_are_needed() 
     assert!(segment.worker().is_ok());
 }
 
-/// Starts a process that freezes, cuts or restores the segment and then stands still.
+/// Starts a process that freezes, cuts or restores the segment and then blocks.
 fn holder(name: &Name, task: &str) -> Child {
     let mut child = victim(name, task, Point::Locked, Action::Stall);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -583,14 +583,14 @@ fn holder(name: &Name, task: &str) -> Child {
 }
 
 #[test]
-fn a_freeze_whose_process_dies_or_stands_still_lets_the_writers_go_on() {
+fn writers_continue_after_a_freeze_whose_process_dies_or_stalls() {
     for kill in [true, false] {
         let name = Name::new(&format!("freeze{kill}"));
         let segment = name.serve(K);
         let mut child = holder(&name, "freeze");
         let writer = {
             let segment = segment.clone();
-            std::thread::spawn(move || goes_on(&segment, Point::Locked))
+            std::thread::spawn(move || assert_continues(&segment, Point::Locked))
         };
         if !kill {
             writer.join().unwrap();
@@ -605,7 +605,7 @@ fn a_freeze_whose_process_dies_or_stands_still_lets_the_writers_go_on() {
 }
 
 #[test]
-fn a_cut_whose_process_dies_is_ended_and_its_copy_area_given_back() {
+fn a_cut_whose_process_dies_is_ended_and_its_copy_area_emptied() {
     let name = Name::new("orphan");
     let segment = name.serve(K);
     let mut worker = segment.worker().unwrap();
@@ -634,7 +634,7 @@ fn a_cut_whose_process_dies_is_ended_and_its_copy_area_given_back() {
 }
 
 #[test]
-fn a_restore_whose_process_dies_leaves_a_memory_that_nobody_reads_until_it_is_done_again() {
+fn a_restore_whose_process_dies_leaves_the_memory_closed_until_the_next_restore() {
     let name = Name::new("restore");
     let segment = name.serve(K);
     let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
@@ -648,21 +648,21 @@ fn a_restore_whose_process_dies_leaves_a_memory_that_nobody_reads_until_it_is_do
     let mut bytes = vec![0; all().length()];
     assert_eq!(worker.read(all(), &mut bytes), Err(Shut::Restoring));
     assert_eq!(worker.fill(extent(), 1, None), Err(Shut::Restoring));
-    let mut claim = segment.claim().unwrap().unwrap();
-    assert!(claim.freeze(LEASE).is_err());
-    let mut restoration = claim.restoration(Ipv6Addr::LOCALHOST).unwrap();
+    let mut lock = segment.claim().unwrap().unwrap();
+    assert!(lock.freeze(LEASE).is_err());
+    let mut restoration = lock.restoration(Ipv6Addr::LOCALHOST).unwrap();
     restoration.zero(all());
-    restoration.write(extent(), &new());
+    restoration.write(extent(), &new_data());
     let incarnation = restoration.commit().unwrap();
     assert!(incarnation != before && segment.incarnation() == incarnation);
     assert_eq!(
         worker.read(all(), &mut bytes),
         Err(Shut::Replaced),
-        "it meant the memory of before"
+        "it expected the old memory"
     );
     assert_eq!(worker.fill(extent(), 1, None), Err(Shut::Replaced));
-    let bytes = whole(&segment);
-    assert!(bytes[100..100 + new().len()] == new() && bytes[..100] == [0; 100]);
+    let bytes = read_all(&segment);
+    assert!(bytes[100..100 + new_data().len()] == new_data() && bytes[..100] == [0; 100]);
 }
 
 #[test]
@@ -670,7 +670,7 @@ fn a_restore_whose_process_dies_before_it_changes_a_byte_leaves_the_memory_as_it
     let name = Name::new("unchanged");
     let segment = name.serve(K);
     let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
-    // Once the server finds it, once the next one who claims the segment.
+    // In the first round the server finds it, in the second the next holder of the snapshot lock.
     for server_finds_it in [true, false] {
         worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
         let mut child = holder(&name, "shut");
@@ -684,7 +684,7 @@ fn a_restore_whose_process_dies_before_it_changes_a_byte_leaves_the_memory_as_it
             drop(attach(&name.0, K).claim().unwrap().unwrap());
         }
         assert_eq!((segment.shut(), segment.incarnation()), (None, before));
-        assert!(whole(&segment).iter().all(|byte| *byte == 1));
+        assert!(read_all(&segment).iter().all(|byte| *byte == 1));
     }
 }
 
@@ -698,9 +698,9 @@ fn a_writer_killed_after_a_cut_leaves_the_cut_as_it_was() {
         let segment = name.serve(K);
         let mut worker = segment.worker().unwrap();
         worker.fill(Extent::new(0, K, K).unwrap(), 5, None).unwrap();
-        let before = whole(&segment);
-        let mut claim = segment.claim().unwrap().unwrap();
-        let cut = claim.freeze(LEASE).unwrap().cut(K).unwrap();
+        let before = read_all(&segment);
+        let mut lock = segment.claim().unwrap().unwrap();
+        let cut = lock.freeze(LEASE).unwrap().cut(K).unwrap();
         assert!(
             !victim(&name, "write", point, Action::Die)
                 .wait()
@@ -709,6 +709,6 @@ fn a_writer_killed_after_a_cut_leaves_the_cut_as_it_was() {
             "{point:?} was not reached"
         );
         assert!(image(&segment, cut).unwrap() == before, "{point:?}");
-        claim.end_cut(cut).unwrap();
+        lock.end_cut(cut).unwrap();
     }
 }

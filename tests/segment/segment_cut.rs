@@ -1,4 +1,4 @@
-//! A cut shows one instant of the segment while writers go on.
+//! A cut shows one instant of the segment while writers continue.
 #![allow(clippy::unwrap_used)]
 
 use dsm_core::layout::PAGE;
@@ -20,8 +20,8 @@ const K: u64 = PAGES * PAGE;
 /// How long a freeze may last on a machine that is busy with other tests.
 const LEASE: Duration = Duration::from_secs(5);
 
-/// How long something is waited for that takes no time, on such a machine.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a test waits for something that takes no time, on such a machine.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn with_segment(what: &str, body: impl FnOnce(&Segment, &mut Claim)) {
     let name = Name::new(&format!("cut-{what}"));
@@ -38,8 +38,8 @@ fn live(worker: &mut Worker) -> Vec<u8> {
 }
 
 #[test]
-fn a_cut_shows_the_memory_as_it_was_whatever_is_changed_afterwards() {
-    with_segment("still", |segment, claim| {
+fn a_cut_does_not_show_later_changes() {
+    with_segment("still", |segment, lock| {
         let mut worker = segment.worker().unwrap();
         for round in 1..4_u8 {
             worker
@@ -50,7 +50,7 @@ fn a_cut_shows_the_memory_as_it_was_whatever_is_changed_afterwards() {
                 )
                 .unwrap();
             let before = live(&mut worker);
-            let cut = claim.freeze(LEASE).unwrap().cut(K).unwrap();
+            let cut = lock.freeze(LEASE).unwrap().cut(K).unwrap();
             worker
                 .write(
                     Extent::new(12 * PAGE - 3, 5000, K).unwrap(),
@@ -76,8 +76,9 @@ fn a_cut_shows_the_memory_as_it_was_whatever_is_changed_afterwards() {
                 )
                 .unwrap();
             assert!(image(segment, cut).unwrap() == before, "round {round}");
-            // 3, 3 with data (pages 48 to 50 of the fill), 2 and 1; pages of zeros cost no copy.
-            assert_eq!(claim.end_cut(cut).unwrap(), 9, "round {round}");
+            // Saved pages: 3, 3 with data (pages 48 to 50 of the fill), 2 and 1. Pages of zeros are
+            // not copied.
+            assert_eq!(lock.end_cut(cut).unwrap(), 9, "round {round}");
             assert_eq!(image(segment, cut), Err(CutGone));
             worker
                 .fill(Extent::new(50 * PAGE, 60 * PAGE, K).unwrap(), 0, None)
@@ -87,12 +88,12 @@ fn a_cut_shows_the_memory_as_it_was_whatever_is_changed_afterwards() {
 }
 
 #[test]
-fn a_change_that_waits_for_a_long_freeze_has_not_stalled_for_those_that_wait_for_it() {
-    with_segment("long-freeze", |segment, claim| {
-        let frozen = claim.freeze(2 * LEASE).unwrap();
+fn a_change_that_waits_for_a_long_freeze_does_not_count_as_stalled() {
+    with_segment("long-freeze", |segment, lock| {
+        let frozen = lock.freeze(2 * LEASE).unwrap();
         std::thread::scope(|scope| {
-            // Longer than a slot of one's own, and more of them than there are large ones: the last
-            // wait for the others.
+            // Longer than a worker's slot, and more writers than large slots: the last ones wait
+            // for the others.
             let writers: Vec<_> = (0..6)
                 .map(|writer| {
                     scope.spawn(move || {
@@ -104,7 +105,7 @@ fn a_change_that_waits_for_a_long_freeze_has_not_stalled_for_those_that_wait_for
                     })
                 })
                 .collect();
-            // Longer than what counts as a stall.
+            // Longer than the timeout for stalled owners.
             std::thread::sleep(Duration::from_millis(1500));
             drop(frozen);
             writers
@@ -114,7 +115,7 @@ fn a_change_that_waits_for_a_long_freeze_has_not_stalled_for_those_that_wait_for
     });
 }
 
-/// Not a test by itself: a program that changes a page for each line of its input.
+/// Not a test by itself: a process that changes a page for each line of its input.
 #[test]
 fn writing_process() {
     let Ok(name) = std::env::var("WRITING") else {
@@ -130,9 +131,9 @@ fn writing_process() {
     }
 }
 
-/// Runs `body` with a way to have a page written by a process whose monotonic clock is `ahead`
-/// seconds ahead.
-fn beside_a_writer(
+/// Runs `body` with a function that has a page written by a process whose monotonic clock is
+/// `ahead` seconds ahead.
+fn with_writer(
     name: &str,
     ahead: &str,
     body: impl FnOnce(&mut dyn FnMut(), &mpsc::Receiver<String>),
@@ -158,16 +159,16 @@ fn beside_a_writer(
             .all(|line| sender.send(line).is_ok())
     });
     let mut write = || writeln!(input).unwrap();
-    // It is there, and has attached.
+    // Wait until it has attached.
     write();
-    written.recv_timeout(PATIENCE).unwrap();
+    written.recv_timeout(TIMEOUT).unwrap();
     body(&mut write, &written);
     drop(input);
     child.wait().unwrap();
 }
 
 #[test]
-fn a_writer_of_another_time_namespace_knows_when_a_freeze_ends() {
+fn a_writer_in_another_time_namespace_knows_when_a_freeze_ends() {
     if !Command::new("unshare")
         .args(["--time", "--fork", "true"])
         .status()
@@ -178,19 +179,19 @@ fn a_writer_of_another_time_namespace_knows_when_a_freeze_ends() {
     }
     let name = Name::new("cut-time-namespace");
     let segment = name.serve(K);
-    let mut claim = segment.claim().unwrap().unwrap();
-    beside_a_writer(&name.0, "86400", |write, written| {
-        let frozen = claim.freeze(LEASE).unwrap();
+    let mut lock = segment.claim().unwrap().unwrap();
+    with_writer(&name.0, "86400", |write, written| {
+        let frozen = lock.freeze(LEASE).unwrap();
         write();
-        // It finds the gate frozen, and a day more on its clock.
+        // It finds the gate frozen, and its clock is a day ahead.
         assert!(
             written.recv_timeout(Duration::from_millis(200)).is_err(),
             "it did not wait"
         );
         frozen.cut(K).unwrap();
-        written.recv_timeout(PATIENCE).unwrap();
+        written.recv_timeout(TIMEOUT).unwrap();
     });
-    // No clock may begin before the machine did.
+    // The kernel allows no clock that starts before the machine.
     if std::fs::read_to_string("/proc/uptime")
         .unwrap()
         .split('.')
@@ -200,34 +201,34 @@ fn a_writer_of_another_time_namespace_knows_when_a_freeze_ends() {
         .unwrap()
         > 60
     {
-        beside_a_writer(&name.0, "-30", |write, written| {
-            // As one that dies: its time ends it.
-            std::mem::forget(claim.freeze(Duration::from_millis(300)).unwrap());
+        with_writer(&name.0, "-30", |write, written| {
+            // As if its process died: only the lease ends the freeze.
+            std::mem::forget(lock.freeze(Duration::from_millis(300)).unwrap());
             write();
-            written.recv_timeout(PATIENCE).unwrap();
+            written.recv_timeout(TIMEOUT).unwrap();
         });
     }
 }
 
 #[test]
-fn a_page_is_not_saved_once_the_cut_has_read_it() {
-    with_segment("read", |segment, claim| {
+fn a_page_is_not_saved_after_the_cut_was_read() {
+    with_segment("read", |segment, lock| {
         let mut worker = segment.worker().unwrap();
         worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
-        let cut = claim.freeze(LEASE).unwrap().cut(0).unwrap();
+        let cut = lock.freeze(LEASE).unwrap().cut(0).unwrap();
         image(segment, cut).unwrap();
-        // No room for a single copy, and none is needed.
+        // The copy area has no room for a single page, and needs none.
         worker.fill(Extent::new(0, K, K).unwrap(), 2, None).unwrap();
-        assert_eq!(claim.end_cut(cut).unwrap(), 0);
+        assert_eq!(lock.end_cut(cut).unwrap(), 0);
     });
 }
 
 #[test]
-fn a_copy_area_without_room_abandons_the_cut_and_not_the_writer() {
-    with_segment("full", |segment, claim| {
+fn a_full_copy_area_ends_the_cut_and_not_the_writer() {
+    with_segment("full", |segment, lock| {
         let mut worker = segment.worker().unwrap();
         worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
-        let cut = claim.freeze(LEASE).unwrap().cut(3 * PAGE).unwrap();
+        let cut = lock.freeze(LEASE).unwrap().cut(3 * PAGE).unwrap();
         worker
             .fill(Extent::new(0, 3 * PAGE, K).unwrap(), 2, None)
             .unwrap();
@@ -240,20 +241,19 @@ fn a_copy_area_without_room_abandons_the_cut_and_not_the_writer() {
             .unwrap();
         assert_eq!(image(segment, cut), Err(CutGone));
         assert_eq!(&live(&mut worker)[..5], &[3; 5]);
-        // What its maker would give back, if it did not die now.
+        // What the owner of the cut would release, if it had not died.
         assert_eq!(segment.tidy().ok(), Some(Some(Left::Cut)));
         assert_eq!(segment.tidy().ok(), Some(None));
     });
 }
 
-/// Each writer writes its number i to three places one after the other: whatever instant a cut
-/// shows, what it wrote later is never ahead of what it wrote before. Reading the live memory page
-/// by page instead would show it so.
+/// Each writer writes its number i to three places one after the other. In any cut the later place
+/// is never ahead of the earlier one. Page-by-page reads of the live memory would show it ahead.
 #[test]
 fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
     const WRITERS: u64 = 3;
     let cuts: u64 = count(100, 1000);
-    with_segment("ring", |segment, claim| {
+    with_segment("ring", |segment, lock| {
         let stop = AtomicBool::new(false);
         let place = |writer: u64, step: u64| {
             Word::new((200 - step * 90 + writer) * PAGE + 8 * writer, K).unwrap()
@@ -285,9 +285,9 @@ fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
                 at(0) >= at(1) && at(1) >= at(2) && at(0) - at(2) <= 1
             };
             for number in 0..cuts {
-                let cut = claim.freeze(LEASE).unwrap().cut(K).unwrap();
+                let cut = lock.freeze(LEASE).unwrap().cut(K).unwrap();
                 let image = image(segment, cut).unwrap();
-                claim.end_cut(cut).unwrap();
+                lock.end_cut(cut).unwrap();
                 let mut by_pages = vec![0; usize::try_from(K).unwrap()];
                 for page in 0..PAGES {
                     let offset = usize::try_from(page * PAGE).unwrap();
@@ -314,12 +314,12 @@ fn a_cut_under_load_never_shows_a_later_write_without_an_earlier_one() {
 }
 
 #[test]
-fn a_frozen_segment_is_read_and_not_changed_until_its_time_is_over() {
-    with_segment("frozen", |segment, claim| {
+fn a_frozen_segment_can_be_read_but_not_changed_until_its_lease_expires() {
+    with_segment("frozen", |segment, lock| {
         const SHORT: Duration = Duration::from_millis(200);
         let mut worker = segment.worker().unwrap();
         let started = Instant::now();
-        let frozen = claim.freeze(SHORT).unwrap();
+        let frozen = lock.freeze(SHORT).unwrap();
         live(&mut worker);
         let read = started.elapsed();
         worker.fill(Extent::new(0, 8, K).unwrap(), 1, None).unwrap();
@@ -329,61 +329,61 @@ fn a_frozen_segment_is_read_and_not_changed_until_its_time_is_over() {
         );
         assert!(
             matches!(frozen.cut(K), Err(FreezeError::Late)),
-            "a writer has gone on"
+            "a writer has continued"
         );
-        // A freeze that is given up does not wait for its time.
-        drop(claim.freeze(LEASE).unwrap());
+        // A freeze that is dropped does not wait for the end of its lease.
+        drop(lock.freeze(LEASE).unwrap());
         worker.fill(Extent::new(0, 8, K).unwrap(), 2, None).unwrap();
         assert!(started.elapsed() < LEASE);
     });
 }
 
 #[test]
-fn a_restore_that_changed_nothing_can_be_taken_back() {
-    with_segment("cancel", |segment, claim| {
+fn a_restore_that_changed_nothing_can_be_cancelled() {
+    with_segment("cancel", |segment, lock| {
         let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
         worker
             .fill(Extent::new(0, PAGE, K).unwrap(), 1, None)
             .unwrap();
         assert!(
-            claim.restoration(Ipv6Addr::LOCALHOST).is_none(),
+            lock.restoration(Ipv6Addr::LOCALHOST).is_none(),
             "the segment is open"
         );
-        claim.freeze(LEASE).unwrap().shut().unwrap();
-        let mut restoration = claim.restoration(Ipv6Addr::LOCALHOST).unwrap();
+        lock.freeze(LEASE).unwrap().shut().unwrap();
+        let mut restoration = lock.restoration(Ipv6Addr::LOCALHOST).unwrap();
         restoration.zero(Extent::new(PAGE, K - PAGE, K).unwrap());
         assert_eq!(segment.shut(), Some(Shut::Restoring));
         assert!(restoration.cancel());
         assert_eq!((segment.shut(), segment.incarnation()), (None, before));
         assert_eq!(&live(&mut worker)[..2], &[1; 2]);
-        claim.freeze(LEASE).unwrap().shut().unwrap();
-        let mut restoration = claim.restoration(Ipv6Addr::LOCALHOST).unwrap();
+        lock.freeze(LEASE).unwrap().shut().unwrap();
+        let mut restoration = lock.restoration(Ipv6Addr::LOCALHOST).unwrap();
         restoration.zero(Extent::new(0, K, K).unwrap());
         assert!(!restoration.cancel(), "a page has changed");
         assert_eq!(segment.shut(), Some(Shut::Restoring));
         assert_eq!(segment.restorer(), Some(Ipv6Addr::LOCALHOST));
-        let restoration = claim.restoration(Ipv6Addr::LOCALHOST).unwrap();
+        let restoration = lock.restoration(Ipv6Addr::LOCALHOST).unwrap();
         restoration.commit().unwrap();
         assert_eq!((segment.shut(), segment.restorer()), (None, None));
     });
 }
 
 #[test]
-fn a_claim_that_ends_before_a_byte_was_changed_opens_the_memory_as_it_was() {
+fn a_snapshot_lock_released_before_a_change_opens_the_memory_as_it_was() {
     let name = Name::new("cut-unchanged");
     let segment = name.serve(K);
     let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
     worker
         .fill(Extent::new(0, PAGE, K).unwrap(), 1, None)
         .unwrap();
-    let mut claim = segment.claim().unwrap().unwrap();
-    claim.freeze(LEASE).unwrap().shut().unwrap();
+    let mut lock = segment.claim().unwrap().unwrap();
+    lock.freeze(LEASE).unwrap().shut().unwrap();
     assert_eq!(
         worker.fill(Extent::new(0, 1, K).unwrap(), 2, None),
         Err(Shut::Restoring)
     );
-    drop(claim.restoration(Ipv6Addr::LOCALHOST).unwrap());
-    drop(claim);
+    drop(lock.restoration(Ipv6Addr::LOCALHOST).unwrap());
+    drop(lock);
     assert_eq!(
         (segment.shut(), segment.incarnation(), segment.restorer()),
         (None, before, None)
@@ -392,37 +392,38 @@ fn a_claim_that_ends_before_a_byte_was_changed_opens_the_memory_as_it_was() {
 }
 
 #[test]
-fn writers_are_left_alone_for_nine_times_as_long_as_they_were_kept_out() {
-    const KEPT_OUT: Duration = Duration::from_millis(20);
+fn the_next_freeze_waits_nine_times_as_long_as_the_last_one_lasted() {
+    const FREEZE_TIME: Duration = Duration::from_millis(20);
     let name = Name::new("cut-pause");
     let segment = name.serve(K);
-    let mut claim = segment.claim().unwrap().unwrap();
-    assert_eq!(claim.pause(), Duration::ZERO);
+    let mut lock = segment.claim().unwrap().unwrap();
+    assert_eq!(lock.pause(), Duration::ZERO);
     let began = Instant::now();
-    let frozen = claim.freeze(LEASE).unwrap();
-    std::thread::sleep(KEPT_OUT);
+    let frozen = lock.freeze(LEASE).unwrap();
+    std::thread::sleep(FREEZE_TIME);
     drop(frozen);
-    let pause = claim.pause();
-    // The time that a busy machine takes is in both.
+    let pause = lock.pause();
+    // Delays of a busy machine are in both.
     assert!(
-        pause + began.elapsed() >= 10 * KEPT_OUT && pause <= 9 * began.elapsed(),
+        pause + began.elapsed() >= 10 * FREEZE_TIME && pause <= 9 * began.elapsed(),
         "a pause of {pause:?}"
     );
-    // A memory that is shut and not changed is kept from writers too, and another agent knows it.
+    // Closing the memory without a change keeps writers out too, and another agent waits for the
+    // pause.
     let began = Instant::now();
-    claim.freeze(LEASE).unwrap().shut().unwrap();
-    std::thread::sleep(KEPT_OUT);
-    drop(claim);
+    lock.freeze(LEASE).unwrap().shut().unwrap();
+    std::thread::sleep(FREEZE_TIME);
+    drop(lock);
     let segment = attach(&name.0, K);
-    let mut claim = segment.claim().unwrap().unwrap();
-    let pause = claim.pause();
+    let mut lock = segment.claim().unwrap().unwrap();
+    let pause = lock.pause();
     assert!(
-        pause + began.elapsed() >= 10 * KEPT_OUT,
+        pause + began.elapsed() >= 10 * FREEZE_TIME,
         "a pause of {pause:?}"
     );
-    // A lease that is over keeps no writer out.
-    let frozen = claim.freeze(Duration::from_millis(1)).unwrap();
-    std::thread::sleep(KEPT_OUT);
+    // An expired lease keeps no writer out.
+    let frozen = lock.freeze(Duration::from_millis(1)).unwrap();
+    std::thread::sleep(FREEZE_TIME);
     drop(frozen);
-    assert_eq!(claim.pause(), Duration::ZERO);
+    assert_eq!(lock.pause(), Duration::ZERO);
 }

@@ -391,10 +391,8 @@ fn a_stopped_master_holds_writers_no_longer_than_the_lease_and_is_told_that_it_i
         std::fs::remove_file(next.path()).unwrap();
         late.go_on();
         let first = format!("server 0 ({})", cluster.agent_address(0));
-        late.wait().fails(
-            UNAVAILABLE,
-            &[&first, "stood still for longer than allowed"],
-        );
+        late.wait()
+            .fails(UNAVAILABLE, &[&first, "kept out for longer than allowed"]);
         assert!(cluster.partials().is_empty());
     });
     assert!(new.is_empty(), "{new:?}");

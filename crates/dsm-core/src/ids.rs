@@ -1,20 +1,21 @@
-//! The numbers that name things, each a type of its own: a server's index is no address.
+//! Identifiers, each a separate type, so that the compiler refuses a server's index where an
+//! address is expected.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use std::fmt;
 
-/// A place in the memory: bytes from its first one, 0 to N·k - 1.
+/// An address in the memory: the number of bytes before it, 0 to N·k - 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Address(u64);
 
 impl Address {
-    /// The address that is so many bytes from the first one.
+    /// The address with this number of bytes before it.
     #[must_use]
     pub const fn new(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// Bytes from the memory's first one.
+    /// The number of bytes before it.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
@@ -75,8 +76,8 @@ impl fmt::Display for ServerIndex {
     }
 }
 
-/// The random number that names the contents of a segment; another one when they begin anew, from
-/// zero or from a restore. Shown as 16 hexadecimal digits. The default, zero, names none.
+/// The random id of a segment's contents. It is new whenever the memory starts from zero or from a
+/// restore. Shown as 16 hexadecimal digits. The default, zero, names none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Incarnation(u64);
 
@@ -109,7 +110,7 @@ impl Serialize for Incarnation {
 impl<'de> Deserialize<'de> for Incarnation {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        // from_str_radix would take a sign, too.
+        // from_str_radix would also accept a sign.
         if text.len() != 16 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(D::Error::custom("an incarnation has 16 hexadecimal digits"));
         }
@@ -126,7 +127,7 @@ mod tests {
     use serde::de::value::{Error, StrDeserializer};
 
     #[test]
-    fn an_incarnation_is_read_as_it_is_shown() {
+    fn an_incarnation_is_parsed_as_it_is_shown() {
         let read = |text: &str| {
             let text: StrDeserializer<'_, Error> = text.into_deserializer();
             Incarnation::deserialize(text).ok()

@@ -1,9 +1,9 @@
-//! What every part of a distributed shared memory has in common.
+//! The common parts of a distributed shared memory.
 //!
-//! [`layout`] says which server holds an address. [`protocol`] is what clients and servers say to
-//! each other. [`segment`] is the memory that one server shares, as an object that several
-//! processes use. [`sys`] wraps the system calls under all of it, and is the only place with code
-//! that the compiler cannot check.
+//! [`layout`] maps an address to the server that holds it. [`protocol`] is the wire format between
+//! clients and servers. [`segment`] is the memory that one server shares, as an object that several
+//! processes use. [`sys`] wraps the system calls under all of it, and is the only place with
+//! `unsafe` code.
 //!
 //! Programs that use the memory link `dsm-client` instead.
 

@@ -1,4 +1,4 @@
-//! A choice of clients, which mcomp.cfg can make for them.
+//! Whether clients use shared memory; a setting of mcomp.cfg.
 
 /// Whether a client uses the shared memory of servers on its own host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,27 +1,27 @@
-//! Foreign text made harmless: what a peer, a file or another user chose neither steers a terminal,
-//! nor looks like a line of the program's, nor fills a log.
+//! Sanitised foreign text: text that a peer, a file or another user chose can neither control a
+//! terminal, nor imitate a line of this program, nor fill a log.
 //!
-//! Every edge where such text enters calls [`printable`], with a bound that suits the place. What
-//! has passed an edge is shown as it is.
+//! Every place where such text enters the program calls [`printable`], with a bound that suits it.
+//! After that the text is shown unchanged.
 
 use std::borrow::Cow;
 
 /// The most bytes of foreign text in one log line.
 pub const LOG: usize = 512;
 
-/// Stands where something was cut away.
-const CUT: char = '…';
+/// Marks text that was cut.
+const ELLIPSIS: char = '…';
 
-/// Whether a character may reach a terminal: it is seen, it moves nothing, and it does not reorder
-/// its neighbours.
+/// Whether a character may reach a terminal: it is visible, does not move the cursor, and does not
+/// reorder its neighbours.
 #[must_use]
 pub fn is_printable(character: char) -> bool {
     !character.is_control() && !is_format(character)
 }
 
-/// Characters that are not seen and change how others are (general category Cf, and the two
-/// separators of lines): marks, embeddings, overrides and isolates of the bidirectional algorithm,
-/// joiners, fillers, annotations, tags.
+/// Invisible characters that change how others are shown (general category Cf, and the two line
+/// separators): marks, embeddings, overrides and isolates of the bidirectional algorithm, joiners,
+/// fillers, annotations, tags.
 fn is_format(character: char) -> bool {
     matches!(
         character,
@@ -47,15 +47,15 @@ fn is_format(character: char) -> bool {
     )
 }
 
-/// The text with what is not printable escaped as in Rust (`\n`, `\u{1b}`), cut to at most `most`
-/// bytes, of which an ellipsis is the last when something is missing. What is the result already
-/// stays as it is.
-pub fn printable(text: &str, most: usize) -> Cow<'_, str> {
-    if text.len() <= most && text.chars().all(is_printable) {
+/// Escapes unprintable characters as Rust does (`\n`, `\u{1b}`), and cuts the result to at most
+/// `limit` bytes, of which an ellipsis is the last character if something was cut. Applied to its
+/// own result it changes nothing.
+pub fn printable(text: &str, limit: usize) -> Cow<'_, str> {
+    if text.len() <= limit && text.chars().all(is_printable) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::new();
-    // Where to cut when not all of it fits: before the first character that leaves no room for the
+    // Where to cut if the text is too long: the last character boundary that leaves room for the
     // ellipsis.
     let mut cut = 0;
     for character in text.chars() {
@@ -64,26 +64,26 @@ pub fn printable(text: &str, most: usize) -> Cow<'_, str> {
         } else {
             shown.extend(character.escape_default());
         }
-        if shown.len() > most {
+        if shown.len() > limit {
             shown.truncate(cut);
-            if CUT.len_utf8() <= most {
-                shown.push(CUT);
+            if ELLIPSIS.len_utf8() <= limit {
+                shown.push(ELLIPSIS);
             }
             break;
         }
-        if shown.len() + CUT.len_utf8() <= most {
+        if shown.len() + ELLIPSIS.len_utf8() <= limit {
             cut = shown.len();
         }
     }
     Cow::Owned(shown)
 }
 
-/// [`printable`] for bytes that should be UTF-8; what is not becomes U+FFFD.
+/// [`printable`] for bytes that should be UTF-8; invalid bytes become U+FFFD.
 #[must_use]
-pub fn printable_bytes(bytes: &[u8], most: usize) -> String {
-    // More bytes than `most` make more than `most` bytes of text, and need not be looked at.
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(most.saturating_add(1))]);
-    printable(&text, most).into_owned()
+pub fn printable_bytes(bytes: &[u8], limit: usize) -> String {
+    // More than `limit` bytes give more than `limit` bytes of text, so the rest need not be read.
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(limit.saturating_add(1))]);
+    printable(&text, limit).into_owned()
 }
 
 #[cfg(test)]
@@ -92,7 +92,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_steers_a_terminal_is_escaped_and_the_rest_stays() {
+    fn characters_that_control_a_terminal_are_escaped_and_no_others() {
         let evil = "k: \x1b]0;title\x07 \x1b[2J\r\n\x7f\u{9b}31m \u{202e}gpj.exe\u{2069}\u{200b}";
         let shown = "k: \\u{1b}]0;title\\u{7} \\u{1b}[2J\\r\\n\\u{7f}\\u{9b}31m \\u{202e}gpj.exe\\u{2069}\\u{200b}";
         assert_eq!(printable(evil, LOG), shown);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_cut_at_a_character_and_says_so() {
+    fn a_long_text_is_cut_between_characters_and_marked() {
         assert_eq!(printable("abcdef", 6), "abcdef");
         assert_eq!(printable("abcdefg", 6), "abc…");
         assert_eq!(printable("äöüß", 6), "ä…");
@@ -115,13 +115,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_becomes_longer_than_allowed_or_stays_dangerous(text in ".*", most in 0_usize..40) {
+        fn every_result_is_printable_and_within_the_bound(text in ".*", limit in 0_usize..40) {
             let text = format!("{text}\u{202e}{text}\x1b");
-            let shown = printable(&text, most);
-            prop_assert!(shown.len() <= most);
+            let shown = printable(&text, limit);
+            prop_assert!(shown.len() <= limit);
             prop_assert!(shown.chars().all(is_printable));
-            prop_assert_eq!(printable(&shown, most), shown.as_ref());
-            prop_assert!(printable_bytes(text.as_bytes(), most).len() <= most);
+            prop_assert_eq!(printable(&shown, limit), shown.as_ref());
+            prop_assert!(printable_bytes(text.as_bytes(), limit).len() <= limit);
         }
     }
 }

@@ -35,7 +35,7 @@ pub struct Master(Program);
 /// that.
 pub fn is_late(run: &Run) -> bool {
     let late = [
-        "stood still for longer than allowed",
+        "kept out for longer than allowed",
         "did not keep its writers out within",
     ];
     run.code == UNAVAILABLE && late.iter().any(|words| run.stderr.contains(words))

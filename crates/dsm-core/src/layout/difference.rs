@@ -1,24 +1,24 @@
-//! Where two layout texts differ: said to a peer, whose text may be anything, in time and words
-//! that do not depend on it.
+//! The differences between two layout texts, for a message to a peer. The peer's text may be
+//! anything: time and size of the result are bounded.
 
 use super::{MAX_LAYOUT_TEXT, MAX_SERVERS};
 use crate::printable::printable;
 use std::collections::HashMap;
 
-/// The lines of the longest layout text: name, k, n, and one for each server.
+/// Lines of the longest layout text: name, k, n, and one for each server.
 const MAX_LINES: usize = MAX_SERVERS + 3;
 
-/// The most differences that are named: with these, a reader knows which file is the wrong one.
+/// The most differences that are listed: enough to see which file is the wrong one.
 const MAX_NAMED: usize = 20;
 
-/// The most bytes of a value, and of a field's name, that are shown. With these, and addresses of
-/// usual length, all of the differences that are named fit a refusal.
+/// The most bytes of a value, and of a field's name, that are shown. With these bounds, and
+/// addresses of usual length, all listed differences fit a refusal.
 const MAX_VALUE: usize = 80;
 const MAX_FIELD: usize = 32;
 
 /// The differences as `field: ours …, theirs …`, at most [`MAX_NAMED`], and one more text that
-/// counts the rest. Empty when the texts are equal. Takes time in proportion to the longest layout
-/// text, whatever `theirs` is.
+/// counts the rest. Empty when the texts are equal. The time is at most proportional to the longest
+/// layout text, whatever `theirs` is.
 pub(super) fn differences(own: &str, theirs: &str) -> Vec<String> {
     if own == theirs {
         return Vec::new();
@@ -42,7 +42,7 @@ pub(super) fn differences(own: &str, theirs: &str) -> Vec<String> {
             fields(theirs)
                 .map(|(name, theirs)| (name, ours_by_name.get(name).copied(), Some(theirs))),
         )
-        // Of the second half, only fields that the first has not.
+        // From the second half, keep only fields that the first half does not have.
         .enumerate()
         .filter(|(place, (_, ours, theirs))| {
             ours != theirs && (*place < ours_by_name.len() || ours.is_none())
@@ -75,7 +75,7 @@ fn fields(text: &str) -> impl Iterator<Item = (&str, &str)> {
         .map(|line| line.split_once('=').unwrap_or((line, "")))
 }
 
-/// The values by the fields' names; of a field that is there twice, the first.
+/// The values by field name; the first one if a field occurs twice.
 fn by_name(text: &str) -> HashMap<&str, &str> {
     let mut found = HashMap::new();
     for (name, value) in fields(text) {

@@ -1,4 +1,4 @@
-//! Where an address lives: k, N and the ordered addresses, and the split of a range into pieces.
+//! The layout: k, N and the ordered addresses of the servers, and the split of a range into pieces.
 //!
 //! Pure arithmetic, no I/O. Server i holds the addresses `i*k .. (i+1)*k`.
 
@@ -9,24 +9,23 @@ use std::fmt;
 /// The unit of optimistic reads and dirty tracking, in bytes.
 pub const PAGE: u64 = 4096;
 
-/// The longest request that one server executes as one indivisible step, in bytes.
+/// The longest request that one server executes atomically, in bytes.
 pub const MAX_ATOMIC: u64 = 1 << 20;
 
-/// The largest memory, in bytes: an address always fits an `i64` too, for file offsets.
+/// The largest memory, in bytes: every address also fits an `i64`, for file offsets.
 pub const MAX_MEMORY: u64 = 1 << 63;
 
-/// The most servers in one network map. Bounds the text that a handshake carries.
+/// The most servers in one network map. It bounds the text that a handshake carries.
 pub const MAX_SERVERS: usize = 1024;
 
 /// The longest address text (`host:port`): a 253-byte DNS name, a colon, five digits, two brackets.
 pub const MAX_ADDRESS_TEXT: usize = 261;
 
-/// The longest name of a system: shared-memory names carry it, and stay under `NAME_MAX`.
+/// The longest name of a system: shared-memory names contain it and must stay under `NAME_MAX`.
 pub const MAX_NAME: usize = 64;
 
 /// The longest text that [`Layout::canonical`] returns, in bytes: the most servers, with the
-/// longest name and addresses. What a peer sends as its layout and is longer is none, and need not
-/// be received.
+/// longest name and addresses. A longer text from a peer is no layout, and need not be received.
 pub const MAX_LAYOUT_TEXT: usize = {
     let mut length =
         "name=".len() + MAX_NAME + "\nk=".len() + digits(MAX_MEMORY / MAX_SERVERS as u64);
@@ -40,7 +39,7 @@ pub const MAX_LAYOUT_TEXT: usize = {
     length
 };
 
-/// Digits of a number in decimal.
+/// The number of decimal digits of a number.
 const fn digits(number: u64) -> usize {
     match number.checked_ilog10() {
         Some(log) => log as usize + 1,
@@ -55,13 +54,13 @@ pub enum LayoutError {
     /// The system's name cannot be part of a file name.
     #[error("name is {0:?}: allowed are 1 to {MAX_NAME} characters of a-z, A-Z, 0-9, '-' and '_'")]
     Name(String),
-    /// k is zero, or not a whole number of pages.
+    /// k is zero, or not a multiple of the page size.
     #[error("k is {0} bytes: it must be a multiple of {PAGE}, and at least {PAGE}")]
     ShareSize(u64),
     /// There is no server, or there are too many.
     #[error("the network map has {0} servers: allowed are 1 to {MAX_SERVERS}")]
     Count(usize),
-    /// k times N does not fit.
+    /// k times N is more than the largest memory.
     #[error("k times n is {k} times {n}, more than 2^63 bytes: make k or n smaller")]
     TooLarge {
         /// Bytes that each server shares.
@@ -74,14 +73,14 @@ pub enum LayoutError {
         "server {second} has the address {address:?} of server {first}: each server needs its own"
     )]
     Duplicate {
-        /// The index that had it first.
+        /// The index of the server that has it first.
         first: usize,
-        /// The index that repeats it.
+        /// The index of the server that repeats it.
         second: usize,
         /// The repeated address.
         address: String,
     },
-    /// An address is empty, too long, or holds a line break.
+    /// An address is empty, too long, or contains characters that are not printable.
     #[error(
         "server {index} has the address {address:?}: it must be 1 to {MAX_ADDRESS_TEXT} printable characters"
     )]
@@ -93,20 +92,20 @@ pub enum LayoutError {
     },
 }
 
-/// A range is not inside the memory.
+/// A range that is not inside the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("address {address} length {length} is outside the memory, which has {size} bytes (addresses 0 to {})", .size - 1)]
 #[non_exhaustive]
 pub struct OutsideMemory {
-    /// First address asked for.
+    /// The first address of the range.
     pub address: u64,
-    /// Bytes asked for.
+    /// The length of the range in bytes.
     pub length: u64,
-    /// Bytes that the memory has.
+    /// The size of the memory in bytes.
     pub size: u64,
 }
 
-/// A short hash of a layout: equal fingerprints, equal layouts.
+/// A short hash of a layout: layouts with equal fingerprints are equal.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 16]);
 
@@ -138,7 +137,7 @@ pub struct Piece {
     pub length: u64,
 }
 
-/// k, N and the ordered addresses, known to be sound.
+/// A valid layout: k, N and the ordered addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     name: String,
@@ -147,11 +146,11 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Checks the values and makes a layout of them. `k` is in bytes; `addresses` are `host:port`
-    /// in map order.
+    /// Checks the values and returns a layout. `k` is in bytes; `addresses` are `host:port` in the
+    /// order of the network map.
     ///
     /// # Errors
-    /// The first value that breaks a rule; see [`LayoutError`].
+    /// The first invalid value; see [`LayoutError`].
     pub fn new(name: &str, k: u64, addresses: Vec<String>) -> Result<Self, LayoutError> {
         let letter = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(letter) {
@@ -191,7 +190,7 @@ impl Layout {
         })
     }
 
-    /// The system's name, part of every shared-memory name.
+    /// The name of the system, part of every shared-memory name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -215,13 +214,13 @@ impl Layout {
         self.k * self.addresses.len() as u64
     }
 
-    /// The servers' addresses, `host:port`, in map order.
+    /// The servers' addresses, `host:port`, in the order of the network map.
     #[must_use]
     pub fn addresses(&self) -> &[String] {
         &self.addresses
     }
 
-    /// The layout as text, equal for equal layouts: what a handshake carries. `docs/protocol.md`
+    /// The layout as text, which a handshake carries; equal for equal layouts. `docs/protocol.md`
     /// specifies it.
     #[must_use]
     pub fn canonical(&self) -> String {
@@ -234,7 +233,7 @@ impl Layout {
         text
     }
 
-    /// A short hash of [`Layout::canonical`], to store and to show.
+    /// A short hash of [`Layout::canonical`], for storage and display.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let hash = blake3::hash(self.canonical().as_bytes());
@@ -243,8 +242,8 @@ impl Layout {
         Fingerprint(short)
     }
 
-    /// Names the fields in which a peer's canonical text differs from this layout, as `field: ours
-    /// …, theirs …`: at most 20, and then how many more there are. Empty when the texts are equal.
+    /// Lists the fields in which a peer's canonical text differs from this layout, as `field: ours
+    /// …, theirs …`: at most 20, and then the number of the others. Empty when the texts are equal.
     #[must_use]
     pub fn differences(&self, theirs: &str) -> Vec<String> {
         difference::differences(&self.canonical(), theirs)
@@ -259,11 +258,11 @@ impl Layout {
         Ok((self.server_of(address), address % self.k))
     }
 
-    /// Splits a range into its pieces, in address order, one for each server it touches; none when
-    /// it is empty.
+    /// Splits a range into its pieces, in address order, one for each server it touches. An empty
+    /// range has none.
     ///
     /// # Errors
-    /// When any of it is not inside the memory.
+    /// When a part of the range is not inside the memory.
     pub fn pieces(
         &self,
         address: u64,
@@ -277,7 +276,7 @@ impl Layout {
                 return None;
             }
             let offset = next % k;
-            // The quotient is a server's index, at most MAX_SERVERS.
+            // The quotient is a server's index, below MAX_SERVERS.
             #[allow(clippy::cast_possible_truncation)]
             let server = (next / k) as usize;
             let piece = Piece {
@@ -302,7 +301,7 @@ impl Layout {
         }
     }
 
-    // The quotient is a server's index, at most MAX_SERVERS, for every address that was checked.
+    // The quotient is a server's index, below MAX_SERVERS, for every checked address.
     #[allow(clippy::cast_possible_truncation)]
     fn server_of(&self, address: u64) -> usize {
         (address / self.k) as usize
@@ -430,10 +429,10 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_no_layout_has_is_refused_with_little_work() {
+    fn an_impossible_text_of_a_layout_is_refused_with_little_work() {
         let ours = layout(PAGE, 1000);
-        // As many fields as fit, in a text of every length up to that of a frame. Compared pair by
-        // pair, the first took seconds; so much must not take seconds for hundreds of them.
+        // As many fields as fit, in texts of every length up to that of a frame. Comparing pair by
+        // pair took seconds for the first one; all of them together must not take that long.
         let began = std::time::Instant::now();
         for length in [160_000, MAX_LAYOUT_TEXT, MAX_LAYOUT_TEXT + 1, 1 << 20] {
             let mut theirs = String::with_capacity(length);

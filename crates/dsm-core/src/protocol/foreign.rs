@@ -1,12 +1,12 @@
-//! What else may speak on a connection: told by its first bytes, so that a wrong port or a wrong
-//! program is named.
+//! Recognises other protocols by their first bytes, so that an error can name a wrong port or a
+//! wrong program.
 
 use std::fmt;
 
-/// Bytes at the start of a stream that tell its protocol.
+/// Bytes at the start of a stream by which a protocol is recognised.
 pub const TELLING: usize = 4;
 
-/// A speaker that is not the peer that belongs there.
+/// A peer that speaks another protocol than expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
     /// A client of dsmd.
@@ -17,21 +17,21 @@ pub enum Foreign {
     Agent,
     /// A web server, or a browser.
     Http,
-    /// A program that encrypts.
+    /// A TLS server or client.
     Tls,
     /// An SSH server or client.
     Ssh,
 }
 
-/// What the first bytes of HTTP are, of a request or a reply; `PRI ` is HTTP/2.
+/// The first bytes of HTTP requests and replies; `PRI ` is HTTP/2.
 const HTTP: [&[u8; TELLING]; 11] = [
     b"HTTP", b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"PATC", b"OPTI", b"CONN", b"TRAC",
     b"PRI ",
 ];
 
 impl Foreign {
-    /// Who begins a stream with these bytes, of which the first [`TELLING`] count; `None` for what
-    /// is not known.
+    /// The protocol of a stream that begins with these bytes, of which the first [`TELLING`] count;
+    /// `None` if it is unknown.
     #[must_use]
     pub fn recognise(first: &[u8]) -> Option<Self> {
         let first: &[u8; TELLING] = first.first_chunk()?;
@@ -39,8 +39,8 @@ impl Foreign {
             [b'D', b'Q', ..] => Some(Self::Client),
             [b'D', b'R', ..] => Some(Self::Server),
             [b'D', b'A', ..] => Some(Self::Agent),
-            // A handshake, or the alert with which a TLS server answers what it does not
-            // understand; the major version.
+            // The record type of a handshake, or of the alert by which a TLS server answers what it
+            // does not understand; then the major version.
             [0x15 | 0x16, 3, ..] => Some(Self::Tls),
             b"SSH-" => Some(Self::Ssh),
             _ => HTTP.contains(&first).then_some(Self::Http),
@@ -48,16 +48,16 @@ impl Foreign {
     }
 }
 
-/// Which two ports are mixed up, and where they stand.
-const PORTS: &str = "In the [[server]] table of mcomp.cfg, `address` is the port of dsmd and `snapshot` that of its agent \
+/// Explains the two ports that users confuse.
+const PORTS_HINT: &str = "In the [[server]] table of mcomp.cfg, `address` is the port of dsmd and `snapshot` that of its agent \
                      (without it, the port after that of dsmd)";
 
 impl fmt::Display for Foreign {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Client => write!(to, "this is a client of dsmd. {PORTS}"),
-            Self::Server => write!(to, "this is dsmd, not a snapshot agent. {PORTS}"),
-            Self::Agent => write!(to, "this is a snapshot agent or its client. {PORTS}"),
+            Self::Client => write!(to, "this is a client of dsmd. {PORTS_HINT}"),
+            Self::Server => write!(to, "this is dsmd, not a snapshot agent. {PORTS_HINT}"),
+            Self::Agent => write!(to, "this is a snapshot agent or its client. {PORTS_HINT}"),
             Self::Http => write!(
                 to,
                 "this is HTTP, from another service or a browser: check the address and the port"
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_protocols_are_told_by_their_first_bytes() {
+    fn known_protocols_are_recognised_by_their_first_bytes() {
         for (first, expected) in [
             (&b"DQ\x01\x00"[..], Some(Foreign::Client)),
             (b"DR\x01\x00", Some(Foreign::Server)),

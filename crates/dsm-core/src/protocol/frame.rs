@@ -22,7 +22,7 @@ pub(super) const REPLY_MAGIC: [u8; 2] = *b"DR";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Opcode {
-    /// Opens the conversation and the session.
+    /// Opens the connection and the session.
     Hello = 1,
     /// Reads a range.
     Read = 2,
@@ -46,7 +46,7 @@ pub enum Opcode {
     Copy = 11,
     /// Asks for the server's state and counters.
     Status = 12,
-    /// Asks for nothing; the payload comes back.
+    /// Does nothing; the reply carries the same payload.
     Ping = 13,
 }
 
@@ -94,14 +94,14 @@ impl Opcode {
         }
     }
 
-    /// Whether the request may change the memory, and so must take effect exactly once.
+    /// Whether the request may change the memory. Such a request takes effect exactly once.
     #[must_use]
     pub fn mutates(self) -> bool {
         !matches!(self, Self::Hello | Self::Read | Self::Status | Self::Ping)
     }
 }
 
-/// The header of a request. Every field is a claim until [`super::Request::parse`] has checked it.
+/// The header of a request. No field is trusted before [`super::Request::parse`] has checked it.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -114,7 +114,8 @@ pub struct RequestHeader {
     pub argument: u8,
     /// Bytes after the header.
     pub payload: U32,
-    /// Increases with every request of a connection; the reply carries it back.
+    /// The id of the request, greater than that of the previous one of the connection. The reply
+    /// has the same id.
     pub id: U64,
     /// First byte, as an offset into the segment.
     pub offset: U64,
@@ -161,7 +162,7 @@ pub struct ReplyHeader {
     /// Zero, or the number of a [`Code`].
     pub code: U16,
     pub(super) reserved_too: [u8; 6],
-    /// The old value that an atomic found; zero otherwise.
+    /// The old value, for an atomic; zero otherwise.
     pub value: U64,
 }
 
@@ -193,8 +194,8 @@ impl ReplyHeader {
 
 const _: () = assert!(size_of::<RequestHeader>() == HEADER && size_of::<ReplyHeader>() == HEADER);
 
-/// Reads the request header at the start of `bytes`; `None` when fewer than [`HEADER`] bytes are
-/// there that may become one.
+/// Splits off the request header at the start of `bytes`; `None` when fewer than [`HEADER`] bytes
+/// are there and they may be the beginning of one.
 ///
 /// # Errors
 /// [`Code::BadFrame`] when the framing cannot be trusted.
@@ -218,8 +219,8 @@ pub fn split_request(bytes: &[u8]) -> Result<Option<(RequestHeader, &[u8])>, Ref
     Ok(Some((header, rest)))
 }
 
-/// Reads the reply header at the start of `bytes`; `None` when fewer than [`HEADER`] bytes are
-/// there that may become one.
+/// Splits off the reply header at the start of `bytes`; `None` when fewer than [`HEADER`] bytes are
+/// there and they may be the beginning of one.
 ///
 /// # Errors
 /// [`Code::BadFrame`] when the framing cannot be trusted.
@@ -242,8 +243,8 @@ pub fn split_reply(bytes: &[u8]) -> Result<Option<(ReplyHeader, &[u8])>, Refusal
     Ok(Some((header, rest)))
 }
 
-/// Checks a header of which only a part is there: what is too short to ever become one, such as the
-/// alert of a TLS server, would be waited for in vain.
+/// Checks an incomplete header. A foreign message that is shorter than a header, such as the alert
+/// of a TLS server, would otherwise be waited for in vain.
 #[cold]
 fn check_begun<T>(bytes: &[u8], expected: [u8; 2]) -> Result<Option<T>, Refusal> {
     match bytes.first_chunk() {
@@ -265,8 +266,7 @@ fn not_ours(bytes: &[u8], found: [u8; 2], expected: [u8; 2]) -> Refusal {
     Refusal::new(Code::BadFrame, message)
 }
 
-/// Why a header cannot be trusted whose magic is not the expected one, or whose payload is too
-/// long.
+/// The refusal for a header with a wrong magic or a payload that is too long.
 #[cold]
 fn bad_frame(bytes: &[u8], found: [u8; 2], expected: [u8; 2], payload: u32) -> Refusal {
     if found != expected {

@@ -5,31 +5,31 @@ use crate::layout::{Layout, MAX_ATOMIC, MAX_LAYOUT_TEXT};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The payload of a hello request, before the canonical layout text.
+/// The fixed part of the payload of a hello request. The canonical layout text follows it.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
 #[repr(C)]
 pub struct HelloRequest {
-    /// The protocol version that the client speaks.
+    /// The protocol version of the client.
     pub version: U32,
-    /// The index of the server that the client wants.
+    /// The index of the server that the client expects.
     pub index: U32,
     /// The session's random id; never all zeros.
     pub session: [u8; 16],
-    /// The incarnation that the client knows; zero for none.
+    /// The incarnation that the client expects; zero for any.
     pub incarnation: U64,
-    /// 1 when the client comes back to a session that it used before, else 0.
+    /// 1 when the client resumes a session, else 0.
     pub resume: U32,
     pub(super) reserved: U32,
 }
 
-/// The longest payload of a hello request, in bytes: with the text of the longest layout. Before
-/// hello, nothing longer need be received.
+/// The longest payload of a hello request, in bytes: that with the longest layout text. Before
+/// hello, the server receives nothing longer.
 pub const MAX_HELLO: usize = size_of::<HelloRequest>() + MAX_LAYOUT_TEXT;
 
 impl HelloRequest {
-    /// A hello to server `index`, with the incarnation that this client knows (zero for none).
+    /// A hello to server `index`, with the incarnation that this client expects (zero for any).
     #[must_use]
     pub fn new(index: u32, session: [u8; 16], incarnation: u64, resume: bool) -> Self {
         Self {
@@ -42,11 +42,11 @@ impl HelloRequest {
         }
     }
 
-    /// Takes the fixed part and the layout text out of a hello's payload, and checks what needs no
-    /// knowledge of the segment: version, layout, index, and that the session has an id.
+    /// Splits a hello's payload into the fixed part and the layout text, and checks everything that
+    /// does not depend on the segment: version, layout, index, and that the session has an id.
     ///
     /// # Errors
-    /// The refusal to send back; it names what differs.
+    /// The refusal to send, which names what differs.
     pub fn parse<'a>(
         payload: &'a [u8],
         layout: &Layout,
@@ -95,10 +95,10 @@ impl HelloRequest {
         Ok((hello, text))
     }
 
-    /// Checks what a header says of the payload of a hello, before any of it is received.
+    /// Checks the length of a hello's payload by its header, before any of it is received.
     ///
     /// # Errors
-    /// The refusal to send back, for more than [`MAX_HELLO`] bytes.
+    /// The refusal to send, for more than [`MAX_HELLO`] bytes.
     pub fn check_length(payload: usize) -> Result<(), Refusal> {
         if payload > MAX_HELLO {
             let message = format!(
@@ -116,28 +116,28 @@ impl HelloRequest {
 )]
 #[repr(C)]
 pub struct HelloReply {
-    /// The protocol version of this conversation.
+    /// The protocol version of this connection.
     pub version: U32,
     /// The server's index.
     pub index: U32,
-    /// The random id of the segment's contents; zero while they wait for a restore.
+    /// The incarnation of the segment; zero while it waits for a restore.
     pub incarnation: U64,
     /// Bytes of the segment.
     pub k: U64,
-    /// The id of the last request of the session that changed, or could have changed, the memory;
-    /// zero for none.
+    /// The id of the last executed request of the session that changed, or could have changed, the
+    /// memory; zero for none.
     pub last_executed: U64,
     /// The longest request, in bytes.
     pub max_atomic: U32,
-    /// The most requests to leave unanswered.
+    /// The most requests that may be unanswered.
     pub window: U32,
-    /// 1 when the session was known, 0 when it is new.
+    /// 1 when the session was resumed, 0 when it is new.
     pub resumed: U32,
     pub(super) reserved: U32,
 }
 
 impl HelloReply {
-    /// What the server says of itself and of the session.
+    /// A reply with the state of the server and of the session.
     #[must_use]
     pub fn new(index: u32, incarnation: u64, k: u64, last_executed: u64, resumed: bool) -> Self {
         // Both are small constants.

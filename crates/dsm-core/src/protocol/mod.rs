@@ -1,5 +1,5 @@
-//! The wire format: frames and messages as pure functions of bytes. No I/O, no clock, no allocation
-//! on the good path.
+//! The wire format: frames and messages as pure functions of bytes. No I/O and no clock; no
+//! allocation unless a request is refused.
 //!
 //! `docs/protocol.md` is the specification; a test replays its examples against this module.
 
@@ -24,9 +24,9 @@ pub use status::{
     Traffic,
 };
 
-/// The protocol version that this code speaks.
+/// The protocol version of this code.
 pub const VERSION: u32 = 1;
 
-/// The most requests that a session may leave unanswered and still have each take effect exactly
-/// once: the segment keeps the results of that many for a client that comes back.
+/// The most unanswered requests of a session of which each still takes effect exactly once: the
+/// segment keeps this many results for a client that reconnects.
 pub const WINDOW: u64 = 64;

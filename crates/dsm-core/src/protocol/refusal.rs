@@ -6,27 +6,28 @@ use std::fmt;
 /// The longest text of a refusal, in bytes.
 pub const MAX_REFUSAL_TEXT: usize = 4096;
 
-/// Why a server refuses; the number in a reply header's `code`. Zero is success.
+/// Why a server refuses a request: the number in the `code` of a reply header. Zero is success.
 ///
-/// A refusal that is a pure function of the request and the layout leaves the connection open.
-/// Every other one closes it, so that no later request of the session can overtake the refused one.
+/// A refusal that depends only on the request and the layout leaves the connection open. Every
+/// other one closes it, so that no later request of the session can overtake the refused one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
 #[non_exhaustive]
 pub enum Code {
-    /// The frame's magic is wrong, or its payload is longer than any request's: framing is lost.
+    /// The frame's magic is wrong, or its payload is longer than that of any request: the frame
+    /// boundaries are lost.
     BadFrame = 1,
-    /// The protocol version is not spoken here.
+    /// The server does not support the protocol version.
     Version = 2,
     /// The two sides' mcomp.cfg differ.
     LayoutDiffers = 3,
-    /// The server has another index than the client wants.
+    /// The server has another index than the client expects.
     WrongServer = 4,
-    /// The segment is not the one that the client knew: its contents were lost.
+    /// The segment has another incarnation than the client expects: its contents were lost.
     MemoryLost = 5,
     /// A request came before hello, or a second hello.
     HelloExpected = 6,
-    /// The opcode is not known.
+    /// The opcode is unknown.
     UnknownOpcode = 7,
     /// The range is not inside the segment.
     OutOfRange = 8,
@@ -36,22 +37,22 @@ pub enum Code {
     TooLong = 10,
     /// A field that must be zero is not, or the payload's length does not fit the opcode.
     BadRequest = 11,
-    /// The request's id is not above the ones before it, or is outside the window, or the old
-    /// value of an atomic that comes again is no longer kept: that one was carried out.
+    /// The request's id is not above the ones before it, or is outside the window, or the server no
+    /// longer keeps the old value of an atomic that was sent again: it carried that one out before.
     BadSequence = 12,
     /// The server has as many connections as `limits.connections` allows.
     TooManyConnections = 13,
-    /// The server is stopping; another will take its place.
+    /// The server is stopping; a new one will replace it.
     Stopping = 14,
-    /// The session was taken over by a newer connection.
+    /// A newer connection uses the session.
     Superseded = 15,
-    /// A request was begun and not finished within `limits.request_timeout`, or hello within
+    /// A request did not arrive completely within `limits.request_timeout`, or hello within
     /// `limits.hello_timeout`.
     TooSlow = 16,
     /// The server's buffer memory, `limits.buffer_memory`, is in use; or a process on the server's
     /// host, most likely a stopped one, holds the pages; or every session has a connection.
     Busy = 17,
-    /// The server met an error of its own.
+    /// An error inside the server, which the request did not cause.
     Internal = 18,
     /// The memory is closed: it waits for a restore, or is being restored.
     Restoring = 19,
@@ -136,7 +137,7 @@ impl Code {
 pub struct Refusal {
     /// The number on the wire.
     pub code: Code,
-    /// What was found, what is allowed, and the way out.
+    /// What was found, what is allowed, and what to do.
     pub message: String,
 }
 
@@ -149,7 +150,7 @@ impl Refusal {
         }
     }
 
-    /// The refusal that a server has sent, with a text that is safe to show.
+    /// A refusal received from a server. The text is sanitised.
     #[must_use]
     pub fn received(code: Code, text: &[u8]) -> Self {
         Self {

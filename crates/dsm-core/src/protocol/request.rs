@@ -1,11 +1,11 @@
-//! Requests whose every field has been checked against the segment they are for.
+//! Requests: every field has been checked against the segment that the request is for.
 
 use super::{Code, Opcode, Refusal, RequestHeader};
 use crate::layout::MAX_ATOMIC;
 use zerocopy::IntoBytes;
 
-/// A range inside a segment of known size, at most [`MAX_ATOMIC`] bytes long. Only a check makes
-/// one.
+/// A range inside a segment of known size, at most [`MAX_ATOMIC`] bytes long. It can only be
+/// created by a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     offset: u64,
@@ -13,7 +13,7 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// Checks a claim of `length` bytes at `offset` against a segment of `k` bytes.
+    /// Checks a range of `length` bytes at `offset` against a segment of `k` bytes.
     ///
     /// # Errors
     /// [`Code::TooLong`] or [`Code::OutOfRange`].
@@ -41,7 +41,7 @@ impl Extent {
     }
 
     /// Checks the header of a write with `payload` bytes of data, as [`Request::parse`] does, for a
-    /// receiver that has the data elsewhere.
+    /// receiver that keeps the data elsewhere.
     ///
     /// # Errors
     /// As [`Request::parse`].
@@ -62,20 +62,20 @@ impl Extent {
         self.length as usize
     }
 
-    /// One past the last byte.
+    /// The offset after the last byte.
     #[must_use]
     pub fn end(self) -> u64 {
         self.offset + u64::from(self.length)
     }
 }
 
-/// The offset of an aligned word of eight bytes inside a segment of known size. Only a check makes
-/// one.
+/// The offset of an aligned word of eight bytes inside a segment of known size. It can only be
+/// created by a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Word(u64);
 
 impl Word {
-    /// Checks a claim against a segment of `k` bytes.
+    /// Checks the offset of a word against a segment of `k` bytes.
     ///
     /// # Errors
     /// [`Code::Unaligned`] or [`Code::OutOfRange`].
@@ -112,11 +112,11 @@ pub enum AtomicOperation {
     Add(u64),
     /// Replaces.
     Swap(u64),
-    /// Replaces when the word has the expected value.
+    /// Replaces the word if it has the expected value.
     CompareAndSwap {
         /// The value that the word must have.
         expected: u64,
-        /// The value that it then gets.
+        /// The value that replaces it.
         new: u64,
     },
     /// Bitwise and.
@@ -128,8 +128,7 @@ pub enum AtomicOperation {
 }
 
 impl AtomicOperation {
-    /// The value after the operation; `None` when the word stays as it is because a comparison
-    /// failed.
+    /// The value after the operation; `None` when a comparison failed and the word is not changed.
     #[must_use]
     pub fn apply(self, old: u64) -> Option<u64> {
         match self {
@@ -156,7 +155,7 @@ impl AtomicOperation {
     }
 }
 
-/// What a checked request asks for.
+/// A checked operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation<'a> {
     /// The handshake; the payload is [`super::HelloRequest`] and the layout text.
@@ -169,21 +168,21 @@ pub enum Operation<'a> {
     Fill(Extent, u8),
     /// Change a word and return what it was.
     Atomic(Word, AtomicOperation),
-    /// Copy a range; the two have one length and may overlap.
+    /// Copy a range; the two extents have the same length and may overlap.
     Copy {
-        /// Where the bytes come from.
+        /// The source.
         from: Extent,
-        /// Where they go.
+        /// The destination.
         to: Extent,
     },
-    /// State and counters.
+    /// Return state and counters.
     Status,
-    /// The payload comes back.
+    /// Return the payload.
     Ping(&'a [u8]),
 }
 
 impl Operation<'_> {
-    /// Bytes of memory that it changes.
+    /// The number of bytes of memory that it changes.
     #[must_use]
     pub fn changes(&self) -> usize {
         match self {
@@ -199,7 +198,7 @@ impl Operation<'_> {
 /// A request whose fields have been checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// Its place in the session.
+    /// The id, which orders the requests of a session.
     pub id: u64,
     /// What it asks for.
     pub operation: Operation<'a>,
@@ -209,7 +208,7 @@ impl<'a> Request<'a> {
     /// Checks a header and its whole payload against a segment of `k` bytes.
     ///
     /// # Errors
-    /// The refusal to send back; none of them depends on anything but the arguments.
+    /// The refusal to send. It depends only on the arguments.
     pub fn parse(header: &RequestHeader, payload: &'a [u8], k: u64) -> Result<Self, Refusal> {
         let opcode = Opcode::from_number(header.opcode).ok_or_else(|| {
             let message = format!(
@@ -249,7 +248,7 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// The header that carries this request, and the payload to send after it.
+    /// Encodes the request as a header and the payload that follows it.
     #[must_use]
     pub fn encode(&self) -> (RequestHeader, Payload<'a>) {
         let (opcode, offset, operand, argument, payload) = match self.operation {
@@ -312,10 +311,10 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The payload of an encoded request: borrowed, or a number of eight bytes.
+/// The payload of an encoded request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload<'a> {
-    /// Borrowed from the request.
+    /// Bytes borrowed from the request.
     Bytes(&'a [u8]),
     /// One little-endian u64.
     Number([u8; 8]),
@@ -334,8 +333,8 @@ impl AsRef<[u8]> for Payload<'_> {
     }
 }
 
-/// Refuses a payload of the wrong length and any field that the opcode does not use and that is not
-/// zero: what is ignored today could not be given a meaning tomorrow.
+/// Refuses a payload of the wrong length, and an unused field that is not zero: a field that is
+/// ignored today could not be given a meaning tomorrow.
 fn check_shape(opcode: Opcode, header: &RequestHeader, payload: usize) -> Result<(), Refusal> {
     use Opcode as O;
     let fixed = match opcode {
@@ -387,7 +386,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_makes_the_parser_panic_or_pass_the_end(bytes in proptest::array::uniform32(any::<u8>()), opcode in 0_u8..16, payload in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn no_header_makes_the_parser_panic_or_pass_the_end_of_the_segment(bytes in proptest::array::uniform32(any::<u8>()), opcode in 0_u8..16, payload in proptest::collection::vec(any::<u8>(), 0..64)) {
             let mut bytes = bytes;
             bytes[..2].copy_from_slice(b"DQ");
             bytes[2] = opcode;
@@ -407,7 +406,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_encoded_is_parsed_back(id in any::<u64>(), offset in 0..K / 2, length in 0_u64..4096, value in any::<u64>(), data in proptest::collection::vec(any::<u8>(), 0..256), which in 0_usize..13) {
+        fn an_encoded_request_parses_to_itself(id in any::<u64>(), offset in 0..K / 2, length in 0_u64..4096, value in any::<u64>(), data in proptest::collection::vec(any::<u8>(), 0..256), which in 0_usize..13) {
             let extent = Extent::new(offset, length, K).unwrap();
             let word = Word::new(offset & !7, K).unwrap();
             let operation = [
@@ -435,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_is_not_used_must_be_zero() {
+    fn an_unused_field_must_be_zero() {
         for (opcode, change) in [
             (Opcode::Ping, 0),
             (Opcode::Status, 1),

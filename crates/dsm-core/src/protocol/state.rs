@@ -1,13 +1,13 @@
-//! Words of a status, as enums. A later release may have more of them; those are kept as text.
+//! Words of a status, as enums. A word that only a later release knows is kept as text.
 
 use crate::printable::printable;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The longest word of a later release that is kept, in bytes.
+/// The most bytes that are kept of an unknown word.
 const MAX_WORD: usize = 64;
 
-/// Declares an enum of words, which has the words themselves as its text and in JSON.
+/// Declares an enum whose variants are shown, and written in JSON, as these words.
 macro_rules! words {
     ($(#[$about:meta])* $name:ident { $($(#[$of_variant:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$about])*
@@ -57,23 +57,23 @@ macro_rules! words {
 words! {
     /// Whether the memory of a server can be used.
     MemoryState {
-        /// It is read and changed.
+        /// It can be read and changed.
         #[default]
         InUse = "in use",
-        /// It is read and changed, and has lost its name in /dev/shm: it ends with dsmd.
+        /// It can be read and changed, but has lost its name in /dev/shm: it ends with dsmd.
         InUseRemoved = "in use, removed",
-        /// It is read and changed, and a file beside it in /dev/shm was removed: no other process
-        /// can open it.
+        /// It can be read and changed, but its copy area or a semaphore in /dev/shm was removed: no
+        /// other process can open it.
         InUsePartsRemoved = "in use, parts removed",
-        /// It was lost, and waits until an administrator restores a snapshot or accepts zeros.
+        /// It was lost. It waits until an administrator restores a snapshot or accepts zeros.
         WaitingForRestore = "waiting for restore",
-        /// A snapshot is put into its place.
+        /// A snapshot is being restored into it.
         BeingRestored = "being restored",
     }
 }
 
 words! {
-    /// Which operations the operation log of a server holds.
+    /// Which operations the operation log of a server records.
     LoggedOperations {
         /// None: there is no operation log.
         #[default]

@@ -1,4 +1,4 @@
-//! What a server says of itself: the payload of a status reply, a JSON object.
+//! The status of a server: the payload of a status reply, a JSON object.
 
 use super::LoggedOperations;
 use super::MemoryState;
@@ -8,16 +8,16 @@ use crate::printable::printable;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
-/// The longest text in a status, in bytes: none has a reason to be longer than an address.
+/// The longest text in a status, in bytes: no text needs to be longer than an address.
 const MAX_TEXT: usize = MAX_ADDRESS_TEXT;
 
-/// A text that the server has written, safe to show.
+/// Reads a text of the server, sanitised.
 fn text<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
     let text = String::deserialize(source)?;
     Ok(printable(&text, MAX_TEXT).into_owned())
 }
 
-/// Counters with names that the server has given them, safe to show.
+/// Reads counters whose names are texts of the server, sanitised.
 fn counters<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeMap<String, u64>, D::Error> {
     let counters = BTreeMap::<String, u64>::deserialize(source)?;
     Ok(counters
@@ -32,7 +32,7 @@ fn counters<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeMap<String, u64
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Status {
-    /// Version of the dsmd that answers.
+    /// Version of dsmd.
     #[serde(deserialize_with = "text")]
     pub version: String,
     /// The system's name.
@@ -47,7 +47,7 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since dsmd became ready.
     pub uptime_seconds: u64,
-    /// Which contents the segment has.
+    /// Incarnation of the segment.
     pub incarnation: Incarnation,
     /// Fingerprint of the layout, 32 hexadecimal digits.
     #[serde(deserialize_with = "text")]
@@ -67,10 +67,10 @@ pub struct Status {
     pub operations: BTreeMap<String, u64>,
     /// Bytes and outcomes.
     pub traffic: Traffic,
-    /// What programs on the server's host have done in its shared memory.
+    /// Operations of local clients in the segment.
     #[serde(default)]
     pub local: LocalTraffic,
-    /// What was repaired.
+    /// Repairs of dead participants.
     pub recovery: Recovery,
     /// Service times of requests, from read to answered, not counting the network.
     pub latency: Vec<LatencyBucket>,
@@ -102,7 +102,7 @@ pub struct Sessions {
     pub used: u64,
     /// Entries that the segment has.
     pub limit: u64,
-    /// Sessions dropped since the start to make room.
+    /// Sessions evicted since the start to make room.
     pub evicted: u64,
 }
 
@@ -116,11 +116,12 @@ pub struct Traffic {
     pub bytes_written: u64,
     /// Requests refused, of every code.
     pub errors: u64,
-    /// Requests that came again after a lost connection and had been executed already.
+    /// Requests that were sent again after a lost connection and had already been executed.
     pub replayed: u64,
 }
 
-/// What programs on the server's host have done without the network, since the segment was made.
+/// Operations of local clients, which use the segment without the network, since the segment was
+/// made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LocalTraffic {
@@ -132,7 +133,7 @@ pub struct LocalTraffic {
     pub fills: u64,
     /// Copies carried out.
     pub copies: u64,
-    /// Atomics carried out, those that compare and find another value included.
+    /// Atomics carried out, including compare-and-swaps that found another value.
     pub atomics: u64,
     /// Bytes read.
     pub bytes_read: u64,
@@ -140,24 +141,24 @@ pub struct LocalTraffic {
     pub bytes_written: u64,
 }
 
-/// Deaths of participants, and what was done about them.
+/// Deaths of participants, and their repairs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Recovery {
-    /// Participants that have the segment mapped now, this server among them.
+    /// Participants that have the segment mapped now, including this server.
     pub participants: u64,
     /// Dead participants that were repaired since the segment was made.
     pub repaired: u64,
-    /// Writes that a dead participant had committed and the repair carried out.
+    /// Committed writes of dead participants that repairs carried out.
     pub redone_writes: u64,
 }
 
-/// One bar of the histogram of service times.
+/// One bucket of the histogram of service times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LatencyBucket {
-    /// Upper bound of the bar, in nanoseconds, exclusive. The lower bound is that of the bar
-    /// before, or zero.
+    /// Upper bound of the bucket, in nanoseconds, exclusive. The lower bound is the upper bound of
+    /// the previous bucket, or zero.
     pub below_ns: u64,
     /// Requests in it.
     pub count: u64,
@@ -175,7 +176,7 @@ impl LatencyBucket {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct OperationLogStatus {
-    /// Which operations it holds.
+    /// Which operations it records.
     pub mode: LoggedOperations,
     /// Lines written since the start.
     pub written: u64,

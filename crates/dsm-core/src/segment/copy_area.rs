@@ -1,13 +1,14 @@
-//! The copy area: an object beside the segment, with the pages that writers have saved for a cut.
+//! The copy area: an object beside the segment that holds the pages that writers have saved for a
+//! cut.
 //!
-//! It is written with `pwrite(2)`, not through a mapping: the file grows as it is needed, a full
-//! /dev/shm is an error and not a SIGBUS, and giving the area back under a late reader makes its
-//! read short and nothing worse.
+//! It is written with `pwrite(2)` and not through a mapping. The file grows as needed, and a full
+//! /dev/shm is an error and not a SIGBUS. If the area is emptied under a late reader, that reader
+//! gets a short read.
 //!
-//! Its memory is that of the agent that takes the snapshot, in the sense of cgroups: the agent
-//! allocates ahead of the writers. A program that uses the memory locally saves pages only where
-//! that was done, since its own limit of memory may be small, and the kernel would kill it there; a
-//! server, whose memory it is, also beyond.
+//! In the accounting of control groups its memory belongs to the agent that takes the snapshot: the
+//! agent allocates ahead of the writers. A local client saves pages only in allocated memory, since
+//! the kernel would kill a client whose own memory limit is small. A server, whose memory it is,
+//! also saves beyond.
 
 use super::cut::{Cut, Page};
 use super::deadline::Deadline;
@@ -25,77 +26,81 @@ use nix::sys::uio::{pread, pwrite};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The byte that the holder of the claim locks: behind the last page that can be in the area.
-pub(super) const CLAIM: i64 = i64::MAX - 1;
+/// The byte that the holder of the snapshot lock locks: beyond the last page that the area can
+/// have.
+pub(super) const SNAPSHOT_LOCK_BYTE: i64 = i64::MAX - 1;
 
-/// The most pages: their numbers share half a word with two others.
-const MOST: u64 = u32::MAX as u64 - 2;
+/// The most pages of the area: their numbers share half a word with two other values.
+const MAX_COPIES: u64 = u32::MAX as u64 - 2;
 
-/// The most pages that are allocated ahead of the last one taken: what two fast writers save in
-/// some milliseconds.
+/// The most pages that are allocated ahead of the last one taken: as many as two fast writers save
+/// in some milliseconds.
 const MAX_AHEAD: u64 = (8 << 20) / page_size() as u64;
 
-/// Pages allocated ahead for each page taken, up to [`MAX_AHEAD`]: a cut during which few pages are
-/// saved pays for few.
+/// Pages that are allocated ahead for each page taken, up to [`MAX_AHEAD`]: a cut during which
+/// writers save few pages costs little.
 const AHEAD_PER_PAGE: u64 = 8;
 
-/// Pages that are allocated at once, so that the end of /dev/shm is used to the last MiB.
-const STEP: u64 = (1 << 20) / page_size() as u64;
+/// Pages that one call allocates: small enough to use a nearly full /dev/shm to the last MiB.
+const ALLOCATION_STEP: u64 = (1 << 20) / page_size() as u64;
 
-/// How often it is looked whether pages are to be allocated.
-const LOOK: Duration = Duration::from_millis(1);
+/// How often the agent checks whether pages must be allocated.
+const ALLOCATION_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The same where the last attempt found no room.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// The same after an attempt that found no room.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long a writer waits for pages that are not allocated yet, with its stripes: less than others
-/// wait for it before they are refused.
-const ALLOCATION_WAIT: Duration = Duration::from_millis(500);
+/// How long a writer waits, with its stripes, for pages that are not allocated yet: less than
+/// others wait for the writer before they are refused.
+const ALLOCATION_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a writer sleeps between two looks at what is allocated.
-const NAP: Duration = Duration::from_micros(50);
+/// How long a writer sleeps between two checks of what is allocated.
+const POLL_INTERVAL: Duration = Duration::from_micros(50);
 
 /// Why a page cannot be saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoRoom {
-    /// All pages that the cut may have are taken.
+pub(super) enum CopyError {
+    /// All pages that the cut may have are in use.
     #[error("snapshot.copy_area is used up")]
     Full,
-    /// Nothing was allocated in time.
-    #[error("the snapshot agent has allocated nothing for {} ms", ALLOCATION_WAIT.as_millis())]
+    /// The agent allocated nothing in time.
+    #[error("the snapshot agent has allocated nothing for {} ms", ALLOCATION_TIMEOUT.as_millis())]
     NotAllocated,
-    /// The writer's deadline passed before that. It is refused, and the cut stays.
+    /// The writer's deadline passed first. The write is refused, and the cut continues.
     #[error("the writer's deadline passed before the snapshot agent had allocated anything")]
-    Late,
-    /// The file may not become so large.
+    DeadlinePassed,
+    /// The file would exceed the limit of file sizes.
     #[error("the limit of file sizes of this process is {0} bytes, see ulimit -f")]
     FileLimit(u64),
-    /// The operating system refused.
+    /// A system call failed.
     #[error("{0}")]
     System(Errno),
 }
 
 impl Segment {
-    /// Allocates the copy area of the cut ahead of its writers, until `done` or the end of the cut.
-    /// For a thread of the process whose memory it shall be, beside the one that reads the cut.
+    /// Allocates the copy area of the cut ahead of its writers, until `done` is set or the cut has
+    /// ended. It runs in a thread of the agent, whose memory the area shall be, while another
+    /// thread reads the cut.
     pub fn allocate_copies(&self, cut: Cut, done: &AtomicBool) {
         let shared = &self.shared;
         let word = |field: Field| field.of(&shared.mapping);
-        let limit = word(Field::CopiesLimit).load(Ordering::Relaxed).min(MOST);
-        // Every page in turn, also where a server was faster: a program may wait for one between
-        // two of a server. The first ones may be there since before the cut.
+        let limit = word(Field::CopiesLimit)
+            .load(Ordering::Relaxed)
+            .min(MAX_COPIES);
+        // Every page in turn, even where a server has already written one: a local client may wait
+        // for a page between two of a server. `prepare_cut` may have allocated the first ones.
         let mut allocated = word(Field::CopiesAllocated)
             .load(Ordering::Relaxed)
             .saturating_sub(1);
         while !done.load(Ordering::Relaxed) && shared.gate() == Gate::Cut(cut.number) {
             let taken = word(Field::CopiesTaken).load(Ordering::Relaxed);
-            let ahead = STEP.saturating_add(taken.saturating_mul(AHEAD_PER_PAGE));
+            let ahead = ALLOCATION_STEP.saturating_add(taken.saturating_mul(AHEAD_PER_PAGE));
             let wanted = taken.saturating_add(ahead.min(MAX_AHEAD)).min(limit);
-            let mut pause = LOOK;
+            let mut pause = ALLOCATION_INTERVAL;
             while allocated < wanted {
-                let step = STEP.min(wanted - allocated);
+                let step = ALLOCATION_STEP.min(wanted - allocated);
                 if shared.allocate_pages(allocated, step).is_err() {
-                    pause = LOOK_AGAIN;
+                    pause = RETRY_INTERVAL;
                     break;
                 }
                 allocated += step;
@@ -108,45 +113,45 @@ impl Segment {
 }
 
 impl Shared {
-    /// Appends a page for the cut `number` and returns its place.
+    /// Appends a page for the cut `number` and returns its slot.
     pub(super) fn copy_aside(
         &self,
         bytes: &Page,
         number: u32,
         deadline: Deadline,
-    ) -> Result<u64, NoRoom> {
+    ) -> Result<u64, CopyError> {
         let slot = match self.role {
             Role::Client { .. } => self.take_allocated(number, deadline)?,
-            Role::Server | Role::Beside => Field::CopiesTaken
+            Role::Server | Role::Agent => Field::CopiesTaken
                 .of(&self.mapping)
                 .fetch_add(1, Ordering::Relaxed),
         };
-        let place = self.place_of_copy(slot)?;
+        let place = self.copy_offset(slot)?;
         match pwrite(&self.copy_area, bytes, place) {
             Ok(written) if written == bytes.len() => Ok(slot),
-            // Cut short by the end of the room, or by the limit of file sizes of a program.
-            Ok(_) => Err(NoRoom::System(Errno::ENOSPC)),
-            Err(error) => Err(NoRoom::System(error)),
+            // A short write: /dev/shm is full, or the limit of file sizes was reached.
+            Ok(_) => Err(CopyError::System(Errno::ENOSPC)),
+            Err(error) => Err(CopyError::System(error)),
         }
     }
 
-    /// Where the page is in the file, if the cut may have so many.
-    fn place_of_copy(&self, slot: u64) -> Result<i64, NoRoom> {
+    /// The offset of the page in the file; an error if the cut may not have so many pages.
+    fn copy_offset(&self, slot: u64) -> Result<i64, CopyError> {
         let limit = Field::CopiesLimit
             .of(&self.mapping)
             .load(Ordering::Relaxed)
-            .min(MOST);
-        offset(slot).filter(|_| slot < limit).ok_or(NoRoom::Full)
+            .min(MAX_COPIES);
+        offset(slot).filter(|_| slot < limit).ok_or(CopyError::Full)
     }
 
-    /// Takes a page once its memory is there, if an agent allocates it. Not before: each writer
-    /// that stops waiting would leave a hole, and the area would be used up sooner.
-    fn take_allocated(&self, number: u32, deadline: Deadline) -> Result<u64, NoRoom> {
+    /// Takes a page once its memory is allocated, if an agent allocates. Not earlier: each writer
+    /// that times out would leave a hole, and the area would be used up sooner.
+    fn take_allocated(&self, number: u32, deadline: Deadline) -> Result<u64, CopyError> {
         let taken = Field::CopiesTaken.of(&self.mapping);
         let mut until = None;
         loop {
             let slot = taken.load(Ordering::Relaxed);
-            check_allowance(self.place_of_copy(slot)?)?;
+            check_file_size(self.copy_offset(slot)?)?;
             let allocated = Field::CopiesAllocated
                 .of(&self.mapping)
                 .load(Ordering::Acquire);
@@ -160,19 +165,19 @@ impl Shared {
                 continue;
             }
             let now = Instant::now();
-            if now >= *until.get_or_insert(now + ALLOCATION_WAIT)
+            if now >= *until.get_or_insert(now + ALLOCATION_TIMEOUT)
                 || self.gate() != Gate::Cut(number)
             {
-                return Err(NoRoom::NotAllocated);
+                return Err(CopyError::NotAllocated);
             }
             if deadline.has_passed() {
-                return Err(NoRoom::Late);
+                return Err(CopyError::DeadlinePassed);
             }
-            std::thread::sleep(NAP);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Reads a page and gives its memory back; `false` when it is not there.
+    /// Reads a page and releases its memory; `false` when the page is not there.
     pub(super) fn take_copy(&self, slot: u64, buffer: &mut Page) -> bool {
         let Some(offset) = offset(slot) else {
             return false;
@@ -181,12 +186,12 @@ impl Shared {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         #[allow(clippy::cast_possible_wrap)] // 4096
         let length = page_size() as i64;
-        // Otherwise it is given back with all others when the cut ends.
+        // If this fails, the memory is released when the cut ends.
         let _ = fallocate(&self.copy_area, flags, offset, length);
         read
     }
 
-    /// Gives `count` pages from `first` on their memory; what is there stays as it is.
+    /// Allocates memory for `count` pages starting with `first`; existing contents stay.
     fn allocate_pages(&self, first: u64, count: u64) -> nix::Result<()> {
         let begin = offset(first).ok_or(Errno::EFBIG)?;
         let length = offset(count).ok_or(Errno::EFBIG)?;
@@ -194,9 +199,9 @@ impl Shared {
     }
 
     /// Allocates the first pages for a cut that may save at most `limit` bytes; none when there
-    /// is no room. The area is empty, and the gate keeps it so: there is no cut.
+    /// is no room. The caller has emptied the area, and there is no cut.
     pub(super) fn allocate_first_copies(&self, limit: u64) {
-        let count = STEP.min(limit / page_size() as u64);
+        let count = ALLOCATION_STEP.min(limit / page_size() as u64);
         if count > 0 && self.allocate_pages(0, count).is_ok() {
             Field::CopiesAllocated
                 .of(&self.mapping)
@@ -205,12 +210,14 @@ impl Shared {
     }
 
     pub(super) fn copy_area_is_empty(&self) -> Result<bool, SegmentError> {
-        let status = fstat(&self.copy_area)
-            .map_err(SegmentError::system("look at the copy area of", &self.name))?;
+        let status = fstat(&self.copy_area).map_err(SegmentError::system(
+            "read the status of the copy area of",
+            &self.name,
+        ))?;
         Ok(status.st_size == 0)
     }
 
-    /// Gives all of it back.
+    /// Releases all memory of the area.
     pub(super) fn empty_copy_area(&self) -> Result<(), SegmentError> {
         Field::CopiesAllocated
             .of(&self.mapping)
@@ -220,19 +227,19 @@ impl Shared {
     }
 }
 
-/// Refuses what the kernel would answer with SIGXFSZ, which a program that uses the library may not
-/// expect.
-fn check_allowance(place: i64) -> Result<(), NoRoom> {
+/// Refuses a write for which the kernel would send SIGXFSZ, which a program that links this library
+/// may not expect.
+fn check_file_size(place: i64) -> Result<(), CopyError> {
     let limit = file_size::limit();
     let end = place.unsigned_abs() + page_size() as u64;
     if end > limit {
-        Err(NoRoom::FileLimit(limit))
+        Err(CopyError::FileLimit(limit))
     } else {
         Ok(())
     }
 }
 
-/// Where a page begins; `None` beyond what a file can have.
+/// The offset of a page in the file; `None` if no file can be so large.
 fn offset(slot: u64) -> Option<i64> {
     i64::try_from(slot.checked_mul(page_size() as u64)?).ok()
 }

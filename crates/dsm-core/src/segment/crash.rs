@@ -1,8 +1,10 @@
-//! Places where a test makes its own process die or stand still, to prove that the others go on.
+//! Crash points: places where a test kills, stalls, pauses or panics its own process, to prove that
+//! the other participants continue.
 //!
-//! Exists in debug builds only; in a release build every call is empty and nothing can be armed.
+//! They exist in debug builds only. In a release build every call is empty and nothing can be
+//! armed.
 
-/// A place inside a critical section.
+/// A point inside a critical section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Point {
@@ -14,18 +16,18 @@ pub enum Point {
     HalfCopied = 3,
     /// All bytes are in place, the versions are still odd.
     Copied = 4,
-    /// The pages are done, the session does not know yet.
+    /// The pages are done, the result is not in the session yet.
     PagesDone = 5,
     /// The intent is done, the stripes are still held.
     Done = 6,
-    /// Some stripes are given back, others not yet.
+    /// Some stripes are released, others not yet.
     HalfUnlocked = 7,
-    /// A repair has redone a dead worker's write, the locks are still taken.
+    /// A repair has redone a dead worker's write, the locks are still held.
     Redone = 8,
 }
 
 impl Point {
-    /// Every place, in the order in which a write passes them.
+    /// Every point, in the order in which a write passes them.
     pub const ALL: [Self; 8] = [
         Self::Locked,
         Self::Committed,
@@ -44,16 +46,16 @@ mod armed {
     use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
     use std::time::Duration;
 
-    /// What happens at the armed place.
+    /// What the process does at the armed point.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum Action {
-        /// SIGKILL to the own process.
+        /// It sends SIGKILL to itself.
         Die,
-        /// Print "stalled" to standard output, then stand still for ever.
+        /// It prints "stalled" to standard output, then blocks for ever.
         Stall,
-        /// Print "paused" to standard output, then wait for [`resume`].
+        /// It prints "paused" to standard output, then waits for [`resume`].
         Pause,
-        /// Panic, as a logger of the program may that is called there.
+        /// It panics, as a logger of the program may that is called there.
         Panic,
     }
 
@@ -62,7 +64,7 @@ mod armed {
     static PAUSED: AtomicBool = AtomicBool::new(false);
     static RESUMED: AtomicBool = AtomicBool::new(false);
 
-    /// From now on, the first thread of this process that reaches `point` does `action`.
+    /// From now on, a thread of this process that reaches `point` does `action`.
     pub fn arm(point: Point, action: Action) {
         PAUSED.store(false, Ordering::SeqCst);
         RESUMED.store(false, Ordering::SeqCst);
@@ -76,7 +78,7 @@ mod armed {
         PAUSED.load(Ordering::SeqCst)
     }
 
-    /// Ends a pause; nothing is armed any more.
+    /// Ends a pause and disarms the point.
     pub fn resume() {
         ARMED.store(0, Ordering::SeqCst);
         RESUMED.store(true, Ordering::SeqCst);
@@ -88,7 +90,7 @@ mod armed {
         }
         let action = ACTION.load(Ordering::SeqCst);
         if action == Action::Die as u8 {
-            // Nothing to do about an error: the test sees that the process did not die.
+            // An error needs no handling: the test sees that the process did not die.
             let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
         }
         if action == Action::Pause as u8 {

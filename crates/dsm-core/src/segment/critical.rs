@@ -1,12 +1,12 @@
-//! Critical sections end in order, or with the process.
+//! A critical section is left in good order, or the process ends.
 //!
-//! A process that dies in one is repaired by the others. One that lives on after a thread of it was
-//! unwound out of one is not: to the others, what it holds is held. So unwinding out of one ends
-//! the process, also where panics are caught.
+//! The other participants repair a process that dies in a critical section. They cannot repair a
+//! live process one of whose threads was unwound out of one: they see its locks as held. So
+//! unwinding out of a critical section aborts the process, even where the program catches panics.
 
 use std::io::Write;
 
-/// A critical section that is not described by the locks that it holds.
+/// A critical section whose locks are not in a [`HeldLocks`], such as a repair.
 pub(super) struct Critical(());
 
 impl Critical {
@@ -21,18 +21,19 @@ impl Critical {
 
 impl Drop for Critical {
     fn drop(&mut self) {
-        die();
+        abort();
     }
 }
 
-/// Locks that are held. Dropping it with any ends the process, see the module.
-pub(super) struct Held {
+/// The locks that a worker holds. Dropping it while it is not empty aborts the process, see the
+/// module.
+pub(super) struct HeldLocks {
     pub(super) stripes: u64,
     pub(super) large_slot: Option<usize>,
 }
 
-impl Held {
-    pub(super) const NOTHING: Self = Self {
+impl HeldLocks {
+    pub(super) const NONE: Self = Self {
         stripes: 0,
         large_slot: None,
     };
@@ -42,21 +43,23 @@ impl Held {
     }
 }
 
-impl Drop for Held {
-    /// Only reached when something panics: [`super::Worker`] forgets what it has given back.
+impl Drop for HeldLocks {
+    /// Runs with locks only during a panic: [`super::Worker`] forgets the value after it has
+    /// released the locks.
     fn drop(&mut self) {
         if !self.is_empty() {
-            die();
+            abort();
         }
     }
 }
 
 #[cold]
-fn die() -> ! {
-    // The panic has said why. Nothing to do about an error.
+fn abort() -> ! {
+    // The panic has printed its cause. An error of this write cannot be reported.
     let _ = writeln!(
         std::io::stderr(),
-        "dsm: a thread was unwound while it changed the shared memory: the process ends here, so that others can repair it"
+        "dsm: a thread was unwound while it changed the shared memory: this process aborts, so that other \
+         processes can repair the memory"
     );
     std::process::abort();
 }

@@ -1,18 +1,17 @@
 //! Cuts: the instant that a snapshot shows, and the pages of it that writers have changed since.
 //!
 //! A cut begins while the gate is frozen, so that no writer is inside. From then on the first
-//! writer that is about to change a page saves it aside; a reader of the cut takes a page from
-//! where it stands if nobody has saved it, and from the copy area otherwise. A word beside each
-//! page's version decides between the two by compare-and-swap, so that neither ever waits for the
-//! other:
+//! writer that is about to change a page saves the page in the copy area. A reader of the cut takes
+//! a saved page from the copy area and every other page from the data. A word beside the version of
+//! each page decides between the two by compare-and-swap, so that neither ever waits for the other:
 //!
 //! ```text
-//! word = number of the cut (high half), 0: read already | 1: all zeros | slot of the copy area + 2 (low half)
+//! word = number of the cut (high half), 0: already read | 1: all zeros | slot of the copy area + 2 (low half)
 //! ```
 //!
-//! A copy that finds no room in the copy area abandons the cut; writers go on.
+//! A writer that finds no room in the copy area ends the cut, and continues.
 
-use super::copy_area::NoRoom;
+use super::copy_area::CopyError;
 use super::gate::{Awaited, Gate, Shut};
 use super::geometry::page_size;
 use super::shared::Shared;
@@ -23,7 +22,7 @@ use nix::sys::uio::pread;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// The low half of a page's word: its place in the cut.
+/// The low half of a page's word: where the page is, as of the cut.
 const READ: u64 = 0;
 const ZEROS: u64 = 1;
 const FIRST_SLOT: u64 = 2;
@@ -34,41 +33,43 @@ const LOW: u64 = u32::MAX as u64;
 /// The bytes of one page.
 pub type Page = [u8; page_size()];
 
-/// To compare with: faster than a look at each byte.
+/// Comparing with this is faster than checking each byte.
 static ZERO_PAGE: Page = [0; page_size()];
 
-/// A cut that was made, to be read page by page and then ended.
+/// A cut, to be read page by page and then ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
-    /// Its number; never zero, and another one for each cut of a segment until 2^32 of them.
+    /// Its number; never zero, and unique among the last 2^32 cuts of a segment.
     pub(super) number: u32,
 }
 
-/// The cut is over: it was ended, or the copy area had no room for a page that a writer changed.
+/// The cut has ended: its owner ended it, or the copy area had no room for a page that a writer
+/// changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the snapshot was abandoned: the copy area was full, or another snapshot took its place")]
 pub struct CutGone;
 
-/// The most pages that are read together: enough that the calls for them do not count, and a small
-/// buffer.
+/// The most pages that one call reads: enough to make the cost of the calls negligible, with a
+/// small buffer.
 pub const CUT_RUN: usize = 16;
 
 /// Pages as the cut shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CutPages {
-    /// All bytes are zero; the buffer is untouched.
+    /// All bytes are zero; the buffer is unchanged.
     Zeros,
     /// The bytes are in the buffer.
     Bytes,
 }
 
 impl Segment {
-    /// Reads a run of pages of the cut, at most [`CUT_RUN`], into `buffer`, which has their length;
-    /// takes no lock. Each page can be read once: after that writers need not save it, and what
-    /// they have saved is given back.
+    /// Reads a run of pages of the cut, at most [`CUT_RUN`], into `buffer`, which has their length.
+    /// Takes no lock. Each page can be read once: after that writers need not save it, and its
+    /// memory in the copy area is released.
     ///
     /// # Errors
-    /// [`CutGone`], also for a page that was read already. The buffer means nothing then.
+    /// [`CutGone`], also for a page that was already read. The content of the buffer is undefined
+    /// then.
     ///
     /// # Panics
     /// When the lengths differ, or the run is longer than [`CUT_RUN`].
@@ -83,7 +84,8 @@ impl Segment {
             "{pages:?}"
         );
         let shared = &self.shared;
-        // What nobody has ever written is zeros; whoever writes it now saves it as such.
+        // A page that was never written is zeros; a writer that changes it from now on saves it as
+        // zeros.
         if pages
             .clone()
             .all(|page| shared.page_version(page).load(Ordering::Acquire) == 0)
@@ -100,9 +102,9 @@ impl Segment {
         }
         shared.read_data(&pages, buffer)?;
         for ((page, found), bytes) in pages.zip(found).zip(buffer.as_chunks_mut().0) {
-            shared.settle_page(cut.number, page, found, bytes)?;
+            shared.resolve_page(cut.number, page, found, bytes)?;
         }
-        // A writer that found no room ended the cut before it changed its page.
+        // A writer that found no room has ended the cut before it changed its page.
         fence(Ordering::Acquire);
         if shared.is_cut(cut.number) {
             Ok(CutPages::Bytes)
@@ -122,24 +124,25 @@ impl Shared {
         self.gate() == Gate::Cut(number)
     }
 
-    /// Ends the cut for everybody and gives its copy area back. Returns the pages that were saved;
-    /// none when it was over already.
+    /// Ends the cut and empties its copy area. Returns the number of pages that were saved; zero if
+    /// the cut had already ended.
     pub(super) fn end_cut(&self, number: u32, worker: usize) -> Result<u64, SegmentError> {
         let ended = self.change_gate(Gate::Cut(number), Gate::Open);
         let copied = Field::CopiesTaken.of(&self.mapping).load(Ordering::Relaxed);
-        // A writer that saw the cut still holds its stripes; after one turn on each stripe no such
-        // writer is left. One that stands still is waited for, however long.
+        // A writer that saw the cut still holds its stripes; after each stripe was locked and
+        // unlocked once, no such writer is left. A stalled writer delays this for as long as it is
+        // stalled.
         while self.wait_for_writers(worker).is_err() {}
         self.empty_copy_area()?;
         Ok(if ended { copied } else { 0 })
     }
 
-    /// Saves what the caller, who holds the pages' stripes, is about to change and the cut still
-    /// needs.
+    /// Saves those of the pages that the cut still needs. The caller holds their stripes and is
+    /// about to change them.
     ///
     /// # Errors
-    /// [`Shut::Late`] when the deadline of `worker` passes before. Then no page may be changed; the
-    /// cut stays, and so do copies.
+    /// [`Shut::Late`] when the deadline of `worker` passes first. Then the caller may change no
+    /// page; the cut continues, and so do its copies.
     #[cold]
     pub(super) fn save_for_cut(
         &self,
@@ -169,7 +172,7 @@ impl Shared {
                 .map(|slot| slot + FIRST_SLOT)
         };
         match place {
-            // A reader that was faster has read the page where it stands: then the copy is not
+            // A reader that was faster has read the page from the data: then the copy is not
             // needed.
             Ok(place) => {
                 let _ = word.compare_exchange(
@@ -179,12 +182,12 @@ impl Shared {
                     Ordering::Relaxed,
                 );
             }
-            Err(NoRoom::Late) => return Err(Shut::Late(Awaited::CopyArea)),
+            Err(CopyError::DeadlinePassed) => return Err(Shut::Late(Awaited::CopyArea)),
             Err(cause) => {
                 if self.change_gate(Gate::Cut(number), Gate::Open) {
                     log::error!(
-                        "{}: the snapshot under way was abandoned, for its copy area has no room ({cause}): writers go on. \
-                         Raise snapshot.copy_area in mcomp.cfg, or make room in /dev/shm",
+                        "{}: the snapshot was abandoned, because its copy area has no room ({cause}). \
+                         Writers continue. Raise snapshot.copy_area in mcomp.cfg, or make room in /dev/shm",
                         self.name
                     );
                 }
@@ -193,14 +196,15 @@ impl Shared {
         Ok(())
     }
 
-    /// Copies pages as they stand. Through the file, not the mapping: the tables of a process that
-    /// reads all of a large segment once would take more memory than anything else of it.
+    /// Copies pages from the data. It uses the file and not the mapping: the page tables of a
+    /// process that reads all of a large segment once would take more memory than anything else of
+    /// it.
     fn read_data(&self, pages: &Range<usize>, buffer: &mut [u8]) -> Result<(), CutGone> {
         let offset =
             i64::try_from(self.geometry.data + pages.start * page_size()).map_err(|_| CutGone)?;
-        // The object was measured when it was mapped, and nobody makes it shorter.
+        // The object was measured when it was mapped, and no program of ours makes it shorter.
         let read = pread(&self.file, buffer, offset);
-        // No look at the pages' words may come before the copy.
+        // The loads of the pages' words must not move before the copy.
         fence(Ordering::Acquire);
         if read == Ok(buffer.len()) {
             Ok(())
@@ -209,9 +213,9 @@ impl Shared {
         }
     }
 
-    /// Makes `bytes`, a copy of the page that was made after its word was `found`, the page as the
-    /// cut shows it.
-    fn settle_page(
+    /// Turns `bytes`, a copy of the page that was made after its word was `found`, into the page as
+    /// of the cut.
+    fn resolve_page(
         &self,
         number: u32,
         page: usize,
@@ -221,8 +225,8 @@ impl Shared {
         let word = self.cut_word(page);
         let read = u64::from(number) << 32 | READ;
         if found >> 32 != u64::from(number) {
-            // Nobody has changed the page since the cut, if nobody has saved it by the time of this
-            // exchange.
+            // If no writer has saved the page by the time of this exchange, no writer has changed
+            // it since the cut.
             match word.compare_exchange(found, read, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Ok(()),
                 Err(saved) => found = saved,

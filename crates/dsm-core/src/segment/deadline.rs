@@ -1,16 +1,15 @@
-//! When a worker stops waiting for others.
+//! The deadline of a worker: when it stops waiting for others.
 
 use super::shared::Shared;
 use crate::sys::clock;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How far the clock that is cheap to read may be behind: one tick of a kernel with 100 of them in
-/// a second, the fewest that there are. It is added, so that no wait ends before its time.
-const TICK: u64 = 10_000_000;
+/// How far the coarse clock may be behind: one tick of a kernel with 100 ticks per second, the
+/// fewest that exist. It is added to each deadline, so that no wait ends early.
+const COARSE_CLOCK_TICK: u64 = 10_000_000;
 
-/// An instant up to which a worker waits. It is looked at only where there is something to wait
-/// for.
+/// An instant up to which a worker waits. It is checked only when the worker has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline(
     /// In ns of `CLOCK_MONOTONIC`.
@@ -18,18 +17,18 @@ pub struct Deadline(
 );
 
 impl Deadline {
-    /// That of a worker which waits as long as it takes.
+    /// No deadline: the worker waits as long as it takes.
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// That of a call which began at `now`, by [`clock::coarse`], and may take `timeout`, in ns, of
-    /// at most some years.
+    /// The deadline of a call that began at `now`, by [`clock::coarse`], and may take `timeout`,
+    /// both in ns. A timeout is at most some years.
     #[inline]
     #[must_use]
     pub fn after(now: u64, timeout: u64) -> Self {
-        Self(now + timeout + TICK)
+        Self(now + timeout + COARSE_CLOCK_TICK)
     }
 
-    /// The time until then; zero when it has passed.
+    /// The time left; zero when the deadline has passed.
     #[must_use]
     pub fn left(self) -> Duration {
         if self == Self::NEVER {
@@ -39,11 +38,13 @@ impl Deadline {
         }
     }
 
-    /// The timeout, in ns, of which [`Deadline::after`] makes this again now. By the same clock: a
-    /// deadline that is taken up again and again must not move.
+    /// The timeout, in ns, from which [`Deadline::after`] makes the same deadline now. It uses the
+    /// same clock, so that a deadline that is converted repeatedly does not move.
     #[must_use]
     pub fn timeout(self) -> u64 {
-        self.0.saturating_sub(clock::coarse()).saturating_sub(TICK)
+        self.0
+            .saturating_sub(clock::coarse())
+            .saturating_sub(COARSE_CLOCK_TICK)
     }
 
     /// Whether it has passed.
@@ -52,7 +53,7 @@ impl Deadline {
         self.left().is_zero()
     }
 
-    /// The same by the clock of the standard library; not for [`Deadline::NEVER`].
+    /// The same instant by the clock of the standard library; not for [`Deadline::NEVER`].
     #[must_use]
     pub fn instant(self) -> Instant {
         Instant::now() + self.left()
@@ -60,7 +61,7 @@ impl Deadline {
 }
 
 impl Shared {
-    /// Until when a worker of this process waits for others.
+    /// The deadline of a worker of this process.
     pub(super) fn deadline_of(&self, worker: usize) -> Deadline {
         Deadline(self.deadlines[worker].load(Ordering::Relaxed))
     }

@@ -1,34 +1,34 @@
-//! Why a segment cannot be opened.
+//! The errors of opening a segment, each with its remedy.
 
 use super::geometry::{PARTICIPANTS, WORKERS};
-use super::names::{Group, Kind, Owner};
+use super::names::{FileGroup, FileKind, FileOwner};
 use super::process::Process;
 use crate::sys::file_size;
 use nix::errno::Errno;
 use std::path::{Path, PathBuf};
 
-/// Why a segment cannot be opened, or a worker not be had. Each message says what to do.
+/// Why a segment cannot be opened, or no worker is available. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SegmentError {
     /// A system call failed.
     #[error("{action} {name}: {source}{}", advice(*.source))]
     System {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The object's name.
         name: String,
-        /// Why it failed.
+        /// The error of the system call.
         source: Errno,
     },
     /// The kernel has no random numbers, which a new incarnation needs.
     #[error("no random number for a new incarnation: {reason}")]
     Randomness {
-        /// Why not.
+        /// The error of the kernel.
         reason: String,
     },
-    /// The caller broke the start off.
-    #[error("the start was broken off while {name} was allocated; nothing of it is left")]
+    /// The caller interrupted the start.
+    #[error("the start was interrupted while {name} was allocated; nothing of it is left")]
     Interrupted {
         /// The object's name.
         name: String,
@@ -48,7 +48,7 @@ pub enum SegmentError {
         /// Bytes that are free.
         free: u64,
     },
-    /// The kernel refuses the memory, though /dev/shm has room.
+    /// The kernel refuses the memory although /dev/shm has room.
     #[error(
         "the kernel has no memory for {name}: it needs {needed} bytes (k and {overhead} bytes of tables). Make k smaller, or \
          allow more: MemoryMax= of the unit, the memory of the container, ulimit -v, or the machine's own (free -h; where \
@@ -62,7 +62,8 @@ pub enum SegmentError {
         /// Bytes of that beyond k.
         overhead: u64,
     },
-    /// Processes cannot tell which of them live.
+    /// The kernel has no open-file-description locks, by which participants detect that one has
+    /// died.
     #[error(
         "lock {name}: {source}. This needs open-file-description locks (F_OFD_SETLK of fcntl(2), Linux 3.15), by which processes \
          know which of them live: run it where kernel, file system and sandbox have them (gVisor, for one, does not)"
@@ -70,7 +71,7 @@ pub enum SegmentError {
     NoLocks {
         /// The object's name.
         name: String,
-        /// What the kernel said.
+        /// The error of the system call.
         source: Errno,
     },
     /// The process would be killed while it allocates.
@@ -88,7 +89,7 @@ pub enum SegmentError {
         overhead: u64,
         /// Bytes that are allowed.
         limit: u64,
-        /// A file of a control group, or what the machine has.
+        /// What sets the limit: a file of a control group, or the memory of the machine.
         source_of_limit: String,
     },
     /// The process may not make a file that large.
@@ -107,27 +108,27 @@ pub enum SegmentError {
         /// Bytes that are allowed.
         limit: u64,
     },
-    /// The object, its copy area or a semaphore of it belongs to another user.
-    #[error("{} belongs to {owner}, and this process runs as {own}: {}", .path.display(), way_out(.path))]
+    /// The object, its copy area or one of its semaphores belongs to another user.
+    #[error("{} belongs to {owner}, and this process runs as {own}: {}", .path.display(), hint(.path))]
     NotOurs {
         /// The file.
         path: PathBuf,
         /// Whose it is.
-        owner: Owner,
+        owner: FileOwner,
         /// The user of this process.
-        own: Owner,
+        own: FileOwner,
     },
-    /// Something that is no shared-memory object, and no semaphore, has the name of one.
+    /// The name is that of something that is neither a shared-memory object nor a semaphore.
     #[error("{} is {kind} of {owner}, not a shared-memory object: remove it by hand", .path.display())]
     NotAnObject {
-        /// What has the name.
+        /// The path.
         path: PathBuf,
         /// What it is.
-        kind: Kind,
+        kind: FileKind,
         /// Whose it is.
-        owner: Owner,
+        owner: FileOwner,
     },
-    /// k is more than this machine can map.
+    /// k is larger than this machine can map.
     #[error("k is {k} bytes, more than this machine can map: make k smaller")]
     TooLarge {
         /// Bytes asked for.
@@ -141,10 +142,10 @@ pub enum SegmentError {
     InUse {
         /// The object's name.
         name: String,
-        /// The process that has it.
+        /// The process that serves it.
         process: Process,
     },
-    /// A process that found the server dead and repairs what it left makes no progress.
+    /// A process that repairs the segment after the death of its server makes no progress.
     #[error(
         "a process ({process}) that repairs {name} after the death of its dsmd makes no progress: if it was stopped, continue \
          it (kill -CONT) or end it, then start dsmd again"
@@ -155,7 +156,7 @@ pub enum SegmentError {
         /// The process that repairs it.
         process: Process,
     },
-    /// What lies under the name is not a segment that fits.
+    /// The object of that name is not a segment of this server.
     #[error(
         "{name} does not fit: {field} is {found}, expected {expected}. It was left as it is. To save what it holds, serve it with \
          the mcomp.cfg, or the release, that it was made with, and take a snapshot. To delete it and begin with empty memory: \
@@ -173,7 +174,7 @@ pub enum SegmentError {
         /// What was expected.
         expected: String,
     },
-    /// The process is of a user who may not open the segment.
+    /// The user of this process may not open the segment.
     #[error(
         "/dev/shm{name} can be opened by {owner} and by the members of {group}, and this process runs as {own}: run it as one \
          of those"
@@ -182,11 +183,11 @@ pub enum SegmentError {
         /// The object's name.
         name: String,
         /// Whose it is.
-        owner: Owner,
+        owner: FileOwner,
         /// Its group.
-        group: Group,
+        group: FileGroup,
         /// The user of this process.
-        own: Owner,
+        own: FileOwner,
     },
     /// There is no segment, or it is not ready.
     #[error(
@@ -219,10 +220,10 @@ impl SegmentError {
         }
     }
 
-    /// The error of a lock of `name` that could be neither had nor refused.
+    /// The error of a lock of `name` that the kernel neither granted nor refused.
     pub(super) fn lock(name: &str) -> impl FnOnce(Errno) -> Self {
         move |source| match source {
-            // How a kernel answers to a command that it does not know.
+            // A kernel without these locks answers with one of these.
             Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP => Self::NoLocks {
                 name: name.to_owned(),
                 source,
@@ -231,8 +232,9 @@ impl SegmentError {
         }
     }
 
-    /// The same error, where it says that there is no room for a new segment of `k` bytes and
-    /// `overhead` bytes of tables, with what would be enough. `free` is what /dev/shm had before.
+    /// Turns an error that says that there is no room for a new segment, of `k` bytes and
+    /// `overhead` bytes of tables, into one that says how much is needed. `free` is what /dev/shm
+    /// had before.
     pub(super) fn of_making(self, k: u64, overhead: u64, free: u64) -> Self {
         let needed = k + overhead;
         match self {
@@ -270,8 +272,9 @@ impl SegmentError {
     }
 }
 
-/// What can be done about a file of another user: only a segment holds what may be needed.
-fn way_out(path: &Path) -> String {
+/// What the user can do about a file of another user. Only the segment itself holds data that may
+/// be needed.
+fn hint(path: &Path) -> String {
     let shown = path.display();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if name.starts_with("sem.") || name.ends_with(".copies") {
@@ -284,7 +287,7 @@ fn way_out(path: &Path) -> String {
     )
 }
 
-/// What can be done about a system call that failed; goes after the error.
+/// What the user can do about a failed system call; follows the text of the error.
 fn advice(error: Errno) -> &'static str {
     match error {
         Errno::EACCES | Errno::EPERM => {
@@ -354,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_open_file_description_locks_is_said_to_be_one() {
+    fn a_kernel_without_open_file_description_locks_is_reported_as_such() {
         for errno in [Errno::EINVAL, Errno::ENOSYS] {
             let said = SegmentError::lock("/dsm.0")(errno).to_string();
             assert!(
@@ -370,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_fail_when_a_segment_is_opened_has_a_way_out() {
+    fn every_error_of_opening_a_segment_says_what_to_do() {
         use Errno as E;
         for errno in [
             E::EACCES,

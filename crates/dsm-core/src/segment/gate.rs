@@ -1,24 +1,24 @@
-//! The gate: one word that says whether writers may go in, and for which cut they save pages.
+//! The gate: one word that says whether writers may enter, and for which cut they save pages.
 //!
-//! Whoever changes the memory looks at the gate while it holds its stripes. So whoever shuts the
-//! gate and then waits once for each stripe knows that no writer is inside, and holds no lock
-//! itself: a freeze that its maker does not end, dead or standing still, is ended by the first
-//! writer that finds its time over.
+//! Every writer checks the gate while it holds its stripes. So a process that closes the gate and
+//! then locks and unlocks each stripe once knows that no writer is inside, without holding a lock
+//! itself. If the process that froze the memory dies or is stopped, the first writer that finds the
+//! freeze expired ends it.
 //!
 //! ```text
 //! bits 62 and 63   the rest
 //! 0  open          0
 //! 1  open, a cut   the number of the cut
 //! 2  frozen        until this instant, in ns of the machine's clock
-//! 3  shut          1: the memory was lost; 2: it is being restored; 3: it will be, and nothing was changed yet
+//! 3  closed        1: the memory was lost; 2: it is being restored; 3: it will be, and nothing was changed yet
 //! ```
 //!
-//! Readers look after their copy, and only at whether the gate is shut: they go on through a freeze
-//! and a cut.
+//! Readers check the gate after their copy, and only for whether it is closed: a freeze or a cut
+//! does not stop them.
 //!
-//! A gate that is shut with nothing changed holds the memory of before. Who finds it so with the
-//! claim in hand knows that the restore has ended without a change, and opens it: see
-//! [`Shared::open_unchanged`]. Programs that do not know the number 3 take it for 2.
+//! A gate in state 3 with value 3 still has its old contents. A process that finds this while it
+//! holds the snapshot lock knows that the restore has ended without a change, and opens the gate:
+//! see [`Shared::open_unchanged`]. Programs that do not know the value 3 treat it as 2.
 
 use super::shared::Shared;
 use super::superblock::Field;
@@ -26,41 +26,41 @@ use crate::sys::cancellation::Uncancelled;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-/// How long a writer sleeps before it looks again at a gate that is frozen. A freeze is a few
-/// network round trips.
-const NAP: Duration = Duration::from_micros(50);
+/// How long a writer sleeps between two checks of a frozen gate. A freeze lasts a few network round
+/// trips.
+const POLL_INTERVAL: Duration = Duration::from_micros(50);
 
-/// Longer than any freeze: mcomp.cfg allows 10 seconds. One that seems to last longer was made by a
-/// clock with another beginning, that of a time namespace of a process without /proc perhaps, and
-/// is over like one of the past.
-const LONGEST_FREEZE: Duration = Duration::from_secs(60);
+/// Longer than any freeze: mcomp.cfg allows 10 seconds. A freeze that seems to last longer was
+/// timed by another clock, perhaps in a time namespace by a process without /proc, and counts as
+/// expired.
+const MAX_FREEZE: Duration = Duration::from_secs(60);
 
-const KIND: u32 = 62;
-const REST: u64 = (1 << KIND) - 1;
+const KIND_SHIFT: u32 = 62;
+const VALUE_MASK: u64 = (1 << KIND_SHIFT) - 1;
 
-/// Why the memory can neither be read nor changed.
+/// Why an operation on the memory was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Shut {
-    /// It was lost, and whether it may begin as zeros or shall be restored was not decided yet.
+    /// The memory was lost, and it is not decided yet whether it starts as zeros or is restored.
     #[error("waiting for restore: its memory was lost, and mcomp.cfg says to wait")]
     Waiting,
-    /// It is being restored, or a restore was cut short.
+    /// The memory is being restored, or a restore was interrupted.
     #[error("waiting for restore: a snapshot is being put back into its memory")]
     Restoring,
-    /// Its server does not let local clients work on it, or not those of this layout.
+    /// Its server does not admit local clients, or not those of this layout.
     #[error("its server does not let local clients work on it")]
     ServerOnly,
-    /// It has another incarnation than the worker expected.
+    /// The memory has another incarnation than the worker expected.
     #[error("its memory was replaced by that of a snapshot")]
     Replaced,
-    /// A process that is alive has held the pages for a second without progress: it was stopped,
-    /// most likely.
+    /// A live process has held the pages for a second without progress: it was stopped, most
+    /// likely.
     #[error("{} holds its pages and makes no progress", process(*pid))]
     Held {
-        /// Its number; zero when it is not known.
+        /// Its pid; zero when it is unknown.
         pid: u64,
     },
-    /// The worker's deadline passed before it could begin.
+    /// The worker's deadline passed before the operation could begin.
     #[error("{0} until the deadline")]
     Late(Awaited),
 }
@@ -68,19 +68,19 @@ pub enum Shut {
 /// What a worker waited for when its deadline passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Awaited {
-    /// The pages, or the room to put them aside, of which other changes have hold.
+    /// The pages, or the large slots, which other changes hold.
     #[error("{} held its pages", process(*pid))]
     Pages {
-        /// The process that had them last; zero when it is not known.
+        /// The pid of the process that held them last; zero when it is unknown.
         pid: u64,
     },
     /// The end of a freeze.
     #[error("a snapshot kept changes out")]
     Freeze,
-    /// Room in the copy area for what the pages held at the cut.
-    #[error("the agent made no room for what a snapshot still needs of its pages")]
+    /// Room in the copy area for the pages as they were at the cut.
+    #[error("the agent allocated no room for the pages that a snapshot still needs")]
     CopyArea,
-    /// The end of the parts before it, of a long request.
+    /// The end of the earlier parts of a long request.
     #[error("the earlier parts of the request took the time")]
     Parts,
 }
@@ -93,16 +93,16 @@ fn process(pid: u64) -> String {
     }
 }
 
-/// What the gate's word says.
+/// The states of the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gate {
     Open,
-    /// Open; the number is that of the cut, in 32 bits.
+    /// Open, with the cut of this number, in 32 bits.
     Cut(u32),
-    /// Frozen until this instant.
+    /// Frozen until this instant, in ns of the machine's clock.
     Frozen(u64),
-    Shut(Shut),
-    /// Shut for a restore that has changed nothing yet.
+    Closed(Shut),
+    /// Closed for a restore that has changed nothing yet.
     Unchanged,
 }
 
@@ -110,49 +110,49 @@ impl Gate {
     pub(super) fn encode(self) -> u64 {
         match self {
             Self::Open => 0,
-            Self::Cut(number) => 1 << KIND | u64::from(number),
-            Self::Frozen(until) => 2 << KIND | until & REST,
-            Self::Shut(Shut::Waiting) => 3 << KIND | 1,
+            Self::Cut(number) => 1 << KIND_SHIFT | u64::from(number),
+            Self::Frozen(until) => 2 << KIND_SHIFT | until & VALUE_MASK,
+            Self::Closed(Shut::Waiting) => 3 << KIND_SHIFT | 1,
             // The others are never states of the gate.
-            Self::Shut(
+            Self::Closed(
                 Shut::Restoring
                 | Shut::ServerOnly
                 | Shut::Replaced
                 | Shut::Held { .. }
                 | Shut::Late(_),
-            ) => 3 << KIND | 2,
-            Self::Unchanged => 3 << KIND | 3,
+            ) => 3 << KIND_SHIFT | 2,
+            Self::Unchanged => 3 << KIND_SHIFT | 3,
         }
     }
 
     #[allow(clippy::cast_possible_truncation)] // a cut's number has 32 bits
     pub(super) fn decode(word: u64) -> Self {
-        match (word >> KIND, word & REST) {
+        match (word >> KIND_SHIFT, word & VALUE_MASK) {
             (0, _) => Self::Open,
             (1, number) => Self::Cut(number as u32),
             (2, until) => Self::Frozen(until),
-            (_, 1) => Self::Shut(Shut::Waiting),
+            (_, 1) => Self::Closed(Shut::Waiting),
             (_, 3) => Self::Unchanged,
-            _ => Self::Shut(Shut::Restoring),
+            _ => Self::Closed(Shut::Restoring),
         }
     }
 
-    /// Why the memory can neither be read nor changed, if so.
+    /// The reason why the memory can neither be read nor changed; `None` if it can.
     #[inline]
-    pub(super) fn shut(self) -> Option<Shut> {
+    pub(super) fn access_error(self) -> Option<Shut> {
         match self {
-            Self::Shut(shut) => Some(shut),
+            Self::Closed(error) => Some(error),
             Self::Unchanged => Some(Shut::Restoring),
             Self::Open | Self::Cut(_) | Self::Frozen(_) => None,
         }
     }
 }
 
-/// Whether a freeze until then is over.
-fn is_over(until: u64, now: u64) -> bool {
+/// Whether a freeze that ends at `until` has expired at `now`.
+fn has_expired(until: u64, now: u64) -> bool {
     until
         .checked_sub(now)
-        .is_none_or(|left| left == 0 || u128::from(left) > LONGEST_FREEZE.as_nanos())
+        .is_none_or(|left| left == 0 || u128::from(left) > MAX_FREEZE.as_nanos())
 }
 
 impl Shared {
@@ -170,7 +170,8 @@ impl Shared {
         self.gate_word().store(gate.encode(), Ordering::Release);
     }
 
-    /// Changes the gate from one state to another; `false` when it is in neither any more.
+    /// Changes the gate from one state to another; `false` when it is not in the state `from` any
+    /// more.
     pub(super) fn change_gate(&self, from: Gate, to: Gate) -> bool {
         self.gate_word()
             .compare_exchange(
@@ -182,12 +183,13 @@ impl Shared {
             .is_ok()
     }
 
-    /// What a writer finds that holds its stripes: the cut for which it must save pages, if there
-    /// is one. `permission` is what a local client's worker needs, zero for others.
+    /// Passes the gate for a writer that holds its stripes. Returns the number of the cut for which
+    /// it must save pages, if there is one. `permission` is what a local client's worker needs,
+    /// zero for others.
     ///
     /// # Errors
-    /// `Err(None)` when it must let its stripes go and wait; `Err(Some(_))` when it may not change
-    /// the memory.
+    /// `Err(None)` when the writer must release its stripes and wait; `Err(Some(_))` when it may
+    /// not change the memory.
     #[inline]
     pub(super) fn pass(
         &self,
@@ -198,27 +200,28 @@ impl Shared {
             Gate::Open => None,
             Gate::Cut(number) => Some(number),
             Gate::Frozen(_) => return Err(None),
-            Gate::Shut(shut) => return Err(Some(shut)),
+            Gate::Closed(error) => return Err(Some(error)),
             Gate::Unchanged => return Err(Some(Shut::Restoring)),
         };
-        match self.check(incarnation, permission) {
+        match self.check_worker(incarnation, permission) {
             Ok(()) => Ok(cut),
-            Err(shut) => Err(Some(shut)),
+            Err(error) => Err(Some(error)),
         }
     }
 
-    /// Whether what a reader has copied is of the memory that it meant. To be asked after the copy.
+    /// Checks that what a reader has copied belongs to the incarnation that it expected. Call it
+    /// after the copy.
     #[inline]
     pub(super) fn check_reader(&self, incarnation: u64, permission: u64) -> Result<(), Shut> {
         fence(Ordering::Acquire);
-        match self.gate().shut() {
-            Some(shut) => Err(shut),
-            None => self.check(incarnation, permission),
+        match self.gate().access_error() {
+            Some(error) => Err(error),
+            None => self.check_worker(incarnation, permission),
         }
     }
 
     #[inline]
-    fn check(&self, incarnation: u64, permission: u64) -> Result<(), Shut> {
+    fn check_worker(&self, incarnation: u64, permission: u64) -> Result<(), Shut> {
         if permission != 0
             && Field::LocalAccess.of(&self.mapping).load(Ordering::Acquire) != permission
         {
@@ -238,22 +241,24 @@ impl Shared {
 
     /// Whether writers must wait now.
     pub(super) fn is_frozen(&self) -> bool {
-        matches!(self.gate(), Gate::Frozen(until) if !is_over(until, self.clock.now()))
+        matches!(self.gate(), Gate::Frozen(until) if !has_expired(until, self.clock.now()))
     }
 
-    /// Has `worker` wait until the gate is not frozen any more, or its time is over. It holds no
-    /// stripe, but perhaps a large slot.
+    /// Waits until the gate is not frozen any more, or the freeze has expired. `worker` holds no
+    /// stripe, but may hold a large slot.
     ///
     /// # Errors
-    /// [`Shut::Late`] when its deadline passes before.
+    /// [`Shut::Late`] when the deadline of `worker` passes first.
     #[cold]
     pub(super) fn wait_while_frozen(&self, worker: usize) -> Result<(), Shut> {
         let _uncancelled = Uncancelled::begin();
         while let gate @ Gate::Frozen(until) = self.gate() {
-            if is_over(until, self.clock.now()) {
+            if has_expired(until, self.clock.now()) {
                 if self.change_gate(gate, Gate::Open) {
                     log::error!(
-                        "{}: whoever froze it for a snapshot did not go on in time: writers go on, the snapshot fails",
+                        "{}: the process that froze it for a snapshot did not unfreeze it in time: writers \
+                         continue, and the snapshot fails. Raise snapshot.freeze_timeout in mcomp.cfg if this \
+                         happens often",
                         self.name
                     );
                 }
@@ -262,7 +267,7 @@ impl Shared {
             if self.deadline_of(worker).has_passed() {
                 return Err(Shut::Late(Awaited::Freeze));
             }
-            std::thread::sleep(NAP);
+            std::thread::sleep(POLL_INTERVAL);
             self.count_progress(worker);
         }
         Ok(())
@@ -282,20 +287,24 @@ mod tests {
             Gate::Cut(1),
             Gate::Cut(u32::MAX),
             frozen,
-            Gate::Shut(Shut::Waiting),
+            Gate::Closed(Shut::Waiting),
             Gate::Unchanged,
         ] {
             assert_eq!(Gate::decode(gate.encode()), gate);
         }
         assert_eq!(
-            Gate::decode(Gate::Shut(Shut::Restoring).encode()),
-            Gate::Shut(Shut::Restoring)
+            Gate::decode(Gate::Closed(Shut::Restoring).encode()),
+            Gate::Closed(Shut::Restoring)
         );
     }
     #[test]
     fn a_freeze_ends_in_time_and_one_that_cannot_be_at_once() {
-        let longest = u64::try_from(LONGEST_FREEZE.as_nanos()).unwrap();
-        assert!(!is_over(1_001, 1_000) && !is_over(1_000 + longest, 1_000));
-        assert!(is_over(1_000, 1_000) && is_over(999, 1_000) && is_over(1_001 + longest, 1_000));
+        let longest = u64::try_from(MAX_FREEZE.as_nanos()).unwrap();
+        assert!(!has_expired(1_001, 1_000) && !has_expired(1_000 + longest, 1_000));
+        assert!(
+            has_expired(1_000, 1_000)
+                && has_expired(999, 1_000)
+                && has_expired(1_001 + longest, 1_000)
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Where everything lies inside a segment's shared-memory object. Pure arithmetic.
+//! The position of every table inside a segment's shared-memory object. Pure arithmetic.
 //!
 //! ```text
 //! superblock | participants | locks | intents | slots | large slots | sessions | page table | (align) data: k bytes
@@ -8,31 +8,32 @@ use crate::layout::{MAX_ATOMIC, PAGE};
 use crate::protocol::WINDOW;
 use std::ops::Range;
 
-/// Bytes of a cache line: records that different processes write stand on lines of their own.
-pub(super) const LINE: usize = 64;
+/// Bytes of a cache line. Records that different processes write have separate lines.
+pub(super) const CACHE_LINE: usize = 64;
 
-/// Processes that may have a segment mapped at once. Each entry takes a cache line.
+/// The most processes that may have a segment mapped at once. Each entry takes a cache line.
 pub(super) const PARTICIPANTS: usize = 64;
 
-/// The first participant that a local client may be: those before it stay for the server and
+/// The first participant index of local clients: the lower ones are reserved for the server and
 /// snapshot agents.
 pub(super) const FIRST_CLIENT: usize = 4;
 
-/// Threads, of all participants, that may work on a segment at once. Each has an intent and a slot.
+/// The most threads, of all participants, that may work on a segment at once. Each has an intent
+/// and a slot.
 pub const WORKERS: usize = 96;
 
-/// The first worker of participants beside the server: it keeps one for each thread with one
-/// connection, 32 at most, for each that connections share, 8 at most, and for its question to
-/// itself.
-pub(super) const FIRST_WORKER_BESIDE: usize = 41;
+/// The first worker of participants that are not the server. The server's share is one worker for
+/// each of at most 32 threads with one connection, one for each of at most 8 shared threads, and
+/// one for its self-probe.
+pub(super) const FIRST_AGENT_WORKER: usize = 41;
 
-/// The first worker of local clients; some before it stay for snapshot agents.
+/// The first worker of local clients; some lower ones are reserved for snapshot agents.
 pub(super) const FIRST_CLIENT_WORKER: usize = 48;
 
-/// Workers that all local clients of a segment have together.
+/// The workers that all local clients of a segment share.
 pub const CLIENT_WORKERS: usize = WORKERS - FIRST_CLIENT_WORKER;
 
-/// Payloads up to this many bytes land in the worker's own slot.
+/// Payloads of at most this many bytes wait in the worker's own slot.
 pub const SLOT: usize = 64 << 10;
 
 /// Slots for longer payloads, shared by all workers. Four keep both cores of a small machine busy.
@@ -45,28 +46,29 @@ pub(super) const LARGE_SLOT: usize = MAX_ATOMIC as usize;
 /// Page p is guarded by stripe p mod `STRIPES`; a mask of stripes fits one u64.
 pub(super) const STRIPES: usize = 64;
 
-/// Locks: first those of the large slots, then the stripes. Whoever takes several takes them in
-/// this order.
+/// Locks: those of the large slots first, then the stripes. A worker that takes several locks takes
+/// them in this order.
 pub(super) const LOCKS: usize = LARGE_SLOTS + STRIPES;
 
-/// Sessions that the segment remembers: more than a server can have connections, so that there is
-/// always one to give up that nobody uses.
+/// Sessions that the segment remembers: more than a server can have connections, so that an unused
+/// one can always be evicted.
 pub const SESSIONS: usize = 4160;
 
-/// Bytes of a session: a line of state, then the results of the last `WINDOW` requests.
+/// Bytes of a session: a cache line of state, then the results of the last `WINDOW` requests.
 #[allow(clippy::cast_possible_truncation)] // 64
-pub(super) const SESSION: usize = LINE + WINDOW as usize * 8;
+pub(super) const SESSION: usize = CACHE_LINE + WINDOW as usize * 8;
 
-/// Bytes of a page's entry in the page table: its version, and its place in the latest cut.
+/// Bytes of a page's entry in the page table: its version, and the word that says where the page is
+/// as of the latest cut.
 pub(super) const PAGE_ENTRY: usize = 16;
 
-/// Bytes of an intent: two lines.
-pub(super) const INTENT: usize = 2 * LINE;
+/// Bytes of an intent: two cache lines.
+pub(super) const INTENT: usize = 2 * CACHE_LINE;
 
-const HEAD: usize = 4096;
-pub(super) const PARTICIPANT_TABLE: usize = HEAD;
-pub(super) const LOCK_TABLE: usize = PARTICIPANT_TABLE + PARTICIPANTS * LINE;
-pub(super) const INTENT_TABLE: usize = LOCK_TABLE + 2 * HEAD;
+const SUPERBLOCK_AREA: usize = 4096;
+pub(super) const PARTICIPANT_TABLE: usize = SUPERBLOCK_AREA;
+pub(super) const LOCK_TABLE: usize = PARTICIPANT_TABLE + PARTICIPANTS * CACHE_LINE;
+pub(super) const INTENT_TABLE: usize = LOCK_TABLE + 2 * SUPERBLOCK_AREA;
 pub(super) const SLOT_TABLE: usize = INTENT_TABLE + WORKERS * INTENT;
 pub(super) const LARGE_SLOT_TABLE: usize = SLOT_TABLE + WORKERS * SLOT;
 pub(super) const SESSION_TABLE: usize = LARGE_SLOT_TABLE + LARGE_SLOTS * LARGE_SLOT;
@@ -75,7 +77,11 @@ pub(super) const PAGE_TABLE: usize = SESSION_TABLE + SESSIONS * SESSION;
 /// The data begins at a multiple of this, so that the kernel can map it with huge pages.
 const DATA_ALIGNMENT: usize = 2 << 20;
 
-const _: () = assert!(LOCKS * LINE <= 2 * HEAD && STRIPES == 64 && PAGE_TABLE.is_multiple_of(LINE));
+const _: () = assert!(
+    LOCKS * CACHE_LINE <= 2 * SUPERBLOCK_AREA
+        && STRIPES == 64
+        && PAGE_TABLE.is_multiple_of(CACHE_LINE)
+);
 
 /// The part of the geometry that depends on k. The constants above hold for every segment of this
 /// format version.
@@ -104,12 +110,12 @@ impl Geometry {
 
     pub(super) fn participant(index: usize) -> usize {
         assert!(index < PARTICIPANTS);
-        PARTICIPANT_TABLE + index * LINE
+        PARTICIPANT_TABLE + index * CACHE_LINE
     }
 
     pub(super) fn lock(index: usize) -> usize {
         assert!(index < LOCKS);
-        LOCK_TABLE + index * LINE
+        LOCK_TABLE + index * CACHE_LINE
     }
 
     pub(super) fn intent(worker: usize) -> usize {
@@ -148,8 +154,8 @@ pub(super) const fn page_size() -> usize {
     PAGE as usize
 }
 
-/// Bytes of shared memory that a segment of `k` bytes takes beyond k, its semaphores (a page each)
-/// included. At most 16 MiB or 5 % of k, whichever is larger.
+/// Bytes of shared memory that a segment of `k` bytes takes beyond k, including its semaphores (a
+/// page each). At most 16 MiB or 5 % of k, whichever is larger.
 #[must_use]
 pub fn overhead(k: u64) -> u64 {
     Geometry::new(k).map_or(0, |geometry| geometry.data as u64 + LOCKS as u64 * PAGE)

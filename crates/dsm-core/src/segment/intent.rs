@@ -1,9 +1,9 @@
-//! Intents: the write-ahead record of a worker, and how it is carried out.
+//! Intents: the write-ahead record of a worker, and how a committed one is carried out.
 //!
-//! A worker puts the new bytes into its slot, takes the stripes, and marks its intent committed.
-//! From then on the write happens, whoever carries it out: the worker itself, or after its death a
-//! repairer. Carrying it out twice gives the same bytes, because the stripes stay taken until the
-//! intent is done.
+//! A worker puts the new bytes into its slot, takes the stripes, and commits its intent. From then
+//! on the write happens: the worker carries it out, or a repairer does after the worker's death.
+//! Carrying it out twice gives the same bytes, because the stripes stay locked until the intent is
+//! done.
 
 use super::crash::{self, Point};
 use super::geometry::{Geometry, LARGE_SLOT, LARGE_SLOTS, SESSIONS, SLOT, page_size};
@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 #[derive(Debug, Clone, Copy)]
 #[repr(usize)]
 pub(super) enum IntentField {
-    /// Index of the participant whose worker this is, plus one; zero when no worker has it.
+    /// The index of the participant that owns this worker, plus one; zero when the worker is free.
     Owner = 0,
-    /// Zero, or the number of a [`Kind`]: then the intent is committed.
+    /// Zero while nothing is committed; else the number of the [`Source`].
     Kind = 8,
     Offset = 16,
     Length = 24,
@@ -30,7 +30,7 @@ pub(super) enum IntentField {
 }
 
 impl IntentField {
-    /// What a worker writes anew with each change.
+    /// The words that a worker writes for each change.
     pub(super) const RECORD: [Self; 6] = [
         Self::Offset,
         Self::Length,
@@ -41,8 +41,8 @@ impl IntentField {
     ];
 }
 
-/// The words of an intent's second line, by offset: what local clients have done with this worker
-/// since the segment was made. Only the worker writes them, so counting needs no locked
+/// The words of an intent's second cache line, by offset: what local clients have done with this
+/// worker since the segment was made. Only the worker writes them, so counting needs no locked
 /// instruction.
 #[derive(Debug, Clone, Copy)]
 #[repr(usize)]
@@ -57,14 +57,14 @@ pub(super) enum LocalCounter {
 }
 
 impl LocalCounter {
-    /// Those that grow with every change of the memory.
+    /// The counters that grow with changes of the memory.
     pub(super) const CHANGES: [Self; 4] = [Self::Writes, Self::Fills, Self::Copies, Self::Atomics];
 }
 
-/// The last word of an intent's second line: how often the worker gave back a lock for which others
-/// waited, or looked again for one itself. By this the others know whether it runs. Part of no
-/// format: a participant of a version that does not count is waited for as if it made no progress,
-/// until it gives back what is waited for.
+/// The last word of an intent's second cache line: how often the worker released a lock that others
+/// waited for, or checked again on a lock that it waits for. Waiters see from it whether the worker
+/// runs. It was added without a new format: a participant of an older version does not count, and
+/// waiters treat it as making no progress until it releases the lock.
 const PROGRESS: usize = 120;
 
 /// Where the new bytes come from.
@@ -72,7 +72,7 @@ const PROGRESS: usize = 120;
 pub(super) enum Source {
     /// The worker's own slot.
     Slot,
-    /// This large slot.
+    /// The large slot with this index.
     LargeSlot(usize),
     /// One byte, repeated.
     Byte(u8),
@@ -108,7 +108,8 @@ impl Source {
     }
 }
 
-/// The request that a write carries out, for a session that may ask again.
+/// The id of a request in a session, under which its result is stored: the session may send the
+/// request again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     /// Index into the session table, below [`SESSIONS`].
@@ -117,20 +118,20 @@ pub struct Mark {
     pub sequence: u64,
 }
 
-/// A write that is decided.
+/// A write that is ready to be committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Intent {
     pub(super) source: Source,
     /// First byte, as an offset into the data.
     pub(super) offset: usize,
     pub(super) length: usize,
-    pub(super) mark: Option<Mark>,
+    pub(super) request: Option<Mark>,
     /// The old value that an atomic returns.
     pub(super) result: u64,
 }
 
 impl Intent {
-    /// Writes the record and commits it. The caller holds the stripes of every page that it
+    /// Writes the record and commits it. The caller holds the stripes of every page that the write
     /// touches.
     #[inline]
     pub(super) fn commit(&self, shared: &Shared, worker: usize) {
@@ -145,11 +146,11 @@ impl Intent {
         store(IntentField::Detail, detail);
         store(
             IntentField::Session,
-            self.mark.map_or(0, |mark| mark.session as u64 + 1),
+            self.request.map_or(0, |request| request.session as u64 + 1),
         );
         store(
             IntentField::Sequence,
-            self.mark.map_or(0, |mark| mark.sequence),
+            self.request.map_or(0, |request| request.sequence),
         );
         store(IntentField::Result, self.result);
         shared
@@ -157,8 +158,8 @@ impl Intent {
             .store(kind, Ordering::Release);
     }
 
-    /// Reads back what a dead worker committed; `None` when it had committed nothing. Its record
-    /// was written by another process, so nothing in it is believed unchecked.
+    /// Reads the intent that a dead worker committed; `None` if it had committed none. Another
+    /// process wrote the record, so every field is checked.
     pub(super) fn load_committed(
         shared: &Shared,
         worker: usize,
@@ -182,7 +183,7 @@ impl Intent {
         {
             return Err("its range is outside the segment");
         }
-        let mark = match number(IntentField::Session)?.checked_sub(1) {
+        let request = match number(IntentField::Session)?.checked_sub(1) {
             Some(session) if session >= SESSIONS => return Err("its session is unknown"),
             session => session.map(|session| Mark {
                 session,
@@ -193,7 +194,7 @@ impl Intent {
             source,
             offset,
             length,
-            mark,
+            request,
             result: word(IntentField::Result),
         })
     }
@@ -215,23 +216,23 @@ impl Shared {
         self.mapping.word(Geometry::intent(worker) + PROGRESS)
     }
 
-    /// Carries out a committed intent of `worker`: bytes, versions, session. Not the end of the
-    /// intent itself.
+    /// Carries out a committed intent of `worker`: bytes, versions, session. The caller then marks
+    /// the intent as done.
     #[inline]
     pub(super) fn apply(&self, worker: usize, intent: &Intent) {
         let pages = pages(intent.offset, intent.length);
         for page in pages.clone() {
-            // `| 1`: a redo finds odd versions where the dead worker had begun.
+            // `| 1` instead of `+ 1`: a redo finds odd versions where the dead worker had begun.
             let version = self.page_version(page);
             version.store(version.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
         }
-        // No byte may be seen before the odd versions are.
+        // A reader that sees a new byte must also see the odd version.
         fence(Ordering::Release);
         if cfg!(debug_assertions) {
-            self.place(worker, intent, intent.length / 2);
+            self.copy_payload(worker, intent, intent.length / 2);
             crash::reached(Point::HalfCopied);
         }
-        self.place(worker, intent, intent.length);
+        self.copy_payload(worker, intent, intent.length);
         crash::reached(Point::Copied);
         for page in pages {
             let version = self.page_version(page);
@@ -241,14 +242,14 @@ impl Shared {
             );
         }
         crash::reached(Point::PagesDone);
-        if let Some(mark) = intent.mark {
-            self.mark_executed(mark, intent.result);
+        if let Some(request) = intent.request {
+            self.mark_executed(request, intent.result);
         }
     }
 
-    /// Copies the first `length` bytes of the intent to their place.
+    /// Copies the first `length` bytes of the intent to their destination.
     #[inline]
-    fn place(&self, worker: usize, intent: &Intent, length: usize) {
+    fn copy_payload(&self, worker: usize, intent: &Intent, length: usize) {
         let to = self.geometry.data + intent.offset;
         match intent.source {
             Source::Slot => self.mapping.copy_within(Geometry::slot(worker), to, length),

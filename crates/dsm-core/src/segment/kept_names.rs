@@ -1,11 +1,11 @@
-//! The names of a segment's objects in /dev/shm, which any program of the same user can remove
-//! while a server runs.
+//! Second names of a segment's objects in /dev/shm. Any program of the same user can remove the
+//! first names while a server runs; the server restores them.
 //!
 //! An object without a name lives as long as a process has it open, but no other process can open
-//! it, and the kernel gives it no new name: `linkat(2)` refuses a file whose last link is gone. So
-//! the server keeps a second name of the objects that hold data while it runs, and gives a removed
-//! first name back from it. The second name ends in [`KEPT`] and begins as the first: removing
-//! `NAME.*`, as the manual says for memory that shall go, removes both.
+//! it, and the kernel gives it no new name: `linkat(2)` refuses a file whose last link was removed.
+//! So while the server runs it keeps a second name of each object that holds data, and restores a
+//! removed first name from it. The second name starts with the first and ends in [`KEPT`]: the
+//! command of the manual for discarding memory, which removes `NAME.*`, removes both.
 
 use super::Segment;
 use super::geometry::LOCKS;
@@ -16,39 +16,39 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-/// What the second name of an object ends in.
+/// The suffix of second names.
 const KEPT: &str = ".kept";
 
-/// What was found of the names that other processes open a segment by.
+/// The state of the names by which other processes open a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Names {
-    /// All are there.
+    /// All names are there.
     Whole,
-    /// A name was gone and is there again.
+    /// A name was missing and was restored.
     GivenBack,
     /// The memory has its name, but its copy area or a semaphore has none: no other process can
-    /// open the segment until its server starts again.
+    /// open the segment until its server restarts.
     PartsRemoved,
-    /// The memory has no name any more, or its name is that of another object: it ends with its
-    /// last process.
+    /// The memory has no name any more, or another object has its name: the memory ends with the
+    /// last process that has it open.
     Removed,
 }
 
-/// How one name was found.
+/// The state of one name.
 #[derive(PartialEq, Eq)]
-enum Name {
-    There,
-    GivenBack,
-    Gone,
+enum NameState {
+    Present,
+    Restored,
+    Missing,
 }
 
 impl Segment {
-    /// Gives each object that holds data a second name, for [`Segment::look_after_names`]; for the
-    /// server of the segment. One that is there already is taken over, or replaced if it is that of
-    /// another object.
+    /// Gives each object that holds data a second name, for [`Segment::look_after_names`]. For the
+    /// server of the segment. An existing second name is kept, or replaced if it belongs to another
+    /// object.
     ///
     /// # Errors
-    /// When the operating system does not allow it. Nothing else depends on the second names.
+    /// When a link cannot be created. Nothing else depends on the second names.
     pub fn keep_names(&self) -> io::Result<()> {
         for (name, object) in self.objects() {
             let kept = kept(&name);
@@ -65,35 +65,35 @@ impl Segment {
         Ok(())
     }
 
-    /// Looks whether every object still has its name, and gives back the names that can be. Some
-    /// dozens of system calls.
+    /// Checks that every object still has its name, and restores missing names where possible.
+    /// Makes some dozens of system calls.
     #[must_use]
     pub fn look_after_names(&self) -> Names {
-        let mut given_back = false;
+        let mut restored = false;
         let mut parts_removed = false;
         for (number, (name, object)) in self.objects().into_iter().enumerate() {
-            match look_after(&name, object) {
-                Name::There => {}
-                Name::GivenBack => given_back = true,
-                Name::Gone if number == 0 => return Names::Removed,
-                Name::Gone => parts_removed = true,
+            match check_name(&name, object) {
+                NameState::Present => {}
+                NameState::Restored => restored = true,
+                NameState::Missing if number == 0 => return Names::Removed,
+                NameState::Missing => parts_removed = true,
             }
         }
         let has_semaphore = |lock| lstat(&semaphore_path(&self.shared.name, lock)).is_ok();
-        match (given_back, parts_removed || !(0..LOCKS).all(has_semaphore)) {
+        match (restored, parts_removed || !(0..LOCKS).all(has_semaphore)) {
             (_, true) => Names::PartsRemoved,
             (true, false) => Names::GivenBack,
             (false, false) => Names::Whole,
         }
     }
 
-    /// Removes the second names, so that removing the first ones gives the memory back while no
-    /// server runs.
+    /// Removes the second names, so that removing the first ones frees the memory while no server
+    /// runs.
     pub fn release_names(&self) {
         release_names(&self.shared.name);
     }
 
-    /// Each object that holds data, the memory first, with what tells it from others.
+    /// Each object that holds data, the memory first, with its device and inode numbers.
     fn objects(&self) -> [(String, Option<(dev_t, ino_t)>); 2] {
         let name = &self.shared.name;
         [
@@ -103,29 +103,27 @@ impl Segment {
     }
 }
 
-/// Removes the second names of the objects of segment `name`. One that is not there is as good as
-/// removed.
+/// Removes the second names of the objects of segment `name`. A missing one is no error.
 pub(super) fn release_names(name: &str) {
     for name in [name, &copy_area(name)] {
         let _ = std::fs::remove_file(kept(name));
     }
 }
 
-fn look_after(name: &str, object: Option<(dev_t, ino_t)>) -> Name {
+fn check_name(name: &str, object: Option<(dev_t, ino_t)>) -> NameState {
     match identity_of(&path(name)) {
-        Ok(found) if found == object => Name::There,
+        Ok(found) if found == object => NameState::Present,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let kept = kept(name);
             let is_kept = identity_of(&kept).is_ok_and(|found| found == object);
             if is_kept && std::fs::hard_link(kept, path(name)).is_ok() {
-                Name::GivenBack
+                NameState::Restored
             } else {
-                Name::Gone
+                NameState::Missing
             }
         }
-        // Another object has taken the name, or the folder cannot be looked at: nothing here to be
-        // put right.
-        _ => Name::Gone,
+        // Another object has the name, or the directory cannot be read: nothing can be restored.
+        _ => NameState::Missing,
     }
 }
 
@@ -138,7 +136,7 @@ pub(super) fn kept_name(name: &str) -> String {
     format!("{name}{KEPT}")
 }
 
-/// Whether the object that is open has this name.
+/// Whether the open object has this name.
 pub(super) fn is_named(file: impl AsFd, name: &str) -> bool {
     identity_of(&path(name)).is_ok_and(|found| found.is_some() && found == identity(file))
 }

@@ -1,5 +1,5 @@
-//! Local clients: participants that use the memory without the network, as long as the segment's
-//! server lets them.
+//! Local clients: participants that use the memory through shared memory, without the network, as
+//! long as the segment's server permits it.
 
 use super::intent::LocalCounter;
 use super::open::attach;
@@ -17,27 +17,28 @@ use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
-/// The user that dsmd runs as where the package was installed. Only root makes users.
+/// The user that dsmd runs as when it was installed from the package. Only root can create users.
 const SERVICE_USER: &str = "dsm";
 
-/// The bits of a mode that say what everybody may do.
+/// The bits of a mode that apply to users other than the owner and its group.
 const OTHERS: mode_t = 0o007;
 
 impl Segment {
-    /// Opens the segment of server `index` of `layout` as a client of it on its host, and tells its
-    /// incarnation.
+    /// Opens the segment of server `index` of `layout` as a local client, and returns its
+    /// incarnation too.
     ///
     /// # Errors
-    /// [`SegmentError::NotOurs`] when somebody made it who need not be trusted with the memory;
-    /// [`SegmentError::NotReady`] when no server serves it, or not to clients of this layout, or
-    /// its memory waits for a restore; see [`SegmentError`] for the others.
+    /// [`SegmentError::NotOurs`] when its owner is not trusted with the memory;
+    /// [`SegmentError::NotReady`] when no server serves it, or its server does not admit clients of
+    /// this layout, or its memory waits for a restore; see [`SegmentError`] for the others.
     pub fn attach_as_client(layout: &Layout, index: u32) -> Result<(Self, u64), SegmentError> {
         let fingerprint = layout.fingerprint();
         let permission = permission(fingerprint);
         let segment = attach(layout, index, Role::Client { permission })?;
         let mapping = &segment.shared.mapping;
-        // First the incarnation: one that a restore is about to replace is found to be shut, or is
-        // not the new one; one of a segment that was thrown away is found without permission.
+        // The incarnation is read first. If a restore replaces it after that, the checks below find
+        // the memory closed, or later operations find another incarnation. If the segment is
+        // discarded, the permission is gone.
         let incarnation = segment.incarnation();
         let admits = Field::LocalAccess.of(mapping).load(Ordering::Acquire) == permission
             && segment.is_served();
@@ -54,29 +55,30 @@ impl Segment {
         }
     }
 
-    /// Lets clients of the layout with this fingerprint work on the segment. What they do is in no
-    /// operation log.
+    /// Permits local clients of the layout with this fingerprint to use the segment. Their
+    /// operations are in no operation log.
     pub fn admit_local(&self, fingerprint: Fingerprint) {
         Field::LocalAccess
             .of(&self.shared.mapping)
             .store(permission(fingerprint), Ordering::SeqCst);
     }
 
-    /// Lets no local client begin anything any more; what they are at is finished.
+    /// Withdraws the permission of all local clients: they begin no further operation. Operations
+    /// that have begun are finished.
     pub fn refuse_local(&self) {
         Field::LocalAccess
             .of(&self.shared.mapping)
             .store(0, Ordering::SeqCst);
     }
 
-    /// Whether the object has lost its name, and so whoever opens the segment finds another one or
-    /// none. A system call.
+    /// Whether the object has lost its name, so that a process that opens the segment now finds
+    /// another one or none. Makes a system call.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         fstat(&self.shared.file).is_ok_and(|status| status.st_nlink == 0)
     }
 
-    /// Whether there is a server that has it open now. A system call.
+    /// Whether a live server has it open. Makes a system call.
     #[must_use]
     pub fn is_served(&self) -> bool {
         self.shared.is_alive(SERVER)
@@ -105,32 +107,32 @@ impl Segment {
     }
 }
 
-/// A number that is another one in a child made by `fork(2)`: what was attached under another one
-/// is not to be used.
+/// A number that changes in a child made by `fork(2)`: a segment that was attached under another
+/// number belongs to the parent and must not be used.
 #[must_use]
 #[inline]
 pub fn generation() -> u64 {
     own_file::generation()
 }
 
-/// Looks at who made an object, before it is mapped and others hear of a new participant: any user
-/// may make files in /dev/shm, under any name, and could have laid out this one to read what this
-/// process writes, or to shorten it, which would be a SIGBUS here.
+/// Checks the owner of an object before it is mapped and before the others see a new participant:
+/// any user may create files in /dev/shm, under any name, and could have prepared this one to read
+/// what this process writes, or to shorten it, which would be a SIGBUS here.
 ///
 /// # Errors
 /// [`SegmentError::NotOurs`].
-pub(super) fn check_maker(
+pub(super) fn check_owner(
     file: BorrowedFd<'_>,
     name: &str,
     role: Role,
 ) -> Result<(), SegmentError> {
-    let status = fstat(file).map_err(SegmentError::system("look at", name))?;
+    let status = fstat(file).map_err(SegmentError::system("read the status of", name))?;
     let is_trusted = is_trusted(status.st_uid, geteuid().as_raw(), service_user);
     let is_enough = match role {
         Role::Client { .. } => is_trusted,
-        // In the user namespace of its unit an agent cannot tell one user from another. But what it
-        // may open there, though everybody may not, belongs to one of its groups.
-        Role::Server | Role::Beside => is_trusted || status.st_mode & OTHERS == 0,
+        // In the user namespace of its unit an agent cannot tell one user from another. But an
+        // object that it can open although other users cannot belongs to one of its groups.
+        Role::Server | Role::Agent => is_trusted || status.st_mode & OTHERS == 0,
     };
     if is_enough {
         Ok(())
@@ -139,14 +141,14 @@ pub(super) fn check_maker(
     }
 }
 
-/// Looks whether an object is served and open to clients, before others hear of a new participant.
-/// What changes after that is found by the looks that follow.
-pub(super) fn check_door(
+/// Checks that an object is served and open to local clients, before the others see a new
+/// participant. Later checks find changes after this one.
+pub(super) fn check_local_access(
     file: BorrowedFd<'_>,
     name: &str,
     permission: u64,
 ) -> Result<(), SegmentError> {
-    let failed = || SegmentError::system("look at", name);
+    let failed = || SegmentError::system("read the status of", name);
     let mut word = [0; 8];
     pread(file, &mut word, Field::LocalAccess as i64).map_err(failed())?;
     let is_served = ofd::is_locked_elsewhere(file, byte(SERVER)).map_err(failed())?;
@@ -159,14 +161,14 @@ pub(super) fn check_door(
     }
 }
 
-/// Root, we ourselves, and the user of the service. A group is not enough: everybody in it could
-/// have made the object.
+/// Trusts root, the caller and the user of the service. The group is not enough: any of its members
+/// could have created the object.
 fn is_trusted(owner: u32, user: u32, service: impl FnOnce() -> Option<u32>) -> bool {
     owner == 0 || owner == user || service() == Some(owner)
 }
 
-/// The id of [`SERVICE_USER`], if this machine has one. It is looked up once, and only where the
-/// owner is another user.
+/// The id of [`SERVICE_USER`], if this machine has one. It is looked up once, and only if the owner
+/// is another user.
 fn service_user() -> Option<u32> {
     static FOUND: OnceLock<u32> = OnceLock::new();
     FOUND.get().copied().or_else(|| {
@@ -196,7 +198,7 @@ mod tests {
             "a machine without that user"
         );
         assert!(is_trusted(1000, 1000, || panic!(
-            "looked up for a segment of the caller's own"
+            "looked up for a segment that the caller owns"
         )));
     }
 }

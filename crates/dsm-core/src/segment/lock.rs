@@ -1,11 +1,10 @@
-//! Locks between processes: a word that says who owns it, and a semaphore on which contenders
-//! sleep.
+//! Locks between processes: a word that names the owner, and a semaphore on which contenders sleep.
 //!
-//! A POSIX semaphore does not say who holds it, and is not given back when its holder dies. So the
-//! word decides: whoever swaps it from zero to its own worker number owns the lock, and there is no
-//! instant at which a death leaves the owner unknown. The semaphore only carries sleep: a contender
-//! sets the word's high bit, the owner posts when it gives the lock back and finds that bit. A post
-//! that is lost with its receiver costs others one [`NAP`], never more.
+//! A POSIX semaphore does not name its holder, and the kernel does not release it when the holder
+//! dies. So the word decides: a worker owns the lock once it has swapped the word from zero to its
+//! own number, and no death leaves the owner unknown. The semaphore only wakes sleepers: a
+//! contender sets the high bit of the word, and an owner that finds this bit on release posts the
+//! semaphore. If the woken process dies, the other contenders lose at most one [`POLL_INTERVAL`].
 
 use super::gate::{Awaited, Shut};
 use super::geometry::{Geometry, WORKERS};
@@ -15,60 +14,60 @@ use crate::sys::semaphore::Wait;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// The bit of the word that says that somebody sleeps, or may.
+/// The bit of the word that is set while a contender sleeps, or may be about to.
 const CONTENDED: u64 = 1 << 63;
 
-/// Looks at a taken lock before sleeping: a critical section of a few hundred nanoseconds is often
-/// over by then.
-const SPINS: u32 = 100;
+/// How often a contender polls the lock before it sleeps: a critical section of a few hundred
+/// nanoseconds has often ended by then.
+const MAX_SPINS: u32 = 100;
 
-/// The longest sleep before a contender looks whether the owner is still alive.
-const NAP: Duration = Duration::from_millis(20);
+/// The longest sleep before a contender checks that the owner is still alive.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long an owner is waited for that is alive and makes no progress: longer than one takes that
-/// only gets little of the processors. A waiter for one that was stopped must not wait as long as
-/// that lasts.
-const STALL: Duration = Duration::from_secs(1);
+/// How long a contender waits for an owner that is alive and makes no progress. It is longer than a
+/// critical section takes on an overloaded machine, and bounds the wait for a process that was
+/// stopped.
+const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Looks at an owner in that time, at least: a waiter that did not run either, because its machine
-/// was paused or all processors were busy, has not seen a stall.
-const LOOKS: u32 = 10;
+/// The fewest observations of an owner in that time: a waiter that was itself not scheduled,
+/// because its machine was paused or overloaded, has not seen a stall.
+const MIN_OBSERVATIONS: u32 = 10;
 
 /// The word's value for a lock owned by `worker`.
 fn owned_by(worker: usize) -> u64 {
     worker as u64 + 1
 }
 
-/// Which worker a word's value names; `None` when the lock is free.
+/// The worker that the value of a lock word names; `None` when the lock is free.
 pub(super) fn owner(word: u64) -> Option<usize> {
-    // Values that no worker wrote are possible only if memory was overwritten; they name no worker
-    // either.
+    // Only overwritten memory has values that no worker wrote; they name no worker either.
     usize::try_from(word & !CONTENDED).ok()?.checked_sub(1)
 }
 
-/// A critical section that a waiter has found a lock in: by which worker, and what that had counted
-/// as its progress.
+/// A critical section that a waiter observes: the worker that owns the lock, and its progress
+/// counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Section {
+struct CriticalSection {
     worker: usize,
     progress: u64,
 }
 
-/// What a waiter has seen of the owner that it waits for.
+/// What a waiter has observed of the owner that it waits for.
 #[derive(Debug, Default)]
-struct Watch(Option<(Section, Instant, u32)>);
+struct StallDetector(Option<(CriticalSection, Instant, u32)>);
 
-impl Watch {
-    /// Notes that `section` has the lock now. `true` when it has had it for so long that its worker
-    /// has stalled.
-    fn look(&mut self, section: Section, now: Instant) -> bool {
+impl StallDetector {
+    /// Records that `section` holds the lock at `now`. Returns `true` if it has held the lock for
+    /// so long that its worker counts as stalled.
+    fn observe(&mut self, section: CriticalSection, now: Instant) -> bool {
         match &mut self.0 {
-            Some((same, since, looks)) if *same == section => {
-                *looks += 1;
-                *looks >= LOOKS && now.saturating_duration_since(*since) >= STALL
+            Some((same, since, observations)) if *same == section => {
+                *observations += 1;
+                *observations >= MIN_OBSERVATIONS
+                    && now.saturating_duration_since(*since) >= STALL_TIMEOUT
             }
-            watched => {
-                *watched = Some((section, now, 0));
+            observed => {
+                *observed = Some((section, now, 0));
                 false
             }
         }
@@ -84,11 +83,12 @@ impl Shared {
             .is_ok()
     }
 
-    /// Takes the lock, sleeping while somebody alive has it, and repairing whoever died with it.
+    /// Takes the lock. It sleeps while a live worker owns the lock, and repairs an owner that has
+    /// died.
     ///
     /// # Errors
-    /// [`Shut::Held`] when its owner is alive and makes no progress, [`Shut::Late`] when the
-    /// worker's deadline passes before.
+    /// [`Shut::Held`] when the owner is alive and makes no progress, [`Shut::Late`] when the
+    /// deadline of `worker` passes first.
     #[inline]
     pub(super) fn lock(&self, lock: usize, worker: usize) -> Result<(), Shut> {
         if self.try_lock(lock, worker) {
@@ -102,19 +102,19 @@ impl Shared {
     fn lock_contended(&self, lock: usize, worker: usize) -> Result<(), Shut> {
         let _uncancelled = Uncancelled::begin();
         let word = self.mapping.word(Geometry::lock(lock));
-        for _ in 0..SPINS {
+        for _ in 0..MAX_SPINS {
             if word.load(Ordering::Relaxed) == 0 && self.try_lock(lock, worker) {
                 return Ok(());
             }
             std::hint::spin_loop();
         }
-        let (mut watch, deadline) = (Watch::default(), self.deadline_of(worker));
+        let (mut detector, deadline) = (StallDetector::default(), self.deadline_of(worker));
         let (mut left, mut last_wait) = (deadline.left(), None);
         loop {
             let found = word.load(Ordering::Relaxed);
             if found == 0 {
-                // Others may sleep still: take it as contended, so that giving it back wakes the
-                // next.
+                // Other contenders may still sleep: take it as contended, so that its release wakes
+                // the next one.
                 let taken = owned_by(worker) | CONTENDED;
                 if word
                     .compare_exchange(0, taken, Ordering::Acquire, Ordering::Relaxed)
@@ -124,12 +124,13 @@ impl Shared {
                 }
                 continue;
             }
-            // Not before an owner that has died was looked for, however short the time is.
+            // Checked only after at least one sleep, so that a dead owner is repaired however short
+            // the deadline is.
             if let Some(wait) = last_wait
                 && left.is_zero()
             {
                 if wait == Wait::Posted {
-                    // Meant for one that waits.
+                    // This post was meant for a contender that still waits: pass it on.
                     self.semaphores[lock].post_once();
                 }
                 return Err(Shut::Late(Awaited::Pages {
@@ -148,19 +149,19 @@ impl Shared {
                 {
                     continue;
                 }
-                // Only giving it back takes the bit away: this is another critical section than the
-                // one before.
-                watch = Watch::default();
+                // Only a release clears the bit, so this is another critical section than the last
+                // one observed.
+                detector = StallDetector::default();
             }
-            let wait = self.semaphores[lock].wait(NAP.min(left));
+            let wait = self.semaphores[lock].wait(POLL_INTERVAL.min(left));
             (left, last_wait) = (deadline.left(), Some(wait));
-            // A waiter runs: one that wants what it holds waits for the owner at the end of the
+            // A waiter counts as running: a chain of waiters waits for the owner at the end of the
             // chain.
             self.count_progress(worker);
             if wait == Wait::Posted {
-                // It was given back, perhaps by an owner of a version that does not count its
+                // It was released, perhaps by an owner of a version that does not count its
                 // progress.
-                watch = Watch::default();
+                detector = StallDetector::default();
                 owner(found)
                     .into_iter()
                     .for_each(|owner| self.forget_stall(owner));
@@ -172,14 +173,14 @@ impl Shared {
             }
             let Some(owner) = owner(now).filter(|owner| *owner < WORKERS && *owner != worker)
             else {
-                // No worker that has written this thinks that it holds the lock: it names none, or
-                // the one that waits here.
+                // The word names no worker, or this very worker, which waits here: no live worker
+                // owns the lock.
                 let _ = word.compare_exchange(now, 0, Ordering::Relaxed, Ordering::Relaxed);
                 continue;
             };
             self.repair_if_dead(owner);
-            let section = self.section_of(owner);
-            if self.is_known_stall(section) || watch.look(section, Instant::now()) {
+            let section = self.critical_section_of(owner);
+            if self.is_known_stall(section) || detector.observe(section, Instant::now()) {
                 self.remember_stall(section);
                 return Err(Shut::Held {
                     pid: self.pid_of(owner),
@@ -188,7 +189,7 @@ impl Shared {
         }
     }
 
-    /// Gives back a lock that `worker` owns.
+    /// Releases a lock that `worker` owns.
     #[inline]
     pub(super) fn unlock(&self, lock: usize, worker: usize) {
         if self
@@ -204,22 +205,22 @@ impl Shared {
 
     #[cold]
     fn wake(&self, lock: usize, worker: usize) {
-        // Before it can own this lock again: its next critical section is another one for all that
-        // wait.
+        // Counted before the worker can own this lock again: to all waiters its next critical
+        // section differs from this one.
         self.count_progress(worker);
         self.semaphores[lock].post_once();
     }
 
-    /// The critical section that a worker is in, if it is in one.
-    fn section_of(&self, worker: usize) -> Section {
-        Section {
+    /// The critical section that a worker is in now, if it is in one.
+    fn critical_section_of(&self, worker: usize) -> CriticalSection {
+        CriticalSection {
             worker,
             progress: self.progress(worker).load(Ordering::Relaxed),
         }
     }
 
-    /// Notes that `worker`, a thread of the caller or a dead one, runs. Only one thread does so at
-    /// a time.
+    /// Records that `worker`, a thread of the caller or a dead one, makes progress. Only one thread
+    /// does so at a time.
     #[cold]
     pub(super) fn count_progress(&self, worker: usize) {
         let progress = self.progress(worker);
@@ -229,14 +230,14 @@ impl Shared {
         );
     }
 
-    /// Whether a thread of this process has waited for this very section in vain. Without this each
-    /// request for such a page would take a thread of the server for a second, and there are more
+    /// Whether a thread of this process has timed out on this very section. Without this check each
+    /// request for such a page would block a thread of the server for a second, and there are more
     /// connections than threads.
-    fn is_known_stall(&self, section: Section) -> bool {
+    fn is_known_stall(&self, section: CriticalSection) -> bool {
         self.stalls[section.worker].load(Ordering::Relaxed) == section.progress.wrapping_add(1)
     }
 
-    fn remember_stall(&self, section: Section) {
+    fn remember_stall(&self, section: CriticalSection) {
         self.stalls[section.worker].store(section.progress.wrapping_add(1), Ordering::Relaxed);
     }
 
@@ -246,7 +247,7 @@ impl Shared {
         }
     }
 
-    /// Gives back every lock that the dead `worker` owns, and says how many. Only its repairer
+    /// Releases every lock that the dead `worker` owns, and returns their number. Only its repairer
     /// calls this, after the redo.
     pub(super) fn unlock_all_of(&self, worker: usize) -> usize {
         let mut owned = 0;
@@ -272,37 +273,40 @@ mod tests {
 
     #[test]
     fn an_owner_has_stalled_after_a_second_in_one_section() {
-        let (mut watch, began) = (Watch::default(), Instant::now());
-        let section = Section {
+        let (mut detector, began) = (StallDetector::default(), Instant::now());
+        let section = CriticalSection {
             worker: 3,
             progress: 7,
         };
-        let first = (0..100).find(|step| watch.look(section, began + *step * STEP));
+        let first = (0..100).find(|step| detector.observe(section, began + *step * STEP));
         assert_eq!(first, Some(40));
     }
 
     #[test]
     fn an_owner_that_makes_progress_never_stalls() {
-        let (mut watch, began) = (Watch::default(), Instant::now());
+        let (mut detector, began) = (StallDetector::default(), Instant::now());
         for step in 0..400 {
-            let section = Section {
+            let section = CriticalSection {
                 worker: 3,
                 progress: u64::from(step / 39),
             };
-            assert!(!watch.look(section, began + step * STEP), "in step {step}");
+            assert!(
+                !detector.observe(section, began + step * STEP),
+                "in step {step}"
+            );
         }
     }
 
     #[test]
     fn a_waiter_that_did_not_run_has_seen_no_stall() {
-        let (mut watch, began) = (Watch::default(), Instant::now());
-        let section = Section {
+        let (mut detector, began) = (StallDetector::default(), Instant::now());
+        let section = CriticalSection {
             worker: 3,
             progress: 7,
         };
-        assert!(!watch.look(section, began));
-        let after_a_pause = began + 60 * STALL;
-        assert!((1..LOOKS).all(|_| !watch.look(section, after_a_pause)));
-        assert!(watch.look(section, after_a_pause));
+        assert!(!detector.observe(section, began));
+        let after_a_pause = began + 60 * STALL_TIMEOUT;
+        assert!((1..MIN_OBSERVATIONS).all(|_| !detector.observe(section, after_a_pause)));
+        assert!(detector.observe(section, after_a_pause));
     }
 }

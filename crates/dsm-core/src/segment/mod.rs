@@ -1,15 +1,16 @@
 //! The segment: the k bytes that one server shares, as an object in POSIX shared memory that
 //! several processes use.
 //!
-//! Writers take the stripes of the pages they touch, commit an intent, carry it out and give the
-//! stripes back. Readers take nothing: they check the pages' versions before and after the copy.
-//! Any participant may be killed at any instruction; the others find out by the kernel's file locks
-//! and finish or drop what it was doing.
+//! A writer takes the stripes of the pages it touches, commits an intent, carries the intent out
+//! and releases the stripes. A reader takes no lock: it checks the versions of the pages before and
+//! after its copy. Any participant may be killed at any instruction: the others learn of its death
+//! from the kernel's file locks, and finish or drop what it was doing.
 
-mod claim;
 mod copy_area;
 pub mod crash;
+mod create;
 mod critical;
+mod critical_section;
 mod cut;
 mod deadline;
 mod error;
@@ -25,15 +26,17 @@ mod orphan;
 mod participant;
 mod pause;
 mod process;
+mod read;
 mod reloads;
 mod repair_report;
 mod restoration;
 mod session;
 mod shared;
+mod snapshot_lock;
 mod superblock;
 mod worker;
 
-pub use claim::{CLAIM_TIME, Claim, FreezeError, Frozen, Left};
+pub use create::OWN_MEMORY;
 pub use cut::{CUT_RUN, Cut, CutGone, CutPages, Page};
 pub use deadline::Deadline;
 pub use error::SegmentError;
@@ -43,13 +46,14 @@ pub use geometry::{CLIENT_WORKERS, SESSIONS, WORKERS, overhead};
 pub use intent::Mark;
 pub use kept_names::Names;
 pub use local::generation;
-pub use names::{Kind, Owner};
-pub use open::{Found, OWN_MEMORY, Opened, Start};
+pub use names::{FileKind, FileOwner};
+pub use open::{Found, Opened, Start};
 pub use process::Process;
 pub use reloads::{OfServer, Reloads};
 pub use repair_report::{RepairReport, report_repairs_to};
 pub use restoration::Restoration;
 pub use session::SessionEntry;
+pub use snapshot_lock::{CLAIM_TIME, Claim, FreezeError, Frozen, Left};
 pub use worker::Worker;
 
 /// Where the operating system keeps shared-memory objects and semaphores, see `shm_overview(7)`.
@@ -80,35 +84,35 @@ impl Segment {
         self.shared.geometry.k as u64
     }
 
-    /// The object's name, as `shm_open(3)` takes it.
+    /// The name of the shared-memory object, as `shm_open(3)` takes it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.shared.name
     }
 
-    /// Dead participants that were repaired since the segment was made, and committed writes of
-    /// theirs that were redone.
+    /// The number of dead participants that were repaired since the segment was made, and the
+    /// number of their committed writes that were redone.
     #[must_use]
     pub fn repairs(&self) -> (u64, u64) {
         let word = |field: Field| field.of(&self.shared.mapping).load(Ordering::Relaxed);
         (word(Field::Repaired), word(Field::RedoneWrites))
     }
 
-    /// Participants that are alive now, this process among them.
+    /// The number of participants that are alive now, this process included.
     #[must_use]
     pub fn participants(&self) -> usize {
         self.shared.participants_alive()
     }
 
-    /// Whether the segment is still the one that its name stands for, and in use.
+    /// Whether the object is still the one that its name refers to, and is in use.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         superblock::is_ready(&self.shared.mapping)
     }
 
-    /// A number that changes when somebody changes the memory: a hash of what all workers have done
-    /// last, and of how much local clients have done. Two changes by one worker that are alike, of
-    /// no session and of no local client look like one.
+    /// A number that changes when a participant changes the memory: a hash of the last intent of
+    /// every worker and of the counters of local clients. Two equal changes by the same worker,
+    /// without a session and not by a local client, give the same number.
     #[must_use]
     pub fn activity(&self) -> u64 {
         let mut hasher = blake3::Hasher::new();
@@ -139,14 +143,14 @@ impl Segment {
             .map_or(0, |number| u64::from_le_bytes(*number))
     }
 
-    /// Says that this process ends in good order, so that nobody takes it for a dead one. None of
-    /// its workers may be at work any more; they are given back when the process has ended.
-    /// Dropping the last clone does the same.
+    /// Leaves the table of participants, so that the others do not repair this process as a dead
+    /// one. No worker of it may be inside a change. The others release its workers once the process
+    /// has ended. Dropping the last clone does the same.
     pub fn leave(&self) {
         self.shared.leave();
     }
 
-    /// Makes the calling thread, or whoever gets the result, a worker.
+    /// Returns a free worker: the right of one thread at a time to read and write the segment.
     ///
     /// # Errors
     /// [`SegmentError::TooManyWorkers`].
@@ -159,7 +163,7 @@ impl Segment {
         };
         let mut numbers = self.shared.role.workers();
         let found = numbers.clone().find(free).or_else(|| {
-            // Those of a participant that died idle are free as soon as somebody looks.
+            // The workers of a participant that died idle become free once it is repaired.
             self.shared.repair_all_dead();
             numbers.find(free)
         });

@@ -1,9 +1,9 @@
-//! The names of a segment in shared memory, and what lies under them.
+//! The names of a segment's files in /dev/shm, and safe ways to open, create and remove what has
+//! these names.
 //!
-//! Any user may make files there, under any name. The directory is sticky: a file can be removed,
-//! or another one put in its place, by its owner, the directory's owner and root only. So a name
-//! that was found to be a file of a user who is trusted stays one, and what is opened by the name
-//! after that is that file.
+//! Any user may create files there, under any name. The directory is sticky: only the owner of a
+//! file, the owner of the directory and root can remove or replace it. So once a name was found to
+//! be a file of a trusted user it stays one, and opening the name later opens that file.
 
 use super::SegmentError;
 use super::geometry::LOCKS;
@@ -19,15 +19,14 @@ use std::ffi::CString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What the kernel shows in place of a user that a user namespace does not have, see
+/// The uid that the kernel shows for a user that has no id in the user namespace, see
 /// `user_namespaces(7)`.
 const OVERFLOW_USER: u32 = 65534;
 
-/// Users in the first user namespace, in which each user has another number: the third number of
-/// its map.
+/// The number of users in the initial user namespace: the third number of its map.
 const ALL_USERS: &str = "4294967295";
 
-/// The mode of everything here: for the owner and its group.
+/// The mode of every file here: read and write for the owner and the group.
 pub(super) const MODE: Mode = Mode::from_bits_truncate(0o660);
 
 /// The name of the shared-memory object of server `index`, as `shm_open(3)` takes it: with its
@@ -41,35 +40,35 @@ pub(super) fn copy_area(name: &str) -> String {
     format!("{name}.copies")
 }
 
-/// The file of the object or copy area `name`.
+/// The path of the object or copy area `name`.
 pub(super) fn path(name: &str) -> PathBuf {
     Path::new(DIRECTORY).join(name.trim_start_matches('/'))
 }
 
 /// The name of the semaphore of lock `lock` of the object `name`, as `sem_open(3)` takes it.
 fn semaphore(name: &str, lock: usize) -> CString {
-    // Neither a layout's name nor a number has a zero byte; an empty name would be refused by the
-    // kernel.
+    // Neither a layout's name nor a number contains a zero byte; the kernel would refuse an empty
+    // name.
     CString::new(format!("{name}.{lock:02}")).unwrap_or_default()
 }
 
-/// The file of that semaphore, as `sem_overview(7)` says.
+/// The path of that semaphore's file, see `sem_overview(7)`.
 pub(super) fn semaphore_path(name: &str, lock: usize) -> PathBuf {
     path(&format!("/sem.{}.{lock:02}", name.trim_start_matches('/')))
 }
 
-/// Where a semaphore is made before it gets its name. One server at a time makes those of `name`,
-/// and what it leaves when it is killed goes with the names of the others, or with the next
-/// semaphore that is made.
-fn semaphore_in_the_making(name: &str) -> PathBuf {
+/// The temporary file in which a semaphore is created before it gets its name. Only one server at a
+/// time creates those of `name`. A file that a killed server left is removed with the other names,
+/// or before the next semaphore is created.
+fn temporary_semaphore(name: &str) -> PathBuf {
     path(&format!("/sem.{}.new", name.trim_start_matches('/')))
 }
 
-/// Whose a file is.
+/// The owner of a file, shown with the user's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner(pub u32);
+pub struct FileOwner(pub u32);
 
-impl fmt::Display for Owner {
+impl fmt::Display for FileOwner {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(id) = *self;
         if id == OVERFLOW_USER && !has_all_users() {
@@ -83,11 +82,11 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The group of a file.
+/// The group of a file, shown with its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Group(pub u32);
+pub struct FileGroup(pub u32);
 
-impl fmt::Display for Group {
+impl fmt::Display for FileGroup {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(id) = *self;
         match nix::unistd::Group::from_gid(Gid::from_raw(id)) {
@@ -97,17 +96,18 @@ impl fmt::Display for Group {
     }
 }
 
-/// Whether this process sees every user as itself, and not some of them as [`OVERFLOW_USER`].
+/// Whether this process is in a user namespace that maps every user, so that none appears as
+/// [`OVERFLOW_USER`].
 fn has_all_users() -> bool {
     std::fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_whitespace().nth(2) == Some(ALL_USERS))
 }
 
-/// What lies under a name where a shared-memory object or a semaphore should.
+/// The kind of a file that has the name of a shared-memory object or a semaphore and is neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind(u32);
+pub struct FileKind(u32);
 
-impl fmt::Display for Kind {
+impl fmt::Display for FileKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self.0 {
             S_IFDIR => "a directory",
@@ -119,32 +119,32 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Refuses what is no regular file.
+/// Refuses a file that is not regular.
 pub(super) fn check_kind(status: &FileStat, path: &Path) -> Result<(), SegmentError> {
     match status.st_mode & S_IFMT {
         S_IFREG => Ok(()),
         kind => {
-            let (path, owner) = (path.to_owned(), Owner(status.st_uid));
+            let (path, owner) = (path.to_owned(), FileOwner(status.st_uid));
             Err(SegmentError::NotAnObject {
                 path,
-                kind: Kind(kind),
+                kind: FileKind(kind),
                 owner,
             })
         }
     }
 }
 
-/// The error for a file that another user has laid out.
+/// The error for a file that belongs to another user.
 pub(super) fn not_ours(path: PathBuf, owner: u32) -> SegmentError {
     SegmentError::NotOurs {
         path,
-        owner: Owner(owner),
-        own: Owner(geteuid().as_raw()),
+        owner: FileOwner(owner),
+        own: FileOwner(geteuid().as_raw()),
     }
 }
 
-/// The error for a name that cannot be opened, made, replaced or removed: what lies under it, if
-/// that is why.
+/// The error for a name that cannot be opened, created, replaced or removed. It names the file that
+/// has the name, if that is the cause.
 pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> SegmentError {
     move |error| {
         let own = geteuid().as_raw();
@@ -152,8 +152,8 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) ->
             if let Err(error) = check_kind(&status, path) {
                 return error;
             }
-            // Root, too, is refused a file of another user: see fs.protected_regular in
-            // proc_sys_fs(5).
+            // The kernel may refuse a file of another user even to root: see fs.protected_regular
+            // in proc_sys_fs(5).
             if status.st_uid != own && [Errno::EACCES, Errno::EPERM, Errno::EEXIST].contains(&error)
             {
                 return not_ours(path.to_owned(), status.st_uid);
@@ -163,17 +163,17 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) ->
     }
 }
 
-/// The error for a segment that cannot be opened beside its server: that it is open to others only,
-/// if that is why.
+/// The error for a segment that a participant other than its server cannot open. It says who can
+/// open it, if the mode is the cause.
 pub(super) fn not_opened(name: &str) -> impl FnOnce(Errno) -> SegmentError {
     move |error| match lstat(&path(name)) {
         Ok(status) if error == Errno::EACCES && status.st_mode & MODE.bits() == MODE.bits() => {
-            let (owner, group) = (Owner(status.st_uid), Group(status.st_gid));
+            let (owner, group) = (FileOwner(status.st_uid), FileGroup(status.st_gid));
             SegmentError::NoAccess {
                 name: name.to_owned(),
                 owner,
                 group,
-                own: Owner(geteuid().as_raw()),
+                own: FileOwner(geteuid().as_raw()),
             }
         }
         _ => SegmentError::system("open", name)(error),
@@ -183,8 +183,8 @@ pub(super) fn not_opened(name: &str) -> impl FnOnce(Errno) -> SegmentError {
 /// Opens semaphore `lock` of the object `name`, whose owner is trusted.
 ///
 /// # Errors
-/// [`SegmentError::NotOurs`] for one of a third user, who could shorten its file: the next wait
-/// would be a SIGBUS.
+/// [`SegmentError::NotOurs`] for a semaphore of a third user, who could shorten its file: the next
+/// wait would be a SIGBUS.
 pub(super) fn open_semaphore(
     name: &str,
     lock: usize,
@@ -205,8 +205,8 @@ pub(super) fn open_semaphore(
     Semaphore::open(&semaphore(name, lock)).map_err(failed())
 }
 
-/// As [`open_semaphore`], for the server: one that is missing, or has lost its contents, is made
-/// again. Nothing is kept in a semaphore but who is to be woken, and waits are short.
+/// As [`open_semaphore`], for the server: recreates a semaphore that is missing or damaged. A
+/// semaphore only says who is to be woken, and waits are short, so nothing is lost.
 pub(super) fn restore_semaphore(name: &str, lock: usize) -> Result<Semaphore, SegmentError> {
     let path = semaphore_path(name, lock);
     match lstat(&path) {
@@ -223,44 +223,43 @@ pub(super) fn restore_semaphore(name: &str, lock: usize) -> Result<Semaphore, Se
     open_semaphore(name, lock, geteuid().as_raw())
 }
 
-/// Makes semaphore `lock` of the object `name` anew, with the value zero: it replaces what is
-/// there.
+/// Creates semaphore `lock` of the object `name` with the value zero, and replaces an existing one.
 ///
-/// Not by `sem_open(3)`, whose own name for it in the making is a random one: killed before it has
-/// its real name, a server would leave that in shared memory for ever.
+/// It does not use `sem_open(3)`, which creates the semaphore under a random temporary name: a
+/// server that is killed at that moment would leave this name in shared memory for ever.
 pub(super) fn make_semaphore(name: &str, lock: usize) -> Result<(), SegmentError> {
-    let (making, path) = (semaphore_in_the_making(name), semaphore_path(name, lock));
-    let made = || failed("make", &making);
-    match unlink(&making) {
+    let (temporary, path) = (temporary_semaphore(name), semaphore_path(name, lock));
+    let made = || failed("make", &temporary);
+    match unlink(&temporary) {
         Ok(()) | Err(Errno::ENOENT) => {}
         Err(error) => return Err(made()(error)),
     }
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = open(&making, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(made())?;
-    // So few bytes are written wholly or not at all.
+    let file = open(&temporary, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(made())?;
+    // A write of so few bytes is not split.
     let written = fchmod(&file, MODE).and_then(|()| pwrite(&file, &semaphore::fresh(), 0));
-    let finished = written
-        .map_err(made())
-        .and_then(|_| renameat(AT_FDCWD, &making, AT_FDCWD, &path).map_err(failed("make", &path)));
+    let finished = written.map_err(made()).and_then(|_| {
+        renameat(AT_FDCWD, &temporary, AT_FDCWD, &path).map_err(failed("make", &path))
+    });
     finished.inspect_err(|_| {
-        // The error that matters is the first one.
-        let _ = unlink(&making);
+        // The caller gets the first error.
+        let _ = unlink(&temporary);
     })
 }
 
-/// Removes all that belongs to the object `name`, and what may be left of its making; but nothing
-/// that is no file, which [`SegmentError::NotAnObject`] leaves to its owner. Whether that succeeds
-/// does not matter to the caller, who has an error already.
-pub(super) fn remove_others(name: &str) {
+/// Removes all files that belong to the object `name`, including those of an unfinished creation.
+/// Only regular files are removed: [`SegmentError::NotAnObject`] tells the user to remove others by
+/// hand. Errors are ignored: the caller has an error already.
+pub(super) fn remove_parts(name: &str) {
     remove_semaphores(name);
     remove(&path(&copy_area(name)));
 }
 
-/// The same for the semaphores; what cannot be removed is found when they are made.
+/// The same for the semaphores. One that cannot be removed is an error when it is created.
 pub(super) fn remove_semaphores(name: &str) {
     (0..LOCKS).for_each(|lock| remove(&semaphore_path(name, lock)));
-    remove(&semaphore_in_the_making(name));
+    remove(&temporary_semaphore(name));
 }
 
 fn remove(path: &Path) {

@@ -1,8 +1,8 @@
-//! Workers without an owner that left locks and perhaps a committed change behind.
+//! Repair of workers without an owner that still hold locks, and perhaps a committed change.
 //!
-//! This version leaves none ([`super::critical`]). Programs with an older one did when a thread was
-//! unwound out of a change: its worker was given back with everything that it held, and no death of
-//! a process told of it.
+//! This version leaves none ([`super::critical`]). In older versions a thread that was unwound out
+//! of a change released its worker with everything that it held. The process lived on, so no lock
+//! of the kernel told the others.
 
 use super::critical::Critical;
 use super::geometry::{Geometry, WORKERS};
@@ -20,11 +20,11 @@ impl Shared {
     /// Repairs `worker` if it has no owner.
     #[cold]
     pub(super) fn repair_if_orphaned(&self, worker: usize) {
-        if worker >= WORKERS || !self.left_something(worker) {
+        if worker >= WORKERS || !self.has_leftovers(worker) {
             return;
         }
-        // As its owner: no other thread becomes this worker, so every lock in its name is one that
-        // was left; and if this process dies, it is repaired with the process.
+        // Take ownership first: no other thread can take this worker then, so all of its locks are
+        // left over; and if this process dies, the worker is repaired together with the process.
         let word = self.intent_word(worker, IntentField::Owner);
         if word
             .compare_exchange(
@@ -42,20 +42,19 @@ impl Shared {
         }
     }
 
-    /// Repairs `worker`, of which the caller has just become the owner, if the one before left
-    /// something.
+    /// Repairs `worker`, which the caller has just taken, if its previous owner left something.
     pub(super) fn repair_adopted(&self, worker: usize) {
-        if self.left_something(worker) {
+        if self.has_leftovers(worker) {
             let (redone, locks) = self.repair_worker(worker);
             log::warn!(
-                "repaired worker {worker} of {}, whose thread was unwound out of a change: {locks} locks given back, {redone} \
-                 committed writes redone",
+                "repaired worker {worker} of {}, whose thread was unwound out of a change: {locks} locks \
+                 released, {redone} committed writes redone",
                 self.name
             );
         }
     }
 
-    fn left_something(&self, worker: usize) -> bool {
+    fn has_leftovers(&self, worker: usize) -> bool {
         self.intent_word(worker, IntentField::Kind)
             .load(Ordering::Acquire)
             != 0
@@ -116,8 +115,8 @@ mod tests {
         Extent::new(0, PAGE, K).unwrap()
     }
 
-    /// What an older version left of a worker that was unwound after its commit, in the middle of
-    /// its bytes.
+    /// Leaves what an older version left of a worker that was unwound after its commit, in the
+    /// middle of its copy.
     fn leave_behind(segment: &Segment, worker: usize) {
         let shared = &segment.shared;
         assert!(shared.try_lock(LARGE_SLOTS, worker));
@@ -126,7 +125,7 @@ mod tests {
             source: Source::Byte(7),
             offset: 0,
             length,
-            mark: None,
+            request: None,
             result: 0,
         }
         .commit(shared, worker);
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_without_an_owner_is_repaired_by_who_waits_for_it() {
+    fn a_lock_without_an_owner_is_repaired_by_a_waiter() {
         let system = System::new("waiter");
         let segment = system.serve();
         leave_behind(&segment, 60);
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_without_an_owner_is_repaired_by_a_server_that_starts() {
+    fn a_lock_without_an_owner_is_repaired_by_a_starting_server() {
         let system = System::new("start");
         let segment = system.serve();
         leave_behind(&segment, 60);
@@ -169,14 +168,14 @@ mod tests {
         let segment = system.serve();
         assert!(
             segment.shared.try_lock(LARGE_SLOTS, 1),
-            "the lock is taken still"
+            "the lock is still held"
         );
         segment.shared.unlock(LARGE_SLOTS, 1);
         assert_whole(&mut segment.worker().unwrap());
     }
 
     #[test]
-    fn a_lock_without_an_owner_is_repaired_by_who_becomes_its_worker() {
+    fn a_lock_without_an_owner_is_repaired_by_the_next_owner_of_its_worker() {
         let system = System::new("successor");
         let segment = system.serve();
         leave_behind(&segment, 0);
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_not_known_is_not_said_to_have_number_zero() {
+    fn an_unknown_process_is_not_shown_with_pid_zero() {
         assert!(!Shut::Held { pid: 0 }.to_string().contains('0'));
         assert!(Shut::Held { pid: 12 }.to_string().contains("process 12 "));
     }

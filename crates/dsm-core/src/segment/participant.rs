@@ -1,14 +1,14 @@
-//! Participants: the processes that have the segment mapped, and how the living find out about the
-//! dead.
+//! Participants: the processes that have the segment mapped, and how the live ones detect and
+//! repair the dead ones.
 //!
-//! A participant holds an OFD lock on a byte of the object as long as it lives. The byte is the
-//! kernel's word on who is alive; the pid beside it is for people. Participant 0 is the server.
+//! A participant holds an OFD lock on one byte of the object as long as it lives. Only this lock
+//! decides whether it is alive; the pid beside the byte is for people. Participant 0 is the server.
 
 use super::SegmentError;
 use super::crash::{self, Point};
 use super::critical::Critical;
 use super::geometry::{
-    FIRST_CLIENT, FIRST_CLIENT_WORKER, FIRST_WORKER_BESIDE, Geometry, PARTICIPANTS, WORKERS,
+    FIRST_AGENT_WORKER, FIRST_CLIENT, FIRST_CLIENT_WORKER, Geometry, PARTICIPANTS, WORKERS,
 };
 use super::intent::{Intent, IntentField};
 use super::process::Process;
@@ -26,57 +26,57 @@ use std::time::{Duration, Instant};
 /// The participant that serves the segment to the network.
 pub(super) const SERVER: usize = 0;
 
-/// What a participant is there for, which decides how much of the tables it may take: nobody may
-/// keep a server that restarts, or a snapshot agent, from their work.
+/// The role of a participant. It bounds its share of the tables, so that no client can prevent a
+/// server from restarting, or a snapshot agent from working.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// To serve the segment to the network.
+    /// Serves the segment to the network.
     Server,
-    /// To do what is to be done on the server's host: a snapshot agent.
-    Beside,
-    /// To use the memory, as long as the server gives this permission; never zero.
+    /// Works on the server's host with the server's privileges: a snapshot agent.
+    Agent,
+    /// Uses the memory as long as the server grants this permission; never zero.
     Client {
-        /// What must stand in [`Field::LocalAccess`].
+        /// The value that [`Field::LocalAccess`] must have.
         permission: u64,
     },
 }
 
 impl Role {
-    /// The places in the table of participants.
-    fn places(self) -> Range<usize> {
+    /// The entries of the table of participants that it may take.
+    fn entries(self) -> Range<usize> {
         match self {
             Self::Server => SERVER..SERVER + 1,
-            Self::Beside => SERVER + 1..PARTICIPANTS,
+            Self::Agent => SERVER + 1..PARTICIPANTS,
             Self::Client { .. } => FIRST_CLIENT..PARTICIPANTS,
         }
     }
 
-    /// The numbers of the workers.
+    /// The indexes of the workers that it may take.
     pub(super) fn workers(self) -> Range<usize> {
         match self {
             Self::Server => 0..WORKERS,
-            Self::Beside => FIRST_WORKER_BESIDE..WORKERS,
+            Self::Agent => FIRST_AGENT_WORKER..WORKERS,
             Self::Client { .. } => FIRST_CLIENT_WORKER..WORKERS,
         }
     }
 
-    /// The permission that the workers need; zero for none.
+    /// The permission that its workers need; zero for none.
     pub(super) fn permission(self) -> u64 {
         match self {
             Self::Client { permission } => permission,
-            Self::Server | Self::Beside => 0,
+            Self::Server | Self::Agent => 0,
         }
     }
 }
 
-/// How long a starting server waits for its byte: a repairer holds it for a moment, another server
-/// for good.
-const SERVER_BYTE_WAIT: Duration = Duration::from_millis(500);
+/// How long a starting server waits for its byte. A repairer holds the byte for a moment, another
+/// server for good.
+const SERVER_BYTE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The same where a repairer is known to hold it, which may get little of the processors.
-const REPAIR_WAIT: Duration = Duration::from_secs(5);
+/// The same if a repairer holds the byte, on a machine that may be overloaded.
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The byte of the object that stands for participant `index`.
+/// The byte of the object whose lock shows that participant `index` is alive.
 pub(super) fn byte(index: usize) -> i64 {
     // Inside the first two pages.
     #[allow(clippy::cast_possible_wrap)]
@@ -84,16 +84,16 @@ pub(super) fn byte(index: usize) -> i64 {
     offset
 }
 
-/// Takes the server's byte. `false` when another process has it.
-pub(super) fn claim_server(file: BorrowedFd<'_>) -> nix::Result<bool> {
+/// Locks the server's byte. Returns `false` when another process has it.
+pub(super) fn lock_server_byte(file: BorrowedFd<'_>) -> nix::Result<bool> {
     let began = Instant::now();
     while !ofd::try_lock(file, byte(SERVER))? {
         let is_repaired = Process::repairer_of_file(file, SERVER).is_some();
         if began.elapsed()
             >= if is_repaired {
-                REPAIR_WAIT
+                REPAIR_TIMEOUT
             } else {
-                SERVER_BYTE_WAIT
+                SERVER_BYTE_TIMEOUT
             }
         {
             return Ok(false);
@@ -103,13 +103,13 @@ pub(super) fn claim_server(file: BorrowedFd<'_>) -> nix::Result<bool> {
     Ok(true)
 }
 
-/// Takes the first free byte of those for the role, which is not the server's.
-pub(super) fn claim_other(
+/// Locks the first free byte of those that the role may take; not for the server.
+pub(super) fn lock_free_byte(
     file: BorrowedFd<'_>,
     name: &str,
     role: Role,
 ) -> Result<usize, SegmentError> {
-    for index in role.places() {
+    for index in role.entries() {
         if ofd::try_lock(file, byte(index)).map_err(SegmentError::lock(name))? {
             return Ok(index);
         }
@@ -120,14 +120,14 @@ pub(super) fn claim_other(
 }
 
 impl Shared {
-    /// Enters the table, after repairing what a dead predecessor in the same place left behind. The
-    /// caller holds the place's byte.
+    /// Enters the table, after repairing what a dead predecessor in the same entry left. The caller
+    /// holds the byte of this entry.
     pub(super) fn enter(&self) {
         self.repair(self.participant);
         Process::record(&self.mapping, self.participant);
     }
 
-    /// Leaves the table in good order, so that nobody takes this participant for a dead one.
+    /// Leaves the table, so that the others do not repair this participant as a dead one.
     pub(super) fn leave(&self) {
         debug_assert!(
             !self.is_inherited(),
@@ -138,7 +138,7 @@ impl Shared {
             .store(0, Ordering::Relaxed);
     }
 
-    /// Repairs every dead participant; those that are alive are left alone.
+    /// Repairs every dead participant. Live ones are not touched.
     pub(super) fn repair_all_dead(&self) {
         for index in 0..PARTICIPANTS {
             let is_entered = self
@@ -157,7 +157,7 @@ impl Shared {
         }
     }
 
-    /// How many participants are in the table and alive.
+    /// The number of participants that are in the table and alive.
     pub(super) fn participants_alive(&self) -> usize {
         (0..PARTICIPANTS)
             .filter(|index| {
@@ -170,15 +170,15 @@ impl Shared {
             .count()
     }
 
-    /// The pid of the process of `worker`, or of the one that repairs it; zero when it has just
-    /// gone, or is none that means anything here.
+    /// The pid of the process that owns `worker`, or of the one that repairs it. Zero when that
+    /// process has just ended, or when its pid means nothing in this pid namespace.
     pub(super) fn pid_of(&self, worker: usize) -> u64 {
         self.participant_of(worker)
             .map_or(0, |index| Process::acting_for(&self.mapping, index).pid())
     }
 
-    /// Whose `worker` is; `None` for one without an owner, which has just been repaired, or given
-    /// its last lock back.
+    /// The participant that owns `worker`; `None` for a worker without an owner, which was just
+    /// repaired or has just released its last lock.
     fn participant_of(&self, worker: usize) -> Option<usize> {
         if worker >= WORKERS {
             return None;
@@ -192,7 +192,8 @@ impl Shared {
             .filter(|index| *index < PARTICIPANTS)
     }
 
-    /// Repairs the participant of `worker` if it is dead, and the worker alone if it has none.
+    /// Repairs the participant of `worker` if it is dead. Repairs only the worker if no participant
+    /// owns it.
     #[cold]
     pub(super) fn repair_if_dead(&self, worker: usize) {
         match self.participant_of(worker) {
@@ -205,13 +206,14 @@ impl Shared {
         if self.is_alive(index) {
             return;
         }
-        // The byte keeps other processes from the same repair, but not other threads of this one.
+        // The byte excludes other processes from this repair, but not other threads of this
+        // process.
         let _one_at_a_time = self
             .repairing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        // Another repairer may have been faster, or a new participant may have the place: then
-        // there is nothing to do.
+        // Another repairer may have been faster, or a new participant may have taken the entry:
+        // then there is nothing to do.
         if matches!(ofd::try_lock(self.file.as_fd(), byte(index)), Ok(true)) {
             let critical = Critical::begin();
             let _uncancelled = Uncancelled::begin();
@@ -226,17 +228,17 @@ impl Shared {
         }
     }
 
-    /// What a lock of one's own tells about oneself is always "free": hence the first comparison.
-    /// When the kernel cannot tell, the participant counts as alive: a repair under its feet would
-    /// be worse than a wait.
+    /// The kernel reports the caller's own lock as free: hence the first comparison. If the kernel
+    /// cannot tell, the participant counts as alive: repairing a live process would be worse than
+    /// waiting.
     pub(super) fn is_alive(&self, index: usize) -> bool {
         index == self.participant
             || ofd::is_locked_elsewhere(self.file.as_fd(), byte(index)).unwrap_or(true)
     }
 
-    /// Finishes what a dead participant had committed, drops what it had not, and gives back its
-    /// locks. The caller holds the participant's byte. Can be killed at any instruction: the next
-    /// repairer does it again.
+    /// Finishes what a dead participant had committed, drops what it had not, and releases its
+    /// locks. The caller holds the participant's byte. It may be killed at any instruction: the
+    /// next repairer starts again.
     fn repair(&self, index: usize) {
         Process::record_repairer(&self.mapping, index);
         let (mut redone, mut locks) = (0, 0);
@@ -265,7 +267,8 @@ impl Shared {
                 .fetch_add(redone, Ordering::Relaxed);
             let (segment, participant) = (self.name.as_str(), index);
             if index != SERVER && locks == 0 && redone == 0 {
-                // A program that ended between two requests, as programs do.
+                // Not worth a warning: a program has ended between two requests without leaving the
+                // table.
                 log::debug!(
                     "participant {index} ({process}) of {segment} has ended without leaving it"
                 );
@@ -280,8 +283,8 @@ impl Shared {
         }
     }
 
-    /// Finishes what `worker` had committed, and gives back its locks. Returns how many changes
-    /// were redone, and how many locks there were. The caller owns the worker, or holds the byte of
+    /// Finishes what `worker` had committed, and releases its locks. Returns the number of changes
+    /// that were redone and the number of locks. The caller owns the worker, or holds the byte of
     /// its participant.
     pub(super) fn repair_worker(&self, worker: usize) -> (u64, usize) {
         let mut redone = 0;
@@ -293,7 +296,7 @@ impl Shared {
                 }
                 Err(what) => {
                     log::error!(
-                        "a dead worker of {} left an intent that is not sound ({what}): dropped",
+                        "a dead worker of {} left an intent that is not valid ({what}): it was dropped",
                         self.name
                     );
                 }

@@ -1,59 +1,60 @@
-//! The pause between two freezes: however often agents are asked for one, writers are kept out of a
-//! segment for at most one part in [`SHARE`] of the time.
+//! The pause between two freezes: however often agents are asked for a freeze, writers are kept out
+//! of a segment for at most one part in [`PERIOD_FACTOR`] of the time.
 //!
-//! It is kept in the segment, so that neither another connection nor another agent begins anew;
-//! only who has the claim looks at it and changes it. A freeze whose maker dies counts as one of
-//! the longest time that it could take.
+//! It is stored in the segment, so that neither another connection nor another agent starts anew.
+//! Only the holder of the snapshot lock reads and changes it. A freeze whose process dies counts
+//! with its full lease.
 
 use super::shared::Shared;
 use super::superblock::Field;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Of so many parts of the time writers are kept out for one at most: a program that writes loses a
-/// tenth to a peer that freezes as often as it can. Snapshots that follow each other, with freezes
+/// Writers are kept out for at most one part in this many of the time: a program that writes loses
+/// at most a tenth to a peer that freezes as often as it can. Consecutive snapshots, with freezes
 /// of a millisecond, do not have to wait.
-const SHARE: u64 = 10;
+const PERIOD_FACTOR: u64 = 10;
 
-/// The longest pause: what follows the longest time for which [`super::Frozen::shut`] leaves the
-/// memory unchanged, a minute, with something to spare. A later time in the segment is that of
-/// another clock, or of a damaged word.
-const LONGEST: Duration = Duration::from_secs(10 * 60);
+/// The longest pause: the pause after the longest time for which [`super::Frozen::shut`] leaves the
+/// memory unchanged, a minute, with a margin. A later time in the segment was written by another
+/// clock, or is a damaged word.
+const MAX_PAUSE: Duration = Duration::from_secs(10 * 60);
 
 impl Shared {
-    /// Notes that writers are kept out from now on, for at most `lease`. Returns until when that
-    /// is, in ns of [`crate::sys::clock::MachineClock`].
-    pub(super) fn freezes(&self, lease: Duration) -> u64 {
+    /// Records that a freeze of at most `lease` begins now. Returns its end, in ns of
+    /// [`crate::sys::clock::MachineClock`].
+    pub(super) fn note_frozen(&self, lease: Duration) -> u64 {
         let now = self.clock.now();
         let lease = nanoseconds(lease);
         Field::FrozenAt
             .of(&self.mapping)
             .store(now, Ordering::Relaxed);
-        self.rest(now, lease);
+        self.set_next_freeze(now, lease);
         now.saturating_add(lease)
     }
 
-    /// Notes that they are not kept out any more: since `until`, if that is over.
-    pub(super) fn thawed(&self, until: u64) {
+    /// Records that the freeze has ended: now, or at `until` if that is earlier.
+    pub(super) fn note_unfrozen(&self, until: u64) {
         let now = self.clock.now();
-        // Not later than now: an agent of an older version wrote it by the clock of its time
+        // At most now: an agent of an older version wrote the time by the clock of its time
         // namespace.
         let frozen = Field::FrozenAt
             .of(&self.mapping)
             .load(Ordering::Relaxed)
             .min(now);
-        self.rest(frozen, now.min(until).saturating_sub(frozen));
+        self.set_next_freeze(frozen, now.min(until).saturating_sub(frozen));
     }
 
-    /// How long writers shall be left alone from now on.
+    /// The time until the next freeze may begin.
     pub(super) fn pause(&self) -> Duration {
         let next = Field::NextFreeze.of(&self.mapping).load(Ordering::Relaxed);
-        Duration::from_nanos(next.saturating_sub(self.clock.now())).min(LONGEST)
+        Duration::from_nanos(next.saturating_sub(self.clock.now())).min(MAX_PAUSE)
     }
 
-    /// The next freeze comes `SHARE` times as long as this one lasted after it has begun.
-    fn rest(&self, begun: u64, lasted: u64) {
-        let next = begun.saturating_add(lasted.saturating_mul(SHARE));
+    /// The next freeze begins at least `PERIOD_FACTOR` times as long after the beginning of this one as
+    /// this one lasted.
+    fn set_next_freeze(&self, begun: u64, lasted: u64) {
+        let next = begun.saturating_add(lasted.saturating_mul(PERIOD_FACTOR));
         Field::NextFreeze
             .of(&self.mapping)
             .store(next, Ordering::Relaxed);

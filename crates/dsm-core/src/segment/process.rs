@@ -1,9 +1,9 @@
-//! Which process a participant is, for people who are to stop it. Nothing else depends on it: that
-//! a participant lives is the kernel's word, by its lock.
+//! The process behind a participant, for people who want to stop it. Nothing else depends on it:
+//! whether a participant lives is decided by its lock.
 //!
-//! A pid means something in its own pid namespace only: 1 is the first process of a container, and
-//! another one outside. So the namespace stands beside the pid. Part of no format: a version that
-//! does not know it leaves zero there.
+//! A pid has a meaning only in its pid namespace: pid 1 is the first process of a container, and
+//! another process outside. So the namespace is stored beside the pid. It was added without a new
+//! format: an older version leaves zero there.
 
 use super::geometry::Geometry;
 use crate::sys::mapping::Mapping;
@@ -14,24 +14,24 @@ use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
-/// Where the namespace stands, from the participant's pid on.
+/// The offset of the namespace from the participant's pid.
 const NAMESPACE: usize = 8;
 
-/// Where the same two words stand of who repairs a participant that died, and holds its byte as
-/// long; part of no format either.
+/// The offset of the same two words for the process that repairs a dead participant and holds its
+/// byte. Added without a new format.
 const REPAIRER: usize = 16;
 
-/// Both pairs.
+/// Bytes of both pairs of words.
 const RECORD: usize = 32;
 
-/// A process that has a segment open, as far as this process can tell which.
+/// A process that has a segment open, as far as this process can identify it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Process {
-    /// The one with this pid.
+    /// The process with this pid.
     Pid(u64),
-    /// One of another pid namespace, where its pid would be another process.
+    /// A process of another pid namespace: its pid would name another process here.
     Elsewhere,
-    /// One that has just come or gone.
+    /// A process that is just starting or has just ended.
     Unknown,
 }
 
@@ -39,20 +39,20 @@ impl Process {
     fn new(pid: u64, namespace: u64, own: u64) -> Self {
         match (pid, namespace) {
             (0, _) => Self::Unknown,
-            // Of a version that does not say: the first process of a namespace is of another one
-            // than this process, or the init of the machine, which has no segment.
+            // From a version that does not store the namespace. Pid 1 is then the first process of
+            // another namespace: the init of this machine has no segment.
             (1, 0) => Self::Elsewhere,
             (pid, namespace) if namespace == own || namespace == 0 || own == 0 => Self::Pid(pid),
             _ => Self::Elsewhere,
         }
     }
 
-    /// That of participant `index` of the segment in a file.
+    /// The process of participant `index` of the segment in a file.
     pub(super) fn of_file(file: impl AsFd, index: usize) -> Self {
         Self::read(file, index, 0)
     }
 
-    /// That which repairs participant `index` of the segment in a file, if one does.
+    /// The process that repairs participant `index` of the segment in a file, if there is one.
     pub(super) fn repairer_of_file(file: impl AsFd, index: usize) -> Option<Self> {
         Some(Self::read(file, index, REPAIRER)).filter(|process| *process != Self::Unknown)
     }
@@ -73,12 +73,12 @@ impl Process {
         Self::new(word(0), word(NAMESPACE), own_namespace())
     }
 
-    /// That of participant `index`.
+    /// The process of participant `index`.
     pub(super) fn of(mapping: &Mapping, index: usize) -> Self {
         Self::load(mapping, Geometry::participant(index))
     }
 
-    /// That which acts for participant `index`: itself, or who repairs it.
+    /// The process that acts for participant `index`: its repairer if there is one, else itself.
     pub(super) fn acting_for(mapping: &Mapping, index: usize) -> Self {
         match Self::load(mapping, Geometry::participant(index) + REPAIRER) {
             Self::Unknown => Self::of(mapping, index),
@@ -96,13 +96,13 @@ impl Process {
         Self::store(mapping, Geometry::participant(index));
     }
 
-    /// Records this process as the one that repairs participant `index`. One that dies as that is
-    /// followed by another.
+    /// Records this process as the repairer of participant `index`. If it dies, the next repairer
+    /// overwrites this.
     pub(super) fn record_repairer(mapping: &Mapping, index: usize) {
         Self::store(mapping, Geometry::participant(index) + REPAIRER);
     }
 
-    /// Notes that participant `index` is repaired.
+    /// Removes the record of the repairer of participant `index`.
     pub(super) fn forget_repairer(mapping: &Mapping, index: usize) {
         mapping
             .word(Geometry::participant(index) + REPAIRER)
@@ -118,7 +118,7 @@ impl Process {
             .store(u64::from(std::process::id()), Ordering::Release);
     }
 
-    /// Its pid; zero when there is none that means anything here.
+    /// Its pid; zero when none is known that has a meaning here.
     pub(super) fn pid(self) -> u64 {
         if let Self::Pid(pid) = self { pid } else { 0 }
     }
@@ -136,7 +136,7 @@ impl fmt::Display for Process {
     }
 }
 
-/// The number of this process's pid namespace, see `namespaces(7)`; zero where /proc does not say.
+/// The number of this process's pid namespace, see `namespaces(7)`; zero if /proc cannot be read.
 fn own_namespace() -> u64 {
     static OWN: OnceLock<u64> = OnceLock::new();
     *OWN.get_or_init(|| stat("/proc/self/ns/pid").map_or(0, |status| status.st_ino))
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(Process::new(1, 101, 100), Process::Elsewhere);
         assert_eq!(Process::new(7, 101, 100), Process::Elsewhere);
         assert_eq!(Process::new(0, 100, 100), Process::Unknown);
-        // Of a version that does not record its namespace.
+        // From a version that does not store the namespace.
         assert_eq!(
             (Process::new(7, 0, 100), Process::new(1, 0, 100)),
             (Process::Pid(7), Process::Elsewhere)

@@ -1,5 +1,5 @@
-//! How often the server of a segment has read its configuration again: so that who asks for that
-//! learns what came of it.
+//! Counters of the reloads of a server's configuration, by which the process that asks for a reload
+//! learns its outcome.
 
 use super::Segment;
 use super::geometry::Geometry;
@@ -16,20 +16,20 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-/// Reloads of one server since its segment was made.
+/// The reloads of one server since its segment was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reloads {
-    /// Those that took the configuration over.
+    /// Reloads that succeeded.
     pub done: u64,
-    /// Those that changed nothing, for the file was refused.
+    /// Reloads that changed nothing because the file was refused.
     pub refused: u64,
 }
 
-/// The segment of a running server, which was found by the server's process id.
+/// The segment of a running server, found by the pid of the server.
 pub struct OfServer(OwnedFd);
 
 impl Segment {
-    /// Counts a reload; for the server of the segment.
+    /// Counts a reload. For the server of the segment.
     pub fn count_reload(&self, is_done: bool) {
         let field = if is_done {
             Field::ReloadsDone
@@ -43,11 +43,11 @@ impl Segment {
 }
 
 impl OfServer {
-    /// The segment that the process `pid` serves, if there is one, of this user's or, for root, of
-    /// any.
+    /// Finds the segment that the process `pid` serves. Only segments of this user are searched;
+    /// root searches those of every user.
     ///
     /// # Errors
-    /// When the folder of shared memory cannot be read.
+    /// When the directory of shared memory cannot be read.
     pub fn find(pid: u32) -> io::Result<Option<Self>> {
         for entry in std::fs::read_dir("/dev/shm")? {
             let name = entry?.file_name();
@@ -55,7 +55,7 @@ impl OfServer {
                 continue;
             };
             let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-            // What is gone, or not this user's, is not it.
+            // A segment that was removed, or that this user may not open, is skipped.
             let Ok(file) = shm_open(format!("/{name}").as_str(), flags, Mode::empty()) else {
                 continue;
             };
@@ -66,7 +66,7 @@ impl OfServer {
         Ok(None)
     }
 
-    /// What the server has counted by now.
+    /// The present values of the counters.
     ///
     /// # Errors
     /// When the object cannot be read.
@@ -90,7 +90,7 @@ impl OfServer {
 
 fn is_served_by(file: BorrowedFd<'_>, pid: u32) -> bool {
     let user = geteuid();
-    // Anybody may make files in /dev/shm, which say what they like.
+    // Any user may create files in /dev/shm, with any content.
     let is_trusted = fstat(file).is_ok_and(|status| {
         status.st_mode & S_IFMT == S_IFREG && (user.is_root() || status.st_uid == user.as_raw())
     });
@@ -104,7 +104,7 @@ fn is_served(file: BorrowedFd<'_>) -> bool {
     ofd::is_locked_elsewhere(file, byte(SERVER)).unwrap_or(false)
 }
 
-/// The word at `offset`; `None` where the file has none.
+/// The word at `offset`; `None` if the file is too short.
 fn word(file: BorrowedFd<'_>, offset: usize) -> Option<u64> {
     let mut bytes = [0; 8];
     let read = pread(file, &mut bytes, i64::try_from(offset).ok()?).ok()?;

@@ -1,21 +1,20 @@
-//! What a repair tells the program in which it happened. A repair is made by the first participant
-//! that meets what a dead one left, at any point of its own work; what to do with the report is for
-//! the program to say, not for this library.
+//! Reports of repairs. A participant repairs a dead one when it finds what the dead one left, at
+//! any point of its work. The program decides what to do with the report, not this library.
 
 use super::process::Process;
 use std::fmt;
 use std::sync::OnceLock;
 
-/// A participant that died was repaired.
+/// A dead participant was repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RepairReport<'a> {
     /// The name of the segment's object, as `shm_open(3)` takes it.
     pub segment: &'a str,
     /// Its index in the table of participants.
     pub participant: usize,
-    /// Which process it was.
+    /// Its process.
     pub process: Process,
-    /// Writes that it had committed, and that were redone.
+    /// Writes that it had committed and that the repair redid.
     pub redone_writes: u64,
 }
 
@@ -36,10 +35,11 @@ impl fmt::Display for RepairReport<'_> {
 
 static REPORTER: OnceLock<fn(&RepairReport<'_>)> = OnceLock::new();
 
-/// Has each repair that this process makes reported to `reporter`, which must not use the segment.
-/// The first call of a process holds. Without one, a repair is a warning of the `log` crate.
+/// Sets the function that receives a report of each repair that this process makes. It must not use
+/// the segment. Only the first call of a process has an effect. Without one, a repair is logged as
+/// a warning of the `log` crate.
 pub fn report_repairs_to(reporter: fn(&RepairReport<'_>)) {
-    // The first reporter stays, as the documentation says.
+    // The first reporter stays, as documented.
     let _ = REPORTER.set(reporter);
 }
 

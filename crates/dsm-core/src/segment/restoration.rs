@@ -1,4 +1,5 @@
-//! Putting other bytes into a segment that is shut, and opening it when all of them are there.
+//! A restoration replaces the memory of a closed segment, and opens the segment only when every
+//! byte is there.
 
 use super::gate::{Gate, Shut};
 use super::intent::pages;
@@ -10,14 +11,14 @@ use crate::protocol::Extent;
 use std::net::Ipv6Addr;
 use std::sync::atomic::Ordering;
 
-/// The memory of a segment while it is replaced: all others are refused. After a drop without
-/// [`Restoration::commit`] it is in use as it was if nothing was changed, once the claim is given
-/// back; otherwise it stays shut until another restore.
+/// A segment while its memory is replaced: all others are refused. If it is dropped without
+/// [`Restoration::commit`] before anything was changed, the segment opens with its old contents
+/// when the snapshot lock is released; otherwise it stays closed until another restore.
 pub struct Restoration<'a> {
     worker: &'a mut Worker,
-    /// Who restores.
+    /// The address of the master that restores.
     restorer: Ipv6Addr,
-    /// Something was changed, or is about to be.
+    /// Whether something was changed, or is about to be.
     begun: bool,
 }
 
@@ -31,16 +32,16 @@ impl<'a> Restoration<'a> {
         }
     }
 
-    /// Says that the memory of before is given up: from now on only a commit opens the segment.
+    /// Discards the old contents: from now on only a commit opens the segment.
     pub fn begin(&mut self) {
         if !self.begun {
             self.begun = true;
             let shared = &self.worker.shared;
             shared.set_restorer(self.restorer);
-            // Before the first byte is changed. One that waits for a restore, or was half restored
-            // before, stays what it is.
-            if shared.change_gate(Gate::Unchanged, Gate::Shut(Shut::Restoring)) {
-                shared.thawed(u64::MAX);
+            // Before the first byte is changed. A segment that waits for a restore, or was half
+            // restored, keeps its state.
+            if shared.change_gate(Gate::Unchanged, Gate::Closed(Shut::Restoring)) {
+                shared.note_unfrozen(u64::MAX);
             }
         }
     }
@@ -51,12 +52,12 @@ impl<'a> Restoration<'a> {
             return;
         }
         self.begin();
-        // A worker that restores is never refused.
+        // A restoring worker is never refused.
         let _ = self.worker.write(extent, data, None);
     }
 
-    /// Sets every byte of the extent to zero; pages that were never written cost nothing, and are
-    /// no change.
+    /// Sets every byte of the extent to zero. Pages that were never written are skipped, and do not
+    /// count as a change.
     pub fn zero(&mut self, extent: Extent) {
         let shared = &self.worker.shared;
         // At most k, which is a usize.
@@ -68,12 +69,12 @@ impl<'a> Restoration<'a> {
         }
     }
 
-    /// Opens the segment with a new incarnation, which it returns: every byte is as it shall be.
+    /// Opens the segment with a new incarnation, and returns it. The caller has written every byte.
     ///
     /// # Errors
-    /// When the kernel has no random numbers; the segment stays shut.
+    /// When the kernel has no random numbers. The segment stays closed.
     pub fn commit(self) -> Result<u64, SegmentError> {
-        let incarnation = super::open::random_incarnation()?;
+        let incarnation = super::create::random_incarnation()?;
         let shared = &self.worker.shared;
         Field::Incarnation
             .of(&shared.mapping)
@@ -83,8 +84,8 @@ impl<'a> Restoration<'a> {
         Ok(incarnation)
     }
 
-    /// Opens the segment as it was, if it was open and nothing was changed. Otherwise it stays
-    /// shut. Returns whether it is open.
+    /// Opens the segment with its old contents, if it was open before and nothing was changed.
+    /// Otherwise it stays closed. Returns whether it is open.
     #[must_use]
     pub fn cancel(self) -> bool {
         self.worker.shared.open_unchanged()
@@ -98,8 +99,8 @@ impl Drop for Restoration<'_> {
 }
 
 impl Segment {
-    /// Who has begun to change the memory of a segment that is being restored; `None` when that is
-    /// not known.
+    /// The address of the master that has begun to change the memory of a segment that is being
+    /// restored; `None` when it is unknown.
     #[must_use]
     pub fn restorer(&self) -> Option<Ipv6Addr> {
         let half =
@@ -123,13 +124,13 @@ impl Shared {
         }
     }
 
-    /// Opens a segment that was shut for a restore which has changed nothing and changes nothing
-    /// any more: it has its memory and its incarnation of before. The caller has the claim. Returns
-    /// whether it did.
+    /// Opens a segment that was closed for a restore which changed nothing: it keeps its contents
+    /// and its incarnation. The caller holds the snapshot lock. Returns whether the segment was
+    /// opened.
     pub(super) fn open_unchanged(&self) -> bool {
         let opened = self.change_gate(Gate::Unchanged, Gate::Open);
         if opened {
-            self.thawed(u64::MAX);
+            self.note_unfrozen(u64::MAX);
         }
         opened
     }

@@ -1,8 +1,8 @@
-//! The session table: what has been executed for whom, so that a request that comes again is not
-//! executed again.
+//! The session table: which requests of each session were executed, so that a request that is sent
+//! again is not executed again.
 //!
-//! Only the server writes it, under its own lock for each session; a repair writes it for a server
-//! that died.
+//! Only the server writes it, under a lock of its process for each session. A repairer writes it
+//! for a server that died.
 
 use super::geometry::{Geometry, SESSIONS};
 use super::intent::Mark;
@@ -14,15 +14,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The words of a session, by offset; the results follow at 64.
 #[derive(Debug, Clone, Copy)]
 #[repr(usize)]
-enum Field {
+enum SessionField {
     IdLow = 0,
     IdHigh = 8,
     /// 1 when the entry is in use.
     Used = 16,
     LastExecuted = 24,
-    /// When the session was last used, in nanoseconds since 1970, but never before one that was
-    /// used earlier: the order in which entries are given up after a restart. While a server runs
-    /// it keeps the order itself.
+    /// When the session was last used, in nanoseconds since 1970, but never before a session that
+    /// was used earlier: the order in which entries are evicted after a restart. A running server
+    /// keeps this order in its own memory.
     Opened = 32,
 }
 
@@ -31,27 +31,27 @@ const _: () = assert!(RESULTS as u64 + WINDOW * 8 == geometry::SESSION as u64);
 
 impl Shared {
     #[inline]
-    fn session_word(&self, session: usize, field: Field) -> &AtomicU64 {
+    fn session_word(&self, session: usize, field: SessionField) -> &AtomicU64 {
         self.mapping
             .word(Geometry::session(session) + field as usize)
     }
 
     #[inline]
-    fn result_word(&self, mark: Mark) -> &AtomicU64 {
+    fn result_word(&self, request: Mark) -> &AtomicU64 {
         // Below WINDOW.
         #[allow(clippy::cast_possible_truncation)]
-        let index = (mark.sequence % WINDOW) as usize;
+        let index = (request.sequence % WINDOW) as usize;
         self.mapping
-            .word(Geometry::session(mark.session) + RESULTS + index * 8)
+            .word(Geometry::session(request.session) + RESULTS + index * 8)
     }
 
-    /// Records that a request was executed and what it returned. Idempotent. Killed in the middle,
-    /// it has not happened.
+    /// Records that a request was executed and its result. Idempotent. If the process is killed in
+    /// the middle, nothing is recorded.
     #[inline]
-    pub(super) fn mark_executed(&self, mark: Mark, result: u64) {
-        self.result_word(mark).store(result, Ordering::Relaxed);
-        self.session_word(mark.session, Field::LastExecuted)
-            .store(mark.sequence, Ordering::Release);
+    pub(super) fn mark_executed(&self, request: Mark, result: u64) {
+        self.result_word(request).store(result, Ordering::Relaxed);
+        self.session_word(request.session, SessionField::LastExecuted)
+            .store(request.sequence, Ordering::Release);
     }
 }
 
@@ -62,7 +62,8 @@ pub struct SessionEntry {
     pub index: usize,
     /// The random id that the client chose.
     pub id: [u8; 16],
-    /// When it was last used, in nanoseconds since 1970; later than any that was used before it.
+    /// When it was last used, in nanoseconds since 1970; later than for any session that was used
+    /// before it.
     pub opened: u64,
 }
 
@@ -75,21 +76,21 @@ impl Segment {
                     .session_word(index, field)
                     .load(Ordering::Acquire)
             };
-            (word(Field::Used) == 1).then(|| {
+            (word(SessionField::Used) == 1).then(|| {
                 let mut id = [0; 16];
-                id[..8].copy_from_slice(&word(Field::IdLow).to_le_bytes());
-                id[8..].copy_from_slice(&word(Field::IdHigh).to_le_bytes());
+                id[..8].copy_from_slice(&word(SessionField::IdLow).to_le_bytes());
+                id[8..].copy_from_slice(&word(SessionField::IdHigh).to_le_bytes());
                 SessionEntry {
                     index,
                     id,
-                    opened: word(Field::Opened),
+                    opened: word(SessionField::Opened),
                 }
             })
         })
     }
 
-    /// Gives entry `index` to the session `id`, as one that has executed nothing. Killed in the
-    /// middle, it is free.
+    /// Assigns entry `index` to the session `id`, which has executed nothing yet. If the process is
+    /// killed in the middle, the entry is free.
     pub fn begin_session(&self, index: usize, id: [u8; 16], now: u64) {
         let number = u128::from_le_bytes(id);
         let store = |field, value| {
@@ -97,42 +98,41 @@ impl Segment {
                 .session_word(index, field)
                 .store(value, Ordering::Release)
         };
-        store(Field::Used, 0);
+        store(SessionField::Used, 0);
         // The two halves of 16 bytes.
         #[allow(clippy::cast_possible_truncation)]
         {
-            store(Field::IdLow, number as u64);
-            store(Field::IdHigh, (number >> 64) as u64);
+            store(SessionField::IdLow, number as u64);
+            store(SessionField::IdHigh, (number >> 64) as u64);
         }
-        store(Field::LastExecuted, 0);
-        store(Field::Opened, now);
-        store(Field::Used, 1);
+        store(SessionField::LastExecuted, 0);
+        store(SessionField::Opened, now);
+        store(SessionField::Used, 1);
     }
 
-    /// Notes that entry `index` was used again, at `now` nanoseconds since 1970, which is not
-    /// before any that was noted.
+    /// Records that entry `index` was used at `now` nanoseconds since 1970, which is not before any
+    /// time recorded so far.
     pub fn touch_session(&self, index: usize, now: u64) {
         self.shared
-            .session_word(index, Field::Opened)
+            .session_word(index, SessionField::Opened)
             .store(now, Ordering::Release);
     }
 
-    /// The id of the last request of the session that was executed and could change memory; zero
-    /// for none.
+    /// The id of the last executed request of the session that could change memory; zero for none.
     #[must_use]
     #[inline]
     pub fn last_executed(&self, index: usize) -> u64 {
         self.shared
-            .session_word(index, Field::LastExecuted)
+            .session_word(index, SessionField::LastExecuted)
             .load(Ordering::Acquire)
     }
 
-    /// What an executed request returned, as long as it is among the last [`WINDOW`] ids of its
+    /// The result of an executed request; `None` unless it is among the last [`WINDOW`] ids of its
     /// session.
     #[must_use]
-    pub fn executed_result(&self, mark: Mark) -> Option<u64> {
-        let last = self.last_executed(mark.session);
-        let kept = mark.sequence <= last && last - mark.sequence < WINDOW;
-        kept.then(|| self.shared.result_word(mark).load(Ordering::Relaxed))
+    pub fn executed_result(&self, request: Mark) -> Option<u64> {
+        let last = self.last_executed(request.session);
+        let kept = request.sequence <= last && last - request.sequence < WINDOW;
+        kept.then(|| self.shared.result_word(request).load(Ordering::Relaxed))
     }
 }

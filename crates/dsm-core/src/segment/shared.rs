@@ -1,4 +1,4 @@
-//! What all workers of one participant have in common.
+//! The state that all workers of one participant share.
 
 use super::geometry::{Geometry, WORKERS};
 use super::participant::Role;
@@ -11,35 +11,35 @@ use std::sync::atomic::AtomicU64;
 
 /// A mapped segment, as one participant has it.
 pub(super) struct Shared {
-    /// The object's name, with its slash.
+    /// The name of the shared-memory object, with its slash.
     pub(super) name: String,
-    /// The open object; its OFD lock on the participant's byte says that this process lives.
+    /// The open object. Its OFD lock on the participant's byte shows that this process lives.
     pub(super) file: OwnFile,
-    /// Pages that writers have saved for a cut.
+    /// The file of the pages that writers have saved for a cut.
     pub(super) copy_area: OwnFile,
     pub(super) mapping: Mapping,
     pub(super) geometry: Geometry,
-    /// One for each lock.
+    /// One semaphore for each lock.
     pub(super) semaphores: Vec<Semaphore>,
-    /// Own place in the table of participants.
+    /// The index of this participant.
     pub(super) participant: usize,
-    /// What this participant is there for.
+    /// The role of this participant.
     pub(super) role: Role,
-    /// By which a freeze ends.
+    /// The clock by which a freeze expires.
     pub(super) clock: MachineClock,
-    /// Held by the thread of this process that repairs.
+    /// Held by the thread of this process that repairs a participant.
     pub(super) repairing: Mutex<()>,
-    /// For each worker, one more than the progress that it had counted when threads of this process
-    /// last waited for it in vain; zero for none.
+    /// For each worker, one more than its progress counter when a thread of this process last timed
+    /// out on it; zero for none.
     pub(super) stalls: [AtomicU64; WORKERS],
-    /// For each worker of this process, its [`super::Deadline`]. Here, and not in what each lock is
-    /// told, because only a worker that waits looks at it.
+    /// For each worker of this process, its [`super::Deadline`]. It is here, and not an argument of
+    /// each lock, because only a worker that waits reads it.
     pub(super) deadlines: [AtomicU64; WORKERS],
 }
 
 impl Shared {
-    /// Whether this is the participation of the parent of this process, which nobody here may use
-    /// or end.
+    /// Whether this participation belongs to the parent of this process: then this process may
+    /// neither use nor end it.
     #[inline]
     pub(super) fn is_inherited(&self) -> bool {
         self.file.is_inherited()

@@ -1,4 +1,5 @@
-//! The superblock: what the object is, whose it is, and in which state.
+//! The superblock: the identity, the format and the state of the object, and the words that all
+//! participants share. An object is checked against it before it is mapped.
 
 use super::SegmentError;
 use super::geometry::{
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// "dsm-seg" and a zero byte.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"dsm-seg\0");
 
-/// Changes whenever the geometry or the meaning of a field does.
+/// Incremented whenever the geometry or the meaning of a field changes.
 const FORMAT: u64 = 3;
 
 /// Bytes at the start of the object that [`check`] looks at.
@@ -31,36 +32,36 @@ pub(super) enum Field {
     Geometry = 40,
     FingerprintLow = 48,
     FingerprintHigh = 56,
-    // A line that is read with every request, and seldom written.
+    // A cache line that every request reads, and that is seldom written.
     Incarnation = 64,
     /// A [`super::gate::Gate`].
     Gate = 72,
-    /// Number of the latest cut.
+    /// The number of the latest cut.
     LastCut = 80,
-    /// The most pages of its copy area.
+    /// The most pages that its copy area may have.
     CopiesLimit = 88,
-    /// Zero, or what [`permission`] makes of the layout whose clients on this host may work on the
-    /// segment. Part of no format: without it, they may not.
+    /// Zero, or the [`permission`] of the layout whose local clients may use the segment. Added
+    /// without a new format: a program that does not set it admits no local client.
     LocalAccess = 96,
     // Counters.
     Repaired = 128,
     RedoneWrites = 136,
     CopiesTaken = 144,
-    /// One more than the pages of the copy area that its agent has allocated; zero while none
-    /// allocates ahead of writers. Part of no format: without it, writers allocate what they need.
+    /// One more than the number of pages of the copy area that its agent has allocated; zero while
+    /// no agent allocates ahead of writers. Added without a new format: while it is zero, writers
+    /// allocate what they need.
     CopiesAllocated = 152,
-    /// How often the server has taken its configuration over again, and how often it has refused
-    /// to. Part of no format.
+    /// How often the server has reloaded its configuration, and how often it has refused to. Added
+    /// without a new format.
     ReloadsDone = 160,
     ReloadsRefused = 168,
-    // What agents note about freezes and restores. Part of no format: zeros in a segment that older
-    // programs made, or were the last to freeze or restore.
-    /// When the writers were kept out the last time, in ns of `CLOCK_MONOTONIC`.
+    // What agents record about freezes and restores. Added without a new format: zeros if an older
+    // program made the segment, or was the last to freeze or restore it.
+    /// When the latest freeze began, in ns of `CLOCK_MONOTONIC`.
     FrozenAt = 192,
-    /// Until when they shall not be kept out again, by the same clock.
+    /// The earliest time of the next freeze, by the same clock.
     NextFreeze = 200,
-    /// The two halves of the address of who began to change the memory of a segment that is being
-    /// restored.
+    /// The two halves of the address of the master that began to restore the segment.
     RestorerLow = 208,
     RestorerHigh = 216,
 }
@@ -71,11 +72,11 @@ impl Field {
     }
 }
 
-/// What the segment is good for; a word of the superblock.
+/// The state of the segment; a word of the superblock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub(super) enum State {
-    /// Being made: nothing in it counts.
+    /// Being created: its contents mean nothing.
     Initialising = 0,
     /// In use.
     Ready = 1,
@@ -83,7 +84,7 @@ pub(super) enum State {
     Retired = 2,
 }
 
-/// Who a segment belongs to.
+/// The system and server that a segment belongs to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Identity {
     pub(super) k: u64,
@@ -101,7 +102,7 @@ impl Identity {
     }
 }
 
-/// One number for all the table sizes that are compiled in.
+/// A hash of all table sizes that are compiled in.
 fn geometry_id() -> u64 {
     let tables = [
         PARTICIPANT_TABLE,
@@ -129,7 +130,7 @@ fn geometry_id() -> u64 {
         .fold(0, |id: u64, size| id.wrapping_mul(1_000_003) + *size as u64)
 }
 
-/// The first bytes of an object that is being made: what tells it from foreign bytes if its maker
+/// The first bytes of an object that is being created. They identify it as ours if its creator
 /// dies.
 pub(super) fn unfinished_head() -> [u8; 24] {
     let mut head = [0; 24];
@@ -143,7 +144,7 @@ pub(super) fn unfinished_head() -> [u8; 24] {
     head
 }
 
-/// Writes the superblock of a new object, all but the state, which stays [`State::Initialising`].
+/// Writes the superblock of a new object except the state, which stays [`State::Initialising`].
 pub(super) fn write(mapping: &Mapping, identity: &Identity, incarnation: u64) {
     for (field, value) in [
         (Field::Format, FORMAT),
@@ -158,7 +159,7 @@ pub(super) fn write(mapping: &Mapping, identity: &Identity, incarnation: u64) {
     write_fingerprint(mapping, identity.fingerprint);
 }
 
-/// Records the layout that the server runs with.
+/// Records the layout that the server serves.
 pub(super) fn write_fingerprint(mapping: &Mapping, fingerprint: Fingerprint) {
     let (low, high) = halves(fingerprint);
     Field::FingerprintLow
@@ -169,9 +170,9 @@ pub(super) fn write_fingerprint(mapping: &Mapping, fingerprint: Fingerprint) {
         .store(high, Ordering::Relaxed);
 }
 
-/// What stands in [`Field::LocalAccess`] while clients of a layout may work on the segment; never
-/// zero. Not just a one: a client whose layout is served no longer finds another number, with the
-/// look that it takes anyway.
+/// The value of [`Field::LocalAccess`] while local clients of a layout are admitted; never zero. It
+/// depends on the layout: a client whose layout is not served any more finds another number with
+/// the check that it makes anyway.
 pub(super) fn permission(fingerprint: Fingerprint) -> u64 {
     halves(fingerprint).0 | 1
 }
@@ -190,31 +191,31 @@ fn halves(fingerprint: Fingerprint) -> (u64, u64) {
     (number as u64, (number >> 64) as u64)
 }
 
-/// Sets the state; what was written before is seen by whoever sees it.
+/// Sets the state. A participant that sees it also sees everything that was written before.
 pub(super) fn set_state(mapping: &Mapping, state: State) {
     Field::State
         .of(mapping)
         .store(state as u64, Ordering::Release);
 }
 
-/// Whether the segment can be worked on.
+/// Whether the segment can be used.
 pub(super) fn is_ready(mapping: &Mapping) -> bool {
     Field::State.of(mapping).load(Ordering::Acquire) == State::Ready as u64
 }
 
-/// What an object's first bytes say about it.
+/// The result of a check of an object's first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It fits and can be opened.
     Ready,
-    /// Its maker died before it was ready: nothing in it counts.
+    /// Its creator died before it was ready: its contents mean nothing.
     Unfinished,
-    /// It was replaced.
+    /// A newer object has replaced it.
     Retired,
 }
 
-/// Judges an object of `size` bytes by a copy of its first [`SIZE`] bytes; the object itself is not
-/// mapped yet.
+/// Checks an object of `size` bytes by a copy of its first [`SIZE`] bytes, before the object is
+/// mapped.
 pub(super) fn check(
     name: &str,
     bytes: &[u8; SIZE],

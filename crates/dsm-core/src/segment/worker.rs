@@ -1,14 +1,14 @@
-//! Workers: threads that read and write a segment. Everything that happens to the data happens
-//! here.
+//! Workers: the handles through which threads read and change a segment.
+//!
+//! A worker guarantees that each of its operations is atomic to every other worker of any process,
+//! and that an operation of a killed process is either carried out in full or not at all.
 
-use super::crash::{self, Point};
-use super::critical::Held;
+use super::critical::HeldLocks;
 use super::deadline::Deadline;
 use super::gate::Shut;
-use super::geometry::{Geometry, LARGE_SLOTS, LINE, SLOT, bits, page_size, stripes};
+use super::geometry::{CACHE_LINE, Geometry, SLOT, page_size, stripes};
 use super::intent::{Intent, IntentField, LocalCounter, Mark, Source, pages};
 use super::shared::Shared;
-use crate::layout::MAX_ATOMIC;
 use crate::protocol::{AtomicOperation, Extent, Operation, Word};
 use nix::sys::socket::MsgFlags;
 use std::ops::Range;
@@ -16,37 +16,22 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-/// Races that a reader may lose against writers before it takes the stripes. None in a build that
-/// measures what reads without locks are worth.
-const OPTIMISTIC_READS: u32 = if cfg!(dsm_bench_without = "optimistic-reads") {
-    0
-} else {
-    8
-};
+/// The most bytes that [`Worker::announce`] prefetches.
+const MAX_PREFETCH: usize = 4 * CACHE_LINE;
 
-/// The most pages that a request touches: the longest request, not aligned.
-#[allow(clippy::cast_possible_truncation)] // 257
-const MAX_PAGES: usize = (MAX_ATOMIC / crate::layout::PAGE) as usize + 1;
-
-/// Up to this many pages a reader keeps their versions in a small array: clearing a large one costs
-/// more than the read.
-const FEW_PAGES: usize = 4;
-
-/// Bytes that are fetched for a request that was announced.
-const ANNOUNCED: usize = 4 * LINE;
-
-/// A thread's right to work on a segment: an intent and a slot of its own.
+/// A thread's right to work on a segment: one intent and one slot.
 ///
-/// Every method is linearizable with every other, by any worker of any process, and happens wholly
-/// or not at all whenever this process is killed.
+/// Every method is linearizable with every other one, of any worker of any process. If this process
+/// is killed, the operation has happened in full or not at all.
 pub struct Worker {
     pub(super) shared: Arc<Shared>,
-    index: usize,
-    /// The memory that it means to work on.
-    incarnation: u64,
-    /// What a local client's worker needs of the server; zero for others.
-    permission: u64,
-    /// It replaces the memory: the gate is shut by its owner, and not for it.
+    pub(super) index: usize,
+    /// The incarnation that its operations expect.
+    pub(super) incarnation: u64,
+    /// The permission that the server must grant to a local client's worker; zero for other
+    /// workers.
+    pub(super) permission: u64,
+    /// This worker restores the memory: it passes the gate, which is closed to all others.
     pub(super) restoring: bool,
 }
 
@@ -63,41 +48,44 @@ impl Worker {
         }
     }
 
-    /// Says which memory all that follows means: it is refused with [`Shut::Replaced`] for another
-    /// one. At first it is that of when the worker was made.
+    /// Sets the incarnation that the following operations expect; they fail with [`Shut::Replaced`]
+    /// if the segment has another one. A new worker expects the incarnation that the segment had
+    /// when the worker was made.
     #[inline]
     pub fn expect(&mut self, incarnation: u64) {
         self.incarnation = incarnation;
     }
 
-    /// Says until when all that follows may wait for others: then it is refused with
-    /// [`Shut::Late`]. At first there is no such instant.
+    /// Sets the deadline of the following operations; one that has to wait beyond it fails with
+    /// [`Shut::Late`]. A new worker has no deadline.
     #[inline]
     pub fn wait_until(&mut self, deadline: Deadline) {
         self.shared.set_deadline(self.index, deadline);
     }
 
-    /// What it was told last.
+    /// The deadline that was set last.
     #[must_use]
     pub fn deadline(&self) -> Deadline {
         self.shared.deadline_of(self.index)
     }
 
-    /// Its number, below [`super::WORKERS`]; no two workers of a segment have the same at a time.
+    /// Its index, below [`super::WORKERS`]. No two workers of a segment have the same index at the
+    /// same time.
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Whether a change would have to wait now, because the memory stands still for a snapshot.
+    /// Whether a change would have to wait now because a snapshot has frozen the memory.
     #[inline]
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         self.shared.is_frozen()
     }
 
-    /// Says that a request for `length` bytes at `offset` will follow soon, of which nothing is
-    /// believed yet: the processor fetches what is needed first.
+    /// Prefetches into the processor's cache what a request for `length` bytes at `offset` will
+    /// need. The numbers come from a peer and are not checked yet: one that is out of bounds is
+    /// ignored.
     #[inline]
     pub fn announce(&self, offset: u64, length: usize) {
         let geometry = &self.shared.geometry;
@@ -107,46 +95,11 @@ impl Worker {
             self.shared
                 .mapping
                 .prefetch(geometry.page_version(offset / page_size()));
-            // The processor itself goes on with what lies behind the first lines.
-            for ahead in (0..length.clamp(1, ANNOUNCED)).step_by(LINE) {
+            // The processor's own prefetcher fetches what follows the first lines.
+            for ahead in (0..length.clamp(1, MAX_PREFETCH)).step_by(CACHE_LINE) {
                 self.shared.mapping.prefetch(geometry.data + offset + ahead);
             }
         }
-    }
-
-    /// Copies the extent's bytes into `buffer`, which has the extent's length. Takes no lock unless
-    /// it loses several races against writers. What is in the buffer after a refusal means nothing.
-    ///
-    /// # Errors
-    /// [`Shut`], as for every method that follows: the memory is not there to be used, or a page of
-    /// it not now. Nothing was changed.
-    ///
-    /// # Panics
-    /// When the lengths differ, or the extent was checked against another segment.
-    #[inline]
-    pub fn read(&mut self, extent: Extent, buffer: &mut [u8]) -> Result<(), Shut> {
-        assert_eq!(extent.length(), buffer.len(), "buffer and extent");
-        let (offset, pages) = self.place(extent);
-        let mut few = [0; FEW_PAGES];
-        let mut many;
-        let versions: &mut [u64] = if pages.len() <= FEW_PAGES {
-            &mut few
-        } else {
-            many = [0; MAX_PAGES];
-            &mut many
-        };
-        for _ in 0..OPTIMISTIC_READS {
-            if self.read_optimistically(offset, pages.clone(), versions, buffer) {
-                return self.check_read(buffer.len());
-            }
-            std::hint::spin_loop();
-        }
-        let held = self.lock(stripes(&pages), Held::NOTHING)?;
-        self.shared
-            .mapping
-            .copy_out(self.shared.geometry.data + offset, buffer);
-        self.unlock(held);
-        self.check_read(buffer.len())
     }
 
     /// Writes `data`, which has the extent's length.
@@ -157,12 +110,17 @@ impl Worker {
     /// # Panics
     /// When the lengths differ, or the extent was checked against another segment.
     #[inline]
-    pub fn write(&mut self, extent: Extent, data: &[u8], mark: Option<Mark>) -> Result<(), Shut> {
+    pub fn write(
+        &mut self,
+        extent: Extent,
+        data: &[u8],
+        request: Option<Mark>,
+    ) -> Result<(), Shut> {
         assert_eq!(extent.length(), data.len(), "data and extent");
         if cfg!(dsm_bench_without = "crash-safety") {
-            return self.write_in_place(extent, data, mark);
+            return self.write_in_place(extent, data, request);
         }
-        let (offset, _) = self.place(extent);
+        let (offset, _) = self.locate(extent);
         let held = self.large_slot_for(data.len())?;
         let (source, slot) = self.source(held.large_slot);
         self.shared.mapping.copy_in(slot, data);
@@ -171,16 +129,16 @@ impl Worker {
                 source,
                 offset,
                 length: data.len(),
-                mark,
+                request,
                 result: 0,
             },
             held,
         )
     }
 
-    /// Receives what has come on `socket`: into `head` until that is full, then into this worker's
-    /// slot, to the bytes of this range, then into `tail`. Returns how many bytes came. Whatever
-    /// else this worker does may overwrite what is in its slot, until [`Worker::write_received`].
+    /// Receives from `socket`: into `head` until it is full, then into this range of the worker's
+    /// slot, then into `tail`. Returns the number of bytes received. Any other operation of this
+    /// worker may overwrite its slot; [`Worker::write_received`] uses it.
     ///
     /// # Errors
     /// Those of `recvmsg(2)`.
@@ -206,7 +164,7 @@ impl Worker {
         )
     }
 
-    /// Copies what was received into the first bytes of the slot.
+    /// Copies the first bytes of the slot, where [`Worker::receive`] has put them.
     ///
     /// # Panics
     /// When the buffer is longer than the slot.
@@ -217,29 +175,29 @@ impl Worker {
             .copy_out(Geometry::slot(self.index), buffer);
     }
 
-    /// As [`Worker::write`], of the bytes that [`Worker::receive`] has put into the slot.
+    /// As [`Worker::write`], with the bytes that [`Worker::receive`] has put into the slot.
     ///
     /// # Errors
     /// As [`Worker::write`].
     ///
     /// # Panics
-    /// When it is longer than the slot.
-    pub fn write_received(&mut self, extent: Extent, mark: Option<Mark>) -> Result<(), Shut> {
+    /// When the extent is longer than the slot.
+    pub fn write_received(&mut self, extent: Extent, request: Option<Mark>) -> Result<(), Shut> {
         assert!(extent.length() <= SLOT, "more than the slot");
-        let (offset, _) = self.place(extent);
+        let (offset, _) = self.locate(extent);
         let write = Intent {
             source: Source::Slot,
             offset,
             length: extent.length(),
-            mark,
+            request,
             result: 0,
         };
-        self.write_from_slot(&write, Held::NOTHING)
+        self.write_from_slot(&write, HeldLocks::NONE)
     }
 
-    /// Carries out the write of what is in a slot, which is held if it is a large one.
+    /// Writes the content of a slot. `held` includes the slot if it is a large one.
     #[inline]
-    fn write_from_slot(&mut self, write: &Intent, held: Held) -> Result<(), Shut> {
+    fn write_from_slot(&mut self, write: &Intent, held: HeldLocks) -> Result<(), Shut> {
         let pages = pages(write.offset, write.length);
         let (held, cut) = self.enter(stripes(&pages), held)?;
         let held = self.save_for_cut(&pages, cut, held)?;
@@ -249,18 +207,18 @@ impl Worker {
         Ok(())
     }
 
-    /// As [`Worker::write`], but a death in the middle leaves half of it, odd versions, and stripes
-    /// that are repaired all the same: nothing says what was to be done. Only for a build that
-    /// measures what the slot and the intent cost; else as `Shared::apply`, which is not shared
-    /// with it so that this leaves no trace in other builds.
+    /// As [`Worker::write`] without slot and intent. A process killed in the middle leaves half of
+    /// the write and odd versions; its stripes are repaired all the same. It exists only for a
+    /// build that measures what the slot and the intent cost. It shares no code with
+    /// `Shared::apply`, so that other builds pay nothing for it.
     fn write_in_place(
         &mut self,
         extent: Extent,
         data: &[u8],
-        mark: Option<Mark>,
+        request: Option<Mark>,
     ) -> Result<(), Shut> {
-        let (offset, pages) = self.place(extent);
-        let (held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
+        let (offset, pages) = self.locate(extent);
+        let (held, cut) = self.enter(stripes(&pages), HeldLocks::NONE)?;
         let held = self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Writes, data.len());
         let versions = || pages.clone().map(|page| self.shared.page_version(page));
@@ -277,8 +235,8 @@ impl Worker {
                 Ordering::Release,
             )
         });
-        if let Some(mark) = mark {
-            self.shared.mark_executed(mark, 0);
+        if let Some(request) = request {
+            self.shared.mark_executed(request, 0);
         }
         self.unlock(held);
         Ok(())
@@ -288,16 +246,16 @@ impl Worker {
     ///
     /// # Errors
     /// [`Shut`]
-    pub fn fill(&mut self, extent: Extent, byte: u8, mark: Option<Mark>) -> Result<(), Shut> {
-        let (offset, pages) = self.place(extent);
-        let (held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
+    pub fn fill(&mut self, extent: Extent, byte: u8, request: Option<Mark>) -> Result<(), Shut> {
+        let (offset, pages) = self.locate(extent);
+        let (held, cut) = self.enter(stripes(&pages), HeldLocks::NONE)?;
         let held = self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Fills, extent.length());
         self.carry_out(&Intent {
             source: Source::Byte(byte),
             offset,
             length: extent.length(),
-            mark,
+            request,
             result: 0,
         });
         self.unlock(held);
@@ -313,10 +271,10 @@ impl Worker {
         &mut self,
         word: Word,
         operation: AtomicOperation,
-        mark: Option<Mark>,
+        request: Option<Mark>,
     ) -> Result<u64, Shut> {
-        let (offset, pages) = self.place(word.extent());
-        let (mut held, cut) = self.enter(stripes(&pages), Held::NOTHING)?;
+        let (offset, pages) = self.locate(word.extent());
+        let (mut held, cut) = self.enter(stripes(&pages), HeldLocks::NONE)?;
         let mut bytes = [0; 8];
         self.shared
             .mapping
@@ -331,31 +289,31 @@ impl Worker {
                 source,
                 offset,
                 length: 8,
-                mark,
+                request,
                 result: old,
             });
         } else {
             self.count(LocalCounter::Atomics, 8);
-            if let Some(mark) = mark {
-                // Nothing changes, so there is nothing to redo: killed before this, the comparison
-                // is made again.
-                self.shared.mark_executed(mark, old);
+            if let Some(request) = request {
+                // Nothing changes, so there is nothing to redo: if this process is killed before
+                // this line, the client's retry compares again.
+                self.shared.mark_executed(request, old);
             }
         }
         self.unlock(held);
         Ok(old)
     }
 
-    /// Copies `from` to `to`, which have one length and may overlap.
+    /// Copies `from` to `to`, which have the same length and may overlap.
     ///
     /// # Errors
     /// [`Shut`]
     ///
     /// # Panics
     /// When the lengths differ, or an extent was checked against another segment.
-    pub fn copy(&mut self, from: Extent, to: Extent, mark: Option<Mark>) -> Result<(), Shut> {
+    pub fn copy(&mut self, from: Extent, to: Extent, request: Option<Mark>) -> Result<(), Shut> {
         assert_eq!(from.length(), to.length(), "the two extents");
-        let ((from_offset, from_pages), (offset, pages)) = (self.place(from), self.place(to));
+        let ((from_offset, from_pages), (offset, pages)) = (self.locate(from), self.locate(to));
         let length = to.length();
         let held = self.large_slot_for(length)?;
         let (source, slot) = self.source(held.large_slot);
@@ -369,45 +327,40 @@ impl Worker {
             source,
             offset,
             length,
-            mark,
+            request,
             result: 0,
         });
         self.unlock(held);
         Ok(())
     }
 
-    /// Carries out an operation that changes memory, for `mark`. Returns the old value of an
-    /// atomic, else zero; so it does, without doing anything, for an operation that changes
-    /// nothing.
+    /// Carries out an operation that changes memory, on behalf of `request`. Returns the
+    /// old value for an atomic, and zero for every other operation. For an operation that changes
+    /// nothing it does nothing and returns zero.
     ///
     /// # Errors
     /// [`Shut`]
     #[inline]
-    pub fn change(&mut self, operation: &Operation<'_>, mark: Option<Mark>) -> Result<u64, Shut> {
+    pub fn change(
+        &mut self,
+        operation: &Operation<'_>,
+        request: Option<Mark>,
+    ) -> Result<u64, Shut> {
         match *operation {
-            Operation::Write(extent, data) => self.write(extent, data, mark).map(|()| 0),
-            Operation::Fill(extent, byte) => self.fill(extent, byte, mark).map(|()| 0),
-            Operation::Atomic(word, atomic) => self.atomic(word, atomic, mark),
-            Operation::Copy { from, to } => self.copy(from, to, mark).map(|()| 0),
+            Operation::Write(extent, data) => self.write(extent, data, request).map(|()| 0),
+            Operation::Fill(extent, byte) => self.fill(extent, byte, request).map(|()| 0),
+            Operation::Atomic(word, atomic) => self.atomic(word, atomic, request),
+            Operation::Copy { from, to } => self.copy(from, to, request).map(|()| 0),
             Operation::Hello(_) | Operation::Read(_) | Operation::Status | Operation::Ping(_) => {
                 Ok(0)
             }
         }
     }
 
-    /// Ends a read of `length` bytes, which are copied.
+    /// Counts an operation of a local client. A change is counted before it is made: so
+    /// [`super::Segment::activity`] misses no change, however the worker dies.
     #[inline]
-    fn check_read(&self, length: usize) -> Result<(), Shut> {
-        self.shared
-            .check_reader(self.incarnation, self.permission)?;
-        self.count(LocalCounter::Reads, length);
-        Ok(())
-    }
-
-    /// Counts what a local client does. A change is counted before it is made: however its worker
-    /// dies, no change is missed by whoever looks for changes.
-    #[inline]
-    fn count(&self, counter: LocalCounter, bytes: usize) {
+    pub(super) fn count(&self, counter: LocalCounter, bytes: usize) {
         if self.permission != 0 {
             let is_read = matches!(counter, LocalCounter::Reads);
             let sum = if is_read {
@@ -425,10 +378,10 @@ impl Worker {
         }
     }
 
-    /// The extent as an offset into the data, and its pages. Asserts what [`Extent`] has promised
-    /// for this segment.
+    /// The extent as an offset into the data, and its pages. Asserts that the extent was checked
+    /// against this segment.
     #[inline]
-    fn place(&self, extent: Extent) -> (usize, Range<usize>) {
+    pub(super) fn locate(&self, extent: Extent) -> (usize, Range<usize>) {
         assert!(
             extent.end() <= self.shared.geometry.k as u64,
             "{extent:?} was checked against another segment"
@@ -437,160 +390,6 @@ impl Worker {
         #[allow(clippy::cast_possible_truncation)]
         let offset = extent.offset() as usize;
         (offset, pages(offset, extent.length()))
-    }
-
-    /// One try: versions, bytes, versions again. `true` when no writer was inside: then at the
-    /// instant between the two looks every page stood as it was copied.
-    #[inline]
-    fn read_optimistically(
-        &self,
-        offset: usize,
-        pages: Range<usize>,
-        versions: &mut [u64],
-        buffer: &mut [u8],
-    ) -> bool {
-        for (page, version) in pages.clone().zip(versions.iter_mut()) {
-            *version = self.shared.page_version(page).load(Ordering::Acquire);
-            if *version & 1 == 1 {
-                return false;
-            }
-        }
-        self.shared
-            .mapping
-            .copy_out(self.shared.geometry.data + offset, buffer);
-        // The second look must not happen before the copy.
-        fence(Ordering::Acquire);
-        pages.zip(versions.iter()).all(|(page, version)| {
-            self.shared.page_version(page).load(Ordering::Relaxed) == *version
-        })
-    }
-
-    /// Takes a large slot when `length` needs one. Large slots come before stripes in the order of
-    /// locks.
-    #[inline]
-    fn large_slot_for(&self, length: usize) -> Result<Held, Shut> {
-        if length <= SLOT {
-            return Ok(Held::NOTHING);
-        }
-        let free = (0..LARGE_SLOTS).find(|index| self.shared.try_lock(*index, self.index));
-        let index = free.unwrap_or(self.index % LARGE_SLOTS);
-        if free.is_none() {
-            self.shared.lock(index, self.index)?;
-        }
-        Ok(Held {
-            stripes: 0,
-            large_slot: Some(index),
-        })
-    }
-
-    /// Where a payload lands, as a source and as an offset into the mapping.
-    #[inline]
-    fn source(&self, large_slot: Option<usize>) -> (Source, usize) {
-        match large_slot {
-            Some(index) => (Source::LargeSlot(index), Geometry::large_slot(index)),
-            None => (Source::Slot, Geometry::slot(self.index)),
-        }
-    }
-
-    /// Takes the stripes for a change beside the large slot that may be held, once the gate lets it
-    /// pass. Returns for which cut pages must be saved. After a refusal nothing is held.
-    #[inline]
-    fn enter(&self, stripes: u64, mut held: Held) -> Result<(Held, Option<u32>), Shut> {
-        loop {
-            held = self.lock(stripes, held)?;
-            if self.restoring {
-                return Ok((held, None));
-            }
-            match self.shared.pass(self.incarnation, self.permission) {
-                Ok(cut) => return Ok((held, cut)),
-                Err(None) => held = self.step_aside(held)?,
-                Err(Some(shut)) => {
-                    self.unlock(held);
-                    return Err(shut);
-                }
-            }
-        }
-    }
-
-    /// Gives the stripes back and waits while the gate is frozen. After an error nothing is held.
-    #[cold]
-    fn step_aside(&self, mut held: Held) -> Result<Held, Shut> {
-        self.unlock_stripes(&held);
-        held.stripes = 0;
-        self.or_unlock(self.shared.wait_while_frozen(self.index), held)
-    }
-
-    /// Saves what is about to be changed and the cut still needs. After an error nothing is held.
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // else it is a call of each change
-    fn save_for_cut(
-        &self,
-        pages: &Range<usize>,
-        cut: Option<u32>,
-        held: Held,
-    ) -> Result<Held, Shut> {
-        match cut {
-            Some(number) => {
-                self.or_unlock(self.shared.save_for_cut(pages, number, self.index), held)
-            }
-            None => Ok(held),
-        }
-    }
-
-    #[cold]
-    fn or_unlock(&self, outcome: Result<(), Shut>, held: Held) -> Result<Held, Shut> {
-        match outcome {
-            Ok(()) => Ok(held),
-            Err(shut) => {
-                self.unlock(held);
-                Err(shut)
-            }
-        }
-    }
-
-    /// Takes the stripes of the mask in ascending order, the order of all workers, beside what is
-    /// held. After an error nothing is held.
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // else it is a call of each change
-    fn lock(&self, stripes: u64, mut held: Held) -> Result<Held, Shut> {
-        for stripe in bits(stripes) {
-            if let Err(shut) = self.shared.lock(LARGE_SLOTS + stripe, self.index) {
-                self.unlock(held);
-                return Err(shut);
-            }
-            held.stripes |= 1 << stripe;
-        }
-        crash::reached(Point::Locked);
-        Ok(held)
-    }
-
-    #[inline]
-    fn unlock(&self, held: Held) {
-        self.unlock_stripes(&held);
-        if let Some(index) = held.large_slot {
-            self.shared.unlock(index, self.index);
-        }
-        std::mem::forget(held);
-    }
-
-    #[inline]
-    fn unlock_stripes(&self, held: &Held) {
-        crash::reached(Point::Done);
-        for stripe in bits(held.stripes) {
-            self.shared.unlock(LARGE_SLOTS + stripe, self.index);
-            crash::reached(Point::HalfUnlocked);
-        }
-    }
-
-    /// Commits the intent, carries it out and ends it. The stripes are held.
-    #[inline]
-    fn carry_out(&self, intent: &Intent) {
-        intent.commit(&self.shared, self.index);
-        crash::reached(Point::Committed);
-        self.shared.apply(self.index, intent);
-        self.shared
-            .intent_word(self.index, IntentField::Kind)
-            .store(0, Ordering::Release);
     }
 }
 

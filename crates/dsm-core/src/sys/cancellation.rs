@@ -1,22 +1,23 @@
-//! `pthread_cancel(3)`, which programs that are not written in Rust may use on threads that call
-//! this library.
+//! Protection against `pthread_cancel(3)`, which programs in other languages may use on threads
+//! that call this library.
 //!
-//! A thread that is cancelled is unwound by the C library from whatever system call it waits in.
-//! Most functions between here and there do not expect that: the thread would be gone and its locks
-//! taken. So it is kept off where a lock is held and a system call may wait.
+//! The C library unwinds a cancelled thread from any system call that waits. Most functions on the
+//! stack do not expect that: the thread would end with its locks held. So cancellation is disabled
+//! while a lock is held and a system call may wait.
 
 unsafe extern "C" {
     /// In every C library for Linux, not in the libc crate.
     fn pthread_setcancelstate(state: libc::c_int, previous: *mut libc::c_int) -> libc::c_int;
 }
 
-/// As in glibc and musl.
+/// The value of glibc and musl.
 const PTHREAD_CANCEL_DISABLE: libc::c_int = 1;
 
-/// The calling thread is not cancelled until this is dropped; a request for it is kept until then.
+/// The calling thread is not cancelled until this is dropped; a pending request takes effect after
+/// that.
 pub(crate) struct Uncancelled {
     previous: libc::c_int,
-    /// The state is that of the thread.
+    /// The state belongs to the thread, so the guard must not move to another one.
     _of_thread: std::marker::PhantomData<*const ()>,
 }
 
@@ -35,7 +36,7 @@ impl Uncancelled {
 
 impl Drop for Uncancelled {
     fn drop(&mut self) {
-        // SAFETY: the state is one that the thread had; no result is asked for.
+        // SAFETY: the state is one that the thread had; the previous state is not requested.
         unsafe { pthread_setcancelstate(self.previous, std::ptr::null_mut()) };
     }
 }
@@ -61,7 +62,7 @@ mod tests {
         Extent::new(pages.start * PAGE, (pages.end - pages.start) * PAGE, K).unwrap()
     }
 
-    /// The thread that is cancelled: as one of a C program, which nothing catches what unwinds.
+    /// The thread that is cancelled: as in a C program, nothing on its stack catches the unwinding.
     extern "C-unwind" fn fill(segment: *mut libc::c_void) -> *mut libc::c_void {
         // SAFETY: the pointer is to the segment of the thread that made this one, and joins it.
         let segment = unsafe { &*segment.cast::<Segment>() };
@@ -76,7 +77,7 @@ mod tests {
         }
     }
 
-    /// Not a test by itself: the process of which a thread is cancelled while it holds a page and
+    /// Not a test by itself: the process in which a thread is cancelled while it holds a page and
     /// waits for another.
     #[test]
     fn cancelled_process() {
@@ -111,7 +112,7 @@ mod tests {
                     libc::pthread_create(&raw mut thread, std::ptr::null(), start, of),
                     0
                 );
-                // Sooner or later does not matter: what was asked for is done in the next call that
+                // The exact moment does not matter: the request takes effect in the next call that
                 // waits.
                 std::thread::sleep(Duration::from_millis(50));
                 assert_eq!(libc::pthread_cancel(thread), 0);
@@ -165,7 +166,7 @@ mod tests {
         assert_eq!(
             (found[0], found.last()),
             (3, Some(&2)),
-            "its change is whole, and others followed"
+            "its change is complete, and later changes succeeded"
         );
         worker.fill(extent(0..2), 4, None).unwrap();
     }

@@ -1,21 +1,21 @@
-//! The clock that nobody sets.
+//! The monotonic clock, which cannot be set.
 
 use nix::libc;
 
-/// A clock that shows the same to every process of this machine: `CLOCK_MONOTONIC`, less what a
-/// time namespace has added to it, see `time_namespaces(7)`.
+/// A clock that shows the same time to every process of this machine: `CLOCK_MONOTONIC`, minus the
+/// offset of the process's time namespace, see `time_namespaces(7)`.
 #[derive(Debug, Clone, Copy)]
 pub struct MachineClock {
-    /// Nanoseconds that `CLOCK_MONOTONIC` is ahead in the namespace of this process.
+    /// The offset of `CLOCK_MONOTONIC` in the time namespace of this process, in ns.
     ahead: i64,
 }
 
 impl MachineClock {
-    /// That of this process. Where /proc is not there to say it, the process counts as one of the
+    /// The clock for this process. If /proc cannot be read, the process is assumed to be in the
     /// initial namespace.
     pub fn of_process() -> Self {
         let namespace = |name| std::fs::read_link(format!("/proc/self/ns/{name}")).ok();
-        // The file has the offsets for children, which are others after unshare(2).
+        // The file contains the offsets for children, which differ after unshare(2).
         let is_own = namespace("time") == namespace("time_for_children");
         let offsets = if is_own {
             std::fs::read_to_string("/proc/self/timens_offsets").ok()
@@ -27,14 +27,14 @@ impl MachineClock {
         }
     }
 
-    /// Nanoseconds since some instant at which no process ran yet.
+    /// Nanoseconds since a fixed instant before the first process started.
     #[must_use]
     pub fn now(self) -> u64 {
         nanoseconds(timespec()).saturating_add_signed(self.ahead.saturating_neg())
     }
 }
 
-/// The monotonic clock's line of a `timens_offsets`, in nanoseconds.
+/// The offset of the monotonic clock in a `timens_offsets`, in ns.
 fn ahead(offsets: &str) -> Option<i64> {
     let mut words = offsets
         .lines()
@@ -45,20 +45,20 @@ fn ahead(offsets: &str) -> Option<i64> {
     seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
 }
 
-/// `CLOCK_MONOTONIC` to a few milliseconds, in nanoseconds, for a few of them and no system call.
+/// `CLOCK_MONOTONIC` in ns, accurate to a few milliseconds. It costs a few ns and no system call.
 #[inline]
 #[must_use]
 pub fn coarse() -> u64 {
     nanoseconds(read(libc::CLOCK_MONOTONIC_COARSE))
 }
 
-/// The same exactly.
+/// `CLOCK_MONOTONIC` in ns, exact.
 #[must_use]
 pub fn now() -> u64 {
     nanoseconds(timespec())
 }
 
-/// The same as the kernel has it.
+/// `CLOCK_MONOTONIC` as a `timespec`.
 pub(super) fn timespec() -> libc::timespec {
     read(libc::CLOCK_MONOTONIC)
 }

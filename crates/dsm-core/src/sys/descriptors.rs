@@ -1,9 +1,9 @@
-//! How many files a process may have open.
+//! The limit of open files of a process.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Raises the limit of open files to `wanted`, as far as the hard limit allows, see `getrlimit(2)`.
-/// Returns the limit that is then in force, which may be more; none when the system does not say.
+/// Returns the resulting limit, which may be more than `wanted`; `None` when it cannot be read.
 #[must_use]
 pub fn allow(wanted: u64) -> Option<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;

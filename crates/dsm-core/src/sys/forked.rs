@@ -1,5 +1,5 @@
-//! For tests: children made by `fork(2)` while other threads of this process work, and what they
-//! have inherited.
+//! For tests: children made by `fork(2)` while other threads of this process run, and what the
+//! children have inherited.
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -7,14 +7,14 @@ use nix::unistd::{ForkResult, Pid, fork};
 use std::fs;
 use std::os::fd::AsRawFd;
 
-/// Seconds after which a child ends also if the test that made it was killed.
+/// Seconds after which a child ends even if the test that made it was killed.
 const LONGEST_LIFE: u32 = 60;
 
-/// A child that does nothing, until dropped.
+/// A child that does nothing and is killed on drop.
 pub(crate) struct IdleChild(Pid);
 
 impl IdleChild {
-    /// Returns when the child has run what `pthread_atfork(3)` has it run.
+    /// Returns when the child has run its handlers of `pthread_atfork(3)`.
     pub(crate) fn fork() -> Self {
         let (read, write) = nix::unistd::pipe().unwrap();
         // SAFETY: the child of a process with several threads may do what a signal handler may: it
@@ -27,8 +27,8 @@ impl IdleChild {
                 child
             }
             ForkResult::Child => {
-                // SAFETY: they take and return numbers, but for the one byte that is written; no
-                // handler of SIGALRM is in place, so it ends the child.
+                // SAFETY: they take and return numbers, except for the one byte that is written;
+                // SIGALRM has no handler, so it kills the child.
                 unsafe {
                     libc::alarm(LONGEST_LIFE);
                     libc::write(write.as_raw_fd(), c"!".as_ptr().cast(), 1);
@@ -39,7 +39,7 @@ impl IdleChild {
         }
     }
 
-    /// Its mappings and descriptors of files whose path has `name`.
+    /// Its mappings and descriptors of files whose path contains `name`.
     pub(crate) fn inherited(&self, name: &str) -> Vec<String> {
         let maps = fs::read_to_string(format!("/proc/{}/maps", self.0)).unwrap();
         let mapped = maps

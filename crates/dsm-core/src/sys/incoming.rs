@@ -1,9 +1,9 @@
-//! Where a connection's packets come in.
+//! The processor that handles a connection's incoming packets.
 
 use std::os::fd::{AsFd, AsRawFd};
 
-/// The processor on which the kernel handled what came last, see `SO_INCOMING_CPU` in `socket(7)`;
-/// within one machine that of the sender. `None` before anything has come.
+/// The processor on which the kernel handled the last packet, see `SO_INCOMING_CPU` in `socket(7)`;
+/// on a local connection that of the sender. `None` before the first packet.
 pub fn processor(socket: impl AsFd) -> Option<usize> {
     let mut number: libc::c_int = -1;
     let mut length = libc::socklen_t::try_from(size_of_val(&number)).ok()?;

@@ -1,4 +1,4 @@
-//! Sockets that listen: made here, or given by the service manager.
+//! Listening sockets: created here, or passed by the service manager.
 
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{
@@ -9,20 +9,20 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-/// Connections that may wait to be accepted; the kernel takes less if net.core.somaxconn says so.
+/// Connections that may wait to be accepted; the kernel uses less if net.core.somaxconn is smaller.
 const BACKLOG: i32 = 4096;
 
-/// Sockets that have an address; no client can connect to them yet.
+/// Sockets that are bound to an address and do not listen yet: no client can connect to them.
 pub struct Bound {
     sockets: Vec<OwnedFd>,
-    /// Where they are.
+    /// Their addresses.
     pub addresses: Vec<SocketAddr>,
-    /// Addresses that the name stands for and that are not this machine's.
+    /// Addresses of the name that this machine does not have.
     pub missing: Vec<SocketAddr>,
 }
 
-/// Takes every address that `address` (`host:port`) stands for and that is this machine's: a name
-/// has one for each version of IP, and a client may come by either.
+/// Binds a socket to every address of `address` (`host:port`) that this machine has: a name may
+/// have one for each version of IP, and a client may use either.
 pub fn bind(address: &str) -> io::Result<Bound> {
     let mut bound = Bound {
         sockets: Vec::new(),
@@ -53,8 +53,8 @@ pub fn bind(address: &str) -> io::Result<Bound> {
     }
 }
 
-/// Whether an address cannot be had because it is another machine's, or of a version of IP that
-/// this machine does not have.
+/// Whether an address cannot be bound because another machine has it, or this machine does not
+/// support its version of IP.
 fn is_elsewhere(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
         || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
@@ -66,25 +66,25 @@ fn bind_to(address: SocketAddr) -> io::Result<OwnedFd> {
     } else {
         AddressFamily::Inet6
     };
-    // A connection that is gone again between poll and accept must not make accept wait.
+    // If a client closes its connection between poll and accept, accept must not block.
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket::socket(family, SockType::Stream, flags, None)?;
-    // Connections of the dsmd before may still be winding down.
+    // Connections of the previous dsmd may still be closing.
     socket::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(socket)
 }
 
-/// Sockets that listen. Accepting never waits.
+/// Listening sockets. Accepting never blocks.
 pub struct Listeners {
     sockets: Vec<TcpListener>,
-    /// Where they are; never empty.
+    /// Their addresses; never empty.
     pub addresses: Vec<SocketAddr>,
-    /// The one to be asked first, next time: none can keep the others from being asked.
+    /// The index of the socket that the next call tries first: so no socket can starve the others.
     next: Cell<usize>,
 }
 
-/// Lets clients connect.
+/// Listens on bound sockets: from now on clients can connect.
 pub fn listen(bound: Bound) -> io::Result<Listeners> {
     let listening = |socket: OwnedFd| {
         socket::listen(&socket, Backlog::new(BACKLOG)?)?;
@@ -99,12 +99,12 @@ pub fn listen(bound: Bound) -> io::Result<Listeners> {
     )
 }
 
-/// The sockets that systemd gave this process, see `sd_listen_fds(3)`; `None` without any. To be
-/// asked once.
+/// The sockets that systemd passed to this process, see `sd_listen_fds(3)`; `None` if there are
+/// none. To be called once.
 pub fn inherited() -> io::Result<Option<Listeners>> {
     let taken = |descriptor| {
         // SAFETY: the service manager opened the descriptor for this process, as LISTEN_PID says,
-        // and nothing else here has it.
+        // and no other object here owns it.
         let listener = TcpListener::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
         listener.set_nonblocking(true)?;
         Ok(listener)
@@ -132,7 +132,7 @@ impl Listeners {
         })
     }
 
-    /// Where they are, for people.
+    /// Their addresses, for messages.
     pub fn shown(&self) -> String {
         self.addresses
             .iter()
@@ -141,14 +141,15 @@ impl Listeners {
             .join(" and ")
     }
 
-    /// What poll(2) is to be asked: whether a client waits.
+    /// The arguments for poll(2) to wait for a client.
     pub fn awaited(&self) -> impl Iterator<Item = PollFd<'_>> {
         self.sockets
             .iter()
             .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
     }
 
-    /// A connection that waits on one of them; [`io::ErrorKind::WouldBlock`] when none does.
+    /// Accepts a waiting connection of one of the sockets; [`io::ErrorKind::WouldBlock`] when there
+    /// is none.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let first = self.next.get();
         self.next.set((first + 1) % self.sockets.len());
@@ -167,7 +168,8 @@ impl Listeners {
     }
 }
 
-/// What to do about an address of mcomp.cfg that cannot be listened on; goes after the error.
+/// What the user can do about an address of mcomp.cfg that cannot be listened on; follows the text
+/// of the error.
 #[must_use]
 pub fn way_out(error: &io::Error) -> &'static str {
     match error.kind() {

@@ -1,9 +1,9 @@
-//! A shared mapping that other processes write at any moment.
+//! A shared mapping, which other processes may write at any moment.
 //!
-//! No `&[u8]` or `&mut [u8]` is ever formed over it: words are reached as atomics, bytes by copies
-//! through raw pointers, or by the kernel. A copy may race with a writer elsewhere and then yields
-//! a mixture; whoever copies must find that out by other means (page versions) and throw the bytes
-//! away, or hold the stripes.
+//! No `&[u8]` or `&mut [u8]` is ever formed over it: words are accessed as atomics, bytes by copies
+//! through raw pointers, or by the kernel. A copy may race with a writer of another process and
+//! then yields a mixture. The caller must detect this by other means (page versions) and discard
+//! the bytes, or hold the stripes.
 
 use super::own_file::{generation, without_fork};
 use nix::errno::Errno;
@@ -17,25 +17,25 @@ use std::sync::atomic::AtomicU64;
 
 /// A file mapped shared, readable and writable, until dropped.
 ///
-/// A child made by `fork(2)` does not have it: a mapping keeps the open file alive and with it its
-/// locks, as a descriptor does. It must not touch what its parent mapped.
+/// A child made by `fork(2)` does not inherit it: a mapping keeps the open file, and with it its
+/// locks, alive as a descriptor does. The child must not access it.
 pub struct Mapping {
     base: NonNull<u8>,
     length: NonZeroUsize,
     generation: u64,
 }
 
-// SAFETY: the mapping is reached only through atomics and raw copies with checked bounds, from any
+// SAFETY: the mapping is accessed only through atomics and raw copies with checked bounds, from any
 // thread, and is unmapped once, by the owner.
 unsafe impl Send for Mapping {}
 // SAFETY: as above; no method needs exclusive access.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps the first `length` bytes of `file`, which must have that many: a shorter file would
-    /// fault on access.
+    /// Maps the first `length` bytes of `file`, which must have that many: an access beyond the end
+    /// of the file would fault.
     pub fn new(file: impl AsFd, length: NonZeroUsize) -> nix::Result<Self> {
-        // A child forked between the two calls would have the mapping, and keep the locks of a
+        // A child forked between the two calls would inherit the mapping, and keep the locks of a
         // parent that is killed.
         without_fork(|| {
             let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
@@ -47,13 +47,13 @@ impl Mapping {
                 length,
                 generation: generation(),
             };
-            // SAFETY: the range is the mapping just made; the advice concerns children only.
+            // SAFETY: the range is the mapping just made; the advice affects only children.
             unsafe { madvise(base, length.get(), MmapAdvise::MADV_DONTFORK) }?;
             Ok(mapping)
         })
     }
 
-    /// Bytes mapped.
+    /// The length of the mapping in bytes.
     #[must_use]
     pub fn length(&self) -> usize {
         self.length.get()
@@ -62,7 +62,8 @@ impl Mapping {
     /// The word at `offset`, as an atomic.
     ///
     /// # Panics
-    /// When the offset is not aligned or not inside: a mistake of this program, never of a peer.
+    /// When the offset is not aligned or not inside: a bug of this program, which no peer can
+    /// trigger.
     #[inline]
     #[must_use]
     pub fn word(&self, offset: usize) -> &AtomicU64 {
@@ -71,8 +72,8 @@ impl Mapping {
             "word at {offset}"
         );
         // SAFETY: in bounds and aligned (the base is page-aligned) by the assertion; valid as long
-        // as `self`; every process reaches these words as atomics, or by copies of bytes that hold
-        // data only.
+        // as `self`; every process accesses these words as atomics. Only words of data are also
+        // copied as bytes.
         unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast()) }
     }
 
@@ -100,8 +101,8 @@ impl Mapping {
         }
     }
 
-    /// Receives what has come on `socket`: into `head` until that is full, then to these bytes of
-    /// the mapping, then into `tail`. Returns how many bytes came.
+    /// Receives from `socket`: into `head` until it is full, then into this range of the mapping,
+    /// then into `tail`. Returns the number of bytes received.
     pub fn receive(
         &self,
         socket: impl AsFd,
@@ -122,7 +123,7 @@ impl Mapping {
             part(there, range.len()),
             part(tail.as_mut_ptr(), tail.len()),
         ];
-        // SAFETY: numbers and pointers, for which zeros mean that nothing is there.
+        // SAFETY: the structure has numbers and pointers only, for which all zeros mean "none".
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = parts.as_mut_ptr();
         message.msg_iovlen = parts.len();
@@ -131,7 +132,7 @@ impl Mapping {
         // might.
         let count =
             unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags.bits()) };
-        // Not negative once it is no error.
+        // Not negative: `Errno::result` has turned -1 into an error.
         Errno::result(count).map(isize::unsigned_abs)
     }
 
@@ -158,12 +159,12 @@ impl Mapping {
         unsafe { self.base.as_ptr().add(offset).write_bytes(byte, length) }
     }
 
-    /// Has the processor fetch the cache line at `offset`, if that is inside: whoever reads it soon
-    /// need not wait then.
+    /// Prefetches the cache line at `offset` into the processor's cache. An offset that is not
+    /// inside is ignored.
     #[inline]
     pub fn prefetch(&self, offset: usize) {
         if offset < self.length() {
-            // SAFETY: in bounds; a prefetch reads nothing that the program could see.
+            // SAFETY: in bounds; a prefetch has no effect that the program could see.
             #[cfg(target_arch = "x86_64")]
             unsafe {
                 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -184,7 +185,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         if self.generation != generation() {
-            // Whatever is there in this process is something else.
+            // In a child this address range belongs to something else.
             return;
         }
         // SAFETY: this is the mapping that `new` made; no reference outlives `self`.

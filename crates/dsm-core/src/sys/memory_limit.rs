@@ -1,26 +1,25 @@
-//! How much memory this process may use, by its control groups, see `cgroups(7)`, and by what the
-//! machine has.
+//! How much memory this process may use: the limits of its control groups, see `cgroups(7)`, and
+//! the memory of the machine.
 
 use nix::sys::sysinfo::sysinfo;
 use std::path::{Path, PathBuf};
 
-/// Where control groups are mounted; those of version 1 have a folder for each controller in it.
+/// Where control groups are mounted. Version 1 has a directory for each controller in it.
 const MOUNT: &str = "/sys/fs/cgroup";
 
-/// What version 1 shows where there is no limit is a little less than 2^63; no machine has more
-/// than this.
+/// Version 1 shows a little less than 2^63 if there is no limit; no machine has more than this.
 const NO_LIMIT: u64 = 1 << 62;
 
-/// The smallest amount of memory, swap included, that something allows this process.
+/// The smallest limit of the memory of this process, swap included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryLimit {
     /// Bytes.
     pub bytes: u64,
-    /// What says so: a file of a control group, or "the RAM and swap of this machine".
+    /// What sets the limit: a file of a control group, or "the RAM and swap of this machine".
     pub source: String,
 }
 
-/// The limit that holds for this process now; `None` when nothing can be found out.
+/// The present limit of this process; `None` when it cannot be determined.
 #[must_use]
 pub fn of_this_process() -> Option<MemoryLimit> {
     let machine = sysinfo().ok();
@@ -36,8 +35,8 @@ pub fn of_this_process() -> Option<MemoryLimit> {
         .min_by_key(|limit| limit.bytes)
 }
 
-/// The limits of the groups in `groups`, which is in the form of /proc/self/cgroup, and of all
-/// groups around them.
+/// The limits of the groups in `groups`, which has the form of /proc/self/cgroup, and of all their
+/// ancestors.
 fn of_groups(groups: &str, mount: &Path, swap: u64) -> Vec<MemoryLimit> {
     let mut limits = Vec::new();
     for line in groups.lines() {
@@ -47,8 +46,8 @@ fn of_groups(groups: &str, mount: &Path, swap: u64) -> Vec<MemoryLimit> {
         };
         let own = Path::new(own.trim_start_matches('/'));
         if controllers.is_empty() {
-            // Where both versions are mounted, version 2 has another folder, and no limits of
-            // memory.
+            // If both versions are mounted, version 2 is in another directory and has no memory
+            // limits.
             limits.extend(
                 own.ancestors()
                     .filter_map(|group| unified(&mount.join(group), swap)),
@@ -71,7 +70,7 @@ fn of_groups(groups: &str, mount: &Path, swap: u64) -> Vec<MemoryLimit> {
 fn unified(group: &Path, swap: u64) -> Option<MemoryLimit> {
     let file = group.join("memory.max");
     let memory = number(&file)?;
-    // Without the file, swap is not limited beside memory.
+    // Without this file, swap is not limited separately.
     let swap = number(&group.join("memory.swap.max")).map_or(swap, |most| most.min(swap));
     Some(limit(memory.saturating_add(swap), &file))
 }
@@ -91,7 +90,7 @@ fn limit(bytes: u64, file: &Path) -> MemoryLimit {
     }
 }
 
-/// The number in a file; `None` for a word, such as "max", and where there is no such file.
+/// The number in a file; `None` for a word, such as "max", and if there is no such file.
 fn number(file: &Path) -> Option<u64> {
     std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_of_all_groups_around_a_process_counts() {
+    fn the_smallest_limit_of_a_group_and_its_ancestors_counts() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         group(root, "a/b", &[("memory.max", "max\n")]);
@@ -148,7 +147,7 @@ mod tests {
         );
         assert_eq!(least("0::/elsewhere\n", root, 0), None);
         assert_eq!(least("", root, 0), None);
-        // As in a container, which sees its own group as the root.
+        // As in a container, which sees its group as the root.
         group(root, "", &[("memory.max", "600")]);
         assert_eq!(
             least("0::/\n", root, 0),
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_of_version_1_are_known_too() {
+    fn limits_of_groups_of_version_1_are_found() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         let groups = "9:name=systemd:/x\n4:cpu,memory:/x/y\n0::/\n";
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_says_how_much_memory_it_has() {
+    fn this_machine_has_a_memory_limit() {
         assert!(of_this_process().is_some_and(|limit| limit.bytes > 1 << 20));
     }
 }

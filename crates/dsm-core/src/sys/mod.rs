@@ -1,9 +1,9 @@
-//! System calls that no crate wraps safely. With `segment/`, the only home of `unsafe`.
-// The errors are those of the system calls that the functions wrap.
+//! Wrappers of system calls that no crate wraps safely. The only place with `unsafe` code.
+// The functions return the errors of the system calls that they wrap.
 #![allow(unsafe_code, clippy::missing_errors_doc)]
 
-// The words of a segment are shared by processes, as atomics, and are the numbers of the files and
-// of the wire as they lie in memory: another order of bytes would compile, and be wrong.
+// Processes share the words of a segment as atomics, and files and the wire contain the same words.
+// With another byte order the code would compile, and be wrong.
 #[cfg(not(all(
     target_os = "linux",
     target_pointer_width = "64",
@@ -11,8 +11,9 @@
     target_has_atomic = "64"
 )))]
 compile_error!(
-    "dsm needs Linux on a 64-bit little-endian processor with 64-bit atomics, such as x86_64, aarch64 or riscv64: the memory of \
-     a segment is mapped whole, and its words are read as they lie there"
+    "dsm needs Linux on a 64-bit little-endian processor with 64-bit atomics, such as x86_64, \
+     aarch64 or riscv64: a process maps the whole memory of a segment, and reads its words as they \
+     are stored"
 );
 
 pub(crate) mod cancellation;

@@ -1,8 +1,8 @@
 //! Open-file-description locks on single bytes of a file, see `fcntl_locking(2)`.
 //!
-//! The kernel drops them when the last descriptor of the open file is gone, that is when every
-//! thread of the process has stopped running: so they tell the living from the dead without
-//! trusting a pid.
+//! The kernel releases them when the last descriptor of the open file is closed, at the latest when
+//! every thread of the process has ended. So they show which processes live, without trust in a
+//! pid.
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -23,14 +23,14 @@ pub(crate) fn unlock(file: impl AsFd, offset: i64) -> nix::Result<()> {
     fcntl(file, FcntlArg::F_OFD_SETLK(&byte(libc::F_UNLCK, offset))).map(drop)
 }
 
-/// Whether another open file than this one holds the byte at `offset`.
+/// Whether an open file other than this one holds the byte at `offset`.
 pub(crate) fn is_locked_elsewhere(file: impl AsFd, offset: i64) -> nix::Result<bool> {
     let mut lock = byte(libc::F_WRLCK, offset);
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
     Ok(i32::from(lock.l_type) != libc::F_UNLCK)
 }
 
-// The constants are small numbers that the C structure wants as shorts.
+// The constants are small numbers; the C structure stores them as shorts.
 #[allow(clippy::cast_possible_truncation)]
 fn byte(kind: libc::c_int, offset: i64) -> libc::flock {
     libc::flock {

@@ -1,11 +1,11 @@
-//! Open files that a child made by `fork(2)` does not keep.
+//! Open files that a child made by `fork(2)` does not inherit.
 //!
-//! A child inherits the descriptors of its parent, and with them its open-file-description locks:
-//! such a lock would go on saying that the parent lives, after its death. So every file whose lock
-//! stands for this process is in a table, and a handler of `pthread_atfork(3)` closes them in the
-//! child, which has no mapping of them either ([`super::mapping`]). A child that a process makes in
-//! another way, to call `execve(2)` at once as `posix_spawn(3)` does, keeps them until then: they
-//! are all close-on-exec.
+//! A child inherits the descriptors of its parent, and with them the open-file-description locks:
+//! such a lock would still show a live parent after the parent's death. So every file whose lock
+//! represents this process is in a table, and a handler of `pthread_atfork(3)` closes it in the
+//! child. The child does not inherit the mapping either ([`super::mapping`]). A child that is made
+//! in another way, to call `execve(2)` at once as `posix_spawn(3)` does, keeps the files until
+//! then: they are all close-on-exec.
 
 use super::cancellation::Uncancelled;
 use nix::errno::Errno;
@@ -15,36 +15,36 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
-/// Such files that a process may have open at once: two for each segment, of as many segments as a
-/// map may have.
-const MOST: usize = 2048;
+/// The most such files that a process may have open: two for each segment, of as many segments as a
+/// network map may have servers.
+const MAX_FILES: usize = 2048;
 
-/// A place of the table that nobody uses.
-const NONE: i32 = -1;
+/// A free entry of the table.
+const FREE: i32 = -1;
 
-static FILES: [AtomicI32; MOST] = [const { AtomicI32::new(NONE) }; MOST];
+static FILES: [AtomicI32; MAX_FILES] = [const { AtomicI32::new(FREE) }; MAX_FILES];
 
-/// Forks between this process and the one that was started.
+/// The number of forks between the process that was started and this one.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
-/// Held while a descriptor is open and not in the table, or in the table and closed, and while a
+/// Held while a descriptor is open and not in the table, or in the table and closed; while a
 /// mapping is made that children still inherit; and during a fork. Not a mutex of std: the child
-/// has to give it back, for the thread that forked.
+/// has to release it on behalf of the thread that forked.
 static BUSY: AtomicBool = AtomicBool::new(false);
 
-/// Whether the handlers are in place; else the error.
+/// The result of installing the handlers.
 static HANDLERS: OnceLock<Result<(), Errno>> = OnceLock::new();
 
-/// A number that is another one in a child made by fork than in its parent.
+/// A number that differs between a parent and a child made by fork.
 #[inline]
 pub(crate) fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// A file that is open in this process only, until dropped.
+/// A file that is open in this process only, and is closed on drop.
 pub(crate) struct OwnFile {
     file: ManuallyDrop<OwnedFd>,
-    place: usize,
+    entry: usize,
     generation: u64,
 }
 
@@ -52,25 +52,25 @@ impl OwnFile {
     /// Opens a file with `open`.
     ///
     /// # Errors
-    /// That of `open`; EMFILE when there are too many such files, ENOMEM when there is no room for
-    /// the handlers.
+    /// That of `open`; EMFILE when there are too many such files, ENOMEM when the handlers cannot
+    /// be installed.
     pub(crate) fn open(open: impl FnOnce() -> nix::Result<OwnedFd>) -> nix::Result<Self> {
         without_fork(|| {
             let file = open()?;
-            let place = FILES
+            let entry = FILES
                 .iter()
-                .position(|place| place.load(Ordering::Relaxed) == NONE)
+                .position(|entry| entry.load(Ordering::Relaxed) == FREE)
                 .ok_or(Errno::EMFILE)?;
-            FILES[place].store(file.as_raw_fd(), Ordering::Relaxed);
+            FILES[entry].store(file.as_raw_fd(), Ordering::Relaxed);
             Ok(Self {
                 file: ManuallyDrop::new(file),
-                place,
+                entry,
                 generation: generation(),
             })
         })
     }
 
-    /// Another descriptor of the same open file, which keeps its locks as this one does.
+    /// Another descriptor of the same open file, which keeps its locks alive.
     ///
     /// # Errors
     /// That of `fcntl(2)`; EMFILE when there are too many such files.
@@ -83,7 +83,7 @@ impl OwnFile {
     }
 
     /// Whether it belongs to the parent of this process: then it is closed here, and its number may
-    /// be another file's.
+    /// belong to another file.
     #[inline]
     pub(crate) fn is_inherited(&self) -> bool {
         self.generation != generation()
@@ -103,26 +103,26 @@ impl Drop for OwnFile {
             return;
         }
         let _no_fork = NoFork::begin();
-        FILES[self.place].store(NONE, Ordering::Relaxed);
+        FILES[self.entry].store(FREE, Ordering::Relaxed);
         // SAFETY: dropped once, here, and not used afterwards; this process opened it, by the check
         // above.
         unsafe { ManuallyDrop::drop(&mut self.file) };
     }
 }
 
-/// Runs `body` while no thread of this process can fork: what a child must not have may exist for
-/// the length of it.
+/// Runs `body` while no thread of this process can fork: during this time something may exist that
+/// a child must not inherit.
 ///
 /// # Errors
-/// That of `body`; ENOMEM when there is no room for the handlers.
+/// That of `body`; ENOMEM when the handlers cannot be installed.
 pub(super) fn without_fork<T>(body: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
     (*HANDLERS.get_or_init(register))?;
     let _no_fork = NoFork::begin();
     body()
 }
 
-/// Forks of other threads wait, until dropped. The thread is not cancelled as long: no fork would
-/// ever end.
+/// Blocks forks of other threads until it is dropped. The thread is not cancelled during this time:
+/// the forks would block for ever.
 struct NoFork {
     _uncancelled: Uncancelled,
 }
@@ -180,11 +180,11 @@ extern "C" fn after_fork_in_parent() {
 }
 
 extern "C" fn after_fork_in_child() {
-    for place in &FILES {
-        let descriptor = place.swap(NONE, Ordering::Relaxed);
-        if descriptor != NONE {
-            // SAFETY: the descriptor was open in the parent and is so here; its `OwnFile` is of
-            // another generation from now on, and does not touch it any more.
+    for entry in &FILES {
+        let descriptor = entry.swap(FREE, Ordering::Relaxed);
+        if descriptor != FREE {
+            // SAFETY: the descriptor was open in the parent and is so here; its `OwnFile` belongs
+            // to another generation from now on, and does not use it any more.
             unsafe { libc::close(descriptor) };
         }
     }
@@ -199,7 +199,7 @@ mod tests {
     use crate::sys::forked::IdleChild;
     use std::ops::ControlFlow;
 
-    /// Enough that a window of a thousandth of an opening is met.
+    /// Enough forks to hit a window of a thousandth of an opening.
     const FORKS: usize = 500;
 
     fn remove(name: &str) {
@@ -215,8 +215,8 @@ mod tests {
         }
     }
 
-    /// Forks beside `body`, which is called all the time, and says what of the segment the children
-    /// had.
+    /// Forks while `body` is called repeatedly, and returns what of the segment the children
+    /// inherited.
     fn fork_beside(name: &str, body: impl Fn() + Sync) -> Vec<String> {
         let found = std::thread::scope(|scope| {
             let forks = scope.spawn(|| {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_forked_while_a_segment_is_attached_has_nothing_of_it() {
+    fn a_child_forked_while_a_segment_is_attached_inherits_nothing_of_it() {
         let name = format!("dsmtest-{}-fork-attach", std::process::id());
         let layout = Layout::new(&name, 1 << 20, vec!["127.0.0.1:1".into()]).unwrap();
         let server = Segment::serve(&layout, 0, Start::Serve, &mut |_, _| {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_forked_while_a_segment_is_made_has_nothing_of_it() {
+    fn a_child_forked_while_a_segment_is_created_inherits_nothing_of_it() {
         let name = format!("dsmtest-{}-fork-serve", std::process::id());
         let layout = Layout::new(&name, 1 << 20, vec!["127.0.0.1:1".into()]).unwrap();
         let found = fork_beside(&name, || {

@@ -1,7 +1,7 @@
-//! Which threads the scheduler prefers.
+//! The scheduling priority of a thread.
 
-/// Makes the calling thread as much nicer than normal, see `setpriority(2)`; on Linux a nice value
-/// is a thread's own. Where that is forbidden, by a sandbox perhaps, the thread stays as it is.
+/// Sets the nice value of the calling thread, see `setpriority(2)`; on Linux each thread has a
+/// separate one. If a sandbox forbids it, the thread keeps its value.
 pub fn set_nice(value: libc::c_int) {
     // SAFETY: takes and returns numbers only.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) };

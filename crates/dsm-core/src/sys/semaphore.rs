@@ -8,8 +8,8 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 unsafe extern "C" {
-    /// In glibc since 2.30, not in the libc crate: `sem_timedwait` by a clock that nobody sets
-    /// back. A wait by the wall clock would last hours after such a step.
+    /// In glibc since 2.30, not in the libc crate: `sem_timedwait` by a clock that cannot be set
+    /// back. After such a step, a wait by the wall clock could last hours.
     fn sem_clockwait(
         semaphore: *mut libc::sem_t,
         clock: libc::clockid_t,
@@ -17,24 +17,23 @@ unsafe extern "C" {
     ) -> libc::c_int;
 }
 
-/// Where the C library keeps shared-memory objects, and in files `sem.NAME` semaphores: see
-/// `shm_overview(7)` and `sem_overview(7)`.
+/// The directory in which the C library keeps shared-memory objects, and semaphores in files
+/// `sem.NAME`: see `shm_overview(7)` and `sem_overview(7)`.
 pub(crate) const DIRECTORY: &str = "/dev/shm";
 
 /// Bytes of a semaphore, and of its file.
 pub(crate) const SIZE: usize = size_of::<libc::sem_t>();
 
-/// What is in the file of a named semaphore with the value zero that no process has used:
-/// `sem_open(3)` of glibc and of musl write just this, a semaphore between processes as
-/// `sem_init(3)` makes it.
+/// The content of the file of a new named semaphore with the value zero: `sem_open(3)` of glibc and
+/// of musl writes exactly what `sem_init(3)` stores for a semaphore between processes.
 pub(crate) fn fresh() -> [u8; SIZE] {
     let mut bytes = [0; SIZE];
     let mut semaphore = std::mem::MaybeUninit::<libc::sem_t>::zeroed();
-    // SAFETY: `semaphore` is memory for one, which no thread uses yet; the value is below
+    // SAFETY: `semaphore` is memory for a semaphore that no thread uses yet; the value is below
     // SEM_VALUE_MAX.
     unsafe { libc::sem_init(semaphore.as_mut_ptr(), 1, 0) };
-    // SAFETY: SIZE bytes on either side, all initialised: by `zeroed`, whatever sem_init has left
-    // as it was.
+    // SAFETY: both sides have SIZE bytes, and all are initialised: `zeroed` has set those that
+    // sem_init leaves unchanged.
     unsafe { std::ptr::copy_nonoverlapping(semaphore.as_ptr().cast(), bytes.as_mut_ptr(), SIZE) };
     bytes
 }
@@ -57,8 +56,8 @@ pub(crate) enum Wait {
 }
 
 impl Semaphore {
-    /// Opens `name`, which begins with a slash and exists. Its file must have [`SIZE`] bytes: a
-    /// shorter one would fault.
+    /// Opens `name`, which begins with a slash and exists. Its file must have [`SIZE`] bytes: an
+    /// access to a shorter one would fault.
     pub(crate) fn open(name: &CStr) -> nix::Result<Self> {
         // SAFETY: `name` is a C string; without O_CREAT there are no other arguments.
         let semaphore = unsafe { libc::sem_open(name.as_ptr(), 0) };
@@ -66,23 +65,25 @@ impl Semaphore {
         NonNull::new(semaphore).map(Self).ok_or_else(Errno::last)
     }
 
-    /// Adds one, unless it is above zero already: a single post wakes a sleeper, and each that
-    /// takes the lock posts again, so more would only make later waits return for nothing.
+    /// Adds one, unless the value is above zero: a single post wakes a sleeper, and each worker
+    /// that takes the lock posts again, so more posts would only make later waits return for
+    /// nothing.
     pub(crate) fn post_once(&self) {
-        // With the fence in `wait`: either this sees that the last post was taken, or its taker
-        // sees what the caller has just written, and need not be woken again.
+        // Pairs with the fence in `wait`: either this thread sees that the last post was taken, or
+        // the thread that took it sees what the caller has just written, and need not be woken
+        // again.
         fence(Ordering::SeqCst);
         let mut value = 0;
         // SAFETY: the semaphore is open as long as `self`; `value` outlives the call.
         let known = unsafe { libc::sem_getvalue(self.0.as_ptr(), &raw mut value) } == 0;
         if !known || value <= 0 {
-            // SAFETY: the semaphore is open as long as `self`. Overflow, the only error, means that
-            // it is posted.
+            // SAFETY: the semaphore is open as long as `self`. Overflow is the only error, and
+            // means that it is posted.
             unsafe { libc::sem_post(self.0.as_ptr()) };
         }
     }
 
-    /// Takes one, or waits for one at most `timeout`.
+    /// Takes one post, or waits for one for at most `timeout`.
     pub(crate) fn wait(&self, timeout: Duration) -> Wait {
         let deadline = monotonic_after(timeout);
         let result = loop {
@@ -90,8 +91,7 @@ impl Semaphore {
             let result = unsafe {
                 sem_clockwait(self.0.as_ptr(), libc::CLOCK_MONOTONIC, &raw const deadline)
             };
-            // A signal does not make the time pass, as that of a profiler does a thousand times a
-            // second.
+            // A signal does not end the wait: a profiler sends a thousand per second.
             if result == 0 || Errno::last() != Errno::EINTR {
                 break result;
             }
@@ -115,7 +115,7 @@ impl Drop for Semaphore {
 fn monotonic_after(timeout: Duration) -> libc::timespec {
     let now = super::clock::timespec();
     let nanoseconds = now.tv_nsec + i64::from(timeout.subsec_nanos());
-    // Timeouts here are well under a second.
+    // Timeouts here are far below 2^63 seconds.
     #[allow(clippy::cast_possible_wrap)]
     let seconds = now.tv_sec + timeout.as_secs() as i64 + nanoseconds / 1_000_000_000;
     libc::timespec {
@@ -142,8 +142,8 @@ mod tests {
             SaFlags::empty(),
             SigSet::empty(),
         );
-        // SAFETY: the handler does nothing; nothing else in this process cares for the signal,
-        // which is ignored as a rule.
+        // SAFETY: the handler does nothing; nothing else in this process uses the signal, which is
+        // ignored by default.
         unsafe { sigaction(Signal::SIGURG, &action) }.unwrap();
         let name = CString::new(format!("/dsmtest-{}-signal", std::process::id())).unwrap();
         // SAFETY: `name` is a C string, and the arguments are those that O_CREAT asks for.
@@ -154,7 +154,7 @@ mod tests {
         let (sender, receiver) = mpsc::channel();
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| {
-                // SAFETY: tells a number.
+                // SAFETY: returns a number.
                 sender.send(unsafe { libc::pthread_self() }).unwrap();
                 let began = Instant::now();
                 let wait = semaphore.wait(TIMEOUT);

@@ -1,11 +1,11 @@
-//! Having a file written while more of it is made.
+//! Starts the write-back of a file while more of it is produced.
 
 use nix::errno::Errno;
 use nix::libc;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Begins to write the bytes from `offset` on to the disk, see `sync_file_range(2)`. Makes nothing
-/// durable: that takes `fsync(2)`, which then has less to wait for.
+/// Starts to write `length` bytes from `offset` to the disk, see `sync_file_range(2)`. Nothing is
+/// durable before `fsync(2)`, which then has less to wait for.
 pub fn begin(file: impl AsFd, offset: u64, length: u64) -> nix::Result<()> {
     let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
         return Err(Errno::EOVERFLOW);

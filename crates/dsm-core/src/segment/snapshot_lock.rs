@@ -1,9 +1,10 @@
-//! The claim: the right of one process at a time to freeze, cut and restore a segment.
+//! The snapshot lock: at most one snapshot or restore uses a segment at a time. Its holder may
+//! freeze, cut and restore the segment.
 //!
-//! It is an OFD lock on the copy area, which the kernel drops when its holder dies: so a cut that
-//! nobody will end is told from one that is being read.
+//! It is an OFD lock on the copy area, which the kernel releases when its holder dies. So a cut
+//! whose owner died can be told from one that is still being read.
 
-use super::copy_area::CLAIM;
+use super::copy_area::SNAPSHOT_LOCK_BYTE;
 use super::cut::Cut;
 use super::gate::{Gate, Shut};
 use super::geometry::{LARGE_SLOTS, STRIPES, page_size};
@@ -18,67 +19,68 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How long a claim is tried for as a rule: a server that tidies up after a dead one holds it for a
-/// moment.
+/// How long [`Segment::claim`] tries: a server that cleans up after a dead holder has the lock for
+/// a moment.
 pub const CLAIM_TIME: Duration = Duration::from_secs(1);
 
 /// Why a segment cannot be frozen or cut.
 #[derive(Debug, thiserror::Error)]
 pub enum FreezeError {
-    /// There is no memory to cut: it waits for a restore.
+    /// The memory cannot be used: it waits for a restore.
     #[error(transparent)]
     Shut(#[from] Shut),
-    /// The time of the freeze was over before the cut.
+    /// The freeze expired before the cut.
     #[error(
-        "the writers stood still for longer than allowed, and went on: raise snapshot.freeze_timeout if that is usual"
+        "the writers were kept out for longer than allowed, and continued: raise snapshot.freeze_timeout \
+         in mcomp.cfg if this happens often"
     )]
     Late,
-    /// The copy area of the cut before cannot be emptied.
+    /// The copy area of the previous cut cannot be emptied.
     #[error(transparent)]
     Segment(#[from] SegmentError),
 }
 
-/// What one who died with the claim had left.
+/// What a holder of the snapshot lock that died had left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Left {
     /// A cut, or pages that were saved for it.
     Cut,
-    /// A segment that was shut for a restore, with nothing changed.
+    /// A segment that was closed for a restore, with nothing changed.
     Shut,
 }
 
-/// The right to freeze, cut and restore a segment, until dropped.
+/// The right to freeze, cut and restore a segment. Dropping it releases the lock.
 pub struct Claim {
     worker: Worker,
-    /// The copy area is empty but for pages allocated for the next cut.
+    /// The copy area has nothing but pages that were allocated for the next cut.
     is_prepared: bool,
 }
 
-/// No writer is inside the segment and none gets in, until the cut, the drop, or the end of the
-/// time. Readers go on.
+/// A frozen segment: no writer is inside and none gets in until the cut, the drop, or the end of
+/// the lease. Readers continue.
 pub struct Frozen<'a> {
-    claim: &'a mut Claim,
-    /// Until when, in ns of the machine's clock.
+    lock: &'a mut Claim,
+    /// The end of the lease, in ns of the machine's clock.
     until: u64,
 }
 
 impl Segment {
-    /// Claims the segment. `None` when another process, or another opening of the segment in this
-    /// one, has the claim. An opening claims its segment once at a time.
+    /// Takes the snapshot lock. `None` when another process has it, or another opening of the
+    /// segment in this process. One opening may take it only once at a time.
     ///
     /// # Errors
-    /// When there is no worker left, and when the operating system does not lock.
+    /// When no worker is free, or the operating system cannot lock.
     pub fn claim(&self) -> Result<Option<Claim>, SegmentError> {
         self.claim_within(CLAIM_TIME)
     }
 
-    /// The same, tried for as long.
+    /// The same, with this timeout.
     ///
     /// # Errors
     /// As [`Segment::claim`].
-    pub fn claim_within(&self, time: Duration) -> Result<Option<Claim>, SegmentError> {
-        let deadline = Instant::now() + time;
-        while !self.shared.take_claim()? {
+    pub fn claim_within(&self, timeout: Duration) -> Result<Option<Claim>, SegmentError> {
+        let deadline = Instant::now() + timeout;
+        while !self.shared.take_snapshot_lock()? {
             if Instant::now() >= deadline {
                 return Ok(None);
             }
@@ -86,10 +88,10 @@ impl Segment {
         }
         let worker = self
             .worker()
-            .inspect_err(|_| self.shared.give_claim_back())?;
+            .inspect_err(|_| self.shared.release_snapshot_lock())?;
         if self.shared.open_unchanged() {
             log::warn!(
-                "{}: one who died had shut it for a restore and changed nothing: it is open again",
+                "{}: a process closed it for a restore and died before it changed a byte: it is open again",
                 self.shared.name
             );
         }
@@ -99,31 +101,32 @@ impl Segment {
         }))
     }
 
-    /// Ends a cut whose maker died, and gives back the copy area of one that it did not end to the
-    /// last; and opens a segment that one who died has shut without changing anything. Returns what
-    /// there was to do. To be called now and then by a participant that stays.
+    /// Cleans up after a dead holder of the snapshot lock: ends its cut, empties the copy area of a
+    /// cut that it did not end completely, and opens a segment that it closed without changing it.
+    /// Returns what was found. A participant that stays, such as the server, calls this from time
+    /// to time.
     ///
     /// # Errors
-    /// When there is no worker left, the operating system does not lock, or the copy area cannot be
+    /// When no worker is free, the operating system cannot lock, or the copy area cannot be
     /// emptied.
     pub fn tidy(&self) -> Result<Option<Left>, SegmentError> {
-        let left = || match self.shared.gate() {
+        let leftover = || match self.shared.gate() {
             Gate::Unchanged => Ok(Some(Left::Shut)),
             Gate::Cut(_) => Ok(Some(Left::Cut)),
             _ => Ok((!self.shared.copy_area_is_empty()?).then_some(Left::Cut)),
         };
-        if left()?.is_none() || !self.shared.take_claim()? {
+        if leftover()?.is_none() || !self.shared.take_snapshot_lock()? {
             return Ok(None);
         }
         let worker = self
             .worker()
-            .inspect_err(|_| self.shared.give_claim_back())?;
-        let claim = Claim {
+            .inspect_err(|_| self.shared.release_snapshot_lock())?;
+        let lock = Claim {
             worker,
             is_prepared: false,
         };
-        // Looked at again, for the claim may just have been given back in good order.
-        let found = left()?;
+        // Checked again: the previous holder may just have finished in good order.
+        let found = leftover()?;
         match found {
             Some(Left::Shut) => {
                 self.shared.open_unchanged();
@@ -134,31 +137,31 @@ impl Segment {
                 } else {
                     0
                 };
-                self.shared.end_cut(number, claim.worker.index())?;
+                self.shared.end_cut(number, lock.worker.index())?;
             }
             None => {}
         }
         Ok(found)
     }
 
-    /// Why the memory cannot be used, if so.
+    /// The reason why the memory cannot be used; `None` if it can.
     #[must_use]
     pub fn shut(&self) -> Option<Shut> {
-        self.shared.gate().shut()
+        self.shared.gate().access_error()
     }
 }
 
 impl Claim {
-    /// How long writers shall be left alone before the next freeze; zero as a rule.
+    /// How long to wait before the next freeze, so that writers get their share of the time; zero
+    /// as a rule.
     #[must_use]
     pub fn pause(&self) -> Duration {
         self.worker.shared.pause()
     }
 
     /// Allocates the first pages of the copy area for a cut that saves at most `copy_area` bytes.
-    /// Otherwise that is done right after the cut, where agents on the same machine delay each
-    /// other's cuts, and programs that use the memory locally wait for it. A cut that its maker
-    /// left is ended first.
+    /// Without this call they are allocated right after the cut, where local clients wait for them
+    /// and agents on the same machine delay each other's cuts. Ends a cut that a dead process left.
     ///
     /// # Errors
     /// [`FreezeError::Shut`] when a writer has stalled, [`FreezeError::Segment`] when the copy area
@@ -168,7 +171,7 @@ impl Claim {
         if let Gate::Cut(number) = shared.gate() {
             shared.end_cut(number, self.worker.index())?;
         } else {
-            // A writer that saw a cut which was abandoned may still save a page for it.
+            // A writer that has seen an abandoned cut may still save a page for it.
             shared.wait_for_writers(self.worker.index())?;
             shared.empty_copy_area()?;
         }
@@ -177,46 +180,46 @@ impl Claim {
         Ok(())
     }
 
-    /// Keeps writers out for at most `lease`, and returns when none is inside. A cut that its maker
-    /// left is ended first. To be called when the [`Claim::pause`] is over.
+    /// Keeps writers out for at most `lease`, and returns once no writer is inside. Ends a cut that
+    /// a dead process left. Call it when the [`Claim::pause`] is over.
     ///
     /// # Errors
-    /// [`FreezeError::Shut`] when there is no memory to freeze.
+    /// [`FreezeError::Shut`] when the memory cannot be used.
     pub fn freeze(&mut self, lease: Duration) -> Result<Frozen<'_>, FreezeError> {
         let shared = &self.worker.shared;
         if let Gate::Cut(number) = shared.gate() {
             shared.end_cut(number, self.worker.index())?;
         }
-        if let Some(shut) = shared.gate().shut() {
-            return Err(shut.into());
+        if let Some(error) = shared.gate().access_error() {
+            return Err(error.into());
         }
-        let until = shared.freezes(lease);
+        let until = shared.note_frozen(lease);
         loop {
             let found = shared.gate();
-            if let Some(shut) = found.shut() {
-                return Err(shut.into());
+            if let Some(error) = found.access_error() {
+                return Err(error.into());
             }
             if shared.change_gate(found, Gate::Frozen(until)) {
                 break;
             }
         }
-        let frozen = Frozen { claim: self, until };
-        // The gate is opened by the drop, if one stands in the way.
+        let frozen = Frozen { lock: self, until };
+        // If this fails, the drop of `frozen` opens the gate.
         frozen
-            .claim
+            .lock
             .worker
             .shared
-            .wait_for_writers(frozen.claim.worker.index())?;
+            .wait_for_writers(frozen.lock.worker.index())?;
         Ok(frozen)
     }
 
-    /// Begins to replace the memory of a segment that is shut, for `restorer`. `None` when it is
-    /// not.
+    /// Begins to replace the memory of a closed segment, for `restorer`. `None` when the segment is
+    /// not closed.
     pub fn restoration(&mut self, restorer: Ipv6Addr) -> Option<Restoration<'_>> {
-        self.worker.shared.gate().shut()?;
-        // Whoever died while it changed the memory holds its stripes still: what it had committed
-        // is carried out now, and not after a page was found to be zeros. One that stands still is
-        // waited for, however long: it would go on in the new memory.
+        self.worker.shared.gate().access_error()?;
+        // A process killed mid-write still owns its stripes: its committed write is redone now, and
+        // not after a page was found to be zeros. A stalled writer delays this for as long as it is
+        // stalled: it would otherwise continue in the new memory.
         while self
             .worker
             .shared
@@ -234,8 +237,8 @@ impl Claim {
         }
     }
 
-    /// Ends the cut and gives its copy area back. Returns the pages that were saved; none when it
-    /// was over already.
+    /// Ends the cut and empties its copy area. Returns the number of pages that were saved; zero if
+    /// the cut had already ended.
     ///
     /// # Errors
     /// When the copy area cannot be emptied.
@@ -253,45 +256,47 @@ impl Drop for Claim {
             log::error!("{error}");
         }
         shared.open_unchanged();
-        shared.give_claim_back();
+        shared.release_snapshot_lock();
     }
 }
 
 impl Frozen<'_> {
-    /// Begins a cut that shows the memory as it is now, and lets the writers go on. They save at
+    /// Begins a cut that shows the memory as it is now, and lets the writers continue. They save at
     /// most `copy_area` bytes of pages.
     ///
     /// # Errors
-    /// When the time was over, or the copy area cannot be emptied.
+    /// When the lease has expired, or the copy area cannot be emptied.
     pub fn cut(self, copy_area: u64) -> Result<Cut, FreezeError> {
-        let shared = &self.claim.worker.shared;
-        if !std::mem::take(&mut self.claim.is_prepared) {
+        let shared = &self.lock.worker.shared;
+        if !self.lock.is_prepared {
             shared.empty_copy_area()?;
         }
         let number = shared.number_cut(copy_area);
-        if self.leads_to(Gate::Cut(number)) {
+        // The cut uses it up, and its end empties the area.
+        self.lock.is_prepared = false;
+        if self.change_gate_to(Gate::Cut(number)) {
             Ok(Cut { number })
         } else {
             Err(FreezeError::Late)
         }
     }
 
-    /// Shuts the memory, for [`Claim::restoration`]: from now on every read and change is refused.
-    /// Until something was changed, the end of the claim opens it again.
+    /// Closes the memory for [`Claim::restoration`]: from now on every read and change is refused.
+    /// As long as nothing was changed, releasing the snapshot lock opens it again.
     ///
     /// # Errors
-    /// When the time was over.
+    /// When the lease has expired.
     pub fn shut(self) -> Result<(), FreezeError> {
-        if self.leads_to(Gate::Unchanged) {
+        if self.change_gate_to(Gate::Unchanged) {
             Ok(())
         } else {
             Err(FreezeError::Late)
         }
     }
 
-    /// Changes the gate; `false` when the time was over.
-    fn leads_to(&self, gate: Gate) -> bool {
-        self.claim
+    /// Changes the gate; `false` when the lease has expired.
+    fn change_gate_to(&self, gate: Gate) -> bool {
+        self.lock
             .worker
             .shared
             .change_gate(Gate::Frozen(self.until), gate)
@@ -300,34 +305,34 @@ impl Frozen<'_> {
 
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
-        // After a cut, or when the time is over, the gate is another's business.
-        self.leads_to(Gate::Open);
-        let shared = &self.claim.worker.shared;
+        // After a cut, or when the lease has expired, the gate is not frozen by this lease any
+        // more, and this does nothing.
+        self.change_gate_to(Gate::Open);
+        let shared = &self.lock.worker.shared;
         if shared.gate() != Gate::Unchanged {
-            shared.thawed(self.until);
+            shared.note_unfrozen(self.until);
         }
     }
 }
 
 impl Shared {
-    fn take_claim(&self) -> Result<bool, SegmentError> {
-        ofd::try_lock(self.copy_area.as_fd(), CLAIM).map_err(SegmentError::lock(&format!(
-            "the copy area of {}",
-            self.name
-        )))
+    fn take_snapshot_lock(&self) -> Result<bool, SegmentError> {
+        ofd::try_lock(self.copy_area.as_fd(), SNAPSHOT_LOCK_BYTE).map_err(SegmentError::lock(
+            &format!("the copy area of {}", self.name),
+        ))
     }
 
-    fn give_claim_back(&self) {
-        if let Err(error) = ofd::unlock(self.copy_area.as_fd(), CLAIM) {
+    fn release_snapshot_lock(&self) {
+        if let Err(error) = ofd::unlock(self.copy_area.as_fd(), SNAPSHOT_LOCK_BYTE) {
             log::error!("unlock the copy area of {}: {error}", self.name);
         }
     }
 
-    /// Waits once for each stripe: then every writer that has not seen the gate as it is now has
-    /// left.
+    /// Locks and unlocks each stripe once: after that, every writer that has not seen the present
+    /// gate has left.
     ///
     /// # Errors
-    /// [`Shut::Held`] when one of them has stalled.
+    /// [`Shut::Held`] when a writer has stalled.
     pub(super) fn wait_for_writers(&self, worker: usize) -> Result<(), Shut> {
         for stripe in 0..STRIPES {
             self.lock(LARGE_SLOTS + stripe, worker)?;
@@ -336,10 +341,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes the tables ready for the next cut, and returns its number. Nobody else has a cut.
+    /// Prepares the tables for the next cut, and returns its number. The caller holds the snapshot
+    /// lock, and there is no cut.
     fn number_cut(&self, copy_area: u64) -> u32 {
         let field = |field: Field| field.of(&self.mapping);
-        // Numbers live in half a word; zero means that there is no cut.
+        // A number has half a word; zero means that there is no cut.
         #[allow(clippy::cast_possible_truncation)]
         let number = (field(Field::LastCut).load(Ordering::Relaxed) as u32)
             .wrapping_add(1)

@@ -1,0 +1,153 @@
+//! The critical section of a worker: what it locks, checks and commits around a change.
+//!
+//! Every change takes the same steps, in this order: a large slot if it needs one, the stripes of
+//! its pages in ascending order, the gate, the copies that a cut still needs, the intent. An error
+//! before the commit releases everything, and nothing was changed.
+
+use super::crash::{self, Point};
+use super::critical::HeldLocks;
+use super::gate::Shut;
+use super::geometry::{Geometry, LARGE_SLOTS, SLOT, bits};
+use super::intent::{Intent, IntentField, Source};
+use super::worker::Worker;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+impl Worker {
+    /// Takes a large slot if `length` needs one. Large slots come before stripes in the lock order.
+    #[inline]
+    pub(super) fn large_slot_for(&self, length: usize) -> Result<HeldLocks, Shut> {
+        if length <= SLOT {
+            return Ok(HeldLocks::NONE);
+        }
+        let free = (0..LARGE_SLOTS).find(|index| self.shared.try_lock(*index, self.index));
+        let index = free.unwrap_or(self.index % LARGE_SLOTS);
+        if free.is_none() {
+            self.shared.lock(index, self.index)?;
+        }
+        Ok(HeldLocks {
+            stripes: 0,
+            large_slot: Some(index),
+        })
+    }
+
+    /// Where the new bytes of a change wait, as a source and as an offset into the mapping.
+    #[inline]
+    pub(super) fn source(&self, large_slot: Option<usize>) -> (Source, usize) {
+        match large_slot {
+            Some(index) => (Source::LargeSlot(index), Geometry::large_slot(index)),
+            None => (Source::Slot, Geometry::slot(self.index)),
+        }
+    }
+
+    /// Takes the stripes for a change in addition to what is held, and passes the gate. Returns the
+    /// number of the cut for which pages must be saved, if there is one. After an error nothing is
+    /// held.
+    #[inline]
+    pub(super) fn enter(
+        &self,
+        stripes: u64,
+        mut held: HeldLocks,
+    ) -> Result<(HeldLocks, Option<u32>), Shut> {
+        loop {
+            held = self.lock(stripes, held)?;
+            if self.restoring {
+                return Ok((held, None));
+            }
+            match self.shared.pass(self.incarnation, self.permission) {
+                Ok(cut) => return Ok((held, cut)),
+                Err(None) => held = self.release_while_frozen(held)?,
+                Err(Some(error)) => {
+                    self.unlock(held);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Releases the stripes and waits while the gate is frozen. After an error nothing is held.
+    #[cold]
+    fn release_while_frozen(&self, mut held: HeldLocks) -> Result<HeldLocks, Shut> {
+        self.unlock_stripes(&held);
+        held.stripes = 0;
+        self.unlock_on_error(self.shared.wait_while_frozen(self.index), held)
+    }
+
+    /// Saves the pages that the change is about to overwrite and the cut still needs. After an
+    /// error nothing is held.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // else it is a call of each change
+    pub(super) fn save_for_cut(
+        &self,
+        pages: &Range<usize>,
+        cut: Option<u32>,
+        held: HeldLocks,
+    ) -> Result<HeldLocks, Shut> {
+        match cut {
+            Some(number) => {
+                self.unlock_on_error(self.shared.save_for_cut(pages, number, self.index), held)
+            }
+            None => Ok(held),
+        }
+    }
+
+    #[cold]
+    fn unlock_on_error(
+        &self,
+        outcome: Result<(), Shut>,
+        held: HeldLocks,
+    ) -> Result<HeldLocks, Shut> {
+        match outcome {
+            Ok(()) => Ok(held),
+            Err(error) => {
+                self.unlock(held);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the stripes of the mask in addition to what is held, in ascending order: all workers
+    /// use this order, so no two of them can deadlock. After an error nothing is held.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // else it is a call of each change
+    pub(super) fn lock(&self, stripes: u64, mut held: HeldLocks) -> Result<HeldLocks, Shut> {
+        for stripe in bits(stripes) {
+            if let Err(error) = self.shared.lock(LARGE_SLOTS + stripe, self.index) {
+                self.unlock(held);
+                return Err(error);
+            }
+            held.stripes |= 1 << stripe;
+        }
+        crash::reached(Point::Locked);
+        Ok(held)
+    }
+
+    #[inline]
+    pub(super) fn unlock(&self, held: HeldLocks) {
+        self.unlock_stripes(&held);
+        if let Some(index) = held.large_slot {
+            self.shared.unlock(index, self.index);
+        }
+        std::mem::forget(held);
+    }
+
+    #[inline]
+    fn unlock_stripes(&self, held: &HeldLocks) {
+        crash::reached(Point::Done);
+        for stripe in bits(held.stripes) {
+            self.shared.unlock(LARGE_SLOTS + stripe, self.index);
+            crash::reached(Point::HalfUnlocked);
+        }
+    }
+
+    /// Commits the intent, carries it out and ends it. The caller holds the stripes.
+    #[inline]
+    pub(super) fn carry_out(&self, intent: &Intent) {
+        intent.commit(&self.shared, self.index);
+        crash::reached(Point::Committed);
+        self.shared.apply(self.index, intent);
+        self.shared
+            .intent_word(self.index, IntentField::Kind)
+            .store(0, Ordering::Release);
+    }
+}
