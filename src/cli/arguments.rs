@@ -9,7 +9,7 @@ use super::completions::CompletionProgram;
 use super::format::Format;
 use super::negative;
 use super::number;
-use super::snapshot::SnapshotCommand;
+use super::snapshot::SnapshotSubcommand;
 use super::value::ValueType;
 use crate::help;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
@@ -85,7 +85,7 @@ pub(super) enum CliCommand {
     Bench(BenchArgs),
     /// Take, show, compare and restore snapshots; see dsmctl-snapshot(1)
     #[command(subcommand)]
-    Snapshot(SnapshotCommand),
+    Snapshot(SnapshotSubcommand),
     /// Decide how servers that lost their memory continue
     #[command(subcommand)]
     Memory(MemoryCommand),

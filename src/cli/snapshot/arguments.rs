@@ -11,7 +11,7 @@ use clap::{Args, Subcommand, ValueHint};
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
-pub(in crate::cli) enum SnapshotCommand {
+pub(in crate::cli) enum SnapshotSubcommand {
     /// Take a snapshot now and write it to a file on this machine
     Create(CreateArgs),
     /// List the snapshots, the oldest first

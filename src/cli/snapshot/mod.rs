@@ -16,21 +16,21 @@ mod show;
 mod target;
 mod verify;
 
-pub(super) use arguments::SnapshotCommand;
+pub(super) use arguments::SnapshotSubcommand;
 
 use super::arguments::GlobalOptions;
 use super::failure::{CliFailure, exit};
 
 /// Runs the command and returns the exit code.
-pub(super) fn run(command: &SnapshotCommand, global: &GlobalOptions) -> Result<u8, CliFailure> {
+pub(super) fn run(command: &SnapshotSubcommand, global: &GlobalOptions) -> Result<u8, CliFailure> {
     match command {
-        SnapshotCommand::Create(create) => create::run(create, global)?,
-        SnapshotCommand::List(list) => list::run(list, global)?,
-        SnapshotCommand::Show(show) => show::run(show, global)?,
-        SnapshotCommand::Verify(verify) => verify::run(verify, global)?,
-        SnapshotCommand::Restore(restore) => restore::run(restore, global)?,
-        SnapshotCommand::Export(export) => export::run(export, global)?,
-        SnapshotCommand::Diff(diff) => {
+        SnapshotSubcommand::Create(create) => create::run(create, global)?,
+        SnapshotSubcommand::List(list) => list::run(list, global)?,
+        SnapshotSubcommand::Show(show) => show::run(show, global)?,
+        SnapshotSubcommand::Verify(verify) => verify::run(verify, global)?,
+        SnapshotSubcommand::Restore(restore) => restore::run(restore, global)?,
+        SnapshotSubcommand::Export(export) => export::run(export, global)?,
+        SnapshotSubcommand::Diff(diff) => {
             if !diff::run(diff, global)? {
                 return Ok(exit::MISMATCH);
             }
