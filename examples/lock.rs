@@ -59,7 +59,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rounds: u64 = arguments.next().ok_or("say how many rounds")?.parse()?;
     let pause = Duration::from_millis(arguments.next().ok_or("say how long to pause")?.parse()?);
     let client = Client::new(&Config::load(&Config::find(None))?).with_timeout(LEASE / 4);
-    let (left, right) = (LOCK + 16, LOCK + 24 + (client.size() - client.layout().k()));
+    let (left, right) = (
+        LOCK + 16,
+        LOCK + 24 + (client.size() - client.layout().share_size()),
+    );
     for _ in 0..rounds {
         let (token, start) = lock(&client)?;
         let value = read(&client, left)?;

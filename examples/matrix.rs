@@ -29,9 +29,9 @@ const ROW_BYTES: u64 = 8 * COLUMNS;
 
 /// Where a row is: they are dealt out to the servers, so that all of these work at the same time.
 fn place(layout: &Layout, row: u64) -> Result<u64, String> {
-    let n = layout.n() as u64;
+    let n = layout.server_count() as u64;
     let offset = OFFSET + ROW_BYTES * (1 + row / n);
-    let k = layout.k();
+    let k = layout.share_size();
     if offset + ROW_BYTES > k {
         return Err(format!("row {row} does not fit: k is {k}, less than 8 MiB"));
     }
@@ -72,7 +72,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 return Err(format!("row {row} is not what was written").into());
             }
         }
-        let n = client.layout().n();
+        let n = client.layout().server_count();
         println!("all {ROWS} rows are there, on {n} servers");
     }
     Ok(())

@@ -17,7 +17,7 @@ pub(crate) fn level(text: &str) -> Result<LevelFilter, String> {
 
 /// Prints the message of clap and returns the exit code. clap reports `--help` and `--version` as
 /// errors too; these go to standard output and exit with 0.
-pub(crate) fn answer_usage(program: &str, error: &clap::Error) -> u8 {
+pub(crate) fn report_parse_error(program: &str, error: &clap::Error) -> u8 {
     let text = error.render().to_string();
     match text.strip_prefix("error: ") {
         Some(message) => eprint!("{program}: {message}"),

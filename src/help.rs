@@ -8,7 +8,7 @@ const HELP: &str = "help";
 /// Replaces `help` in the position of the command by `--help` at the end of the line. In any other
 /// position the word may be data, and stays. `T` describes the command line, whose first word is
 /// the name of the program.
-pub(crate) fn with_option<T: CommandFactory>(
+pub(crate) fn replace_help_command<T: CommandFactory>(
     line: impl IntoIterator<Item = OsString>,
 ) -> Vec<OsString> {
     let mut line: Vec<OsString> = line.into_iter().collect();
@@ -86,13 +86,14 @@ mod tests {
             ("dsmctl write 0 help", "dsmctl write 0 help"),
             ("dsmctl helper", "dsmctl helper"),
         ] {
-            let read = with_option::<SampleArguments>(given.split(' ').map(OsString::from));
+            let read =
+                replace_help_command::<SampleArguments>(given.split(' ').map(OsString::from));
             assert_eq!(
                 read,
                 expected.split(' ').map(OsString::from).collect::<Vec<_>>()
             );
         }
-        let read = SampleArguments::parse_from(with_option::<SampleArguments>(
+        let read = SampleArguments::parse_from(replace_help_command::<SampleArguments>(
             ["x", "--config", "help", "a"].map(OsString::from),
         ));
         assert_eq!(

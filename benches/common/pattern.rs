@@ -2,7 +2,7 @@
 //! sizes. A timed write writes the bytes that are already there, so a read can be checked at any
 //! time.
 
-use dsm_service::cli::random::Random;
+use dsm_service::cli::random::SplitMix64;
 
 /// The longest request.
 pub const MAX_SIZE: usize = 1 << 20;
@@ -18,7 +18,7 @@ impl BytePattern {
     #[must_use]
     pub fn new(number: u64) -> Self {
         let mut bytes = vec![0; PERIOD + MAX_SIZE];
-        Random::new(number).fill(&mut bytes[..PERIOD]);
+        SplitMix64::new(number).fill(&mut bytes[..PERIOD]);
         bytes.copy_within(..MAX_SIZE, PERIOD);
         Self(bytes)
     }

@@ -1,7 +1,7 @@
 //! The requests of a load: their offsets, their size, and whether they read or write.
 
 use dsm_benches::pattern::BytePattern;
-use dsm_service::cli::random::Random;
+use dsm_service::cli::random::SplitMix64;
 use std::ops::Range;
 
 /// Whether requests read or write.
@@ -37,7 +37,7 @@ pub(crate) struct PlannedRequest {
 pub(crate) struct RequestPlan<'p> {
     pub(crate) shape: Shape<'p>,
     mix: Mix,
-    random: Random,
+    random: SplitMix64,
     /// The remaining slots; `None` for an endless sequence of random slots.
     once: Option<Range<u64>>,
 }
@@ -48,7 +48,7 @@ impl<'p> RequestPlan<'p> {
         Self {
             shape,
             mix,
-            random: Random::new(thread as u64),
+            random: SplitMix64::new(thread as u64),
             once: None,
         }
     }
@@ -58,7 +58,7 @@ impl<'p> RequestPlan<'p> {
         Self {
             shape,
             mix,
-            random: Random::new(0),
+            random: SplitMix64::new(0),
             once: Some(slots),
         }
     }

@@ -33,7 +33,7 @@ impl BenchTarget {
     /// dsm, or one for Redis.
     pub(crate) fn parts(&self) -> usize {
         match self {
-            Self::Dsm(layout) => layout.n(),
+            Self::Dsm(layout) => layout.server_count(),
             Self::Redis { .. } => 1,
         }
     }
@@ -42,8 +42,8 @@ impl BenchTarget {
     pub(crate) fn range(&self, number: usize) -> Range<u64> {
         match self {
             Self::Dsm(layout) => {
-                let start = (number % layout.n()) as u64 * layout.k();
-                start..start + layout.k()
+                let start = (number % layout.server_count()) as u64 * layout.share_size();
+                start..start + layout.share_size()
             }
             Self::Redis { size, .. } => 0..*size,
         }

@@ -1,7 +1,7 @@
 //! The writers: each is a thread that sends one request at a time and measures its latency.
 
 use crate::target::{BenchTarget, TargetConnection, UNIT};
-use dsm_service::cli::random::Random;
+use dsm_service::cli::random::SplitMix64;
 use nix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -123,7 +123,7 @@ impl Drop for Writers {
 struct BenchWriter {
     number: usize,
     connection: TargetConnection,
-    random: Random,
+    random: SplitMix64,
     first: u64,
     /// The number of addresses that it writes to.
     slots: u64,
@@ -143,7 +143,7 @@ impl BenchWriter {
         Ok(Self {
             number,
             connection: target.connect()?,
-            random: Random::new(number as u64),
+            random: SplitMix64::new(number as u64),
             first: range.start,
             slots,
             interval: rate.map(|rate| Duration::from_secs(1) / rate.max(1)),
@@ -206,7 +206,7 @@ pub(crate) fn fill(target: &BenchTarget) -> Result<(), String> {
     std::thread::scope(|scope| {
         let fill_part = |part| {
             let mut connection = target.connect()?;
-            let mut random = Random::new(part as u64);
+            let mut random = SplitMix64::new(part as u64);
             let mut data = vec![0; usize::try_from(UNIT).map_err(|error| error.to_string())?];
             let range = target.range(part);
             let mut address = range.start;

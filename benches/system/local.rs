@@ -7,7 +7,7 @@ use dsm_client::Client;
 use dsm_client::DataPath;
 use dsm_config::{Config, LocalAccess};
 use dsm_core::sys::mapping::Mapping;
-use dsm_service::cli::random::Random;
+use dsm_service::cli::random::SplitMix64;
 use nix::fcntl::posix_fallocate;
 use serde_json::{Map, Value, json};
 use std::hint::black_box;
@@ -32,7 +32,7 @@ struct LocalBench {
     /// together they are one cycle in random order.
     chain: Mapping,
     place: usize,
-    random: Random,
+    random: SplitMix64,
     buffer: Vec<u8>,
     window: Duration,
 }
@@ -76,7 +76,7 @@ pub(crate) fn measure(
     let size = usize::try_from(local.size()).map_err(|error| error.to_string())?;
     let chain =
         mapped_cycle(object, size).map_err(|error| format!("{}: {error}", object.display()))?;
-    let random = Random::new(1);
+    let random = SplitMix64::new(1);
     let mut bench = LocalBench {
         local,
         tcp,
@@ -115,7 +115,7 @@ fn mapped_cycle(path: &Path, size: usize) -> std::io::Result<Mapping> {
     )?;
     // Sattolo's shuffle gives a single cycle: an access returns to a line only after all others.
     let mut next: Vec<usize> = (0..size / LINE).map(|line| line * LINE).collect();
-    let mut random = Random::new(2);
+    let mut random = SplitMix64::new(2);
     for last in (1..next.len()).rev() {
         // The result is below `last`, which is a usize.
         #[allow(clippy::cast_possible_truncation)]
@@ -208,7 +208,7 @@ impl LocalBench {
 /// A random offset of `length` bytes, aligned to a cache line, or to `length` if that is less.
 #[inline]
 #[allow(clippy::cast_possible_truncation)] // below the size, a usize
-fn offset(random: &mut Random, size: usize, length: usize) -> usize {
+fn offset(random: &mut SplitMix64, size: usize, length: usize) -> usize {
     let stride = length.min(LINE);
     random.below(((size - length) / stride + 1) as u64) as usize * stride
 }

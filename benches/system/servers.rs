@@ -34,7 +34,7 @@ pub(crate) fn measure(paths: &[PathBuf], rounds: usize, reads: u32) -> Result<Va
         let mut round = Map::new();
         for client in &clients {
             round.insert(
-                client.layout().n().to_string(),
+                client.layout().server_count().to_string(),
                 read(client, &mut buffer, reads)?.into(),
             );
         }

@@ -17,13 +17,17 @@ pub fn run(bytes: &[u8]) {
     match Config::parse(&text, Path::new(PATH)) {
         Ok(config) => {
             let layout = &config.layout;
-            let again = Layout::new(layout.name(), layout.k(), layout.addresses().to_vec());
+            let again = Layout::new(
+                layout.name(),
+                layout.share_size(),
+                layout.addresses().to_vec(),
+            );
             assert_eq!(
                 again.as_ref(),
                 Ok(layout),
                 "the parser accepts a layout that breaks the rules of layouts"
             );
-            assert_eq!(config.servers.len(), layout.n());
+            assert_eq!(config.servers.len(), layout.server_count());
             assert!((1..=4096).contains(&config.limits.connections));
             assert!((1..=32).contains(&config.limits.threads));
             assert!(!config.settings().is_empty());

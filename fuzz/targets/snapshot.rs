@@ -1,7 +1,7 @@
 //! A snapshot file has any bytes. The reader does not panic, its memory is bounded, and it can read
 //! a valid file from start to end.
 
-use dsm_config::{Compression, Level};
+use dsm_config::{Compression, CompressionLevel};
 use dsm_core::layout::{Layout, PAGE};
 use dsm_snapshot::{
     Destination, FRAME_HEADER, Frame, FrameBuffer, Header, HeaderFields, SnapshotFile,
@@ -150,7 +150,7 @@ pub fn write_seed(path: PathBuf) {
     let mut fields = HeaderFields::new(layout, 1, &[1, 2], Some(0)).expect("random bytes");
     fields.id = [9; 16];
     let header = Header::new(fields).expect("a valid header");
-    let level = Level::new(3).expect("a level of zstd");
+    let level = CompressionLevel::new(3).expect("a level of zstd");
     let destination = Destination::File(path);
     let writer = SnapshotWriter::create(destination, header, Compression::Zstd(level));
     let mut writer = writer.expect("a new file");

@@ -1,7 +1,7 @@
 //! Why dsm-snapshot fails, and its exit code for that, after `sysexits(3)`.
 
 use dsm_config::{ConfigError, IdentityError, UntrustedAddress};
-use dsm_core::sys::listening::way_out;
+use dsm_core::sys::listening::hint;
 use dsm_snapshot::{AgentError, CreateError};
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ pub(super) enum SnapshotFailure {
     Agent(#[from] AgentError),
     #[error(transparent)]
     Create(#[from] CreateError),
-    #[error("listen on {address}: {source}{}", way_out(.source))]
+    #[error("listen on {address}: {source}{}", hint(.source))]
     Listen { address: String, source: io::Error },
     #[error(
         "the service manager listens for this agent on {0}, which other machines can reach, and \

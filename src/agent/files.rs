@@ -48,7 +48,7 @@ impl MasterHandler<'_> {
         let config = &self.agent.config;
         let listed =
             list(&config.snapshot.directory, config.layout.name()).unwrap_or_else(|error| {
-                if self.agent.served.opens() {
+                if self.agent.served.allows() {
                     log::info!(
                         DSM_SERVER = self.agent.index;
                         "this agent offers no snapshots: {error}"
@@ -150,7 +150,7 @@ impl MasterHandler<'_> {
         for_each_part::<_, HandlerError>(&file, &(address..end), |at, bytes| {
             Ok(send_data(&mut socket, at - address, bytes)?)
         })?;
-        if self.agent.served.opens() {
+        if self.agent.served.allows() {
             log::info!(
                 DSM_SERVER = self.agent.index, DSM_FILE = name;
                 "sent {length} bytes of {name} to {}",

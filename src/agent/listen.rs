@@ -73,7 +73,7 @@ pub(super) fn serve(agent: &Arc<Agent>, listening: &Listening, stop: &EventFd) -
         match listening.listeners.accept() {
             Ok((socket, peer)) => {
                 if let Err(error) = start(agent, &connections, socket, peer)
-                    && agent.refused.opens()
+                    && agent.refused.allows()
                 {
                     log::warn!(
                         DSM_SERVER = agent.index, DSM_CLIENT:% = peer;
@@ -83,7 +83,7 @@ pub(super) fn serve(agent: &Arc<Agent>, listening: &Listening, stop: &EventFd) -
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
-                if agent.refused.opens() {
+                if agent.refused.allows() {
                     log::warn!(DSM_SERVER = agent.index; "cannot accept a connection: {error}");
                 }
                 std::thread::sleep(ACCEPT_RETRY_DELAY);

@@ -5,7 +5,7 @@ use super::Agent;
 use super::admission::ConnectionPermit;
 use super::restore::RestoreCoverage;
 use dsm_core::printable::{self, printable};
-use dsm_core::segment::{CLAIM_TIME, Claim, FreezeError, Segment};
+use dsm_core::segment::{FreezeError, SNAPSHOT_LOCK_TIMEOUT, Segment, SnapshotLock};
 use dsm_snapshot::agent_protocol::MessageStream;
 use dsm_snapshot::agent_protocol::is_hostname;
 use dsm_snapshot::agent_protocol::{AgentRequest, AgentResponse, LockPurpose, RefusalReason};
@@ -98,7 +98,7 @@ impl<'a> MasterHandler<'a> {
     /// Handles requests until the connection ends.
     pub(super) fn run(mut self) {
         let Err(end) = self.serve() else { return };
-        if self.agent.refused.opens() {
+        if self.agent.refused.allows() {
             self.log(&end);
         }
         if let HandlerError::Refused(reason, message) = end {
@@ -124,7 +124,7 @@ impl<'a> MasterHandler<'a> {
                 );
             }
             HandlerError::Refused(_, message) => {
-                let message = printable(message, printable::LOG);
+                let message = printable(message, printable::MAX_LOG_TEXT);
                 log::warn!(DSM_SERVER = server, DSM_CLIENT:% = peer; "refused {peer}: {message}");
             }
         }
@@ -202,11 +202,13 @@ impl<'a> MasterHandler<'a> {
     }
 
     /// Opens the segment and takes its snapshot lock.
-    pub(super) fn acquire_lock(&self) -> Result<Claim, HandlerError> {
+    pub(super) fn acquire_lock(&self) -> Result<SnapshotLock, HandlerError> {
         let segment = Segment::attach(&self.agent.config.layout, self.agent.index)
             .map_err(|error| HandlerError::Refused(RefusalReason::NoSegment, error.to_string()))?;
-        let time = CLAIM_TIME.min(self.stream.timeout() / LOCK_WAIT_DIVISOR);
-        let lock = segment.claim_within(time).map_err(HandlerError::failed)?;
+        let time = SNAPSHOT_LOCK_TIMEOUT.min(self.stream.timeout() / LOCK_WAIT_DIVISOR);
+        let lock = segment
+            .snapshot_lock_within(time)
+            .map_err(HandlerError::failed)?;
         lock.ok_or_else(|| {
             let message = format!(
                 "a snapshot or a restore of server {} is under way: try again later. If it makes \
@@ -233,7 +235,7 @@ impl<'a> MasterHandler<'a> {
 
     /// Waits for the end of the pause that writers get after the last freeze. Refuses the request
     /// if that would take too long.
-    fn wait_out_pause(&self, lock: &Claim) -> Result<(), HandlerError> {
+    fn wait_out_pause(&self, lock: &SnapshotLock) -> Result<(), HandlerError> {
         let pause = lock.pause();
         if pause > self.stream.timeout() / PAUSE_WAIT_DIVISOR {
             let message = format!(
@@ -251,7 +253,7 @@ impl<'a> MasterHandler<'a> {
     fn serve_locked(&mut self, purpose: LockPurpose, id: &str) -> Result<(), HandlerError> {
         let mut lock = self.acquire_lock()?;
         let segment = lock.segment();
-        match segment.shut() {
+        match segment.access_error() {
             None => self.wait_out_pause(&lock)?,
             // Refused here, because a refusal of the freeze would end the snapshot of the other
             // servers, too.
@@ -264,7 +266,7 @@ impl<'a> MasterHandler<'a> {
             }
             Some(_) => {}
         }
-        if purpose == Purpose::Snapshot {
+        if purpose == LockPurpose::Snapshot {
             // What prevents this prevents the freeze too, which reports it.
             let _ = lock.prepare_cut(self.agent.config.snapshot.copy_area);
         }
@@ -296,7 +298,7 @@ impl<'a> MasterHandler<'a> {
 
     fn freeze(
         &mut self,
-        lock: &mut Claim,
+        lock: &mut SnapshotLock,
         purpose: LockPurpose,
         lease: Duration,
         id: &str,
@@ -305,7 +307,7 @@ impl<'a> MasterHandler<'a> {
             return self.cut_without_gate(lock, lease, id);
         }
         // While this handler has the snapshot lock, no other opens the memory.
-        if purpose == LockPurpose::Restore && lock.segment().shut().is_some() {
+        if purpose == LockPurpose::Restore && lock.segment().access_error().is_some() {
             self.stream
                 .send_response(&AgentResponse::Frozen { shut: true })?;
             return match self
@@ -336,12 +338,12 @@ impl<'a> MasterHandler<'a> {
                 self.send_cut(lock, cut, started.elapsed(), id)
             }
             Ok(AgentRequest::Shut) if purpose == LockPurpose::Restore => {
-                frozen.shut().map_err(|error| refusal(&error))?;
+                frozen.close().map_err(|error| refusal(&error))?;
                 self.restore(lock, RestoreCoverage::Any, id)
             }
             Ok(other) => Err(HandlerError::out_of_turn(&other)),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                Err(refusal(&FreezeError::Late))
+                Err(refusal(&FreezeError::LeaseExpired))
             }
             Err(error) => Err(error.into()),
         }
@@ -351,7 +353,7 @@ impl<'a> MasterHandler<'a> {
     /// are of different instants: for the test that has to detect that.
     fn cut_without_gate(
         &mut self,
-        lock: &mut Claim,
+        lock: &mut SnapshotLock,
         lease: Duration,
         id: &str,
     ) -> Result<(), HandlerError> {
@@ -373,8 +375,8 @@ impl<'a> MasterHandler<'a> {
 
 fn refusal(error: &FreezeError) -> HandlerError {
     let reason = match error {
-        FreezeError::Shut(_) => RefusalReason::Shut,
-        FreezeError::Late => RefusalReason::Late,
+        FreezeError::Access(_) => RefusalReason::Shut,
+        FreezeError::LeaseExpired => RefusalReason::Late,
         FreezeError::Segment(_) => RefusalReason::Failed,
     };
     HandlerError::Refused(reason, error.to_string())

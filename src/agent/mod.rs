@@ -16,7 +16,7 @@ mod verified_files;
 pub use arguments::command;
 pub use run::main;
 
-use crate::logging::LogGate;
+use crate::logging::LogRateLimit;
 use dsm_config::Config;
 use verified_files::{SerialLock, VerifiedFiles};
 
@@ -27,8 +27,8 @@ struct Agent {
     index: u32,
     /// The rate limits for log lines: one for masters that are refused or lost, one for masters
     /// that were served, so that a flood of the first does not suppress the second.
-    refused: LogGate,
-    served: LogGate,
+    refused: LogRateLimit,
+    served: LogRateLimit,
     /// The results of checking snapshot files.
     verified_files: VerifiedFiles,
     /// Held while all of a file is checked.
@@ -39,7 +39,7 @@ struct Agent {
 
 impl Agent {
     fn new(config: Config, index: u32) -> Self {
-        let (refused, served) = (LogGate::default(), LogGate::default());
+        let (refused, served) = (LogRateLimit::default(), LogRateLimit::default());
         let (full_checks, brief_checks) = (SerialLock::default(), SerialLock::default());
         Self {
             config,

@@ -52,7 +52,7 @@ impl MasterHandler<'_> {
                 }
                 Err(HandlerError::Lost(error)) => return Err(HandlerError::Lost(error)),
                 Err(HandlerError::Refused(_, message)) => {
-                    let message = printable(&message, printable::LOG);
+                    let message = printable(&message, printable::MAX_LOG_TEXT);
                     log::error!(
                         DSM_FILE = file.name.as_str();
                         "{} cannot be restored: {message}",
@@ -77,7 +77,7 @@ impl MasterHandler<'_> {
             .into_iter()
             .map(|file| RecoveryCandidate { file, holder: None })
             .collect();
-        for connection in AgentConnection::open_all(config, 0..config.layout.n()) {
+        for connection in AgentConnection::open_all(config, 0..config.layout.server_count()) {
             let listed = connection.and_then(|mut connection| {
                 let asked = connection.server() != own;
                 let response = if asked {
@@ -107,7 +107,7 @@ impl MasterHandler<'_> {
         }
         // A snapshot of a smaller memory may have nothing of this server: zeros would be restored
         // as if they were data.
-        let end = (own as u64 + 1) * config.layout.k();
+        let end = (own as u64 + 1) * config.layout.share_size();
         candidates.retain(|candidate| candidate.file.size >= end);
         candidates.sort_by_key(|candidate| {
             (std::cmp::Reverse(candidate.file.cut_time), candidate.holder)
@@ -121,7 +121,7 @@ impl MasterHandler<'_> {
         holder: Option<usize>,
         memory: &mut Restoration<'_>,
     ) -> Result<(), HandlerError> {
-        let (config, k) = (&self.agent.config, self.agent.config.layout.k());
+        let (config, k) = (&self.agent.config, self.agent.config.layout.share_size());
         let base = u64::from(self.agent.index) * k;
         // An earlier candidate may have failed after it had changed bytes.
         zero(memory, 0, k, k)?;

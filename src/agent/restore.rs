@@ -4,7 +4,7 @@
 use super::master_handler::{HandlerError, MasterHandler};
 use dsm_core::layout::MAX_ATOMIC;
 use dsm_core::protocol::{Extent, Refusal};
-use dsm_core::segment::{Claim, Restoration, Segment, Shut};
+use dsm_core::segment::{AccessError, Restoration, Segment, SnapshotLock};
 use dsm_snapshot::agent_protocol::parse;
 use dsm_snapshot::agent_protocol::{AgentMessage, AgentRequest, AgentResponse, RefusalReason};
 use dsm_snapshot::phase::{self, SnapshotPhase};
@@ -50,12 +50,12 @@ impl MasterHandler<'_> {
     /// and is opened as it was if not.
     pub(super) fn restore(
         &mut self,
-        lock: &mut Claim,
+        lock: &mut SnapshotLock,
         coverage: RestoreCoverage,
         id: &str,
     ) -> Result<(), HandlerError> {
         let segment = lock.segment();
-        let k = segment.k();
+        let k = segment.share_size();
         let master = self.master_address();
         let mut restoration = lock.restoration(master).ok_or_else(|| {
             HandlerError::failed("the memory was opened before it could be restored")
@@ -109,7 +109,7 @@ impl MasterHandler<'_> {
                 AgentRequest::Written => self.stream.send_response(&AgentResponse::Written)?,
                 AgentRequest::Cancel => {
                     let open = restoration.cancel();
-                    if self.agent.served.opens() {
+                    if self.agent.served.allows() {
                         log::warn!(
                             DSM_SERVER = self.agent.index, DSM_SNAPSHOT = id;
                             "a restore was cancelled by {}",
@@ -146,8 +146,9 @@ impl MasterHandler<'_> {
     pub(super) fn accept(&mut self) -> Result<(), HandlerError> {
         let mut lock = self.acquire_lock()?;
         let segment = lock.segment();
-        let k = segment.k();
-        if let (Some(Shut::Restoring), Some(restorer)) = (segment.shut(), segment.restorer())
+        let k = segment.share_size();
+        if let (Some(AccessError::Restoring), Some(restorer)) =
+            (segment.access_error(), segment.restorer())
             && restorer != self.master_address()
             && !self.master_is_local()
         {

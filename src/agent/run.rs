@@ -4,9 +4,9 @@ use super::Agent;
 use super::arguments::{SnapshotArguments, SnapshotCommand};
 use super::failure::SnapshotFailure;
 use super::listen::{Listening, serve};
-use crate::command_line::answer_usage;
+use crate::command_line::report_parse_error;
 use crate::help;
-use crate::logging::{Destination, Event};
+use crate::logging::{Event, LogDestination};
 use clap::Parser;
 use dsm_config::{Config, own_index};
 use dsm_core::sys::{file_size, listening};
@@ -30,11 +30,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 #[must_use]
 pub fn main() -> ExitCode {
     file_size::ignore_signal();
-    let arguments = match SnapshotArguments::try_parse_from(help::with_option::<SnapshotArguments>(
-        std::env::args_os(),
-    )) {
+    let arguments = match SnapshotArguments::try_parse_from(help::replace_help_command::<
+        SnapshotArguments,
+    >(std::env::args_os()))
+    {
         Ok(arguments) => arguments,
-        Err(error) => return ExitCode::from(answer_usage("dsm-snapshot", &error)),
+        Err(error) => return ExitCode::from(report_parse_error("dsm-snapshot", &error)),
     };
     let code = match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,8 +57,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &SnapshotArguments) -> Result<(), SnapshotFailure> {
-    let destination = Destination::choose(false);
-    if destination == Destination::Journal {
+    let destination = LogDestination::choose(false);
+    if destination == LogDestination::Journal {
         // Before mcomp.cfg is read, so that an error in it is logged to the journal, too.
         crate::logging::init(
             destination,

@@ -2,9 +2,9 @@
 
 use super::master_handler::{HandlerError, MasterHandler};
 use super::restore::check_in_use;
-use dsm_config::{Compression, Level};
+use dsm_config::{Compression, CompressionLevel};
 use dsm_core::layout::PAGE;
-use dsm_core::segment::{CUT_RUN, Claim, Cut, CutGone, CutPages, Page, Segment};
+use dsm_core::segment::{CUT_RUN, Cut, CutEnded, CutPages, Page, Segment, SnapshotLock};
 use dsm_core::sys::priority;
 use dsm_snapshot::agent_protocol::{AgentRequest, AgentResponse, RefusalReason, send_frame};
 use dsm_snapshot::phase::{self, SnapshotPhase};
@@ -25,7 +25,7 @@ impl MasterHandler<'_> {
     /// Ends the cut, also after an error.
     pub(super) fn send_cut(
         &mut self,
-        lock: &mut Claim,
+        lock: &mut SnapshotLock,
         cut: Cut,
         pause: Duration,
         id: &str,
@@ -42,7 +42,7 @@ impl MasterHandler<'_> {
         let copied = lock.end_cut(cut).map_err(HandlerError::failed)?;
         let bytes = sent?;
         check_in_use(&segment)?;
-        if self.agent.served.opens() {
+        if self.agent.served.allows() {
             log::info!(
                 DSM_SNAPSHOT = id, DSM_SERVER = self.agent.index, DSM_PAUSE_US = micros(pause), DSM_PAGES_COPIED = copied,
                 DSM_STORED_BYTES = bytes;
@@ -71,7 +71,7 @@ impl MasterHandler<'_> {
             AgentRequest::Send { level, frame_size } => (level, frame_size),
             other => return Err(HandlerError::out_of_turn(&other)),
         };
-        let compression = match Level::new(level) {
+        let compression = match CompressionLevel::new(level) {
             Some(level) => Compression::Zstd(level),
             None if level == 0 => Compression::None,
             None => {
@@ -109,7 +109,7 @@ impl MasterHandler<'_> {
         frame_size: u32,
     ) -> Result<FrameEncoder, HandlerError> {
         let (layout, index) = (self.agent.config.layout.clone(), self.agent.index as usize);
-        let mut incarnations = vec![0; layout.n()];
+        let mut incarnations = vec![0; layout.server_count()];
         incarnations[index] = segment.incarnation();
         let fields =
             HeaderFields::new(layout, 0, &incarnations, None).map_err(HandlerError::failed)?;
@@ -133,7 +133,7 @@ impl Frames<'_> {
     fn send(mut self, mut encoder: FrameEncoder) -> Result<u64, HandlerError> {
         // It fits: the segment is mapped.
         #[allow(clippy::cast_possible_truncation)]
-        let pages = (self.segment.k() / PAGE) as usize;
+        let pages = (self.segment.share_size() / PAGE) as usize;
         let mut buffer = vec![0; CUT_RUN * size_of::<Page>()];
         for first in (0..pages).step_by(CUT_RUN) {
             let run = first..pages.min(first + CUT_RUN);
@@ -159,7 +159,7 @@ impl Frames<'_> {
     }
 }
 
-fn abandoned(gone: CutGone) -> HandlerError {
+fn abandoned(gone: CutEnded) -> HandlerError {
     let message = format!(
         "{gone}. Writers have overwritten more pages than its copy area has room for: raise \
          snapshot.copy_area in mcomp.cfg, or make room in /dev/shm"

@@ -35,7 +35,7 @@ pub(super) struct CliArguments {
 impl CliArguments {
     /// Parses a command line, whose first word is the name of the program.
     pub(super) fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        Self::try_parse_from(negative::mark(help::with_option::<Self>(line)))
+        Self::try_parse_from(negative::mark(help::replace_help_command::<Self>(line)))
     }
 }
 

@@ -8,7 +8,7 @@ use super::human;
 use super::output;
 use super::servers::ask_each;
 use super::table::{self, Align};
-use dsm_config::{Address, Config, IdentityError, OperationLogMode, check_capacity, own_index};
+use dsm_config::{Config, Endpoint, IdentityError, OperationLogMode, check_capacity, own_index};
 use dsm_core::segment;
 use dsm_core::sys::memory_limit;
 use nix::unistd::Group;
@@ -35,7 +35,7 @@ pub(super) fn check(global: &GlobalOptions) -> Result<(), CliFailure> {
         own_index(&config, None),
         Ok(_) | Err(IdentityError::Several { .. })
     ) {
-        check_capacity(&config, segment::overhead(layout.k()))?;
+        check_capacity(&config, segment::overhead(layout.share_size()))?;
     }
     let warnings = warnings(&config);
     for warning in &warnings {
@@ -44,7 +44,7 @@ pub(super) fn check(global: &GlobalOptions) -> Result<(), CliFailure> {
     let file = config.path.display().to_string();
     if global.json {
         return output::print_json(&json!({
-            "file": file, "name": layout.name(), "k": layout.k(), "n": layout.n(), "size": layout.size(),
+            "file": file, "name": layout.name(), "k": layout.share_size(), "n": layout.server_count(), "size": layout.size(),
             "fingerprint": layout.fingerprint().to_string(), "warnings": warnings,
         }));
     }
@@ -69,7 +69,8 @@ fn warnings(config: &Config) -> Vec<String> {
 
 /// The first address that dsmd will refuse, and how many more there are: all have the same remedy.
 fn untrusted_addresses(config: &Config) -> Option<String> {
-    let mut untrusted = (0..config.layout.n()).filter_map(|index| config.untrusted_address(index));
+    let mut untrusted =
+        (0..config.layout.server_count()).filter_map(|index| config.untrusted_address(index));
     let first = untrusted.next()?;
     let others = match untrusted.count() {
         0 => String::new(),
@@ -105,12 +106,12 @@ fn host_names(config: &Config) -> Vec<String> {
     let all: Vec<usize> = (0..addresses.len()).collect();
     let found = ask_each(&all, |position| addresses[position].2.resolve());
     let warning = |((key, who, address), found): (
-        (String, String, &Address),
+        (String, String, &Endpoint),
         io::Result<Vec<SocketAddr>>,
     )| {
         let place = place(config, &key);
         match found {
-            Ok(found) => Some(format!("{place}: {}", address.only_loopback(&found)?)),
+            Ok(found) => Some(format!("{place}: {}", address.loopback_warning(&found)?)),
             Err(error) => Some(format!(
                 "{place}: this machine cannot resolve the host name of {who} ({address}): {error}"
             )),
@@ -157,10 +158,10 @@ fn unreadable_file(config: &Config) -> Option<String> {
 /// The value of k, if it exceeds the memory limit of this process. This is only a warning: dsmd may
 /// have another limit, and its segment may exist already.
 fn insufficient_memory(config: &Config) -> Option<String> {
-    let k = config.layout.k();
+    let k = config.layout.share_size();
     let needed = k
         .saturating_add(segment::overhead(k))
-        .saturating_add(segment::OWN_MEMORY);
+        .saturating_add(segment::SERVER_MEMORY);
     let is_here = matches!(
         own_index(config, None),
         Ok(_) | Err(IdentityError::Several { .. })

@@ -201,7 +201,7 @@ impl fmt::Display for OfTotal {
 /// The remedy for a file or stream that failed; empty where none is known.
 fn io_hint(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::FileTooLarge => format!(": {}", file_size::WAY_OUT),
+        io::ErrorKind::FileTooLarge => format!(": {}", file_size::HINT),
         _ => String::new(),
     }
 }

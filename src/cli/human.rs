@@ -28,8 +28,8 @@ pub(super) fn exact_bytes(count: u64) -> String {
 pub(super) fn servers(layout: &Layout) -> String {
     format!(
         "{} of {}",
-        count(layout.n() as u64, "server"),
-        bytes(layout.k())
+        count(layout.server_count() as u64, "server"),
+        bytes(layout.share_size())
     )
 }
 

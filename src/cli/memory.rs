@@ -11,7 +11,7 @@ pub(super) fn accept_empty(
     global: &GlobalOptions,
 ) -> Result<(), CliFailure> {
     let config = context::load(global)?;
-    let n = config.layout.n();
+    let n = config.layout.server_count();
     if let Some(server) = accept.server.filter(|server| *server >= n) {
         return Err(CliFailure::Usage(format!(
             "there is no server {server}: give an index from 0 to {}",

@@ -21,7 +21,7 @@ struct RoundTrips {
 }
 
 pub(super) fn run(ping: &PingArgs, context: &CommandContext) -> Result<(), CliFailure> {
-    let n = context.layout().n();
+    let n = context.layout().server_count();
     let servers: Vec<usize> = match ping.server {
         Some(server) if server >= n => {
             let known = if n == 1 {

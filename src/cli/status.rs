@@ -40,7 +40,7 @@ const NARROW: [&str; 7] = [
 ];
 
 pub(super) fn run(arguments: &StatusArgs, context: &CommandContext) -> Result<(), CliFailure> {
-    let servers: Vec<usize> = (0..context.layout().n()).collect();
+    let servers: Vec<usize> = (0..context.layout().server_count()).collect();
     let answers = ask_each(&servers, |server| context.client.status(server));
     if context.json {
         let rows: Result<Vec<Value>, CliFailure> = answers

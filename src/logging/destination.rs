@@ -9,7 +9,7 @@ use systemd_journal_logger::connected_to_journal;
 
 /// Where log messages go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Destination {
+pub enum LogDestination {
     /// The systemd journal, by its native protocol.
     Journal,
     /// Standard error: a terminal, a pipe or a file.
@@ -18,7 +18,7 @@ pub enum Destination {
     Syslog,
 }
 
-impl Destination {
+impl LogDestination {
     /// Syslog for a process that was detached with `--daemonize`; the journal when standard error
     /// is connected to it, as in a systemd service; standard error otherwise.
     #[must_use]
@@ -54,7 +54,7 @@ impl Destination {
 /// Sends the messages of this process from `level` up to `destination`. When journal or syslog
 /// cannot be reached, messages go to standard error, and the first one reports that. Only the first
 /// call of a process chooses the destination; later ones set the level.
-pub fn init(destination: Destination, level: LevelFilter) {
+pub fn init(destination: LogDestination, level: LevelFilter) {
     let (logger, warning) = match destination.logger() {
         Ok(logger) => (logger, None),
         Err(warning) => (

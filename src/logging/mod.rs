@@ -13,6 +13,6 @@ mod syslog;
 mod terminal;
 mod text;
 
-pub use destination::{Destination, flush, init, set_level};
+pub use destination::{LogDestination, flush, init, set_level};
 pub use event::Event;
-pub(crate) use rate_limit::LogGate;
+pub(crate) use rate_limit::LogRateLimit;

@@ -9,11 +9,11 @@ const PERIOD: Duration = Duration::from_secs(10);
 
 /// Allows a few lines per period: a peer that floods the port does not flood the log.
 #[derive(Default)]
-pub(crate) struct LogGate(Mutex<Option<(Instant, u32)>>);
+pub(crate) struct LogRateLimit(Mutex<Option<(Instant, u32)>>);
 
-impl LogGate {
+impl LogRateLimit {
     /// Whether a line may be written now; if so, it is counted.
-    pub(crate) fn opens(&self) -> bool {
+    pub(crate) fn allows(&self) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (began, lines) = match *state {
             Some((began, lines)) if began.elapsed() < PERIOD => (began, lines),
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_lines_is_cut_to_a_few() {
-        let limit = LogGate::default();
-        assert_eq!((0..1000).filter(|_| limit.opens()).count(), LINES as usize);
+        let limit = LogRateLimit::default();
+        assert_eq!((0..1000).filter(|_| limit.allows()).count(), LINES as usize);
     }
 }

@@ -5,12 +5,12 @@ use super::limits::LiveLimits;
 use super::operation_log::OperationLog;
 use super::session::SessionTable;
 use super::statistics::Statistics;
-use crate::logging::LogGate;
+use crate::logging::LogRateLimit;
 use dsm_config::Config;
 use dsm_core::Incarnation;
 use dsm_core::layout::Layout;
 use dsm_core::protocol::{Connections, MemoryState, Status};
-use dsm_core::segment::{Names, Segment, Shut, WORKERS, overhead};
+use dsm_core::segment::{AccessError, NameCheck, Segment, WORKERS, overhead};
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -32,9 +32,9 @@ pub(super) struct Context {
     pub(super) operation_log: OperationLog,
     pub(super) threads: AtomicUsize,
     /// Limits the log lines that clients can cause.
-    pub(super) log_limit: LogGate,
+    pub(super) log_limit: LogRateLimit,
     /// How the segment's names were found by the last check.
-    names: Mutex<Names>,
+    names: Mutex<NameCheck>,
     started: Instant,
     stopping: AtomicBool,
     accepted: AtomicU64,
@@ -71,8 +71,8 @@ impl Context {
             limits,
             operation_log,
             threads: AtomicUsize::new(0),
-            log_limit: LogGate::default(),
-            names: Mutex::new(Names::Whole),
+            log_limit: LogRateLimit::default(),
+            names: Mutex::new(NameCheck::Intact),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
@@ -89,7 +89,7 @@ impl Context {
 
     /// The address of the first byte of this server's segment.
     pub(super) fn base(&self) -> u64 {
-        u64::from(self.index) * self.layout.k()
+        u64::from(self.index) * self.layout.share_size()
     }
 
     /// The incarnation of the memory; zero while it waits for a restore.
@@ -97,7 +97,7 @@ impl Context {
         // The order matters: read after the access check, the incarnation could be that of a
         // restore that is still in progress.
         let incarnation = self.segment.incarnation();
-        if self.segment.shut().is_some() {
+        if self.segment.access_error().is_some() {
             0
         } else {
             incarnation
@@ -108,9 +108,9 @@ impl Context {
     /// would miss their operations.
     pub(super) fn update_local_access(&self) {
         if self.operation_log.is_off() {
-            self.segment.admit_local(self.layout.fingerprint());
+            self.segment.enable_local_access(self.layout.fingerprint());
         } else {
-            self.segment.refuse_local();
+            self.segment.disable_local_access();
         }
     }
 
@@ -177,15 +177,15 @@ impl Context {
         status.uptime_seconds = self.started.elapsed().as_secs();
         status.incarnation = Incarnation::new(self.segment.incarnation());
         status.fingerprint = self.layout.fingerprint().to_string();
-        status.memory = match (self.segment.shut(), self.names()) {
-            (None, Names::Whole | Names::GivenBack) => MemoryState::InUse,
-            (None, Names::PartsRemoved) => MemoryState::InUsePartsRemoved,
-            (None, Names::Removed) => MemoryState::InUseRemoved,
-            (Some(Shut::Waiting), _) => MemoryState::WaitingForRestore,
+        status.memory = match (self.segment.access_error(), self.names()) {
+            (None, NameCheck::Intact | NameCheck::Restored) => MemoryState::InUse,
+            (None, NameCheck::PartsRemoved) => MemoryState::InUsePartsRemoved,
+            (None, NameCheck::Removed) => MemoryState::InUseRemoved,
+            (Some(AccessError::Waiting), _) => MemoryState::WaitingForRestore,
             (Some(_), _) => MemoryState::BeingRestored,
         };
-        status.k = self.layout.k();
-        status.overhead_bytes = overhead(self.layout.k());
+        status.k = self.layout.share_size();
+        status.overhead_bytes = overhead(self.layout.share_size());
         status.connections = self.connections();
         status.sessions = self.sessions.status();
         status.operations = self.statistics.operations();
@@ -199,12 +199,12 @@ impl Context {
     }
 
     /// How the segment's names were found by the last check.
-    pub(super) fn names(&self) -> Names {
+    pub(super) fn names(&self) -> NameCheck {
         *self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets how the segment's names were found. Returns the previous value.
-    pub(super) fn set_names(&self, found: Names) -> Names {
+    pub(super) fn set_names(&self, found: NameCheck) -> NameCheck {
         std::mem::replace(
             &mut *self.names.lock().unwrap_or_else(PoisonError::into_inner),
             found,

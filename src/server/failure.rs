@@ -3,7 +3,7 @@
 use crate::logging::Event;
 use dsm_config::{ConfigError, IdentityError, UntrustedAddress};
 use dsm_core::segment::SegmentError;
-use dsm_core::sys::listening::way_out;
+use dsm_core::sys::listening::hint;
 use nix::errno::Errno;
 use std::io;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub(super) enum Failure {
     Untrusted(#[from] UntrustedAddress),
     #[error(transparent)]
     Segment(#[from] SegmentError),
-    #[error("listen on {address}: {source}{}", way_out(.source))]
+    #[error("listen on {address}: {source}{}", hint(.source))]
     Listen { address: String, source: io::Error },
     #[error(
         "no dsmd with pid {pid} serves memory that this user may open: see systemctl status dsmd, or run as its user"

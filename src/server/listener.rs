@@ -64,7 +64,7 @@ pub(super) fn accept(
         match listeners.accept() {
             Ok((socket, peer)) => {
                 if let Err(error) = prepare(&socket) {
-                    if context.log_limit.opens() {
+                    if context.log_limit.allows() {
                         log::info!("{peer} disconnected before it was served: {error}");
                     }
                     continue;
@@ -73,7 +73,7 @@ pub(super) fn accept(
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
-                if context.log_limit.opens() {
+                if context.log_limit.allows() {
                     log::warn!(DSM_SERVER = context.index; "cannot accept a connection: {error}");
                 }
                 std::thread::sleep(ACCEPT_RETRY_INTERVAL);
@@ -112,7 +112,7 @@ fn admit(context: &Arc<Context>, threads: &Threads, socket: TcpStream, peer: Soc
             context.limits.connections()
         ),
     );
-    if context.log_limit.opens() {
+    if context.log_limit.allows() {
         log::warn!(
             MESSAGE_ID = Event::LimitReached.id(), DSM_SERVER = context.index, DSM_CLIENT:% = peer;
             "refused {peer}: {refusal}"

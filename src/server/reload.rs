@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::notify::notify;
 use crate::logging::Event;
 use dsm_config::{Config, OperationLogMode};
-use dsm_core::segment::OfServer;
+use dsm_core::segment::ServedSegment;
 use log::LevelFilter;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -53,7 +53,7 @@ fn apply(context: &Context, running: &Config, log_level: Option<LevelFilter>) ->
                 context.limits.set(&config.limits);
                 if config.log.operations != OperationLogMode::Off {
                     // Before the log is switched on: it would miss operations of local clients.
-                    context.segment.refuse_local();
+                    context.segment.disable_local_access();
                 }
                 let log = &config.log;
                 context
@@ -86,7 +86,7 @@ pub(super) fn ask(pid: u32) -> Result<(), Failure> {
         .ok()
         .filter(|pid| *pid > 0)
         .map(Pid::from_raw);
-    let server = OfServer::find(pid).map_err(failed)?;
+    let server = ServedSegment::find(pid).map_err(failed)?;
     let (Some(process), Some(server)) = (process, server) else {
         return Err(Failure::NoServer { pid });
     };

@@ -4,7 +4,7 @@ use super::buffer::{Buffer, OutOfMemory};
 use dsm_core::protocol::{
     Code, HEADER, MAX_PAYLOAD, MAX_REFUSAL_TEXT, Refusal, ReplyHeader, RequestHeader,
 };
-use dsm_core::segment::Shut;
+use dsm_core::segment::AccessError;
 use zerocopy::IntoBytes;
 
 /// Whether the connection stays open after a reply.
@@ -75,9 +75,9 @@ pub(super) fn refuse(output: &mut Buffer, header: &RequestHeader, refusal: &Refu
 
 /// The refusal for a request that could not access the memory of server `index`. `incarnation` is
 /// the memory that the client knew at its hello; zero when there was none.
-pub(super) fn no_access(error: Shut, index: u32, incarnation: u64) -> Refusal {
+pub(super) fn no_access(error: AccessError, index: u32, incarnation: u64) -> Refusal {
     match error {
-        Shut::Waiting => Refusal::new(
+        AccessError::Waiting => Refusal::new(
             Code::Restoring,
             format!(
                 "server {index} is waiting for restore: its memory was lost. Restore a snapshot (dsmctl snapshot \
@@ -85,7 +85,7 @@ pub(super) fn no_access(error: Shut, index: u32, incarnation: u64) -> Refusal {
             ),
         ),
         // `ServerOnly` is returned to local clients only, never to a worker of the server.
-        Shut::Restoring | Shut::ServerOnly => Refusal::new(
+        AccessError::Restoring | AccessError::LocalAccessDenied => Refusal::new(
             Code::Restoring,
             format!(
                 "server {index} is waiting for restore: a restore is in progress. If it was interrupted, run \
@@ -93,10 +93,10 @@ pub(super) fn no_access(error: Shut, index: u32, incarnation: u64) -> Refusal {
             ),
         ),
         // `Late` is returned to workers with a deadline only; those of the server have none.
-        Shut::Held { pid: 0 } | Shut::Late(_) => {
+        AccessError::PageLockTimeout { pid: 0 } | AccessError::DeadlinePassed(_) => {
             Refusal::new(Code::Busy, format!("server {index}: {error}"))
         }
-        Shut::Held { pid } => Refusal::new(
+        AccessError::PageLockTimeout { pid } => Refusal::new(
             Code::Busy,
             format!(
                 "process {pid} on the host of server {index} holds these pages and makes no progress: if it was stopped, \
@@ -104,11 +104,11 @@ pub(super) fn no_access(error: Shut, index: u32, incarnation: u64) -> Refusal {
             ),
         ),
         // The memory was waiting for its restore at the hello, so this client knew no incarnation.
-        Shut::Replaced if incarnation == 0 => Refusal::new(
+        AccessError::Replaced if incarnation == 0 => Refusal::new(
             Code::Restoring,
             format!("the memory of server {index} has just been restored: try again"),
         ),
-        Shut::Replaced => Refusal::new(
+        AccessError::Replaced => Refusal::new(
             Code::MemoryLost,
             format!(
                 "memory lost: the client knew incarnation {incarnation:016x}, and a snapshot has replaced that memory since"

@@ -15,7 +15,7 @@ use dsm_core::protocol::{
     Code, Extent, HEADER, HelloReply, HelloRequest, Opcode, Operation, Refusal, Request,
     RequestHeader, WINDOW,
 };
-use dsm_core::segment::{Mark, Shut, Worker};
+use dsm_core::segment::{AccessError, RequestId, Worker};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -180,7 +180,7 @@ impl RequestHandler {
             }
             self.last_id = id;
         }
-        let k = executor.context.segment.k();
+        let k = executor.context.segment.share_size();
         match payload {
             RequestPayload::Buffered(bytes) => {
                 self.execute(executor, header, &Request::parse(header, bytes, k)?, output)?
@@ -228,7 +228,7 @@ impl RequestHandler {
                 let head = reply::header(header, length, 0)?;
                 output.reserve(HEADER + length).map_err(reply::busy)?;
                 let room = &mut output.room()[..HEADER + length];
-                executor.worker.expect(self.incarnation);
+                executor.worker.set_incarnation(self.incarnation);
                 executor
                     .worker
                     .read(extent, &mut room[HEADER..])
@@ -279,7 +279,7 @@ impl RequestHandler {
         header: &RequestHeader,
         bytes: usize,
         output: &mut Buffer,
-        change: impl FnOnce(&mut Worker, Mark) -> Result<u64, Shut>,
+        change: impl FnOnce(&mut Worker, RequestId) -> Result<u64, AccessError>,
     ) -> Result<(), Refusal> {
         // Reserve room for the reply first: a change that has taken effect must be answered.
         output.reserve(HEADER).map_err(reply::busy)?;
@@ -295,7 +295,7 @@ impl RequestHandler {
         executor: &mut Executor,
         id: u64,
         bytes: usize,
-        change: impl FnOnce(&mut Worker, Mark) -> Result<u64, Shut>,
+        change: impl FnOnce(&mut Worker, RequestId) -> Result<u64, AccessError>,
     ) -> Result<u64, Refusal> {
         // While `lock` is held, no other connection executes requests of this session.
         let Some(lock) = self.session.as_ref().and_then(SessionAttachment::lock) else {
@@ -314,7 +314,7 @@ impl RequestHandler {
                     Refusal::new(Code::BadSequence, message)
                 });
         }
-        executor.worker.expect(self.incarnation);
+        executor.worker.set_incarnation(self.incarnation);
         let old = change(&mut executor.worker, request_id)
             .map_err(|error| reply::no_access(error, self.context.index, self.incarnation))?;
         executor.counters().written(bytes);
@@ -353,7 +353,7 @@ impl RequestHandler {
         let body = HelloReply::new(
             context.index,
             incarnation,
-            context.segment.k(),
+            context.segment.share_size(),
             attached.last_executed,
             attached.resumed,
         );
@@ -362,11 +362,11 @@ impl RequestHandler {
     }
 
     fn log_refused_hello(&self, refusal: &Refusal) {
-        if !self.context.log_limit.opens() {
+        if !self.context.log_limit.allows() {
             return;
         }
         let (server, peer) = (self.context.index, self.peer);
-        let text = printable(&refusal.message, printable::LOG);
+        let text = printable(&refusal.message, printable::MAX_LOG_TEXT);
         if refusal.code == Code::LayoutDiffers {
             log::warn!(
                 MESSAGE_ID = Event::LayoutMismatch.id(), DSM_SERVER = server, DSM_CLIENT:% = peer;
@@ -383,7 +383,7 @@ impl RequestHandler {
             DSM_SERVER = self.context.index, DSM_CLIENT:% = self.peer,
             DSM_OPERATION = Opcode::from_number(header.opcode).map_or("unknown", Opcode::name),
             DSM_ADDRESS = self.context.base().saturating_add(header.offset.get());
-            "refused a request of {}: {}", self.peer, printable(&refusal.message, printable::LOG)
+            "refused a request of {}: {}", self.peer, printable(&refusal.message, printable::MAX_LOG_TEXT)
         );
     }
 

@@ -10,9 +10,9 @@ use super::notify::{self, notify};
 use super::operation_log::OperationLog;
 use super::threads::Threads;
 use super::{listener, names, reload, start, startup_retry, watchdog};
-use crate::command_line::answer_usage;
+use crate::command_line::report_parse_error;
 use crate::help;
-use crate::logging::{Destination, Event};
+use crate::logging::{Event, LogDestination};
 use clap::Parser;
 use dsm_config::{Config, check_capacity, own_index};
 use dsm_core::segment::{Segment, overhead};
@@ -35,11 +35,12 @@ const OTHER_DESCRIPTORS: u64 = 48;
 #[must_use]
 pub fn main() -> ExitCode {
     file_size::ignore_signal();
-    let arguments =
-        match Arguments::try_parse_from(help::with_option::<Arguments>(std::env::args_os())) {
-            Ok(arguments) => arguments,
-            Err(error) => return ExitCode::from(answer_usage("dsmd", &error)),
-        };
+    let arguments = match Arguments::try_parse_from(help::replace_help_command::<Arguments>(
+        std::env::args_os(),
+    )) {
+        Ok(arguments) => arguments,
+        Err(error) => return ExitCode::from(report_parse_error("dsmd", &error)),
+    };
     if let Some(pid) = arguments.reload {
         return match reload::ask(pid) {
             Ok(()) => ExitCode::SUCCESS,
@@ -78,8 +79,8 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     // The path becomes absolute: a detached dsmd changes its working directory, and reads the file
     // again at SIGHUP.
     let path = Config::find(arguments.config.as_deref());
-    let destination = Destination::choose(arguments.daemonize);
-    if destination == Destination::Journal {
+    let destination = LogDestination::choose(arguments.daemonize);
+    if destination == LogDestination::Journal {
         // In the journal, an invalid mcomp.cfg is an error entry. Other destinations are opened
         // later, so that the error goes to standard error.
         crate::logging::init(
@@ -96,7 +97,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     // `None` cannot happen: there is no stop condition.
     let Some(index) = index else { return Ok(()) };
     config.check_trusted(index)?;
-    check_capacity(&config, overhead(config.layout.k()))?;
+    check_capacity(&config, overhead(config.layout.share_size()))?;
     // At most MAX_SERVERS.
     let index = u32::try_from(index).unwrap_or(u32::MAX);
     // Before detaching closes standard error, where an unreachable syslog is reported.
@@ -137,7 +138,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     );
     if !operation_log.is_off() {
         // A dsmd that was killed may have left local access enabled.
-        segment.refuse_local();
+        segment.disable_local_access();
     }
     names::keep(&segment, index);
     let context = Arc::new(Context::new(
@@ -172,8 +173,8 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     log::info!(
         MESSAGE_ID = Event::Ready.id(), DSM_SERVER = index, DSM_INCARNATION = format!("{:016x}", context.segment.incarnation());
         "ready: {} bytes as server {index} of {} on {listens}, incarnation {:016x}",
-        config.layout.k(),
-        config.layout.n(),
+        config.layout.share_size(),
+        config.layout.server_count(),
         context.segment.incarnation()
     );
 
@@ -192,7 +193,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
         NotifyState::Status("finishing requests in flight"),
     ]);
     log::info!("stopping: dsmd accepts no new connections and finishes requests in flight");
-    context.segment.refuse_local();
+    context.segment.disable_local_access();
     // The write cannot fail: the counter is not full. If the thread has ended already, that is what
     // is wanted.
     let _ = stop.write(1);
@@ -205,7 +206,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
 /// server does not listen.
 fn warn_of_addresses(config: &Config, index: usize, bound: &Bound) {
     let address = &config.servers[index].address;
-    if let Some(warning) = address.only_loopback(&bound.addresses) {
+    if let Some(warning) = address.loopback_warning(&bound.addresses) {
         log::warn!(DSM_SERVER = index as u64; "{warning}");
     }
     for missing in &bound.missing {
@@ -237,7 +238,7 @@ fn finish(context: &Context) {
 /// number of connections that it has room for.
 fn raise_descriptor_limit(connections: usize) -> usize {
     let needed = connections as u64 + OTHER_DESCRIPTORS;
-    let Some(files) = descriptors::allow(needed + listener::MAX_REFUSED_OPEN as u64) else {
+    let Some(files) = descriptors::raise_limit(needed + listener::MAX_REFUSED_OPEN as u64) else {
         return connections;
     };
     if files >= needed {

@@ -129,7 +129,7 @@ fn probe(
     }
     match execute(
         1,
-        Operation::Read(Extent::new(0, READ, context.segment.k())?),
+        Operation::Read(Extent::new(0, READ, context.segment.share_size())?),
     )? {
         (0, body) if body.len() as u64 == READ => Ok(()),
         (code, _) if is_alive(code) => Ok(()),

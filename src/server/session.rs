@@ -7,7 +7,7 @@
 
 use dsm_config::MAX_CONNECTIONS;
 use dsm_core::protocol::Sessions;
-use dsm_core::segment::{Mark, SESSIONS, Segment};
+use dsm_core::segment::{RequestId, SESSIONS, Segment};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -62,8 +62,8 @@ impl SessionAttachment {
 
 impl SessionLock<'_> {
     /// Identifies request `sequence` of this session in the segment.
-    pub(super) fn request_id(&self, sequence: u64) -> Mark {
-        Mark {
+    pub(super) fn request_id(&self, sequence: u64) -> RequestId {
+        RequestId {
             session: self.index,
             sequence,
         }

@@ -6,7 +6,7 @@ use super::notify::notify;
 use super::startup_retry;
 use crate::logging::Event;
 use dsm_config::{Config, OnMemoryLoss};
-use dsm_core::segment::{Found, Opened, Segment, SegmentError, Shut, Start};
+use dsm_core::segment::{AccessError, Found, Opened, Segment, SegmentError, Start};
 use sd_notify::NotifyState;
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
@@ -41,7 +41,7 @@ pub(super) fn segment(
         return Ok(None);
     };
     if config.recovery.on_memory_loss == OnMemoryLoss::Restore
-        && segment.shut() == Some(Shut::Waiting)
+        && segment.access_error() == Some(AccessError::Waiting)
         && restore(config, index, signals)?.is_break()
     {
         log::info!(DSM_SERVER = index; "stopped before the memory was restored; the memory still waits for a restore");
@@ -102,7 +102,7 @@ fn open(
             "{name} was re-opened with its memory, but the rest of the layout has changed since it was last served: make sure \
              that every machine has the same mcomp.cfg"
         ),
-        Found::Nothing | Found::Unfinished if segment.shut().is_some() => log::warn!(
+        Found::Nothing | Found::Unfinished if segment.access_error().is_some() => log::warn!(
             MESSAGE_ID = Event::MemoryWaits.id(), DSM_SERVER = index;
             "{name} was not there: if it held data before, that was lost with a reboot. It waits for a restore, as \
              recovery.on_memory_loss in mcomp.cfg says: restore a snapshot, or run dsmctl memory accept-empty"

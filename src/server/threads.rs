@@ -182,7 +182,7 @@ impl Threads {
             });
         if let Err(error) = thread {
             self.context.threads.fetch_sub(1, Ordering::Relaxed);
-            if self.context.log_limit.opens() {
+            if self.context.log_limit.allows() {
                 log::warn!(
                     "no thread for a connection: {error}. It shares one. Raise the limits on processes and memory (TasksMax=, ulimit -u)"
                 );

@@ -8,7 +8,7 @@ use super::names;
 use super::notify::notify;
 use super::self_probe::{ProbeError, SelfProbe};
 use crate::logging::Event;
-use dsm_core::segment::{Left, Names};
+use dsm_core::segment::{Leftover, NameCheck};
 use sd_notify::NotifyState;
 use std::io;
 use std::net::SocketAddr;
@@ -93,18 +93,18 @@ pub(super) fn start(
 
 /// Ends the snapshot or restore of an agent that died, so that writers no longer copy pages for it.
 fn clean_up(context: &Context) {
-    match context.segment.tidy() {
-        Ok(Some(Left::Cut)) => log::warn!(
+    match context.segment.clean_up() {
+        Ok(Some(Leftover::Cut)) => log::warn!(
             DSM_SERVER = context.index;
             "a snapshot of {} was abandoned because its agent died; its part of the copy area is free again",
             context.segment.name()
         ),
-        Ok(Some(Left::Shut)) => log::warn!(
+        Ok(Some(Leftover::ClosedMemory)) => log::warn!(
             DSM_SERVER = context.index;
             "a restore of {} ended before it changed anything because its agent died: the memory is in use, unchanged",
             context.segment.name()
         ),
-        Err(error) if context.log_limit.opens() => {
+        Err(error) if context.log_limit.allows() => {
             log::warn!(DSM_SERVER = context.index; "{error}")
         }
         Ok(None) | Err(_) => {}
@@ -146,15 +146,15 @@ fn status_text(context: &Context) -> String {
     let connections = context.connections();
     let requests: u64 = context.statistics.operations().values().sum();
     let serving = match context.names() {
-        Names::Removed => "REMOVED FROM /dev/shm, see the journal: serving",
+        NameCheck::Removed => "REMOVED FROM /dev/shm, see the journal: serving",
         _ if context.incarnation() == 0 => "waiting for restore:",
         _ => "serving",
     };
     format!(
         "{serving} {} MiB as server {} of {} on {}: {} of {} connections, {requests} requests",
-        context.layout.k() >> 20,
+        context.layout.share_size() >> 20,
         context.index,
-        context.layout.n(),
+        context.layout.server_count(),
         context.address(),
         connections.open,
         connections.limit

@@ -11,8 +11,8 @@ use dsm_core::protocol::{Code, HelloRequest, MAX_HELLO, Operation};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
-use support::messages::Caller;
-use support::wire::{PATIENCE, Wire, encoded};
+use support::messages::FakeMaster;
+use support::wire::{TEST_TIMEOUT, Wire, encoded};
 use support::{Cluster, client, is_error, wait_for};
 use zerocopy::IntoBytes;
 
@@ -39,7 +39,11 @@ fn assert_both_name(cluster: &Cluster, change: impl Fn(String) -> String, words:
             "the client's {said:?} does not say {word:?}"
         );
         let logged = || cluster.stderr(0).contains(word);
-        wait_for(&format!("the server's log says {word:?}"), PATIENCE, logged);
+        wait_for(
+            &format!("the server's log says {word:?}"),
+            TEST_TIMEOUT,
+            logged,
+        );
     }
     let log = cluster.stderr(0);
     println!("the server says: {}", log.lines().last().unwrap_or(""));
@@ -206,7 +210,7 @@ fn a_hello_to_an_agent_with_many_wrong_fields_is_refused_quickly() {
         (900_000, "protocol"),
     ];
     for (length, reason) in cases {
-        let mut caller = Caller::connect(&cluster, 0);
+        let mut caller = FakeMaster::connect(&cluster, 0);
         let answer = caller.ask(json!({"hello": {"layout": many_fields(length), "index": 0}}));
         assert_eq!(answer["refused"]["reason"], reason, "{answer}");
         assert!(

@@ -1,6 +1,6 @@
 //! The parser of the configuration never panics, and what it accepts is consistent.
 
-use dsm_config::{Config, Mistake};
+use dsm_config::{Config, Diagnostic};
 use proptest::prelude::*;
 use std::path::Path;
 
@@ -37,19 +37,26 @@ fn check(text: &str) {
     let path = Path::new("m.cfg");
     match Config::parse(text, path) {
         Ok(config) => {
-            assert_eq!(config.servers.len(), config.layout.n());
+            assert_eq!(config.servers.len(), config.layout.server_count());
             for (server, address) in config.servers.iter().zip(config.layout.addresses()) {
                 assert_eq!(server.address.to_string(), *address);
             }
         }
         Err(error) => {
-            let dsm_config::ConfigError::Invalid { ref mistakes, .. } = error else {
+            let dsm_config::ConfigError::Invalid {
+                ref diagnostics, ..
+            } = error
+            else {
                 panic!("{error}")
             };
-            assert!(!mistakes.is_empty());
-            assert_eq!(error.to_string().lines().count(), mistakes.len(), "{error}");
+            assert!(!diagnostics.is_empty());
+            assert_eq!(
+                error.to_string().lines().count(),
+                diagnostics.len(),
+                "{error}"
+            );
             let lines = text.split('\n').count();
-            for Mistake { place, .. } in mistakes {
+            for Diagnostic { place, .. } in diagnostics {
                 assert!(
                     (1..=lines).contains(&place.line) && place.column >= 1,
                     "{place:?} of {lines} lines"

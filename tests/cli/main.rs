@@ -1,8 +1,8 @@
 //! Tests of dsmctl, and of the configuration file that all programs read.
 
 mod completions;
+mod config_errors;
 mod config_mismatch;
-mod config_mistakes;
 mod config_never_panics;
 mod dsmctl_bench;
 mod dsmctl_exit_codes;

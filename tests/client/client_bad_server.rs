@@ -6,7 +6,7 @@ use dsm_core::layout::Layout;
 use dsm_core::protocol::{Code, Opcode};
 use support::clients::client_of;
 use support::dsmctl;
-use support::fake_server::{Fault, STATUS, servers};
+use support::fake_server::{STATUS, ServerFault, servers};
 use support::is_error;
 
 const K: u64 = 4 << 20;
@@ -16,12 +16,12 @@ fn a_malformed_reply_is_an_error_and_the_next_call_uses_a_new_connection() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
     for fault in [
-        Fault::WrongMagic,
-        Fault::WrongId,
-        Fault::WrongOpcode,
-        Fault::TooLong,
-        Fault::Endless,
-        Fault::UnknownCode,
+        ServerFault::WrongMagic,
+        ServerFault::WrongId,
+        ServerFault::WrongOpcode,
+        ServerFault::TooLong,
+        ServerFault::Endless,
+        ServerFault::UnknownCode,
     ] {
         servers[0].fault(0, fault);
         let error = client.read(0, 100).unwrap_err();
@@ -38,7 +38,7 @@ fn a_malformed_reply_is_an_error_and_the_next_call_uses_a_new_connection() {
 fn a_ping_that_comes_back_changed_is_an_error() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
-    servers[0].fault(0, Fault::OtherData);
+    servers[0].fault(0, ServerFault::OtherData);
     let error = client.ping(0).unwrap_err();
     assert!(
         is_error(&error, ErrorKind::Protocol, 0) && error.reason().contains("came back changed"),
@@ -57,7 +57,7 @@ fn is_protocol(outcome: &Result<u64, Error>) -> bool {
 fn a_duplicate_reply_answers_no_other_request() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
-    servers[0].fault(0, Fault::Twice);
+    servers[0].fault(0, ServerFault::Twice);
     // The duplicate arrives with the first reply, or while the next request waits, whose id
     // differs.
     let first = client.fetch_add(0, 1);
@@ -70,7 +70,7 @@ fn a_duplicate_reply_answers_no_other_request() {
 fn a_refused_part_leaves_the_connection_usable() {
     let (layout, servers) = servers(2, K);
     let client = client_of(layout);
-    servers[0].fault(1, Fault::Refuse(Code::OutOfRange));
+    servers[0].fault(1, ServerFault::Refuse(Code::OutOfRange));
     let error = client.fill(0, 2 * K, 1).unwrap_err();
     assert!(
         is_error(&error, ErrorKind::Refused, 0) && error.refusal() == Some(Code::OutOfRange),
@@ -101,7 +101,7 @@ fn a_permanent_refusal_is_returned_without_a_retry() {
             "{error}"
         );
     }
-    servers[0].fault(0, Fault::Refuse(Code::BadSequence));
+    servers[0].fault(0, ServerFault::Refuse(Code::BadSequence));
     assert_eq!(
         client.fetch_add(0, 1).unwrap_err().kind(),
         ErrorKind::Refused
@@ -114,7 +114,7 @@ fn a_change_of_which_one_part_was_carried_out_may_have_had_an_effect_and_a_refus
     let (layout, servers) = servers(2, K);
     let client = client_of(layout);
     let refused = |call: &dyn Fn() -> Result<(), Error>| {
-        servers[1].fault(0, Fault::Refuse(Code::OutOfRange));
+        servers[1].fault(0, ServerFault::Refuse(Code::OutOfRange));
         let error = call().unwrap_err();
         assert!(is_error(&error, ErrorKind::Refused, 1), "{error}");
         error.effect()
@@ -139,7 +139,7 @@ fn a_reconnect_that_is_refused_for_good_keeps_its_kind_while_a_change_is_in_doub
     ] {
         client.read(0, 1).unwrap();
         servers[0].state().refuse_hello = (1, Some(code));
-        servers[0].fault(0, Fault::BreakAfter);
+        servers[0].fault(0, ServerFault::BreakAfter);
         let error = client.fetch_add(0, 1).unwrap_err();
         assert!(is_error(&error, kind, 0), "{error}");
         assert_eq!(
@@ -251,7 +251,10 @@ fn dsmctl_prints_no_control_character_that_a_server_sends() {
         "\"in use\"",
         &serde_json::Value::from(EVIL.repeat(1000)).to_string(),
     ));
-    for fault in [Fault::UnknownCode, Fault::Refuse(Code::OutOfRange)] {
+    for fault in [
+        ServerFault::UnknownCode,
+        ServerFault::Refuse(Code::OutOfRange),
+    ] {
         servers[0].fault(0, fault);
         let ended = run(read);
         assert_harmless(&format!("{fault:?}"), &ended);

@@ -9,9 +9,9 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 use support::clients::client_of;
 use support::fake_server;
-use support::fake_server::{Fault, servers};
+use support::fake_server::{ServerFault, servers};
 use support::is_error;
-use support::wire::PATIENCE;
+use support::wire::TEST_TIMEOUT;
 
 const K: u64 = 1 << 20;
 const TIMEOUT: Duration = Duration::from_millis(300);
@@ -41,14 +41,14 @@ fn dead_address() -> String {
 fn a_server_that_stalls_leaves_a_change_unknown_and_a_read_unavailable() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout).with_timeout(TIMEOUT);
-    servers[0].fault(0, Fault::Stall);
+    servers[0].fault(0, ServerFault::Stall);
     let error = fails_at_deadline(|| client.write(0, b"x"));
     assert!(
         is_error(&error, ErrorKind::OutcomeUnknown, 0)
             && error.to_string().contains("whether the write took effect"),
         "{error}"
     );
-    servers[0].fault(0, Fault::Stall);
+    servers[0].fault(0, ServerFault::Stall);
     let error = fails_at_deadline(|| client.read(0, 1));
     assert!(is_error(&error, ErrorKind::Unavailable, 0), "{error}");
     assert_eq!(
@@ -139,11 +139,11 @@ fn one_stalled_server_of_three_leaves_the_connections_to_the_others_open() {
     let (layout, servers) = servers(3, K);
     let client = client_of(layout).with_timeout(TIMEOUT);
     // It shares the connections, and has the time that a busy machine needs for the whole memory.
-    let unhurried = client.clone().with_timeout(PATIENCE);
+    let unhurried = client.clone().with_timeout(TEST_TIMEOUT);
     let data = vec![7; 3 * K as usize];
     unhurried.write(0, &data).unwrap();
     for _ in 0..3 {
-        servers[1].fault(0, Fault::Stall);
+        servers[1].fault(0, ServerFault::Stall);
         let error = fails_at_deadline(|| client.read(0, 3 * K));
         assert_eq!(error.server(), Some(1.into()), "{error}");
     }
@@ -160,7 +160,7 @@ fn one_stalled_server_of_three_leaves_the_connections_to_the_others_open() {
 fn submitting_to_a_full_pipeline_of_a_stalled_server_ends_by_the_deadline() {
     let (layout, servers) = servers(2, K);
     let client = client_of(layout).with_timeout(TIMEOUT);
-    servers[0].fault(10, Fault::Stall);
+    servers[0].fault(10, ServerFault::Stall);
     let mut pipeline = client.pipeline();
     let mut submitted = 0;
     let error = fails_at_deadline(|| {
@@ -198,7 +198,7 @@ fn submitting_to_a_full_pipeline_of_a_stalled_server_ends_by_the_deadline() {
 fn a_pipeline_reports_without_waiting_whether_the_next_outcome_is_ready() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout).with_timeout(TIMEOUT);
-    servers[0].fault(0, Fault::Stall);
+    servers[0].fault(0, ServerFault::Stall);
     let mut pipeline = client.pipeline();
     assert!(!pipeline.is_next_ready(), "nothing was submitted");
     for address in 0..3 {

@@ -5,7 +5,7 @@ use dsm_client::{Effect, ErrorKind, Reply};
 use dsm_core::protocol::{Code, Opcode};
 use std::time::{Duration, Instant};
 use support::clients::client_of;
-use support::fake_server::{Fault, servers};
+use support::fake_server::{ServerFault, servers};
 use support::is_error;
 
 const K: u64 = 4 << 20;
@@ -14,9 +14,13 @@ const K: u64 = 4 << 20;
 fn a_change_whose_reply_was_lost_takes_effect_once() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
-    for (number, fault) in [Fault::BreakBefore, Fault::BreakAfter, Fault::BreakInReply]
-        .into_iter()
-        .enumerate()
+    for (number, fault) in [
+        ServerFault::BreakBefore,
+        ServerFault::BreakAfter,
+        ServerFault::BreakInReply,
+    ]
+    .into_iter()
+    .enumerate()
     {
         servers[0].fault(0, fault);
         assert_eq!(client.fetch_add(8, 1).unwrap(), number as u64, "{fault:?}");
@@ -48,7 +52,7 @@ fn temporary_refusals_are_retried() {
         );
     }
     for code in [Code::Stopping, Code::Busy, Code::Internal] {
-        servers[0].fault(0, Fault::Refuse(code));
+        servers[0].fault(0, ServerFault::Refuse(code));
         client.fetch_add(0, 1).unwrap();
     }
     assert_eq!(servers[0].word(0), 7);
@@ -58,7 +62,11 @@ fn temporary_refusals_are_retried() {
 fn a_pipeline_of_a_thousand_adds_survives_a_break_every_17_requests() {
     let (layout, servers) = servers(2, K);
     for server in &servers {
-        let faults = [Fault::BreakBefore, Fault::BreakAfter, Fault::BreakInReply];
+        let faults = [
+            ServerFault::BreakBefore,
+            ServerFault::BreakAfter,
+            ServerFault::BreakInReply,
+        ];
         let chaos =
             move |number: u64| (number % 17 == 16).then(|| faults[(number / 17 % 3) as usize]);
         server.state().chaos = Some(Box::new(chaos));
@@ -89,9 +97,9 @@ fn a_pipeline_of_a_thousand_adds_survives_a_break_every_17_requests() {
 fn a_long_write_is_complete_after_breaks_in_its_middle() {
     let (layout, servers) = servers(3, K);
     for server in &servers {
-        server.fault(1, Fault::BreakBefore);
-        server.fault(2, Fault::BreakAfter);
-        server.fault(4, Fault::BreakInReply);
+        server.fault(1, ServerFault::BreakBefore);
+        server.fault(2, ServerFault::BreakAfter);
+        server.fault(4, ServerFault::BreakInReply);
     }
     let client = client_of(layout);
     let data: Vec<u8> = (0..3 * K - 200).map(|i| (i % 253) as u8).collect();
@@ -104,7 +112,7 @@ fn a_long_write_is_complete_after_breaks_in_its_middle() {
         12
     );
     for server in &servers {
-        server.fault(1, Fault::BreakInReply);
+        server.fault(1, ServerFault::BreakInReply);
     }
     assert!(client.read(100, data.len() as u64).unwrap() == data);
 }
@@ -114,7 +122,7 @@ fn a_lost_session_leaves_a_sent_change_unknown_and_reads_are_sent_again() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout).with_timeout(Duration::from_secs(10));
     client.fetch_add(0, 1).unwrap();
-    servers[0].fault(1, Fault::Stall);
+    servers[0].fault(1, ServerFault::Stall);
     let mut pipeline = client.pipeline();
     pipeline.read(0, 8).unwrap();
     pipeline.fetch_add(0, 1).unwrap();
@@ -168,8 +176,8 @@ fn eight_threads_count_exactly_through_one_client_while_connections_break() {
     let (layout, servers) = servers(3, K);
     for server in &servers {
         let chaos = |number: u64| match number % 41 {
-            13 => Some(Fault::BreakAfter),
-            40 => Some(Fault::BreakBefore),
+            13 => Some(ServerFault::BreakAfter),
+            40 => Some(ServerFault::BreakBefore),
             _ => None,
         };
         server.state().chaos = Some(Box::new(chaos));

@@ -3,7 +3,7 @@
 
 use dsm_client::ErrorKind;
 use support::clients::client_of;
-use support::fake_server::{Fault, servers};
+use support::fake_server::{ServerFault, servers};
 use support::is_error;
 
 const K: u64 = 1 << 16;
@@ -47,7 +47,7 @@ fn every_call_reports_lost_memory_until_the_loss_is_accepted() {
 fn a_change_in_flight_fails_when_the_memory_is_lost() {
     let (layout, servers) = servers(1, K);
     let client = client_of(layout);
-    servers[0].fault(0, Fault::Stall);
+    servers[0].fault(0, ServerFault::Stall);
     std::thread::scope(|scope| {
         let call = scope.spawn(|| client.write(0, b"x"));
         while servers[0].state().memory[0] == 0 {

@@ -45,14 +45,14 @@ fn a_name_with_an_address_of_each_version_of_ip_is_served_on_both() {
     for address in ["[::1]:7411", &format!("{host}:7411")] {
         support::wait_for(
             &format!("{address} to be served"),
-            support::wire::PATIENCE,
+            support::wire::TEST_TIMEOUT,
             || std::net::TcpStream::connect(address).is_ok(),
         );
     }
     assert!(client_of(cluster.config().layout).ping(0).is_ok());
     // The server listens a moment before it logs the addresses.
     let listening = format!("on [::1]:7411 and {host}:7411");
-    support::wait_for(&listening, support::wire::PATIENCE, || {
+    support::wait_for(&listening, support::wire::TEST_TIMEOUT, || {
         cluster.stderr(0).contains(&listening)
     });
     let said = cluster.stderr(0);

@@ -50,7 +50,7 @@ fn crowd_process() {
     let is_local = client.data_path(0).unwrap() == DataPath::Local;
     client.fetch_add(LOCAL, u64::from(is_local)).unwrap();
     client.fetch_add(STARTED, 1).unwrap();
-    wait_for("all have started", support::restores::PATIENCE, || {
+    wait_for("all have started", support::restores::TEST_TIMEOUT, || {
         word(&client, STARTED) == PROCESSES
     });
     count(&client).unwrap();

@@ -8,8 +8,8 @@ use dsm_client::{Client, DataPath, ErrorKind, Reply};
 use dsm_core::layout::Layout;
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
-use support::program::Program;
-use support::restores::PATIENCE;
+use support::program::ChildProgram;
+use support::restores::TEST_TIMEOUT;
 use support::{Cluster, client, is_error, local_client, wait_for};
 
 const K: u64 = 1 << 20;
@@ -19,14 +19,14 @@ fn is_local(client: &Client) -> bool {
 }
 
 fn wait_until_local(client: &Client) {
-    wait_for("the client to be local again", PATIENCE, || {
+    wait_for("the client to be local again", TEST_TIMEOUT, || {
         is_local(client)
     });
 }
 
 /// The server, started with --reset, which deletes its memory.
-fn reset(cluster: &Cluster) -> Program {
-    let reset = Program::new(
+fn reset(cluster: &Cluster) -> ChildProgram {
+    let reset = ChildProgram::new(
         "dsmd --reset".to_owned(),
         cluster.directory().join("stderr.reset"),
     );
@@ -65,7 +65,10 @@ fn a_stopped_server_is_unavailable_until_it_is_started() {
         began.elapsed()
     );
     cluster.start_server(0);
-    assert_eq!(local.with_timeout(PATIENCE).read(0, 6).unwrap(), b"before");
+    assert_eq!(
+        local.with_timeout(TEST_TIMEOUT).read(0, 6).unwrap(),
+        b"before"
+    );
     let local = local_client(&cluster);
     wait_until_local(&local);
     assert_eq!(local.read(0, 6).unwrap(), b"before");
@@ -92,7 +95,7 @@ fn a_pipeline_that_used_tcp_before_reports_a_request_done_in_shared_memory_as_re
     let cluster = Cluster::start(1, K);
     cluster.kill(0);
     // The client finds no server, and uses TCP.
-    let client = local_client(&cluster).with_timeout(PATIENCE);
+    let client = local_client(&cluster).with_timeout(TEST_TIMEOUT);
     let mut pipeline = client.pipeline();
     pipeline.write(0, b"by TCP").unwrap();
     assert!(!pipeline.is_next_ready());

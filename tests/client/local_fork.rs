@@ -8,7 +8,7 @@
 use dsm_client::{Client, DataPath};
 use dsm_config::{Config, LocalAccess};
 use dsm_core::segment::Segment;
-use support::restores::PATIENCE;
+use support::restores::TEST_TIMEOUT;
 use support::{Cluster, client, own_process, wait_for};
 
 const K: u64 = 1 << 20;
@@ -39,7 +39,7 @@ fn forking_process() {
     assert_eq!(client.data_path(0).unwrap(), DataPath::Tcp);
     assert_eq!(client.read(0, 6).unwrap(), b"parent");
     client.swap(CHILD_IS_READY, 1).unwrap();
-    wait_for("the command to drop the clients", PATIENCE, || {
+    wait_for("the command to drop the clients", TEST_TIMEOUT, || {
         before.read(DROP_CLIENTS, 1).unwrap() == [1]
     });
     drop((pipeline, before, client));
@@ -59,7 +59,9 @@ fn a_forked_child_neither_hides_the_death_of_its_parent_nor_releases_its_resourc
     assert!(forking.status().unwrap().success(), "the parent");
     let remote = client(&cluster);
     let is_set = |word| remote.read(word, 1).unwrap() == [1];
-    wait_for("the child to continue", PATIENCE, || is_set(CHILD_IS_READY));
+    wait_for("the child to continue", TEST_TIMEOUT, || {
+        is_set(CHILD_IS_READY)
+    });
 
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     assert_eq!(
@@ -71,7 +73,7 @@ fn a_forked_child_neither_hides_the_death_of_its_parent_nor_releases_its_resourc
     let workers: Vec<_> = std::iter::from_fn(|| segment.worker().ok()).collect();
     assert!(workers.len() > 32, "{}", workers.len());
     remote.swap(DROP_CLIENTS, 1).unwrap();
-    wait_for("the child to drop its clients", PATIENCE, || {
+    wait_for("the child to drop its clients", TEST_TIMEOUT, || {
         is_set(DROPPED)
     });
     assert!(

@@ -9,7 +9,7 @@ use dsm_core::segment::Segment;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
-use support::restores::PATIENCE;
+use support::restores::TEST_TIMEOUT;
 use support::segment::image;
 use support::{Cluster, is_error, local_client, wait_for};
 
@@ -26,9 +26,9 @@ fn a_local_change_waits_for_the_end_of_the_freeze_and_is_not_in_the_snapshot() {
     assert_eq!(client.data_path(0).unwrap(), DataPath::Local);
     client.fill(0, K, 1).unwrap();
 
-    let mut snapshot_lock = segment.claim().unwrap().unwrap();
+    let mut snapshot_lock = segment.snapshot_lock().unwrap().unwrap();
     // The lease is longer than the test may take: only the cut ends the freeze.
-    let frozen = snapshot_lock.freeze(PATIENCE).unwrap();
+    let frozen = snapshot_lock.freeze(TEST_TIMEOUT).unwrap();
     let (began, has_begun) = channel();
     let (ended, has_ended) = channel();
     let cut = std::thread::scope(|scope| {
@@ -48,7 +48,7 @@ fn a_local_change_waits_for_the_end_of_the_freeze_and_is_not_in_the_snapshot() {
             "the change did not wait"
         );
         let cut = frozen.cut(K).unwrap();
-        has_ended.recv_timeout(PATIENCE).unwrap();
+        has_ended.recv_timeout(TEST_TIMEOUT).unwrap();
         assert_eq!(client.read(5 * 4096, 14).unwrap(), b"behind the cut");
         assert!(
             image(&segment, cut).unwrap() == vec![1; usize::try_from(K).unwrap()],
@@ -66,7 +66,7 @@ fn a_freeze_that_is_never_ended_delays_a_local_change_by_its_lease_only() {
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let client = local_client(&cluster);
     let lease = Duration::from_millis(300);
-    let mut snapshot_lock = segment.claim().unwrap().unwrap();
+    let mut snapshot_lock = segment.snapshot_lock().unwrap().unwrap();
     let frozen = snapshot_lock.freeze(lease).unwrap();
     let began = Instant::now();
     client.write(0, b"x").unwrap();
@@ -85,8 +85,8 @@ fn a_local_change_during_a_freeze_ends_by_its_deadline_without_effect() {
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let client = local_client(&cluster).with_timeout(TIMEOUT);
     client.fill(0, K, 1).unwrap();
-    let mut snapshot_lock = segment.claim().unwrap().unwrap();
-    let frozen = snapshot_lock.freeze(PATIENCE).unwrap();
+    let mut snapshot_lock = segment.snapshot_lock().unwrap().unwrap();
+    let frozen = snapshot_lock.freeze(TEST_TIMEOUT).unwrap();
     let began = Instant::now();
     let error = client.write(5 * 4096, b"x").unwrap_err();
     let took = began.elapsed();
@@ -122,13 +122,17 @@ fn a_local_change_that_waits_for_the_copy_area_ends_by_its_deadline_and_keeps_th
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let client = local_client(&cluster);
     client.fill(0, LONG, 1).unwrap();
-    let mut snapshot_lock = segment.claim().unwrap().unwrap();
-    let cut = snapshot_lock.freeze(PATIENCE).unwrap().cut(LONG).unwrap();
+    let mut snapshot_lock = segment.snapshot_lock().unwrap().unwrap();
+    let cut = snapshot_lock
+        .freeze(TEST_TIMEOUT)
+        .unwrap()
+        .cut(LONG)
+        .unwrap();
     let stops = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| segment.allocate_copies(cut, &stops));
         let copies = format!("/dev/shm/{}.0.copies", cluster.name());
-        wait_for("pages to be allocated", PATIENCE, || {
+        wait_for("pages to be allocated", TEST_TIMEOUT, || {
             std::fs::metadata(&copies).unwrap().len() > 0
         });
         stops.store(true, Ordering::Relaxed);

@@ -37,9 +37,9 @@ fn a_long_copy_continues_over_tcp_when_local_access_is_disabled() {
                 while segment.local_traffic().copies < local_before + 5 {
                     std::hint::spin_loop();
                 }
-                segment.refuse_local();
+                segment.disable_local_access();
             });
-            segment.admit_local(cluster.layout().fingerprint());
+            segment.enable_local_access(cluster.layout().fingerprint());
             let (local, remote) = (
                 segment.local_traffic().copies - local_before,
                 by_tcp() - tcp_before,

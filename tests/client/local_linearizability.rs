@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 use support::counts::count;
-use support::linearizability::{Action, Event, Verdict, check};
+use support::linearizability::{HistoryAction, HistoryEvent, SearchVerdict, check};
 use support::random::Random;
 use support::{Cluster, client, local_client, own_process, wait_for};
 
@@ -54,24 +54,28 @@ const CELLS: [(u64, u64); 7] = [
 const WORDS: Range<usize> = 0..4;
 const WIDE: Range<usize> = 4..7;
 
-/// The next request: an [`Action`] without its result. A `Read` has as many values as it reads, all
+/// The next request: an [`HistoryAction`] without its result. A `Read` has as many values as it reads, all
 /// zero.
-fn plan(random: &mut Random, mut value: impl FnMut() -> u64, seen: &[u64; CELLS.len()]) -> Action {
+fn plan(
+    random: &mut Random,
+    mut value: impl FnMut() -> u64,
+    seen: &[u64; CELLS.len()],
+) -> HistoryAction {
     let group = [WORDS, WIDE][random.index(2)].clone();
     let first = group.start + random.index(group.len());
     let count = 1 + random.index(group.end - first);
     match random.index(8) {
-        0..=2 => Action::Read {
+        0..=2 => HistoryAction::Read {
             first: group.start,
             values: vec![0; group.len()],
         },
-        3..=4 => Action::Write {
+        3..=4 => HistoryAction::Write {
             first,
             values: (0..count).map(|_| value()).collect(),
         },
         5 => {
             let count = 1 + random.index(3);
-            Action::Copy {
+            HistoryAction::Copy {
                 from: random.index(5 - count),
                 to: random.index(5 - count),
                 count,
@@ -88,7 +92,7 @@ fn plan(random: &mut Random, mut value: impl FnMut() -> u64, seen: &[u64; CELLS.
                     new: value(),
                 },
             };
-            Action::Atomic {
+            HistoryAction::Atomic {
                 cell,
                 operation,
                 old: None,
@@ -102,10 +106,10 @@ fn length(cells: Range<usize>) -> u64 {
 }
 
 /// Carries out the request, and returns the values that it has found.
-fn carry_out(client: &Client, action: &Action) -> Result<Vec<u64>, Error> {
+fn carry_out(client: &Client, action: &HistoryAction) -> Result<Vec<u64>, Error> {
     let address = |cell: usize| CELLS[cell].0;
     match action {
-        Action::Read { first, values } => {
+        HistoryAction::Read { first, values } => {
             let cells = *first..first + values.len();
             let bytes = client.read(address(*first), length(cells.clone()))?;
             let mut rest = bytes.as_slice();
@@ -120,7 +124,7 @@ fn carry_out(client: &Client, action: &Action) -> Result<Vec<u64>, Error> {
             };
             Ok(cells.map(value).collect())
         }
-        Action::Write { first, values } => {
+        HistoryAction::Write { first, values } => {
             let of = |(value, (_, length)): (&u64, &(u64, u64))| {
                 value
                     .to_le_bytes()
@@ -129,13 +133,13 @@ fn carry_out(client: &Client, action: &Action) -> Result<Vec<u64>, Error> {
             let data: Vec<u8> = values.iter().zip(&CELLS[*first..]).flat_map(of).collect();
             client.write(address(*first), &data).map(|()| Vec::new())
         }
-        Action::Copy { from, to, count } => client
+        HistoryAction::Copy { from, to, count } => client
             .copy(
                 address(*from)..address(*from) + length(*from..from + count),
                 address(*to),
             )
             .map(|()| Vec::new()),
-        Action::Atomic {
+        HistoryAction::Atomic {
             cell, operation, ..
         } => {
             let address = address(*cell);
@@ -150,24 +154,24 @@ fn carry_out(client: &Client, action: &Action) -> Result<Vec<u64>, Error> {
             };
             Ok(vec![old])
         }
-        Action::Perhaps(_) => panic!("no plan has this"),
+        HistoryAction::Interrupted(_) => panic!("no plan has this"),
     }
 }
 
 /// The action with its result; `None` for a read without one.
-fn with_result(action: Action, found: Option<&[u64]>) -> Option<Action> {
+fn with_result(action: HistoryAction, found: Option<&[u64]>) -> Option<HistoryAction> {
     match (action, found) {
-        (Action::Read { .. }, None) => None,
-        (Action::Read { first, .. }, Some(found)) => Some(Action::Read {
+        (HistoryAction::Read { .. }, None) => None,
+        (HistoryAction::Read { first, .. }, Some(found)) => Some(HistoryAction::Read {
             first,
             values: found.to_vec(),
         }),
         (
-            Action::Atomic {
+            HistoryAction::Atomic {
                 cell, operation, ..
             },
             found,
-        ) => Some(Action::Atomic {
+        ) => Some(HistoryAction::Atomic {
             cell,
             operation,
             old: found.map(|found| found[0]),
@@ -177,16 +181,18 @@ fn with_result(action: Action, found: Option<&[u64]>) -> Option<Action> {
 }
 
 /// Updates the values that a client has seen last.
-fn remember(seen: &mut [u64; CELLS.len()], action: &Action, found: &[u64]) {
+fn remember(seen: &mut [u64; CELLS.len()], action: &HistoryAction, found: &[u64]) {
     match action {
-        Action::Read { first, .. } => seen[*first..first + found.len()].copy_from_slice(found),
-        Action::Write { first, values } => {
+        HistoryAction::Read { first, .. } => {
+            seen[*first..first + found.len()].copy_from_slice(found)
+        }
+        HistoryAction::Write { first, values } => {
             seen[*first..first + values.len()].copy_from_slice(values)
         }
-        Action::Atomic {
+        HistoryAction::Atomic {
             cell, operation, ..
         } => seen[*cell] = operation.apply(found[0]).unwrap_or(found[0]),
-        Action::Copy { .. } | Action::Perhaps(_) => {}
+        HistoryAction::Copy { .. } | HistoryAction::Interrupted(_) => {}
     }
 }
 
@@ -202,7 +208,7 @@ fn work(
     id: u64,
     start: u64,
     mut is_over: impl FnMut() -> bool,
-    mut report: impl FnMut(u64, &Action, Option<&[u64]>),
+    mut report: impl FnMut(u64, &HistoryAction, Option<&[u64]>),
 ) {
     let (mut random, mut values, mut seen) = (Random::seeded(start), 0, [0; CELLS.len()]);
     while !is_over() {
@@ -267,12 +273,12 @@ fn local_process() {
     );
 }
 
-fn encode(action: &Action) -> serde_json::Value {
+fn encode(action: &HistoryAction) -> serde_json::Value {
     match action {
-        Action::Read { first, values } => serde_json::json!(["read", first, values]),
-        Action::Write { first, values } => serde_json::json!(["write", first, values]),
-        Action::Copy { from, to, count } => serde_json::json!(["copy", from, [to, count]]),
-        Action::Atomic {
+        HistoryAction::Read { first, values } => serde_json::json!(["read", first, values]),
+        HistoryAction::Write { first, values } => serde_json::json!(["write", first, values]),
+        HistoryAction::Copy { from, to, count } => serde_json::json!(["copy", from, [to, count]]),
+        HistoryAction::Atomic {
             cell, operation, ..
         } => {
             let (name, operands) = match *operation {
@@ -284,21 +290,21 @@ fn encode(action: &Action) -> serde_json::Value {
             };
             serde_json::json!([name, cell, operands])
         }
-        Action::Perhaps(_) => panic!("no plan has this"),
+        HistoryAction::Interrupted(_) => panic!("no plan has this"),
     }
 }
 
-fn decode(name: &str, first: usize, values: Vec<u64>) -> Action {
+fn decode(name: &str, first: usize, values: Vec<u64>) -> HistoryAction {
     let index = |position: usize| usize::try_from(values[position]).unwrap();
-    let atomic = |operation| Action::Atomic {
+    let atomic = |operation| HistoryAction::Atomic {
         cell: first,
         operation,
         old: None,
     };
     match name {
-        "read" => Action::Read { first, values },
-        "write" => Action::Write { first, values },
-        "copy" => Action::Copy {
+        "read" => HistoryAction::Read { first, values },
+        "write" => HistoryAction::Write { first, values },
+        "copy" => HistoryAction::Copy {
             from: first,
             to: index(0),
             count: index(1),
@@ -339,7 +345,7 @@ fn run_process(
     worker: &mut Worker,
     id: usize,
     random: &mut Random,
-) -> Vec<Event> {
+) -> Vec<HistoryEvent> {
     let (seed, life) = (random.next(), random.within(LIFETIME.start, LIFETIME.end));
     let mut child = own_process::command(module_path!(), "local_process")
         .env("LOCAL_PROCESS", format!("{id} {seed} {life}"))
@@ -363,7 +369,7 @@ fn run_process(
             (None, None) => called = Some((at, is_local, action)),
             (Some((called, _, action)), Some(found)) => {
                 let action = with_result(action, Some(&found)).unwrap();
-                events.push(Event {
+                events.push(HistoryEvent {
                     client: id,
                     action,
                     called,
@@ -404,8 +410,8 @@ fn run_process(
     if let Some((called, _, action)) = called
         && let Some(action) = with_result(action, None)
     {
-        let action = Action::Perhaps(Box::new(action));
-        events.push(Event {
+        let action = HistoryAction::Interrupted(Box::new(action));
+        events.push(HistoryEvent {
             client: id,
             action,
             called,
@@ -416,7 +422,7 @@ fn run_process(
 }
 
 /// Runs a client over TCP until `end`, and returns its events.
-fn run_remote_client(client: &Client, id: usize, seed: u64, end: Instant) -> Vec<Event> {
+fn run_remote_client(client: &Client, id: usize, seed: u64, end: Instant) -> Vec<HistoryEvent> {
     let (mut events, mut called) = (Vec::new(), 0);
     work(
         client,
@@ -427,7 +433,7 @@ fn run_remote_client(client: &Client, id: usize, seed: u64, end: Instant) -> Vec
             None => called = at,
             Some(found) => {
                 let action = with_result(action.clone(), Some(found)).unwrap();
-                events.push(Event {
+                events.push(HistoryEvent {
                     client: id,
                     action,
                     called,
@@ -464,7 +470,7 @@ fn check_one_history() {
     let end = Instant::now() + DURATION;
     let ids = AtomicUsize::new(1);
     let next_id = || ids.fetch_add(1, Ordering::SeqCst);
-    let histories: Vec<Vec<Event>> = std::thread::scope(|scope| {
+    let histories: Vec<Vec<HistoryEvent>> = std::thread::scope(|scope| {
         let mut threads = Vec::new();
         for _ in 0..PROCESSES {
             let (server, segment, mut random, next_id) =
@@ -502,10 +508,10 @@ fn check_one_history() {
             .map(|thread| thread.join().expect("no client fails"))
             .collect()
     });
-    let history: Vec<Event> = histories.into_iter().flatten().collect();
+    let history: Vec<HistoryEvent> = histories.into_iter().flatten().collect();
     let unknown = history
         .iter()
-        .filter(|event| matches!(event.action, Action::Perhaps(_)))
+        .filter(|event| matches!(event.action, HistoryAction::Interrupted(_)))
         .count();
     let status = local_client(cluster).status(0).unwrap();
     let (kills, lives) = (
@@ -527,5 +533,5 @@ fn check_one_history() {
         history.len(),
         since.elapsed()
     );
-    assert_eq!(verdict, Verdict::Linearizable);
+    assert_eq!(verdict, SearchVerdict::Linearizable);
 }

@@ -6,7 +6,7 @@
 use dsm_client::{DataPath, LoggedOperations};
 use nix::sys::signal::Signal;
 use std::path::Path;
-use support::wire::PATIENCE;
+use support::wire::TEST_TIMEOUT;
 use support::{Cluster, local_client, wait_for};
 
 const K: u64 = 1 << 20;
@@ -34,13 +34,13 @@ fn operations_of_a_local_program_are_logged_as_soon_as_the_operation_log_is_on()
     let client = local_client(&cluster);
     assert_eq!(client.data_path(0).unwrap(), DataPath::Tcp);
     client.write(4096, b"x").unwrap();
-    wait_for("the write to be logged", PATIENCE, || {
+    wait_for("the write to be logged", TEST_TIMEOUT, || {
         lines(cluster.directory(), " write 0x0000000000001000 1 ok") == 1
     });
 
     set_log(&cluster, &text, "off");
     cluster.signal(0, Signal::SIGHUP);
-    wait_for("the client to be local", PATIENCE, || {
+    wait_for("the client to be local", TEST_TIMEOUT, || {
         client.data_path(0).unwrap() == DataPath::Local
     });
     client.write(8192, b"x").unwrap();
@@ -49,13 +49,13 @@ fn operations_of_a_local_program_are_logged_as_soon_as_the_operation_log_is_on()
     set_log(&cluster, &text, "writes");
     cluster.signal(0, Signal::SIGHUP);
     let mode = || client.status(0).unwrap().operation_log.mode;
-    wait_for("the log to be on again", PATIENCE, || {
+    wait_for("the log to be on again", TEST_TIMEOUT, || {
         mode() == LoggedOperations::Writes
     });
     for page in 3..103 {
         client.write(page * 4096, b"x").unwrap();
     }
-    wait_for("each write to be logged", PATIENCE, || {
+    wait_for("each write to be logged", TEST_TIMEOUT, || {
         lines(cluster.directory(), " write ") == 101
     });
     assert_eq!(client.data_path(0).unwrap(), DataPath::Tcp);
@@ -73,7 +73,7 @@ fn a_log_that_is_turned_on_while_dsmd_is_dead_disables_local_access_when_dsmd_st
     set_log(&cluster, &text, "writes");
     cluster.start_server(0);
     client.write(4096, b"z").unwrap();
-    wait_for("the write to be logged", PATIENCE, || {
+    wait_for("the write to be logged", TEST_TIMEOUT, || {
         lines(cluster.directory(), " write 0x0000000000001000 1 ok") == 1
     });
     assert_eq!(client.status(0).unwrap().local.writes, 2);

@@ -169,7 +169,7 @@ fn an_error_names_the_group_that_may_read_the_snapshots_and_open_the_memory() {
     let is_up = || std::net::TcpStream::connect(cluster.agent_address(0)).is_ok();
     support::wait_for(
         "the other user's agent to listen",
-        support::wire::PATIENCE,
+        support::wire::TEST_TIMEOUT,
         || {
             assert!(
                 agent.0.try_wait().unwrap().is_none(),

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use support::process::state;
-use support::restores::PATIENCE;
+use support::restores::TEST_TIMEOUT;
 use support::{Cluster, client, is_error, wait_for};
 
 const K: u64 = 64 * 4096;
@@ -51,8 +51,8 @@ fn a_read_after_an_unknown_outcome_waits_for_the_change_that_a_freeze_keeps_out(
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let client = client(&cluster);
     client.fetch_add(0, 1).unwrap();
-    let mut claim = segment.claim().unwrap().unwrap();
-    let frozen = claim.freeze(PATIENCE).unwrap();
+    let mut claim = segment.snapshot_lock().unwrap().unwrap();
+    let frozen = claim.freeze(TEST_TIMEOUT).unwrap();
     add_in_vain(&client);
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| read_for_good(&cluster, &client));
@@ -71,7 +71,9 @@ fn a_change_that_a_stopped_dsmd_has_received_takes_effect_before_the_next_read_o
         // Leaves a connection on which the change goes out.
         client.fetch_add(0, 1).unwrap();
         cluster.signal(0, Signal::SIGSTOP);
-        wait_for("dsmd is stopped", PATIENCE, || state(cluster.pid(0)) == 'T');
+        wait_for("dsmd is stopped", TEST_TIMEOUT, || {
+            state(cluster.pid(0)) == 'T'
+        });
         add_in_vain(&client);
         cluster.signal(0, Signal::SIGCONT);
         read_for_good(&cluster, &client);

@@ -21,7 +21,10 @@ fn uncommented() -> String {
 #[test]
 fn the_packaged_file_is_one_server_that_only_this_machine_reaches() {
     let config = parse(PACKAGED);
-    assert_eq!((config.layout.n(), config.layout.k()), (1, 32 << 20));
+    assert_eq!(
+        (config.layout.server_count(), config.layout.share_size()),
+        (1, 32 << 20)
+    );
     assert_eq!(config.layout.addresses(), ["127.0.0.1:7411"]);
     assert!(config.untrusted_address(0).is_none());
     assert!(!config.security.trusted_network);
@@ -65,12 +68,17 @@ fn the_example_of_three_machines_in_the_packaged_file_is_valid() {
                 .any(|start| line.starts_with(start))
         });
     let example = example.collect::<Vec<_>>().join("\n");
-    assert_eq!(parse(&format!("k = 4096\nn = 3\n{example}")).layout.n(), 3);
+    assert_eq!(
+        parse(&format!("k = 4096\nn = 3\n{example}"))
+            .layout
+            .server_count(),
+        3
+    );
 }
 
 #[test]
 fn the_packaged_memory_fits_the_shared_memory_of_a_container_and_leaves_a_quarter_for_snapshots() {
-    let k = parse(PACKAGED).layout.k();
+    let k = parse(PACKAGED).layout.share_size();
     assert!(
         k + dsm_core::segment::overhead(k) <= (64 << 20) / 4 * 3,
         "{k}"

@@ -19,27 +19,27 @@ fn systemd_is_told_of_start_watchdog_reload_and_stop() {
     let mut service = Service::start(&cluster, "300000");
     assert!(
         service
-            .hear_until("EXTEND_TIMEOUT_USEC=")
+            .wait_for_message("EXTEND_TIMEOUT_USEC=")
             .contains("STATUS=allocating")
     );
     assert!(
         service
-            .hear_until("READY=1")
+            .wait_for_message("READY=1")
             .contains("STATUS=serving 1 MiB as server 0 of 1")
     );
     for _ in 0..3 {
-        service.hear_until("WATCHDOG=1");
+        service.wait_for_message("WATCHDOG=1");
     }
     service.signal(nix::sys::signal::SIGHUP);
     assert!(
         service
-            .hear_until("RELOADING=1")
+            .wait_for_message("RELOADING=1")
             .contains("MONOTONIC_USEC=")
     );
-    service.hear_until("READY=1");
+    service.wait_for_message("READY=1");
     service.signal(nix::sys::signal::SIGTERM);
-    service.hear_until("STOPPING=1");
-    assert_eq!(service.ends(), Some(0));
+    service.wait_for_message("STOPPING=1");
+    assert_eq!(service.exit_code(), Some(0));
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_server_that_is_full_still_answers_its_watchdog() {
         .config("[limits]\nconnections = 2")
         .create();
     let service = Service::start(&cluster, "300000");
-    service.hear_until("READY=1");
+    service.wait_for_message("READY=1");
     let clients: Vec<Client> = (0..2).map(|_| support::client(&cluster)).collect();
     clients
         .iter()
@@ -61,7 +61,7 @@ fn a_server_that_is_full_still_answers_its_watchdog() {
         .status(0)
         .map(|status| status.connections.refused);
     for _ in 0..4 {
-        service.hear_until("WATCHDOG=1");
+        service.wait_for_message("WATCHDOG=1");
     }
     if let Ok(refused) = refused {
         assert_eq!(
@@ -80,7 +80,7 @@ fn the_watchdog_gets_no_answer_while_a_thread_is_stopped_and_one_after_it_has_re
     for name in ["dsm-accept", "dsm-shared-1", "dsm-probe"] {
         let cluster = Cluster::builder().create();
         let mut service = Service::start(&cluster, "300000");
-        service.hear_until("WATCHDOG=1");
+        service.wait_for_message("WATCHDOG=1");
         let threads = service.threads(name);
         let &[thread] = threads.as_slice() else {
             panic!("{name}: {threads:?}")
@@ -88,17 +88,19 @@ fn the_watchdog_gets_no_answer_while_a_thread_is_stopped_and_one_after_it_has_re
         let stopped = StoppedThread::new(thread);
         // A probe from before the stop may still succeed.
         wait_for("no more messages", DEADLINE, || {
-            service.hear_within(Duration::from_millis(500)).is_none()
+            service
+                .next_message_within(Duration::from_millis(500))
+                .is_none()
         });
-        let said = service.hear_within(Duration::from_secs(1));
+        let said = service.next_message_within(Duration::from_secs(1));
         assert_eq!(
             said, None,
             "{name} was stopped, and dsmd has still sent WATCHDOG=1"
         );
         drop(stopped);
-        service.hear_until("WATCHDOG=1");
+        service.wait_for_message("WATCHDOG=1");
         service.signal(nix::sys::signal::Signal::SIGTERM);
-        assert_eq!(service.ends(), Some(0));
+        assert_eq!(service.exit_code(), Some(0));
         let mut log = String::new();
         service
             .child
@@ -129,7 +131,7 @@ fn a_server_whose_address_is_removed_answers_its_watchdog_and_local_programs() {
     }
     let cluster = Cluster::builder().local().create();
     let service = Service::start(&cluster, "300000");
-    service.hear_until("WATCHDOG=1");
+    service.wait_for_message("WATCHDOG=1");
     support::client(&cluster).write(0, b"by TCP").unwrap();
     let local = support::local_client(&cluster);
     local.write(8, b"local").unwrap();
@@ -140,7 +142,7 @@ fn a_server_whose_address_is_removed_answers_its_watchdog_and_local_programs() {
     );
     let began = Instant::now();
     for count in 0..10 {
-        service.hear_until("WATCHDOG=1");
+        service.wait_for_message("WATCHDOG=1");
         local.write(16, &[count]).unwrap();
     }
     println!("without an address, ten answers in {:?}", began.elapsed());
@@ -164,18 +166,18 @@ fn a_service_manager_that_does_not_read_blocks_nothing() {
     service.signal(nix::sys::signal::SIGHUP);
     support::client(&cluster).write(0, b"served").unwrap();
     service.signal(nix::sys::signal::SIGTERM);
-    assert_eq!(service.ends(), Some(0));
+    assert_eq!(service.exit_code(), Some(0));
 }
 
 #[test]
 fn a_watchdog_time_of_zero_disables_the_watchdog() {
     let cluster = Cluster::builder().create();
     let mut service = Service::start(&cluster, "0");
-    service.hear_until("READY=1");
+    service.wait_for_message("READY=1");
     std::thread::sleep(Duration::from_millis(300));
     service.signal(nix::sys::signal::SIGTERM);
-    assert!(!service.hear_until("STOPPING=1").contains("WATCHDOG"));
-    assert_eq!(service.ends(), Some(0));
+    assert!(!service.wait_for_message("STOPPING=1").contains("WATCHDOG"));
+    assert_eq!(service.exit_code(), Some(0));
     let mut said = String::new();
     service
         .child
@@ -193,10 +195,10 @@ fn a_service_whose_name_in_shared_memory_is_taken_waits_and_starts_when_it_is_fr
     let taken = std::path::PathBuf::from(format!("/dev/shm/sem.{}.0.03", cluster.name()));
     std::fs::create_dir(&taken).unwrap();
     let service = Service::start(&cluster, "0");
-    let said = service.hear_until("STATUS=waiting");
+    let said = service.wait_for_message("STATUS=waiting");
     std::fs::remove_dir(&taken).unwrap();
     assert!(said.contains(taken.to_str().unwrap()), "{said}");
-    service.hear_until("READY=1");
+    service.wait_for_message("READY=1");
 }
 
 /// The log of dsmd, from its start to its end, in a file that is its standard error. With

@@ -6,12 +6,12 @@ use dsm_core::protocol::{AtomicOperation, Extent, Word};
 use dsm_core::segment::Segment;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::counts::count;
-use support::segment::Name;
+use support::segment::TestMemoryName;
 
 const K: u64 = 64 * PAGE;
 
 fn with_segment(what: &str, body: impl FnOnce(&Segment)) {
-    body(&Name::new(what).serve(K));
+    body(&TestMemoryName::new(what).serve(K));
 }
 
 #[test]

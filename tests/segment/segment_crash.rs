@@ -6,7 +6,7 @@
 use dsm_core::layout::PAGE;
 use dsm_core::protocol::{AtomicOperation, Extent, Word};
 use dsm_core::segment::crash::{self, Action, Point};
-use dsm_core::segment::{Left, Mark, Segment, Shut, Start, WORKERS, Worker};
+use dsm_core::segment::{AccessError, Leftover, RequestId, Segment, Start, WORKERS, Worker};
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv6Addr;
 use std::ops::ControlFlow;
@@ -15,7 +15,7 @@ use std::panic::AssertUnwindSafe;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use support::own_process;
-use support::segment::{Name, attach, image, layout, serve};
+use support::segment::{TestMemoryName, attach, image, layout, serve};
 
 const K: u64 = 64 * PAGE;
 
@@ -28,13 +28,13 @@ const LEASE: Duration = Duration::from_millis(500);
 /// Long enough for a large slot, over many pages, not aligned.
 const LENGTH: u64 = 20 * PAGE;
 
-const REQUEST: Mark = Mark {
+const REQUEST: RequestId = RequestId {
     session: 7,
     sequence: 42,
 };
 
 /// Starts this test again in a separate process that does `task` and does `action` at `point`.
-fn victim(name: &Name, task: &str, point: Point, action: Action) -> Child {
+fn victim(name: &TestMemoryName, task: &str, point: Point, action: Action) -> Child {
     own_process::command(module_path!(), "victim_process")
         .env(
             "VICTIM",
@@ -72,7 +72,7 @@ fn victim_process() {
     }
     let mut worker = segment.worker().unwrap();
     if words[1] == "freeze" || words[1] == "cut" {
-        let mut lock = segment.claim().unwrap().unwrap();
+        let mut lock = segment.snapshot_lock().unwrap().unwrap();
         let frozen = lock.freeze(LEASE).unwrap();
         let _frozen = if words[1] == "cut" {
             frozen.cut(K).map(|_| None).unwrap()
@@ -85,8 +85,8 @@ fn victim_process() {
         }
     }
     if words[1] == "restore" || words[1] == "shut" {
-        let mut lock = segment.claim().unwrap().unwrap();
-        lock.freeze(LEASE).unwrap().shut().unwrap();
+        let mut lock = segment.snapshot_lock().unwrap().unwrap();
+        lock.freeze(LEASE).unwrap().close().unwrap();
         if words[1] == "shut" {
             println!("frozen");
             loop {
@@ -227,7 +227,7 @@ fn a_participant_killed_anywhere_leaves_a_complete_write_or_none() {
         .filter(|point| *point != Point::Redone)
     {
         for task in ["write", "copy"] {
-            let name = Name::new(&format!("{task}{}", point as u8));
+            let name = TestMemoryName::new(&format!("{task}{}", point as u8));
             let segment = name.serve(K);
             segment
                 .worker()
@@ -298,7 +298,7 @@ fn a_panic_inside_a_change_aborts_the_process_and_leaves_a_complete_write_or_non
         .into_iter()
         .filter(|point| *point != Point::Redone)
     {
-        let name = Name::new(&format!("panic{}", point as u8));
+        let name = TestMemoryName::new(&format!("panic{}", point as u8));
         let segment = name.serve(K);
         assert_aborted(victim(&name, "write", point, action), point);
         assert_continues(&segment, point);
@@ -309,7 +309,7 @@ fn a_panic_inside_a_change_aborts_the_process_and_leaves_a_complete_write_or_non
         );
     }
     // Also a repairer, which holds the byte of the dead participant.
-    let name = Name::new("panic-repairer");
+    let name = TestMemoryName::new("panic-repairer");
     drop(name.serve(K));
     assert!(
         !victim(&name, "serve", Point::Committed, Action::Die)
@@ -329,7 +329,7 @@ fn an_add_killed_anywhere_counts_once_or_not_at_all_and_its_session_knows_which(
         .into_iter()
         .filter(|point| *point != Point::Redone)
     {
-        let name = Name::new(&format!("add{}", point as u8));
+        let name = TestMemoryName::new(&format!("add{}", point as u8));
         let segment = name.serve(K);
         assert!(
             !victim(&name, "add", point, Action::Die)
@@ -360,7 +360,7 @@ fn a_stalled_participant_that_is_killed_delays_no_other_participant() {
         Point::HalfCopied,
         Point::HalfUnlocked,
     ] {
-        let name = Name::new(&format!("stall{}", point as u8));
+        let name = TestMemoryName::new(&format!("stall{}", point as u8));
         let segment = name.serve(K);
         let mut child = victim(&name, "write", point, Action::Stall);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -385,7 +385,7 @@ fn a_stalled_participant_that_is_killed_delays_no_other_participant() {
 
 #[test]
 fn an_owner_counts_as_stalled_after_a_second_and_is_waited_for_once() {
-    let name = Name::new("pause");
+    let name = TestMemoryName::new("pause");
     let segment = name.serve(K);
     let mut child = victim(&name, "pause", Point::Committed, Action::Pause);
     let mut lines = BufReader::new(child.stdout.take().unwrap())
@@ -400,7 +400,7 @@ fn an_owner_counts_as_stalled_after_a_second_and_is_waited_for_once() {
     let began = Instant::now();
     assert_eq!(
         worker.fill(page_extent(0), 2, None),
-        Err(Shut::Held { pid })
+        Err(AccessError::PageLockTimeout { pid })
     );
     assert!(
         began.elapsed() >= Duration::from_secs(1),
@@ -413,7 +413,7 @@ fn an_owner_counts_as_stalled_after_a_second_and_is_waited_for_once() {
     for _ in 0..20 {
         assert_eq!(
             worker.fill(page_extent(0), 2, None),
-            Err(Shut::Held { pid })
+            Err(AccessError::PageLockTimeout { pid })
         );
     }
     assert!(
@@ -443,7 +443,7 @@ fn an_owner_counts_as_stalled_after_a_second_and_is_waited_for_once() {
 
 #[test]
 fn a_repairer_that_is_killed_is_followed_by_another() {
-    let name = Name::new("repairer");
+    let name = TestMemoryName::new("repairer");
     drop(name.serve(K));
     // A server dies with a committed write, and a participant that meets its stripes dies during
     // the repair.
@@ -468,7 +468,7 @@ fn a_repairer_that_is_killed_is_followed_by_another() {
 
 #[test]
 fn a_stopped_repairer_is_named_and_a_server_starts_after_its_death() {
-    let name = Name::new("stopped-repairer");
+    let name = TestMemoryName::new("stopped-repairer");
     drop(name.serve(K));
     assert!(
         !victim(&name, "serve", Point::Committed, Action::Die)
@@ -486,7 +486,7 @@ fn a_stopped_repairer_is_named_and_a_server_starts_after_its_death() {
     let pid = u64::from(repairer.id());
     assert_eq!(
         other.worker().unwrap().fill(page_extent(1), 1, None),
-        Err(Shut::Held { pid })
+        Err(AccessError::PageLockTimeout { pid })
     );
     let start = || {
         Segment::serve(&layout(&name.0, K), 0, Start::Serve, &mut |_, _| {
@@ -507,7 +507,7 @@ fn a_stopped_repairer_is_named_and_a_server_starts_after_its_death() {
 
 #[test]
 fn a_second_server_is_refused_and_named() {
-    let name = Name::new("second");
+    let name = TestMemoryName::new("second");
     let _first = name.serve(K);
     let error = Segment::serve(&layout(&name.0, K), 0, Start::Serve, &mut |_, _| {
         ControlFlow::Continue(())
@@ -523,7 +523,7 @@ fn a_second_server_is_refused_and_named() {
 
 #[test]
 fn memory_survives_a_restart_of_the_server_but_not_a_reset() {
-    let name = Name::new("survive");
+    let name = TestMemoryName::new("survive");
     let segment = name.serve(K);
     let incarnation = segment.incarnation();
     segment
@@ -553,7 +553,7 @@ fn memory_survives_a_restart_of_the_server_but_not_a_reset() {
 
 #[test]
 fn workers_of_a_participant_that_died_idle_are_reused() {
-    let name = Name::new("idle");
+    let name = TestMemoryName::new("idle");
     let segment = name.serve(K);
     let mut child = victim(&name, "hoard", Point::Locked, Action::Stall);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -575,7 +575,7 @@ fn workers_of_a_participant_that_died_idle_are_reused() {
 }
 
 /// Starts a process that freezes, cuts or restores the segment and then blocks.
-fn holder(name: &Name, task: &str) -> Child {
+fn holder(name: &TestMemoryName, task: &str) -> Child {
     let mut child = victim(name, task, Point::Locked, Action::Stall);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().ends_with("frozen")));
@@ -585,7 +585,7 @@ fn holder(name: &Name, task: &str) -> Child {
 #[test]
 fn writers_continue_after_a_freeze_whose_process_dies_or_stalls() {
     for kill in [true, false] {
-        let name = Name::new(&format!("freeze{kill}"));
+        let name = TestMemoryName::new(&format!("freeze{kill}"));
         let segment = name.serve(K);
         let mut child = holder(&name, "freeze");
         let writer = {
@@ -606,7 +606,7 @@ fn writers_continue_after_a_freeze_whose_process_dies_or_stalls() {
 
 #[test]
 fn a_cut_whose_process_dies_is_ended_and_its_copy_area_emptied() {
-    let name = Name::new("orphan");
+    let name = TestMemoryName::new("orphan");
     let segment = name.serve(K);
     let mut worker = segment.worker().unwrap();
     worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
@@ -621,21 +621,21 @@ fn a_cut_whose_process_dies_is_ended_and_its_copy_area_emptied() {
         .unwrap();
     assert_eq!(copies(), 3 * PAGE);
     assert!(
-        segment.claim().unwrap().is_none() && segment.tidy().unwrap().is_none(),
+        segment.snapshot_lock().unwrap().is_none() && segment.clean_up().unwrap().is_none(),
         "its process lives"
     );
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!(segment.tidy().unwrap(), Some(Left::Cut));
+    assert_eq!(segment.clean_up().unwrap(), Some(Leftover::Cut));
     assert_eq!(copies(), 0);
     worker.fill(Extent::new(0, K, K).unwrap(), 3, None).unwrap();
     assert_eq!(copies(), 0);
-    assert!(segment.claim().unwrap().is_some());
+    assert!(segment.snapshot_lock().unwrap().is_some());
 }
 
 #[test]
 fn a_restore_whose_process_dies_leaves_the_memory_closed_until_the_next_restore() {
-    let name = Name::new("restore");
+    let name = TestMemoryName::new("restore");
     let segment = name.serve(K);
     let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
     worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
@@ -643,12 +643,12 @@ fn a_restore_whose_process_dies_leaves_the_memory_closed_until_the_next_restore(
     child.kill().unwrap();
     child.wait().unwrap();
     let segment = attach(&name.0, K);
-    assert_eq!(segment.shut(), Some(Shut::Restoring));
+    assert_eq!(segment.access_error(), Some(AccessError::Restoring));
     let all = || Extent::new(0, K, K).unwrap();
     let mut bytes = vec![0; all().length()];
-    assert_eq!(worker.read(all(), &mut bytes), Err(Shut::Restoring));
-    assert_eq!(worker.fill(extent(), 1, None), Err(Shut::Restoring));
-    let mut lock = segment.claim().unwrap().unwrap();
+    assert_eq!(worker.read(all(), &mut bytes), Err(AccessError::Restoring));
+    assert_eq!(worker.fill(extent(), 1, None), Err(AccessError::Restoring));
+    let mut lock = segment.snapshot_lock().unwrap().unwrap();
     assert!(lock.freeze(LEASE).is_err());
     let mut restoration = lock.restoration(Ipv6Addr::LOCALHOST).unwrap();
     restoration.zero(all());
@@ -657,33 +657,36 @@ fn a_restore_whose_process_dies_leaves_the_memory_closed_until_the_next_restore(
     assert!(incarnation != before && segment.incarnation() == incarnation);
     assert_eq!(
         worker.read(all(), &mut bytes),
-        Err(Shut::Replaced),
+        Err(AccessError::Replaced),
         "it expected the old memory"
     );
-    assert_eq!(worker.fill(extent(), 1, None), Err(Shut::Replaced));
+    assert_eq!(worker.fill(extent(), 1, None), Err(AccessError::Replaced));
     let bytes = read_all(&segment);
     assert!(bytes[100..100 + new_data().len()] == new_data() && bytes[..100] == [0; 100]);
 }
 
 #[test]
 fn a_restore_whose_process_dies_before_it_changes_a_byte_leaves_the_memory_as_it_was() {
-    let name = Name::new("unchanged");
+    let name = TestMemoryName::new("unchanged");
     let segment = name.serve(K);
     let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
     // In the first round the server finds it, in the second the next holder of the snapshot lock.
     for server_finds_it in [true, false] {
         worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
         let mut child = holder(&name, "shut");
-        assert_eq!(worker.fill(extent(), 2, None), Err(Shut::Restoring));
-        assert_eq!(segment.tidy().unwrap(), None, "its process lives");
+        assert_eq!(worker.fill(extent(), 2, None), Err(AccessError::Restoring));
+        assert_eq!(segment.clean_up().unwrap(), None, "its process lives");
         child.kill().unwrap();
         child.wait().unwrap();
         if server_finds_it {
-            assert_eq!(segment.tidy().unwrap(), Some(Left::Shut));
+            assert_eq!(segment.clean_up().unwrap(), Some(Leftover::ClosedMemory));
         } else {
-            drop(attach(&name.0, K).claim().unwrap().unwrap());
+            drop(attach(&name.0, K).snapshot_lock().unwrap().unwrap());
         }
-        assert_eq!((segment.shut(), segment.incarnation()), (None, before));
+        assert_eq!(
+            (segment.access_error(), segment.incarnation()),
+            (None, before)
+        );
         assert!(read_all(&segment).iter().all(|byte| *byte == 1));
     }
 }
@@ -694,12 +697,12 @@ fn a_writer_killed_after_a_cut_leaves_the_cut_as_it_was() {
         .into_iter()
         .filter(|point| *point != Point::Redone)
     {
-        let name = Name::new(&format!("cut{}", point as u8));
+        let name = TestMemoryName::new(&format!("cut{}", point as u8));
         let segment = name.serve(K);
         let mut worker = segment.worker().unwrap();
         worker.fill(Extent::new(0, K, K).unwrap(), 5, None).unwrap();
         let before = read_all(&segment);
-        let mut lock = segment.claim().unwrap().unwrap();
+        let mut lock = segment.snapshot_lock().unwrap().unwrap();
         let cut = lock.freeze(LEASE).unwrap().cut(K).unwrap();
         assert!(
             !victim(&name, "write", point, Action::Die)

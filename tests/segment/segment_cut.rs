@@ -3,7 +3,9 @@
 
 use dsm_core::layout::PAGE;
 use dsm_core::protocol::{AtomicOperation, Extent, Word};
-use dsm_core::segment::{Claim, CutGone, CutPages, FreezeError, Left, Segment, Shut, Worker};
+use dsm_core::segment::{
+    AccessError, CutEnded, CutPages, FreezeError, Leftover, Segment, SnapshotLock, Worker,
+};
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv6Addr;
 use std::process::{Command, Stdio};
@@ -12,7 +14,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use support::counts::count;
 use support::own_process;
-use support::segment::{Name, attach, image};
+use support::segment::{TestMemoryName, attach, image};
 
 const PAGES: u64 = 256;
 const K: u64 = PAGES * PAGE;
@@ -23,10 +25,10 @@ const LEASE: Duration = Duration::from_secs(5);
 /// How long a test waits for something that takes no time, on such a machine.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-fn with_segment(what: &str, body: impl FnOnce(&Segment, &mut Claim)) {
-    let name = Name::new(&format!("cut-{what}"));
+fn with_segment(what: &str, body: impl FnOnce(&Segment, &mut SnapshotLock)) {
+    let name = TestMemoryName::new(&format!("cut-{what}"));
     let segment = name.serve(K);
-    body(&segment, &mut segment.claim().unwrap().unwrap());
+    body(&segment, &mut segment.snapshot_lock().unwrap().unwrap());
 }
 
 fn live(worker: &mut Worker) -> Vec<u8> {
@@ -79,7 +81,7 @@ fn a_cut_does_not_show_later_changes() {
             // Saved pages: 3, 3 with data (pages 48 to 50 of the fill), 2 and 1. Pages of zeros are
             // not copied.
             assert_eq!(lock.end_cut(cut).unwrap(), 9, "round {round}");
-            assert_eq!(image(segment, cut), Err(CutGone));
+            assert_eq!(image(segment, cut), Err(CutEnded));
             worker
                 .fill(Extent::new(50 * PAGE, 60 * PAGE, K).unwrap(), 0, None)
                 .unwrap();
@@ -177,9 +179,9 @@ fn a_writer_in_another_time_namespace_knows_when_a_freeze_ends() {
         println!("SKIPPED: no time namespace here");
         return;
     }
-    let name = Name::new("cut-time-namespace");
+    let name = TestMemoryName::new("cut-time-namespace");
     let segment = name.serve(K);
-    let mut lock = segment.claim().unwrap().unwrap();
+    let mut lock = segment.snapshot_lock().unwrap().unwrap();
     with_writer(&name.0, "86400", |write, written| {
         let frozen = lock.freeze(LEASE).unwrap();
         write();
@@ -239,11 +241,11 @@ fn a_full_copy_area_ends_the_cut_and_not_the_writer() {
         worker
             .fill(Extent::new(0, 4 * PAGE, K).unwrap(), 3, None)
             .unwrap();
-        assert_eq!(image(segment, cut), Err(CutGone));
+        assert_eq!(image(segment, cut), Err(CutEnded));
         assert_eq!(&live(&mut worker)[..5], &[3; 5]);
         // What the owner of the cut would release, if it had not died.
-        assert_eq!(segment.tidy().ok(), Some(Some(Left::Cut)));
-        assert_eq!(segment.tidy().ok(), Some(None));
+        assert_eq!(segment.clean_up().ok(), Some(Some(Leftover::Cut)));
+        assert_eq!(segment.clean_up().ok(), Some(None));
     });
 }
 
@@ -328,7 +330,7 @@ fn a_frozen_segment_can_be_read_but_not_changed_until_its_lease_expires() {
             "read after {read:?}"
         );
         assert!(
-            matches!(frozen.cut(K), Err(FreezeError::Late)),
+            matches!(frozen.cut(K), Err(FreezeError::LeaseExpired)),
             "a writer has continued"
         );
         // A freeze that is dropped does not wait for the end of its lease.
@@ -349,43 +351,50 @@ fn a_restore_that_changed_nothing_can_be_cancelled() {
             lock.restoration(Ipv6Addr::LOCALHOST).is_none(),
             "the segment is open"
         );
-        lock.freeze(LEASE).unwrap().shut().unwrap();
+        lock.freeze(LEASE).unwrap().close().unwrap();
         let mut restoration = lock.restoration(Ipv6Addr::LOCALHOST).unwrap();
         restoration.zero(Extent::new(PAGE, K - PAGE, K).unwrap());
-        assert_eq!(segment.shut(), Some(Shut::Restoring));
+        assert_eq!(segment.access_error(), Some(AccessError::Restoring));
         assert!(restoration.cancel());
-        assert_eq!((segment.shut(), segment.incarnation()), (None, before));
+        assert_eq!(
+            (segment.access_error(), segment.incarnation()),
+            (None, before)
+        );
         assert_eq!(&live(&mut worker)[..2], &[1; 2]);
-        lock.freeze(LEASE).unwrap().shut().unwrap();
+        lock.freeze(LEASE).unwrap().close().unwrap();
         let mut restoration = lock.restoration(Ipv6Addr::LOCALHOST).unwrap();
         restoration.zero(Extent::new(0, K, K).unwrap());
         assert!(!restoration.cancel(), "a page has changed");
-        assert_eq!(segment.shut(), Some(Shut::Restoring));
+        assert_eq!(segment.access_error(), Some(AccessError::Restoring));
         assert_eq!(segment.restorer(), Some(Ipv6Addr::LOCALHOST));
         let restoration = lock.restoration(Ipv6Addr::LOCALHOST).unwrap();
         restoration.commit().unwrap();
-        assert_eq!((segment.shut(), segment.restorer()), (None, None));
+        assert_eq!((segment.access_error(), segment.restorer()), (None, None));
     });
 }
 
 #[test]
 fn a_snapshot_lock_released_before_a_change_opens_the_memory_as_it_was() {
-    let name = Name::new("cut-unchanged");
+    let name = TestMemoryName::new("cut-unchanged");
     let segment = name.serve(K);
     let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());
     worker
         .fill(Extent::new(0, PAGE, K).unwrap(), 1, None)
         .unwrap();
-    let mut lock = segment.claim().unwrap().unwrap();
-    lock.freeze(LEASE).unwrap().shut().unwrap();
+    let mut lock = segment.snapshot_lock().unwrap().unwrap();
+    lock.freeze(LEASE).unwrap().close().unwrap();
     assert_eq!(
         worker.fill(Extent::new(0, 1, K).unwrap(), 2, None),
-        Err(Shut::Restoring)
+        Err(AccessError::Restoring)
     );
     drop(lock.restoration(Ipv6Addr::LOCALHOST).unwrap());
     drop(lock);
     assert_eq!(
-        (segment.shut(), segment.incarnation(), segment.restorer()),
+        (
+            segment.access_error(),
+            segment.incarnation(),
+            segment.restorer()
+        ),
         (None, before, None)
     );
     assert_eq!(&live(&mut worker)[..2], &[1; 2]);
@@ -394,9 +403,9 @@ fn a_snapshot_lock_released_before_a_change_opens_the_memory_as_it_was() {
 #[test]
 fn the_next_freeze_waits_nine_times_as_long_as_the_last_one_lasted() {
     const FREEZE_TIME: Duration = Duration::from_millis(20);
-    let name = Name::new("cut-pause");
+    let name = TestMemoryName::new("cut-pause");
     let segment = name.serve(K);
-    let mut lock = segment.claim().unwrap().unwrap();
+    let mut lock = segment.snapshot_lock().unwrap().unwrap();
     assert_eq!(lock.pause(), Duration::ZERO);
     let began = Instant::now();
     let frozen = lock.freeze(LEASE).unwrap();
@@ -411,11 +420,11 @@ fn the_next_freeze_waits_nine_times_as_long_as_the_last_one_lasted() {
     // Closing the memory without a change keeps writers out too, and another agent waits for the
     // pause.
     let began = Instant::now();
-    lock.freeze(LEASE).unwrap().shut().unwrap();
+    lock.freeze(LEASE).unwrap().close().unwrap();
     std::thread::sleep(FREEZE_TIME);
     drop(lock);
     let segment = attach(&name.0, K);
-    let mut lock = segment.claim().unwrap().unwrap();
+    let mut lock = segment.snapshot_lock().unwrap().unwrap();
     let pause = lock.pause();
     assert!(
         pause + began.elapsed() >= 10 * FREEZE_TIME,

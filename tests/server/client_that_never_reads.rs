@@ -8,7 +8,7 @@ use dsm_core::layout::MAX_ATOMIC;
 use dsm_core::protocol::{Extent, Operation};
 use std::io::Write;
 use std::time::{Duration, Instant};
-use support::wire::{PATIENCE, Wire, encoded};
+use support::wire::{TEST_TIMEOUT, Wire, encoded};
 use support::{Cluster, client};
 
 const K: u64 = 8 << 20;
@@ -30,13 +30,19 @@ fn ask_and_never_read(mut wire: Wire) -> u64 {
             return sent;
         }
         sent = id;
-        assert!(began.elapsed() < PATIENCE, "the connection is never closed");
+        assert!(
+            began.elapsed() < TEST_TIMEOUT,
+            "the connection is never closed"
+        );
     }
     wire.stream().flush().unwrap();
     // If all requests fit the socket buffers, the end of the connection shows at the next read or
     // write.
     while wire.try_send(b"D").is_ok() {
-        assert!(began.elapsed() < PATIENCE, "the connection is never closed");
+        assert!(
+            began.elapsed() < TEST_TIMEOUT,
+            "the connection is never closed"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
     sent

@@ -238,7 +238,8 @@ fn a_limit_of_memory_below_the_segment_is_a_clear_error_and_nothing_is_left_behi
 #[test]
 fn a_segment_starts_with_the_least_memory_that_the_message_names() {
     let cluster = Cluster::builder().k(64 * MIB).create();
-    let needed = 64 * MIB + dsm_core::segment::overhead(64 * MIB) + dsm_core::segment::OWN_MEMORY;
+    let needed =
+        64 * MIB + dsm_core::segment::overhead(64 * MIB) + dsm_core::segment::SERVER_MEMORY;
     let Some(group) = MemoryGroup::new(needed.next_multiple_of(4096)) else {
         return;
     };
@@ -250,7 +251,7 @@ fn a_segment_starts_with_the_least_memory_that_the_message_names() {
         .env_remove("NOTIFY_SOCKET")
         .spawn()
         .unwrap();
-    support::wait_for("it listens, or ends", support::wire::PATIENCE, || {
+    support::wait_for("it listens, or ends", support::wire::TEST_TIMEOUT, || {
         std::net::TcpStream::connect(cluster.address(0)).is_ok()
             || child.try_wait().unwrap().is_some()
     });

@@ -38,7 +38,7 @@ fn stop_under_load(signal: Signal) {
         }
         for round in 0..3 {
             let due = called.load(Ordering::SeqCst) + 100;
-            support::wait_for("some load", support::wire::PATIENCE, || {
+            support::wait_for("some load", support::wire::TEST_TIMEOUT, || {
                 called.load(Ordering::SeqCst) >= due
             });
             let began = Instant::now();

@@ -44,7 +44,7 @@ impl AttackedServer {
         let limits = format!("[limits]\nthreads = {threads}\n{limits}\n");
         let cluster = Cluster::builder().k(K).config(&limits).create();
         let service = Service::start(&cluster, WATCHDOG_MICROSECONDS);
-        service.hear_until("READY=1");
+        service.wait_for_message("READY=1");
         Self { cluster, service }
     }
 
@@ -69,7 +69,7 @@ impl AttackedServer {
                 while !over.load(Ordering::Relaxed) {
                     let message = self
                         .service
-                        .hear_within(Duration::from_millis(100))
+                        .next_message_within(Duration::from_millis(100))
                         .unwrap_or_default();
                     gap = gap.max(last.elapsed());
                     if message.contains("WATCHDOG=1") {

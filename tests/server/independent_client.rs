@@ -21,7 +21,7 @@ fn python(task: &str, cluster: &Cluster) -> Command {
             host,
             port,
             cluster.name(),
-            &cluster.layout().k().to_string(),
+            &cluster.layout().share_size().to_string(),
         ])
         .args(cluster.layout().addresses());
     command
@@ -80,7 +80,11 @@ fn python_with_agents(task: &str, cluster: &Cluster, file: &Path, index: Option<
             env!("CARGO_MANIFEST_DIR"),
             "/tests/independent_snapshots.py"
         ))
-        .args([task, cluster.name(), &cluster.layout().k().to_string()])
+        .args([
+            task,
+            cluster.name(),
+            &cluster.layout().share_size().to_string(),
+        ])
         .arg(file)
         .args(index.map(|index| index.to_string()))
         .args((0..cluster.n()).map(|server| {

@@ -213,7 +213,7 @@ fn wait_for_every_writer(shared: &SharedWorkload) {
     for (writer, due) in due.into_iter().enumerate() {
         while shared.acknowledged[writer].load(Ordering::SeqCst) < due && !shared.stopped() {
             assert!(
-                since.elapsed() < support::wire::PATIENCE,
+                since.elapsed() < support::wire::TEST_TIMEOUT,
                 "writer {writer} makes no progress after a restart"
             );
             std::thread::sleep(Duration::from_millis(1));

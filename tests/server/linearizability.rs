@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::counts::count;
-use support::linearizability::{Action, Event, Verdict, check};
+use support::linearizability::{HistoryAction, HistoryEvent, SearchVerdict, check};
 use support::random::Random;
 use support::{Cluster, client};
 
@@ -95,8 +95,8 @@ fn decode(first: usize, count: usize, bytes: &[u8]) -> Vec<u64> {
     values.collect()
 }
 
-fn atomic(cell: usize, operation: AtomicOperation, old: Option<u64>) -> Action {
-    Action::Atomic {
+fn atomic(cell: usize, operation: AtomicOperation, old: Option<u64>) -> HistoryAction {
+    HistoryAction::Atomic {
         cell,
         operation,
         old,
@@ -111,7 +111,7 @@ struct HistoryRecorder<'a> {
     clock: &'a AtomicU64,
     random: Random,
     values: u64,
-    history: [Vec<Event>; SERVERS],
+    history: [Vec<HistoryEvent>; SERVERS],
     unknown: usize,
     not_sent: usize,
     /// The value of each cell that this client saw last: a comparison with it often succeeds.
@@ -130,7 +130,7 @@ impl HistoryRecorder<'_> {
     fn record<T>(
         &mut self,
         call: impl FnOnce(&Client) -> Result<T, Error>,
-        events: impl FnOnce(Option<T>) -> Vec<(usize, Action)>,
+        events: impl FnOnce(Option<T>) -> Vec<(usize, HistoryAction)>,
     ) {
         let short_deadline = self.short_deadline.filter(|_| self.unknown < MAX_UNKNOWN);
         let called = self.clock.fetch_add(1, Ordering::SeqCst);
@@ -164,7 +164,7 @@ impl HistoryRecorder<'_> {
         self.unknown += usize::from(returned.is_none() && !events.is_empty());
         for (server, action) in events {
             self.look(server, &action);
-            self.history[server].push(Event {
+            self.history[server].push(HistoryEvent {
                 client: self.id,
                 action,
                 called,
@@ -213,12 +213,12 @@ impl HistoryRecorder<'_> {
         );
     }
 
-    fn look(&mut self, server: usize, action: &Action) {
+    fn look(&mut self, server: usize, action: &HistoryAction) {
         match action {
-            Action::Read { first, values } | Action::Write { first, values } => {
+            HistoryAction::Read { first, values } | HistoryAction::Write { first, values } => {
                 self.seen[server][*first..first + values.len()].copy_from_slice(values);
             }
-            Action::Atomic {
+            HistoryAction::Atomic {
                 cell,
                 operation,
                 old: Some(old),
@@ -239,7 +239,7 @@ impl HistoryRecorder<'_> {
                     .map(|values| {
                         (
                             server,
-                            Action::Read {
+                            HistoryAction::Read {
                                 first: cells.start,
                                 values,
                             },
@@ -259,7 +259,7 @@ impl HistoryRecorder<'_> {
             |_| {
                 vec![(
                     server,
-                    Action::Write {
+                    HistoryAction::Write {
                         first: cells.start,
                         values,
                     },
@@ -308,7 +308,7 @@ impl HistoryRecorder<'_> {
                     address_of(server, to),
                 )
             },
-            |_| vec![(server, Action::Copy { from, to, count })],
+            |_| vec![(server, HistoryAction::Copy { from, to, count })],
         );
     }
 
@@ -326,7 +326,7 @@ impl HistoryRecorder<'_> {
             self.record(
                 |client| client.write(address, &data),
                 |_| {
-                    let piece = |first, value| Action::Write {
+                    let piece = |first, value| HistoryAction::Write {
                         first,
                         values: vec![value],
                     };
@@ -343,7 +343,7 @@ impl HistoryRecorder<'_> {
                     let Some(bytes) = found else {
                         return Vec::new();
                     };
-                    let piece = |first, bytes: &[u8]| Action::Read {
+                    let piece = |first, bytes: &[u8]| HistoryAction::Read {
                         first,
                         values: decode(first, 1, bytes),
                     };
@@ -486,7 +486,7 @@ fn judge(recorders: &[HistoryRecorder<'_>], kills: u64, began: Instant) {
     );
     assert!(kills >= 3, "the history was over after {kills} kills");
     for server in 0..SERVERS {
-        let history: Vec<Event> = recorders
+        let history: Vec<HistoryEvent> = recorders
             .iter()
             .flat_map(|recorder| recorder.history[server].iter().cloned())
             .collect();
@@ -498,9 +498,9 @@ fn judge(recorders: &[HistoryRecorder<'_>], kills: u64, began: Instant) {
             since.elapsed()
         );
         match verdict {
-            Verdict::Linearizable => {}
-            Verdict::Violation(why) => panic!("server {server} is not linearizable: {why}"),
-            Verdict::Undecided { steps } => {
+            SearchVerdict::Linearizable => {}
+            SearchVerdict::Violation(why) => panic!("server {server} is not linearizable: {why}"),
+            SearchVerdict::Undecided { steps } => {
                 panic!("server {server}: undecided after {steps} steps; examine the history")
             }
         }

@@ -3,12 +3,12 @@
 
 use dsm_core::protocol::AtomicOperation;
 use proptest::prelude::*;
-use support::linearizability::{Action, Event, Verdict, apply, check};
+use support::linearizability::{HistoryAction, HistoryEvent, SearchVerdict, apply, check};
 
 const LIMIT: u64 = 1_000_000;
 
-fn event(called: u64, returned: impl Into<Option<u64>>, action: Action) -> Event {
-    Event {
+fn event(called: u64, returned: impl Into<Option<u64>>, action: HistoryAction) -> HistoryEvent {
+    HistoryEvent {
         client: 0,
         action,
         called,
@@ -16,30 +16,30 @@ fn event(called: u64, returned: impl Into<Option<u64>>, action: Action) -> Event
     }
 }
 
-fn read(first: usize, values: &[u64]) -> Action {
-    Action::Read {
+fn read(first: usize, values: &[u64]) -> HistoryAction {
+    HistoryAction::Read {
         first,
         values: values.to_vec(),
     }
 }
 
-fn write(first: usize, values: &[u64]) -> Action {
-    Action::Write {
+fn write(first: usize, values: &[u64]) -> HistoryAction {
+    HistoryAction::Write {
         first,
         values: values.to_vec(),
     }
 }
 
-fn add(cell: usize, operand: u64, old: impl Into<Option<u64>>) -> Action {
-    Action::Atomic {
+fn add(cell: usize, operand: u64, old: impl Into<Option<u64>>) -> HistoryAction {
+    HistoryAction::Atomic {
         cell,
         operation: AtomicOperation::Add(operand),
         old: old.into(),
     }
 }
 
-fn swap_if(cell: usize, expected: u64, new: u64, old: impl Into<Option<u64>>) -> Action {
-    Action::Atomic {
+fn swap_if(cell: usize, expected: u64, new: u64, old: impl Into<Option<u64>>) -> HistoryAction {
+    HistoryAction::Atomic {
         cell,
         operation: AtomicOperation::CompareAndSwap { expected, new },
         old: old.into(),
@@ -47,14 +47,17 @@ fn swap_if(cell: usize, expected: u64, new: u64, old: impl Into<Option<u64>>) ->
 }
 
 #[track_caller]
-fn accepts(initial: &[u64], history: &[Event]) {
-    assert_eq!(check(initial, history, LIMIT), Verdict::Linearizable);
+fn accepts(initial: &[u64], history: &[HistoryEvent]) {
+    assert_eq!(check(initial, history, LIMIT), SearchVerdict::Linearizable);
 }
 
 #[track_caller]
-fn rejects(initial: &[u64], history: &[Event]) {
+fn rejects(initial: &[u64], history: &[HistoryEvent]) {
     let verdict = check(initial, history, LIMIT);
-    assert!(matches!(verdict, Verdict::Violation(_)), "{verdict:?}");
+    assert!(
+        matches!(verdict, SearchVerdict::Violation(_)),
+        "{verdict:?}"
+    );
 }
 
 #[test]
@@ -231,7 +234,7 @@ fn a_copy_takes_what_is_there_at_one_instant() {
         event(
             called,
             returned,
-            Action::Copy {
+            HistoryAction::Copy {
                 from: 0,
                 to: 1,
                 count: 2,
@@ -247,21 +250,21 @@ fn a_copy_takes_what_is_there_at_one_instant() {
 fn a_long_history_of_many_clients_is_decided_quickly() {
     // 8 clients, 4,000 adds, each overlapping its 7 neighbours: infeasible unless the search
     // remembers visited states.
-    let history: Vec<Event> = (0..4000)
+    let history: Vec<HistoryEvent> = (0..4000)
         .map(|i| event(i * 10, i * 10 + 75, add(0, 1, i)))
         .collect();
-    assert_eq!(check(&[0], &history, 200_000), Verdict::Linearizable);
+    assert_eq!(check(&[0], &history, 200_000), SearchVerdict::Linearizable);
     let mut wrong = history;
     wrong[3000].action = add(0, 1, 17);
     assert!(matches!(
         check(&[0], &wrong, 200_000),
-        Verdict::Violation(_)
+        SearchVerdict::Violation(_)
     ));
 }
 
 /// A pseudo-random but reproducible history: 10,000 operations, 8 at a time. One in `every` has an
 /// unknown outcome, and half of those were not executed.
-fn long_history(every: u64) -> Vec<Event> {
+fn long_history(every: u64) -> Vec<HistoryEvent> {
     let mut number = 1_u64;
     let mut below = |bound: u64| {
         number = number
@@ -296,7 +299,7 @@ fn long_history(every: u64) -> Vec<Event> {
 fn a_long_history_with_unknown_outcomes_is_decided_quickly() {
     assert_eq!(
         check(&[0; CELLS], &long_history(500), LIMIT),
-        Verdict::Linearizable
+        SearchVerdict::Linearizable
     );
     // Rejecting takes longer: every choice of unknown outcomes must be tried.
     let mut history = long_history(2500);
@@ -304,28 +307,31 @@ fn a_long_history_with_unknown_outcomes_is_decided_quickly() {
         .iter_mut()
         .skip(7000)
         .find_map(|event| match &mut event.action {
-            Action::Read { values, .. } if event.returned.is_some() => values.first_mut(),
+            HistoryAction::Read { values, .. } if event.returned.is_some() => values.first_mut(),
             _ => None,
         });
     *wrong.unwrap() = 17;
     let verdict = check(&[0; CELLS], &history, LIMIT);
-    assert!(matches!(verdict, Verdict::Violation(_)), "{verdict:?}");
+    assert!(
+        matches!(verdict, SearchVerdict::Violation(_)),
+        "{verdict:?}"
+    );
 }
 
 #[test]
 fn a_search_that_is_too_long_says_that_it_is_undecided() {
     // 24 overlapping writes of different cells' values and a last read that fits none of their
     // orders.
-    let mut history: Vec<Event> = (0..24)
+    let mut history: Vec<HistoryEvent> = (0..24)
         .map(|i| event(0, 100, add(0, 1 << i, None)))
         .collect();
     history.push(event(0, 100, read(0, &[1 << 40])));
     let verdict = check(&[0], &history, 5000);
-    assert_eq!(verdict, Verdict::Undecided { steps: 5001 });
+    assert_eq!(verdict, SearchVerdict::Undecided { steps: 5001 });
 }
 
 /// Tries every order of every choice of unknown outcomes.
-fn brute_force(state: &[u64], rest: &[Event]) -> bool {
+fn brute_force(state: &[u64], rest: &[HistoryEvent]) -> bool {
     if rest.iter().all(|event| event.returned.is_none()) {
         return true;
     }
@@ -339,12 +345,13 @@ fn brute_force(state: &[u64], rest: &[Event]) -> bool {
         if overtaken {
             return false;
         }
-        let others: Vec<Event> = rest[..chosen]
+        let others: Vec<HistoryEvent> = rest[..chosen]
             .iter()
             .chain(&rest[chosen + 1..])
             .cloned()
             .collect();
-        let unchanged = matches!(event.action, Action::Perhaps(_)).then(|| state.to_vec());
+        let unchanged =
+            matches!(event.action, HistoryAction::Interrupted(_)).then(|| state.to_vec());
         apply(state, &event.action)
             .into_iter()
             .chain(unchanged)
@@ -362,9 +369,9 @@ fn draft() -> impl Strategy<Value = Draft> {
 }
 
 /// Executes a draft on the state and returns the action with its true result.
-fn execute(state: &mut Vec<u64>, (kind, cell, count, a, b): Draft) -> Action {
+fn execute(state: &mut Vec<u64>, (kind, cell, count, a, b): Draft) -> HistoryAction {
     let count = count.min(CELLS - cell);
-    let atomic = |operation, state: &[u64]| Action::Atomic {
+    let atomic = |operation, state: &[u64]| HistoryAction::Atomic {
         cell,
         operation,
         old: Some(state[cell]),
@@ -381,7 +388,7 @@ fn execute(state: &mut Vec<u64>, (kind, cell, count, a, b): Draft) -> Action {
             },
             state,
         ),
-        _ => Action::Copy {
+        _ => HistoryAction::Copy {
             from: cell,
             to: CELLS - count,
             count,
@@ -391,9 +398,9 @@ fn execute(state: &mut Vec<u64>, (kind, cell, count, a, b): Draft) -> Action {
     action
 }
 
-fn forget_result(event: &mut Event) {
+fn forget_result(event: &mut HistoryEvent) {
     event.returned = None;
-    if let Action::Atomic { old, .. } = &mut event.action {
+    if let HistoryAction::Atomic { old, .. } = &mut event.action {
         *old = None;
     }
 }
@@ -401,7 +408,7 @@ fn forget_result(event: &mut Event) {
 /// A history of a sequential execution: operation i takes effect at 10 i, is called up to `overlap`
 /// before and returns up to `overlap` after. Some lose their outcome; some of those were not
 /// executed.
-fn legal(overlap: u64, length: usize) -> impl Strategy<Value = Vec<Event>> {
+fn legal(overlap: u64, length: usize) -> impl Strategy<Value = Vec<HistoryEvent>> {
     let one = (draft(), 0..=overlap, 0..=overlap, 0_u8..12);
     proptest::collection::vec(one, 0..length).prop_map(|drafts| {
         let mut state = vec![0; CELLS];
@@ -423,32 +430,35 @@ fn legal(overlap: u64, length: usize) -> impl Strategy<Value = Vec<Event>> {
 }
 
 /// Changes one result, which may make the history wrong.
-fn mutate(history: &mut [Event], which: usize, by: u64) {
+fn mutate(history: &mut [HistoryEvent], which: usize, by: u64) {
     let count = history.len().max(1);
     if let Some(event) = history.get_mut(which % count) {
         match &mut event.action {
-            Action::Read { values, .. } | Action::Write { values, .. } => {
+            HistoryAction::Read { values, .. } | HistoryAction::Write { values, .. } => {
                 let place = which % values.len();
                 values[place] = values[place].wrapping_add(by) % 4;
             }
-            Action::Atomic { old: Some(old), .. } => *old = old.wrapping_add(by) % 4,
-            Action::Copy { to, .. } => *to = 0,
-            Action::Atomic { .. } | Action::Perhaps(_) => {}
+            HistoryAction::Atomic { old: Some(old), .. } => *old = old.wrapping_add(by) % 4,
+            HistoryAction::Copy { to, .. } => *to = 0,
+            HistoryAction::Atomic { .. } | HistoryAction::Interrupted(_) => {}
         }
     }
 }
 
 /// Makes it unknown whether an event took effect, unless it is a read.
-fn kill(history: &mut [Event], which: usize) {
+fn kill(history: &mut [HistoryEvent], which: usize) {
     let count = history.len().max(1);
     if let Some(event) = history.get_mut(which % count)
-        && !matches!(event.action, Action::Read { .. } | Action::Perhaps(_))
+        && !matches!(
+            event.action,
+            HistoryAction::Read { .. } | HistoryAction::Interrupted(_)
+        )
     {
         let mut action = event.action.clone();
-        if let Action::Atomic { old, .. } = &mut action {
+        if let HistoryAction::Atomic { old, .. } = &mut action {
             *old = None;
         }
-        event.action = Action::Perhaps(Box::new(action));
+        event.action = HistoryAction::Interrupted(Box::new(action));
     }
 }
 
@@ -457,7 +467,7 @@ proptest! {
 
     #[test]
     fn a_history_that_happened_is_accepted(history in legal(60, 60)) {
-        prop_assert_eq!(check(&[0; CELLS], &history, LIMIT), Verdict::Linearizable);
+        prop_assert_eq!(check(&[0; CELLS], &history, LIMIT), SearchVerdict::Linearizable);
     }
 
     #[test]
@@ -472,7 +482,7 @@ proptest! {
         }
         let expected = brute_force(&[0; CELLS], &history);
         let verdict = check(&[0; CELLS], &history, LIMIT);
-        prop_assert!(matches!((&verdict, expected), (Verdict::Linearizable, true) | (Verdict::Violation(_), false)),
+        prop_assert!(matches!((&verdict, expected), (SearchVerdict::Linearizable, true) | (SearchVerdict::Violation(_), false)),
             "brute force says {expected}, the checker {verdict:?}");
     }
 
@@ -486,7 +496,7 @@ proptest! {
         }
         let expected = brute_force(&[0; CELLS], &history);
         let verdict = check(&[0; CELLS], &history, LIMIT);
-        prop_assert!(matches!((&verdict, expected), (Verdict::Linearizable, true) | (Verdict::Violation(_), false)),
+        prop_assert!(matches!((&verdict, expected), (SearchVerdict::Linearizable, true) | (SearchVerdict::Violation(_), false)),
             "brute force says {expected}, the checker {verdict:?}");
     }
 }

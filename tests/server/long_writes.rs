@@ -8,7 +8,7 @@ use dsm_core::protocol::{Code, Extent, Operation, Request};
 use std::time::Duration;
 use support::counts::count;
 use support::random::Random;
-use support::wire::{PATIENCE, Wire, encoded};
+use support::wire::{TEST_TIMEOUT, Wire, encoded};
 use support::{Cluster, client, wait_for};
 
 const K: u64 = 1 << 20;
@@ -188,7 +188,7 @@ fn a_connection_that_changes_threads_in_the_middle_of_a_write_keeps_the_received
     let mut random = Random::new("long_writes move");
     let mut writer = LongWriter::new(&cluster);
     for _ in 0..6 {
-        wait_for("a dedicated thread", PATIENCE, || {
+        wait_for("a dedicated thread", TEST_TIMEOUT, || {
             !cluster.threads(0, "dsm-connection").is_empty()
         });
         // The first write only makes the server expect another one.
@@ -200,7 +200,7 @@ fn a_connection_that_changes_threads_in_the_middle_of_a_write_keeps_the_received
         let (begin, end) = long.split_at(random.index(long.len()));
         writer.wire.send(begin);
         let others: Vec<Wire> = (0..2).map(|_| Wire::greeted(cluster.layout(), 0)).collect();
-        wait_for("a shared thread", PATIENCE, || {
+        wait_for("a shared thread", TEST_TIMEOUT, || {
             cluster.threads(0, "dsm-connection").is_empty()
         });
         writer.ask(end);

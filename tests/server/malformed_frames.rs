@@ -9,7 +9,7 @@ use serde_json::json;
 use std::io::Write;
 use std::net::{Shutdown, TcpListener};
 use support::agents::UNAVAILABLE;
-use support::messages::{Caller, control};
+use support::messages::{FakeMaster, control};
 use support::random::Random;
 use support::wire::{Wire, encoded};
 use support::{Cluster, client};
@@ -190,7 +190,7 @@ fn dsmd_and_the_agent_name_a_program_that_connects_to_the_wrong_port() {
         .into_iter()
         .chain([(&request[..], "this is a client of dsmd")])
     {
-        let mut caller = Caller::connect(&cluster, 0);
+        let mut caller = FakeMaster::connect(&cluster, 0);
         caller.send(bytes);
         let (_, text) = caller.refusal().expect("a refusal");
         assert!(text.contains(words), "{text}");

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::messages::{control, receive};
 use support::random::Random;
-use support::restores::PATIENCE;
+use support::restores::TEST_TIMEOUT;
 use support::snapshots::{PAGE_BYTES, damage, memory};
 use support::{Cluster, client, is_error, wait_for};
 
@@ -146,7 +146,7 @@ fn the_last_snapshot_of_a_lost_memory_is_not_deleted_in_favour_of_snapshots_of_z
 fn wait_refuses_every_request_until_an_administrator_decides() {
     let cluster = cluster("wait");
     // The first, empty memory must be accepted too.
-    (0..3).for_each(|server| cluster.waits_for_restore(server));
+    (0..3).for_each(|server| cluster.assert_memory_closed(server));
     cluster.dsmctl("memory accept-empty").prints();
     let mut random = Random::new("wait");
     let (bytes, file) = snapshot_of_another(&cluster, &mut random);
@@ -182,7 +182,7 @@ fn wait_refuses_every_request_until_an_administrator_decides() {
     );
     // It still waits after a restart.
     cluster.restart(1);
-    cluster.waits_for_restore(1);
+    cluster.assert_memory_closed(1);
 
     cluster.restore(&file, &format!("--range {K} {K}")).prints();
     check(&cluster, &bytes, &bytes);
@@ -351,7 +351,7 @@ fn restore_waits_when_there_is_no_snapshot_or_no_agent() {
     let live = memory(&mut Random::new("none"), 3 * K / PAGE_BYTES);
     cluster.write_all(&live);
     lose(&cluster, 1);
-    cluster.waits_for_restore(1);
+    cluster.assert_memory_closed(1);
     assert!(
         client(&cluster).read(0, K as u64).unwrap() == live[..K],
         "the other servers still serve"
@@ -363,7 +363,7 @@ fn restore_waits_when_there_is_no_snapshot_or_no_agent() {
     let file = cluster.snapshot();
     cluster.kill_agent(1);
     lose(&cluster, 1);
-    cluster.waits_for_restore(1);
+    cluster.assert_memory_closed(1);
     cluster.start_agent(1);
     cluster
         .restore(file.path(), &format!("--range {K} {K}"))
@@ -373,7 +373,7 @@ fn restore_waits_when_there_is_no_snapshot_or_no_agent() {
     // A waiting server asks again after a restart.
     cluster.kill_agent(1);
     lose(&cluster, 1);
-    cluster.waits_for_restore(1);
+    cluster.assert_memory_closed(1);
     cluster.start_agent(1);
     cluster.restart(1);
     check(&cluster, &live, &live);
@@ -388,7 +388,7 @@ fn a_server_is_not_ready_before_it_is_restored_and_can_be_stopped_until_then() {
     cluster.kill(1);
     cluster.forget(1);
     cluster.spawn_server(1);
-    wait_for("the server has started", PATIENCE, || {
+    wait_for("the server has started", TEST_TIMEOUT, || {
         cluster.stderr(1).matches("was not there").count() == 2
     });
     assert!(
@@ -408,7 +408,7 @@ fn an_agent_that_dies_during_a_restore_leaves_a_server_that_waits() {
     let (bytes, file) = snapshot_of_another(&cluster, &mut Random::new("killed"));
     cluster.restart_agent_with(1, &[("DSM_TEST_DIE_AT", "restoring")]);
     lose(&cluster, 1);
-    cluster.waits_for_restore(1);
+    cluster.assert_memory_closed(1);
     cluster.restart_agent(1);
     cluster.restore(&file, &format!("--range {K} {K}")).prints();
     check(&cluster, &bytes, &bytes);
@@ -434,7 +434,7 @@ fn nothing_of_a_snapshot_whose_agent_dies_is_left_when_an_older_one_is_restored(
     cluster.spawn_server(1);
     cluster.agent(1).wait_until_stopped();
     cluster.kill_agent(0);
-    cluster.agent(1).go_on_until("the server is ready", || {
+    cluster.agent(1).resume_until("the server is ready", || {
         TcpStream::connect(cluster.address(1)).is_ok()
     });
     let mut expected = vec![0; usize::try_from(K).unwrap()];

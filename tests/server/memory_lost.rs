@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 #[test]
 fn a_client_that_knew_the_lost_memory_is_told_and_a_new_one_reads_zeros() {
     let cluster = Cluster::start(2, 1 << 20);
-    let k = cluster.layout().k();
+    let k = cluster.layout().share_size();
     let old = client(&cluster);
     old.write(0, b"server 0").unwrap();
     old.write(k, b"server 1").unwrap();
@@ -80,7 +80,7 @@ fn memory_deleted_by_reset_is_lost_too() {
 }
 
 fn cluster_is_up(cluster: &Cluster) {
-    support::wait_for("dsmd --reset listens", support::wire::PATIENCE, || {
+    support::wait_for("dsmd --reset listens", support::wire::TEST_TIMEOUT, || {
         std::net::TcpStream::connect(cluster.address(0)).is_ok()
     });
 }
@@ -89,7 +89,7 @@ fn cluster_is_up(cluster: &Cluster) {
 fn every_server_that_lost_its_memory_is_named() {
     let cluster = Cluster::start(3, 1 << 20);
     let old = client(&cluster);
-    let k = cluster.layout().k();
+    let k = cluster.layout().share_size();
     for server in 0..3 {
         old.write(server * k, &[7; 8]).unwrap();
     }

@@ -7,7 +7,7 @@
 use dsm_client::{Client, CompareAndSwap};
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
-use support::wire::PATIENCE;
+use support::wire::TEST_TIMEOUT;
 use support::{Cluster, client, wait_for};
 
 const K: u64 = 1 << 20;
@@ -49,7 +49,7 @@ fn lines(directory: &Path) -> Vec<String> {
 /// fields.
 fn wait_for_line(directory: &Path, words: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
-    wait_for(&format!("a line with {words:?}"), PATIENCE, || {
+    wait_for(&format!("a line with {words:?}"), TEST_TIMEOUT, || {
         found = lines(directory)
             .iter()
             .map(|line| {
@@ -181,7 +181,7 @@ fn renaming_and_sighup_rotate_without_losing_a_line() {
         for place in 0..100 {
             client.write((rotation * 100 + place) * 8, &[1; 8]).unwrap();
         }
-        wait_for("the lines are written", PATIENCE, || {
+        wait_for("the lines are written", TEST_TIMEOUT, || {
             written(&client) >= (rotation + 1) * 100
         });
         for path in files(&directory) {
@@ -196,7 +196,7 @@ fn renaming_and_sighup_rotate_without_losing_a_line() {
                 .iter()
                 .any(|path| path.extension().is_none_or(|extension| extension != "old"))
         };
-        wait_for("a new file", PATIENCE, fresh);
+        wait_for("a new file", TEST_TIMEOUT, fresh);
     }
     let found = lines(&directory)
         .iter()
@@ -209,7 +209,7 @@ fn renaming_and_sighup_rotate_without_losing_a_line() {
 /// Writes until the status counts a lost line; every write must succeed.
 fn write_until_lost(client: &Client, what: &str) {
     let before = lost(client);
-    wait_for(what, PATIENCE, || {
+    wait_for(what, TEST_TIMEOUT, || {
         (0..50).for_each(|place| client.write(place * 8, &[2; 8]).unwrap());
         lost(client) > before
     });
@@ -218,7 +218,7 @@ fn write_until_lost(client: &Client, what: &str) {
 /// Writes until the status counts a written line again.
 fn write_until_written(client: &Client, what: &str) {
     let before = written(client);
-    wait_for(what, PATIENCE, || {
+    wait_for(what, TEST_TIMEOUT, || {
         client.write(0, &[3; 8]).unwrap();
         written(client) > before
     });
@@ -236,7 +236,7 @@ fn a_full_disk_loses_lines_and_no_service() {
     }
     cluster.signal(0, Signal::SIGHUP);
     write_until_lost(&client, "lost lines are counted");
-    wait_for("the loss is logged", PATIENCE, || {
+    wait_for("the loss is logged", TEST_TIMEOUT, || {
         cluster.stderr(0).contains("lost")
     });
     println!(
@@ -260,7 +260,7 @@ fn a_log_directory_that_is_removed_loses_lines_and_no_service() {
     std::fs::remove_dir_all(&directory).unwrap();
     cluster.signal(0, Signal::SIGHUP);
     write_until_lost(&client, "lost lines are counted");
-    wait_for("the loss is logged", PATIENCE, || {
+    wait_for("the loss is logged", TEST_TIMEOUT, || {
         cluster.stderr(0).contains("lost")
     });
     std::fs::create_dir(&directory).unwrap();

@@ -6,7 +6,7 @@
 
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
-use support::wire::{PATIENCE, Wire};
+use support::wire::{TEST_TIMEOUT, Wire};
 use support::{Cluster, client, wait_for};
 
 const K: u64 = 1 << 20;
@@ -23,7 +23,7 @@ fn config_text(cluster: &Cluster) -> String {
 
 /// Waits until the log contains `word` after its first `before` bytes.
 fn wait_for_log(cluster: &Cluster, before: usize, word: &str) {
-    wait_for(&format!("the log says {word:?}"), PATIENCE, || {
+    wait_for(&format!("the log says {word:?}"), TEST_TIMEOUT, || {
         cluster.stderr(0)[before..].contains(word)
     });
 }
@@ -48,7 +48,7 @@ fn limits_change_and_connections_stay() {
         ),
     );
     let limit = || client.status(0).unwrap().connections.limit;
-    wait_for("the new limit", PATIENCE, || limit() == 55);
+    wait_for("the new limit", TEST_TIMEOUT, || limit() == 55);
     let mut without_hello = Wire::connect(cluster.address(0));
     let began = Instant::now();
     without_hello
@@ -111,11 +111,11 @@ fn the_log_level_and_the_operation_log_change() {
     assert_eq!(client.status(0).unwrap().operation_log.mode.as_str(), "off");
 
     reload(&cluster, &with("debug", "all"));
-    wait_for("the operation log is on", PATIENCE, || {
+    wait_for("the operation log is on", TEST_TIMEOUT, || {
         client.status(0).unwrap().operation_log.mode.as_str() == "all"
     });
     client.write(0, b"logged").unwrap();
-    wait_for("lines are written", PATIENCE, || {
+    wait_for("lines are written", TEST_TIMEOUT, || {
         client.status(0).unwrap().operation_log.written > 0
     });
     // A hello with another layout is logged as a warning, which level error suppresses.
@@ -123,7 +123,7 @@ fn the_log_level_and_the_operation_log_change() {
     wait_for_log(&cluster, before, "mcomp.cfg differs");
 
     reload(&cluster, &with("error", "off"));
-    wait_for("the operation log is off", PATIENCE, || {
+    wait_for("the operation log is off", TEST_TIMEOUT, || {
         client.status(0).unwrap().operation_log.mode.as_str() == "off"
     });
     assert_eq!(client.read(0, 6).unwrap(), b"logged");

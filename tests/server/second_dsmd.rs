@@ -5,7 +5,7 @@
 
 use nix::sys::signal::Signal;
 use std::process::Command;
-use support::program::Program;
+use support::program::ChildProgram;
 use support::{Cluster, client, namespace};
 
 /// `EX_UNAVAILABLE` of sysexits(3).
@@ -47,7 +47,7 @@ fn a_dsmd_of_another_pid_namespace_is_named_without_a_pid_that_is_another_proces
         .args(["--pid", "--fork", "--kill-child"])
         .arg(dsmd.get_program())
         .args(dsmd.get_args());
-    let first = Program::new(
+    let first = ChildProgram::new(
         "a dsmd in a container".to_owned(),
         cluster.directory().join("stderr.contained"),
     );
@@ -122,7 +122,7 @@ fn a_second_dsmd_is_refused_while_the_memory_of_the_first_has_no_name() {
         "it created another one"
     );
     cluster.signal(0, Signal::SIGCONT);
-    support::wait_for("the name is restored", support::wire::PATIENCE, || {
+    support::wait_for("the name is restored", support::wire::TEST_TIMEOUT, || {
         std::path::Path::new(&object).exists()
     });
     assert_eq!(client(&cluster).read(0, 4).unwrap(), b"mine");

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use support::process::status_field;
-use support::program::Program;
+use support::program::ChildProgram;
 use support::wire::{Wire, encoded};
 use support::{Cluster, wait_for};
 
@@ -46,7 +46,7 @@ fn a_connection_is_served_although_no_thread_can_be_created_for_it() {
         .k(K)
         .config("[limits]\nthreads = 8\n")
         .create();
-    let server = Program::new(
+    let server = ChildProgram::new(
         "server 0".to_owned(),
         cluster.directory().join("stderr.short"),
     );
@@ -318,7 +318,7 @@ fn a_write_that_waits_for_a_snapshot_delays_no_read_on_the_same_thread() {
         || dedicated_threads(&cluster) == 0,
     );
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
-    let mut claim = segment.claim().unwrap().unwrap();
+    let mut claim = segment.snapshot_lock().unwrap().unwrap();
     let frozen = claim.freeze(LEASE).unwrap();
     let (writers, readers) = wires.split_at_mut(16);
     for wire in writers.iter_mut() {

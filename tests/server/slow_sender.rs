@@ -6,27 +6,27 @@
 
 use dsm_core::protocol::{Code, Extent, Operation};
 use std::time::{Duration, Instant};
-use support::wire::{PATIENCE, Wire, encoded, hello};
+use support::wire::{TEST_TIMEOUT, Wire, encoded, hello};
 use support::{Cluster, client};
 
 const K: u64 = 1 << 20;
 
 /// Sends a byte a second until the server closes the connection; its refusal, and when it came.
-fn drip(mut wire: Wire, bytes: &[u8]) -> (support::wire::Reply, Duration) {
+fn drip(mut wire: Wire, bytes: &[u8]) -> (support::wire::RawReply, Duration) {
     let began = Instant::now();
     wire.stream()
         .set_read_timeout(Some(Duration::from_secs(1)))
         .unwrap();
     for byte in bytes {
         assert!(
-            began.elapsed() < PATIENCE,
+            began.elapsed() < TEST_TIMEOUT,
             "the server waits for the rest forever"
         );
         if wire.try_send(&[*byte]).is_err() {
             break;
         }
         if let Ok(reply) = wire.try_reply() {
-            wire.stream().set_read_timeout(Some(PATIENCE)).unwrap();
+            wire.stream().set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
             wire.assert_closed();
             return (reply, began.elapsed());
         }

@@ -60,7 +60,7 @@ fn assert_refused(cluster: &Cluster, words: &[&str]) {
 /// Fails unless `--reset` starts with zeros in place of what was there.
 fn assert_reset_helps(cluster: &Cluster) {
     let mut child = cluster.command(0).arg("--reset").spawn().unwrap();
-    let end = std::time::Instant::now() + support::wire::PATIENCE;
+    let end = std::time::Instant::now() + support::wire::TEST_TIMEOUT;
     while std::net::TcpStream::connect(cluster.address(0)).is_err() {
         let ended = child.try_wait().unwrap();
         assert!(

@@ -12,7 +12,8 @@ use std::time::Duration;
 use support::Cluster;
 use support::dsmctl::Run;
 use support::fake_agent::{
-    BROKEN, Behaviour, FakeAgent, Fault, SLOW, SPEAKING, STEPS, Step, UNAVAILABLE,
+    AgentFault, AgentStep, BROKEN, Behaviour, FakeAgent, SLOW, STEPS, UNAVAILABLE,
+    WITH_HOSTILE_TEXT,
 };
 use support::messages::{FRAME, control, message};
 use support::snapshots::PAGE_BYTES;
@@ -75,7 +76,7 @@ fn pages(frames: &[&[u8]]) -> Vec<u8> {
 /// Runs a master after the pause that writers get after a freeze. The master must end in time.
 #[track_caller]
 fn create(cluster: &Cluster, what: &str) -> Run {
-    let (run, took) = cluster.create_when_rested(&[]);
+    let (run, took) = cluster.create_after_backoff(&[]);
     println!(
         "{what}: exit code {} after {took:?}: {}",
         run.code,
@@ -124,14 +125,18 @@ fn a_slow_or_broken_agent_is_named_in_time_and_leaves_no_file() {
         fault,
         pages: pages.clone(),
     };
-    let fake = FakeAgent::start(&cluster, VICTIM, behaviour(Step::Hello, Fault::Silent));
+    let fake = FakeAgent::start(
+        &cluster,
+        VICTIM,
+        behaviour(AgentStep::Hello, AgentFault::Stall),
+    );
     for step in STEPS {
         let cases = SLOW.map(|fault| (fault, NOT_THERE)).into_iter();
         let cases = cases.chain(UNAVAILABLE.map(|fault| (fault, NOT_THERE)));
         for (fault, code) in cases.chain(BROKEN.map(|fault| (fault, NO_AGENT))) {
             fake.behave(behaviour(step, fault));
             // Before the cut, it counts as an agent that cannot be reached.
-            let code = if [Step::Hello, Step::Claim].contains(&step) {
+            let code = if [AgentStep::Hello, AgentStep::Claim].contains(&step) {
                 NOT_THERE
             } else {
                 code
@@ -178,8 +183,8 @@ fn frames_that_are_not_valid_make_no_file() {
         ),
     ]);
     let behaviour = |pages| Behaviour {
-        step: Step::Send,
-        fault: Fault::None,
+        step: AgentStep::Send,
+        fault: AgentFault::None,
         pages,
     };
     let fake = FakeAgent::start(&cluster, VICTIM, behaviour(Vec::new()));
@@ -207,14 +212,23 @@ fn with_allow_partial_a_file_is_written_without_the_server_whose_agent_fails() {
         fault,
         pages: Vec::new(),
     };
-    let fake = FakeAgent::start(&cluster, VICTIM, behaviour(Step::Hello, Fault::Silent));
-    for (number, step) in [Step::Hello, Step::Claim].into_iter().enumerate() {
-        for (more, fault) in [Fault::Silent, Fault::Garbage, Fault::Refuse, Fault::Close]
-            .into_iter()
-            .enumerate()
+    let fake = FakeAgent::start(
+        &cluster,
+        VICTIM,
+        behaviour(AgentStep::Hello, AgentFault::Stall),
+    );
+    for (number, step) in [AgentStep::Hello, AgentStep::Claim].into_iter().enumerate() {
+        for (more, fault) in [
+            AgentFault::Stall,
+            AgentFault::OtherProtocol,
+            AgentFault::Refuse,
+            AgentFault::Close,
+        ]
+        .into_iter()
+        .enumerate()
         {
             fake.behave(behaviour(step, fault));
-            let (run, _) = cluster.create_when_rested(&["--allow-partial"]);
+            let (run, _) = cluster.create_after_backoff(&["--allow-partial"]);
             assert_eq!(run.code, 0, "{fault:?} at {step:?}: {}", run.stderr);
             assert!(
                 run.stderr.contains(&format!("server {VICTIM}")),
@@ -231,9 +245,9 @@ fn with_allow_partial_a_file_is_written_without_the_server_whose_agent_fails() {
     );
     // Later failures end the snapshot: the other servers have made their cut together with this
     // one.
-    fake.behave(behaviour(Step::Cut, Fault::Close));
+    fake.behave(behaviour(AgentStep::Cut, AgentFault::Close));
     cluster
-        .create_when_rested(&["--allow-partial"])
+        .create_after_backoff(&["--allow-partial"])
         .0
         .fails(NOT_THERE, &[&format!("server {VICTIM}")]);
     assert_eq!(cluster.snapshots().len(), files.len());
@@ -263,10 +277,14 @@ fn text_of_agents_controls_no_terminal_and_floods_no_log() {
         fault,
         pages: Vec::new(),
     };
-    let fake = FakeAgent::start(&cluster, VICTIM, behaviour(Step::Hello, Fault::Silent));
+    let fake = FakeAgent::start(
+        &cluster,
+        VICTIM,
+        behaviour(AgentStep::Hello, AgentFault::Stall),
+    );
     let output = cluster.directory().join("own.dsnap");
     for step in STEPS {
-        for fault in SPEAKING {
+        for fault in WITH_HOSTILE_TEXT {
             fake.behave(behaviour(step, fault));
             let what = format!("{fault:?} at {step:?}");
             let run = create(&cluster, &what);

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use support::agents::{UNDER_WAY, is_slow};
-use support::messages::{CONTROL, Caller, DATA, FRAME, control, header, message};
+use support::agents::{UNDER_WAY, is_agent_timeout};
+use support::messages::{CONTROL, DATA, FRAME, FakeMaster, control, header, message};
 use support::random::Random;
 use support::ring::{self, Ring};
 use support::{Cluster, client, wait_for};
@@ -53,7 +53,7 @@ fn succeeds(cluster: &Cluster) {
 /// Waits until the agent closes the connection, which must happen within `within`. Returns the
 /// reason of its refusal, if there was one.
 #[track_caller]
-fn closed(caller: &mut Caller, within: Duration) -> Option<String> {
+fn closed(caller: &mut FakeMaster, within: Duration) -> Option<String> {
     let began = Instant::now();
     let reason = caller.refusal().map(|(reason, _)| reason);
     assert!(
@@ -68,13 +68,13 @@ fn closed(caller: &mut Caller, within: Duration) -> Option<String> {
 fn a_connection_whose_master_sends_nothing_is_closed_after_its_time_limit() {
     let cluster = cluster(2, K);
     let (mut silent, mut half) = (
-        Caller::connect(&cluster, SERVER),
-        Caller::connect(&cluster, SERVER),
+        FakeMaster::connect(&cluster, SERVER),
+        FakeMaster::connect(&cluster, SERVER),
     );
     half.send(&control(json!({"hello": {}}))[..20]);
     let (mut greeted, mut claimed) = (
-        Caller::greeted(&cluster, SERVER),
-        Caller::claimed(&cluster, SERVER),
+        FakeMaster::greeted(&cluster, SERVER),
+        FakeMaster::claimed(&cluster, SERVER),
     );
     closed(&mut silent, TIMEOUT);
     closed(&mut half, TIMEOUT);
@@ -88,7 +88,7 @@ fn a_connection_whose_master_sends_nothing_is_closed_after_its_time_limit() {
             // longer than the timeout.
             claimed.ask(json!("activity"));
             let run = cluster.create_snapshot(&[]);
-            if is_slow(&run) {
+            if is_agent_timeout(&run) {
                 return false;
             }
             run.fails(UNDER_WAY, &["is under way"]);
@@ -106,9 +106,9 @@ fn a_freeze_that_is_never_ended_holds_writers_no_longer_than_the_agents_configur
     let ring = Ring::start(&cluster);
     ring.take_longest();
     // It asks for the longest lease that the message can express.
-    let mut frozen = Caller::frozen(&cluster, SERVER);
+    let mut frozen = FakeMaster::frozen(&cluster, SERVER);
     assert_eq!(closed(&mut frozen, LEASE).as_deref(), Some("late"));
-    ring.wait_until_all_get_on();
+    ring.wait_until_all_progress();
     let longest = ring.take_longest();
     println!("the longest requests: {longest:?}");
     assert!(
@@ -127,10 +127,10 @@ fn a_freeze_that_is_never_ended_holds_writers_no_longer_than_the_agents_configur
 fn a_cut_that_is_never_read_holds_no_writer_and_ends_with_the_connection() {
     let cluster = cluster(2, K);
     let ring = Ring::start(&cluster);
-    let cut = Caller::cut(&cluster, SERVER);
-    ring.wait_until_all_get_on();
+    let cut = FakeMaster::cut(&cluster, SERVER);
+    ring.wait_until_all_progress();
     ring.take_longest();
-    ring.wait_until_all_get_on();
+    ring.wait_until_all_progress();
     let longest = ring.take_longest();
     assert!(
         longest.iter().all(|longest| *longest < LEASE),
@@ -142,7 +142,7 @@ fn a_cut_that_is_never_read_holds_no_writer_and_ends_with_the_connection() {
 }
 
 /// Brings a connection to a step of the protocol.
-type Begin = fn(&Cluster, usize) -> Caller;
+type Begin = fn(&Cluster, usize) -> FakeMaster;
 
 /// Messages that an agent refuses at every step.
 fn malformed_messages() -> Vec<(&'static str, Vec<u8>)> {
@@ -181,11 +181,11 @@ fn a_malformed_message_at_any_step_is_refused_and_affects_no_other_master_or_wri
     let ring = Ring::start(&cluster);
     ring.take_longest();
     let steps: [(&str, Begin); 5] = [
-        ("connected", Caller::connect),
-        ("greeted", Caller::greeted),
-        ("claimed", Caller::claimed),
-        ("frozen", Caller::frozen),
-        ("cut", Caller::cut),
+        ("connected", FakeMaster::connect),
+        ("greeted", FakeMaster::greeted),
+        ("claimed", FakeMaster::claimed),
+        ("frozen", FakeMaster::frozen),
+        ("cut", FakeMaster::cut),
     ];
     for (step, begin) in steps {
         for (what, bytes) in malformed_messages() {
@@ -199,7 +199,7 @@ fn a_malformed_message_at_any_step_is_refused_and_affects_no_other_master_or_wri
         }
         succeeds(&cluster);
     }
-    ring.wait_until_all_get_on();
+    ring.wait_until_all_progress();
     let longest = ring.take_longest();
     println!(
         "{} kinds of malformed messages at {} steps: the longest requests {longest:?}",
@@ -221,19 +221,23 @@ fn values_that_are_not_allowed_are_refused() {
     let hello = |layout: &str, index: u64| json!({"hello": {"layout": layout, "index": index}});
     let send = |level: i64, size: u64| json!({"send": {"level": level, "frame_size": size}});
     let cases: [(&str, Begin, Value); 9] = [
-        ("layout", Caller::connect, hello("", 0)),
+        ("layout", FakeMaster::connect, hello("", 0)),
         (
             "layout",
-            Caller::connect,
+            FakeMaster::connect,
             hello(&layout.replace('2', "3"), 0),
         ),
-        ("layout", Caller::connect, hello(&layout, 1)),
-        ("late", Caller::claimed, json!({"freeze": {"lease_us": 0}})),
-        ("protocol", Caller::cut, send(99, 4096)),
-        ("protocol", Caller::cut, send(-1, 4096)),
-        ("protocol", Caller::cut, send(1, 0)),
-        ("protocol", Caller::cut, send(1, 4095)),
-        ("protocol", Caller::cut, send(1, u32::MAX.into())),
+        ("layout", FakeMaster::connect, hello(&layout, 1)),
+        (
+            "late",
+            FakeMaster::claimed,
+            json!({"freeze": {"lease_us": 0}}),
+        ),
+        ("protocol", FakeMaster::cut, send(99, 4096)),
+        ("protocol", FakeMaster::cut, send(-1, 4096)),
+        ("protocol", FakeMaster::cut, send(1, 0)),
+        ("protocol", FakeMaster::cut, send(1, 4095)),
+        ("protocol", FakeMaster::cut, send(1, u32::MAX.into())),
     ];
     for (reason, begin, ask) in cases {
         let mut caller = begin(&cluster, SERVER);
@@ -247,14 +251,14 @@ fn values_that_are_not_allowed_are_refused() {
         assert_eq!(answer["refused"]["reason"], reason, "{ask}: {answer}");
     }
     // A copy area without room: the writers end the cut.
-    let mut caller = Caller::frozen(&cluster, SERVER);
+    let mut caller = FakeMaster::frozen(&cluster, SERVER);
     assert!(
         caller
             .ask(json!({"cut": {"copy_area": 0}}))
             .get("cut")
             .is_some()
     );
-    ring.wait_until_all_get_on();
+    ring.wait_until_all_progress();
     assert_eq!(caller.ask(send(1, 4096))["refused"]["reason"], "abandoned");
     succeeds(&cluster);
     ring.stop();
@@ -265,17 +269,17 @@ fn a_connection_whose_master_does_not_read_the_pages_is_closed_after_its_time_li
     // More bytes than the buffers of the sockets hold, and none that can be compressed.
     let cluster = cluster(1, 32 << 20);
     let mut random = Random::new("snapshot_bad_masters");
-    let noise: Vec<u8> = (0..cluster.layout().k() / 8)
+    let noise: Vec<u8> = (0..cluster.layout().share_size() / 8)
         .flat_map(|_| random.next().to_le_bytes())
         .collect();
     client(&cluster).write(0, &noise).unwrap();
-    let mut caller = Caller::cut(&cluster, SERVER);
+    let mut caller = FakeMaster::cut(&cluster, SERVER);
     caller.send(&control(
         json!({"send": {"level": 0, "frame_size": 262_144}}),
     ));
     let began = Instant::now();
     // When another master gets the snapshot lock, the agent has closed the connection.
-    drop(Caller::claimed(&cluster, SERVER));
+    drop(FakeMaster::claimed(&cluster, SERVER));
     assert!(
         began.elapsed() <= 2 * TIMEOUT + SLACK,
         "the connection was closed after {:?}",
@@ -292,9 +296,9 @@ fn a_connection_whose_master_does_not_read_the_pages_is_closed_after_its_time_li
 fn two_hundred_connections_end_no_snapshot_that_has_begun_and_do_not_prevent_the_next_one() {
     let cluster = cluster(2, K);
     let ring = Ring::start(&cluster);
-    let mut before = Caller::cut(&cluster, SERVER);
-    let mut crowd: Vec<Caller> = (0..CONNECTIONS)
-        .map(|_| Caller::connect(&cluster, SERVER))
+    let mut before = FakeMaster::cut(&cluster, SERVER);
+    let mut crowd: Vec<FakeMaster> = (0..CONNECTIONS)
+        .map(|_| FakeMaster::connect(&cluster, SERVER))
         .collect();
     before.send(&control(
         json!({"send": {"level": 1, "frame_size": 262_144}}),
@@ -332,23 +336,23 @@ fn text_of_masters_controls_no_terminal_and_floods_no_log() {
     for number in 0..100 {
         let (mut caller, ask) = match number % 5 {
             0 => (
-                Caller::connect(&cluster, SERVER),
+                FakeMaster::connect(&cluster, SERVER),
                 json!({"hello": {"layout": hostile_text(), "index": 0}}),
             ),
             1 => (
-                Caller::connect(&cluster, SERVER),
+                FakeMaster::connect(&cluster, SERVER),
                 json!({"hello": {"layout": layout.clone() + &hostile_text(), "index": 0}}),
             ),
             2 => (
-                Caller::greeted(&cluster, SERVER),
+                FakeMaster::greeted(&cluster, SERVER),
                 json!({"claim": {"purpose": "snapshot", "id": hostile_text()}}),
             ),
             3 => (
-                Caller::greeted(&cluster, SERVER),
+                FakeMaster::greeted(&cluster, SERVER),
                 json!({"fetch": {"name": hostile_text(), "address": 0, "length": 1}}),
             ),
             _ => (
-                Caller::greeted(&cluster, SERVER),
+                FakeMaster::greeted(&cluster, SERVER),
                 json!({ hostile_text(): {}}),
             ),
         };
@@ -405,7 +409,7 @@ fn masters_that_freeze_again_and_again_keep_writers_out_for_a_tenth_of_the_time_
             kept_out
         });
         for freeze in 0..FREEZES {
-            let mut frozen = Caller::frozen(&cluster, SERVER);
+            let mut frozen = FakeMaster::frozen(&cluster, SERVER);
             if freeze + 1 < FREEZES {
                 assert_eq!(closed(&mut frozen, LEASE).as_deref(), Some("late"));
             }
@@ -433,7 +437,7 @@ fn succeeds_alone(cluster: &Cluster) {
 }
 
 /// Ends a restore, and returns the reason of the refusal that the agent must send.
-type EndRestore = fn(&mut Caller) -> Option<&'static str>;
+type EndRestore = fn(&mut FakeMaster) -> Option<&'static str>;
 
 #[test]
 fn a_restore_that_ends_before_it_has_changed_a_byte_leaves_the_memory_in_use_as_it_was() {
@@ -465,7 +469,7 @@ fn a_restore_that_ends_before_it_has_changed_a_byte_leaves_the_memory_in_use_as_
         }),
     ];
     for (what, end) in ends {
-        let mut caller = Caller::shut(ONE, &cluster, SERVER);
+        let mut caller = FakeMaster::shut(ONE, &cluster, SERVER);
         if let Some(reason) = end(&mut caller) {
             assert_eq!(
                 closed(&mut caller, TIMEOUT).as_deref(),
@@ -476,7 +480,8 @@ fn a_restore_that_ends_before_it_has_changed_a_byte_leaves_the_memory_in_use_as_
         drop(caller);
         // The next master finds the memory open, so that `accept` is refused.
         wait_for("the snapshot lock is released", SLACK, || {
-            let mut next = Caller::connect_from(ANOTHER, &cluster, SERVER).greet(&cluster, SERVER);
+            let mut next =
+                FakeMaster::connect_from(ANOTHER, &cluster, SERVER).greet(&cluster, SERVER);
             let answer = next.ask(json!("accept"));
             assert!(
                 ["inuse", "underway"]
@@ -508,16 +513,16 @@ fn only_the_master_that_began_a_restore_and_its_own_machine_may_accept_the_rest_
         .unwrap();
     let bytes = message(DATA, &[&0_u64.to_le_bytes()[..], b"half of it"].concat());
     for gives_up in [ONE, own] {
-        let mut caller = Caller::shut(ONE, &cluster, SERVER);
+        let mut caller = FakeMaster::shut(ONE, &cluster, SERVER);
         caller.send(&bytes);
         assert_eq!(caller.ask(json!("written")), json!("written"));
         drop(caller);
-        cluster.waits_for_restore(SERVER);
+        cluster.assert_memory_closed(SERVER);
         // Another master may open it neither as zeros nor as it is.
         let accept = |from| {
             let mut answer = Value::Null;
             wait_for("the snapshot lock is released", SLACK, || {
-                answer = Caller::connect_from(from, &cluster, SERVER)
+                answer = FakeMaster::connect_from(from, &cluster, SERVER)
                     .greet(&cluster, SERVER)
                     .ask(json!("accept"));
                 answer["refused"]["reason"] != "underway"
@@ -527,9 +532,9 @@ fn only_the_master_that_began_a_restore_and_its_own_machine_may_accept_the_rest_
         let refused = &accept(ANOTHER)["refused"];
         println!("{refused}");
         assert_eq!(refused["reason"], "shut");
-        let mut other = Caller::shut(ANOTHER, &cluster, SERVER);
+        let mut other = FakeMaster::shut(ANOTHER, &cluster, SERVER);
         assert_eq!(other.ask(json!("commit"))["refused"]["reason"], "protocol");
-        cluster.waits_for_restore(SERVER);
+        cluster.assert_memory_closed(SERVER);
         assert!(accept(gives_up).get("committed").is_some());
         assert!(
             client(&cluster)
@@ -540,18 +545,18 @@ fn only_the_master_that_began_a_restore_and_its_own_machine_may_accept_the_rest_
         );
     }
     // A master that sends all of the memory may open it after another master left it half restored.
-    let mut caller = Caller::shut(ONE, &cluster, SERVER);
+    let mut caller = FakeMaster::shut(ONE, &cluster, SERVER);
     caller.send(&bytes);
     drop(caller);
-    let mut other = Caller::shut(ANOTHER, &cluster, SERVER);
+    let mut other = FakeMaster::shut(ANOTHER, &cluster, SERVER);
     other.send(&bytes);
     assert_eq!(
         other.ask(json!("commit"))["refused"]["reason"],
         "protocol",
         "a part of it"
     );
-    cluster.waits_for_restore(SERVER);
-    let mut other = Caller::shut(ANOTHER, &cluster, SERVER);
+    cluster.assert_memory_closed(SERVER);
+    let mut other = FakeMaster::shut(ANOTHER, &cluster, SERVER);
     other.send(&control(json!({"zeros": {"offset": 0, "length": K}})));
     assert!(other.ask(json!("commit")).get("committed").is_some());
     assert!(
@@ -569,11 +574,11 @@ fn many_connections_of_one_peer_keep_no_other_peer_out_and_each_has_to_say_hello
     const CROWD: usize = 40;
     let cluster = Cluster::builder().k(K).start();
     cluster.start_agents();
-    let mut silent = Caller::connect_from(ANOTHER, &cluster, SERVER);
+    let mut silent = FakeMaster::connect_from(ANOTHER, &cluster, SERVER);
     let began = Instant::now();
     // Each is admitted, and replaces an earlier one when the peer has its most.
-    let greeted = |_| Caller::connect_from(ONE, &cluster, SERVER).greet(&cluster, SERVER);
-    let mut crowd: Vec<Caller> = (0..CROWD).map(greeted).collect();
+    let greeted = |_| FakeMaster::connect_from(ONE, &cluster, SERVER).greet(&cluster, SERVER);
+    let mut crowd: Vec<FakeMaster> = (0..CROWD).map(greeted).collect();
     succeeds_alone(&cluster);
     assert!(
         crowd[0].answer().is_none(),
@@ -629,7 +634,7 @@ fn a_snapshot_that_many_fetch_is_checked_once() {
     let ask = json!({"fetch": {"name": name, "address": 0, "length": 4096}});
     let callers = (0..FETCHERS).map(|number| {
         let from = Ipv4Addr::new(127, 0, 1, u8::try_from(number + 1).unwrap());
-        let mut caller = Caller::connect_from(from, &cluster, SERVER).greet(&cluster, SERVER);
+        let mut caller = FakeMaster::connect_from(from, &cluster, SERVER).greet(&cluster, SERVER);
         caller.send(&control(ask.clone()));
         caller
     });
@@ -646,7 +651,7 @@ fn a_snapshot_that_many_fetch_is_checked_once() {
     assert!(read < FETCHERS / 4 * BYTES, "{read} bytes");
     // A file that has changed since is checked again.
     support::snapshots::damage(&path, BYTES as u64 / 2);
-    let mut caller = Caller::greeted(&cluster, SERVER);
+    let mut caller = FakeMaster::greeted(&cluster, SERVER);
     assert_eq!(caller.ask(ask)["refused"]["reason"], "nosnapshot");
 }
 
@@ -733,7 +738,7 @@ fn an_agent_answers_every_message_of_the_document_as_the_document_shows() {
     // The layout contains the address of this cluster's server.
     let hello = json!({"hello": {"layout": cluster.layout().canonical(), "index": 0}});
     assert_eq!(shape(&json_of("request hello")), shape(&hello));
-    let mut caller = Caller::connect(&cluster, SERVER);
+    let mut caller = FakeMaster::connect(&cluster, SERVER);
     assert_eq!(shape(&caller.ask(hello)), shape(&json_of("response hello")));
     for name in ["claim", "activity", "freeze", "cut"] {
         json_of(&format!("request {name}"));
@@ -759,7 +764,7 @@ fn an_agent_answers_every_message_of_the_document_as_the_document_shows() {
     assert!(frame[shown.len() - 16..].iter().all(|byte| *byte == 0));
     assert_eq!(caller.answer().unwrap(), json_of("response sent"));
 
-    let mut caller = Caller::greeted(&cluster, SERVER);
+    let mut caller = FakeMaster::greeted(&cluster, SERVER);
     json_of("request commit");
     caller.send(example("request commit"));
     assert_eq!(caller.answer().unwrap(), json_of("response commit"));
@@ -768,7 +773,7 @@ fn an_agent_answers_every_message_of_the_document_as_the_document_shows() {
     assert_eq!(data[16..], [&5_u64.to_le_bytes()[..], b"abc"].concat());
 
     // The length of the longest request, as the agent's refusal gives it.
-    let mut caller = Caller::connect(&cluster, SERVER);
+    let mut caller = FakeMaster::connect(&cluster, SERVER);
     caller.send(&header(CONTROL, u32::MAX, 0));
     let (_, refusal) = caller.refusal().unwrap();
     assert!(
@@ -823,7 +828,7 @@ fn an_agent_knows_every_request_of_the_document_with_its_fields() {
     let requests = requests();
     assert_eq!(requests.len(), 15, "{requests:?}");
     for (name, request) in requests {
-        let answer = Caller::connect(&cluster, SERVER).ask(request.clone());
+        let answer = FakeMaster::connect(&cluster, SERVER).ask(request.clone());
         let message = answer["refused"]["message"]
             .as_str()
             .unwrap_or_else(|| panic!("{request}: {answer}"));
@@ -843,7 +848,7 @@ fn an_agent_knows_every_request_of_the_document_with_its_fields() {
                 .filter(|(other, _)| *other != field)
                 .map(|(other, value)| (other.clone(), value.clone()))
                 .collect();
-            let answer = Caller::connect(&cluster, SERVER).ask(json!({ name.as_str(): rest }));
+            let answer = FakeMaster::connect(&cluster, SERVER).ask(json!({ name.as_str(): rest }));
             let message = answer["refused"]["message"].as_str().unwrap();
             assert!(
                 message.contains(&format!("missing field `{field}`")),

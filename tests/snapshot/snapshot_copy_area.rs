@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::cgroup::MemoryGroup;
 use support::namespace::{Mounted, entered};
-use support::restores::PATIENCE;
+use support::restores::TEST_TIMEOUT;
 use support::snapshots::{PAGE_BYTES, names};
 use support::{Cluster, client, own_process, wait_for};
 
@@ -57,7 +57,7 @@ fn is_abandoned_under_load(cluster: &Cluster) {
             .collect();
         let two_more_rounds = || {
             let before = rounds.each_ref().map(|done| done.load(Ordering::Relaxed));
-            wait_for("the writers complete two more rounds", PATIENCE, || {
+            wait_for("the writers complete two more rounds", TEST_TIMEOUT, || {
                 // The second round has begun after the call.
                 writers
                     .iter()
@@ -72,7 +72,7 @@ fn is_abandoned_under_load(cluster: &Cluster) {
         let master = cluster.spawn_master(&[], &[]);
         cluster.agent(1).wait_until_stopped();
         two_more_rounds();
-        cluster.agent(1).go_on_until("the agent is continued", || {
+        cluster.agent(1).resume_until("the agent is continued", || {
             support::process::state(cluster.agent(1).pid()) != 'T'
         });
         let run = master.wait();
@@ -91,7 +91,7 @@ fn is_abandoned_under_load(cluster: &Cluster) {
         names(&cluster.snapshot_directory()).is_empty(),
         "the snapshot directory is not empty"
     );
-    wait_for("the copy areas are empty", PATIENCE, || {
+    wait_for("the copy areas are empty", TEST_TIMEOUT, || {
         (0..2).all(|index| copy_area(cluster, index) == 0)
     });
     let said = cluster.stderr(1);
@@ -152,7 +152,7 @@ fn a_copy_area_with_room_for_the_write_load_holds_the_pages_and_is_given_back() 
     );
     client(&cluster).fill(K as u64, K as u64, 3).unwrap();
     assert_eq!(copy_area(&cluster, 1), K as u64);
-    cluster.agent(1).go_on_until("the agent is continued", || {
+    cluster.agent(1).resume_until("the agent is continued", || {
         support::process::state(cluster.agent(1).pid()) != 'T'
     });
     let run = master.wait();
@@ -214,10 +214,10 @@ fn a_local_writer_whose_file_size_limit_is_zero_ends_the_snapshot_and_survives()
         Command::new(std::env::current_exe().unwrap()),
         "0",
     );
-    master.go_on();
+    master.resume();
     master.wait().fails(69, &["abandoned"]);
     assert!(cluster.read_all() == vec![2; 4 << 20]);
-    wait_for("the copy area is empty", PATIENCE, || {
+    wait_for("the copy area is empty", TEST_TIMEOUT, || {
         copy_area(&cluster, 0) == 0
     });
 }
@@ -243,7 +243,7 @@ fn the_pages_that_a_local_writer_saves_are_charged_to_the_agent() {
         MEMORY as u64,
         "every page was saved"
     );
-    master.go_on();
+    master.resume();
     let run = master.wait();
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(
@@ -261,11 +261,11 @@ fn a_stopped_agent_delays_a_local_writer_only_for_a_moment() {
     cluster.write_all(&vec![1; usize::try_from(MEMORY).unwrap()]);
     let master = begin_snapshot(&cluster);
     // The agent has begun to allocate the copy area.
-    wait_for("pages are allocated", PATIENCE, || {
+    wait_for("pages are allocated", TEST_TIMEOUT, || {
         copy_area(&cluster, 0) > 0
     });
     cluster.agent(0).signal(nix::sys::signal::Signal::SIGSTOP);
-    wait_for("the agent is stopped", PATIENCE, || {
+    wait_for("the agent is stopped", TEST_TIMEOUT, || {
         support::process::state(cluster.agent(0).pid()) == 'T'
     });
     overwrites_locally(
@@ -274,6 +274,6 @@ fn a_stopped_agent_delays_a_local_writer_only_for_a_moment() {
         "unlimited",
     );
     cluster.agent(0).signal(nix::sys::signal::Signal::SIGCONT);
-    master.go_on();
+    master.resume();
     master.wait().fails(69, &["abandoned"]);
 }

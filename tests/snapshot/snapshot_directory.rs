@@ -4,7 +4,7 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use dsm_config::Keep;
+use dsm_config::RetentionPolicy;
 use dsm_snapshot::retention::Standing;
 use dsm_snapshot::{
     Destination, Header, SnapshotWriter, apply_retention, list, remove_stale_partials,
@@ -15,8 +15,8 @@ use support::snapshots::{CUT_TIME, PAGE_BYTES, fields, names, write, zstd};
 const SECOND: u64 = 1_000_000_000;
 
 /// The two newest, and for 30 days the last ones of memories that were lost.
-fn keep() -> Keep {
-    let mut keep = Keep::default();
+fn keep() -> RetentionPolicy {
+    let mut keep = RetentionPolicy::default();
     (keep.newest, keep.lost) = (2, 30);
     keep
 }

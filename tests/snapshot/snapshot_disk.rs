@@ -13,7 +13,7 @@ use support::Cluster;
 use support::dsmctl::Run;
 use support::namespace::{Mounted, entered};
 use support::random::Random;
-use support::restores::when_free;
+use support::restores::retry_while_under_way;
 use support::snapshots::names;
 
 /// Bytes of each server, and of a disk that is too small for three of them.
@@ -55,7 +55,7 @@ fn fails(cluster: &Cluster, words: &[&str]) {
         |cluster| cluster.dsmctl("snapshot create"),
     ];
     for run in runs {
-        let ended = when_free(|| run(cluster));
+        let ended = retry_while_under_way(|| run(cluster));
         println!("{}", ended.stderr.lines().last().unwrap());
         ended.fails(IO_ERROR, words);
         assert!(
@@ -70,7 +70,7 @@ fn fails(cluster: &Cluster, words: &[&str]) {
 fn succeeds_elsewhere(cluster: &Cluster, memory: &[u8]) {
     let elsewhere = cluster.directory().join("elsewhere");
     let line = format!("snapshot create --output {}", elsewhere.display());
-    when_free(|| cluster.dsmctl(&line)).prints();
+    retry_while_under_way(|| cluster.dsmctl(&line)).prints();
     assert!(cluster.export(&elsewhere) == memory);
 }
 

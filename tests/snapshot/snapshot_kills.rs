@@ -9,7 +9,9 @@ use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
-use support::agents::{Environment, FREE_AGAIN, Master, UNAVAILABLE, is_late, is_not_now};
+use support::agents::{
+    Environment, LOCK_RELEASE_TIMEOUT, Master, UNAVAILABLE, is_freeze_timeout, is_temporary,
+};
 use support::counts::count;
 use support::dsmctl::Run;
 use support::process::state;
@@ -70,10 +72,10 @@ impl Scene {
     fn survive(&self, what: &str, harm: impl FnOnce(&Cluster)) -> (Vec<PathBuf>, Vec<Duration>) {
         let began = Instant::now();
         let before = self.cluster.snapshots();
-        self.ring.wait_until_all_get_on();
+        self.ring.wait_until_all_progress();
         self.ring.take_longest();
         harm(&self.cluster);
-        self.ring.wait_until_all_get_on();
+        self.ring.wait_until_all_progress();
         let longest = self.ring.take_longest();
         assert!(
             longest.iter().all(|longest| *longest <= LEASE + SLACK),
@@ -124,8 +126,8 @@ impl Scene {
 /// nor because writers have their pause after the last freeze.
 fn run_master(cluster: &Cluster, environment: Environment<'_>) -> Run {
     let mut run = None;
-    wait_for("a freeze in time", FREE_AGAIN, || {
-        !is_not_now(run.insert(cluster.create_snapshot(environment)))
+    wait_for("a freeze in time", LOCK_RELEASE_TIMEOUT, || {
+        !is_temporary(run.insert(cluster.create_snapshot(environment)))
     });
     run.unwrap()
 }
@@ -136,7 +138,7 @@ fn stop_at(cluster: &Cluster, agent: Option<usize>, phase: &str) -> Master {
     if let Some(agent) = agent {
         cluster.restart_agent_with(agent, &stop);
     }
-    let deadline = Instant::now() + FREE_AGAIN;
+    let deadline = Instant::now() + LOCK_RELEASE_TIMEOUT;
     while Instant::now() < deadline {
         let master = cluster.spawn_master(&[], if agent.is_none() { &stop } else { &[] });
         let stopped = agent.map_or(master.program(), |agent| cluster.agent(agent));
@@ -147,7 +149,7 @@ fn stop_at(cluster: &Cluster, agent: Option<usize>, phase: &str) -> Master {
             return master;
         }
         let run = master.wait();
-        assert!(is_not_now(&run), "exit code {}: {}", run.code, run.stderr);
+        assert!(is_temporary(&run), "exit code {}: {}", run.code, run.stderr);
     }
     panic!("the machine is too busy for a freeze");
 }
@@ -291,7 +293,7 @@ fn a_kill_of_any_process_at_any_moment_leaves_a_whole_file_or_none() {
                     },
                 ];
                 assert!(
-                    expected.contains(&run.code) || is_not_now(&run),
+                    expected.contains(&run.code) || is_temporary(&run),
                     "exit code {}: {}",
                     run.code,
                     run.stderr
@@ -336,7 +338,7 @@ fn a_dsmd_killed_at_any_phase_does_not_keep_the_snapshot_from_being_whole_or_abs
                 // Agents read the memory without dsmd, so only the end of a lease can make the run
                 // fail.
                 assert!(
-                    run.code == 0 || phase == "frozen" && is_late(&run),
+                    run.code == 0 || phase == "frozen" && is_freeze_timeout(&run),
                     "exit code {}: {}",
                     run.code,
                     run.stderr
@@ -389,7 +391,7 @@ fn a_stopped_master_holds_writers_no_longer_than_the_lease_and_is_told_that_it_i
         let next = cluster.snapshot();
         ring::check_snapshot(next.path());
         std::fs::remove_file(next.path()).unwrap();
-        late.go_on();
+        late.resume();
         let first = format!("server 0 ({})", cluster.agent_address(0));
         late.wait()
             .fails(UNAVAILABLE, &[&first, "kept out for longer than allowed"]);

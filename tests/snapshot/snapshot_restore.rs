@@ -9,7 +9,7 @@ use dsm_core::protocol::Code;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::random::Random;
-use support::restores::PATIENCE;
+use support::restores::TEST_TIMEOUT;
 use support::snapshots::{PAGE_BYTES, damage, memory};
 use support::{Cluster, client, is_error, wait_for};
 
@@ -122,20 +122,20 @@ fn it_is_refused_while_a_program_writes_unless_it_is_forced() {
             }
             Ok::<(), Error>(())
         });
-        wait_for("the writer writes", PATIENCE, || {
+        wait_for("the writer writes", TEST_TIMEOUT, || {
             written.load(Ordering::Relaxed) > 0
         });
         let run = cluster.restore(&file, "");
         println!("{}", run.stderr);
         run.fails(75, &["a program is writing", "server 1", "--force"]);
         let seen = written.load(Ordering::Relaxed);
-        wait_for("the writer continues", PATIENCE, || {
+        wait_for("the writer continues", TEST_TIMEOUT, || {
             written.load(Ordering::Relaxed) > seen
         });
         assert_eq!(cluster.incarnations(), before);
 
         cluster.restore(&file, "--force").prints();
-        wait_for("the writer gets an error", PATIENCE, || {
+        wait_for("the writer gets an error", TEST_TIMEOUT, || {
             writer.is_finished()
         });
         stop.store(true, Ordering::Relaxed);

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use support::random::Random;
-use support::restores::{PATIENCE, when_free};
+use support::restores::{TEST_TIMEOUT, retry_while_under_way};
 use support::snapshots::{PAGE_BYTES, memory};
 use support::{Cluster, client, wait_for};
 
@@ -80,9 +80,11 @@ impl Case {
         // that is killed before leaves the memory as it was.
         for server in 0..u32::try_from(LAST).unwrap() {
             let segment = Segment::attach(self.cluster.layout(), server).unwrap();
-            wait_for("the restore of another server has begun", PATIENCE, || {
-                segment.restorer().is_some()
-            });
+            wait_for(
+                "the restore of another server has begun",
+                TEST_TIMEOUT,
+                || segment.restorer().is_some(),
+            );
         }
         restorer
     }
@@ -91,7 +93,7 @@ impl Case {
     #[track_caller]
     fn waits(&self) {
         for server in 0..3 {
-            self.cluster.waits_for_restore(server);
+            self.cluster.assert_memory_closed(server);
             let write = self.cluster.dsmctl(&format!("write {} x", server * K));
             write.fails(75, &["waiting for restore"]);
         }
@@ -106,7 +108,7 @@ impl Case {
         self.waits();
         // A restore of a part is refused, because it would open the rest, too.
         let part = format!("--range {} 8", K + 8);
-        when_free(|| self.cluster.restore(&self.file, &part)).fails(
+        retry_while_under_way(|| self.cluster.restore(&self.file, &part)).fails(
             65,
             &[
                 "server 1",
@@ -115,7 +117,7 @@ impl Case {
             ],
         );
         self.waits();
-        when_free(|| self.restore()).prints();
+        retry_while_under_way(|| self.restore()).prints();
         assert!(
             self.cluster.read_all() == self.in_snapshot,
             "what was restored is not what was in the snapshot"
@@ -193,7 +195,7 @@ fn a_dsmctl_that_is_killed_leaves_a_memory_that_waits() {
     let agent = case.cluster.agent(LAST);
     // It finds the end of the connection after it has read what the master sent.
     let lost = agent.stderr().matches("was lost").count();
-    agent.go_on_until("the agent has noticed", || {
+    agent.resume_until("the agent has noticed", || {
         agent.stderr().matches("was lost").count() > lost
     });
     case.cluster.restart_agent(LAST);
@@ -210,7 +212,7 @@ fn a_dsmd_that_is_killed_during_a_restore_shows_no_half_of_it_and_the_restore_co
     case.cluster.kill(2);
     case.cluster
         .agent(LAST)
-        .go_on_until("the restore ends", || restorer.has_ended());
+        .resume_until("the restore ends", || restorer.has_ended());
     assert!(restorer.0.wait().unwrap().success());
     case.cluster.start_server(2);
     assert!(case.cluster.read_all() == case.in_snapshot);
@@ -244,8 +246,8 @@ fn a_memory_that_waits_can_be_accepted_as_zeros() {
     assert!(said.contains("server 1"), "{said}");
     let server = |index: usize| client(&case.cluster).read((index * K) as u64, K as u64);
     assert!(server(1).unwrap().iter().all(|byte| *byte == 0));
-    case.cluster.waits_for_restore(0);
-    case.cluster.waits_for_restore(2);
+    case.cluster.assert_memory_closed(0);
+    case.cluster.assert_memory_closed(2);
 
     // Only the servers that still wait.
     client(&case.cluster).write(K as u64, b"new life").unwrap();
@@ -302,7 +304,7 @@ fn an_agent_that_dies_before_the_first_change_leaves_the_memory_as_it_was() {
         ],
     );
     // Its dsmd detects that within about a second.
-    wait_for("server 1 is in use", PATIENCE, || {
+    wait_for("server 1 is in use", TEST_TIMEOUT, || {
         case.cluster.probe(1).code == 0
     });
     case.is_as_it_was(&before);

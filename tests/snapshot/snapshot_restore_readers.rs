@@ -9,7 +9,7 @@ use dsm_client::{Client, Error, ErrorKind, Reply};
 use dsm_core::protocol::Code;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::random::Random;
-use support::restores::PATIENCE;
+use support::restores::TEST_TIMEOUT;
 use support::{Cluster, client, wait_for};
 
 /// Bytes of each server: several messages of a restore.
@@ -200,7 +200,7 @@ fn readers_get_the_old_memory_or_the_new_one_or_an_error() {
             .iter()
             .map(|seen| counter(seen).load(Ordering::SeqCst))
             .collect();
-        wait_for(what, PATIENCE, || {
+        wait_for(what, TEST_TIMEOUT, || {
             readers
                 .iter()
                 .zip(&before)
@@ -239,10 +239,10 @@ fn readers_get_the_old_memory_or_the_new_one_or_an_error() {
             seen.iter().all(|seen| seen.new.load(Ordering::SeqCst) == 0),
             "a reader got a byte of the new memory too early"
         );
-        (0..3).for_each(|server| cluster.waits_for_restore(server));
+        (0..3).for_each(|server| cluster.assert_memory_closed(server));
         cluster
             .agent(1)
-            .go_on_until("the restore ends", || restore.is_finished());
+            .resume_until("the restore ends", || restore.is_finished());
         restore.join().unwrap().prints();
         all(
             "the clients that knew the old memory get the error that it is lost",

@@ -137,7 +137,7 @@ fn while_one_is_stopped(of_dsmctl: bool, killed: bool) {
         first.signal(Signal::SIGKILL);
         assert_eq!(first.wait().code, -(Signal::SIGKILL as i32));
     } else {
-        first.go_on();
+        first.resume();
         assert_eq!(
             first.wait().code,
             0,
@@ -149,16 +149,20 @@ fn while_one_is_stopped(of_dsmctl: bool, killed: bool) {
         );
     }
     // The agents detect the end of their master, and the next one succeeds.
-    wait_for("the next master succeeds", support::wire::PATIENCE, || {
-        let next = start(!of_dsmctl, &[]).wait();
-        assert!(
-            [0, UNDER_WAY].contains(&next.code),
-            "exit code {}: {}",
-            next.code,
-            next.stderr
-        );
-        next.code == 0
-    });
+    wait_for(
+        "the next master succeeds",
+        support::wire::TEST_TIMEOUT,
+        || {
+            let next = start(!of_dsmctl, &[]).wait();
+            assert!(
+                [0, UNDER_WAY].contains(&next.code),
+                "exit code {}: {}",
+                next.code,
+                next.stderr
+            );
+            next.code == 0
+        },
+    );
     take_output(&output);
     cluster
         .snapshots()

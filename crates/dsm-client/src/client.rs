@@ -245,7 +245,7 @@ impl Client {
         if step.same_server
             && let Some(piece) = self.only_piece(step.to, step.length)?
         {
-            let from = step.from % self.shared.layout.k();
+            let from = step.from % self.shared.layout.share_size();
             return self
                 .part(piece, CallKind::Copy { from, backward }, Some(deadline))
                 .map(drop);
@@ -334,7 +334,7 @@ impl Client {
         serde_json::from_slice(&text).map_err(|error| {
             // serde_json quotes the text that it does not understand.
             let error = error.to_string();
-            let error = printable(&error, printable::LOG);
+            let error = printable(&error, printable::MAX_LOG_TEXT);
             self.shared
                 .name(server)
                 .protocol(format!("its status is not understood: {error}"))

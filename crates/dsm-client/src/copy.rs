@@ -31,7 +31,7 @@ pub(super) fn steps(
     to: u64,
     length: u64,
 ) -> impl Iterator<Item = Step> + use<> {
-    let k = layout.k();
+    let k = layout.share_size();
     let backward = is_backward(from, to, length);
     let mut rest = length;
     std::iter::from_fn(move || {

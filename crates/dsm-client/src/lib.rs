@@ -72,11 +72,11 @@ pub use pipeline::{Pipeline, Reply};
 /// What mcomp.cfg says: the parts of a [`Config`], and why one cannot be used.
 #[cfg(feature = "mcomp-cfg")]
 pub mod config {
-    pub use dsm_config::{Address, AddressError, Host};
     pub use dsm_config::{ClientSettings, LogSettings, OperationLogMode, Security, ServerSettings};
-    pub use dsm_config::{Compression, Keep, Level, SnapshotSettings};
-    pub use dsm_config::{ConfigError, Mistake, Place};
-    pub use dsm_config::{Limits, OnMemoryLoss, Origin, Recovery, Setting};
+    pub use dsm_config::{Compression, CompressionLevel, RetentionPolicy, SnapshotSettings};
+    pub use dsm_config::{ConfigError, Diagnostic, Place};
+    pub use dsm_config::{Endpoint, EndpointError, Host};
+    pub use dsm_config::{Limits, OnMemoryLoss, Origin, RecoverySettings, Setting};
 }
 
 /// Where an address is: the parts of a [`Layout`], and why one cannot be made.

@@ -6,7 +6,7 @@ use super::call::{Call, CallKind};
 use super::error::Error;
 use super::pool::ClientState;
 use dsm_core::protocol::Operation;
-use dsm_core::segment::{Awaited, Deadline, Segment, Shut, Worker};
+use dsm_core::segment::{AccessError, Awaited, Deadline, Segment, Worker};
 use dsm_core::sys::clock;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -101,7 +101,7 @@ pub(super) fn execute(
     let mut begun = None;
     if !matches!(call.kind(), CallKind::Status(_) | CallKind::Ping(..)) {
         while let Some(mut lease) = shared.lease(server, timeout) {
-            let shut = steps(lease.worker.as_mut()?, call, shared.layout.k())?;
+            let shut = steps(lease.worker.as_mut()?, call, shared.layout.share_size())?;
             match refused(shared, server, call, lease, shut) {
                 Next::Again(deadline) => (begun, timeout) = (Some(deadline), deadline.timeout()),
                 Next::OverTcp(deadline) => return deadline,
@@ -115,7 +115,7 @@ pub(super) fn execute(
 /// Carries out what is left of `call`. Returns why a request was refused; nothing if all were
 /// carried out, or if one is not for shared memory.
 #[inline]
-fn steps(worker: &mut Worker, call: &mut Call<'_>, k: u64) -> Option<Shut> {
+fn steps(worker: &mut Worker, call: &mut Call<'_>, k: u64) -> Option<AccessError> {
     let mut next = call.peek();
     while let Some((position, length)) = next {
         match step(worker, call, position, length, k)? {
@@ -124,7 +124,7 @@ fn steps(worker: &mut Worker, call: &mut Call<'_>, k: u64) -> Option<Shut> {
         }
         next = call.peek();
         if next.is_some() && worker.deadline().has_passed() {
-            return Some(Shut::Late(Awaited::Parts));
+            return Some(AccessError::DeadlinePassed(Awaited::Parts));
         }
     }
     None
@@ -147,27 +147,30 @@ fn refused(
     server: usize,
     call: &mut Call<'_>,
     lease: WorkerLease<'_>,
-    shut: Shut,
+    shut: AccessError,
 ) -> Next {
     let Some(deadline) = lease.worker.as_ref().map(|worker| worker.deadline()) else {
         return Next::OverTcp(None);
     };
     match shut {
-        Shut::Held { .. } if !deadline.has_passed() => {
+        AccessError::PageLockTimeout { .. } if !deadline.has_passed() => {
             // Other threads may use the worker during the pause.
             drop(lease);
             std::thread::sleep(PAGE_LOCK_RETRY.min(deadline.left()));
             Next::Again(deadline)
         }
-        Shut::Held { pid } => {
+        AccessError::PageLockTimeout { pid } => {
             call.fail(late(shared, server, Awaited::Pages { pid }));
             Next::Failed
         }
-        Shut::Late(awaited) => {
+        AccessError::DeadlinePassed(awaited) => {
             call.fail(late(shared, server, awaited));
             Next::Failed
         }
-        Shut::Waiting | Shut::Restoring | Shut::ServerOnly | Shut::Replaced => {
+        AccessError::Waiting
+        | AccessError::Restoring
+        | AccessError::LocalAccessDenied
+        | AccessError::Replaced => {
             lease.end();
             Next::OverTcp(Some(deadline))
         }
@@ -194,7 +197,7 @@ fn late(shared: &ClientState, server: usize, awaited: Awaited) -> Error {
     };
     shared
         .name(server)
-        .unavailable_until(Shut::Late(awaited).to_string(), &remedy)
+        .unavailable_until(AccessError::DeadlinePassed(awaited).to_string(), &remedy)
 }
 
 /// A timeout, which is at most a year, in ns.
@@ -213,7 +216,7 @@ fn step(
     position: u64,
     length: u64,
     k: u64,
-) -> Option<Result<u64, Shut>> {
+) -> Option<Result<u64, AccessError>> {
     Some(match call.operation(position, length, k).ok()? {
         Operation::Read(extent) => worker
             .read(extent, call.target(position, extent.length()))
@@ -257,7 +260,7 @@ impl ClientState {
             Some(worker) => worker,
             None => attachment.acquire(pause)?,
         };
-        worker.wait_until(Deadline::after(now, timeout));
+        worker.set_deadline(Deadline::after(now, timeout));
         Some(WorkerLease {
             local,
             worker: Some(worker),
@@ -323,7 +326,7 @@ impl Attachment {
             *pause = Some(Instant::now() + ATTACH_RETRY);
             return None;
         };
-        worker.expect(self.incarnation);
+        worker.set_incarnation(self.incarnation);
         Some(Box::new(worker))
     }
 }
@@ -414,7 +417,7 @@ mod tests {
         let name = format!("dsmtest-{}-absence", std::process::id());
         let memory = TestMemory(Layout::new(&name, 1 << 20, vec!["127.0.0.1:1".into()]).unwrap());
         let server = memory.serve();
-        server.admit_local(memory.0.fingerprint());
+        server.enable_local_access(memory.0.fingerprint());
         let shared = ClientState::new(memory.0.clone());
         assert!(shared.is_local(0));
         let is_in_use = |later| {

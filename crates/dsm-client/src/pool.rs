@@ -95,8 +95,10 @@ impl Peer {
 impl ClientState {
     pub(super) fn new(layout: Layout) -> Self {
         let canonical = layout.canonical();
-        let peers = Peers::new(layout.n(), false);
-        let incarnations = (0..layout.n()).map(|_| AtomicU64::new(0)).collect();
+        let peers = Peers::new(layout.server_count(), false);
+        let incarnations = (0..layout.server_count())
+            .map(|_| AtomicU64::new(0))
+            .collect();
         Self {
             layout,
             canonical,

@@ -96,7 +96,7 @@ impl ServerQueue<'_> {
     }
 
     fn check_hello(&self, reply: &HelloReply) -> Result<(), DisconnectReason> {
-        let (server, k) = (self.server(), self.connection.shared.layout.k());
+        let (server, k) = (self.server(), self.connection.shared.layout.share_size());
         for (field, found, expected) in [
             (
                 "version",

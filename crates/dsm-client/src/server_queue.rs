@@ -246,7 +246,7 @@ impl<'a> ServerQueue<'a> {
         let operation = call.operation(
             sent.position,
             sent.length,
-            self.connection.shared.layout.k(),
+            self.connection.shared.layout.share_size(),
         );
         let operation =
             operation.map_err(|refusal| DisconnectReason::Fatal(self.refused(refusal)))?;

@@ -26,7 +26,7 @@ pub fn check_capacity(config: &Config, overhead: u64) -> Result<(), ConfigError>
 
 /// `capacity` is in bytes; a tmpfs without a limit reports 0.
 fn fits(config: &Config, overhead: u64, capacity: u64) -> Result<(), ConfigError> {
-    let k = config.layout.k();
+    let k = config.layout.share_size();
     let needed = k.saturating_add(overhead);
     // Two rounded amounts may look equal, which would contradict the message.
     let shown = |bytes| approximate_size(bytes).replace(".0 ", " ");

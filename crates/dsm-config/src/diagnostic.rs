@@ -4,9 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The most mistakes that one [`ConfigError`] lists: more would scroll the first ones off the
+/// The most diagnostics that one [`ConfigError`] lists: more would scroll the first ones off the
 /// screen.
-pub const MAX_MISTAKES: usize = 20;
+pub const MAX_DIAGNOSTICS: usize = 20;
 
 /// A place in the file. Lines and columns count from 1; a column is one character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +25,7 @@ impl Place {
 /// One error in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Mistake {
+pub struct Diagnostic {
     /// Where it is.
     pub place: Place,
     /// What was found, and what is allowed.
@@ -57,12 +57,12 @@ pub enum ConfigError {
         limit: u64,
     },
     /// The file has at least one error.
-    #[error("{}", Listing { path, mistakes })]
+    #[error("{}", Listing { path, diagnostics })]
     Invalid {
         /// The file.
         path: PathBuf,
         /// The errors, at least one, in the order of the file.
-        mistakes: Vec<Mistake>,
+        diagnostics: Vec<Diagnostic>,
     },
     /// The operating system did not say how much shared memory the machine has.
     #[error("cannot find out how much {directory} can hold: {source}: mount a tmpfs there")]
@@ -79,7 +79,7 @@ impl ConfigError {
     pub(super) fn single(path: &Path, place: Place, message: String) -> Self {
         Self::Invalid {
             path: path.to_owned(),
-            mistakes: vec![Mistake { place, message }],
+            diagnostics: vec![Diagnostic { place, message }],
         }
     }
 }
@@ -96,7 +96,7 @@ fn hint(error: &io::Error) -> &'static str {
 
 struct Listing<'a> {
     path: &'a Path,
-    mistakes: &'a [Mistake],
+    diagnostics: &'a [Diagnostic],
 }
 
 impl fmt::Display for Listing<'_> {
@@ -104,11 +104,11 @@ impl fmt::Display for Listing<'_> {
         let path = self.path.display();
         for (
             index,
-            Mistake {
+            Diagnostic {
                 place: Place { line, column },
                 message,
             },
-        ) in self.mistakes.iter().enumerate()
+        ) in self.diagnostics.iter().enumerate()
         {
             let separator = if index == 0 { "" } else { "\n" };
             write!(formatter, "{separator}{path}:{line}:{column}: {message}")?;

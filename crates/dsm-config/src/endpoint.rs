@@ -23,7 +23,7 @@ pub enum Host {
 
 /// A host and a port. Each endpoint has exactly one text, so that equal endpoints have equal texts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Address {
+pub struct Endpoint {
     host: Host,
     port: u16,
 }
@@ -31,7 +31,7 @@ pub struct Address {
 /// Why a text is not an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum AddressError {
+pub enum EndpointError {
     /// The text is empty.
     #[error("it is empty: write \"host:port\"")]
     Empty,
@@ -69,7 +69,7 @@ pub enum AddressError {
     Form(String),
 }
 
-impl Address {
+impl Endpoint {
     /// The host.
     #[must_use]
     pub fn host(&self) -> &Host {
@@ -114,11 +114,11 @@ impl Address {
     }
 }
 
-impl Address {
+impl Endpoint {
     /// A warning about a host name that resolves to `found`, if these are loopback addresses only.
     /// Debian's /etc/hosts does that to a machine's own name, and no other machine can reach it.
     #[must_use]
-    pub fn only_loopback(&self, found: &[SocketAddr]) -> Option<String> {
+    pub fn loopback_warning(&self, found: &[SocketAddr]) -> Option<String> {
         let Host::Name(name) = &self.host else {
             return None;
         };
@@ -141,7 +141,7 @@ impl Address {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for Endpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Ip(ip) => write!(formatter, "{}", SocketAddr::new(*ip, self.port)),
@@ -150,25 +150,25 @@ impl fmt::Display for Address {
     }
 }
 
-impl FromStr for Address {
-    type Err = AddressError;
+impl FromStr for Endpoint {
+    type Err = EndpointError;
 
-    fn from_str(text: &str) -> Result<Self, AddressError> {
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
         if text.is_empty() {
-            return Err(AddressError::Empty);
+            return Err(EndpointError::Empty);
         }
         if let Some((_, rest)) = text.split_once("://") {
-            return Err(AddressError::Scheme(rest.trim_end_matches('/').to_owned()));
+            return Err(EndpointError::Scheme(rest.trim_end_matches('/').to_owned()));
         }
-        let missing = || AddressError::PortMissing(format!("{}:7411", text.trim_end_matches(':')));
+        let missing = || EndpointError::PortMissing(format!("{}:7411", text.trim_end_matches(':')));
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-            let (inside, rest) = rest.split_once(']').ok_or(AddressError::Brackets)?;
+            let (inside, rest) = rest.split_once(']').ok_or(EndpointError::Brackets)?;
             if inside.contains('%') {
-                return Err(AddressError::Scope);
+                return Err(EndpointError::Scope);
             }
             let ip: Ipv6Addr = inside
                 .parse()
-                .map_err(|_| AddressError::Host(inside.to_owned()))?;
+                .map_err(|_| EndpointError::Host(inside.to_owned()))?;
             (
                 Host::Ip(ip.to_canonical()),
                 rest.strip_prefix(':').ok_or_else(missing)?,
@@ -176,7 +176,7 @@ impl FromStr for Address {
         } else {
             let (host, port) = text.rsplit_once(':').ok_or_else(missing)?;
             if host.contains(':') {
-                return Err(AddressError::Brackets);
+                return Err(EndpointError::Brackets);
             }
             (parse_host(host)?, port)
         };
@@ -185,29 +185,29 @@ impl FromStr for Address {
         }
         let port = match port.parse() {
             Ok(number) if number != 0 => number,
-            _ => return Err(AddressError::Port(port.to_owned())),
+            _ => return Err(EndpointError::Port(port.to_owned())),
         };
         if let Host::Ip(ip) = host
             && (ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST))
         {
-            return Err(AddressError::NotOneMachine(ip));
+            return Err(EndpointError::NotOneMachine(ip));
         }
         if let Host::Ip(IpAddr::V6(ip)) = host
             && ip.is_unicast_link_local()
         {
-            return Err(AddressError::LinkLocal(ip));
+            return Err(EndpointError::LinkLocal(ip));
         }
         let address = Self { host, port };
         let form = address.to_string();
         if form == text {
             Ok(address)
         } else {
-            Err(AddressError::Form(form))
+            Err(EndpointError::Form(form))
         }
     }
 }
 
-fn parse_host(host: &str) -> Result<Host, AddressError> {
+fn parse_host(host: &str) -> Result<Host, EndpointError> {
     if let Ok(ip) = host.parse::<Ipv4Addr>() {
         return Ok(Host::Ip(IpAddr::V4(ip)));
     }
@@ -226,7 +226,7 @@ fn parse_host(host: &str) -> Result<Host, AddressError> {
     let numeric = last.bytes().all(|byte| byte.is_ascii_digit())
         || hexadecimal.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     if host.len() > MAX_HOST || numeric || !host.split('.').all(label) {
-        return Err(AddressError::Host(host.to_owned()));
+        return Err(EndpointError::Host(host.to_owned()));
     }
     Ok(Host::Name(host.to_ascii_lowercase()))
 }
@@ -237,7 +237,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn error(text: &str) -> String {
-        text.parse::<Address>().map_or_else(
+        text.parse::<Endpoint>().map_or_else(
             |error| error.to_string(),
             |address| panic!("{text} gave {address}"),
         )
@@ -253,7 +253,7 @@ mod tests {
             "node-1.example.org:7411",
             "3f_2:80",
         ] {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
     }
 
@@ -276,7 +276,7 @@ mod tests {
             );
         }
         for text in ["fd00::1:7411", "::1", "[::1:7411"] {
-            assert_eq!(error(text), AddressError::Brackets.to_string(), "{text}");
+            assert_eq!(error(text), EndpointError::Brackets.to_string(), "{text}");
         }
         let long = "a".repeat(64);
         for host in [
@@ -295,10 +295,10 @@ mod tests {
         ] {
             assert_eq!(
                 error(&format!("{host}:1")),
-                AddressError::Host(host.to_owned()).to_string()
+                EndpointError::Host(host.to_owned()).to_string()
             );
         }
-        assert_eq!(error("[fe80::1%eth0]:1"), AddressError::Scope.to_string());
+        assert_eq!(error("[fe80::1%eth0]:1"), EndpointError::Scope.to_string());
         for host in ["fe80::1", "fe80::f:1", "febf::1"] {
             assert!(
                 error(&format!("[{host}]:1"))
@@ -310,7 +310,7 @@ mod tests {
             error("tcp://node1:7411/"),
             "an address has no \"://\": write \"node1:7411\""
         );
-        assert_eq!(error(""), AddressError::Empty.to_string());
+        assert_eq!(error(""), EndpointError::Empty.to_string());
         for host in [
             "0.0.0.0",
             "[::]",
@@ -349,7 +349,7 @@ mod tests {
             ("node1:1", false),
         ] {
             assert_eq!(
-                text.parse::<Address>().unwrap().is_loopback(),
+                text.parse::<Endpoint>().unwrap().is_loopback(),
                 loopback,
                 "{text}"
             );
@@ -363,7 +363,10 @@ mod tests {
                 .iter()
                 .map(|ip| SocketAddr::new(ip.parse().unwrap(), 1))
                 .collect();
-            address.parse::<Address>().unwrap().only_loopback(&found)
+            address
+                .parse::<Endpoint>()
+                .unwrap()
+                .loopback_warning(&found)
         };
         let warning = of("node1:1", &["127.0.1.1", "::1"]).unwrap();
         assert!(
@@ -383,7 +386,7 @@ mod tests {
     proptest! {
         #[test]
         fn an_accepted_text_is_short_enough_for_a_layout(text in "[a-zA-Z0-9.:\\[\\]-]{0,300}") {
-            if let Ok(address) = text.parse::<Address>() {
+            if let Ok(address) = text.parse::<Endpoint>() {
                 prop_assert!(text.len() <= dsm_core::layout::MAX_ADDRESS_TEXT);
                 prop_assert_eq!(address.to_string(), text);
             }

@@ -1,6 +1,6 @@
 //! Finds which server of the network map runs on this machine.
 
-use super::{Address, Config, Host};
+use super::{Config, Endpoint, Host};
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -58,7 +58,7 @@ fn indexes(n: usize) -> String {
 
 /// A server of the map, with its IP addresses or the reason why they are unknown.
 struct Candidate {
-    address: Address,
+    address: Endpoint,
     found: Result<Vec<IpAddr>, String>,
 }
 
@@ -70,7 +70,7 @@ struct Candidate {
 /// When `flag` is past the end of the map; without a `flag`, when no server or more than one has an
 /// address of this machine, and when the operating system does not list its addresses.
 pub fn own_index(config: &Config, flag: Option<usize>) -> Result<usize, IdentityError> {
-    let (path, n) = (config.path.clone(), config.layout.n());
+    let (path, n) = (config.path.clone(), config.layout.server_count());
     if let Some(index) = flag {
         return if index < n {
             Ok(index)
@@ -87,7 +87,7 @@ pub fn own_index(config: &Config, flag: Option<usize>) -> Result<usize, Identity
     choose(&candidates, &own, path)
 }
 
-fn resolve(address: &Address) -> Candidate {
+fn resolve(address: &Endpoint) -> Candidate {
     let found = address.resolve().map_err(|error| error.to_string());
     let found = found.map(|sockets| {
         sockets

@@ -17,11 +17,11 @@ mod units;
 pub use dsm_core::LocalAccess;
 
 pub use capacity::check_capacity;
-pub use diagnostic::{ConfigError, MAX_MISTAKES, Mistake, Place};
-pub use endpoint::{Address, AddressError, Host};
+pub use diagnostic::{ConfigError, Diagnostic, MAX_DIAGNOSTICS, Place};
+pub use endpoint::{Endpoint, EndpointError, Host};
 pub use identity::{IdentityError, own_index};
 pub use parse::{MAX_CONNECTIONS, keys};
-pub use snapshots::{Compression, Keep, Level};
+pub use snapshots::{Compression, CompressionLevel, RetentionPolicy};
 pub use trust::UntrustedAddress;
 pub use units::{SizeError, approximate_size, format_size, parse_duration, parse_size};
 
@@ -39,7 +39,7 @@ pub const DEFAULT_PATH: &str = "/etc/mcomp.cfg";
 
 /// The longest file, in bytes, that is read: twice the length of a map with the most servers and
 /// the longest texts.
-pub const MAX_FILE: u64 = 4 << 20;
+pub const MAX_FILE_SIZE: u64 = 4 << 20;
 
 /// A whole mcomp.cfg without errors.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ pub struct Config {
     /// How snapshots are made and kept.
     pub snapshot: SnapshotSettings,
     /// What a server does after it has lost its memory.
-    pub recovery: Recovery,
+    pub recovery: RecoverySettings,
     /// The file that it was read from.
     pub path: PathBuf,
     settings: Vec<Setting>,
@@ -71,10 +71,10 @@ pub struct Config {
 #[non_exhaustive]
 pub struct ServerSettings {
     /// Where it listens; its text is the one in the layout.
-    pub address: Address,
+    pub address: Endpoint,
     /// Where its snapshot agent listens: by default the same host and the next port. `None` when
     /// the map uses that already, or when there is no next port.
-    pub snapshot: Option<Address>,
+    pub snapshot: Option<Endpoint>,
     /// The public key by which clients and servers will know it, in base64. Not used yet.
     pub public_key: Option<String>,
 }
@@ -151,7 +151,7 @@ pub struct SnapshotSettings {
     /// The folder of the snapshots, an absolute path.
     pub directory: PathBuf,
     /// Which snapshots are kept.
-    pub keep: Keep,
+    pub keep: RetentionPolicy,
     /// How the pages of a snapshot are compressed.
     pub compression: Compression,
     /// The most bytes of shared memory on each server for the old contents of pages that are
@@ -166,7 +166,7 @@ pub struct SnapshotSettings {
 /// `[recovery]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Recovery {
+pub struct RecoverySettings {
     /// What dsmd does when it starts after its memory was lost.
     pub on_memory_loss: OnMemoryLoss,
 }
@@ -245,7 +245,7 @@ impl Config {
     /// Reads the file at `path`.
     ///
     /// # Errors
-    /// When the file cannot be read; otherwise every error in it, up to [`MAX_MISTAKES`].
+    /// When the file cannot be read; otherwise every error in it, up to [`MAX_DIAGNOSTICS`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let read_error = |source| ConfigError::Read {
             path: path.to_owned(),
@@ -255,13 +255,13 @@ impl Config {
         let file = std::fs::File::open(path).map_err(read_error)?;
         // One byte more than is allowed tells a file that is too long from the longest one.
         let length = file
-            .take(MAX_FILE + 1)
+            .take(MAX_FILE_SIZE + 1)
             .read_to_end(&mut bytes)
             .map_err(read_error)?;
-        if length as u64 > MAX_FILE {
+        if length as u64 > MAX_FILE_SIZE {
             return Err(ConfigError::TooLong {
                 path: path.to_owned(),
-                limit: MAX_FILE,
+                limit: MAX_FILE_SIZE,
             });
         }
         match std::str::from_utf8(&bytes) {
@@ -281,7 +281,7 @@ impl Config {
     /// Parses the text of a file. Errors name it `path`; the file is not read.
     ///
     /// # Errors
-    /// Every error in the text, up to [`MAX_MISTAKES`].
+    /// Every error in the text, up to [`MAX_DIAGNOSTICS`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         parse::parse(text, path)
     }

@@ -5,8 +5,9 @@ use super::recorder::Recorder;
 use super::table_reader::TableReader;
 use super::toml_value::Rejection;
 use super::{
-    Address, ClientSettings, Config, Keep, Key, Level, Limits, LocalAccess, LogSettings,
-    OnMemoryLoss, OperationLogMode, Recovery, Security, ServerSettings, SnapshotSettings,
+    ClientSettings, CompressionLevel, Config, Endpoint, Key, Limits, LocalAccess, LogSettings,
+    OnMemoryLoss, OperationLogMode, RecoverySettings, RetentionPolicy, Security, ServerSettings,
+    SnapshotSettings,
 };
 use dsm_core::layout::{Layout, LayoutError, MAX_MEMORY, MAX_NAME, MAX_SERVERS, PAGE};
 use log::LevelFilter;
@@ -68,7 +69,7 @@ struct Values {
     limits: Limits,
     client: ClientSettings,
     snapshot: SnapshotSettings,
-    recovery: Recovery,
+    recovery: RecoverySettings,
 }
 
 /// Every key that mcomp.cfg may hold, in the order of the manual page: those that the parser asks a
@@ -263,7 +264,7 @@ fn duplicate_snapshots(servers: &[Option<ServerSettings>]) -> Vec<(String, Strin
 /// Gives each snapshot agent without an address its server's host and next port, unless the map
 /// uses that already.
 fn default_snapshots(servers: &mut [ServerSettings]) {
-    let taken: HashSet<Address> = servers
+    let taken: HashSet<Endpoint> = servers
         .iter()
         .flat_map(|server| [Some(server.address.clone()), server.snapshot.clone()])
         .flatten()
@@ -283,7 +284,7 @@ fn read_server(mut server: TableReader<'_, '_>) -> Option<ServerSettings> {
     const ALLOWED: &str =
         "\"host:port\", where the host is a name, an IPv4 address, or an IPv6 address in brackets";
     let address = |text: &str| {
-        text.parse::<Address>()
+        text.parse::<Endpoint>()
             .map_err(|error| Some(error.to_string()))
     };
     let settings = (
@@ -392,13 +393,13 @@ fn read_client(mut client: TableReader<'_, '_>) -> ClientSettings {
 
 fn read_snapshot(mut snapshot: TableReader<'_, '_>, k: u64) -> SnapshotSettings {
     let directory = read_directory(&mut snapshot, "/var/lib/dsm-snapshot");
-    let keep = Keep {
+    let keep = RetentionPolicy {
         newest: snapshot.integer("keep", 24, 1..=MAX_KEPT),
         daily: snapshot.integer("keep_daily", 0, 0..=MAX_KEPT),
         weekly: snapshot.integer("keep_weekly", 0, 0..=MAX_KEPT),
         lost: snapshot.integer("keep_lost", 30, 0..=MAX_KEPT),
     };
-    let compression = snapshot.compression("compression", Level::LOWEST);
+    let compression = snapshot.compression("compression", CompressionLevel::LOWEST);
     let copy_area = snapshot
         .optional_size("copy_area", 0..=MAX_MEMORY)
         .unwrap_or(k);
@@ -416,7 +417,7 @@ fn read_snapshot(mut snapshot: TableReader<'_, '_>, k: u64) -> SnapshotSettings 
     }
 }
 
-fn read_recovery(mut recovery: TableReader<'_, '_>) -> Recovery {
+fn read_recovery(mut recovery: TableReader<'_, '_>) -> RecoverySettings {
     const CHOICES: [(&str, OnMemoryLoss); 3] = [
         ("empty", OnMemoryLoss::Empty),
         ("wait", OnMemoryLoss::Wait),
@@ -424,7 +425,7 @@ fn read_recovery(mut recovery: TableReader<'_, '_>) -> Recovery {
     ];
     let on_memory_loss = recovery.choice("on_memory_loss", OnMemoryLoss::Empty, &CHOICES);
     recovery.finish();
-    Recovery { on_memory_loss }
+    RecoverySettings { on_memory_loss }
 }
 
 /// Base64 with its padding (RFC 4648).

@@ -5,7 +5,7 @@
 //! page all take it from here. (Serde's derived readers stop at the first error, have no place for
 //! a missing key, and cannot suggest a known key.)
 
-use super::diagnostic::{ConfigError, Lines, MAX_MISTAKES, Mistake, Place};
+use super::diagnostic::{ConfigError, Diagnostic, Lines, MAX_DIAGNOSTICS, Place};
 use super::suggestion::suggest;
 use super::{Key, Origin, Setting};
 use std::collections::HashMap;
@@ -76,18 +76,18 @@ impl<'t> Recorder<'t> {
             });
         }
         self.errors.sort();
-        self.errors.truncate(MAX_MISTAKES);
-        let mistakes = self
+        self.errors.truncate(MAX_DIAGNOSTICS);
+        let diagnostics = self
             .errors
             .into_iter()
-            .map(|(offset, message)| Mistake {
+            .map(|(offset, message)| Diagnostic {
                 place: lines.place(offset),
                 message,
             })
             .collect();
         Err(ConfigError::Invalid {
             path: path.to_owned(),
-            mistakes,
+            diagnostics,
         })
     }
 

@@ -7,13 +7,13 @@ pub enum Compression {
     /// They are not compressed.
     None,
     /// With zstd.
-    Zstd(Level),
+    Zstd(CompressionLevel),
 }
 
 impl Compression {
     /// The level of zstd; none when the pages are not compressed.
     #[must_use]
-    pub fn level(self) -> Option<Level> {
+    pub fn level(self) -> Option<CompressionLevel> {
         match self {
             Self::None => None,
             Self::Zstd(level) => Some(level),
@@ -21,11 +21,11 @@ impl Compression {
     }
 }
 
-/// A level of zstd, from [`Level::LOWEST`] to [`Level::HIGHEST`].
+/// A level of zstd, from [`CompressionLevel::LOWEST`] to [`CompressionLevel::HIGHEST`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Level(i32);
+pub struct CompressionLevel(i32);
 
-impl Level {
+impl CompressionLevel {
     /// The fastest level.
     pub const LOWEST: i32 = 1;
 
@@ -51,7 +51,7 @@ impl Level {
 /// Which snapshots are kept. The default keeps the newest good one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Keep {
+pub struct RetentionPolicy {
     /// This many of the newest ones. The newest good one is kept even when this is 0.
     pub newest: usize,
     /// The last one of each day (UTC), for this many of the newest days that have a good snapshot.

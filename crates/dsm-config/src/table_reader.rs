@@ -6,7 +6,7 @@ use super::toml_value::{
     Rejection, check_number, describe, integer, must_be, offset_of, size, text,
 };
 use super::units::{format_size, parse_duration};
-use super::{Compression, Level};
+use super::{Compression, CompressionLevel};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 use toml::Spanned;
@@ -226,10 +226,10 @@ impl<'t> TableReader<'_, 't> {
     pub(super) fn compression(&mut self, name: &'static str, default: i32) -> Compression {
         let allowed = format!(
             "a level from {} to {}, or \"none\"",
-            Level::LOWEST,
-            Level::HIGHEST
+            CompressionLevel::LOWEST,
+            CompressionLevel::HIGHEST
         );
-        let default = Level::new(default).map_or(Compression::None, Compression::Zstd);
+        let default = CompressionLevel::new(default).map_or(Compression::None, Compression::Zstd);
         let show = |compression: &Compression| match compression {
             Compression::None => "none".to_owned(),
             Compression::Zstd(level) => level.number().to_string(),
@@ -244,7 +244,7 @@ impl<'t> TableReader<'_, 't> {
             }
             check_number(value, "a number without quotes, or \"none\"", &allowed)?;
             integer(value)
-                .and_then(|number| Level::new(i32::try_from(number).ok()?))
+                .and_then(|number| CompressionLevel::new(i32::try_from(number).ok()?))
                 .map(Compression::Zstd)
                 .ok_or(None)
         });

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 /// The most bytes of foreign text in one log line.
-pub const LOG: usize = 512;
+pub const MAX_LOG_TEXT: usize = 512;
 
 /// Marks text that was cut.
 const ELLIPSIS: char = '…';
@@ -95,10 +95,13 @@ mod tests {
     fn characters_that_control_a_terminal_are_escaped_and_no_others() {
         let evil = "k: \x1b]0;title\x07 \x1b[2J\r\n\x7f\u{9b}31m \u{202e}gpj.exe\u{2069}\u{200b}";
         let shown = "k: \\u{1b}]0;title\\u{7} \\u{1b}[2J\\r\\n\\u{7f}\\u{9b}31m \\u{202e}gpj.exe\\u{2069}\\u{200b}";
-        assert_eq!(printable(evil, LOG), shown);
+        assert_eq!(printable(evil, MAX_LOG_TEXT), shown);
         let good = "Größe \"größer\" als 5 µs: 日本語 \\u{1b}";
-        assert!(matches!(printable(good, LOG), Cow::Borrowed(text) if text == good));
-        assert_eq!(printable_bytes(b"\xff\x1b[m", LOG), "\u{fffd}\\u{1b}[m");
+        assert!(matches!(printable(good, MAX_LOG_TEXT), Cow::Borrowed(text) if text == good));
+        assert_eq!(
+            printable_bytes(b"\xff\x1b[m", MAX_LOG_TEXT),
+            "\u{fffd}\\u{1b}[m"
+        );
     }
 
     #[test]

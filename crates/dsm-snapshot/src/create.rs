@@ -161,7 +161,7 @@ pub fn create(
 ) -> Result<Created, CreateError> {
     let started = Instant::now();
     let (mut connections, mut missing) = (Vec::new(), Vec::new());
-    for connection in AgentConnection::open_all(config, 0..config.layout.n()) {
+    for connection in AgentConnection::open_all(config, 0..config.layout.server_count()) {
         match connection {
             Ok(connection) => connections.push(connection),
             Err(error) => missing.push(error),
@@ -255,7 +255,7 @@ fn check_missing(
     if !options.allow_partial || connections.is_empty() {
         return Err(CreateError::Missing {
             missing,
-            n: config.layout.n(),
+            n: config.layout.server_count(),
             possible: !connections.is_empty(),
         });
     }
@@ -274,7 +274,7 @@ fn lock_segments(
     connections: &mut Vec<AgentConnection>,
     id: &str,
 ) -> Result<Vec<u64>, CreateError> {
-    let mut incarnations = vec![0; config.layout.n()];
+    let mut incarnations = vec![0; config.layout.server_count()];
     let (mut locked, mut missing) = (Vec::new(), Vec::new());
     for mut connection in connections.drain(..) {
         match connection.take_snapshot_lock(LockPurpose::Snapshot, id) {

@@ -6,7 +6,7 @@ use super::partial::{StaleOutcome, remove_stale};
 use super::reader::SnapshotFile;
 use super::retention::{Decision, RetentionCandidate, Standing, decide};
 use super::{Header, ReadError, ServerInfo};
-use dsm_config::Keep;
+use dsm_config::RetentionPolicy;
 use std::io::{Error, ErrorKind};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const MAX_NAMED: usize = 5;
 
 /// A file of the directory whose name has the form of a snapshot's.
 #[derive(Debug)]
-pub struct Listed {
+pub struct ListedSnapshot {
     /// Its name in the directory.
     pub name: String,
     /// Its path.
@@ -61,7 +61,7 @@ impl DirectoryError {
 ///
 /// # Errors
 /// When the directory cannot be read. A file that cannot be read is listed with its problem.
-pub fn list(directory: &Path, system: &str) -> Result<Vec<Listed>, DirectoryError> {
+pub fn list(directory: &Path, system: &str) -> Result<Vec<ListedSnapshot>, DirectoryError> {
     list_where(directory, |header| header.layout().name() == system)
 }
 
@@ -69,26 +69,26 @@ pub fn list(directory: &Path, system: &str) -> Result<Vec<Listed>, DirectoryErro
 ///
 /// # Errors
 /// As [`list`].
-pub fn list_all(directory: &Path) -> Result<Vec<Listed>, DirectoryError> {
+pub fn list_all(directory: &Path) -> Result<Vec<ListedSnapshot>, DirectoryError> {
     list_where(directory, |_| true)
 }
 
 fn list_where(
     directory: &Path,
     is_ours: impl Fn(&Header) -> bool,
-) -> Result<Vec<Listed>, DirectoryError> {
+) -> Result<Vec<ListedSnapshot>, DirectoryError> {
     let mut named: Vec<(FileName, String)> = names(directory)?
         .into_iter()
         .filter_map(|name| Some((FileName::parse(&name)?, name)))
         .collect();
     named.sort();
-    let mut listed: Vec<Listed> = named
+    let mut listed: Vec<ListedSnapshot> = named
         .into_iter()
         .map(|(_, name)| inspect(directory, name, &is_ours))
         .collect();
     // A name gives only the second, and the name of a deleted file is reused. A file without a
     // readable header is sorted by its name only.
-    let cut_time = |listed: &Listed| listed.header.as_ref().map(Header::cut_time);
+    let cut_time = |listed: &ListedSnapshot| listed.header.as_ref().map(Header::cut_time);
     for run in listed.chunk_by_mut(|one, next| cut_time(one).is_some() && cut_time(next).is_some())
     {
         run.sort_by_key(cut_time);
@@ -96,7 +96,7 @@ fn list_where(
     Ok(listed)
 }
 
-fn inspect(directory: &Path, name: String, is_ours: impl Fn(&Header) -> bool) -> Listed {
+fn inspect(directory: &Path, name: String, is_ours: impl Fn(&Header) -> bool) -> ListedSnapshot {
     let path = directory.join(&name);
     let metadata = std::fs::symlink_metadata(&path);
     let bytes = metadata.as_ref().map_or(0, std::fs::Metadata::len);
@@ -114,7 +114,7 @@ fn inspect(directory: &Path, name: String, is_ours: impl Fn(&Header) -> bool) ->
         (Some(_), None) => Standing::Good,
         (Some(_), Some(_)) => Standing::Bad,
     };
-    Listed {
+    ListedSnapshot {
         name,
         path,
         standing,
@@ -134,7 +134,7 @@ fn inspect(directory: &Path, name: String, is_ours: impl Fn(&Header) -> bool) ->
 pub fn apply_retention(
     directory: &Path,
     system: &str,
-    keep: Keep,
+    keep: RetentionPolicy,
     newest: u64,
 ) -> Result<Vec<String>, DirectoryError> {
     let candidates: Vec<RetentionCandidate> = list(directory, system)?
@@ -171,7 +171,7 @@ pub fn apply_retention(
 
 /// Logs which files `snapshot.keep` alone would not keep, so that an administrator can act before
 /// they are deleted.
-fn log_spared(decision: &Decision<'_>, keep: Keep) {
+fn log_spared(decision: &Decision<'_>, keep: RetentionPolicy) {
     let spared = &decision.spared;
     if spared.is_empty() {
         return;

@@ -2,7 +2,7 @@
 //! integers are little-endian.
 //!
 //! The values in these structures are not checked. [`Header`](super::Header),
-//! [`FrameHeader`](super::FrameHeader) and [`Extent`](super::Extent) are the checked forms.
+//! [`FrameHeader`](super::FrameHeader) and [`FrameExtent`](super::FrameExtent) are the checked forms.
 
 use dsm_core::layout::{MAX_ADDRESS_TEXT, MAX_ATOMIC, MAX_NAME, MAX_SERVERS, PAGE};
 use zerocopy::little_endian::{U16, U32, U64};

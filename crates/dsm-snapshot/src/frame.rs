@@ -77,7 +77,7 @@ impl FrameHeader {
                 })
             }
         };
-        let (k, server) = (snapshot.layout().k(), raw.server.get() as usize);
+        let (k, server) = (snapshot.layout().share_size(), raw.server.get() as usize);
         check(
             "server",
             server as u64,
@@ -257,7 +257,7 @@ pub struct FrameEncoder {
 }
 
 /// A page of zeros. Comparing a page with it is faster than testing each byte.
-pub static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+pub static ZERO_PAGE: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
 impl FrameEncoder {
     /// An encoder for the pages of server `server`, in frames of the size that `snapshot` gives.
@@ -301,7 +301,7 @@ impl FrameEncoder {
         mut emit: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         for (page, bytes) in (first_page..).zip(bytes.chunks_exact(PAGE_BYTES)) {
-            if bytes == ZEROS {
+            if bytes == ZERO_PAGE {
                 continue;
             }
             let next = self.first_page + (self.raw_length() / PAGE_BYTES) as u64;

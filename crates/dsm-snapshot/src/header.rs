@@ -124,7 +124,7 @@ impl Header {
             master,
             frame_size,
         } = fields;
-        let n = layout.n();
+        let n = layout.server_count();
         if servers.len() != n {
             return Err(HeaderError::field(
                 "a number of servers of",
@@ -232,7 +232,7 @@ impl Header {
     /// The addresses that server `index` of the map holds.
     #[must_use]
     pub fn addresses_of(&self, index: usize) -> Range<u64> {
-        let k = self.layout.k();
+        let k = self.layout.share_size();
         index as u64 * k..(index as u64 + 1) * k
     }
 
@@ -247,8 +247,8 @@ impl Header {
             length: U32::ZERO,
             id: self.id,
             cut_time: U64::new(self.cut_time),
-            k: U64::new(self.layout.k()),
-            n: U32::new(self.layout.n() as u32),
+            k: U64::new(self.layout.share_size()),
+            n: U32::new(self.layout.server_count() as u32),
             master: U32::new(self.master.map_or(NO_MASTER, |master| master as u32)),
             frame_size: U32::new(self.frame_size),
             flags: U32::new(if self.is_partial() { PARTIAL } else { 0 }),

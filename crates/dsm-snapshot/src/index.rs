@@ -9,14 +9,14 @@ use zerocopy::{FromBytes, IntoBytes};
 /// An entry of the index that was checked: where a frame is in the file, and which addresses it
 /// covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
+pub struct FrameExtent {
     pub(super) address: u64,
     pub(super) offset: u64,
     pub(super) raw_length: u32,
     pub(super) stored_length: u32,
 }
 
-impl Extent {
+impl FrameExtent {
     /// The addresses that the frame covers.
     #[must_use]
     pub fn addresses(&self) -> Range<u64> {
@@ -80,7 +80,9 @@ impl Extent {
         if !header.has(server) {
             return Err("addresses of a server that is missing");
         }
-        if !offset.is_multiple_of(PAGE) || u64::from(raw_length) > header.layout().k() - offset {
+        if !offset.is_multiple_of(PAGE)
+            || u64::from(raw_length) > header.layout().share_size() - offset
+        {
             return Err("addresses that are not whole pages of one server");
         }
         let end = extent.offset.checked_add(extent.in_file());

@@ -31,20 +31,20 @@ pub use agent_protocol::AgentError;
 pub use create::{CreateError, CreateOptions, Created, ServerPart, create};
 pub use recover::recover;
 pub use restore::{
-    Interruption, Plan, RestoreError, RestoreOptions, Restored, accept_empty, restore,
+    Interruption, RestoreError, RestoreOptions, RestorePlan, Restored, accept_empty, restore,
 };
 
 pub use directory::{
-    DirectoryError, Listed, apply_retention, list, list_all, remove_stale_partials,
+    DirectoryError, ListedSnapshot, apply_retention, list, list_all, remove_stale_partials,
 };
 pub use error::{ReadError, WriteError};
 pub use format::{DEFAULT_FRAME, FRAME_HEADER, MAX_FRAME, MAX_HOSTNAME, VERSION};
-pub use frame::ZEROS;
+pub use frame::ZERO_PAGE;
 pub use frame::{Frame, FrameDecoder, FrameEncoder, FrameError, FrameHeader};
 pub use header::{Header, HeaderError, HeaderFields, ServerInfo};
-pub use index::Extent;
+pub use index::FrameExtent;
 pub use name::FileName;
-pub use reader::{Extents, FrameBuffer, SnapshotFile, SnapshotSource};
+pub use reader::{FrameBuffer, FrameExtents, SnapshotFile, SnapshotSource};
 pub use stream::for_each_part;
 pub use verify::Summary;
 pub use writer::{Destination, SnapshotWriter, Written};

@@ -3,7 +3,7 @@
 use super::error::ReadError;
 use super::format::{ENTRY, FOOTER, MAX_HEADER};
 use super::frame::{Frame, FrameDecoder};
-use super::index::{Extent, Footer};
+use super::index::{Footer, FrameExtent};
 use super::stream::for_each_part;
 use super::{Header, HeaderError};
 use std::fs::{File, Metadata};
@@ -226,10 +226,10 @@ impl<S: SnapshotSource> SnapshotFile<S> {
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn extents(&self, addresses: Range<u64>) -> Result<Extents<'_, S>, ReadError> {
+    pub fn extents(&self, addresses: Range<u64>) -> Result<FrameExtents<'_, S>, ReadError> {
         let next = self.first_entry_after(addresses.start)?;
         let chunk = Vec::new().into_iter();
-        Ok(Extents {
+        Ok(FrameExtents {
             file: self,
             next,
             end: addresses.end,
@@ -244,7 +244,7 @@ impl<S: SnapshotSource> SnapshotFile<S> {
     /// When it cannot be read, or is damaged.
     pub fn read_frame<'b>(
         &self,
-        extent: &Extent,
+        extent: &FrameExtent,
         buffer: &'b mut FrameBuffer,
     ) -> Result<&'b [u8], ReadError> {
         let FrameBuffer { decoder, bytes } = buffer;
@@ -260,7 +260,11 @@ impl<S: SnapshotSource> SnapshotFile<S> {
             .map_err(|error| self.bad_frame(extent, &error))
     }
 
-    pub(super) fn bad_frame(&self, extent: &Extent, reason: &dyn std::fmt::Display) -> ReadError {
+    pub(super) fn bad_frame(
+        &self,
+        extent: &FrameExtent,
+        reason: &dyn std::fmt::Display,
+    ) -> ReadError {
         let (path, offset, addresses) = (self.path.clone(), extent.offset, extent.addresses());
         ReadError::Frame {
             path,
@@ -277,7 +281,7 @@ impl<S: SnapshotSource> SnapshotFile<S> {
     }
 
     /// The entry of the frame that covers the address, if there is one.
-    pub(super) fn extent_at(&self, address: u64) -> Result<Option<Extent>, ReadError> {
+    pub(super) fn extent_at(&self, address: u64) -> Result<Option<FrameExtent>, ReadError> {
         self.extents(address..address.saturating_add(1))?
             .next()
             .transpose()
@@ -303,8 +307,8 @@ impl<S: SnapshotSource> SnapshotFile<S> {
         self.footer.frames.end + number * ENTRY as u64
     }
 
-    fn entry(&self, number: u64, bytes: &[u8; ENTRY]) -> Result<Extent, ReadError> {
-        Extent::parse(bytes, &self.header, &self.footer.frames)
+    fn entry(&self, number: u64, bytes: &[u8; ENTRY]) -> Result<FrameExtent, ReadError> {
+        FrameExtent::parse(bytes, &self.header, &self.footer.frames)
             .map_err(|what| self.bad_index(format!("has {what} in entry {number}")))
     }
 
@@ -355,15 +359,15 @@ impl<S: SnapshotSource> SnapshotFile<S> {
 }
 
 /// An iterator over frames in ascending order of their addresses: see [`SnapshotFile::extents`].
-pub struct Extents<'a, S = File> {
+pub struct FrameExtents<'a, S = File> {
     file: &'a SnapshotFile<S>,
     next: u64,
     end: u64,
-    chunk: std::vec::IntoIter<Extent>,
+    chunk: std::vec::IntoIter<FrameExtent>,
     failed: bool,
 }
 
-impl<S: SnapshotSource> Extents<'_, S> {
+impl<S: SnapshotSource> FrameExtents<'_, S> {
     fn read_chunk(&mut self) -> Result<(), ReadError> {
         let bytes = self.file.read_entries(self.next)?;
         let entries = (self.next..).zip(bytes.as_chunks().0);
@@ -376,8 +380,8 @@ impl<S: SnapshotSource> Extents<'_, S> {
     }
 }
 
-impl<S: SnapshotSource> Iterator for Extents<'_, S> {
-    type Item = Result<Extent, ReadError>;
+impl<S: SnapshotSource> Iterator for FrameExtents<'_, S> {
+    type Item = Result<FrameExtent, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed {

@@ -1,6 +1,6 @@
 //! Which snapshots are kept: maps a list of files to the names to delete, without I/O.
 
-use dsm_config::Keep;
+use dsm_config::RetentionPolicy;
 use std::collections::HashSet;
 
 /// The kind of a file in the directory.
@@ -56,7 +56,7 @@ const INTO_WEEK: u64 = 3 * DAY;
 /// days after its cut, and so does a later partial one: after a memory was lost and began with
 /// zeros, the older files are the valuable ones.
 #[must_use]
-pub fn decide(files: &[RetentionCandidate], keep: Keep) -> Decision<'_> {
+pub fn decide(files: &[RetentionCandidate], keep: RetentionPolicy) -> Decision<'_> {
     let newest_first_of = |standings: &[Standing]| {
         let mut chosen: Vec<&RetentionCandidate> = files
             .iter()
@@ -168,8 +168,8 @@ mod tests {
 
     const HOUR: u64 = DAY / 24;
 
-    fn keep_of(newest: usize, daily: usize, weekly: usize, lost: usize) -> Keep {
-        let mut keep = Keep::default();
+    fn keep_of(newest: usize, daily: usize, weekly: usize, lost: usize) -> RetentionPolicy {
+        let mut keep = RetentionPolicy::default();
         (keep.newest, keep.daily, keep.weekly, keep.lost) = (newest, daily, weekly, lost);
         keep
     }
@@ -183,7 +183,7 @@ mod tests {
         }
     }
 
-    fn kept(files: &[RetentionCandidate], keep: Keep) -> Vec<u64> {
+    fn kept(files: &[RetentionCandidate], keep: RetentionPolicy) -> Vec<u64> {
         let deleted = decide(files, keep).deleted;
         files
             .iter()
@@ -202,7 +202,7 @@ mod tests {
         let hours = kept(&files, keep_of(2, 3, 2, 9));
         let last = 4 * 24 + 279 * 6;
         assert_eq!(hours, [last - 7 * 24, last - 48, last - 24, last - 6, last]);
-        assert_eq!(kept(&files, Keep::default()), [last]);
+        assert_eq!(kept(&files, RetentionPolicy::default()), [last]);
     }
 
     #[test]

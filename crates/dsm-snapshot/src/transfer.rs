@@ -5,7 +5,7 @@ use super::phase::{self, SnapshotPhase};
 use super::{DEFAULT_FRAME, SnapshotWriter, Written};
 use crate::agent_protocol::{AgentConnection, AgentError, TransferItem};
 use crate::agent_protocol::{AgentRequest, AgentResponse};
-use dsm_config::{Config, Level};
+use dsm_config::{CompressionLevel, Config};
 use dsm_core::layout::PAGE;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -33,9 +33,9 @@ pub(super) fn transfer(
     mut writer: SnapshotWriter,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Written, Vec<u64>), CreateError> {
-    let total = config.layout.k() * connections.len() as u64;
+    let total = config.layout.share_size() * connections.len() as u64;
     let servers = connections.len();
-    let mut copied = vec![0; config.layout.n()];
+    let mut copied = vec![0; config.layout.server_count()];
     let waiting = Mutex::new(connections.into_iter());
     let (sender, receiver) = sync_channel(MAX_QUEUED_FRAMES);
     // Buffers of frames that were written, for the next frames.
@@ -67,7 +67,7 @@ fn write(
     copied: &mut [u64],
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), CreateError> {
-    let k = writer.header().layout().k();
+    let k = writer.header().layout().share_size();
     // The progress of each server: the offset after its last page, because pages arrive in
     // ascending order.
     let mut reached = vec![0; copied.len()];
@@ -132,7 +132,11 @@ fn receive(
     spares: &Mutex<Receiver<Vec<u8>>>,
 ) -> Result<Option<u64>, AgentError> {
     const SEND: &str = "send its pages";
-    let level = config.snapshot.compression.level().map_or(0, Level::number);
+    let level = config
+        .snapshot
+        .compression
+        .level()
+        .map_or(0, CompressionLevel::number);
     let server = connection.server();
     connection.send_request(
         &AgentRequest::Send {

@@ -4,7 +4,7 @@
 use super::error::ReadError;
 use super::format::{FOOTER_HASHED, FRAME_HEADER};
 use super::frame::{Frame, FrameDecoder, FrameHeader};
-use super::index::Extent;
+use super::index::FrameExtent;
 use super::reader::{SnapshotFile, SnapshotSource};
 
 /// Bytes that are read at a time outside of frames.
@@ -111,7 +111,7 @@ impl<S: SnapshotSource> SnapshotFile<S> {
     /// The error for a damaged frame, with the addresses that the index gives for its offset.
     fn name_bad_frame(&self, offset: u64, reason: &str) -> Result<ReadError, ReadError> {
         for extent in self.extents(0..u64::MAX)? {
-            let extent: Extent = extent?;
+            let extent: FrameExtent = extent?;
             if extent.offset == offset {
                 return Ok(self.bad_frame(&extent, &reason));
             }

@@ -5,7 +5,7 @@ use super::Header;
 use super::error::WriteError;
 use super::format::{FOOTER_HASHED, FRAME_HEADER};
 use super::frame::{Frame, FrameDecoder, FrameEncoder, FrameError, FrameHeader};
-use super::index::{Extent, Footer};
+use super::index::{Footer, FrameExtent};
 use super::name::FileName;
 use super::partial::PartialFile;
 use dsm_config::Compression;
@@ -59,7 +59,7 @@ struct FrameWriter {
     hasher: blake3::Hasher,
     offset: u64,
     /// The frames of each server, in ascending order. Joined, they are the index.
-    extents: Vec<Vec<Extent>>,
+    extents: Vec<Vec<FrameExtent>>,
     raw_bytes: u64,
     broken: bool,
 }
@@ -85,7 +85,7 @@ impl SnapshotWriter {
         let decoder =
             FrameDecoder::new().map_err(WriteError::system("no memory to compress", &path))?;
         let file = BufWriter::with_capacity(BUFFER, PartialFile::create(&path)?);
-        let extents = vec![Vec::new(); header.layout().n()];
+        let extents = vec![Vec::new(); header.layout().server_count()];
         let bytes = header.encode();
         let mut output = FrameWriter {
             header,
@@ -134,7 +134,7 @@ impl SnapshotWriter {
         first_page: u64,
         bytes: &[u8],
     ) -> Result<(), WriteError> {
-        let pages = self.output.header.layout().k() / PAGE;
+        let pages = self.output.header.layout().share_size() / PAGE;
         let whole = (bytes.len() as u64).is_multiple_of(PAGE);
         let inside = first_page
             .checked_add(bytes.len() as u64 / PAGE)
@@ -293,7 +293,7 @@ impl FrameWriter {
                 expected,
             });
         }
-        extents.push(Extent {
+        extents.push(FrameExtent {
             address: addresses.start,
             offset: self.offset,
             raw_length: frame.raw_length() as u32,

@@ -2,7 +2,7 @@
 //! starts when one ends.
 
 use super::plan::{LoadPlan, RequestKind};
-use super::random::Random;
+use super::random::SplitMix64;
 use super::requests::{LoadRequest, RequestSequence};
 use super::tally::Tally;
 use dsm_client::{Client, Error};
@@ -77,7 +77,7 @@ impl<'p> LoadConnection<'p> {
         #[allow(clippy::cast_possible_truncation)]
         let (size, depth) = (plan.size as usize, plan.depth as usize);
         let mut data = vec![0; size];
-        Random::new(plan.seed.wrapping_sub(number)).fill(&mut data);
+        SplitMix64::new(plan.seed.wrapping_sub(number)).fill(&mut data);
         Self {
             client,
             requests: RequestSequence::new(plan, number),

@@ -139,7 +139,7 @@ fn paths(
 /// Raises the limit of open files to a socket for each connection to each server, or fails.
 fn check_descriptors(connections: u64, servers: u64) -> Result<(), CliFailure> {
     let needed = connections * servers + OTHER_DESCRIPTORS;
-    match descriptors::allow(needed) {
+    match descriptors::raise_limit(needed) {
         Some(files) if files < needed => Err(CliFailure::Usage(format!(
             "{connections} connections to {} need {needed} open files, but this process may open \
              only {files}: make --connections smaller, or raise the limit with ulimit -n",

@@ -2,9 +2,9 @@
 
 /// `SplitMix64` (Steele, Lea, Flood, OOPSLA 2014).
 #[derive(Debug, Clone)]
-pub struct Random(u64);
+pub struct SplitMix64(u64);
 
-impl Random {
+impl SplitMix64 {
     /// The generator of a stream; each stream has different numbers.
     #[must_use]
     pub fn new(stream: u64) -> Self {

@@ -2,7 +2,7 @@
 //! it.
 
 use super::plan::{AddressPattern, LoadPlan, RequestKind};
-use super::random::Random;
+use super::random::SplitMix64;
 
 /// One request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) struct RequestSequence<'p> {
     plan: &'p LoadPlan,
     /// The number of different addresses.
     positions: u64,
-    random: Random,
+    random: SplitMix64,
     /// The position of the next request; `None` if positions are random.
     next: Option<u64>,
 }
@@ -25,7 +25,7 @@ impl<'p> RequestSequence<'p> {
     /// The sequence of the connection with this number.
     pub(super) fn new(plan: &'p LoadPlan, connection: u64) -> Self {
         // Mixing the seed first gives connections of adjacent seeds different streams.
-        let random = Random::new(Random::new(plan.seed).next().wrapping_add(connection));
+        let random = SplitMix64::new(SplitMix64::new(plan.seed).next().wrapping_add(connection));
         let begin =
             u128::from(plan.positions()) * u128::from(connection) / u128::from(plan.connections);
         // Less than `positions`, since `connection` is less than `connections`.

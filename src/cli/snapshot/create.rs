@@ -47,7 +47,7 @@ pub(super) fn run(create: &CreateArgs, global: &GlobalOptions) -> Result<(), Cli
         }));
     }
     let has = |server| servers.iter().any(|part| part.server == server);
-    let missing: Vec<String> = (0..config.layout.n())
+    let missing: Vec<String> = (0..config.layout.server_count())
         .filter(|server| !has(*server))
         .map(|server| server.to_string())
         .collect();
@@ -66,7 +66,7 @@ pub(super) fn run(create: &CreateArgs, global: &GlobalOptions) -> Result<(), Cli
          writers paused for at most {longest} \u{b5}s; {} copied on write; it took {}\n",
         file.path.display(),
         servers.len(),
-        config.layout.n(),
+        config.layout.server_count(),
         human::bytes(file.raw_bytes),
         human::bytes(file.file_bytes),
         human::count(copied, "page"),

@@ -1,14 +1,14 @@
 //! Reads a snapshot in ascending order, and finds the next address that is not in a range of zeros.
 
 use crate::cli::failure::CliFailure;
-use dsm_snapshot::{Extent, Extents, FrameBuffer, SnapshotFile};
+use dsm_snapshot::{FrameBuffer, FrameExtent, FrameExtents, SnapshotFile};
 use std::iter::Peekable;
 use std::ops::Range;
 
 /// Reads a range of a snapshot once. Keeps the last frame, in which the next read often starts.
 pub(super) struct SnapshotCursor<'a> {
     file: &'a SnapshotFile,
-    extents: Peekable<Extents<'a>>,
+    extents: Peekable<FrameExtents<'a>>,
     buffer: FrameBuffer,
     frame: Range<u64>,
     bytes: Vec<u8>,
@@ -60,7 +60,7 @@ impl<'a> SnapshotCursor<'a> {
                 buffer[offset(begin, wanted.start)..offset(end, wanted.start)]
                     .copy_from_slice(&self.bytes[from]);
             }
-            let is_wanted = |extent: &Extent| extent.addresses().start < wanted.end;
+            let is_wanted = |extent: &FrameExtent| extent.addresses().start < wanted.end;
             let next = self
                 .extents
                 .next_if(|next| next.as_ref().map_or(true, is_wanted));

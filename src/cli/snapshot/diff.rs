@@ -93,7 +93,7 @@ impl Side {
             return Vec::new();
         };
         let header = snapshot.header();
-        let missing = (0..header.layout().n()).filter(|server| !header.has(*server));
+        let missing = (0..header.layout().server_count()).filter(|server| !header.has(*server));
         missing
             .map(|server| (server, header.addresses_of(server)))
             .collect()
@@ -129,7 +129,7 @@ impl SideReader<'_> {
 /// The addresses that both memories have. Prints a message about those that only one has.
 fn common(ours: &Side, theirs: &Side) -> Result<Vec<Range<u64>>, CliFailure> {
     let size = ours.layout().size().min(theirs.layout().size());
-    let shape = |side: &Side| (side.layout().k(), side.layout().n());
+    let shape = |side: &Side| (side.layout().share_size(), side.layout().server_count());
     if shape(ours) != shape(theirs) {
         let described = [ours, theirs]
             .map(|side| format!("{} has {}", side.name(), human::servers(side.layout())));

@@ -9,7 +9,7 @@ use crate::cli::human;
 use crate::cli::output::{self, Colours};
 use crate::cli::table::{self, Align};
 use dsm_snapshot::retention::Standing;
-use dsm_snapshot::{Header, Listed, ReadError, list, list_all};
+use dsm_snapshot::{Header, ListedSnapshot, ReadError, list, list_all};
 use serde_json::{Value, json};
 
 const COLUMNS: [(&str, Align); 6] = [
@@ -50,7 +50,7 @@ pub(super) fn run(arguments: &ListArgs, global: &GlobalOptions) -> Result<(), Cl
     output::print(&table::render(&COLUMNS.map(|(_, align)| align), &rows))
 }
 
-fn row(listed: &Listed, colours: Colours) -> Vec<String> {
+fn row(listed: &ListedSnapshot, colours: Colours) -> Vec<String> {
     let of_header =
         |text: fn(&Header) -> String| listed.header.as_ref().map_or("-".to_owned(), text);
     let reason = reason(listed);
@@ -66,14 +66,20 @@ fn row(listed: &Listed, colours: Colours) -> Vec<String> {
         of_header(|header| humantime::format_rfc3339_seconds(file::cut_time(header)).to_string()),
         listed.name.clone(),
         human::bytes(listed.bytes),
-        of_header(|header| format!("{} of {}", file::present(header), header.layout().n())),
+        of_header(|header| {
+            format!(
+                "{} of {}",
+                file::present(header),
+                header.layout().server_count()
+            )
+        }),
         of_header(file::incarnations),
         standing,
     ]
 }
 
 /// The reason why a file is neither good nor partial.
-fn reason(listed: &Listed) -> Option<String> {
+fn reason(listed: &ListedSnapshot) -> Option<String> {
     let foreign = listed.standing == Standing::Foreign;
     match (&listed.problem, &listed.header) {
         (Some(ReadError::System { action, source, .. }), _) => Some(format!("{action}: {source}")),
@@ -96,7 +102,7 @@ fn reason(listed: &Listed) -> Option<String> {
     }
 }
 
-fn json_row(listed: &Listed) -> Value {
+fn json_row(listed: &ListedSnapshot) -> Value {
     let standing = match listed.standing {
         Standing::Good => "good",
         Standing::Partial => "partial",
@@ -116,8 +122,8 @@ fn json_row(listed: &Listed) -> Value {
             .into();
         row["id"] = file::id(header).into();
         row["system"] = header.layout().name().into();
-        row["k"] = header.layout().k().into();
-        row["n"] = header.layout().n().into();
+        row["k"] = header.layout().share_size().into();
+        row["n"] = header.layout().server_count().into();
         row["servers"] = file::present(header).into();
         row["incarnations"] = header
             .servers()

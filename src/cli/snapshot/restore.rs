@@ -7,7 +7,7 @@ use crate::cli::failure::CliFailure;
 use crate::cli::progress::Progress;
 use crate::cli::{context, human, output};
 use dsm_config::Config;
-use dsm_snapshot::{Plan, RestoreError, RestoreOptions, SnapshotFile};
+use dsm_snapshot::{RestoreError, RestoreOptions, RestorePlan, SnapshotFile};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
 
@@ -19,7 +19,7 @@ pub(super) fn run(restore: &RestoreArgs, global: &GlobalOptions) -> Result<(), C
             "the range is empty: give a LENGTH of at least 1".to_owned(),
         ));
     }
-    let plan = Plan::new(&config, &snapshot, restore.range.given())?;
+    let plan = RestorePlan::new(&config, &snapshot, restore.range.given())?;
     // Verifies the whole file before any server changes its memory.
     let mut progress = Progress::new(Some(snapshot.file_bytes()));
     snapshot
@@ -63,7 +63,7 @@ pub(super) fn run(restore: &RestoreArgs, global: &GlobalOptions) -> Result<(), C
 }
 
 /// Asks for confirmation on the terminal.
-fn confirm(config: &Config, snapshot: &SnapshotFile, plan: &Plan) -> Result<(), CliFailure> {
+fn confirm(config: &Config, snapshot: &SnapshotFile, plan: &RestorePlan) -> Result<(), CliFailure> {
     let failed = |error| CliFailure::input_output("the terminal", error);
     let mut terminal = io::stderr();
     write!(

@@ -3,7 +3,7 @@
 
 use crate::cli::failure::CliFailure;
 use crate::cli::output::OutputStream;
-use dsm_snapshot::ZEROS;
+use dsm_snapshot::ZERO_PAGE;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
@@ -104,9 +104,9 @@ fn zeros(
 ) -> Result<(), CliFailure> {
     while *at < end {
         let length = usize::try_from(end - *at)
-            .unwrap_or(ZEROS.len())
-            .min(ZEROS.len());
-        output.put(|writer| writer.write_all(&ZEROS[..length]))?;
+            .unwrap_or(ZERO_PAGE.len())
+            .min(ZERO_PAGE.len());
+        output.put(|writer| writer.write_all(&ZERO_PAGE[..length]))?;
         *at += length as u64;
         progress(*at);
     }
@@ -171,10 +171,10 @@ impl SparseFile {
 
     /// Writes the pages that are not all zeros; adjacent ones with one system call.
     fn put(&self, offset: u64, bytes: &[u8]) -> Result<(), CliFailure> {
-        let is_zero = |page: &[u8]| *page == ZEROS[..page.len()];
+        let is_zero = |page: &[u8]| *page == ZERO_PAGE[..page.len()];
         let mut at = 0;
         for run in bytes
-            .chunks(ZEROS.len())
+            .chunks(ZERO_PAGE.len())
             .collect::<Vec<_>>()
             .chunk_by(|a, b| is_zero(a) == is_zero(b))
         {

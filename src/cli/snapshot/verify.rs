@@ -59,7 +59,7 @@ fn line(snapshot: &SnapshotFile, summary: &Summary) -> String {
         format!(
             "partial, {} of {} servers, ",
             file::present(header),
-            header.layout().n()
+            header.layout().server_count()
         )
     } else {
         String::new()

@@ -110,7 +110,7 @@ impl Connection {
             } else {
                 payload
             };
-            executor.worker.announce(header.offset.get(), length);
+            executor.worker.prefetch(header.offset.get(), length);
             rest = tail.get(payload..).unwrap_or_default();
         }
         PREFETCH

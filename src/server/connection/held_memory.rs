@@ -117,7 +117,7 @@ impl Connection {
         if self.regain_grown() {
             return Ok(());
         }
-        if executor.context.log_limit.opens() {
+        if executor.context.log_limit.allows() {
             let (peer, since) = (self.handler.peer(), self.held.since);
             log::info!(
                 DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer;

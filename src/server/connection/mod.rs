@@ -289,7 +289,7 @@ impl Connection {
             "no hello came within limits.hello_timeout"
         };
         let refusal = Refusal::new(Code::TooSlow, message);
-        if executor.context.log_limit.opens() {
+        if executor.context.log_limit.allows() {
             let peer = self.handler.peer();
             log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: {refusal}");
         }
@@ -299,7 +299,7 @@ impl Connection {
     /// A program that is no dsm client may never show the refusal, so the log names the peer that
     /// connects to the wrong port.
     fn log_no_frame(&self, executor: &Executor, refusal: &Refusal) {
-        if executor.context.log_limit.opens() {
+        if executor.context.log_limit.allows() {
             let peer = self.handler.peer();
             log::warn!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
         }
@@ -387,7 +387,7 @@ impl Connection {
         if now < deadline {
             return Ok(());
         }
-        if self.phase == ConnectionPhase::Open && executor.context.log_limit.opens() {
+        if self.phase == ConnectionPhase::Open && executor.context.log_limit.allows() {
             let peer = self.handler.peer();
             log::info!(
                 DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer;

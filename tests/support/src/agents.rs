@@ -2,7 +2,7 @@
 //! `crates/dsm-snapshot/src/phase.rs`.
 
 use super::dsmctl::Run;
-use super::program::{Program, built};
+use super::program::{ChildProgram, built};
 use super::{Cluster, wait_for};
 use dsm_snapshot::SnapshotFile;
 use nix::sys::signal::Signal;
@@ -17,7 +17,7 @@ pub type Environment<'a> = &'a [(&'a str, &'a str)];
 /// The longest time until the snapshot lock of a dead owner is free: a server checks every second.
 /// After a freeze of half a second or more, agents refuse a new snapshot for a few seconds, so that
 /// writers make progress.
-pub const FREE_AGAIN: Duration = Duration::from_secs(20);
+pub const LOCK_RELEASE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The exit code when another snapshot is under way: `EX_TEMPFAIL` of sysexits(3).
 pub const UNDER_WAY: i32 = 75;
@@ -29,11 +29,11 @@ pub const UNAVAILABLE: i32 = 69;
 static MASTERS: AtomicUsize = AtomicUsize::new(0);
 
 /// A run of `dsm-snapshot create` or `dsmctl snapshot create`. Dropping this kills it.
-pub struct Master(Program);
+pub struct Master(ChildProgram);
 
 /// Whether a master has failed because the freeze lasted too long. A busy machine is enough for
 /// that.
-pub fn is_late(run: &Run) -> bool {
+pub fn is_freeze_timeout(run: &Run) -> bool {
     let late = [
         "kept out for longer than allowed",
         "did not keep its writers out within",
@@ -43,13 +43,13 @@ pub fn is_late(run: &Run) -> bool {
 
 /// Whether a master has failed for a temporary reason: another snapshot is under way, agents refuse
 /// one for a while after a long freeze, or this master's own freeze lasted too long.
-pub fn is_not_now(run: &Run) -> bool {
-    run.code == UNDER_WAY || is_late(run)
+pub fn is_temporary(run: &Run) -> bool {
+    run.code == UNDER_WAY || is_freeze_timeout(run)
 }
 
 /// Whether a master has failed because an agent took longer than `snapshot.timeout`. On a busy
 /// machine that happens in tests that make the timeout short.
-pub fn is_slow(run: &Run) -> bool {
+pub fn is_agent_timeout(run: &Run) -> bool {
     let late = run.stderr.contains(" did not ") && run.stderr.contains(" within ");
     run.code == UNAVAILABLE && (late || run.stderr.contains("timed out"))
 }
@@ -125,7 +125,7 @@ impl Cluster {
     pub fn spawn_as_master(&self, command: &mut Command, environment: Environment<'_>) -> Master {
         let number = MASTERS.fetch_add(1, Ordering::Relaxed);
         let stderr = self.directory().join(format!("stderr.master.{number}"));
-        let master = Master(Program::new(format!("master {number}"), stderr));
+        let master = Master(ChildProgram::new(format!("master {number}"), stderr));
         master.0.spawn(command.envs(environment.iter().copied()));
         master
     }
@@ -137,13 +137,17 @@ impl Cluster {
 
     /// Runs a master to its end, and retries while agents refuse it after the freezes of earlier
     /// masters. Returns the duration of the last run, too.
-    pub fn create_when_rested(&self, arguments: &[&str]) -> (Run, Duration) {
+    pub fn create_after_backoff(&self, arguments: &[&str]) -> (Run, Duration) {
         let mut ended = None;
-        wait_for("the agents allow another snapshot", FREE_AGAIN, || {
-            let began = Instant::now();
-            let run = self.spawn_master(arguments, &[]).wait();
-            ended.insert((run, began.elapsed())).0.code != UNDER_WAY
-        });
+        wait_for(
+            "the agents allow another snapshot",
+            LOCK_RELEASE_TIMEOUT,
+            || {
+                let began = Instant::now();
+                let run = self.spawn_master(arguments, &[]).wait();
+                ended.insert((run, began.elapsed())).0.code != UNDER_WAY
+            },
+        );
         ended.expect("a run")
     }
 
@@ -155,16 +159,20 @@ impl Cluster {
     /// not valid.
     pub fn snapshot(&self) -> SnapshotFile {
         let before = self.snapshots();
-        wait_for("no other snapshot is under way", FREE_AGAIN, || {
-            let run = self.create_snapshot(&[]);
-            assert!(
-                run.code == 0 || is_not_now(&run),
-                "exit code {}: {}",
-                run.code,
-                run.stderr
-            );
-            run.code == 0
-        });
+        wait_for(
+            "no other snapshot is under way",
+            LOCK_RELEASE_TIMEOUT,
+            || {
+                let run = self.create_snapshot(&[]);
+                assert!(
+                    run.code == 0 || is_temporary(&run),
+                    "exit code {}: {}",
+                    run.code,
+                    run.stderr
+                );
+                run.code == 0
+            },
+        );
         let added: Vec<PathBuf> = self
             .snapshots()
             .into_iter()
@@ -206,7 +214,7 @@ impl Cluster {
     /// Waits until the pages that writers saved for a snapshot are removed.
     pub fn wait_until_copy_areas_are_empty(&self) {
         let area = |server: usize| format!("/dev/shm/{}.{server}.copies", self.name());
-        wait_for("the copy areas are empty", FREE_AGAIN, || {
+        wait_for("the copy areas are empty", LOCK_RELEASE_TIMEOUT, || {
             (0..self.n())
                 .all(|server| std::fs::metadata(area(server)).expect("a copy area").len() == 0)
         });
@@ -226,7 +234,7 @@ impl Master {
     }
 
     /// The process.
-    pub fn program(&self) -> &Program {
+    pub fn program(&self) -> &ChildProgram {
         &self.0
     }
 
@@ -236,7 +244,7 @@ impl Master {
     }
 
     /// Sends SIGCONT to the stopped process.
-    pub fn go_on(&self) {
+    pub fn resume(&self) {
         self.0.signal(Signal::SIGCONT);
     }
 

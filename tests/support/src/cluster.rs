@@ -1,6 +1,6 @@
 //! The servers of one memory, as real processes on loopback.
 
-use super::program::{Program, built};
+use super::program::{ChildProgram, built};
 use dsm_config::Config;
 use dsm_core::layout::Layout;
 use nix::sys::signal::Signal;
@@ -30,8 +30,8 @@ pub struct Cluster {
     layout: Layout,
     arguments: Vec<String>,
     // Declared before the folder, so that the programs are dropped while their stderr still exists.
-    servers: Vec<Program>,
-    agents: Vec<Program>,
+    servers: Vec<ChildProgram>,
+    agents: Vec<ChildProgram>,
     agent_addresses: Vec<String>,
     directory: tempfile::TempDir,
 }
@@ -115,9 +115,9 @@ impl Builder {
         std::fs::write(directory.path().join("mcomp.cfg"), text)
             .expect("mcomp.cfg in the temporary folder");
         let server =
-            |index| Program::new(format!("server {index}"), path(format!("stderr.{index}")));
+            |index| ChildProgram::new(format!("server {index}"), path(format!("stderr.{index}")));
         let agent = |index| {
-            Program::new(
+            ChildProgram::new(
                 format!("the agent of server {index}"),
                 path(format!("stderr.agent.{index}")),
             )
@@ -241,7 +241,7 @@ impl Cluster {
     }
 
     /// The snapshot agent of server `index`. `start_agent` starts it.
-    pub fn agent(&self, index: usize) -> &Program {
+    pub fn agent(&self, index: usize) -> &ChildProgram {
         &self.agents[index]
     }
 
@@ -288,7 +288,7 @@ impl Cluster {
 
     /// Number of servers.
     pub fn n(&self) -> usize {
-        self.layout.n()
+        self.layout.server_count()
     }
 
     /// The endpoint of server `index`, `host:port`.
@@ -327,7 +327,7 @@ impl Drop for Cluster {
         self.servers
             .iter()
             .chain(&self.agents)
-            .for_each(Program::kill);
+            .for_each(ChildProgram::kill);
         for path in self.leftovers() {
             // Some tests create a folder with the name of an object.
             let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));

@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The time between two bytes of [`Fault::Trickle`]: even the shortest response takes longer than
+/// The time between two bytes of [`AgentFault::Trickle`]: even the shortest response takes longer than
 /// the master's timeout.
 const BYTE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The requests of a master, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum AgentStep {
     Hello,
     Claim,
     Freeze,
@@ -26,28 +26,28 @@ pub enum Step {
     Send,
 }
 
-pub const STEPS: [Step; 5] = [
-    Step::Hello,
-    Step::Claim,
-    Step::Freeze,
-    Step::Cut,
-    Step::Send,
+pub const STEPS: [AgentStep; 5] = [
+    AgentStep::Hello,
+    AgentStep::Claim,
+    AgentStep::Freeze,
+    AgentStep::Cut,
+    AgentStep::Send,
 ];
 
 /// What the agent does instead of sending a valid response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum AgentFault {
     /// Sends a valid response. The pages in it may be invalid.
     None,
     /// Sends nothing, and keeps the connection open.
-    Silent,
-    HalfThenSilent,
-    LongThenSilent,
+    Stall,
+    HalfThenStall,
+    LongThenStall,
     Trickle,
     Close,
     HalfThenClose,
     Refuse,
-    Garbage,
+    OtherProtocol,
     Flood,
     Huge,
     HugeFrame,
@@ -55,69 +55,77 @@ pub enum Fault {
     WrongVersion,
     UnknownKind,
     NotJson,
-    UnknownAnswer,
-    OtherAnswer,
+    UnknownResponse,
+    OtherResponse,
     DataOutOfTurn,
     ShortFrame,
-    /// Refuses. The message is [`EVIL`], many times.
-    EvilRefusal,
-    /// Sends an unknown response, whose key is [`EVIL`], many times.
-    EvilAnswer,
-    /// Sends the response to another request, with [`EVIL`] as a name in it.
-    EvilName,
+    /// Refuses. The message is [`HOSTILE_TEXT`], many times.
+    HostileRefusal,
+    /// Sends an unknown response, whose key is [`HOSTILE_TEXT`], many times.
+    HostileResponse,
+    /// Sends the response to another request, with [`HOSTILE_TEXT`] as a name in it.
+    HostileName,
 }
 
 /// Text by which an attacker would control an administrator's terminal: it sets the title and
 /// colours, clears the screen, imitates a line of the program, uses the C1 form of an escape
 /// sequence, and reverses the direction of the text.
-pub const EVIL: &str =
+pub const HOSTILE_TEXT: &str =
     "\x1b]0;owned\x07 \x1b[31m \x1b[2J\r\nall is well\u{7f} \u{9b}31m \u{202e}gpj";
 
-/// The faults whose response contains [`EVIL`].
-pub const SPEAKING: [Fault; 3] = [Fault::EvilRefusal, Fault::EvilAnswer, Fault::EvilName];
+/// The faults whose response contains [`HOSTILE_TEXT`].
+pub const WITH_HOSTILE_TEXT: [AgentFault; 3] = [
+    AgentFault::HostileRefusal,
+    AgentFault::HostileResponse,
+    AgentFault::HostileName,
+];
 
 /// The faults that last until the master's timeout.
-pub const SLOW: [Fault; 4] = [
-    Fault::Silent,
-    Fault::HalfThenSilent,
-    Fault::LongThenSilent,
-    Fault::Trickle,
+pub const SLOW: [AgentFault; 4] = [
+    AgentFault::Stall,
+    AgentFault::HalfThenStall,
+    AgentFault::LongThenStall,
+    AgentFault::Trickle,
 ];
 /// The faults after which an agent counts as unavailable.
-pub const UNAVAILABLE: [Fault; 3] = [Fault::Close, Fault::HalfThenClose, Fault::Refuse];
+pub const UNAVAILABLE: [AgentFault; 3] = [
+    AgentFault::Close,
+    AgentFault::HalfThenClose,
+    AgentFault::Refuse,
+];
 /// The faults that break the protocol.
-pub const BROKEN: [Fault; 12] = [
-    Fault::Garbage,
-    Fault::Flood,
-    Fault::Huge,
-    Fault::HugeFrame,
-    Fault::WrongChecksum,
-    Fault::WrongVersion,
-    Fault::UnknownKind,
-    Fault::NotJson,
-    Fault::UnknownAnswer,
-    Fault::OtherAnswer,
-    Fault::DataOutOfTurn,
-    Fault::ShortFrame,
+pub const BROKEN: [AgentFault; 12] = [
+    AgentFault::OtherProtocol,
+    AgentFault::Flood,
+    AgentFault::Huge,
+    AgentFault::HugeFrame,
+    AgentFault::WrongChecksum,
+    AgentFault::WrongVersion,
+    AgentFault::UnknownKind,
+    AgentFault::NotJson,
+    AgentFault::UnknownResponse,
+    AgentFault::OtherResponse,
+    AgentFault::DataOutOfTurn,
+    AgentFault::ShortFrame,
 ];
 
 /// How the fake agent behaves: its fault, and the step at which it has it.
 #[derive(Debug, Clone)]
 pub struct Behaviour {
-    pub step: Step,
-    pub fault: Fault,
+    pub step: AgentStep,
+    pub fault: AgentFault,
     /// The valid response to the last step: messages with frames, and the message that ends them.
     pub pages: Vec<u8>,
 }
 
 impl Behaviour {
-    fn answer(&self, step: Step) -> Vec<u8> {
+    fn answer(&self, step: AgentStep) -> Vec<u8> {
         match step {
-            Step::Hello => control(json!({"welcome": {"hostname": "fake"}})),
-            Step::Claim => control(json!({"claimed": {"incarnation": 7}})),
-            Step::Freeze => control(json!({"frozen": {"shut": false}})),
-            Step::Cut => control(json!({"cut": {"pause_us": 1}})),
-            Step::Send => self.pages.clone(),
+            AgentStep::Hello => control(json!({"welcome": {"hostname": "fake"}})),
+            AgentStep::Claim => control(json!({"claimed": {"incarnation": 7}})),
+            AgentStep::Freeze => control(json!({"frozen": {"shut": false}})),
+            AgentStep::Cut => control(json!({"cut": {"pause_us": 1}})),
+            AgentStep::Send => self.pages.clone(),
         }
     }
 
@@ -137,49 +145,51 @@ impl Behaviour {
     fn misbehave(&self, stream: &mut TcpStream, mut valid: Vec<u8>) -> std::io::Result<()> {
         let half = valid.len() / 2;
         let sent = match self.fault {
-            Fault::None => valid,
-            Fault::Silent => Vec::new(),
-            Fault::Close => return Ok(()),
-            Fault::HalfThenClose => return stream.write_all(&valid[..half]),
-            Fault::HalfThenSilent => valid[..half].to_vec(),
-            Fault::LongThenSilent => header(CONTROL, 1 << 20, 0),
-            Fault::Trickle => {
+            AgentFault::None => valid,
+            AgentFault::Stall => Vec::new(),
+            AgentFault::Close => return Ok(()),
+            AgentFault::HalfThenClose => return stream.write_all(&valid[..half]),
+            AgentFault::HalfThenStall => valid[..half].to_vec(),
+            AgentFault::LongThenStall => header(CONTROL, 1 << 20, 0),
+            AgentFault::Trickle => {
                 for byte in valid {
                     stream.write_all(&[byte])?;
                     std::thread::sleep(BYTE_INTERVAL);
                 }
                 Vec::new()
             }
-            Fault::Refuse => {
+            AgentFault::Refuse => {
                 control(json!({"refused": {"reason": "failed", "message": "not today"}}))
             }
-            Fault::Garbage => b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec(),
-            Fault::Flood => vec![0xaa; 16 << 20],
-            Fault::Huge => header(CONTROL, u32::MAX, 0),
-            Fault::HugeFrame => header(FRAME, (FRAME_HEADER + 1) as u32 + MAX_FRAME, 0),
-            Fault::WrongChecksum => {
+            AgentFault::OtherProtocol => {
+                b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec()
+            }
+            AgentFault::Flood => vec![0xaa; 16 << 20],
+            AgentFault::Huge => header(CONTROL, u32::MAX, 0),
+            AgentFault::HugeFrame => header(FRAME, (FRAME_HEADER + 1) as u32 + MAX_FRAME, 0),
+            AgentFault::WrongChecksum => {
                 // A frame's message has no checksum. At the last step the last byte is of the
                 // message that ends the frames.
                 *valid.last_mut().unwrap() ^= 1;
                 valid
             }
-            Fault::WrongVersion => {
+            AgentFault::WrongVersion => {
                 valid[2] += 1;
                 valid
             }
-            Fault::UnknownKind => message(9, b"what is this?"),
-            Fault::NotJson => message(CONTROL, b"{\"welcome\""),
-            Fault::UnknownAnswer => control(json!({"salute": {"hostname": "fake"}})),
-            Fault::OtherAnswer => control(json!("written")),
-            Fault::DataOutOfTurn => message(DATA, &[0; 16]),
-            Fault::ShortFrame => message(FRAME, &[0; FRAME_HEADER - 1]),
-            Fault::EvilRefusal => {
-                control(json!({"refused": {"reason": "failed", "message": EVIL.repeat(1000)}}))
-            }
-            Fault::EvilAnswer => control(json!({ EVIL.repeat(1000): {}})),
-            Fault::EvilName => {
-                control(json!({"recovered": {"name": EVIL, "cut_time": 0, "incarnation": 1}}))
-            }
+            AgentFault::UnknownKind => message(9, b"what is this?"),
+            AgentFault::NotJson => message(CONTROL, b"{\"welcome\""),
+            AgentFault::UnknownResponse => control(json!({"salute": {"hostname": "fake"}})),
+            AgentFault::OtherResponse => control(json!("written")),
+            AgentFault::DataOutOfTurn => message(DATA, &[0; 16]),
+            AgentFault::ShortFrame => message(FRAME, &[0; FRAME_HEADER - 1]),
+            AgentFault::HostileRefusal => control(
+                json!({"refused": {"reason": "failed", "message": HOSTILE_TEXT.repeat(1000)}}),
+            ),
+            AgentFault::HostileResponse => control(json!({ HOSTILE_TEXT.repeat(1000): {}})),
+            AgentFault::HostileName => control(
+                json!({"recovered": {"name": HOSTILE_TEXT, "cut_time": 0, "incarnation": 1}}),
+            ),
         };
         stream.write_all(&sent)?;
         // Keeps the connection open until the master closes it.

@@ -18,7 +18,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 /// What the server does instead of executing a request and replying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum ServerFault {
     /// Close the connection without executing it.
     BreakBefore,
     /// Execute it, and close the connection without a reply.
@@ -59,9 +59,9 @@ pub struct FakeServerState {
     pub incarnation: u64,
     sessions: HashMap<[u8; 16], FakeSession>,
     /// The faults, each with the number of the request that it is for. Hellos have no number.
-    faults: Vec<(u64, Fault)>,
+    faults: Vec<(u64, ServerFault)>,
     /// Returns the fault for the request with this number, or none.
-    pub chaos: Option<Box<dyn FnMut(u64) -> Option<Fault> + Send>>,
+    pub chaos: Option<Box<dyn FnMut(u64) -> Option<ServerFault> + Send>>,
     /// How many hellos to refuse, and with which code.
     pub refuse_hello: (u32, Option<Code>),
     /// The text of the refusals that the test asks for.
@@ -109,7 +109,7 @@ impl FakeServer {
 
     fn start(listener: TcpListener, index: usize, layout: Layout) -> Self {
         let state = FakeServerState {
-            memory: vec![0; layout.k() as usize],
+            memory: vec![0; layout.share_size() as usize],
             incarnation: 0x1000 + index as u64,
             sessions: HashMap::new(),
             faults: Vec::new(),
@@ -161,7 +161,7 @@ impl FakeServer {
     }
 
     /// Asks for one fault, at the request that follows `after` more requests.
-    pub fn fault(&self, after: u64, fault: Fault) {
+    pub fn fault(&self, after: u64, fault: ServerFault) {
         let mut state = self.state();
         let at = state.requests + after;
         state.faults.push((at, fault));
@@ -285,7 +285,7 @@ impl FakeConnection {
         let reply = HelloReply::new(
             self.index as u32,
             state.incarnation,
-            self.layout.k(),
+            self.layout.share_size(),
             last,
             resumed,
         );
@@ -316,7 +316,7 @@ impl FakeConnection {
     fn request(&mut self, session: [u8; 16]) -> Option<()> {
         let frame = self.frame()?;
         let (header, payload) = split_request(&frame).unwrap().unwrap();
-        let request = Request::parse(&header, payload, self.layout.k()).unwrap();
+        let request = Request::parse(&header, payload, self.layout.share_size()).unwrap();
         let state = Arc::clone(&self.state);
         let mut state = state.lock().unwrap();
         let number = state.requests;
@@ -325,8 +325,8 @@ impl FakeConnection {
         let requested = due.map(|index| state.faults.swap_remove(index).1);
         let fault = requested.or_else(|| state.chaos.as_mut().and_then(|chaos| chaos(number)));
         match fault {
-            Some(Fault::BreakBefore) => return None,
-            Some(Fault::Refuse(code)) => {
+            Some(ServerFault::BreakBefore) => return None,
+            Some(ServerFault::Refuse(code)) => {
                 let refusal = Refusal::new(code, &state.refusal);
                 drop(state);
                 return self.refuse(header.opcode, request.id, &refusal);
@@ -339,33 +339,35 @@ impl FakeConnection {
         let mut reply = ReplyHeader::new(header.opcode, request.id, data.len() as u32, value);
         let mut extra: &[u8] = &[];
         match fault {
-            None | Some(Fault::BreakBefore | Fault::Refuse(_) | Fault::WrongMagic) => {}
-            Some(Fault::BreakAfter) => return None,
-            Some(Fault::BreakInReply) => {
+            None
+            | Some(ServerFault::BreakBefore | ServerFault::Refuse(_) | ServerFault::WrongMagic) => {
+            }
+            Some(ServerFault::BreakAfter) => return None,
+            Some(ServerFault::BreakInReply) => {
                 let bytes = [reply.as_bytes(), &data].concat();
                 self.stream.write_all(&bytes[..bytes.len() - 1]).ok()?;
                 return None;
             }
-            Some(Fault::Stall) => {
+            Some(ServerFault::Stall) => {
                 while self.frame().is_some() {}
                 return None;
             }
-            Some(Fault::WrongId) => reply.id += 1,
-            Some(Fault::OtherData) => data.iter_mut().for_each(|byte| *byte ^= 1),
-            Some(Fault::WrongOpcode) => reply.opcode ^= 1,
-            Some(Fault::TooLong) => (reply.payload, extra) = (reply.payload + 1, &[0]),
-            Some(Fault::Endless) => reply.payload = u32::MAX.into(),
-            Some(Fault::UnknownCode) => {
+            Some(ServerFault::WrongId) => reply.id += 1,
+            Some(ServerFault::OtherData) => data.iter_mut().for_each(|byte| *byte ^= 1),
+            Some(ServerFault::WrongOpcode) => reply.opcode ^= 1,
+            Some(ServerFault::TooLong) => (reply.payload, extra) = (reply.payload + 1, &[0]),
+            Some(ServerFault::Endless) => reply.payload = u32::MAX.into(),
+            Some(ServerFault::UnknownCode) => {
                 (reply.code, reply.payload) = (999.into(), (refusal.len() as u32).into());
                 data = refusal.into_bytes();
             }
-            Some(Fault::Twice) => self
+            Some(ServerFault::Twice) => self
                 .stream
                 .write_all(&[reply.as_bytes(), &data].concat())
                 .ok()?,
         }
         let mut bytes = [reply.as_bytes(), &data, extra].concat();
-        if fault == Some(Fault::WrongMagic) {
+        if fault == Some(ServerFault::WrongMagic) {
             bytes[0] = b'X';
         }
         self.stream.write_all(&bytes).ok()

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 /// An operation of a client, with its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub enum HistoryAction {
     /// These values were found in adjacent cells.
     Read {
         /// The first cell.
@@ -46,16 +46,16 @@ pub enum Action {
         count: usize,
     },
     /// The client was killed during this operation: it took effect as a whole, or never will.
-    Perhaps(Box<Action>),
+    Interrupted(Box<HistoryAction>),
 }
 
 /// One operation, with the instants of its call and its return. It took effect between these.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub struct HistoryEvent {
     /// The number of the client, for the text of a violation.
     pub client: usize,
     /// What was done.
-    pub action: Action,
+    pub action: HistoryAction,
     /// When it was called, on a clock common to all clients.
     pub called: u64,
     /// When it returned. `None` when the outcome is unknown: it may take effect at any later time,
@@ -65,7 +65,7 @@ pub struct Event {
 
 /// The result of the search.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum SearchVerdict {
     /// There is an order that explains every result.
     Linearizable,
     /// No order explains every result. The text shows where the longest attempt ended.
@@ -80,34 +80,36 @@ pub enum Verdict {
 /// Searches for an order of `history` that starts from `initial` (a value per cell) and explains
 /// every result. Each connected group of cells may take `limit` steps.
 #[must_use]
-pub fn check(initial: &[u64], history: &[Event], limit: u64) -> Verdict {
+pub fn check(initial: &[u64], history: &[HistoryEvent], limit: u64) -> SearchVerdict {
     for group in groups(initial.len(), history) {
         let events = history
             .iter()
             .filter(|event| group.contains(&cells(&event.action)[0]))
             .collect();
         let verdict = Search::new(initial, group, events).run(limit);
-        if verdict != Verdict::Linearizable {
+        if verdict != SearchVerdict::Linearizable {
             return verdict;
         }
     }
-    Verdict::Linearizable
+    SearchVerdict::Linearizable
 }
 
 /// The cells that an action touches; at least one.
-fn cells(action: &Action) -> Vec<usize> {
+fn cells(action: &HistoryAction) -> Vec<usize> {
     match *action {
-        Action::Read { first, ref values } | Action::Write { first, ref values } => {
+        HistoryAction::Read { first, ref values } | HistoryAction::Write { first, ref values } => {
             (first..first + values.len()).collect()
         }
-        Action::Atomic { cell, .. } => vec![cell],
-        Action::Copy { from, to, count } => (from..from + count).chain(to..to + count).collect(),
-        Action::Perhaps(ref action) => cells(action),
+        HistoryAction::Atomic { cell, .. } => vec![cell],
+        HistoryAction::Copy { from, to, count } => {
+            (from..from + count).chain(to..to + count).collect()
+        }
+        HistoryAction::Interrupted(ref action) => cells(action),
     }
 }
 
 /// The connected groups of cells: two cells are connected when one operation touches both.
-fn groups(count: usize, history: &[Event]) -> Vec<Vec<usize>> {
+fn groups(count: usize, history: &[HistoryEvent]) -> Vec<Vec<usize>> {
     let mut label: Vec<usize> = (0..count).collect();
     for event in history {
         let touched = cells(&event.action);
@@ -130,17 +132,17 @@ fn groups(count: usize, history: &[Event]) -> Vec<Vec<usize>> {
 }
 
 /// The state after an action, or `None` when its result cannot come from this state.
-pub fn apply(state: &[u64], action: &Action) -> Option<Vec<u64>> {
+pub fn apply(state: &[u64], action: &HistoryAction) -> Option<Vec<u64>> {
     let mut after = state.to_vec();
     match *action {
-        Action::Read { first, ref values } => {
+        HistoryAction::Read { first, ref values } => {
             (state[first..first + values.len()] == values[..]).then_some(after)
         }
-        Action::Write { first, ref values } => {
+        HistoryAction::Write { first, ref values } => {
             after[first..first + values.len()].copy_from_slice(values);
             Some(after)
         }
-        Action::Atomic {
+        HistoryAction::Atomic {
             cell,
             operation,
             old,
@@ -151,21 +153,21 @@ pub fn apply(state: &[u64], action: &Action) -> Option<Vec<u64>> {
             after[cell] = operation.apply(state[cell]).unwrap_or(state[cell]);
             Some(after)
         }
-        Action::Copy { from, to, count } => {
+        HistoryAction::Copy { from, to, count } => {
             after[to..to + count].copy_from_slice(&state[from..from + count]);
             Some(after)
         }
         // The case in which the operation takes effect. The search handles the other case.
-        Action::Perhaps(ref action) => apply(state, action),
+        HistoryAction::Interrupted(ref action) => apply(state, action),
     }
 }
 
 /// Whether the result shows that the operation changes no cell, at any place in the order. The
 /// search may choose such an operation as soon as it fits: no other choice can be better.
-fn changes_nothing(action: &Action) -> bool {
+fn changes_nothing(action: &HistoryAction) -> bool {
     match *action {
-        Action::Read { .. } => true,
-        Action::Atomic {
+        HistoryAction::Read { .. } => true,
+        HistoryAction::Atomic {
             operation,
             old: Some(old),
             ..
@@ -198,7 +200,7 @@ struct SearchStep {
 struct Search<'a> {
     group: Vec<usize>,
     /// In order of their calls.
-    events: Vec<&'a Event>,
+    events: Vec<&'a HistoryEvent>,
     state: Vec<u64>,
     /// The number of events with a known outcome that are not yet in the order.
     open: usize,
@@ -215,10 +217,10 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(initial: &[u64], group: Vec<usize>, mut events: Vec<&'a Event>) -> Self {
+    fn new(initial: &[u64], group: Vec<usize>, mut events: Vec<&'a HistoryEvent>) -> Self {
         // A read without a result constrains nothing.
         events.retain(|event| {
-            event.returned.is_some() || !matches!(event.action, Action::Read { .. })
+            event.returned.is_some() || !matches!(event.action, HistoryAction::Read { .. })
         });
         events.sort_by_key(|event| event.called);
         // A call at the instant of a return is concurrent with it, so calls come first.
@@ -261,12 +263,12 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn run(mut self, limit: u64) -> Verdict {
+    fn run(mut self, limit: u64) -> SearchVerdict {
         let mut steps = 0;
         let mut stack = vec![self.step(0)];
         while self.open > 0 {
             let Some(step) = stack.last_mut() else {
-                return Verdict::Violation(self.explain());
+                return SearchVerdict::Violation(self.explain());
             };
             let Some(candidate) = step.candidates.pop() else {
                 stack.pop();
@@ -280,7 +282,7 @@ impl<'a> Search<'a> {
             };
             steps += 1;
             if steps > limit {
-                return Verdict::Undecided { steps };
+                return SearchVerdict::Undecided { steps };
             }
             // A candidate beyond the number of events means that its event takes no effect.
             let event = candidate % self.events.len();
@@ -299,7 +301,7 @@ impl<'a> Search<'a> {
                 self.put_back(event);
             }
         }
-        Verdict::Linearizable
+        SearchVerdict::Linearizable
     }
 
     /// The events called before the first return in the time line.
@@ -337,7 +339,8 @@ impl<'a> Search<'a> {
                 std::cmp::Reverse(self.events[event].returned.unwrap_or(u64::MAX))
             });
             let ways = |event: usize| {
-                let is_uncertain = matches!(self.events[event].action, Action::Perhaps(_));
+                let is_uncertain =
+                    matches!(self.events[event].action, HistoryAction::Interrupted(_));
                 is_uncertain
                     .then(|| event + self.events.len())
                     .into_iter()

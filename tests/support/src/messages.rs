@@ -2,7 +2,7 @@
 //! malformed ones. `docs/agent-protocol.md` specifies them.
 
 use super::Cluster;
-use super::wire::PATIENCE;
+use super::wire::TEST_TIMEOUT;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
@@ -53,9 +53,9 @@ pub fn receive(stream: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
 }
 
 /// A fake master with one connection to an agent. The test sends each request.
-pub struct Caller(pub TcpStream);
+pub struct FakeMaster(pub TcpStream);
 
-impl Caller {
+impl FakeMaster {
     /// Connects without sending anything.
     pub fn connect(cluster: &Cluster, server: usize) -> Self {
         Self::new(TcpStream::connect(cluster.agent_address(server)).unwrap())
@@ -81,7 +81,7 @@ impl Caller {
     }
 
     fn new(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self(stream)
     }
@@ -107,7 +107,7 @@ impl Caller {
     /// Takes the snapshot lock for `purpose` on a connection from `greeted`.
     fn claimed_for(purpose: &str, greeted: impl Fn() -> Self) -> Self {
         let mut claimed = None;
-        super::wait_for("the snapshot lock is free", PATIENCE, || {
+        super::wait_for("the snapshot lock is free", TEST_TIMEOUT, || {
             let mut caller = greeted();
             let answer = caller.ask(json!({"claim": {"purpose": purpose, "id": "test"}}));
             claimed = answer.get("claimed").map(|_| caller);

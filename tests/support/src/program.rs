@@ -42,13 +42,13 @@ pub fn built(program: &str) -> PathBuf {
 /// A program that a test can start more than once. Dropping this kills its process.
 ///
 /// Every method takes `&self`: a test may kill the process from one thread while others use it.
-pub struct Program {
+pub struct ChildProgram {
     name: String,
     stderr: PathBuf,
     child: Mutex<Option<Child>>,
 }
 
-impl Program {
+impl ChildProgram {
     /// A program that does not run yet: its name in messages, and the file for its stderr.
     pub fn new(name: String, stderr: PathBuf) -> Self {
         Self {
@@ -143,7 +143,7 @@ impl Program {
         }
     }
 
-    /// [`Program::wait`], with another result: the exit code, or the negative number of the signal
+    /// [`ChildProgram::wait`], with another result: the exit code, or the negative number of the signal
     /// that killed the process.
     pub fn wait_for_code(&self) -> i32 {
         let status = self.wait();
@@ -232,7 +232,7 @@ fn line(command: &Command) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-impl Drop for Program {
+impl Drop for ChildProgram {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() && self.stderr.exists() {

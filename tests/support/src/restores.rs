@@ -2,21 +2,21 @@
 //! incarnations, to lose a server's memory, and to restore it.
 
 use super::dsmctl::{self, Run};
-use super::program::Program;
+use super::program::ChildProgram;
 use super::{Cluster, client, wait_for};
 use nix::sys::signal::Signal;
 use std::path::Path;
 use std::time::Duration;
 
 /// How long a restore, or another condition of these tests, may take.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Repeats `run` while its stderr says that another snapshot or restore is under way: an agent may
 /// still handle the messages of a dead master.
 #[track_caller]
-pub fn when_free(mut run: impl FnMut() -> Run) -> Run {
+pub fn retry_while_under_way(mut run: impl FnMut() -> Run) -> Run {
     let mut last = None;
-    wait_for("no other snapshot is under way", PATIENCE, || {
+    wait_for("no other snapshot is under way", TEST_TIMEOUT, || {
         !last.insert(run()).stderr.contains("under way")
     });
     last.unwrap()
@@ -87,12 +87,15 @@ impl Cluster {
 
     /// Reads the first bytes of server `index` by dsmctl.
     pub fn probe(&self, index: usize) -> Run {
-        self.dsmctl(&format!("read {} 8", index as u64 * self.layout().k()))
+        self.dsmctl(&format!(
+            "read {} 8",
+            index as u64 * self.layout().share_size()
+        ))
     }
 
     /// Checks that the memory of server `index` is closed and waits for a restore.
     #[track_caller]
-    pub fn waits_for_restore(&self, index: usize) {
+    pub fn assert_memory_closed(&self, index: usize) {
         self.probe(index).fails(
             75,
             &[&format!("server {index}"), "waiting for restore", "dsmctl"],
@@ -100,10 +103,10 @@ impl Cluster {
     }
 }
 
-impl Program {
+impl ChildProgram {
     /// Sends SIGCONT each time that the process is stopped, until `done` returns true.
-    pub fn go_on_until(&self, what: &str, mut done: impl FnMut() -> bool) {
-        wait_for(what, PATIENCE, || {
+    pub fn resume_until(&self, what: &str, mut done: impl FnMut() -> bool) {
+        wait_for(what, TEST_TIMEOUT, || {
             self.signal(Signal::SIGCONT);
             done()
         });

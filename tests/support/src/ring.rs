@@ -69,7 +69,7 @@ impl Ring {
             let (shared, client, k, random) = (
                 Arc::clone(&shared),
                 client(cluster).with_timeout(REQUEST_TIMEOUT),
-                cluster.layout().k(),
+                cluster.layout().share_size(),
                 random.fork(),
             );
             std::thread::spawn(move || go_round(&shared, &client, k, writer, random))
@@ -78,7 +78,7 @@ impl Ring {
             threads: threads.collect(),
             shared,
         };
-        ring.wait_until_all_get_on();
+        ring.wait_until_all_progress();
         ring
     }
 
@@ -87,7 +87,7 @@ impl Ring {
     ///
     /// # Panics
     /// When a writer makes no progress.
-    pub fn wait_until_all_get_on(&self) {
+    pub fn wait_until_all_progress(&self) {
         let rounds = || {
             self.shared
                 .rounds
@@ -208,7 +208,7 @@ pub fn check_snapshot(path: &Path) {
         file.verify(|_, _| {})?;
         let mut memory = vec![0; file.header().layout().size() as usize];
         file.read_range(0, &mut memory)
-            .map(|()| check(&memory, file.header().layout().k() as usize))
+            .map(|()| check(&memory, file.header().layout().share_size() as usize))
     };
     let wrong = SnapshotFile::open(path)
         .and_then(read)

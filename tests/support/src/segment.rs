@@ -1,14 +1,14 @@
 //! Segments without a server process.
 
 use dsm_core::layout::Layout;
-use dsm_core::segment::{CUT_RUN, Cut, CutGone, CutPages, Segment, Start};
+use dsm_core::segment::{CUT_RUN, Cut, CutEnded, CutPages, Segment, Start};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A unique name of a memory. Dropping it removes the shared-memory objects of that name.
-pub struct Name(pub String);
+pub struct TestMemoryName(pub String);
 
-impl Name {
+impl TestMemoryName {
     pub fn new(what: &str) -> Self {
         // Tests of other modules may pass the same text.
         static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -22,7 +22,7 @@ impl Name {
     }
 }
 
-impl Drop for Name {
+impl Drop for TestMemoryName {
     fn drop(&mut self) {
         for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
             if entry
@@ -37,8 +37,8 @@ impl Drop for Name {
 }
 
 /// The whole memory of a cut. Each page of a cut can be read only once.
-pub fn image(segment: &Segment, cut: Cut) -> Result<Vec<u8>, CutGone> {
-    let mut image = vec![0; usize::try_from(segment.k()).unwrap()];
+pub fn image(segment: &Segment, cut: Cut) -> Result<Vec<u8>, CutEnded> {
+    let mut image = vec![0; usize::try_from(segment.share_size()).unwrap()];
     for (run, bytes) in image.chunks_mut(CUT_RUN * 4096).enumerate() {
         let first = run * CUT_RUN;
         if segment.read_cut(cut, first..first + bytes.len() / 4096, bytes)? == CutPages::Zeros {

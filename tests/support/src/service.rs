@@ -36,22 +36,23 @@ impl Service {
         }
     }
 
-    pub fn hear(&self) -> String {
-        self.hear_within(DEADLINE).expect("a message in time")
+    pub fn next_message(&self) -> String {
+        self.next_message_within(DEADLINE)
+            .expect("a message in time")
     }
 
     /// The next message; `None` if there is none within `time`.
-    pub fn hear_within(&self, time: Duration) -> Option<String> {
+    pub fn next_message_within(&self, time: Duration) -> Option<String> {
         self.manager.set_read_timeout(Some(time)).unwrap();
         let mut bytes = [0; 4096];
         let length = self.manager.recv(&mut bytes).ok()?;
         Some(String::from_utf8(bytes[..length].to_vec()).unwrap())
     }
 
-    pub fn hear_until(&self, what: &str) -> String {
+    pub fn wait_for_message(&self, what: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            let message = self.hear();
+            let message = self.next_message();
             if message.lines().any(|line| line.starts_with(what)) {
                 return message;
             }
@@ -82,7 +83,7 @@ impl Service {
         log
     }
 
-    pub fn ends(&mut self) -> Option<i32> {
+    pub fn exit_code(&mut self) -> Option<i32> {
         wait_for("dsmd to end", DEADLINE, || {
             self.child.try_wait().unwrap().is_some()
         });

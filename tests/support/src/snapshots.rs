@@ -2,7 +2,7 @@
 
 use super::dsmctl::Run;
 use super::random::Random;
-use dsm_config::{Compression, Level};
+use dsm_config::{Compression, CompressionLevel};
 use dsm_core::layout::{Layout, PAGE};
 use dsm_snapshot::{Destination, FRAME_HEADER, Header, HeaderFields, SnapshotFile, SnapshotWriter};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub const PAGE_BYTES: usize = 4096;
 
 /// zstd at its default level.
 pub fn zstd() -> Compression {
-    Compression::Zstd(Level::new(3).unwrap())
+    Compression::Zstd(CompressionLevel::new(3).unwrap())
 }
 
 /// The fields of a header for `incarnations.len()` servers of `pages` pages each.
@@ -69,7 +69,7 @@ pub fn write(
 ) -> PathBuf {
     let destination = Destination::Directory(directory.to_owned());
     let mut writer = SnapshotWriter::create(destination, header.clone(), compression).unwrap();
-    let k = usize::try_from(header.layout().k()).unwrap();
+    let k = usize::try_from(header.layout().share_size()).unwrap();
     for (server, segment) in memory
         .chunks(k)
         .enumerate()

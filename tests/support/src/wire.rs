@@ -10,18 +10,18 @@ use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// The longest time that a test waits for a condition or a reply. A longer wait is a failure.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A reply: its header, and its data or the text of a refusal.
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub struct RawReply {
     /// The header.
     pub header: ReplyHeader,
     /// The data or the text.
     pub payload: Vec<u8>,
 }
 
-impl Reply {
+impl RawReply {
     /// The refusal's code, or `None` for success.
     pub fn code(&self) -> Option<Code> {
         Code::from_number(self.header.code.get())
@@ -62,8 +62,8 @@ impl Wire {
     /// [`Wire::connect`], for a server that may refuse the connection.
     pub fn try_connect(address: &str) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TEST_TIMEOUT))?;
+        stream.set_write_timeout(Some(TEST_TIMEOUT))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream })
     }
@@ -95,18 +95,18 @@ impl Wire {
     }
 
     /// Sends a request and waits for the reply.
-    pub fn ask(&mut self, id: u64, operation: Operation<'_>) -> Reply {
+    pub fn ask(&mut self, id: u64, operation: Operation<'_>) -> RawReply {
         self.send(&encoded(id, operation));
         self.reply()
     }
 
     /// Waits for one reply.
-    pub fn reply(&mut self) -> Reply {
+    pub fn reply(&mut self) -> RawReply {
         self.try_reply().expect("a reply")
     }
 
     /// Waits for one reply. Fails when the connection closes, or no reply comes in time.
-    pub fn try_reply(&mut self) -> std::io::Result<Reply> {
+    pub fn try_reply(&mut self) -> std::io::Result<RawReply> {
         let mut header = [0; HEADER];
         self.stream.read_exact(&mut header)?;
         let (header, _) = split_reply(&header)
@@ -114,7 +114,7 @@ impl Wire {
             .expect("a whole header");
         let mut payload = vec![0; header.payload.get() as usize];
         self.stream.read_exact(&mut payload)?;
-        Ok(Reply { header, payload })
+        Ok(RawReply { header, payload })
     }
 
     /// Checks that the server closes the connection. Ignores the bytes that it sends before.

@@ -198,13 +198,13 @@ impl Layout {
 
     /// Bytes that each server shares.
     #[must_use]
-    pub fn k(&self) -> u64 {
+    pub fn share_size(&self) -> u64 {
         self.k
     }
 
     /// Number of servers, N.
     #[must_use]
-    pub fn n(&self) -> usize {
+    pub fn server_count(&self) -> usize {
         self.addresses.len()
     }
 
@@ -225,7 +225,12 @@ impl Layout {
     #[must_use]
     pub fn canonical(&self) -> String {
         use fmt::Write;
-        let mut text = format!("name={}\nk={}\nn={}\n", self.name, self.k, self.n());
+        let mut text = format!(
+            "name={}\nk={}\nn={}\n",
+            self.name,
+            self.k,
+            self.server_count()
+        );
         for (index, address) in self.addresses.iter().enumerate() {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "server.{index}={address}");
@@ -332,8 +337,8 @@ mod tests {
             for piece in layout.pieces(address, length).unwrap() {
                 prop_assert_eq!(piece.address, next);
                 prop_assert!(piece.length > 0);
-                prop_assert!(piece.offset + piece.length <= layout.k());
-                prop_assert_eq!(piece.server as u64 * layout.k() + piece.offset, next);
+                prop_assert!(piece.offset + piece.length <= layout.share_size());
+                prop_assert_eq!(piece.server as u64 * layout.share_size() + piece.offset, next);
                 prop_assert_eq!(layout.locate(next).unwrap(), (piece.server, piece.offset));
                 next += piece.length;
             }

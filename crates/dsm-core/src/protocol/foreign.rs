@@ -4,7 +4,7 @@
 use std::fmt;
 
 /// Bytes at the start of a stream by which a protocol is recognised.
-pub const TELLING: usize = 4;
+pub const PROTOCOL_PREFIX: usize = 4;
 
 /// A peer that speaks another protocol than expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,17 +24,17 @@ pub enum Foreign {
 }
 
 /// The first bytes of HTTP requests and replies; `PRI ` is HTTP/2.
-const HTTP: [&[u8; TELLING]; 11] = [
+const HTTP: [&[u8; PROTOCOL_PREFIX]; 11] = [
     b"HTTP", b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"PATC", b"OPTI", b"CONN", b"TRAC",
     b"PRI ",
 ];
 
 impl Foreign {
-    /// The protocol of a stream that begins with these bytes, of which the first [`TELLING`] count;
+    /// The protocol of a stream that begins with these bytes, of which the first [`PROTOCOL_PREFIX`] count;
     /// `None` if it is unknown.
     #[must_use]
     pub fn recognise(first: &[u8]) -> Option<Self> {
-        let first: &[u8; TELLING] = first.first_chunk()?;
+        let first: &[u8; PROTOCOL_PREFIX] = first.first_chunk()?;
         match first {
             [b'D', b'Q', ..] => Some(Self::Client),
             [b'D', b'R', ..] => Some(Self::Server),

@@ -1,6 +1,6 @@
 //! Frames: a fixed header of 32 bytes, then a payload. All integers are little-endian.
 
-use super::{Code, Foreign, Refusal, TELLING};
+use super::{Code, Foreign, PROTOCOL_PREFIX, Refusal};
 use crate::layout::MAX_ATOMIC;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -202,7 +202,7 @@ const _: () = assert!(size_of::<RequestHeader>() == HEADER && size_of::<ReplyHea
 #[inline]
 pub fn split_request(bytes: &[u8]) -> Result<Option<(RequestHeader, &[u8])>, Refusal> {
     let Ok((header, rest)) = RequestHeader::read_from_prefix(bytes) else {
-        return if bytes.len() < TELLING {
+        return if bytes.len() < PROTOCOL_PREFIX {
             Ok(None)
         } else {
             check_begun(bytes, REQUEST_MAGIC)
@@ -226,7 +226,7 @@ pub fn split_request(bytes: &[u8]) -> Result<Option<(RequestHeader, &[u8])>, Ref
 /// [`Code::BadFrame`] when the framing cannot be trusted.
 pub fn split_reply(bytes: &[u8]) -> Result<Option<(ReplyHeader, &[u8])>, Refusal> {
     let Ok((header, rest)) = ReplyHeader::read_from_prefix(bytes) else {
-        return if bytes.len() < TELLING {
+        return if bytes.len() < PROTOCOL_PREFIX {
             Ok(None)
         } else {
             check_begun(bytes, REPLY_MAGIC)

@@ -11,7 +11,7 @@ mod request;
 mod state;
 mod status;
 
-pub use foreign::{Foreign, TELLING};
+pub use foreign::{Foreign, PROTOCOL_PREFIX};
 pub use frame::{
     HEADER, MAX_PAYLOAD, Opcode, ReplyHeader, RequestHeader, split_reply, split_request,
 };

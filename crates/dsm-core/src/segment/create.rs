@@ -25,7 +25,7 @@ const ALLOCATION_STEP: usize = 64 << 20;
 /// Bytes that a server needs in addition to its segment to start: stacks, tables, code, and what
 /// the kernel keeps for its files. A start was measured to take 1.5 MiB of a control group; the
 /// first connections take more.
-pub const OWN_MEMORY: u64 = 4 << 20;
+pub const SERVER_MEMORY: u64 = 4 << 20;
 
 /// Creates a new segment in an object whose contents are worthless. After an error no name is left.
 pub(super) fn create(
@@ -118,7 +118,7 @@ fn allocate(
 /// memory from others, and the kernel kills a process that exceeds the limit of its control group.
 fn check_space(name: &str, k: u64) -> Result<(), SegmentError> {
     let (name, overhead) = (name.to_owned(), overhead(k));
-    let needed = k + overhead + OWN_MEMORY;
+    let needed = k + overhead + SERVER_MEMORY;
     if let Some(limit) = memory_limit::of_this_process().filter(|limit| limit.bytes < needed) {
         let (limit, source_of_limit) = (limit.bytes, limit.source);
         return Err(SegmentError::MemoryLimit {

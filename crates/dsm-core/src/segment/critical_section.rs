@@ -6,7 +6,7 @@
 
 use super::crash::{self, Point};
 use super::critical::HeldLocks;
-use super::gate::Shut;
+use super::gate::AccessError;
 use super::geometry::{Geometry, LARGE_SLOTS, SLOT, bits};
 use super::intent::{Intent, IntentField, Source};
 use super::worker::Worker;
@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 impl Worker {
     /// Takes a large slot if `length` needs one. Large slots come before stripes in the lock order.
     #[inline]
-    pub(super) fn large_slot_for(&self, length: usize) -> Result<HeldLocks, Shut> {
+    pub(super) fn large_slot_for(&self, length: usize) -> Result<HeldLocks, AccessError> {
         if length <= SLOT {
             return Ok(HeldLocks::NONE);
         }
@@ -48,7 +48,7 @@ impl Worker {
         &self,
         stripes: u64,
         mut held: HeldLocks,
-    ) -> Result<(HeldLocks, Option<u32>), Shut> {
+    ) -> Result<(HeldLocks, Option<u32>), AccessError> {
         loop {
             held = self.lock(stripes, held)?;
             if self.restoring {
@@ -67,7 +67,7 @@ impl Worker {
 
     /// Releases the stripes and waits while the gate is frozen. After an error nothing is held.
     #[cold]
-    fn release_while_frozen(&self, mut held: HeldLocks) -> Result<HeldLocks, Shut> {
+    fn release_while_frozen(&self, mut held: HeldLocks) -> Result<HeldLocks, AccessError> {
         self.unlock_stripes(&held);
         held.stripes = 0;
         self.unlock_on_error(self.shared.wait_while_frozen(self.index), held)
@@ -82,7 +82,7 @@ impl Worker {
         pages: &Range<usize>,
         cut: Option<u32>,
         held: HeldLocks,
-    ) -> Result<HeldLocks, Shut> {
+    ) -> Result<HeldLocks, AccessError> {
         match cut {
             Some(number) => {
                 self.unlock_on_error(self.shared.save_for_cut(pages, number, self.index), held)
@@ -94,9 +94,9 @@ impl Worker {
     #[cold]
     fn unlock_on_error(
         &self,
-        outcome: Result<(), Shut>,
+        outcome: Result<(), AccessError>,
         held: HeldLocks,
-    ) -> Result<HeldLocks, Shut> {
+    ) -> Result<HeldLocks, AccessError> {
         match outcome {
             Ok(()) => Ok(held),
             Err(error) => {
@@ -110,7 +110,7 @@ impl Worker {
     /// use this order, so no two of them can deadlock. After an error nothing is held.
     #[inline(always)]
     #[allow(clippy::inline_always)] // else it is a call of each change
-    pub(super) fn lock(&self, stripes: u64, mut held: HeldLocks) -> Result<HeldLocks, Shut> {
+    pub(super) fn lock(&self, stripes: u64, mut held: HeldLocks) -> Result<HeldLocks, AccessError> {
         for stripe in bits(stripes) {
             if let Err(error) = self.shared.lock(LARGE_SLOTS + stripe, self.index) {
                 self.unlock(held);

@@ -12,7 +12,7 @@
 //! A writer that finds no room in the copy area ends the cut, and continues.
 
 use super::copy_area::CopyError;
-use super::gate::{Awaited, Gate, Shut};
+use super::gate::{AccessError, Awaited, Gate};
 use super::geometry::page_size;
 use super::shared::Shared;
 use super::superblock::Field;
@@ -47,7 +47,7 @@ pub struct Cut {
 /// changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the snapshot was abandoned: the copy area was full, or another snapshot took its place")]
-pub struct CutGone;
+pub struct CutEnded;
 
 /// The most pages that one call reads: enough to make the cost of the calls negligible, with a
 /// small buffer.
@@ -68,7 +68,7 @@ impl Segment {
     /// memory in the copy area is released.
     ///
     /// # Errors
-    /// [`CutGone`], also for a page that was already read. The content of the buffer is undefined
+    /// [`CutEnded`], also for a page that was already read. The content of the buffer is undefined
     /// then.
     ///
     /// # Panics
@@ -78,7 +78,7 @@ impl Segment {
         cut: Cut,
         pages: Range<usize>,
         buffer: &mut [u8],
-    ) -> Result<CutPages, CutGone> {
+    ) -> Result<CutPages, CutEnded> {
         assert!(
             pages.len() <= CUT_RUN && buffer.len() == pages.len() * page_size(),
             "{pages:?}"
@@ -93,7 +93,7 @@ impl Segment {
             return if shared.is_cut(cut.number) {
                 Ok(CutPages::Zeros)
             } else {
-                Err(CutGone)
+                Err(CutEnded)
             };
         }
         let mut found = [0; CUT_RUN];
@@ -109,7 +109,7 @@ impl Segment {
         if shared.is_cut(cut.number) {
             Ok(CutPages::Bytes)
         } else {
-            Err(CutGone)
+            Err(CutEnded)
         }
     }
 }
@@ -141,7 +141,7 @@ impl Shared {
     /// about to change them.
     ///
     /// # Errors
-    /// [`Shut::Late`] when the deadline of `worker` passes first. Then the caller may change no
+    /// [`AccessError::DeadlinePassed`] when the deadline of `worker` passes first. Then the caller may change no
     /// page; the cut continues, and so do its copies.
     #[cold]
     pub(super) fn save_for_cut(
@@ -149,13 +149,13 @@ impl Shared {
         pages: &Range<usize>,
         number: u32,
         worker: usize,
-    ) -> Result<(), Shut> {
+    ) -> Result<(), AccessError> {
         pages
             .clone()
             .try_for_each(|page| self.save_page(page, number, worker))
     }
 
-    fn save_page(&self, page: usize, number: u32, worker: usize) -> Result<(), Shut> {
+    fn save_page(&self, page: usize, number: u32, worker: usize) -> Result<(), AccessError> {
         let _uncancelled = Uncancelled::begin();
         let word = self.cut_word(page);
         let found = word.load(Ordering::Acquire);
@@ -182,7 +182,9 @@ impl Shared {
                     Ordering::Relaxed,
                 );
             }
-            Err(CopyError::DeadlinePassed) => return Err(Shut::Late(Awaited::CopyArea)),
+            Err(CopyError::DeadlinePassed) => {
+                return Err(AccessError::DeadlinePassed(Awaited::CopyArea));
+            }
             Err(cause) => {
                 if self.change_gate(Gate::Cut(number), Gate::Open) {
                     log::error!(
@@ -199,9 +201,9 @@ impl Shared {
     /// Copies pages from the data. It uses the file and not the mapping: the page tables of a
     /// process that reads all of a large segment once would take more memory than anything else of
     /// it.
-    fn read_data(&self, pages: &Range<usize>, buffer: &mut [u8]) -> Result<(), CutGone> {
+    fn read_data(&self, pages: &Range<usize>, buffer: &mut [u8]) -> Result<(), CutEnded> {
         let offset =
-            i64::try_from(self.geometry.data + pages.start * page_size()).map_err(|_| CutGone)?;
+            i64::try_from(self.geometry.data + pages.start * page_size()).map_err(|_| CutEnded)?;
         // The object was measured when it was mapped, and no program of ours makes it shorter.
         let read = pread(&self.file, buffer, offset);
         // The loads of the pages' words must not move before the copy.
@@ -209,7 +211,7 @@ impl Shared {
         if read == Ok(buffer.len()) {
             Ok(())
         } else {
-            Err(CutGone)
+            Err(CutEnded)
         }
     }
 
@@ -221,7 +223,7 @@ impl Shared {
         page: usize,
         mut found: u64,
         bytes: &mut Page,
-    ) -> Result<(), CutGone> {
+    ) -> Result<(), CutEnded> {
         let word = self.cut_word(page);
         let read = u64::from(number) << 32 | READ;
         if found >> 32 != u64::from(number) {
@@ -233,10 +235,10 @@ impl Shared {
             }
         }
         match found & LOW {
-            READ => return Err(CutGone),
+            READ => return Err(CutEnded),
             ZEROS => bytes.fill(0),
             slot if self.take_copy(slot - FIRST_SLOT, bytes) => {}
-            _ => return Err(CutGone),
+            _ => return Err(CutEnded),
         }
         word.store(read, Ordering::Release);
         Ok(())

@@ -96,7 +96,7 @@ pub enum SegmentError {
     #[error(
         "{name} needs {needed} bytes (k and {overhead} bytes of tables), but this process may make files of {limit} bytes at \
          most: make k smaller, or {}",
-        file_size::WAY_OUT
+        file_size::HINT
     )]
     FileLimit {
         /// The object's name.

@@ -40,7 +40,7 @@ const VALUE_MASK: u64 = (1 << KIND_SHIFT) - 1;
 
 /// Why an operation on the memory was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Shut {
+pub enum AccessError {
     /// The memory was lost, and it is not decided yet whether it starts as zeros or is restored.
     #[error("waiting for restore: its memory was lost, and mcomp.cfg says to wait")]
     Waiting,
@@ -49,20 +49,20 @@ pub enum Shut {
     Restoring,
     /// Its server does not admit local clients, or not those of this layout.
     #[error("its server does not let local clients work on it")]
-    ServerOnly,
+    LocalAccessDenied,
     /// The memory has another incarnation than the worker expected.
     #[error("its memory was replaced by that of a snapshot")]
     Replaced,
     /// A live process has held the pages for a second without progress: it was stopped, most
     /// likely.
     #[error("{} holds its pages and makes no progress", process(*pid))]
-    Held {
+    PageLockTimeout {
         /// Its pid; zero when it is unknown.
         pid: u64,
     },
     /// The worker's deadline passed before the operation could begin.
     #[error("{0} until the deadline")]
-    Late(Awaited),
+    DeadlinePassed(Awaited),
 }
 
 /// What a worker waited for when its deadline passed.
@@ -101,7 +101,7 @@ pub(super) enum Gate {
     Cut(u32),
     /// Frozen until this instant, in ns of the machine's clock.
     Frozen(u64),
-    Closed(Shut),
+    Closed(AccessError),
     /// Closed for a restore that has changed nothing yet.
     Unchanged,
 }
@@ -112,14 +112,14 @@ impl Gate {
             Self::Open => 0,
             Self::Cut(number) => 1 << KIND_SHIFT | u64::from(number),
             Self::Frozen(until) => 2 << KIND_SHIFT | until & VALUE_MASK,
-            Self::Closed(Shut::Waiting) => 3 << KIND_SHIFT | 1,
+            Self::Closed(AccessError::Waiting) => 3 << KIND_SHIFT | 1,
             // The others are never states of the gate.
             Self::Closed(
-                Shut::Restoring
-                | Shut::ServerOnly
-                | Shut::Replaced
-                | Shut::Held { .. }
-                | Shut::Late(_),
+                AccessError::Restoring
+                | AccessError::LocalAccessDenied
+                | AccessError::Replaced
+                | AccessError::PageLockTimeout { .. }
+                | AccessError::DeadlinePassed(_),
             ) => 3 << KIND_SHIFT | 2,
             Self::Unchanged => 3 << KIND_SHIFT | 3,
         }
@@ -131,18 +131,18 @@ impl Gate {
             (0, _) => Self::Open,
             (1, number) => Self::Cut(number as u32),
             (2, until) => Self::Frozen(until),
-            (_, 1) => Self::Closed(Shut::Waiting),
+            (_, 1) => Self::Closed(AccessError::Waiting),
             (_, 3) => Self::Unchanged,
-            _ => Self::Closed(Shut::Restoring),
+            _ => Self::Closed(AccessError::Restoring),
         }
     }
 
     /// The reason why the memory can neither be read nor changed; `None` if it can.
     #[inline]
-    pub(super) fn access_error(self) -> Option<Shut> {
+    pub(super) fn access_error(self) -> Option<AccessError> {
         match self {
             Self::Closed(error) => Some(error),
-            Self::Unchanged => Some(Shut::Restoring),
+            Self::Unchanged => Some(AccessError::Restoring),
             Self::Open | Self::Cut(_) | Self::Frozen(_) => None,
         }
     }
@@ -195,13 +195,13 @@ impl Shared {
         &self,
         incarnation: u64,
         permission: u64,
-    ) -> Result<Option<u32>, Option<Shut>> {
+    ) -> Result<Option<u32>, Option<AccessError>> {
         let cut = match self.gate() {
             Gate::Open => None,
             Gate::Cut(number) => Some(number),
             Gate::Frozen(_) => return Err(None),
             Gate::Closed(error) => return Err(Some(error)),
-            Gate::Unchanged => return Err(Some(Shut::Restoring)),
+            Gate::Unchanged => return Err(Some(AccessError::Restoring)),
         };
         match self.check_worker(incarnation, permission) {
             Ok(()) => Ok(cut),
@@ -212,7 +212,11 @@ impl Shared {
     /// Checks that what a reader has copied belongs to the incarnation that it expected. Call it
     /// after the copy.
     #[inline]
-    pub(super) fn check_reader(&self, incarnation: u64, permission: u64) -> Result<(), Shut> {
+    pub(super) fn check_reader(
+        &self,
+        incarnation: u64,
+        permission: u64,
+    ) -> Result<(), AccessError> {
         fence(Ordering::Acquire);
         match self.gate().access_error() {
             Some(error) => Err(error),
@@ -221,16 +225,16 @@ impl Shared {
     }
 
     #[inline]
-    fn check_worker(&self, incarnation: u64, permission: u64) -> Result<(), Shut> {
+    fn check_worker(&self, incarnation: u64, permission: u64) -> Result<(), AccessError> {
         if permission != 0
             && Field::LocalAccess.of(&self.mapping).load(Ordering::Acquire) != permission
         {
-            return Err(Shut::ServerOnly);
+            return Err(AccessError::LocalAccessDenied);
         }
         if self.incarnation() == incarnation {
             Ok(())
         } else {
-            Err(Shut::Replaced)
+            Err(AccessError::Replaced)
         }
     }
 
@@ -248,9 +252,9 @@ impl Shared {
     /// stripe, but may hold a large slot.
     ///
     /// # Errors
-    /// [`Shut::Late`] when the deadline of `worker` passes first.
+    /// [`AccessError::DeadlinePassed`] when the deadline of `worker` passes first.
     #[cold]
-    pub(super) fn wait_while_frozen(&self, worker: usize) -> Result<(), Shut> {
+    pub(super) fn wait_while_frozen(&self, worker: usize) -> Result<(), AccessError> {
         let _uncancelled = Uncancelled::begin();
         while let gate @ Gate::Frozen(until) = self.gate() {
             if has_expired(until, self.clock.now()) {
@@ -265,7 +269,7 @@ impl Shared {
                 break;
             }
             if self.deadline_of(worker).has_passed() {
-                return Err(Shut::Late(Awaited::Freeze));
+                return Err(AccessError::DeadlinePassed(Awaited::Freeze));
             }
             std::thread::sleep(POLL_INTERVAL);
             self.count_progress(worker);
@@ -287,14 +291,14 @@ mod tests {
             Gate::Cut(1),
             Gate::Cut(u32::MAX),
             frozen,
-            Gate::Closed(Shut::Waiting),
+            Gate::Closed(AccessError::Waiting),
             Gate::Unchanged,
         ] {
             assert_eq!(Gate::decode(gate.encode()), gate);
         }
         assert_eq!(
-            Gate::decode(Gate::Closed(Shut::Restoring).encode()),
-            Gate::Closed(Shut::Restoring)
+            Gate::decode(Gate::Closed(AccessError::Restoring).encode()),
+            Gate::Closed(AccessError::Restoring)
         );
     }
     #[test]

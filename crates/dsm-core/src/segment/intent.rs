@@ -111,7 +111,7 @@ impl Source {
 /// The id of a request in a session, under which its result is stored: the session may send the
 /// request again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub struct RequestId {
     /// Index into the session table, below [`SESSIONS`].
     pub session: usize,
     /// The request's id.
@@ -125,7 +125,7 @@ pub(super) struct Intent {
     /// First byte, as an offset into the data.
     pub(super) offset: usize,
     pub(super) length: usize,
-    pub(super) request: Option<Mark>,
+    pub(super) request: Option<RequestId>,
     /// The old value that an atomic returns.
     pub(super) result: u64,
 }
@@ -185,7 +185,7 @@ impl Intent {
         }
         let request = match number(IntentField::Session)?.checked_sub(1) {
             Some(session) if session >= SESSIONS => return Err("its session is unknown"),
-            session => session.map(|session| Mark {
+            session => session.map(|session| RequestId {
                 session,
                 sequence: word(IntentField::Sequence),
             }),

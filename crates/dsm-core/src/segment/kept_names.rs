@@ -21,11 +21,11 @@ const KEPT: &str = ".kept";
 
 /// The state of the names by which other processes open a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Names {
+pub enum NameCheck {
     /// All names are there.
-    Whole,
+    Intact,
     /// A name was missing and was restored.
-    GivenBack,
+    Restored,
     /// The memory has its name, but its copy area or a semaphore has none: no other process can
     /// open the segment until its server restarts.
     PartsRemoved,
@@ -43,7 +43,7 @@ enum NameState {
 }
 
 impl Segment {
-    /// Gives each object that holds data a second name, for [`Segment::look_after_names`]. For the
+    /// Gives each object that holds data a second name, for [`Segment::check_names`]. For the
     /// server of the segment. An existing second name is kept, or replaced if it belongs to another
     /// object.
     ///
@@ -68,22 +68,22 @@ impl Segment {
     /// Checks that every object still has its name, and restores missing names where possible.
     /// Makes some dozens of system calls.
     #[must_use]
-    pub fn look_after_names(&self) -> Names {
+    pub fn check_names(&self) -> NameCheck {
         let mut restored = false;
         let mut parts_removed = false;
         for (number, (name, object)) in self.objects().into_iter().enumerate() {
             match check_name(&name, object) {
                 NameState::Present => {}
                 NameState::Restored => restored = true,
-                NameState::Missing if number == 0 => return Names::Removed,
+                NameState::Missing if number == 0 => return NameCheck::Removed,
                 NameState::Missing => parts_removed = true,
             }
         }
         let has_semaphore = |lock| lstat(&semaphore_path(&self.shared.name, lock)).is_ok();
         match (restored, parts_removed || !(0..LOCKS).all(has_semaphore)) {
-            (_, true) => Names::PartsRemoved,
-            (true, false) => Names::GivenBack,
-            (false, false) => Names::Whole,
+            (_, true) => NameCheck::PartsRemoved,
+            (true, false) => NameCheck::Restored,
+            (false, false) => NameCheck::Intact,
         }
     }
 

@@ -44,7 +44,7 @@ impl Segment {
             && segment.is_served();
         if admits
             && has_fingerprint(mapping, fingerprint)
-            && segment.shut().is_none()
+            && segment.access_error().is_none()
             && segment.is_ready()
         {
             Ok((segment, incarnation))
@@ -57,7 +57,7 @@ impl Segment {
 
     /// Permits local clients of the layout with this fingerprint to use the segment. Their
     /// operations are in no operation log.
-    pub fn admit_local(&self, fingerprint: Fingerprint) {
+    pub fn enable_local_access(&self, fingerprint: Fingerprint) {
         Field::LocalAccess
             .of(&self.shared.mapping)
             .store(permission(fingerprint), Ordering::SeqCst);
@@ -65,7 +65,7 @@ impl Segment {
 
     /// Withdraws the permission of all local clients: they begin no further operation. Operations
     /// that have begun are finished.
-    pub fn refuse_local(&self) {
+    pub fn disable_local_access(&self) {
         Field::LocalAccess
             .of(&self.shared.mapping)
             .store(0, Ordering::SeqCst);

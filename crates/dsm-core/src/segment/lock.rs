@@ -6,7 +6,7 @@
 //! contender sets the high bit of the word, and an owner that finds this bit on release posts the
 //! semaphore. If the woken process dies, the other contenders lose at most one [`POLL_INTERVAL`].
 
-use super::gate::{Awaited, Shut};
+use super::gate::{AccessError, Awaited};
 use super::geometry::{Geometry, WORKERS};
 use super::shared::Shared;
 use crate::sys::cancellation::Uncancelled;
@@ -87,10 +87,10 @@ impl Shared {
     /// died.
     ///
     /// # Errors
-    /// [`Shut::Held`] when the owner is alive and makes no progress, [`Shut::Late`] when the
+    /// [`AccessError::PageLockTimeout`] when the owner is alive and makes no progress, [`AccessError::DeadlinePassed`] when the
     /// deadline of `worker` passes first.
     #[inline]
-    pub(super) fn lock(&self, lock: usize, worker: usize) -> Result<(), Shut> {
+    pub(super) fn lock(&self, lock: usize, worker: usize) -> Result<(), AccessError> {
         if self.try_lock(lock, worker) {
             Ok(())
         } else {
@@ -99,7 +99,7 @@ impl Shared {
     }
 
     #[cold]
-    fn lock_contended(&self, lock: usize, worker: usize) -> Result<(), Shut> {
+    fn lock_contended(&self, lock: usize, worker: usize) -> Result<(), AccessError> {
         let _uncancelled = Uncancelled::begin();
         let word = self.mapping.word(Geometry::lock(lock));
         for _ in 0..MAX_SPINS {
@@ -133,7 +133,7 @@ impl Shared {
                     // This post was meant for a contender that still waits: pass it on.
                     self.semaphores[lock].post_once();
                 }
-                return Err(Shut::Late(Awaited::Pages {
+                return Err(AccessError::DeadlinePassed(Awaited::Pages {
                     pid: owner(found).map_or(0, |owner| self.pid_of(owner)),
                 }));
             }
@@ -182,7 +182,7 @@ impl Shared {
             let section = self.critical_section_of(owner);
             if self.is_known_stall(section) || detector.observe(section, Instant::now()) {
                 self.remember_stall(section);
-                return Err(Shut::Held {
+                return Err(AccessError::PageLockTimeout {
                     pid: self.pid_of(owner),
                 });
             }

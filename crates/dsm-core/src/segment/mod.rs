@@ -36,24 +36,24 @@ mod snapshot_lock;
 mod superblock;
 mod worker;
 
-pub use create::OWN_MEMORY;
-pub use cut::{CUT_RUN, Cut, CutGone, CutPages, Page};
+pub use create::SERVER_MEMORY;
+pub use cut::{CUT_RUN, Cut, CutEnded, CutPages, Page};
 pub use deadline::Deadline;
 pub use error::SegmentError;
-pub use gate::{Awaited, Shut};
+pub use gate::{AccessError, Awaited};
 pub use geometry::SLOT;
 pub use geometry::{CLIENT_WORKERS, SESSIONS, WORKERS, overhead};
-pub use intent::Mark;
-pub use kept_names::Names;
+pub use intent::RequestId;
+pub use kept_names::NameCheck;
 pub use local::generation;
 pub use names::{FileKind, FileOwner};
 pub use open::{Found, Opened, Start};
 pub use process::Process;
-pub use reloads::{OfServer, Reloads};
+pub use reloads::{Reloads, ServedSegment};
 pub use repair_report::{RepairReport, report_repairs_to};
 pub use restoration::Restoration;
 pub use session::SessionEntry;
-pub use snapshot_lock::{CLAIM_TIME, Claim, FreezeError, Frozen, Left};
+pub use snapshot_lock::{FreezeError, Frozen, Leftover, SNAPSHOT_LOCK_TIMEOUT, SnapshotLock};
 pub use worker::Worker;
 
 /// Where the operating system keeps shared-memory objects and semaphores, see `shm_overview(7)`.
@@ -80,7 +80,7 @@ impl Segment {
 
     /// Bytes shared.
     #[must_use]
-    pub fn k(&self) -> u64 {
+    pub fn share_size(&self) -> u64 {
         self.shared.geometry.k as u64
     }
 

@@ -5,7 +5,7 @@
 //! mapped.
 
 use super::create::create;
-use super::gate::{Gate, Shut};
+use super::gate::{AccessError, Gate};
 use super::geometry::{Geometry, LOCKS, WORKERS};
 use super::kept_names::{is_named, kept_name, release_names};
 use super::participant::{self, Role, SERVER};
@@ -83,7 +83,9 @@ impl Segment {
     ) -> Result<Opened, SegmentError> {
         let name = names::object(layout, index);
         let identity = Identity::new(layout, index);
-        let geometry = Geometry::new(layout.k()).ok_or(SegmentError::TooLarge { k: layout.k() })?;
+        let geometry = Geometry::new(layout.share_size()).ok_or(SegmentError::TooLarge {
+            k: layout.share_size(),
+        })?;
         check_second_name(&name)?;
         let mut reset_done = false;
         // Checked again after an object was retired: another dsmd may have created a segment in
@@ -123,7 +125,7 @@ impl Segment {
             if layout_changed {
                 // The clients of the previous layout lose access. Those of this one get it when the
                 // server is ready.
-                segment.refuse_local();
+                segment.disable_local_access();
             }
             superblock::write_fingerprint(mapping, identity.fingerprint);
             segment.shared.repair_all_dead();
@@ -134,7 +136,7 @@ impl Segment {
             });
         }
         let gate = if start == Start::ServeOrWait {
-            Gate::Closed(Shut::Waiting)
+            Gate::Closed(AccessError::Waiting)
         } else {
             Gate::Open
         };
@@ -172,7 +174,9 @@ impl Segment {
 pub(super) fn attach(layout: &Layout, index: u32, role: Role) -> Result<Segment, SegmentError> {
     let name = names::object(layout, index);
     let identity = Identity::new(layout, index);
-    let geometry = Geometry::new(layout.k()).ok_or(SegmentError::TooLarge { k: layout.k() })?;
+    let geometry = Geometry::new(layout.share_size()).ok_or(SegmentError::TooLarge {
+        k: layout.share_size(),
+    })?;
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
     let file = match OwnFile::open(|| shm_open(name.as_str(), flags, Mode::empty())) {
         Err(Errno::ENOENT) => return Err(SegmentError::NotReady { name }),

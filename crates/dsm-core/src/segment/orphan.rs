@@ -72,7 +72,7 @@ impl Shared {
 mod tests {
     use super::super::geometry::LARGE_SLOTS;
     use super::super::intent::{Intent, Source};
-    use super::super::{Segment, Shut, Start, Worker};
+    use super::super::{AccessError, Segment, Start, Worker};
     use super::*;
     use crate::layout::{Layout, PAGE};
     use crate::protocol::Extent;
@@ -204,7 +204,15 @@ mod tests {
 
     #[test]
     fn an_unknown_process_is_not_shown_with_pid_zero() {
-        assert!(!Shut::Held { pid: 0 }.to_string().contains('0'));
-        assert!(Shut::Held { pid: 12 }.to_string().contains("process 12 "));
+        assert!(
+            !AccessError::PageLockTimeout { pid: 0 }
+                .to_string()
+                .contains('0')
+        );
+        assert!(
+            AccessError::PageLockTimeout { pid: 12 }
+                .to_string()
+                .contains("process 12 ")
+        );
     }
 }

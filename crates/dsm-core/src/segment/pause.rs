@@ -15,7 +15,7 @@ use std::time::Duration;
 /// of a millisecond, do not have to wait.
 const PERIOD_FACTOR: u64 = 10;
 
-/// The longest pause: the pause after the longest time for which [`super::Frozen::shut`] leaves the
+/// The longest pause: the pause after the longest time for which [`super::Frozen::close`] leaves the
 /// memory unchanged, a minute, with a margin. A later time in the segment was written by another
 /// clock, or is a damaged word.
 const MAX_PAUSE: Duration = Duration::from_secs(10 * 60);

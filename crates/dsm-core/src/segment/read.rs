@@ -3,7 +3,7 @@
 //! A read returns bytes that the memory had at one instant between its begin and its end.
 
 use super::critical::HeldLocks;
-use super::gate::Shut;
+use super::gate::AccessError;
 use super::geometry::stripes;
 use super::intent::LocalCounter;
 use super::worker::Worker;
@@ -34,12 +34,12 @@ impl Worker {
     /// undefined.
     ///
     /// # Errors
-    /// [`Shut`]: the memory cannot be used now, or a stalled process holds the pages.
+    /// [`AccessError`]: the memory cannot be used now, or a stalled process holds the pages.
     ///
     /// # Panics
     /// When the lengths differ, or the extent was checked against another segment.
     #[inline]
-    pub fn read(&mut self, extent: Extent, buffer: &mut [u8]) -> Result<(), Shut> {
+    pub fn read(&mut self, extent: Extent, buffer: &mut [u8]) -> Result<(), AccessError> {
         assert_eq!(extent.length(), buffer.len(), "buffer and extent");
         let (offset, pages) = self.locate(extent);
         let mut few = [0; SMALL_READ_PAGES];
@@ -66,7 +66,7 @@ impl Worker {
 
     /// Checks the gate, the permission and the incarnation after the copy of a read, and counts it.
     #[inline]
-    fn check_read(&self, length: usize) -> Result<(), Shut> {
+    fn check_read(&self, length: usize) -> Result<(), AccessError> {
         self.shared
             .check_reader(self.incarnation, self.permission)?;
         self.count(LocalCounter::Reads, length);

@@ -26,7 +26,7 @@ pub struct Reloads {
 }
 
 /// The segment of a running server, found by the pid of the server.
-pub struct OfServer(OwnedFd);
+pub struct ServedSegment(OwnedFd);
 
 impl Segment {
     /// Counts a reload. For the server of the segment.
@@ -42,7 +42,7 @@ impl Segment {
     }
 }
 
-impl OfServer {
+impl ServedSegment {
     /// Finds the segment that the process `pid` serves. Only segments of this user are searched;
     /// root searches those of every user.
     ///

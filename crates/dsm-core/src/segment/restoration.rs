@@ -1,7 +1,7 @@
 //! A restoration replaces the memory of a closed segment, and opens the segment only when every
 //! byte is there.
 
-use super::gate::{Gate, Shut};
+use super::gate::{AccessError, Gate};
 use super::intent::pages;
 use super::shared::Shared;
 use super::superblock::Field;
@@ -40,7 +40,7 @@ impl<'a> Restoration<'a> {
             shared.set_restorer(self.restorer);
             // Before the first byte is changed. A segment that waits for a restore, or was half
             // restored, keeps its state.
-            if shared.change_gate(Gate::Unchanged, Gate::Closed(Shut::Restoring)) {
+            if shared.change_gate(Gate::Unchanged, Gate::Closed(AccessError::Restoring)) {
                 shared.note_unfrozen(u64::MAX);
             }
         }

@@ -5,7 +5,7 @@
 //! for a server that died.
 
 use super::geometry::{Geometry, SESSIONS};
-use super::intent::Mark;
+use super::intent::RequestId;
 use super::shared::Shared;
 use super::{Segment, geometry};
 use crate::protocol::WINDOW;
@@ -37,7 +37,7 @@ impl Shared {
     }
 
     #[inline]
-    fn result_word(&self, request: Mark) -> &AtomicU64 {
+    fn result_word(&self, request: RequestId) -> &AtomicU64 {
         // Below WINDOW.
         #[allow(clippy::cast_possible_truncation)]
         let index = (request.sequence % WINDOW) as usize;
@@ -48,7 +48,7 @@ impl Shared {
     /// Records that a request was executed and its result. Idempotent. If the process is killed in
     /// the middle, nothing is recorded.
     #[inline]
-    pub(super) fn mark_executed(&self, request: Mark, result: u64) {
+    pub(super) fn mark_executed(&self, request: RequestId, result: u64) {
         self.result_word(request).store(result, Ordering::Relaxed);
         self.session_word(request.session, SessionField::LastExecuted)
             .store(request.sequence, Ordering::Release);
@@ -130,7 +130,7 @@ impl Segment {
     /// The result of an executed request; `None` unless it is among the last [`WINDOW`] ids of its
     /// session.
     #[must_use]
-    pub fn executed_result(&self, request: Mark) -> Option<u64> {
+    pub fn executed_result(&self, request: RequestId) -> Option<u64> {
         let last = self.last_executed(request.session);
         let kept = request.sequence <= last && last - request.sequence < WINDOW;
         kept.then(|| self.shared.result_word(request).load(Ordering::Relaxed))

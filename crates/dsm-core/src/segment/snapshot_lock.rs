@@ -6,7 +6,7 @@
 
 use super::copy_area::SNAPSHOT_LOCK_BYTE;
 use super::cut::Cut;
-use super::gate::{Gate, Shut};
+use super::gate::{AccessError, Gate};
 use super::geometry::{LARGE_SLOTS, STRIPES, page_size};
 use super::restoration::Restoration;
 use super::shared::Shared;
@@ -19,22 +19,22 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How long [`Segment::claim`] tries: a server that cleans up after a dead holder has the lock for
+/// How long [`Segment::snapshot_lock`] tries: a server that cleans up after a dead holder has the lock for
 /// a moment.
-pub const CLAIM_TIME: Duration = Duration::from_secs(1);
+pub const SNAPSHOT_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a segment cannot be frozen or cut.
 #[derive(Debug, thiserror::Error)]
 pub enum FreezeError {
     /// The memory cannot be used: it waits for a restore.
     #[error(transparent)]
-    Shut(#[from] Shut),
+    Access(#[from] AccessError),
     /// The freeze expired before the cut.
     #[error(
         "the writers were kept out for longer than allowed, and continued: raise snapshot.freeze_timeout \
          in mcomp.cfg if this happens often"
     )]
-    Late,
+    LeaseExpired,
     /// The copy area of the previous cut cannot be emptied.
     #[error(transparent)]
     Segment(#[from] SegmentError),
@@ -42,15 +42,15 @@ pub enum FreezeError {
 
 /// What a holder of the snapshot lock that died had left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
+pub enum Leftover {
     /// A cut, or pages that were saved for it.
     Cut,
     /// A segment that was closed for a restore, with nothing changed.
-    Shut,
+    ClosedMemory,
 }
 
 /// The right to freeze, cut and restore a segment. Dropping it releases the lock.
-pub struct Claim {
+pub struct SnapshotLock {
     worker: Worker,
     /// The copy area has nothing but pages that were allocated for the next cut.
     is_prepared: bool,
@@ -59,7 +59,7 @@ pub struct Claim {
 /// A frozen segment: no writer is inside and none gets in until the cut, the drop, or the end of
 /// the lease. Readers continue.
 pub struct Frozen<'a> {
-    lock: &'a mut Claim,
+    lock: &'a mut SnapshotLock,
     /// The end of the lease, in ns of the machine's clock.
     until: u64,
 }
@@ -70,15 +70,18 @@ impl Segment {
     ///
     /// # Errors
     /// When no worker is free, or the operating system cannot lock.
-    pub fn claim(&self) -> Result<Option<Claim>, SegmentError> {
-        self.claim_within(CLAIM_TIME)
+    pub fn snapshot_lock(&self) -> Result<Option<SnapshotLock>, SegmentError> {
+        self.snapshot_lock_within(SNAPSHOT_LOCK_TIMEOUT)
     }
 
     /// The same, with this timeout.
     ///
     /// # Errors
-    /// As [`Segment::claim`].
-    pub fn claim_within(&self, timeout: Duration) -> Result<Option<Claim>, SegmentError> {
+    /// As [`Segment::snapshot_lock`].
+    pub fn snapshot_lock_within(
+        &self,
+        timeout: Duration,
+    ) -> Result<Option<SnapshotLock>, SegmentError> {
         let deadline = Instant::now() + timeout;
         while !self.shared.take_snapshot_lock()? {
             if Instant::now() >= deadline {
@@ -95,7 +98,7 @@ impl Segment {
                 self.shared.name
             );
         }
-        Ok(Some(Claim {
+        Ok(Some(SnapshotLock {
             worker,
             is_prepared: false,
         }))
@@ -109,11 +112,11 @@ impl Segment {
     /// # Errors
     /// When no worker is free, the operating system cannot lock, or the copy area cannot be
     /// emptied.
-    pub fn tidy(&self) -> Result<Option<Left>, SegmentError> {
+    pub fn clean_up(&self) -> Result<Option<Leftover>, SegmentError> {
         let leftover = || match self.shared.gate() {
-            Gate::Unchanged => Ok(Some(Left::Shut)),
-            Gate::Cut(_) => Ok(Some(Left::Cut)),
-            _ => Ok((!self.shared.copy_area_is_empty()?).then_some(Left::Cut)),
+            Gate::Unchanged => Ok(Some(Leftover::ClosedMemory)),
+            Gate::Cut(_) => Ok(Some(Leftover::Cut)),
+            _ => Ok((!self.shared.copy_area_is_empty()?).then_some(Leftover::Cut)),
         };
         if leftover()?.is_none() || !self.shared.take_snapshot_lock()? {
             return Ok(None);
@@ -121,17 +124,17 @@ impl Segment {
         let worker = self
             .worker()
             .inspect_err(|_| self.shared.release_snapshot_lock())?;
-        let lock = Claim {
+        let lock = SnapshotLock {
             worker,
             is_prepared: false,
         };
         // Checked again: the previous holder may just have finished in good order.
         let found = leftover()?;
         match found {
-            Some(Left::Shut) => {
+            Some(Leftover::ClosedMemory) => {
                 self.shared.open_unchanged();
             }
-            Some(Left::Cut) => {
+            Some(Leftover::Cut) => {
                 let number = if let Gate::Cut(number) = self.shared.gate() {
                     number
                 } else {
@@ -146,12 +149,12 @@ impl Segment {
 
     /// The reason why the memory cannot be used; `None` if it can.
     #[must_use]
-    pub fn shut(&self) -> Option<Shut> {
+    pub fn access_error(&self) -> Option<AccessError> {
         self.shared.gate().access_error()
     }
 }
 
-impl Claim {
+impl SnapshotLock {
     /// How long to wait before the next freeze, so that writers get their share of the time; zero
     /// as a rule.
     #[must_use]
@@ -164,7 +167,7 @@ impl Claim {
     /// and agents on the same machine delay each other's cuts. Ends a cut that a dead process left.
     ///
     /// # Errors
-    /// [`FreezeError::Shut`] when a writer has stalled, [`FreezeError::Segment`] when the copy area
+    /// [`FreezeError::Access`] when a writer has stalled, [`FreezeError::Segment`] when the copy area
     /// cannot be emptied.
     pub fn prepare_cut(&mut self, copy_area: u64) -> Result<(), FreezeError> {
         let shared = &self.worker.shared;
@@ -181,10 +184,10 @@ impl Claim {
     }
 
     /// Keeps writers out for at most `lease`, and returns once no writer is inside. Ends a cut that
-    /// a dead process left. Call it when the [`Claim::pause`] is over.
+    /// a dead process left. Call it when the [`SnapshotLock::pause`] is over.
     ///
     /// # Errors
-    /// [`FreezeError::Shut`] when the memory cannot be used.
+    /// [`FreezeError::Access`] when the memory cannot be used.
     pub fn freeze(&mut self, lease: Duration) -> Result<Frozen<'_>, FreezeError> {
         let shared = &self.worker.shared;
         if let Gate::Cut(number) = shared.gate() {
@@ -247,7 +250,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for SnapshotLock {
     fn drop(&mut self) {
         let shared = &self.worker.shared;
         if self.is_prepared
@@ -277,20 +280,20 @@ impl Frozen<'_> {
         if self.change_gate_to(Gate::Cut(number)) {
             Ok(Cut { number })
         } else {
-            Err(FreezeError::Late)
+            Err(FreezeError::LeaseExpired)
         }
     }
 
-    /// Closes the memory for [`Claim::restoration`]: from now on every read and change is refused.
+    /// Closes the memory for [`SnapshotLock::restoration`]: from now on every read and change is refused.
     /// As long as nothing was changed, releasing the snapshot lock opens it again.
     ///
     /// # Errors
     /// When the lease has expired.
-    pub fn shut(self) -> Result<(), FreezeError> {
+    pub fn close(self) -> Result<(), FreezeError> {
         if self.change_gate_to(Gate::Unchanged) {
             Ok(())
         } else {
-            Err(FreezeError::Late)
+            Err(FreezeError::LeaseExpired)
         }
     }
 
@@ -332,8 +335,8 @@ impl Shared {
     /// gate has left.
     ///
     /// # Errors
-    /// [`Shut::Held`] when a writer has stalled.
-    pub(super) fn wait_for_writers(&self, worker: usize) -> Result<(), Shut> {
+    /// [`AccessError::PageLockTimeout`] when a writer has stalled.
+    pub(super) fn wait_for_writers(&self, worker: usize) -> Result<(), AccessError> {
         for stripe in 0..STRIPES {
             self.lock(LARGE_SLOTS + stripe, worker)?;
             self.unlock(LARGE_SLOTS + stripe, worker);

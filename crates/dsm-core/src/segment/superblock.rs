@@ -95,7 +95,7 @@ pub(super) struct Identity {
 impl Identity {
     pub(super) fn new(layout: &Layout, index: u32) -> Self {
         Self {
-            k: layout.k(),
+            k: layout.share_size(),
             index: u64::from(index),
             fingerprint: layout.fingerprint(),
         }

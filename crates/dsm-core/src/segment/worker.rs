@@ -5,9 +5,9 @@
 
 use super::critical::HeldLocks;
 use super::deadline::Deadline;
-use super::gate::Shut;
+use super::gate::AccessError;
 use super::geometry::{CACHE_LINE, Geometry, SLOT, page_size, stripes};
-use super::intent::{Intent, IntentField, LocalCounter, Mark, Source, pages};
+use super::intent::{Intent, IntentField, LocalCounter, RequestId, Source, pages};
 use super::shared::Shared;
 use crate::protocol::{AtomicOperation, Extent, Operation, Word};
 use nix::sys::socket::MsgFlags;
@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-/// The most bytes that [`Worker::announce`] prefetches.
+/// The most bytes that [`Worker::prefetch`] prefetches.
 const MAX_PREFETCH: usize = 4 * CACHE_LINE;
 
 /// A thread's right to work on a segment: one intent and one slot.
@@ -48,18 +48,18 @@ impl Worker {
         }
     }
 
-    /// Sets the incarnation that the following operations expect; they fail with [`Shut::Replaced`]
+    /// Sets the incarnation that the following operations expect; they fail with [`AccessError::Replaced`]
     /// if the segment has another one. A new worker expects the incarnation that the segment had
     /// when the worker was made.
     #[inline]
-    pub fn expect(&mut self, incarnation: u64) {
+    pub fn set_incarnation(&mut self, incarnation: u64) {
         self.incarnation = incarnation;
     }
 
     /// Sets the deadline of the following operations; one that has to wait beyond it fails with
-    /// [`Shut::Late`]. A new worker has no deadline.
+    /// [`AccessError::DeadlinePassed`]. A new worker has no deadline.
     #[inline]
-    pub fn wait_until(&mut self, deadline: Deadline) {
+    pub fn set_deadline(&mut self, deadline: Deadline) {
         self.shared.set_deadline(self.index, deadline);
     }
 
@@ -87,7 +87,7 @@ impl Worker {
     /// need. The numbers come from a peer and are not checked yet: one that is out of bounds is
     /// ignored.
     #[inline]
-    pub fn announce(&self, offset: u64, length: usize) {
+    pub fn prefetch(&self, offset: u64, length: usize) {
         let geometry = &self.shared.geometry;
         if let Ok(offset) = usize::try_from(offset)
             && offset < geometry.k
@@ -105,7 +105,7 @@ impl Worker {
     /// Writes `data`, which has the extent's length.
     ///
     /// # Errors
-    /// [`Shut`]
+    /// [`AccessError`]
     ///
     /// # Panics
     /// When the lengths differ, or the extent was checked against another segment.
@@ -114,8 +114,8 @@ impl Worker {
         &mut self,
         extent: Extent,
         data: &[u8],
-        request: Option<Mark>,
-    ) -> Result<(), Shut> {
+        request: Option<RequestId>,
+    ) -> Result<(), AccessError> {
         assert_eq!(extent.length(), data.len(), "data and extent");
         if cfg!(dsm_bench_without = "crash-safety") {
             return self.write_in_place(extent, data, request);
@@ -182,7 +182,11 @@ impl Worker {
     ///
     /// # Panics
     /// When the extent is longer than the slot.
-    pub fn write_received(&mut self, extent: Extent, request: Option<Mark>) -> Result<(), Shut> {
+    pub fn write_received(
+        &mut self,
+        extent: Extent,
+        request: Option<RequestId>,
+    ) -> Result<(), AccessError> {
         assert!(extent.length() <= SLOT, "more than the slot");
         let (offset, _) = self.locate(extent);
         let write = Intent {
@@ -197,7 +201,7 @@ impl Worker {
 
     /// Writes the content of a slot. `held` includes the slot if it is a large one.
     #[inline]
-    fn write_from_slot(&mut self, write: &Intent, held: HeldLocks) -> Result<(), Shut> {
+    fn write_from_slot(&mut self, write: &Intent, held: HeldLocks) -> Result<(), AccessError> {
         let pages = pages(write.offset, write.length);
         let (held, cut) = self.enter(stripes(&pages), held)?;
         let held = self.save_for_cut(&pages, cut, held)?;
@@ -215,8 +219,8 @@ impl Worker {
         &mut self,
         extent: Extent,
         data: &[u8],
-        request: Option<Mark>,
-    ) -> Result<(), Shut> {
+        request: Option<RequestId>,
+    ) -> Result<(), AccessError> {
         let (offset, pages) = self.locate(extent);
         let (held, cut) = self.enter(stripes(&pages), HeldLocks::NONE)?;
         let held = self.save_for_cut(&pages, cut, held)?;
@@ -245,8 +249,13 @@ impl Worker {
     /// Sets every byte of the extent to `byte`.
     ///
     /// # Errors
-    /// [`Shut`]
-    pub fn fill(&mut self, extent: Extent, byte: u8, request: Option<Mark>) -> Result<(), Shut> {
+    /// [`AccessError`]
+    pub fn fill(
+        &mut self,
+        extent: Extent,
+        byte: u8,
+        request: Option<RequestId>,
+    ) -> Result<(), AccessError> {
         let (offset, pages) = self.locate(extent);
         let (held, cut) = self.enter(stripes(&pages), HeldLocks::NONE)?;
         let held = self.save_for_cut(&pages, cut, held)?;
@@ -265,14 +274,14 @@ impl Worker {
     /// Changes a word and returns what it was.
     ///
     /// # Errors
-    /// [`Shut`]
+    /// [`AccessError`]
     #[inline]
     pub fn atomic(
         &mut self,
         word: Word,
         operation: AtomicOperation,
-        request: Option<Mark>,
-    ) -> Result<u64, Shut> {
+        request: Option<RequestId>,
+    ) -> Result<u64, AccessError> {
         let (offset, pages) = self.locate(word.extent());
         let (mut held, cut) = self.enter(stripes(&pages), HeldLocks::NONE)?;
         let mut bytes = [0; 8];
@@ -307,11 +316,16 @@ impl Worker {
     /// Copies `from` to `to`, which have the same length and may overlap.
     ///
     /// # Errors
-    /// [`Shut`]
+    /// [`AccessError`]
     ///
     /// # Panics
     /// When the lengths differ, or an extent was checked against another segment.
-    pub fn copy(&mut self, from: Extent, to: Extent, request: Option<Mark>) -> Result<(), Shut> {
+    pub fn copy(
+        &mut self,
+        from: Extent,
+        to: Extent,
+        request: Option<RequestId>,
+    ) -> Result<(), AccessError> {
         assert_eq!(from.length(), to.length(), "the two extents");
         let ((from_offset, from_pages), (offset, pages)) = (self.locate(from), self.locate(to));
         let length = to.length();
@@ -339,13 +353,13 @@ impl Worker {
     /// nothing it does nothing and returns zero.
     ///
     /// # Errors
-    /// [`Shut`]
+    /// [`AccessError`]
     #[inline]
     pub fn change(
         &mut self,
         operation: &Operation<'_>,
-        request: Option<Mark>,
-    ) -> Result<u64, Shut> {
+        request: Option<RequestId>,
+    ) -> Result<u64, AccessError> {
         match *operation {
             Operation::Write(extent, data) => self.write(extent, data, request).map(|()| 0),
             Operation::Fill(extent, byte) => self.fill(extent, byte, request).map(|()| 0),

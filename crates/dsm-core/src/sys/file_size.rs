@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// What the user can do about a file that exceeds the limit.
-pub const WAY_OUT: &str = "raise the limit of file sizes: ulimit -f, or LimitFSIZE= of the unit";
+pub const HINT: &str = "raise the limit of file sizes: ulimit -f, or LimitFSIZE= of the unit";
 
 /// Ignores SIGXFSZ, so that EFBIG is an error like others in this process. For programs: a library
 /// must not change how its process handles signals.

@@ -171,7 +171,7 @@ impl Listeners {
 /// What the user can do about an address of mcomp.cfg that cannot be listened on; follows the text
 /// of the error.
 #[must_use]
-pub fn way_out(error: &io::Error) -> &'static str {
+pub fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             ". Another program has the port: stop it, or change the port in mcomp.cfg on every machine"

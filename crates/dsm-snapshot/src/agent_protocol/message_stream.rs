@@ -146,7 +146,7 @@ pub fn parse<T: DeserializeOwned>(json: &[u8]) -> io::Result<T> {
     serde_json::from_slice(json).map_err(|error| {
         // The error quotes the peer's text.
         let error = error.to_string();
-        let error = printable(&error, printable::LOG);
+        let error = printable(&error, printable::MAX_LOG_TEXT);
         io::Error::new(
             io::ErrorKind::InvalidData,
             format!("it sent a message that is not understood: {error}"),

@@ -70,7 +70,7 @@ impl TryFrom<String> for LockId {
 /// Text for people that the peer wrote, made printable and cut to a bound.
 fn foreign_text<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
     let text = String::deserialize(source)?;
-    Ok(printable(&text, printable::LOG).into_owned())
+    Ok(printable(&text, printable::MAX_LOG_TEXT).into_owned())
 }
 
 /// The name of a snapshot file of the peer; an error when it does not have the form of one.
@@ -256,7 +256,7 @@ mod tests {
             panic!()
         };
         assert!(
-            message.len() <= printable::LOG && !message.contains('\x1b'),
+            message.len() <= printable::MAX_LOG_TEXT && !message.contains('\x1b'),
             "{message}"
         );
     }

@@ -18,7 +18,7 @@
 
 use crate::format::{FRAME_HEADER, MAX_FRAME};
 use dsm_core::layout::MAX_ATOMIC;
-use dsm_core::protocol::{Foreign, TELLING};
+use dsm_core::protocol::{Foreign, PROTOCOL_PREFIX};
 use serde::Serialize;
 use std::io::{self, Read, Write};
 use zerocopy::little_endian::{U16, U32};
@@ -83,7 +83,7 @@ pub(super) fn receive<'a>(
 ) -> io::Result<AgentMessage<'a>> {
     let mut head = [0; HEADER];
     // Only the first bytes: a peer of another protocol may send fewer bytes than a header has.
-    stream.read_exact(&mut head[..TELLING])?;
+    stream.read_exact(&mut head[..PROTOCOL_PREFIX])?;
     if !head.starts_with(&MAGIC) {
         return Err(malformed(match Foreign::recognise(&head) {
             Some(foreign) => {
@@ -92,7 +92,7 @@ pub(super) fn receive<'a>(
             None => "it sent bytes that are not a message of a snapshot agent".to_owned(),
         }));
     }
-    stream.read_exact(&mut head[TELLING..])?;
+    stream.read_exact(&mut head[PROTOCOL_PREFIX..])?;
     let header: MessageHeader = zerocopy::transmute!(head);
     if header.version != VERSION {
         return Err(malformed(format!(

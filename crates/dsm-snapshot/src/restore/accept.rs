@@ -11,7 +11,7 @@ pub fn accept_empty(
     config: &Config,
     server: Option<usize>,
 ) -> Vec<(usize, Result<u64, AgentError>)> {
-    let servers = server.map_or(0..config.layout.n(), |server| server..server + 1);
+    let servers = server.map_or(0..config.layout.server_count(), |server| server..server + 1);
     let accept = |server| {
         let mut connection = AgentConnection::open(config, server)?;
         match connection.request(&AgentRequest::Accept, "begin with zeros")? {

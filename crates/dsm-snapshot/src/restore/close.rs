@@ -49,8 +49,8 @@ pub(super) fn close(
         connection.send_request(&AgentRequest::Freeze { lease_us }, FREEZE_TASK)?;
     }
     for (connection, (server, part)) in connections.iter_mut().zip(parts) {
-        let (server, base) = (*server, *server as u64 * config.layout.k());
-        let addresses = base..base + config.layout.k();
+        let (server, base) = (*server, *server as u64 * config.layout.share_size());
+        let addresses = base..base + config.layout.share_size();
         match connection.receive_response(FREEZE_TASK, lease)? {
             AgentResponse::Frozen { shut: true } if *part != addresses => {
                 return Err(RestoreError::NotWhole { server, addresses });

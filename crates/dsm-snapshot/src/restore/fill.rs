@@ -1,6 +1,6 @@
 //! Sending the bytes: every address of the plan gets the byte that the snapshot has, or zero.
 
-use super::{Interruption, Plan};
+use super::{Interruption, RestorePlan};
 use crate::agent_protocol::{AgentConnection, RECEIVE_TASK};
 use crate::agent_protocol::{AgentRequest, AgentResponse};
 use crate::{SnapshotFile, for_each_part};
@@ -16,7 +16,7 @@ const MAX_CONCURRENT_SERVERS: usize = 4;
 pub(super) fn fill_first_pages(
     k: u64,
     file: &SnapshotFile,
-    plan: &Plan,
+    plan: &RestorePlan,
     parts: &[(usize, Range<u64>)],
     connections: &mut [AgentConnection],
 ) -> Result<(), Interruption> {
@@ -50,7 +50,7 @@ pub(super) fn fill_first_pages(
 pub(super) fn fill(
     k: u64,
     file: &SnapshotFile,
-    plan: &Plan,
+    plan: &RestorePlan,
     parts: &[(usize, Range<u64>)],
     connections: &mut [AgentConnection],
     progress: &mut (dyn FnMut(u64, u64) + Send),
@@ -104,7 +104,7 @@ pub(super) fn fill(
 /// that came from the snapshot.
 pub(super) fn fill_server(
     file: &SnapshotFile,
-    plan: &Plan,
+    plan: &RestorePlan,
     addresses: &Range<u64>,
     base: u64,
     connection: &mut AgentConnection,

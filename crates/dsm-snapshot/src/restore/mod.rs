@@ -10,7 +10,7 @@ mod plan;
 
 pub use accept::accept_empty;
 pub use error::{Interruption, RestoreError};
-pub use plan::Plan;
+pub use plan::RestorePlan;
 
 use crate::SnapshotFile;
 use crate::agent_protocol::{AgentConnection, LockPurpose};
@@ -44,7 +44,7 @@ pub struct Restored {
 pub fn restore(
     config: &Config,
     file: &SnapshotFile,
-    plan: &Plan,
+    plan: &RestorePlan,
     options: RestoreOptions,
     progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Restored, RestoreError> {
@@ -62,7 +62,7 @@ pub fn restore(
     close(config, &mut connections, &parts)?;
     let servers = parts.iter().map(|(server, _)| *server).collect::<Vec<_>>();
     let cut_short = |servers, cause| RestoreError::CutShort { servers, cause };
-    let k = config.layout.k();
+    let k = config.layout.share_size();
     let bytes = fill_first_pages(k, file, plan, &parts, &mut connections)
         .and_then(|()| fill(k, file, plan, &parts, &mut connections, progress))
         .map_err(|error| cut_short(servers.clone(), error))?;

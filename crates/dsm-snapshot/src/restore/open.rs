@@ -2,7 +2,7 @@
 //! have to follow.
 
 use super::fill::fill_server;
-use super::{Interruption, Plan, RestoreError};
+use super::{Interruption, RestoreError, RestorePlan};
 use crate::SnapshotFile;
 use crate::agent_protocol::{AgentConnection, AgentError};
 use crate::agent_protocol::{AgentRequest, AgentResponse, LockPurpose};
@@ -21,7 +21,7 @@ const MAX_REOPEN_ATTEMPTS: u32 = 20;
 pub(super) fn open(
     config: &Config,
     file: &SnapshotFile,
-    plan: &Plan,
+    plan: &RestorePlan,
     parts: &[(usize, Range<u64>)],
     connections: &mut [AgentConnection],
     id: &str,
@@ -59,7 +59,7 @@ fn commit(connection: &mut AgentConnection) -> Result<u64, AgentError> {
 fn reopen(
     config: &Config,
     file: &SnapshotFile,
-    plan: &Plan,
+    plan: &RestorePlan,
     part: &(usize, Range<u64>),
     id: &str,
 ) -> Option<u64> {
@@ -83,7 +83,7 @@ fn reopen(
                 AgentResponse::Shut => {}
                 other => return Err(connection.unexpected(&other).into()),
             }
-            let base = part.0 as u64 * config.layout.k();
+            let base = part.0 as u64 * config.layout.share_size();
             fill_server(file, plan, &part.1, base, &mut connection, &|_| {})?;
             Ok(commit(&mut connection)?)
         };

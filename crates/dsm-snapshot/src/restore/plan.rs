@@ -7,14 +7,14 @@ use std::ops::Range;
 
 /// Which addresses a restore replaces, and with what.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct RestorePlan {
     /// The addresses of the live memory that are replaced.
     pub addresses: Range<u64>,
     /// Those of them that the snapshot contains. The restore sets the others to zeros.
     pub from_snapshot: Range<u64>,
 }
 
-impl Plan {
+impl RestorePlan {
     /// Plans to restore all of the snapshot into the memory of `config`, or only `range` (address
     /// and length) of it.
     ///
@@ -35,7 +35,7 @@ impl Plan {
                 addresses,
             });
         }
-        let missing: Vec<usize> = (0..header.layout().n())
+        let missing: Vec<usize> = (0..header.layout().server_count())
             .filter(|server| !header.has(*server))
             .collect();
         if !missing.is_empty() {

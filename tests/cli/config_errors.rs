@@ -2,7 +2,7 @@
 //! and what is allowed.
 
 use dsm_config::Compression;
-use dsm_config::{Config, ConfigError, MAX_FILE, MAX_MISTAKES, OnMemoryLoss, Origin};
+use dsm_config::{Config, ConfigError, MAX_DIAGNOSTICS, MAX_FILE_SIZE, OnMemoryLoss, Origin};
 use std::io::Write;
 use std::path::Path;
 
@@ -38,7 +38,7 @@ const HOSTS: &str =
 
 #[rustfmt::skip]
 #[test]
-fn a_mistake_is_named_with_its_line_and_column() {
+fn an_error_names_its_line_and_column() {
     let k = "it must be a size that is a multiple of 4KiB, such as \"64MiB\"";
     let top = "keys known here are name, k, n, server, security, log, limits, client, snapshot, recovery";
     let duration = "it must be a duration from 100ms to 1h, such as \"5s\"";
@@ -120,7 +120,7 @@ fn a_mistake_is_named_with_its_line_and_column() {
 }
 
 #[test]
-fn a_map_that_is_no_list_of_tables_is_a_mistake() {
+fn a_map_that_is_not_a_list_of_tables_is_an_error() {
     let start = "k = 4096\nn = 1\n";
     assert_eq!(
         error(start),
@@ -160,7 +160,7 @@ fn a_text_that_is_not_toml_is_refused_where_it_stops_being_toml() {
 }
 
 #[test]
-fn all_mistakes_are_named_at_once_in_the_order_of_the_file() {
+fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
     let text =
         "k = true\nn = 3\n[[server]]\naddress = \"a\"\n[limits]\nthreads = 0\n[client]\nx = 1";
     let error = error(text);
@@ -199,7 +199,7 @@ fn all_mistakes_are_named_at_once_in_the_order_of_the_file() {
             .to_string()
             .lines()
             .count(),
-        MAX_MISTAKES
+        MAX_DIAGNOSTICS
     );
 }
 
@@ -245,7 +245,7 @@ fn a_snapshot_agent_without_an_address_has_the_next_port_if_that_is_free() {
 #[test]
 fn snapshots_and_recovery_have_defaults_and_bounds() {
     let config = parse(GOOD).unwrap();
-    assert_eq!(config.snapshot.copy_area, config.layout.k());
+    assert_eq!(config.snapshot.copy_area, config.layout.share_size());
     assert_eq!(
         (config.snapshot.keep.newest, config.recovery.on_memory_loss),
         (24, OnMemoryLoss::Empty)
@@ -328,7 +328,7 @@ fn a_file_that_cannot_be_read_says_how_to_name_another() {
         "{binary}"
     );
 
-    file.set_len(MAX_FILE + 1).unwrap();
+    file.set_len(MAX_FILE_SIZE + 1).unwrap();
     assert!(matches!(
         Config::load(&path).unwrap_err(),
         ConfigError::TooLong { .. }
