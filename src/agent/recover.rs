@@ -100,7 +100,7 @@ impl MasterHandler<'_> {
                 }
                 Ok((_, None)) => {}
                 Ok((server, Some(_))) => {
-                    log::warn!("the agent of server {server} did not list its snapshots")
+                    log::warn!("the agent of server {server} did not list its snapshots");
                 }
                 Err(error) => log::info!("the snapshots of another machine are left out: {error}"),
             }

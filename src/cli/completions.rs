@@ -50,7 +50,7 @@ fn script(shell: Shell, mut command: Command) -> String {
 fn without_equals_signs(script: String, command: &Command) -> String {
     let mut names = Vec::new();
     for_each_command(command, command.get_name(), &mut |_, command| {
-        names.extend(options(command, takes_more))
+        names.extend(options(command, takes_more));
     });
     names.iter().fold(script, |script, name| {
         script.replace(&format!("'{name}=["), &format!("'{name}["))

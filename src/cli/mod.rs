@@ -113,7 +113,7 @@ fn run(arguments: &CliArguments) -> Result<u8, CliFailure> {
         CliCommand::Bench(bench) => bench::run(bench, &context()?)?,
         CliCommand::Snapshot(command) => return snapshot::run(command, global),
         CliCommand::Memory(MemoryCommand::AcceptEmpty(accept)) => {
-            memory::accept_empty(accept, global)?
+            memory::accept_empty(accept, global)?;
         }
         CliCommand::Config(ConfigCommand::Check) => configuration::check(global)?,
         CliCommand::Config(ConfigCommand::Show) => configuration::show(global)?,

@@ -49,7 +49,7 @@ fn connect(socket: &Path) -> Result<Logger<LoggerBackend, Tagged>, syslog::Error
     match &logger.backend {
         LoggerBackend::Unix(socket) => socket.set_write_timeout(Some(SEND_TIMEOUT))?,
         LoggerBackend::UnixStream(stream) => {
-            stream.get_ref().set_write_timeout(Some(SEND_TIMEOUT))?
+            stream.get_ref().set_write_timeout(Some(SEND_TIMEOUT))?;
         }
         LoggerBackend::Udp(..) | LoggerBackend::Tcp(..) => {}
     }

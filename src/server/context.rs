@@ -135,7 +135,7 @@ impl Context {
     }
 
     /// Lets every connection finish the requests that it has received, and waits for them at most
-    /// limits.shutdown_timeout. Returns the number of connections still open.
+    /// `limits.shutdown_timeout`. Returns the number of connections still open.
     pub(super) fn stop(&self) -> usize {
         self.stopping.store(true, Ordering::Relaxed);
         let deadline = Instant::now() + self.limits.shutdown_timeout();

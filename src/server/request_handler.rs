@@ -183,7 +183,7 @@ impl RequestHandler {
         let k = executor.context.segment.share_size();
         match payload {
             RequestPayload::Buffered(bytes) => {
-                self.execute(executor, header, &Request::parse(header, bytes, k)?, output)?
+                self.execute(executor, header, &Request::parse(header, bytes, k)?, output)?;
             }
             RequestPayload::InSlot(length) => {
                 let extent = Extent::of_write(header, length, k)?;

@@ -112,20 +112,10 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     // Before the port opens and before the long part of the start, so that signals are handled from
     // now on.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::Threads)?;
-    // Bind before allocating memory, which would be in vain for a server that cannot be reached. If
-    // another dsmd serves the segment, that is the better error.
-    let address = &config.layout.addresses()[index as usize];
-    let bound = startup_retry::retry(
-        || listening::bind(address).map_err(Failure::listen(address)),
-        startup_retry::address_may_appear,
-        || signals.pending().any(|signal| signal != SIGHUP),
-    );
-    if bound.is_err()
-        && let Some(error) = Segment::in_use(&config.layout, index)
-    {
-        return Err(error.into());
-    }
-    let Some(bound) = bound? else { return Ok(()) };
+    // Bind before allocating memory, which would be in vain for a server that cannot be reached.
+    let Some(bound) = bind(&config, index, &mut signals)? else {
+        return Ok(());
+    };
     warn_of_addresses(&config, index as usize, &bound);
     let Some(segment) = start::segment(&config, index, arguments.reset, &mut signals)? else {
         return Ok(());
@@ -150,6 +140,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     ));
     // Before listening: a client that reaches the server must find local access decided.
     context.update_local_access();
+    let address = &config.layout.addresses()[index as usize];
     let listeners = listening::listen(bound).map_err(Failure::listen(address))?;
     let (listens, listening) = (listeners.shown(), listeners.addresses[0]);
     let threads = Threads::start(&context).map_err(Failure::Threads)?;
@@ -200,6 +191,23 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     let _ = accepting.join();
     finish(&context);
     Ok(())
+}
+
+/// Binds the server's addresses; `None` when a signal ends the program before they appear.
+fn bind(config: &Config, index: u32, signals: &mut Signals) -> Result<Option<Bound>, Failure> {
+    let address = &config.layout.addresses()[index as usize];
+    let bound = startup_retry::retry(
+        || listening::bind(address).map_err(Failure::listen(address)),
+        startup_retry::address_may_appear,
+        || signals.pending().any(|signal| signal != SIGHUP),
+    );
+    // If another dsmd serves the segment, that is the better error.
+    if bound.is_err()
+        && let Some(error) = Segment::in_use(&config.layout, index)
+    {
+        return Err(error.into());
+    }
+    bound
 }
 
 /// Warns about addresses that other machines may resolve the server's name to, but where this

@@ -21,7 +21,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How much longer a start may take after each report of progress.
 const START_EXTENSION: Duration = Duration::from_secs(30);
 
-/// Opens the segment, and has it restored if it was lost and recovery.on_memory_loss says so.
+/// Opens the segment, and has it restored if it was lost and `recovery.on_memory_loss` says so.
 /// `None` when a signal says to stop.
 pub(super) fn segment(
     config: &Config,

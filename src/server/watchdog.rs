@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// How often STATUS is updated when systemd has no watchdog for the unit.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The shortest interval between probes, whatever WatchdogSec= says.
+/// The shortest interval between probes, whatever `WatchdogSec`= says.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How often the thread cleans up after dead snapshot agents: how long writers copy pages for a
@@ -105,7 +105,7 @@ fn clean_up(context: &Context) {
             context.segment.name()
         ),
         Err(error) if context.log_limit.allows() => {
-            log::warn!(DSM_SERVER = context.index; "{error}")
+            log::warn!(DSM_SERVER = context.index; "{error}");
         }
         Ok(None) | Err(_) => {}
     }

@@ -184,10 +184,10 @@ fn with_result(action: HistoryAction, found: Option<&[u64]>) -> Option<HistoryAc
 fn remember(seen: &mut [u64; CELLS.len()], action: &HistoryAction, found: &[u64]) {
     match action {
         HistoryAction::Read { first, .. } => {
-            seen[*first..first + found.len()].copy_from_slice(found)
+            seen[*first..first + found.len()].copy_from_slice(found);
         }
         HistoryAction::Write { first, values } => {
-            seen[*first..first + values.len()].copy_from_slice(values)
+            seen[*first..first + values.len()].copy_from_slice(values);
         }
         HistoryAction::Atomic {
             cell, operation, ..

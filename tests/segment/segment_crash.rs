@@ -148,7 +148,7 @@ fn pauses(worker: &mut Worker, point: Point) -> ! {
             scope.spawn(|| {
                 worker
                     .fill(page_extent(page.parse().unwrap()), 1, None)
-                    .unwrap()
+                    .unwrap();
             });
             lines.next();
             crash::resume();

@@ -142,7 +142,7 @@ fn a_flood_of_long_copies_delays_neither_another_peer_nor_the_watchdog() {
     let target = AttackedServer::new("");
     let wires = (0..24).map(|_| target.greeted()).collect();
     target.serves_during("24 peers with 6,500 copies of 1 MiB each", || {
-        flood(wires, &long_copies(6500))
+        flood(wires, &long_copies(6500));
     });
 }
 
@@ -151,7 +151,7 @@ fn long_copies_inside_the_window_delay_neither_another_peer_nor_the_watchdog() {
     let target = AttackedServer::new("");
     let wires = (0..24).map(|_| target.greeted()).collect();
     target.serves_during("24 peers with 64 copies of 1 MiB each", || {
-        flood(wires, &long_copies(64))
+        flood(wires, &long_copies(64));
     });
 }
 
@@ -193,7 +193,7 @@ fn a_connection_that_announces_a_long_hello_and_sends_none_takes_no_memory() {
     };
     let wires: Vec<Wire> = (0..300).map(connect).collect();
     target.serves_during("300 peers that announce the longest hello", || {
-        longest_requests(&target).unwrap()
+        longest_requests(&target).unwrap();
     });
     drop(wires);
 }
@@ -222,7 +222,7 @@ fn a_request_that_announces_data_and_sends_none_takes_no_memory() {
     };
     let wires: Vec<Wire> = (0..300).map(greeted).collect();
     target.serves_during("300 peers that announce a write of 1 MiB", || {
-        longest_requests(&target).unwrap()
+        longest_requests(&target).unwrap();
     });
     drop(wires);
 }
@@ -294,7 +294,7 @@ fn peers_with_dedicated_threads_that_read_no_replies_lose_their_buffers_too() {
     let target = AttackedServer::with_threads(32, "buffer_memory = \"8MiB\"");
     let wires = greedy(&target, 16);
     target.serves_during("16 peers with a thread each that take nothing", || {
-        gets_what_the_stalled_hold(&target)
+        gets_what_the_stalled_hold(&target);
     });
     drop(wires);
     says_why(target);

@@ -99,7 +99,7 @@ fn fails(cluster: &Cluster, what: &str, code: i32) {
             !run.stderr.contains(&other),
             "{what} is not the fault of {other}: {}",
             run.stderr
-        )
+        );
     });
     assert!(
         cluster.snapshots().is_empty() && cluster.partials().is_empty(),

@@ -162,7 +162,7 @@ pub fn apply_retention(
             // Another process deleted it first.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
-                failed = failed.or(Some(DirectoryError::new("cannot delete", &path)(error)))
+                failed = failed.or(Some(DirectoryError::new("cannot delete", &path)(error)));
             }
         }
     }

@@ -48,7 +48,7 @@ pub(super) fn transfer(
         }
         drop(sender);
         write(&receiver, &spare, &mut writer, &mut copied, &mut |done| {
-            progress(done, total)
+            progress(done, total);
         })
         // After a failure the receiver is dropped here: the receiving threads end, which closes
         // their connections.

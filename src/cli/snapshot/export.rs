@@ -71,7 +71,7 @@ fn carry(
         let after = usize::try_from(covered.end.saturating_sub(range.end)).unwrap_or(bytes.len());
         let at = covered.start.max(range.start) - range.start;
         target.put(at, &bytes[before..bytes.len() - after], |done| {
-            progress.reach(done)
+            progress.reach(done);
         })?;
     }
     target.finish(range.end - range.start, |done| progress.reach(done))

@@ -34,7 +34,7 @@ pub(super) fn run(restore: &RestoreArgs, global: &GlobalOptions) -> Result<(), C
         force: restore.force,
     };
     let restored = dsm_snapshot::restore(&config, &snapshot, &plan, options, &mut |done, _| {
-        progress.reach(done)
+        progress.reach(done);
     })?;
     drop(progress);
     let (address, length) = (

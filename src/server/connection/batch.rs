@@ -145,7 +145,7 @@ impl Connection {
             // so the deadline is checked here. Not before the first receive of a turn: the rest may
             // already be in the socket.
             Some(deadline) if self.has_received && Instant::now() >= deadline => {
-                self.refuse_as_too_slow(executor)
+                self.refuse_as_too_slow(executor);
             }
             _ => {}
         }

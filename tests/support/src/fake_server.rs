@@ -149,7 +149,7 @@ impl FakeServer {
                         index,
                         buffer: Vec::new(),
                     }
-                    .serve()
+                    .serve();
                 });
             }
         });

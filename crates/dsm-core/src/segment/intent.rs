@@ -138,7 +138,7 @@ impl Intent {
         let store = |field, value| {
             shared
                 .intent_word(worker, field)
-                .store(value, Ordering::Relaxed)
+                .store(value, Ordering::Relaxed);
         };
         let (kind, detail) = self.source.encode();
         store(IntentField::Offset, self.offset as u64);
@@ -255,7 +255,7 @@ impl Shared {
             Source::Slot => self.mapping.copy_within(Geometry::slot(worker), to, length),
             Source::LargeSlot(index) => {
                 self.mapping
-                    .copy_within(Geometry::large_slot(index), to, length)
+                    .copy_within(Geometry::large_slot(index), to, length);
             }
             Source::Byte(byte) => self.mapping.fill(to, length, byte),
         }

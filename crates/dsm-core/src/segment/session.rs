@@ -96,7 +96,7 @@ impl Segment {
         let store = |field, value| {
             self.shared
                 .session_word(index, field)
-                .store(value, Ordering::Release)
+                .store(value, Ordering::Release);
         };
         store(SessionField::Used, 0);
         // The two halves of 16 bytes.

@@ -227,7 +227,7 @@ impl Worker {
         self.count(LocalCounter::Writes, data.len());
         let versions = || pages.clone().map(|page| self.shared.page_version(page));
         versions().for_each(|version| {
-            version.store(version.load(Ordering::Relaxed) | 1, Ordering::Relaxed)
+            version.store(version.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
         });
         fence(Ordering::Release);
         self.shared
@@ -237,7 +237,7 @@ impl Worker {
             version.store(
                 version.load(Ordering::Relaxed).wrapping_add(1),
                 Ordering::Release,
-            )
+            );
         });
         if let Some(request) = request {
             self.shared.mark_executed(request, 0);

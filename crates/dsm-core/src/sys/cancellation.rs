@@ -92,7 +92,7 @@ mod tests {
                     .worker()
                     .unwrap()
                     .fill(extent(1..2), 1, None)
-                    .unwrap()
+                    .unwrap();
             });
             while !crash::is_paused() {
                 std::thread::yield_now();

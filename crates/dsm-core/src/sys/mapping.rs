@@ -83,7 +83,7 @@ impl Mapping {
         self.check(offset, data.len());
         // SAFETY: in bounds by the check; `data` is private memory, so the two cannot overlap.
         unsafe {
-            std::ptr::copy_nonoverlapping(data.as_ptr(), self.base.as_ptr().add(offset), data.len())
+            std::ptr::copy_nonoverlapping(data.as_ptr(), self.base.as_ptr().add(offset), data.len());
         }
     }
 
@@ -97,7 +97,7 @@ impl Mapping {
                 self.base.as_ptr().add(offset),
                 buffer.as_mut_ptr(),
                 buffer.len(),
-            )
+            );
         }
     }
 
@@ -147,7 +147,7 @@ impl Mapping {
                 self.base.as_ptr().add(from),
                 self.base.as_ptr().add(to),
                 length,
-            )
+            );
         }
     }
 

@@ -80,7 +80,7 @@ impl AgentConnection {
             "answer hello",
         )? {
             AgentResponse::Welcome { hostname } if is_hostname(&hostname) => {
-                connection.hostname = hostname
+                connection.hostname = hostname;
             }
             AgentResponse::Welcome { .. } => {
                 return Err(connection.malformed(

@@ -89,7 +89,7 @@ fn reopen(
         };
         attempt()
             .inspect_err(|error| {
-                log::warn!("the memory of server {} is not open yet: {error}", part.0)
+                log::warn!("the memory of server {} is not open yet: {error}", part.0);
             })
             .ok()
     })
