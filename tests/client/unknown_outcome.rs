@@ -9,6 +9,8 @@ use dsm_core::segment::Segment;
 use nix::sys::signal::Signal;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use support::clients::client_of;
+use support::fake_server::servers;
 use support::process::state;
 use support::restores::TEST_TIMEOUT;
 use support::{Cluster, client, is_error, wait_for};
@@ -78,4 +80,27 @@ fn a_change_that_a_stopped_dsmd_has_received_takes_effect_before_the_next_read_o
         cluster.signal(0, Signal::SIGCONT);
         read_for_good(&cluster, &client);
     }
+}
+
+#[test]
+fn every_session_that_was_given_up_is_ended_before_the_next_request() {
+    let (layout, servers) = servers(1, K);
+    let client = client_of(layout);
+    let counts = || {
+        let state = servers[0].state();
+        (state.hellos, state.resumed)
+    };
+    let mut pipelines: Vec<_> = (0..3).map(|_| client.pipeline()).collect();
+    for pipeline in &mut pipelines {
+        pipeline.fetch_add(0, 1).unwrap();
+        pipeline.next().unwrap().unwrap();
+        // This one's reply is never received.
+        pipeline.fetch_add(0, 1).unwrap();
+    }
+    drop(pipelines);
+    assert_eq!(counts(), (3, 0));
+    client.read(0, 8).unwrap();
+    assert_eq!(counts(), (7, 3), "one for each, and one of a new session");
+    client.read(0, 8).unwrap();
+    assert_eq!(counts(), (7, 3), "they are ended once");
 }

@@ -181,9 +181,19 @@ impl ClientState {
             .retain(|other| *other != id);
     }
 
-    /// Sessions of the server that are to be superseded before anything else is asked of it.
+    /// Whether the session is still to be superseded.
+    pub(super) fn is_abandoned(&self, server: usize, id: [u8; 16]) -> bool {
+        self.peers.own()[server].abandoned().contains(&id)
+    }
+
+    /// Sessions of the server that are to be superseded before anything else is asked of it. Each
+    /// call gets them in another order, so that many calls share the work.
     pub(super) fn abandoned(&self, server: usize) -> Vec<[u8; 16]> {
-        self.peers.own()[server].abandoned().clone()
+        let mut sessions = self.peers.own()[server].abandoned();
+        if !sessions.is_empty() {
+            sessions.rotate_left(1);
+        }
+        sessions.clone()
     }
 
     /// What this process has of the server's shared memory; `None` in a child of `fork(2)`.

@@ -159,9 +159,13 @@ impl<'a> ServerQueue<'a> {
 
     fn say_hello(&mut self) -> Result<(), DisconnectReason> {
         let known = self.connection.shared.known_incarnation(self.server());
-        if let Some(id) = self.connection.to_supersede.last().copied() {
-            self.encode_hello(id, known, true);
-            return Ok(());
+        while let Some(id) = self.connection.to_supersede.last().copied() {
+            if self.connection.shared.is_abandoned(self.server(), id) {
+                self.encode_hello(id, known, true);
+                return Ok(());
+            }
+            // Another call has superseded it.
+            self.connection.to_supersede.pop();
         }
         if self.connection.session.incarnation != 0 && self.connection.session.incarnation != known
         {
