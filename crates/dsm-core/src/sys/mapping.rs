@@ -83,7 +83,11 @@ impl Mapping {
         self.check(offset, data.len());
         // SAFETY: in bounds by the check; `data` is private memory, so the two cannot overlap.
         unsafe {
-            std::ptr::copy_nonoverlapping(data.as_ptr(), self.base.as_ptr().add(offset), data.len());
+            std::ptr::copy_nonoverlapping(
+                data.as_ptr(),
+                self.base.as_ptr().add(offset),
+                data.len(),
+            );
         }
     }
 
