@@ -238,23 +238,23 @@ fn the_tests_are_six_targets_and_every_file_of_them_is_a_module() {
     }
 }
 
-/// Unwanted words and phrases, each with the number of its occurrences. A number may only become
-/// smaller. The first letter of each is separate, so that this list does not count itself.
-const UNWANTED_WORDS: [(&str, usize); 14] = [
-    (concat!("w", "hoever"), 71),
-    (concat!("n", "obody"), 138),
-    (concat!("s", "omebody"), 49),
-    (concat!("s", "tands still"), 35),
-    (concat!("s", "tand still"), 12),
-    (concat!("s", "tood still"), 13),
-    (concat!("g", "oes on"), 72),
-    (concat!("g", "o on"), 90),
-    (concat!("w", "ent on"), 5),
-    (concat!("m", "eanwhile"), 29),
-    (concat!("o", "nce more"), 4),
-    (concat!("g", "ives way"), 2),
-    (concat!("g", "ive way"), 0),
-    (concat!("o", "f its own"), 84),
+/// Words and phrases that do not belong in the repository: most hide who acts. The first letter of
+/// each is apart, so that this list does not find itself.
+const UNWANTED_WORDS: [&str; 14] = [
+    concat!("w", "hoever"),
+    concat!("n", "obody"),
+    concat!("s", "omebody"),
+    concat!("s", "tands still"),
+    concat!("s", "tand still"),
+    concat!("s", "tood still"),
+    concat!("g", "oes on"),
+    concat!("g", "o on"),
+    concat!("w", "ent on"),
+    concat!("m", "eanwhile"),
+    concat!("o", "nce more"),
+    concat!("g", "ives way"),
+    concat!("g", "ive way"),
+    concat!("o", "f its own"),
 ];
 
 /// The words of `text` in lower case, with one space before and after each, also across the ends of
@@ -285,40 +285,27 @@ fn words_are_found_wherever_a_line_ends() {
 }
 
 #[test]
-fn the_words_that_do_not_belong_here_become_fewer() {
-    // Other authors wrote the first, cargo the second, and the third describes earlier releases.
+fn the_words_that_do_not_belong_here_stay_away() {
+    // These two come from others, and the third describes the past.
     let others = ["LICENSE", "Cargo.lock", "CHANGELOG.md"];
-    let paths = files()
-        .into_iter()
-        .filter(|path| !others.contains(&path.as_str()));
-    // A binary file has no words.
-    let text = |path: String| {
-        Some((
-            words(&std::fs::read_to_string(root().join(&path)).ok()?),
-            path,
-        ))
-    };
-    let texts: Vec<(String, String)> = paths.filter_map(text).collect();
-    let mut wrong = Vec::new();
-    for (unwanted, ceiling) in UNWANTED_WORDS {
-        let unwanted = format!(" {unwanted} ");
-        let counts = texts
-            .iter()
-            .map(|(text, path)| (text.matches(&unwanted).count(), path));
-        let found: Vec<(usize, &String)> = counts.filter(|(count, _)| *count > 0).collect();
-        let count: usize = found.iter().map(|(count, _)| count).sum();
-        if count < ceiling {
-            wrong.push(format!(
-                "{unwanted:?} occurs {count} times: replace {ceiling} by {count} in UNWANTED_WORDS"
-            ));
-        } else if count > ceiling {
-            wrong.push(format!(
-                "{unwanted:?} occurs {count} times, expected {ceiling}: rewrite the new sentence in \
-                 one of {found:?}"
-            ));
+    let mut found = Vec::new();
+    for path in files() {
+        // A file that is not text has no words.
+        let Ok(text) = std::fs::read_to_string(root().join(&path)) else {
+            continue;
+        };
+        let text = words(&text);
+        for unwanted in UNWANTED_WORDS {
+            if !others.contains(&path.as_str()) && text.contains(&format!(" {unwanted} ")) {
+                found.push(format!("{path}: {unwanted:?}"));
+            }
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(
+        found.is_empty(),
+        "name who does what instead:\n{}",
+        found.join("\n")
+    );
 }
 
 /// The item that a line of code begins: its keyword and its name, as `("struct", "Segment")`.
