@@ -34,9 +34,10 @@ impl MasterHandler<'_> {
         let segment = lock.segment();
         let done = AtomicBool::new(false);
         let sent = std::thread::scope(|scope| {
-            scope.spawn(|| segment.allocate_copies(cut, &done));
+            let allocator = scope.spawn(|| segment.allocate_copies(cut, &done));
             let sent = self.send_frames(&segment, cut, pause);
             done.store(true, Ordering::Relaxed);
+            allocator.thread().unpark();
             sent
         });
         let copied = lock.end_cut(cut).map_err(HandlerError::failed)?;
