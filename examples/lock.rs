@@ -13,8 +13,7 @@
 //!
 //! A holder that does not release the lock within LEASE loses it. It therefore begins no write
 //! after half of that, and no request of it takes longer than a quarter. Choose a LEASE longer than
-//! any stop of a process, or of dsmd, that may come just before a write: no lease can exclude that.
-//! All use the same mcomp.cfg (`DSM_CONFIG`).
+//! any stop of a process, or of dsmd, before a write: no lease can exclude one. Use one mcomp.cfg.
 
 use dsm_client::{Client, CompareAndSwap, Config};
 use std::{error::Error, thread::sleep, time::Duration, time::Instant};
@@ -59,10 +58,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rounds: u64 = arguments.next().ok_or("say how many rounds")?.parse()?;
     let pause = Duration::from_millis(arguments.next().ok_or("say how long to pause")?.parse()?);
     let client = Client::new(&Config::load(&Config::find(None))?).with_timeout(LEASE / 4);
-    let (left, right) = (
-        LOCK + 16,
-        LOCK + 24 + (client.size() - client.layout().share_size()),
-    );
+    let left = LOCK + 16; // On the first server.
+    let right = LOCK + 24 + client.size() - client.layout().share_size(); // On the last one.
     for _ in 0..rounds {
         let (token, start) = lock(&client)?;
         let value = read(&client, left)?;

@@ -57,7 +57,9 @@ fn a_name_with_an_address_of_each_version_of_ip_is_served_on_both() {
     });
     let said = cluster.stderr(0);
     assert!(
-        said.contains("node1:7411 stands for 192.0.2.1:7411 too, which this machine does not have"),
+        said.contains(
+            "node1:7411 resolves to 192.0.2.1:7411 too, which this machine does not have"
+        ),
         "{said}"
     );
     assert!(cluster.stop(0).success());

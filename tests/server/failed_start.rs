@@ -96,7 +96,7 @@ fn an_index_outside_the_map_is_a_usage_error() {
     for (arguments, said) in [
         (["--index", "1"], "index"),
         (["--index", "x"], "whole number"),
-        (["--log-level", "loud"], "allowed"),
+        (["--log-level", "loud"], "give off, error"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_dsmd"))
             .arg("--config")

@@ -171,12 +171,10 @@ mod tests {
             assert!(!said(own).contains("as packaged"), "{}", said(own));
         }
         let config = include_str!("../../../../etc/mcomp.cfg");
-        let step = config
-            .lines()
-            .find(|line| line.starts_with("#   5. "))
-            .unwrap_or_default();
+        let (_, step) = config.split_once("#   5. ").unwrap();
+        let step = step.replace("\n#     ", "");
         assert!(
-            step.contains("agent listen where the others reach it"),
+            step.contains("machine listen where the others can reach it"),
             "{step}"
         );
     }
