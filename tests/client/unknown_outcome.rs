@@ -4,7 +4,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm_client::{Client, ErrorKind};
+use dsm_client::{Client, ErrorKind, Reply};
 use dsm_core::segment::Segment;
 use nix::sys::signal::Signal;
 use std::thread::sleep;
@@ -35,7 +35,11 @@ fn add_in_vain(client: &Client) {
 
 /// Reads the word at 0, and fails if it changes after that.
 fn read_for_good(cluster: &Cluster, client: &Client) {
-    let found = client.read(0, 8).unwrap();
+    stays(cluster, &client.read(0, 8).unwrap());
+}
+
+/// Fails if the word at 0 is not, or does not stay, as it was found.
+fn stays(cluster: &Cluster, found: &[u8]) {
     let (other, end) = (support::client(cluster), Instant::now() + WATCHED);
     while Instant::now() < end {
         assert_eq!(
@@ -53,11 +57,38 @@ fn a_read_after_an_unknown_outcome_waits_for_the_change_that_a_freeze_keeps_out(
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let client = client(&cluster);
     client.fetch_add(0, 1).unwrap();
-    let mut claim = segment.snapshot_lock().unwrap().unwrap();
-    let frozen = claim.freeze(TEST_TIMEOUT).unwrap();
+    let mut lock = segment.snapshot_lock().unwrap().unwrap();
+    let frozen = lock.freeze(TEST_TIMEOUT).unwrap();
     add_in_vain(&client);
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| read_for_good(&cluster, &client));
+        // A read that did not wait would be over by then.
+        sleep(TIMEOUT);
+        drop(frozen);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_read_through_an_open_pipeline_waits_for_it_too_and_a_ping_does_not() {
+    let cluster = Cluster::start(1, K);
+    let segment = Segment::attach(cluster.layout(), 0).unwrap();
+    let client = client(&cluster);
+    let mut pipeline = client.pipeline();
+    pipeline.fetch_add(0, 1).unwrap();
+    pipeline.next().unwrap().unwrap();
+    let mut lock = segment.snapshot_lock().unwrap().unwrap();
+    let frozen = lock.freeze(TEST_TIMEOUT).unwrap();
+    add_in_vain(&client);
+    assert!(client.clone().with_timeout(TIMEOUT).ping(0).is_ok());
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            pipeline.read(0, 8).unwrap();
+            match pipeline.next().unwrap().unwrap() {
+                Reply::Data(found) => stays(&cluster, &found),
+                other => panic!("{other:?}"),
+            }
+        });
         // A read that did not wait would be over by then.
         sleep(TIMEOUT);
         drop(frozen);

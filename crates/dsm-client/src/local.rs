@@ -270,7 +270,7 @@ impl ClientState {
 
     #[cold]
     fn attach(&self, server: usize, state: &mut LocalState) -> Option<()> {
-        if !is_over(&mut state.pause) || !self.abandoned(server).is_empty() {
+        if !is_over(&mut state.pause) || self.has_abandoned(server) {
             return None;
         }
         let attached = u32::try_from(server)

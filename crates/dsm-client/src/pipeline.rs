@@ -357,6 +357,13 @@ impl<'a> Pipeline<'a> {
                 self.queues.len() - 1
             });
         let queue = &mut self.queues[index];
+        if self.until_answered {
+            // A status or a ping reads no memory: it need not wait for the end of other sessions.
+            queue.connection.to_supersede.clear();
+        } else if !queue.is_busy() && self.shared.has_abandoned(server) {
+            // What a connection that is open already reads might not be final.
+            queue.connection.reset(now);
+        }
         queue.push(call);
         queue.maybe_send(now);
     }

@@ -7,7 +7,7 @@ use super::server_connection::ServerConnection;
 use dsm_core::layout::{Layout, Piece};
 use dsm_core::segment::generation;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,8 @@ struct Peer {
     /// still execute it until it has answered a hello for the session. There are at most as many as
     /// connections were in use at the same time.
     abandoned: Mutex<Vec<[u8; 16]>>,
+    /// Whether there is one: read without the mutex before each request of a pipeline.
+    has_abandoned: AtomicBool,
     /// None in a child, which goes by TCP.
     local: Option<LocalSegment>,
 }
@@ -57,6 +59,7 @@ impl Peers {
         let peer = |_| Peer {
             idle: Mutex::default(),
             abandoned: Mutex::default(),
+            has_abandoned: AtomicBool::new(false),
             local: (!is_child).then(LocalSegment::default),
         };
         Self {
@@ -84,6 +87,13 @@ impl Peer {
         self.abandoned
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change_abandoned(&self, change: impl FnOnce(&mut Vec<[u8; 16]>)) {
+        let mut sessions = self.abandoned();
+        change(&mut sessions);
+        self.has_abandoned
+            .store(!sessions.is_empty(), Ordering::Release);
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<ServerConnection>> {
@@ -159,7 +169,7 @@ impl ClientState {
         if let Some(peer) = self.peers.own().get(server) {
             self.incarnations[server].store(0, Ordering::Release);
             peer.idle().clear();
-            peer.abandoned().clear();
+            peer.change_abandoned(Vec::clear);
             peer.local.iter().for_each(LocalSegment::forget);
         }
     }
@@ -169,21 +179,26 @@ impl ClientState {
     /// them.
     pub(super) fn abandon_session(&self, server: usize, id: [u8; 16]) {
         let peer = &self.peers.own()[server];
-        peer.abandoned().push(id);
+        peer.change_abandoned(|sessions| sessions.push(id));
         // A read of the shared memory would not wait for what dsmd is about to execute.
         peer.local.iter().for_each(LocalSegment::forget);
     }
 
     /// The server has answered a hello for the session: it executes no more of its changes.
     pub(super) fn superseded(&self, server: usize, id: [u8; 16]) {
-        self.peers.own()[server]
-            .abandoned()
-            .retain(|other| *other != id);
+        self.peers.own()[server].change_abandoned(|sessions| sessions.retain(|other| *other != id));
     }
 
     /// Whether the session is still to be superseded.
     pub(super) fn is_abandoned(&self, server: usize, id: [u8; 16]) -> bool {
         self.peers.own()[server].abandoned().contains(&id)
+    }
+
+    /// Whether sessions of the server are to be superseded.
+    pub(super) fn has_abandoned(&self, server: usize) -> bool {
+        self.peers.own()[server]
+            .has_abandoned
+            .load(Ordering::Acquire)
     }
 
     /// Sessions of the server that are to be superseded before anything else is asked of it. Each
@@ -243,6 +258,11 @@ pub(super) struct PooledConnection {
 }
 
 impl PooledConnection {
+    /// Whether this process took it, and not the one of which this is a child by `fork(2)`.
+    pub(super) fn is_own(&self) -> bool {
+        self.generation == generation()
+    }
+
     /// Replaces it by one that is not open and has no session.
     pub(super) fn reset(&mut self, now: Instant) {
         let server = self.connection.server;
@@ -267,7 +287,7 @@ impl DerefMut for PooledConnection {
 
 impl Drop for PooledConnection {
     fn drop(&mut self) {
-        if self.generation != generation() {
+        if !self.is_own() {
             return;
         }
         if !self.connection.is_clean() {

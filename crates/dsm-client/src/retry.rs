@@ -92,7 +92,7 @@ impl ServerQueue<'_> {
     /// Fails everything unfinished; a change that may have executed with an error that says so. The
     /// queue can be used again, with a connection that has a new session.
     fn fail(&mut self, error: &Error, now: Instant) {
-        if self.connection.session.may_have_executed() {
+        if self.connection.is_own() && self.connection.session.may_have_executed() {
             let (server, id) = (self.server(), self.connection.session.id);
             self.connection.shared.abandon_session(server, id);
         }

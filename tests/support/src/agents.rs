@@ -170,7 +170,8 @@ impl Cluster {
                     run.code,
                     run.stderr
                 );
-                run.code == 0
+                // An agent that was stopped until a moment ago may answer too late to be the master.
+                run.code == 0 && !run.stderr.contains("is the master, since its agent")
             },
         );
         let added: Vec<PathBuf> = self
