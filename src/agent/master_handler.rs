@@ -267,7 +267,7 @@ impl<'a> MasterHandler<'a> {
             Some(_) => {}
         }
         if purpose == LockPurpose::Snapshot {
-            // What prevents this prevents the freeze too, which reports it.
+            // After an error nothing is prepared: the freeze or the cut meets its cause and reports it.
             let _ = lock.prepare_cut(self.agent.config.snapshot.copy_area);
         }
         self.stream.send_response(&AgentResponse::Claimed {

@@ -84,7 +84,7 @@ pub(super) fn no_access(error: AccessError, index: u32, incarnation: u64) -> Ref
                  restore), or begin with zeros (dsmctl memory accept-empty)"
             ),
         ),
-        // `ServerOnly` is returned to local clients only, never to a worker of the server.
+        // `LocalAccessDenied` is returned to local clients only, never to a worker of the server.
         AccessError::Restoring | AccessError::LocalAccessDenied => Refusal::new(
             Code::Restoring,
             format!(
@@ -92,7 +92,7 @@ pub(super) fn no_access(error: AccessError, index: u32, incarnation: u64) -> Ref
                  dsmctl snapshot restore again"
             ),
         ),
-        // `Late` is returned to workers with a deadline only; those of the server have none.
+        // `DeadlinePassed` is returned to workers with a deadline only; those of the server have none.
         AccessError::PageLockTimeout { pid: 0 } | AccessError::DeadlinePassed(_) => {
             Refusal::new(Code::Busy, format!("server {index}: {error}"))
         }

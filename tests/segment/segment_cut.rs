@@ -341,6 +341,31 @@ fn a_frozen_segment_can_be_read_but_not_changed_until_its_lease_expires() {
 }
 
 #[test]
+fn a_prepared_cut_shows_no_later_change_and_leaves_nothing_also_when_it_comes_too_late() {
+    let name = TestMemoryName::new("cut-prepared");
+    let segment = name.serve(K);
+    let mut worker = segment.worker().unwrap();
+    worker.fill(Extent::new(0, K, K).unwrap(), 1, None).unwrap();
+    for too_late in [true, false] {
+        let mut lock = segment.snapshot_lock().unwrap().unwrap();
+        lock.prepare_cut(K).unwrap();
+        let before = live(&mut worker);
+        let frozen = lock.freeze(Duration::from_millis(200)).unwrap();
+        if too_late {
+            worker.fill(Extent::new(0, K, K).unwrap(), 2, None).unwrap();
+            assert!(matches!(frozen.cut(K), Err(FreezeError::LeaseExpired)));
+        } else {
+            let cut = frozen.cut(K).unwrap();
+            worker.fill(Extent::new(0, K, K).unwrap(), 3, None).unwrap();
+            assert_eq!(image(&segment, cut).unwrap(), before);
+            assert_eq!(lock.end_cut(cut).unwrap(), PAGES);
+        }
+        drop(lock);
+        assert_eq!(segment.clean_up().unwrap(), None, "too late: {too_late}");
+    }
+}
+
+#[test]
 fn a_restore_that_changed_nothing_can_be_cancelled() {
     with_segment("cancel", |segment, lock| {
         let (mut worker, before) = (segment.worker().unwrap(), segment.incarnation());

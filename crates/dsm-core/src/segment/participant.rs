@@ -32,7 +32,7 @@ pub(super) const SERVER: usize = 0;
 pub(super) enum Role {
     /// Serves the segment to the network.
     Server,
-    /// Works on the server's host with the server's privileges: a snapshot agent.
+    /// Works on the server's host without the permission that a client needs: a snapshot agent.
     Agent,
     /// Uses the memory as long as the server grants this permission; never zero.
     Client {

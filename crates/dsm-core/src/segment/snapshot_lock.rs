@@ -43,7 +43,7 @@ pub enum FreezeError {
 /// What a holder of the snapshot lock that died had left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leftover {
-    /// A cut, or pages that were saved for it.
+    /// A cut, or pages that were saved or allocated for one.
     Cut,
     /// A segment that was closed for a restore, with nothing changed.
     ClosedMemory,
@@ -104,8 +104,8 @@ impl Segment {
         }))
     }
 
-    /// Cleans up after a dead holder of the snapshot lock: ends its cut, empties the copy area of a
-    /// cut that it did not end completely, and opens a segment that it closed without changing it.
+    /// Cleans up after a dead holder of the snapshot lock: ends its cut, empties a copy
+    /// area that it left, and opens a segment that it closed without changing it.
     /// Returns what was found. A participant that stays, such as the server, calls this from time
     /// to time.
     ///
@@ -135,12 +135,15 @@ impl Segment {
                 self.shared.open_unchanged();
             }
             Some(Leftover::Cut) => {
-                let number = if let Gate::Cut(number) = self.shared.gate() {
-                    number
+                let worker = lock.worker.index();
+                if let Gate::Cut(number) = self.shared.gate() {
+                    self.shared.end_cut(number, worker)?;
+                } else if self.shared.wait_for_writers(worker).is_ok() {
+                    self.shared.empty_copy_area()?;
                 } else {
-                    0
-                };
-                self.shared.end_cut(number, lock.worker.index())?;
+                    // A writer has stalled: the next call tries again.
+                    return Ok(None);
+                }
             }
             None => {}
         }
@@ -167,7 +170,8 @@ impl SnapshotLock {
     /// and agents on the same machine delay each other's cuts. Ends a cut that a dead process left.
     ///
     /// # Errors
-    /// [`FreezeError::Access`] when a writer has stalled, [`FreezeError::Segment`] when the copy area
+    /// [`FreezeError::Access`] when a writer has stalled (with a cut that a dead process left it waits
+    /// instead), [`FreezeError::Segment`] when the copy area
     /// cannot be emptied.
     pub fn prepare_cut(&mut self, copy_area: u64) -> Result<(), FreezeError> {
         let shared = &self.worker.shared;
@@ -275,9 +279,9 @@ impl Frozen<'_> {
             shared.empty_copy_area()?;
         }
         let number = shared.number_cut(copy_area);
-        // The cut uses it up, and its end empties the area.
-        self.lock.is_prepared = false;
         if self.change_gate_to(Gate::Cut(number)) {
+            // The end of the cut empties the area; without a cut, the drop of the lock does.
+            self.lock.is_prepared = false;
             Ok(Cut { number })
         } else {
             Err(FreezeError::LeaseExpired)
