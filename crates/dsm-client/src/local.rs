@@ -340,18 +340,26 @@ impl LocalSegment {
 
     /// Ends the attachment; the next request attaches again, if it can.
     pub(super) fn forget(&self) {
-        let mut state = self.state();
-        (state.attachment, state.pause) = (None, None);
+        detach(self.state(), None);
     }
+}
+
+/// Ends the attachment until `pause`. The memory is unmapped without the mutex, which every local
+/// call takes.
+fn detach(mut state: MutexGuard<'_, LocalState>, pause: Option<Instant>) {
+    let attachment = state.attachment.take();
+    state.pause = pause;
+    drop(state);
+    drop(attachment);
 }
 
 impl WorkerLease<'_> {
     /// Ends the attachment, whose memory was found closed.
     #[cold]
     fn end(self) {
-        let mut state = self.local.state();
+        let state = self.local.state();
         if state.count == self.number {
-            (state.attachment, state.pause) = (None, Some(Instant::now() + ATTACH_RETRY));
+            detach(state, Some(Instant::now() + ATTACH_RETRY));
         }
     }
 }
