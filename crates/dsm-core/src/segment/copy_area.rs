@@ -10,12 +10,12 @@
 //! the kernel would kill a client whose own memory limit is small. A server, whose memory it is,
 //! also saves beyond.
 
+use super::attachment::SegmentAttachment;
 use super::cut::{Cut, Page};
 use super::deadline::Deadline;
 use super::gate::Gate;
 use super::geometry::page_size;
 use super::participant::Role;
-use super::shared::Shared;
 use super::superblock::Field;
 use super::{Segment, SegmentError};
 use crate::sys::file_size;
@@ -86,8 +86,8 @@ impl Segment {
     /// ended. It runs in a thread of the agent, whose memory the area shall be, while another
     /// thread reads the cut.
     pub fn allocate_copies(&self, cut: Cut, done: &AtomicBool) {
-        let shared = &self.shared;
-        let word = |field: Field| field.of(&shared.mapping);
+        let attachment = &self.attachment;
+        let word = |field: Field| attachment.tables.superblock.word(field);
         let limit = word(Field::CopiesLimit)
             .load(Ordering::Relaxed)
             .min(MAX_COPIES);
@@ -97,7 +97,9 @@ impl Segment {
             .load(Ordering::Relaxed)
             .saturating_sub(1);
         let (mut last_taken, mut pause) = (0, ALLOCATION_INTERVAL);
-        while !done.load(Ordering::Relaxed) && shared.gate() == Gate::Cut(cut.number) {
+        while !done.load(Ordering::Relaxed)
+            && attachment.tables.superblock.gate() == Gate::Cut(cut.number)
+        {
             let taken = word(Field::CopiesTaken).load(Ordering::Relaxed);
             let ahead = ALLOCATION_STEP.saturating_add(taken.saturating_mul(AHEAD_PER_PAGE));
             let wanted = taken.saturating_add(ahead.min(MAX_AHEAD)).min(limit);
@@ -109,7 +111,7 @@ impl Segment {
             last_taken = taken;
             while allocated < wanted {
                 let step = ALLOCATION_STEP.min(wanted - allocated);
-                if shared.allocate_pages(allocated, step).is_err() {
+                if attachment.allocate_pages(allocated, step).is_err() {
                     pause = RETRY_INTERVAL;
                     break;
                 }
@@ -122,7 +124,7 @@ impl Segment {
     }
 }
 
-impl Shared {
+impl SegmentAttachment {
     /// Appends a page for the cut `number` and returns its slot.
     pub(super) fn copy_aside(
         &self,
@@ -132,8 +134,10 @@ impl Shared {
     ) -> Result<u64, CopyError> {
         let slot = match self.role {
             Role::Client { .. } => self.take_allocated(number, deadline)?,
-            Role::Server | Role::Agent => Field::CopiesTaken
-                .of(&self.mapping)
+            Role::Server | Role::Agent => self
+                .tables
+                .superblock
+                .word(Field::CopiesTaken)
                 .fetch_add(1, Ordering::Relaxed),
         };
         let place = self.copy_offset(slot)?;
@@ -147,8 +151,10 @@ impl Shared {
 
     /// The offset of the page in the file; an error if the cut may not have so many pages.
     fn copy_offset(&self, slot: u64) -> Result<i64, CopyError> {
-        let limit = Field::CopiesLimit
-            .of(&self.mapping)
+        let limit = self
+            .tables
+            .superblock
+            .word(Field::CopiesLimit)
             .load(Ordering::Relaxed)
             .min(MAX_COPIES);
         offset(slot).filter(|_| slot < limit).ok_or(CopyError::Full)
@@ -157,13 +163,15 @@ impl Shared {
     /// Takes a page once its memory is allocated, if an agent allocates. Not earlier: each writer
     /// that times out would leave a hole, and the area would be used up sooner.
     fn take_allocated(&self, number: u32, deadline: Deadline) -> Result<u64, CopyError> {
-        let taken = Field::CopiesTaken.of(&self.mapping);
+        let taken = self.tables.superblock.word(Field::CopiesTaken);
         let mut until = None;
         loop {
             let slot = taken.load(Ordering::Relaxed);
             check_file_size(self.copy_offset(slot)?)?;
-            let allocated = Field::CopiesAllocated
-                .of(&self.mapping)
+            let allocated = self
+                .tables
+                .superblock
+                .word(Field::CopiesAllocated)
                 .load(Ordering::Acquire);
             if allocated == 0 || slot < allocated - 1 {
                 if taken
@@ -176,7 +184,7 @@ impl Shared {
             }
             let now = Instant::now();
             if now >= *until.get_or_insert(now + ALLOCATION_TIMEOUT)
-                || self.gate() != Gate::Cut(number)
+                || self.tables.superblock.gate() != Gate::Cut(number)
             {
                 return Err(CopyError::NotAllocated);
             }
@@ -213,8 +221,9 @@ impl Shared {
     pub(super) fn allocate_first_copies(&self, limit: u64) {
         let count = ALLOCATION_STEP.min(limit / page_size() as u64);
         if count > 0 && self.allocate_pages(0, count).is_ok() {
-            Field::CopiesAllocated
-                .of(&self.mapping)
+            self.tables
+                .superblock
+                .word(Field::CopiesAllocated)
                 .store(count + 1, Ordering::Release);
         }
     }
@@ -229,8 +238,9 @@ impl Shared {
 
     /// Releases all memory of the area.
     pub(super) fn empty_copy_area(&self) -> Result<(), SegmentError> {
-        Field::CopiesAllocated
-            .of(&self.mapping)
+        self.tables
+            .superblock
+            .word(Field::CopiesAllocated)
             .store(0, Ordering::Release);
         nix::unistd::ftruncate(&self.copy_area, 0)
             .map_err(SegmentError::system("empty the copy area of", &self.name))

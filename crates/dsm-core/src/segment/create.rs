@@ -8,7 +8,7 @@ use super::geometry::{Geometry, LOCKS, overhead};
 use super::kept_names::release_names;
 use super::open::{assemble, map, open_copy_area};
 use super::participant::{Role, SERVER};
-use super::superblock::{self, Identity, State};
+use super::superblock::{self, Identity, State, Superblock};
 use super::{Segment, SegmentError, names};
 use crate::sys::memory_limit;
 use crate::sys::own_file::OwnFile;
@@ -47,17 +47,13 @@ pub(super) fn create(
         .map_err(SegmentError::system("keep", name))?;
     let made = prepare(&file, name, identity.k).and_then(|()| {
         allocate(&file, name, &geometry, progress)?;
-        superblock::write(
-            &map(&file, &geometry, name)?,
-            identity,
-            random_incarnation()?,
-        );
+        Superblock::new(&map(&file, &geometry, name)?).write(identity, random_incarnation()?);
         assemble(name.to_owned(), file, geometry, SERVER, Role::Server)
     });
     match made {
         Ok(segment) => {
-            segment.shared.set_gate(gate);
-            superblock::set_state(&segment.shared.mapping, State::Ready);
+            segment.attachment.tables.superblock.set_gate(gate);
+            segment.attachment.tables.superblock.set_state(State::Ready);
             Ok(segment)
         }
         Err(error) => {

@@ -7,11 +7,11 @@
 use super::crash::{self, Point};
 use super::critical::HeldLocks;
 use super::gate::AccessError;
-use super::geometry::{Geometry, LARGE_SLOTS, SLOT, bits};
-use super::intent::{Intent, IntentField, Source};
+use super::geometry::{LARGE_SLOTS, SLOT, bits};
+use super::intent::{Intent, Source};
+use super::slot_table::SlotTable;
 use super::worker::Worker;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 impl Worker {
     /// Takes a large slot if `length` needs one. Large slots come before stripes in the lock order.
@@ -20,10 +20,11 @@ impl Worker {
         if length <= SLOT {
             return Ok(HeldLocks::NONE);
         }
-        let free = (0..LARGE_SLOTS).find(|index| self.shared.try_lock(*index, self.index));
+        let free = (0..LARGE_SLOTS)
+            .find(|index| self.attachment.tables.locks.try_take(*index, self.index));
         let index = free.unwrap_or(self.index % LARGE_SLOTS);
         if free.is_none() {
-            self.shared.lock(index, self.index)?;
+            self.attachment.lock(index, self.index)?;
         }
         Ok(HeldLocks {
             stripes: 0,
@@ -31,12 +32,12 @@ impl Worker {
         })
     }
 
-    /// Where the new bytes of a change wait, as a source and as an offset into the mapping.
+    /// Where the new bytes of a change wait, as a source and as an offset into the slots.
     #[inline]
     pub(super) fn source(&self, large_slot: Option<usize>) -> (Source, usize) {
         match large_slot {
-            Some(index) => (Source::LargeSlot(index), Geometry::large_slot(index)),
-            None => (Source::Slot, Geometry::slot(self.index)),
+            Some(index) => (Source::LargeSlot(index), SlotTable::large(index)),
+            None => (Source::Slot, SlotTable::own(self.index)),
         }
     }
 
@@ -54,7 +55,12 @@ impl Worker {
             if self.restoring {
                 return Ok((held, None));
             }
-            match self.shared.pass(self.incarnation, self.permission) {
+            match self
+                .attachment
+                .tables
+                .superblock
+                .pass(self.incarnation, self.permission)
+            {
                 Ok(cut) => return Ok((held, cut)),
                 Err(None) => held = self.release_while_frozen(held)?,
                 Err(Some(error)) => {
@@ -70,7 +76,7 @@ impl Worker {
     fn release_while_frozen(&self, mut held: HeldLocks) -> Result<HeldLocks, AccessError> {
         self.unlock_stripes(&held);
         held.stripes = 0;
-        self.unlock_on_error(self.shared.wait_while_frozen(self.index), held)
+        self.unlock_on_error(self.attachment.wait_while_frozen(self.index), held)
     }
 
     /// Saves the pages that the change is about to overwrite and the cut still needs. After an
@@ -84,9 +90,10 @@ impl Worker {
         held: HeldLocks,
     ) -> Result<HeldLocks, AccessError> {
         match cut {
-            Some(number) => {
-                self.unlock_on_error(self.shared.save_for_cut(pages, number, self.index), held)
-            }
+            Some(number) => self.unlock_on_error(
+                self.attachment.save_for_cut(pages, number, self.index),
+                held,
+            ),
             None => Ok(held),
         }
     }
@@ -112,7 +119,7 @@ impl Worker {
     #[allow(clippy::inline_always)] // else it is a call of each change
     pub(super) fn lock(&self, stripes: u64, mut held: HeldLocks) -> Result<HeldLocks, AccessError> {
         for stripe in bits(stripes) {
-            if let Err(error) = self.shared.lock(LARGE_SLOTS + stripe, self.index) {
+            if let Err(error) = self.attachment.lock(LARGE_SLOTS + stripe, self.index) {
                 self.unlock(held);
                 return Err(error);
             }
@@ -126,7 +133,7 @@ impl Worker {
     pub(super) fn unlock(&self, held: HeldLocks) {
         self.unlock_stripes(&held);
         if let Some(index) = held.large_slot {
-            self.shared.unlock(index, self.index);
+            self.attachment.unlock(index, self.index);
         }
         std::mem::forget(held);
     }
@@ -135,7 +142,7 @@ impl Worker {
     fn unlock_stripes(&self, held: &HeldLocks) {
         crash::reached(Point::Done);
         for stripe in bits(held.stripes) {
-            self.shared.unlock(LARGE_SLOTS + stripe, self.index);
+            self.attachment.unlock(LARGE_SLOTS + stripe, self.index);
             crash::reached(Point::HalfUnlocked);
         }
     }
@@ -143,11 +150,9 @@ impl Worker {
     /// Commits the intent, carries it out and ends it. The caller holds the stripes.
     #[inline]
     pub(super) fn carry_out(&self, intent: &Intent) {
-        intent.commit(&self.shared, self.index);
+        intent.commit(&self.attachment.tables.intents, self.index);
         crash::reached(Point::Committed);
-        self.shared.apply(self.index, intent);
-        self.shared
-            .intent_word(self.index, IntentField::Kind)
-            .store(0, Ordering::Release);
+        self.attachment.apply(self.index, intent);
+        self.attachment.tables.intents.finish(self.index);
     }
 }

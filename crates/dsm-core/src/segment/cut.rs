@@ -11,16 +11,16 @@
 //!
 //! A writer that finds no room in the copy area ends the cut, and continues.
 
+use super::attachment::SegmentAttachment;
 use super::copy_area::CopyError;
 use super::gate::{AccessError, Awaited, Gate};
 use super::geometry::page_size;
-use super::shared::Shared;
 use super::superblock::Field;
 use super::{Segment, SegmentError};
 use crate::sys::cancellation::Uncancelled;
 use nix::sys::uio::pread;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 
 /// The low half of a page's word: where the page is, as of the cut.
 const READ: u64 = 0;
@@ -83,14 +83,18 @@ impl Segment {
             pages.len() <= CUT_RUN && buffer.len() == pages.len() * page_size(),
             "{pages:?}"
         );
-        let shared = &self.shared;
+        let attachment = &self.attachment;
         // A page that was never written is zeros; a writer that changes it from now on saves it as
         // zeros.
-        if pages
-            .clone()
-            .all(|page| shared.page_version(page).load(Ordering::Acquire) == 0)
-        {
-            return if shared.is_cut(cut.number) {
+        if pages.clone().all(|page| {
+            attachment
+                .tables
+                .pages
+                .version(page)
+                .load(Ordering::Acquire)
+                == 0
+        }) {
+            return if attachment.is_cut(cut.number) {
                 Ok(CutPages::Zeros)
             } else {
                 Err(CutEnded)
@@ -98,15 +102,19 @@ impl Segment {
         }
         let mut found = [0; CUT_RUN];
         for (page, found) in pages.clone().zip(&mut found) {
-            *found = shared.cut_word(page).load(Ordering::Acquire);
+            *found = attachment
+                .tables
+                .pages
+                .cut_word(page)
+                .load(Ordering::Acquire);
         }
-        shared.read_data(&pages, buffer)?;
+        attachment.read_data(&pages, buffer)?;
         for ((page, found), bytes) in pages.zip(found).zip(buffer.as_chunks_mut().0) {
-            shared.resolve_page(cut.number, page, found, bytes)?;
+            attachment.resolve_page(cut.number, page, found, bytes)?;
         }
         // A writer that found no room has ended the cut before it changed its page.
         fence(Ordering::Acquire);
-        if shared.is_cut(cut.number) {
+        if attachment.is_cut(cut.number) {
             Ok(CutPages::Bytes)
         } else {
             Err(CutEnded)
@@ -114,21 +122,23 @@ impl Segment {
     }
 }
 
-impl Shared {
-    #[inline]
-    fn cut_word(&self, page: usize) -> &AtomicU64 {
-        self.mapping.word(self.geometry.page_cut(page))
-    }
-
+impl SegmentAttachment {
     fn is_cut(&self, number: u32) -> bool {
-        self.gate() == Gate::Cut(number)
+        self.tables.superblock.gate() == Gate::Cut(number)
     }
 
     /// Ends the cut and empties its copy area. Returns the number of pages that were saved; zero if
     /// the cut had already ended.
     pub(super) fn end_cut(&self, number: u32, worker: usize) -> Result<u64, SegmentError> {
-        let ended = self.change_gate(Gate::Cut(number), Gate::Open);
-        let copied = Field::CopiesTaken.of(&self.mapping).load(Ordering::Relaxed);
+        let ended = self
+            .tables
+            .superblock
+            .change_gate(Gate::Cut(number), Gate::Open);
+        let copied = self
+            .tables
+            .superblock
+            .word(Field::CopiesTaken)
+            .load(Ordering::Relaxed);
         // A writer that saw the cut still holds its stripes; after each stripe was locked and
         // unlocked once, no such writer is left. A stalled writer delays this for as long as it is
         // stalled.
@@ -157,14 +167,13 @@ impl Shared {
 
     fn save_page(&self, page: usize, number: u32, worker: usize) -> Result<(), AccessError> {
         let _uncancelled = Uncancelled::begin();
-        let word = self.cut_word(page);
+        let word = self.tables.pages.cut_word(page);
         let found = word.load(Ordering::Acquire);
         if found >> 32 == u64::from(number) {
             return Ok(());
         }
         let mut bytes: Page = [0; page_size()];
-        self.mapping
-            .copy_out(self.geometry.data + page * page_size(), &mut bytes);
+        self.tables.data.copy_out(page * page_size(), &mut bytes);
         let place = if bytes == ZERO_PAGE {
             Ok(ZEROS)
         } else {
@@ -186,7 +195,11 @@ impl Shared {
                 return Err(AccessError::DeadlinePassed(Awaited::CopyArea));
             }
             Err(cause) => {
-                if self.change_gate(Gate::Cut(number), Gate::Open) {
+                if self
+                    .tables
+                    .superblock
+                    .change_gate(Gate::Cut(number), Gate::Open)
+                {
                     log::error!(
                         "{}: the snapshot was abandoned, because its copy area has no room ({cause}). \
                          Writers continue. Raise snapshot.copy_area in mcomp.cfg, or make room in /dev/shm",
@@ -224,7 +237,7 @@ impl Shared {
         mut found: u64,
         bytes: &mut Page,
     ) -> Result<(), CutEnded> {
-        let word = self.cut_word(page);
+        let word = self.tables.pages.cut_word(page);
         let read = u64::from(number) << 32 | READ;
         if found >> 32 != u64::from(number) {
             // If no writer has saved the page by the time of this exchange, no writer has changed

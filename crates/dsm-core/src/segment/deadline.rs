@@ -1,6 +1,6 @@
 //! The deadline of a worker: when it stops waiting for others.
 
-use super::shared::Shared;
+use super::attachment::SegmentAttachment;
 use crate::sys::clock;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ impl Deadline {
     }
 }
 
-impl Shared {
+impl SegmentAttachment {
     /// The deadline of a worker of this process.
     pub(super) fn deadline_of(&self, worker: usize) -> Deadline {
         Deadline(self.deadlines[worker].load(Ordering::Relaxed))

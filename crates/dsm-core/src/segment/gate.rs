@@ -18,12 +18,12 @@
 //!
 //! A gate in state 3 with value 3 still has its old contents. A process that finds this while it
 //! holds the snapshot lock knows that the restore has ended without a change, and opens the gate:
-//! see [`Shared::open_unchanged`]. Programs that do not know the value 3 treat it as 2.
+//! see [`SegmentAttachment::open_unchanged`]. Programs that do not know the value 3 treat it as 2.
 
-use super::shared::Shared;
-use super::superblock::Field;
+use super::attachment::SegmentAttachment;
+use super::superblock::{Field, Superblock};
 use crate::sys::cancellation::Uncancelled;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 /// How long a writer sleeps between two checks of a frozen gate. A freeze lasts a few network round
@@ -155,25 +155,21 @@ fn has_expired(until: u64, now: u64) -> bool {
         .is_none_or(|left| left == 0 || u128::from(left) > MAX_FREEZE.as_nanos())
 }
 
-impl Shared {
-    #[inline]
-    fn gate_word(&self) -> &AtomicU64 {
-        Field::Gate.of(&self.mapping)
-    }
-
+impl Superblock {
     #[inline]
     pub(super) fn gate(&self) -> Gate {
-        Gate::decode(self.gate_word().load(Ordering::Acquire))
+        Gate::decode(self.word(Field::Gate).load(Ordering::Acquire))
     }
 
     pub(super) fn set_gate(&self, gate: Gate) {
-        self.gate_word().store(gate.encode(), Ordering::Release);
+        self.word(Field::Gate)
+            .store(gate.encode(), Ordering::Release);
     }
 
     /// Changes the gate from one state to another; `false` when it is not in the state `from` any
     /// more.
     pub(super) fn change_gate(&self, from: Gate, to: Gate) -> bool {
-        self.gate_word()
+        self.word(Field::Gate)
             .compare_exchange(
                 from.encode(),
                 to.encode(),
@@ -226,9 +222,7 @@ impl Shared {
 
     #[inline]
     fn check_worker(&self, incarnation: u64, permission: u64) -> Result<(), AccessError> {
-        if permission != 0
-            && Field::LocalAccess.of(&self.mapping).load(Ordering::Acquire) != permission
-        {
+        if permission != 0 && self.word(Field::LocalAccess).load(Ordering::Acquire) != permission {
             return Err(AccessError::LocalAccessDenied);
         }
         if self.incarnation() == incarnation {
@@ -237,15 +231,12 @@ impl Shared {
             Err(AccessError::Replaced)
         }
     }
+}
 
-    #[inline]
-    pub(super) fn incarnation(&self) -> u64 {
-        Field::Incarnation.of(&self.mapping).load(Ordering::Acquire)
-    }
-
+impl SegmentAttachment {
     /// Whether writers must wait now.
     pub(super) fn is_frozen(&self) -> bool {
-        matches!(self.gate(), Gate::Frozen(until) if !has_expired(until, self.clock.now()))
+        matches!(self.tables.superblock.gate(), Gate::Frozen(until) if !has_expired(until, self.clock.now()))
     }
 
     /// Waits until the gate is not frozen any more, or the freeze has expired. `worker` holds no
@@ -256,9 +247,9 @@ impl Shared {
     #[cold]
     pub(super) fn wait_while_frozen(&self, worker: usize) -> Result<(), AccessError> {
         let _uncancelled = Uncancelled::begin();
-        while let gate @ Gate::Frozen(until) = self.gate() {
+        while let gate @ Gate::Frozen(until) = self.tables.superblock.gate() {
             if has_expired(until, self.clock.now()) {
-                if self.change_gate(gate, Gate::Open) {
+                if self.tables.superblock.change_gate(gate, Gate::Open) {
                     log::error!(
                         "{}: the process that froze it for a snapshot did not unfreeze it in time: writers \
                          continue, and the snapshot fails. Raise snapshot.freeze_timeout in mcomp.cfg if this \

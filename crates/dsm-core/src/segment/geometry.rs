@@ -65,7 +65,8 @@ pub(super) const PAGE_ENTRY: usize = 16;
 /// Bytes of an intent: two cache lines.
 pub(super) const INTENT: usize = 2 * CACHE_LINE;
 
-const SUPERBLOCK_AREA: usize = 4096;
+/// Bytes of the superblock, with room for more fields.
+pub(super) const SUPERBLOCK_AREA: usize = 4096;
 pub(super) const PARTICIPANT_TABLE: usize = SUPERBLOCK_AREA;
 pub(super) const LOCK_TABLE: usize = PARTICIPANT_TABLE + PARTICIPANTS * CACHE_LINE;
 pub(super) const INTENT_TABLE: usize = LOCK_TABLE + 2 * SUPERBLOCK_AREA;
@@ -87,7 +88,7 @@ const _: () = assert!(
 /// format version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Geometry {
-    /// Bytes shared.
+    /// Bytes attachment.
     pub(super) k: usize,
     /// First byte of the data.
     pub(super) data: usize,
@@ -108,43 +109,20 @@ impl Geometry {
         Some(Self { k, data, total })
     }
 
+    /// The offset in the object of the record of participant `index`.
     pub(super) fn participant(index: usize) -> usize {
         assert!(index < PARTICIPANTS);
         PARTICIPANT_TABLE + index * CACHE_LINE
     }
 
-    pub(super) fn lock(index: usize) -> usize {
-        assert!(index < LOCKS);
-        LOCK_TABLE + index * CACHE_LINE
+    /// Where the page table is.
+    pub(super) fn page_table(self) -> Range<usize> {
+        PAGE_TABLE..PAGE_TABLE + self.k / page_size() * PAGE_ENTRY
     }
 
-    pub(super) fn intent(worker: usize) -> usize {
-        assert!(worker < WORKERS);
-        INTENT_TABLE + worker * INTENT
-    }
-
-    pub(super) fn slot(worker: usize) -> usize {
-        assert!(worker < WORKERS);
-        SLOT_TABLE + worker * SLOT
-    }
-
-    pub(super) fn large_slot(index: usize) -> usize {
-        assert!(index < LARGE_SLOTS);
-        LARGE_SLOT_TABLE + index * LARGE_SLOT
-    }
-
-    pub(super) fn session(index: usize) -> usize {
-        assert!(index < SESSIONS);
-        SESSION_TABLE + index * SESSION
-    }
-
-    pub(super) fn page_version(self, page: usize) -> usize {
-        assert!(page < self.k / page_size());
-        PAGE_TABLE + page * PAGE_ENTRY
-    }
-
-    pub(super) fn page_cut(self, page: usize) -> usize {
-        self.page_version(page) + 8
+    /// Where the data is.
+    pub(super) fn data(self) -> Range<usize> {
+        self.data..self.total
     }
 }
 

@@ -5,10 +5,16 @@
 //! Carrying it out twice gives the same bytes, because the stripes stay locked until the intent is
 //! done.
 
+use super::attachment::{SegmentAttachment, Tables};
 use super::crash::{self, Point};
-use super::geometry::{Geometry, LARGE_SLOT, LARGE_SLOTS, SESSIONS, SLOT, page_size};
-use super::shared::Shared;
+use super::geometry::{
+    INTENT, INTENT_TABLE, LARGE_SLOT, LARGE_SLOTS, PARTICIPANTS, SESSIONS, SLOT, WORKERS, page_size,
+};
+use super::slot_table::SlotTable;
+use crate::sys::mapping::Mapping;
+use crate::sys::region::Region;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// The words of an intent, by offset.
@@ -131,14 +137,12 @@ pub(super) struct Intent {
 }
 
 impl Intent {
-    /// Writes the record and commits it. The caller holds the stripes of every page that the write
-    /// touches.
+    /// Writes the record of `worker` and commits it. The caller holds the stripes of every page that
+    /// the write touches.
     #[inline]
-    pub(super) fn commit(&self, shared: &Shared, worker: usize) {
+    pub(super) fn commit(&self, intents: &IntentTable, worker: usize) {
         let store = |field, value| {
-            shared
-                .intent_word(worker, field)
-                .store(value, Ordering::Relaxed);
+            intents.word(worker, field).store(value, Ordering::Relaxed);
         };
         let (kind, detail) = self.source.encode();
         store(IntentField::Offset, self.offset as u64);
@@ -153,34 +157,92 @@ impl Intent {
             self.request.map_or(0, |request| request.sequence),
         );
         store(IntentField::Result, self.result);
-        shared
-            .intent_word(worker, IntentField::Kind)
+        intents
+            .word(worker, IntentField::Kind)
             .store(kind, Ordering::Release);
     }
+}
 
-    /// Reads the intent that a dead worker committed; `None` if it had committed none. Another
-    /// process wrote the record, so every field is checked.
-    pub(super) fn load_committed(
-        shared: &Shared,
-        worker: usize,
-    ) -> Option<Result<Self, &'static str>> {
-        let kind = shared
-            .intent_word(worker, IntentField::Kind)
-            .load(Ordering::Acquire);
-        (kind != 0).then(|| Self::load(shared, worker, kind))
+/// See the module.
+pub(super) struct IntentTable(Region);
+
+impl IntentTable {
+    pub(super) fn new(mapping: &Arc<Mapping>) -> Self {
+        Self(mapping.region(INTENT_TABLE..INTENT_TABLE + WORKERS * INTENT))
     }
 
-    fn load(shared: &Shared, worker: usize, kind: u64) -> Result<Self, &'static str> {
-        let word = |field| shared.intent_word(worker, field).load(Ordering::Relaxed);
+    #[inline]
+    pub(super) fn word(&self, worker: usize, field: IntentField) -> &AtomicU64 {
+        self.0.word(worker * INTENT + field as usize)
+    }
+
+    #[inline]
+    pub(super) fn counter(&self, worker: usize, counter: LocalCounter) -> &AtomicU64 {
+        self.0.word(worker * INTENT + counter as usize)
+    }
+
+    pub(super) fn progress(&self, worker: usize) -> &AtomicU64 {
+        self.0.word(worker * INTENT + PROGRESS)
+    }
+
+    /// The participant that owns `worker`; `None` for a free worker.
+    pub(super) fn owner(&self, worker: usize) -> Option<usize> {
+        let owner = self
+            .word(worker, IntentField::Owner)
+            .load(Ordering::Acquire);
+        usize::try_from(owner)
+            .ok()?
+            .checked_sub(1)
+            .filter(|index| *index < PARTICIPANTS)
+    }
+
+    /// Takes `worker` for a participant if it is free.
+    pub(super) fn take(&self, worker: usize, participant: usize) -> bool {
+        self.word(worker, IntentField::Owner)
+            .compare_exchange(
+                0,
+                participant as u64 + 1,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
+            .is_ok()
+    }
+
+    /// Makes `worker` free.
+    pub(super) fn free(&self, worker: usize) {
+        self.word(worker, IntentField::Owner)
+            .store(0, Ordering::Release);
+    }
+
+    /// Whether `worker` has committed an intent that is not carried out yet.
+    pub(super) fn is_committed(&self, worker: usize) -> bool {
+        self.word(worker, IntentField::Kind).load(Ordering::Acquire) != 0
+    }
+
+    /// Marks the intent of `worker` as carried out.
+    #[inline]
+    pub(super) fn finish(&self, worker: usize) {
+        self.word(worker, IntentField::Kind)
+            .store(0, Ordering::Release);
+    }
+
+    /// Reads the intent that a dead worker committed in a segment of `k` bytes; `None` if it had
+    /// committed none. Another process wrote the record, so every field is checked.
+    pub(super) fn committed(
+        &self,
+        worker: usize,
+        k: usize,
+    ) -> Option<Result<Intent, &'static str>> {
+        self.is_committed(worker).then(|| self.load(worker, k))
+    }
+
+    fn load(&self, worker: usize, k: usize) -> Result<Intent, &'static str> {
+        let word = |field| self.word(worker, field).load(Ordering::Relaxed);
         let number = |field| usize::try_from(word(field)).map_err(|_| "a number is too large");
-        let source =
-            Source::decode(kind, word(IntentField::Detail)).ok_or("its source is unknown")?;
+        let source = Source::decode(word(IntentField::Kind), word(IntentField::Detail))
+            .ok_or("its source is unknown")?;
         let (offset, length) = (number(IntentField::Offset)?, number(IntentField::Length)?);
-        if length > source.capacity()
-            || offset
-                .checked_add(length)
-                .is_none_or(|end| end > shared.geometry.k)
-        {
+        if length > source.capacity() || offset.checked_add(length).is_none_or(|end| end > k) {
             return Err("its range is outside the segment");
         }
         let request = match number(IntentField::Session)?.checked_sub(1) {
@@ -190,7 +252,7 @@ impl Intent {
                 sequence: word(IntentField::Sequence),
             }),
         };
-        Ok(Self {
+        Ok(Intent {
             source,
             offset,
             length,
@@ -200,22 +262,7 @@ impl Intent {
     }
 }
 
-impl Shared {
-    #[inline]
-    pub(super) fn intent_word(&self, worker: usize, field: IntentField) -> &AtomicU64 {
-        self.mapping.word(Geometry::intent(worker) + field as usize)
-    }
-
-    #[inline]
-    pub(super) fn local_counter(&self, worker: usize, counter: LocalCounter) -> &AtomicU64 {
-        self.mapping
-            .word(Geometry::intent(worker) + counter as usize)
-    }
-
-    pub(super) fn progress(&self, worker: usize) -> &AtomicU64 {
-        self.mapping.word(Geometry::intent(worker) + PROGRESS)
-    }
-
+impl SegmentAttachment {
     /// Carries out a committed intent of `worker`: bytes, versions, session. The caller then marks
     /// the intent as done.
     #[inline]
@@ -223,7 +270,7 @@ impl Shared {
         let pages = pages(intent.offset, intent.length);
         for page in pages.clone() {
             // `| 1` instead of `+ 1`: a redo finds odd versions where the dead worker had begun.
-            let version = self.page_version(page);
+            let version = self.tables.pages.version(page);
             version.store(version.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
         }
         // A reader that sees a new byte must also see the odd version.
@@ -235,7 +282,7 @@ impl Shared {
         self.copy_payload(worker, intent, intent.length);
         crash::reached(Point::Copied);
         for page in pages {
-            let version = self.page_version(page);
+            let version = self.tables.pages.version(page);
             version.store(
                 version.load(Ordering::Relaxed).wrapping_add(1),
                 Ordering::Release,
@@ -243,27 +290,20 @@ impl Shared {
         }
         crash::reached(Point::PagesDone);
         if let Some(request) = intent.request {
-            self.mark_executed(request, intent.result);
+            self.tables.sessions.mark_executed(request, intent.result);
         }
     }
 
     /// Copies the first `length` bytes of the intent to their destination.
     #[inline]
     fn copy_payload(&self, worker: usize, intent: &Intent, length: usize) {
-        let to = self.geometry.data + intent.offset;
-        match intent.source {
-            Source::Slot => self.mapping.copy_within(Geometry::slot(worker), to, length),
-            Source::LargeSlot(index) => {
-                self.mapping
-                    .copy_within(Geometry::large_slot(index), to, length);
-            }
-            Source::Byte(byte) => self.mapping.fill(to, length, byte),
-        }
-    }
-
-    #[inline]
-    pub(super) fn page_version(&self, page: usize) -> &AtomicU64 {
-        self.mapping.word(self.geometry.page_version(page))
+        let Tables { slots, data, .. } = &self.tables;
+        let slot = match intent.source {
+            Source::Slot => SlotTable::own(worker),
+            Source::LargeSlot(index) => SlotTable::large(index),
+            Source::Byte(byte) => return data.fill(intent.offset, length, byte),
+        };
+        slots.region().copy_to(slot, data, intent.offset, length);
     }
 }
 

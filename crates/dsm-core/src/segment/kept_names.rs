@@ -79,7 +79,7 @@ impl Segment {
                 NameState::Missing => parts_removed = true,
             }
         }
-        let has_semaphore = |lock| lstat(&semaphore_path(&self.shared.name, lock)).is_ok();
+        let has_semaphore = |lock| lstat(&semaphore_path(&self.attachment.name, lock)).is_ok();
         match (restored, parts_removed || !(0..LOCKS).all(has_semaphore)) {
             (_, true) => NameCheck::PartsRemoved,
             (true, false) => NameCheck::Restored,
@@ -90,15 +90,15 @@ impl Segment {
     /// Removes the second names, so that removing the first ones frees the memory while no server
     /// runs.
     pub fn release_names(&self) {
-        release_names(&self.shared.name);
+        release_names(&self.attachment.name);
     }
 
     /// Each object that holds data, the memory first, with its device and inode numbers.
     fn objects(&self) -> [(String, Option<(dev_t, ino_t)>); 2] {
-        let name = &self.shared.name;
+        let name = &self.attachment.name;
         [
-            (name.clone(), identity(&self.shared.file)),
-            (copy_area(name), identity(&self.shared.copy_area)),
+            (name.clone(), identity(&self.attachment.file)),
+            (copy_area(name), identity(&self.attachment.copy_area)),
         ]
     }
 }

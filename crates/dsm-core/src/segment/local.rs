@@ -4,7 +4,7 @@
 use super::intent::LocalCounter;
 use super::open::attach;
 use super::participant::{Role, SERVER, byte};
-use super::superblock::{Field, has_fingerprint, permission};
+use super::superblock::{Field, permission};
 use super::{Segment, SegmentError, WORKERS, names};
 use crate::layout::{Fingerprint, Layout};
 use crate::protocol::LocalTraffic;
@@ -35,15 +35,15 @@ impl Segment {
         let fingerprint = layout.fingerprint();
         let permission = permission(fingerprint);
         let segment = attach(layout, index, Role::Client { permission })?;
-        let mapping = &segment.shared.mapping;
+        let superblock = &segment.attachment.tables.superblock;
         // The incarnation is read first. If a restore replaces it after that, the checks below find
         // the memory closed, or later operations find another incarnation. If the segment is
         // discarded, the permission is gone.
         let incarnation = segment.incarnation();
-        let admits = Field::LocalAccess.of(mapping).load(Ordering::Acquire) == permission
+        let admits = superblock.word(Field::LocalAccess).load(Ordering::Acquire) == permission
             && segment.is_served();
         if admits
-            && has_fingerprint(mapping, fingerprint)
+            && superblock.has_fingerprint(fingerprint)
             && segment.access_error().is_none()
             && segment.is_ready()
         {
@@ -58,16 +58,20 @@ impl Segment {
     /// Permits local clients of the layout with this fingerprint to use the segment. Their
     /// operations are in no operation log.
     pub fn enable_local_access(&self, fingerprint: Fingerprint) {
-        Field::LocalAccess
-            .of(&self.shared.mapping)
+        self.attachment
+            .tables
+            .superblock
+            .word(Field::LocalAccess)
             .store(permission(fingerprint), Ordering::SeqCst);
     }
 
     /// Withdraws the permission of all local clients: they begin no further operation. Operations
     /// that have begun are finished.
     pub fn disable_local_access(&self) {
-        Field::LocalAccess
-            .of(&self.shared.mapping)
+        self.attachment
+            .tables
+            .superblock
+            .word(Field::LocalAccess)
             .store(0, Ordering::SeqCst);
     }
 
@@ -75,13 +79,13 @@ impl Segment {
     /// another one or none. Makes a system call.
     #[must_use]
     pub fn is_removed(&self) -> bool {
-        fstat(&self.shared.file).is_ok_and(|status| status.st_nlink == 0)
+        fstat(&self.attachment.file).is_ok_and(|status| status.st_nlink == 0)
     }
 
     /// Whether a live server has it open. Makes a system call.
     #[must_use]
     pub fn is_served(&self) -> bool {
-        self.shared.is_alive(SERVER)
+        self.attachment.is_alive(SERVER)
     }
 
     /// What local clients have done since the segment was made.
@@ -89,8 +93,10 @@ impl Segment {
     pub fn local_traffic(&self) -> LocalTraffic {
         let sum = |counter| {
             let count = |worker| {
-                self.shared
-                    .local_counter(worker, counter)
+                self.attachment
+                    .tables
+                    .intents
+                    .counter(worker, counter)
                     .load(Ordering::Relaxed)
             };
             (0..WORKERS).map(count).fold(0, u64::wrapping_add)

@@ -6,16 +6,14 @@
 //! contender sets the high bit of the word, and an owner that finds this bit on release posts the
 //! semaphore. If the woken process dies, the other contenders lose at most one [`POLL_INTERVAL`].
 
+use super::attachment::SegmentAttachment;
 use super::gate::{AccessError, Awaited};
-use super::geometry::{Geometry, WORKERS};
-use super::shared::Shared;
+use super::geometry::WORKERS;
+use super::lock_table::{CONTENDED, owned_by, owner};
 use crate::sys::cancellation::Uncancelled;
 use crate::sys::semaphore::Wait;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-/// The bit of the word that is set while a contender sleeps, or may be about to.
-const CONTENDED: u64 = 1 << 63;
 
 /// How often a contender polls the lock before it sleeps: a critical section of a few hundred
 /// nanoseconds has often ended by then.
@@ -32,17 +30,6 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The fewest observations of an owner in that time: a waiter that was itself not scheduled,
 /// because its machine was paused or overloaded, has not seen a stall.
 const MIN_OBSERVATIONS: u32 = 10;
-
-/// The word's value for a lock owned by `worker`.
-fn owned_by(worker: usize) -> u64 {
-    worker as u64 + 1
-}
-
-/// The worker that the value of a lock word names; `None` when the lock is free.
-pub(super) fn owner(word: u64) -> Option<usize> {
-    // Only overwritten memory has values that no worker wrote; they name no worker either.
-    usize::try_from(word & !CONTENDED).ok()?.checked_sub(1)
-}
 
 /// A critical section that a waiter observes: the worker that owns the lock, and its progress
 /// counter.
@@ -74,15 +61,7 @@ impl StallDetector {
     }
 }
 
-impl Shared {
-    /// Takes the lock if it is free.
-    #[inline]
-    pub(super) fn try_lock(&self, lock: usize, worker: usize) -> bool {
-        let word = self.mapping.word(Geometry::lock(lock));
-        word.compare_exchange(0, owned_by(worker), Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
-    }
-
+impl SegmentAttachment {
     /// Takes the lock. It sleeps while a live worker owns the lock, and repairs an owner that has
     /// died.
     ///
@@ -91,7 +70,7 @@ impl Shared {
     /// deadline of `worker` passes first.
     #[inline]
     pub(super) fn lock(&self, lock: usize, worker: usize) -> Result<(), AccessError> {
-        if self.try_lock(lock, worker) {
+        if self.tables.locks.try_take(lock, worker) {
             Ok(())
         } else {
             self.lock_contended(lock, worker)
@@ -101,9 +80,10 @@ impl Shared {
     #[cold]
     fn lock_contended(&self, lock: usize, worker: usize) -> Result<(), AccessError> {
         let _uncancelled = Uncancelled::begin();
-        let word = self.mapping.word(Geometry::lock(lock));
+        let locks = &self.tables.locks;
+        let word = locks.word(lock);
         for _ in 0..MAX_SPINS {
-            if word.load(Ordering::Relaxed) == 0 && self.try_lock(lock, worker) {
+            if word.load(Ordering::Relaxed) == 0 && locks.try_take(lock, worker) {
                 return Ok(());
             }
             std::hint::spin_loop();
@@ -192,13 +172,7 @@ impl Shared {
     /// Releases a lock that `worker` owns.
     #[inline]
     pub(super) fn unlock(&self, lock: usize, worker: usize) {
-        if self
-            .mapping
-            .word(Geometry::lock(lock))
-            .swap(0, Ordering::Release)
-            & CONTENDED
-            != 0
-        {
+        if self.tables.locks.release(lock) {
             self.wake(lock, worker);
         }
     }
@@ -215,7 +189,7 @@ impl Shared {
     fn critical_section_of(&self, worker: usize) -> CriticalSection {
         CriticalSection {
             worker,
-            progress: self.progress(worker).load(Ordering::Relaxed),
+            progress: self.tables.intents.progress(worker).load(Ordering::Relaxed),
         }
     }
 
@@ -223,7 +197,7 @@ impl Shared {
     /// does so at a time.
     #[cold]
     pub(super) fn count_progress(&self, worker: usize) {
-        let progress = self.progress(worker);
+        let progress = self.tables.intents.progress(worker);
         progress.store(
             progress.load(Ordering::Relaxed).wrapping_add(1),
             Ordering::Release,
@@ -251,13 +225,10 @@ impl Shared {
     /// calls this, after the redo.
     pub(super) fn unlock_all_of(&self, worker: usize) -> usize {
         let mut owned = 0;
-        for lock in 0..self.semaphores.len() {
-            let word = self.mapping.word(Geometry::lock(lock));
-            if owner(word.load(Ordering::Acquire)) == Some(worker) {
-                word.store(0, Ordering::Release);
-                self.semaphores[lock].post_once();
-                owned += 1;
-            }
+        for lock in self.tables.locks.owned(worker) {
+            self.tables.locks.release(lock);
+            self.semaphores[lock].post_once();
+            owned += 1;
         }
         // Another thread may become this worker.
         self.count_progress(worker);

@@ -6,6 +6,8 @@
 //! after its copy. Any participant may be killed at any instruction: the others learn of its death
 //! from the kernel's file locks, and finish or drop what it was doing.
 
+mod attachment;
+mod change;
 mod copy_area;
 pub mod crash;
 mod create;
@@ -20,10 +22,13 @@ mod intent;
 mod kept_names;
 mod local;
 mod lock;
+mod lock_table;
 mod names;
 mod open;
 mod orphan;
+mod page_table;
 mod participant;
+mod participant_table;
 mod pause;
 mod process;
 mod read;
@@ -31,7 +36,7 @@ mod reloads;
 mod repair_report;
 mod restoration;
 mod session;
-mod shared;
+mod slot_table;
 mod snapshot_lock;
 mod superblock;
 mod worker;
@@ -59,8 +64,8 @@ pub use worker::Worker;
 /// Where the operating system keeps shared-memory objects and semaphores, see `shm_overview(7)`.
 pub const SHARED_MEMORY_DIRECTORY: &str = crate::sys::semaphore::DIRECTORY;
 
+use attachment::SegmentAttachment;
 use intent::{IntentField, LocalCounter};
-use shared::Shared;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use superblock::Field;
@@ -68,46 +73,52 @@ use superblock::Field;
 /// A segment that this process participates in. Clones share the participation.
 #[derive(Clone)]
 pub struct Segment {
-    shared: Arc<Shared>,
+    attachment: Arc<SegmentAttachment>,
 }
 
 impl Segment {
     /// The random id of the contents; never zero.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
-        self.shared.incarnation()
+        self.attachment.tables.superblock.incarnation()
     }
 
-    /// Bytes shared.
+    /// Bytes attachment.
     #[must_use]
     pub fn share_size(&self) -> u64 {
-        self.shared.geometry.k as u64
+        self.attachment.geometry.k as u64
     }
 
     /// The name of the shared-memory object, as `shm_open(3)` takes it.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.shared.name
+        &self.attachment.name
     }
 
     /// The number of dead participants that were repaired since the segment was made, and the
     /// number of their committed writes that were redone.
     #[must_use]
     pub fn repairs(&self) -> (u64, u64) {
-        let word = |field: Field| field.of(&self.shared.mapping).load(Ordering::Relaxed);
+        let word = |field: Field| {
+            self.attachment
+                .tables
+                .superblock
+                .word(field)
+                .load(Ordering::Relaxed)
+        };
         (word(Field::Repaired), word(Field::RedoneWrites))
     }
 
     /// The number of participants that are alive now, this process included.
     #[must_use]
     pub fn participants(&self) -> usize {
-        self.shared.participants_alive()
+        self.attachment.participants_alive()
     }
 
     /// Whether the object is still the one that its name refers to, and is in use.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        superblock::is_ready(&self.shared.mapping)
+        self.attachment.tables.superblock.is_ready()
     }
 
     /// A number that changes when a participant changes the memory: a hash of the last intent of
@@ -120,8 +131,10 @@ impl Segment {
             for field in IntentField::RECORD {
                 hasher.update(
                     &self
-                        .shared
-                        .intent_word(worker, field)
+                        .attachment
+                        .tables
+                        .intents
+                        .word(worker, field)
                         .load(Ordering::Relaxed)
                         .to_le_bytes(),
                 );
@@ -129,8 +142,10 @@ impl Segment {
             for counter in LocalCounter::CHANGES {
                 hasher.update(
                     &self
-                        .shared
-                        .local_counter(worker, counter)
+                        .attachment
+                        .tables
+                        .intents
+                        .counter(worker, counter)
                         .load(Ordering::Relaxed)
                         .to_le_bytes(),
                 );
@@ -147,7 +162,7 @@ impl Segment {
     /// one. No worker of it may be inside a change. The others release its workers once the process
     /// has ended. Dropping the last clone does the same.
     pub fn leave(&self) {
-        self.shared.leave();
+        self.attachment.leave();
     }
 
     /// Returns a free worker: the right of one thread at a time to read and write the segment.
@@ -155,25 +170,26 @@ impl Segment {
     /// # Errors
     /// [`SegmentError::TooManyWorkers`].
     pub fn worker(&self) -> Result<Worker, SegmentError> {
-        let owner = self.shared.participant as u64 + 1;
-        let free = |index: &usize| {
-            let word = self.shared.intent_word(*index, IntentField::Owner);
-            word.compare_exchange(0, owner, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
+        let take = |index: &usize| {
+            let attachment = &self.attachment;
+            attachment
+                .tables
+                .intents
+                .take(*index, attachment.participant)
         };
-        let mut numbers = self.shared.role.workers();
-        let found = numbers.clone().find(free).or_else(|| {
+        let mut numbers = self.attachment.role.workers();
+        let found = numbers.clone().find(take).or_else(|| {
             // The workers of a participant that died idle become free once it is repaired.
-            self.shared.repair_all_dead();
-            numbers.find(free)
+            self.attachment.repair_all_dead();
+            numbers.find(take)
         });
         match found {
             Some(index) => {
-                self.shared.repair_adopted(index);
-                Ok(Worker::new(Arc::clone(&self.shared), index))
+                self.attachment.repair_adopted(index);
+                Ok(Worker::new(Arc::clone(&self.attachment), index))
             }
             None => Err(SegmentError::TooManyWorkers {
-                name: self.shared.name.clone(),
+                name: self.attachment.name.clone(),
             }),
         }
     }

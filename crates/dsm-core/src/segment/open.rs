@@ -4,14 +4,14 @@
 //! A segment that is returned here is sound: its owner, size and header were checked before it was
 //! mapped.
 
+use super::attachment::{SegmentAttachment, Tables};
 use super::create::create;
 use super::gate::{AccessError, Gate};
 use super::geometry::{Geometry, LOCKS, WORKERS};
 use super::kept_names::{is_named, kept_name, release_names};
 use super::participant::{self, Role, SERVER};
 use super::process::Process;
-use super::shared::Shared;
-use super::superblock::{self, Field, Identity, State, Verdict};
+use super::superblock::{self, Field, Identity, State, Superblock, Verdict};
 use super::{Segment, SegmentError, local, names};
 use crate::layout::Layout;
 use crate::sys::clock::MachineClock;
@@ -120,16 +120,16 @@ impl Segment {
         };
         if let Found::Segment { .. } = found {
             let segment = assemble(name.clone(), file, geometry, SERVER, Role::Server)?;
-            let mapping = &segment.shared.mapping;
-            let layout_changed = !superblock::has_fingerprint(mapping, identity.fingerprint);
+            let superblock = &segment.attachment.tables.superblock;
+            let layout_changed = !superblock.has_fingerprint(identity.fingerprint);
             if layout_changed {
                 // The clients of the previous layout lose access. Those of this one get it when the
                 // server is ready.
                 segment.disable_local_access();
             }
-            superblock::write_fingerprint(mapping, identity.fingerprint);
-            segment.shared.repair_all_dead();
-            segment.shared.repair_all_orphans();
+            superblock.write_fingerprint(identity.fingerprint);
+            segment.attachment.repair_all_dead();
+            segment.attachment.repair_all_orphans();
             return Ok(Opened {
                 segment,
                 found: Found::Segment { layout_changed },
@@ -325,7 +325,7 @@ fn retire(
             .map_err(SegmentError::system("close", name))?;
     }
     if let Ok(Some(Verdict::Ready)) = check_header(file.as_fd(), name, identity, geometry) {
-        superblock::set_state(&map(file, geometry, name)?, State::Retired);
+        Superblock::new(&map(file, geometry, name)?).set_state(State::Retired);
     }
     shm_unlink(name).map_err(SegmentError::system("remove", name))?;
     release_names(name);
@@ -336,10 +336,12 @@ pub(super) fn map(
     file: impl AsFd,
     geometry: &Geometry,
     name: &str,
-) -> Result<Mapping, SegmentError> {
+) -> Result<Arc<Mapping>, SegmentError> {
     let length = NonZeroUsize::new(geometry.total).ok_or(SegmentError::TooLarge { k: 0 })?;
     // fstat, or the allocation, has shown that the object has this length.
-    Mapping::new(file, length).map_err(SegmentError::system("map", name))
+    Mapping::new(file, length)
+        .map(Arc::new)
+        .map_err(SegmentError::system("map", name))
 }
 
 pub(super) fn open_copy_area(
@@ -389,11 +391,11 @@ pub(super) fn assemble(
     };
     let semaphores = (0..LOCKS).map(semaphore).collect::<Result<Vec<_>, _>>()?;
     let copy_area = open_copy_area(&name, owner, role == Role::Server)?;
-    let shared = Shared {
+    let attachment = SegmentAttachment {
         name,
         file,
         copy_area,
-        mapping,
+        tables: Tables::new(&mapping, geometry),
         geometry,
         semaphores,
         participant,
@@ -403,8 +405,8 @@ pub(super) fn assemble(
         stalls: [const { AtomicU64::new(0) }; WORKERS],
         deadlines: [const { AtomicU64::new(u64::MAX) }; WORKERS],
     };
-    shared.enter();
+    attachment.enter();
     Ok(Segment {
-        shared: Arc::new(shared),
+        attachment: Arc::new(attachment),
     })
 }

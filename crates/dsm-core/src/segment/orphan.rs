@@ -4,14 +4,11 @@
 //! of a change released its worker with everything that it held. The process lived on, so no lock
 //! of the kernel told the others.
 
+use super::attachment::SegmentAttachment;
 use super::critical::Critical;
-use super::geometry::{Geometry, WORKERS};
-use super::intent::IntentField;
-use super::lock::owner;
-use super::shared::Shared;
-use std::sync::atomic::Ordering;
+use super::geometry::WORKERS;
 
-impl Shared {
+impl SegmentAttachment {
     /// Repairs every worker without an owner.
     pub(super) fn repair_all_orphans(&self) {
         (0..WORKERS).for_each(|worker| self.repair_if_orphaned(worker));
@@ -25,19 +22,10 @@ impl Shared {
         }
         // Take ownership first: no other thread can take this worker then, so all of its locks are
         // left over; and if this process dies, the worker is repaired together with the process.
-        let word = self.intent_word(worker, IntentField::Owner);
-        if word
-            .compare_exchange(
-                0,
-                self.participant as u64 + 1,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            )
-            .is_ok()
-        {
+        if self.tables.intents.take(worker, self.participant) {
             let critical = Critical::begin();
             self.repair_adopted(worker);
-            word.store(0, Ordering::Release);
+            self.tables.intents.free(worker);
             critical.end();
         }
     }
@@ -55,16 +43,7 @@ impl Shared {
     }
 
     fn has_leftovers(&self, worker: usize) -> bool {
-        self.intent_word(worker, IntentField::Kind)
-            .load(Ordering::Acquire)
-            != 0
-            || (0..self.semaphores.len()).any(|lock| {
-                owner(
-                    self.mapping
-                        .word(Geometry::lock(lock))
-                        .load(Ordering::Acquire),
-                ) == Some(worker)
-            })
+        self.tables.intents.is_committed(worker) || self.tables.locks.owned(worker).next().is_some()
     }
 }
 
@@ -77,6 +56,7 @@ mod tests {
     use crate::layout::{Layout, PAGE};
     use crate::protocol::Extent;
     use std::ops::ControlFlow;
+    use std::sync::atomic::Ordering;
 
     const K: u64 = 8 * PAGE;
 
@@ -118,8 +98,9 @@ mod tests {
     /// Leaves what an older version left of a worker that was unwound after its commit, in the
     /// middle of its copy.
     fn leave_behind(segment: &Segment, worker: usize) {
-        let shared = &segment.shared;
-        assert!(shared.try_lock(LARGE_SLOTS, worker));
+        let attachment = &segment.attachment;
+        let tables = &attachment.tables;
+        assert!(tables.locks.try_take(LARGE_SLOTS, worker));
         let length = first_page().length();
         Intent {
             source: Source::Byte(7),
@@ -128,15 +109,10 @@ mod tests {
             request: None,
             result: 0,
         }
-        .commit(shared, worker);
-        shared.page_version(0).fetch_or(1, Ordering::Relaxed);
-        shared.mapping.fill(shared.geometry.data, length / 2, 7);
-        assert_eq!(
-            shared
-                .intent_word(worker, IntentField::Owner)
-                .load(Ordering::Relaxed),
-            0
-        );
+        .commit(&tables.intents, worker);
+        tables.pages.version(0).fetch_or(1, Ordering::Relaxed);
+        tables.data.fill(0, length / 2, 7);
+        assert_eq!(tables.intents.owner(worker), None);
     }
 
     fn assert_whole(worker: &mut Worker) {
@@ -167,10 +143,10 @@ mod tests {
         drop(segment);
         let segment = system.serve();
         assert!(
-            segment.shared.try_lock(LARGE_SLOTS, 1),
+            segment.attachment.tables.locks.try_take(LARGE_SLOTS, 1),
             "the lock is still held"
         );
-        segment.shared.unlock(LARGE_SLOTS, 1);
+        segment.attachment.unlock(LARGE_SLOTS, 1);
         assert_whole(&mut segment.worker().unwrap());
     }
 
@@ -190,9 +166,10 @@ mod tests {
         let segment = system.serve();
         for word in [WORKERS as u64 + 1, 1 << 63, u64::MAX] {
             segment
-                .shared
-                .mapping
-                .word(Geometry::lock(LARGE_SLOTS))
+                .attachment
+                .tables
+                .locks
+                .word(LARGE_SLOTS)
                 .store(word, Ordering::Relaxed);
             segment
                 .worker()

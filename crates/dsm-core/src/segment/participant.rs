@@ -5,15 +5,14 @@
 //! decides whether it is alive; the pid beside the byte is for people. Participant 0 is the server.
 
 use super::SegmentError;
+use super::attachment::{SegmentAttachment, Tables};
 use super::crash::{self, Point};
 use super::critical::Critical;
 use super::geometry::{
     FIRST_AGENT_WORKER, FIRST_CLIENT, FIRST_CLIENT_WORKER, Geometry, PARTICIPANTS, WORKERS,
 };
-use super::intent::{Intent, IntentField};
 use super::process::Process;
 use super::repair_report::{self, RepairReport};
-use super::shared::Shared;
 use super::superblock::Field;
 use crate::sys::cancellation::Uncancelled;
 use crate::sys::ofd;
@@ -119,12 +118,12 @@ pub(super) fn lock_free_byte(
     })
 }
 
-impl Shared {
+impl SegmentAttachment {
     /// Enters the table, after repairing what a dead predecessor in the same entry left. The caller
     /// holds the byte of this entry.
     pub(super) fn enter(&self) {
         self.repair(self.participant);
-        Process::record(&self.mapping, self.participant);
+        self.tables.participants.enter(self.participant);
     }
 
     /// Leaves the table, so that the others do not repair this participant as a dead one.
@@ -133,25 +132,14 @@ impl Shared {
             !self.is_inherited(),
             "the participation of the parent process"
         );
-        self.mapping
-            .word(Geometry::participant(self.participant))
-            .store(0, Ordering::Relaxed);
+        self.tables.participants.leave(self.participant);
     }
 
     /// Repairs every dead participant. Live ones are not touched.
     pub(super) fn repair_all_dead(&self) {
         for index in 0..PARTICIPANTS {
-            let is_entered = self
-                .mapping
-                .word(Geometry::participant(index))
-                .load(Ordering::Relaxed)
-                != 0;
-            let owns = |worker| {
-                self.intent_word(worker, IntentField::Owner)
-                    .load(Ordering::Acquire)
-                    == index as u64 + 1
-            };
-            if is_entered || (0..WORKERS).any(owns) {
+            let owns = |worker| self.tables.intents.owner(worker) == Some(index);
+            if self.tables.participants.is_entered(index) || (0..WORKERS).any(owns) {
                 self.repair_participant_if_dead(index);
             }
         }
@@ -160,12 +148,7 @@ impl Shared {
     /// The number of participants that are in the table and alive.
     pub(super) fn participants_alive(&self) -> usize {
         (0..PARTICIPANTS)
-            .filter(|index| {
-                self.mapping
-                    .word(Geometry::participant(*index))
-                    .load(Ordering::Relaxed)
-                    != 0
-            })
+            .filter(|index| self.tables.participants.is_entered(*index))
             .filter(|index| self.is_alive(*index))
             .count()
     }
@@ -174,22 +157,15 @@ impl Shared {
     /// process has just ended, or when its pid means nothing in this pid namespace.
     pub(super) fn pid_of(&self, worker: usize) -> u64 {
         self.participant_of(worker)
-            .map_or(0, |index| Process::acting_for(&self.mapping, index).pid())
+            .map_or(0, |index| self.tables.participants.acting_for(index).pid())
     }
 
     /// The participant that owns `worker`; `None` for a worker without an owner, which was just
     /// repaired or has just released its last lock.
     fn participant_of(&self, worker: usize) -> Option<usize> {
-        if worker >= WORKERS {
-            return None;
-        }
-        let owner = self
-            .intent_word(worker, IntentField::Owner)
-            .load(Ordering::Acquire);
-        usize::try_from(owner)
-            .ok()?
-            .checked_sub(1)
-            .filter(|index| *index < PARTICIPANTS)
+        (worker < WORKERS)
+            .then(|| self.tables.intents.owner(worker))
+            .flatten()
     }
 
     /// Repairs the participant of `worker` if it is dead. Repairs only the worker if no participant
@@ -240,30 +216,32 @@ impl Shared {
     /// locks. The caller holds the participant's byte. It may be killed at any instruction: the
     /// next repairer starts again.
     fn repair(&self, index: usize) {
-        Process::record_repairer(&self.mapping, index);
+        let Tables {
+            participants,
+            intents,
+            superblock,
+            ..
+        } = &self.tables;
+        participants.enter_repairer(index);
         let (mut redone, mut locks) = (0, 0);
         for worker in 0..WORKERS {
-            let owner = self.intent_word(worker, IntentField::Owner);
-            if owner.load(Ordering::Acquire) != index as u64 + 1 {
+            if intents.owner(worker) != Some(index) {
                 continue;
             }
             let of_worker = self.repair_worker(worker);
             redone += of_worker.0;
             locks += of_worker.1;
-            owner.store(0, Ordering::Release);
+            intents.free(worker);
         }
-        let process = Process::of(&self.mapping, index);
-        let pid = self
-            .mapping
-            .word(Geometry::participant(index))
-            .swap(0, Ordering::Relaxed);
-        Process::forget_repairer(&self.mapping, index);
-        if pid != 0 {
-            Field::Repaired
-                .of(&self.mapping)
+        let process = participants.process(index);
+        let was_entered = participants.leave(index);
+        participants.leave_repairer(index);
+        if was_entered {
+            superblock
+                .word(Field::Repaired)
                 .fetch_add(1, Ordering::Relaxed);
-            Field::RedoneWrites
-                .of(&self.mapping)
+            superblock
+                .word(Field::RedoneWrites)
                 .fetch_add(redone, Ordering::Relaxed);
             let (segment, participant) = (self.name.as_str(), index);
             if index != SERVER && locks == 0 && redone == 0 {
@@ -288,7 +266,7 @@ impl Shared {
     /// its participant.
     pub(super) fn repair_worker(&self, worker: usize) -> (u64, usize) {
         let mut redone = 0;
-        if let Some(intent) = Intent::load_committed(self, worker) {
+        if let Some(intent) = self.tables.intents.committed(worker, self.geometry.k) {
             match intent {
                 Ok(intent) => {
                     self.apply(worker, &intent);
@@ -301,8 +279,7 @@ impl Shared {
                     );
                 }
             }
-            self.intent_word(worker, IntentField::Kind)
-                .store(0, Ordering::Release);
+            self.tables.intents.finish(worker);
             crash::reached(Point::Redone);
         }
         (redone, self.unlock_all_of(worker))

@@ -5,7 +5,7 @@
 //! Only the holder of the snapshot lock reads and changes it. A freeze whose process dies counts
 //! with its full lease.
 
-use super::shared::Shared;
+use super::attachment::SegmentAttachment;
 use super::superblock::Field;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,14 +20,15 @@ const PERIOD_FACTOR: u64 = 10;
 /// clock, or is a damaged word.
 const MAX_PAUSE: Duration = Duration::from_secs(10 * 60);
 
-impl Shared {
+impl SegmentAttachment {
     /// Records that a freeze of at most `lease` begins now. Returns its end, in ns of
     /// [`crate::sys::clock::MachineClock`].
     pub(super) fn note_frozen(&self, lease: Duration) -> u64 {
         let now = self.clock.now();
         let lease = nanoseconds(lease);
-        Field::FrozenAt
-            .of(&self.mapping)
+        self.tables
+            .superblock
+            .word(Field::FrozenAt)
             .store(now, Ordering::Relaxed);
         self.set_next_freeze(now, lease);
         now.saturating_add(lease)
@@ -38,8 +39,10 @@ impl Shared {
         let now = self.clock.now();
         // At most now: an agent of an older version wrote the time by the clock of its time
         // namespace.
-        let frozen = Field::FrozenAt
-            .of(&self.mapping)
+        let frozen = self
+            .tables
+            .superblock
+            .word(Field::FrozenAt)
             .load(Ordering::Relaxed)
             .min(now);
         self.set_next_freeze(frozen, now.min(until).saturating_sub(frozen));
@@ -47,7 +50,11 @@ impl Shared {
 
     /// The time until the next freeze may begin.
     pub(super) fn pause(&self) -> Duration {
-        let next = Field::NextFreeze.of(&self.mapping).load(Ordering::Relaxed);
+        let next = self
+            .tables
+            .superblock
+            .word(Field::NextFreeze)
+            .load(Ordering::Relaxed);
         Duration::from_nanos(next.saturating_sub(self.clock.now())).min(MAX_PAUSE)
     }
 
@@ -55,8 +62,9 @@ impl Shared {
     /// this one lasted.
     fn set_next_freeze(&self, begun: u64, lasted: u64) {
         let next = begun.saturating_add(lasted.saturating_mul(PERIOD_FACTOR));
-        Field::NextFreeze
-            .of(&self.mapping)
+        self.tables
+            .superblock
+            .word(Field::NextFreeze)
             .store(next, Ordering::Relaxed);
     }
 }

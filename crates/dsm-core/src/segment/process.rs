@@ -6,20 +6,18 @@
 //! format: an older version leaves zero there.
 
 use super::geometry::Geometry;
-use crate::sys::mapping::Mapping;
 use nix::sys::stat::stat;
 use nix::sys::uio::pread;
 use std::fmt;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
 
 /// The offset of the namespace from the participant's pid.
-const NAMESPACE: usize = 8;
+pub(super) const NAMESPACE: usize = 8;
 
 /// The offset of the same two words for the process that repairs a dead participant and holds its
 /// byte. Added without a new format.
-const REPAIRER: usize = 16;
+pub(super) const REPAIRER: usize = 16;
 
 /// Bytes of both pairs of words.
 const RECORD: usize = 32;
@@ -36,7 +34,7 @@ pub enum Process {
 }
 
 impl Process {
-    fn new(pid: u64, namespace: u64, own: u64) -> Self {
+    pub(super) fn new(pid: u64, namespace: u64, own: u64) -> Self {
         match (pid, namespace) {
             (0, _) => Self::Unknown,
             // From a version that does not store the namespace. Pid 1 is then the first process of
@@ -73,51 +71,6 @@ impl Process {
         Self::new(word(0), word(NAMESPACE), own_namespace())
     }
 
-    /// The process of participant `index`.
-    pub(super) fn of(mapping: &Mapping, index: usize) -> Self {
-        Self::load(mapping, Geometry::participant(index))
-    }
-
-    /// The process that acts for participant `index`: its repairer if there is one, else itself.
-    pub(super) fn acting_for(mapping: &Mapping, index: usize) -> Self {
-        match Self::load(mapping, Geometry::participant(index) + REPAIRER) {
-            Self::Unknown => Self::of(mapping, index),
-            repairer => repairer,
-        }
-    }
-
-    fn load(mapping: &Mapping, pair: usize) -> Self {
-        let word = |at| mapping.word(pair + at).load(Ordering::Relaxed);
-        Self::new(word(0), word(NAMESPACE), own_namespace())
-    }
-
-    /// Records this process as participant `index`.
-    pub(super) fn record(mapping: &Mapping, index: usize) {
-        Self::store(mapping, Geometry::participant(index));
-    }
-
-    /// Records this process as the repairer of participant `index`. If it dies, the next repairer
-    /// overwrites this.
-    pub(super) fn record_repairer(mapping: &Mapping, index: usize) {
-        Self::store(mapping, Geometry::participant(index) + REPAIRER);
-    }
-
-    /// Removes the record of the repairer of participant `index`.
-    pub(super) fn forget_repairer(mapping: &Mapping, index: usize) {
-        mapping
-            .word(Geometry::participant(index) + REPAIRER)
-            .store(0, Ordering::Release);
-    }
-
-    fn store(mapping: &Mapping, pair: usize) {
-        mapping
-            .word(pair + NAMESPACE)
-            .store(own_namespace(), Ordering::Relaxed);
-        mapping
-            .word(pair)
-            .store(u64::from(std::process::id()), Ordering::Release);
-    }
-
     /// Its pid; zero when none is known that has a meaning here.
     pub(super) fn pid(self) -> u64 {
         if let Self::Pid(pid) = self { pid } else { 0 }
@@ -137,7 +90,7 @@ impl fmt::Display for Process {
 }
 
 /// The number of this process's pid namespace, see `namespaces(7)`; zero if /proc cannot be read.
-fn own_namespace() -> u64 {
+pub(super) fn own_namespace() -> u64 {
     static OWN: OnceLock<u64> = OnceLock::new();
     *OWN.get_or_init(|| stat("/proc/self/ns/pid").map_or(0, |status| status.st_ino))
 }

@@ -57,9 +57,7 @@ impl Worker {
             std::hint::spin_loop();
         }
         let held = self.lock(stripes(&pages), HeldLocks::NONE)?;
-        self.shared
-            .mapping
-            .copy_out(self.shared.geometry.data + offset, buffer);
+        self.attachment.tables.data.copy_out(offset, buffer);
         self.unlock(held);
         self.check_read(buffer.len())
     }
@@ -67,7 +65,9 @@ impl Worker {
     /// Checks the gate, the permission and the incarnation after the copy of a read, and counts it.
     #[inline]
     fn check_read(&self, length: usize) -> Result<(), AccessError> {
-        self.shared
+        self.attachment
+            .tables
+            .superblock
             .check_reader(self.incarnation, self.permission)?;
         self.count(LocalCounter::Reads, length);
         Ok(())
@@ -85,18 +85,26 @@ impl Worker {
         buffer: &mut [u8],
     ) -> bool {
         for (page, version) in pages.clone().zip(versions.iter_mut()) {
-            *version = self.shared.page_version(page).load(Ordering::Acquire);
+            *version = self
+                .attachment
+                .tables
+                .pages
+                .version(page)
+                .load(Ordering::Acquire);
             if *version & 1 == 1 {
                 return false;
             }
         }
-        self.shared
-            .mapping
-            .copy_out(self.shared.geometry.data + offset, buffer);
+        self.attachment.tables.data.copy_out(offset, buffer);
         // The second load of the versions must not move before the copy.
         fence(Ordering::Acquire);
         pages.zip(versions.iter()).all(|(page, version)| {
-            self.shared.page_version(page).load(Ordering::Relaxed) == *version
+            self.attachment
+                .tables
+                .pages
+                .version(page)
+                .load(Ordering::Relaxed)
+                == *version
         })
     }
 }

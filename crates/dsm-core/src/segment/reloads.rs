@@ -36,8 +36,10 @@ impl Segment {
         } else {
             Field::ReloadsRefused
         };
-        field
-            .of(&self.shared.mapping)
+        self.attachment
+            .tables
+            .superblock
+            .word(field)
             .fetch_add(1, Ordering::Release);
     }
 }

@@ -1,9 +1,9 @@
 //! A restoration replaces the memory of a closed segment, and opens the segment only when every
 //! byte is there.
 
+use super::attachment::SegmentAttachment;
 use super::gate::{AccessError, Gate};
 use super::intent::pages;
-use super::shared::Shared;
 use super::superblock::Field;
 use super::worker::Worker;
 use super::{Segment, SegmentError};
@@ -36,12 +36,16 @@ impl<'a> Restoration<'a> {
     pub fn begin(&mut self) {
         if !self.begun {
             self.begun = true;
-            let shared = &self.worker.shared;
-            shared.set_restorer(self.restorer);
+            let attachment = &self.worker.attachment;
+            attachment.set_restorer(self.restorer);
             // Before the first byte is changed. A segment that waits for a restore, or was half
             // restored, keeps its state.
-            if shared.change_gate(Gate::Unchanged, Gate::Closed(AccessError::Restoring)) {
-                shared.note_unfrozen(u64::MAX);
+            if attachment
+                .tables
+                .superblock
+                .change_gate(Gate::Unchanged, Gate::Closed(AccessError::Restoring))
+            {
+                attachment.note_unfrozen(u64::MAX);
             }
         }
     }
@@ -59,11 +63,18 @@ impl<'a> Restoration<'a> {
     /// Sets every byte of the extent to zero. Pages that were never written are skipped, and do not
     /// count as a change.
     pub fn zero(&mut self, extent: Extent) {
-        let shared = &self.worker.shared;
+        let attachment = &self.worker.attachment;
         // At most k, which is a usize.
         #[allow(clippy::cast_possible_truncation)]
         let mut touched = pages(extent.offset() as usize, extent.length());
-        if touched.any(|page| shared.page_version(page).load(Ordering::Relaxed) != 0) {
+        if touched.any(|page| {
+            attachment
+                .tables
+                .pages
+                .version(page)
+                .load(Ordering::Relaxed)
+                != 0
+        }) {
             self.begin();
             let _ = self.worker.fill(extent, 0, None);
         }
@@ -75,12 +86,14 @@ impl<'a> Restoration<'a> {
     /// When the kernel has no random numbers. The segment stays closed.
     pub fn commit(self) -> Result<u64, SegmentError> {
         let incarnation = super::create::random_incarnation()?;
-        let shared = &self.worker.shared;
-        Field::Incarnation
-            .of(&shared.mapping)
+        let attachment = &self.worker.attachment;
+        attachment
+            .tables
+            .superblock
+            .word(Field::Incarnation)
             .store(incarnation, Ordering::Release);
-        shared.set_restorer(Ipv6Addr::UNSPECIFIED);
-        shared.set_gate(Gate::Open);
+        attachment.set_restorer(Ipv6Addr::UNSPECIFIED);
+        attachment.tables.superblock.set_gate(Gate::Open);
         Ok(incarnation)
     }
 
@@ -88,7 +101,7 @@ impl<'a> Restoration<'a> {
     /// Otherwise it stays closed. Returns whether it is open.
     #[must_use]
     pub fn cancel(self) -> bool {
-        self.worker.shared.open_unchanged()
+        self.worker.attachment.open_unchanged()
     }
 }
 
@@ -103,15 +116,22 @@ impl Segment {
     /// restored; `None` when it is unknown.
     #[must_use]
     pub fn restorer(&self) -> Option<Ipv6Addr> {
-        let half =
-            |field: Field| u128::from(field.of(&self.shared.mapping).load(Ordering::Acquire));
+        let half = |field: Field| {
+            u128::from(
+                self.attachment
+                    .tables
+                    .superblock
+                    .word(field)
+                    .load(Ordering::Acquire),
+            )
+        };
         let address =
             Ipv6Addr::from_bits(half(Field::RestorerHigh) << 64 | half(Field::RestorerLow));
         (!address.is_unspecified()).then_some(address)
     }
 }
 
-impl Shared {
+impl SegmentAttachment {
     fn set_restorer(&self, address: Ipv6Addr) {
         let bits = address.to_bits();
         // The two halves of 16 bytes.
@@ -120,7 +140,10 @@ impl Shared {
             (Field::RestorerLow, bits as u64),
             (Field::RestorerHigh, (bits >> 64) as u64),
         ] {
-            field.of(&self.mapping).store(half, Ordering::Release);
+            self.tables
+                .superblock
+                .word(field)
+                .store(half, Ordering::Release);
         }
     }
 
@@ -128,7 +151,10 @@ impl Shared {
     /// and its incarnation. The caller holds the snapshot lock. Returns whether the segment was
     /// opened.
     pub(super) fn open_unchanged(&self) -> bool {
-        let opened = self.change_gate(Gate::Unchanged, Gate::Open);
+        let opened = self
+            .tables
+            .superblock
+            .change_gate(Gate::Unchanged, Gate::Open);
         if opened {
             self.note_unfrozen(u64::MAX);
         }

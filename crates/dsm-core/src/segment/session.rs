@@ -4,11 +4,13 @@
 //! Only the server writes it, under a lock of its process for each session. A repairer writes it
 //! for a server that died.
 
-use super::geometry::{Geometry, SESSIONS};
+use super::Segment;
+use super::geometry::{SESSION, SESSION_TABLE, SESSIONS};
 use super::intent::RequestId;
-use super::shared::Shared;
-use super::{Segment, geometry};
 use crate::protocol::WINDOW;
+use crate::sys::mapping::Mapping;
+use crate::sys::region::Region;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The words of a session, by offset; the results follow at 64.
@@ -27,30 +29,35 @@ enum SessionField {
 }
 
 const RESULTS: usize = 64;
-const _: () = assert!(RESULTS as u64 + WINDOW * 8 == geometry::SESSION as u64);
+const _: () = assert!(RESULTS as u64 + WINDOW * 8 == SESSION as u64);
 
-impl Shared {
-    #[inline]
-    fn session_word(&self, session: usize, field: SessionField) -> &AtomicU64 {
-        self.mapping
-            .word(Geometry::session(session) + field as usize)
+/// See the module.
+pub(super) struct SessionTable(Region);
+
+impl SessionTable {
+    pub(super) fn new(mapping: &Arc<Mapping>) -> Self {
+        Self(mapping.region(SESSION_TABLE..SESSION_TABLE + SESSIONS * SESSION))
     }
 
     #[inline]
-    fn result_word(&self, request: RequestId) -> &AtomicU64 {
+    fn word(&self, session: usize, field: SessionField) -> &AtomicU64 {
+        self.0.word(session * SESSION + field as usize)
+    }
+
+    #[inline]
+    fn result(&self, request: RequestId) -> &AtomicU64 {
         // Below WINDOW.
         #[allow(clippy::cast_possible_truncation)]
         let index = (request.sequence % WINDOW) as usize;
-        self.mapping
-            .word(Geometry::session(request.session) + RESULTS + index * 8)
+        self.0.word(request.session * SESSION + RESULTS + index * 8)
     }
 
     /// Records that a request was executed and its result. Idempotent. If the process is killed in
     /// the middle, nothing is recorded.
     #[inline]
     pub(super) fn mark_executed(&self, request: RequestId, result: u64) {
-        self.result_word(request).store(result, Ordering::Relaxed);
-        self.session_word(request.session, SessionField::LastExecuted)
+        self.result(request).store(result, Ordering::Relaxed);
+        self.word(request.session, SessionField::LastExecuted)
             .store(request.sequence, Ordering::Release);
     }
 }
@@ -72,8 +79,10 @@ impl Segment {
     pub fn sessions(&self) -> impl Iterator<Item = SessionEntry> + '_ {
         (0..SESSIONS).filter_map(|index| {
             let word = |field| {
-                self.shared
-                    .session_word(index, field)
+                self.attachment
+                    .tables
+                    .sessions
+                    .word(index, field)
                     .load(Ordering::Acquire)
             };
             (word(SessionField::Used) == 1).then(|| {
@@ -94,8 +103,10 @@ impl Segment {
     pub fn begin_session(&self, index: usize, id: [u8; 16], now: u64) {
         let number = u128::from_le_bytes(id);
         let store = |field, value| {
-            self.shared
-                .session_word(index, field)
+            self.attachment
+                .tables
+                .sessions
+                .word(index, field)
                 .store(value, Ordering::Release);
         };
         store(SessionField::Used, 0);
@@ -113,8 +124,10 @@ impl Segment {
     /// Records that entry `index` was used at `now` nanoseconds since 1970, which is not before any
     /// time recorded so far.
     pub fn touch_session(&self, index: usize, now: u64) {
-        self.shared
-            .session_word(index, SessionField::Opened)
+        self.attachment
+            .tables
+            .sessions
+            .word(index, SessionField::Opened)
             .store(now, Ordering::Release);
     }
 
@@ -122,8 +135,10 @@ impl Segment {
     #[must_use]
     #[inline]
     pub fn last_executed(&self, index: usize) -> u64 {
-        self.shared
-            .session_word(index, SessionField::LastExecuted)
+        self.attachment
+            .tables
+            .sessions
+            .word(index, SessionField::LastExecuted)
             .load(Ordering::Acquire)
     }
 
@@ -133,6 +148,12 @@ impl Segment {
     pub fn executed_result(&self, request: RequestId) -> Option<u64> {
         let last = self.last_executed(request.session);
         let kept = request.sequence <= last && last - request.sequence < WINDOW;
-        kept.then(|| self.shared.result_word(request).load(Ordering::Relaxed))
+        kept.then(|| {
+            self.attachment
+                .tables
+                .sessions
+                .result(request)
+                .load(Ordering::Relaxed)
+        })
     }
 }

@@ -4,12 +4,12 @@
 //! It is an OFD lock on the copy area, which the kernel releases when its holder dies. So a cut
 //! whose owner died can be told from one that is still being read.
 
+use super::attachment::SegmentAttachment;
 use super::copy_area::SNAPSHOT_LOCK_BYTE;
 use super::cut::Cut;
 use super::gate::{AccessError, Gate};
 use super::geometry::{LARGE_SLOTS, STRIPES, page_size};
 use super::restoration::Restoration;
-use super::shared::Shared;
 use super::superblock::Field;
 use super::worker::Worker;
 use super::{Segment, SegmentError};
@@ -83,7 +83,7 @@ impl Segment {
         timeout: Duration,
     ) -> Result<Option<SnapshotLock>, SegmentError> {
         let deadline = Instant::now() + timeout;
-        while !self.shared.take_snapshot_lock()? {
+        while !self.attachment.take_snapshot_lock()? {
             if Instant::now() >= deadline {
                 return Ok(None);
             }
@@ -91,11 +91,11 @@ impl Segment {
         }
         let worker = self
             .worker()
-            .inspect_err(|_| self.shared.release_snapshot_lock())?;
-        if self.shared.open_unchanged() {
+            .inspect_err(|_| self.attachment.release_snapshot_lock())?;
+        if self.attachment.open_unchanged() {
             log::warn!(
                 "{}: a process closed it for a restore and died before it changed a byte: it is open again",
-                self.shared.name
+                self.attachment.name
             );
         }
         Ok(Some(SnapshotLock {
@@ -113,17 +113,17 @@ impl Segment {
     /// When no worker is free, the operating system cannot lock, or the copy area cannot be
     /// emptied.
     pub fn clean_up(&self) -> Result<Option<Leftover>, SegmentError> {
-        let leftover = || match self.shared.gate() {
+        let leftover = || match self.attachment.tables.superblock.gate() {
             Gate::Unchanged => Ok(Some(Leftover::ClosedMemory)),
             Gate::Cut(_) => Ok(Some(Leftover::Cut)),
-            _ => Ok((!self.shared.copy_area_is_empty()?).then_some(Leftover::Cut)),
+            _ => Ok((!self.attachment.copy_area_is_empty()?).then_some(Leftover::Cut)),
         };
-        if leftover()?.is_none() || !self.shared.take_snapshot_lock()? {
+        if leftover()?.is_none() || !self.attachment.take_snapshot_lock()? {
             return Ok(None);
         }
         let worker = self
             .worker()
-            .inspect_err(|_| self.shared.release_snapshot_lock())?;
+            .inspect_err(|_| self.attachment.release_snapshot_lock())?;
         let lock = SnapshotLock {
             worker,
             is_prepared: false,
@@ -132,14 +132,14 @@ impl Segment {
         let found = leftover()?;
         match found {
             Some(Leftover::ClosedMemory) => {
-                self.shared.open_unchanged();
+                self.attachment.open_unchanged();
             }
             Some(Leftover::Cut) => {
                 let worker = lock.worker.index();
-                if let Gate::Cut(number) = self.shared.gate() {
-                    self.shared.end_cut(number, worker)?;
-                } else if self.shared.wait_for_writers(worker).is_ok() {
-                    self.shared.empty_copy_area()?;
+                if let Gate::Cut(number) = self.attachment.tables.superblock.gate() {
+                    self.attachment.end_cut(number, worker)?;
+                } else if self.attachment.wait_for_writers(worker).is_ok() {
+                    self.attachment.empty_copy_area()?;
                 } else {
                     // A writer has stalled: the next call tries again.
                     return Ok(None);
@@ -153,7 +153,7 @@ impl Segment {
     /// The reason why the memory cannot be used; `None` if it can.
     #[must_use]
     pub fn access_error(&self) -> Option<AccessError> {
-        self.shared.gate().access_error()
+        self.attachment.tables.superblock.gate().access_error()
     }
 }
 
@@ -162,7 +162,7 @@ impl SnapshotLock {
     /// as a rule.
     #[must_use]
     pub fn pause(&self) -> Duration {
-        self.worker.shared.pause()
+        self.worker.attachment.pause()
     }
 
     /// Allocates the first pages of the copy area for a cut that saves at most `copy_area` bytes.
@@ -174,15 +174,15 @@ impl SnapshotLock {
     /// instead), [`FreezeError::Segment`] when the copy area
     /// cannot be emptied.
     pub fn prepare_cut(&mut self, copy_area: u64) -> Result<(), FreezeError> {
-        let shared = &self.worker.shared;
-        if let Gate::Cut(number) = shared.gate() {
-            shared.end_cut(number, self.worker.index())?;
+        let attachment = &self.worker.attachment;
+        if let Gate::Cut(number) = attachment.tables.superblock.gate() {
+            attachment.end_cut(number, self.worker.index())?;
         } else {
             // A writer that has seen an abandoned cut may still save a page for it.
-            shared.wait_for_writers(self.worker.index())?;
-            shared.empty_copy_area()?;
+            attachment.wait_for_writers(self.worker.index())?;
+            attachment.empty_copy_area()?;
         }
-        shared.allocate_first_copies(copy_area);
+        attachment.allocate_first_copies(copy_area);
         self.is_prepared = true;
         Ok(())
     }
@@ -193,20 +193,24 @@ impl SnapshotLock {
     /// # Errors
     /// [`FreezeError::Access`] when the memory cannot be used.
     pub fn freeze(&mut self, lease: Duration) -> Result<Frozen<'_>, FreezeError> {
-        let shared = &self.worker.shared;
-        if let Gate::Cut(number) = shared.gate() {
-            shared.end_cut(number, self.worker.index())?;
+        let attachment = &self.worker.attachment;
+        if let Gate::Cut(number) = attachment.tables.superblock.gate() {
+            attachment.end_cut(number, self.worker.index())?;
         }
-        if let Some(error) = shared.gate().access_error() {
+        if let Some(error) = attachment.tables.superblock.gate().access_error() {
             return Err(error.into());
         }
-        let until = shared.note_frozen(lease);
+        let until = attachment.note_frozen(lease);
         loop {
-            let found = shared.gate();
+            let found = attachment.tables.superblock.gate();
             if let Some(error) = found.access_error() {
                 return Err(error.into());
             }
-            if shared.change_gate(found, Gate::Frozen(until)) {
+            if attachment
+                .tables
+                .superblock
+                .change_gate(found, Gate::Frozen(until))
+            {
                 break;
             }
         }
@@ -215,7 +219,7 @@ impl SnapshotLock {
         frozen
             .lock
             .worker
-            .shared
+            .attachment
             .wait_for_writers(frozen.lock.worker.index())?;
         Ok(frozen)
     }
@@ -223,13 +227,18 @@ impl SnapshotLock {
     /// Begins to replace the memory of a closed segment, for `restorer`. `None` when the segment is
     /// not closed.
     pub fn restoration(&mut self, restorer: Ipv6Addr) -> Option<Restoration<'_>> {
-        self.worker.shared.gate().access_error()?;
+        self.worker
+            .attachment
+            .tables
+            .superblock
+            .gate()
+            .access_error()?;
         // A process killed mid-write still owns its stripes: its committed write is redone now, and
         // not after a page was found to be zeros. A stalled writer delays this for as long as it is
         // stalled: it would otherwise continue in the new memory.
         while self
             .worker
-            .shared
+            .attachment
             .wait_for_writers(self.worker.index())
             .is_err()
         {}
@@ -240,7 +249,7 @@ impl SnapshotLock {
     #[must_use]
     pub fn segment(&self) -> Segment {
         Segment {
-            shared: std::sync::Arc::clone(&self.worker.shared),
+            attachment: std::sync::Arc::clone(&self.worker.attachment),
         }
     }
 
@@ -250,20 +259,22 @@ impl SnapshotLock {
     /// # Errors
     /// When the copy area cannot be emptied.
     pub fn end_cut(&mut self, cut: Cut) -> Result<u64, SegmentError> {
-        self.worker.shared.end_cut(cut.number, self.worker.index())
+        self.worker
+            .attachment
+            .end_cut(cut.number, self.worker.index())
     }
 }
 
 impl Drop for SnapshotLock {
     fn drop(&mut self) {
-        let shared = &self.worker.shared;
+        let attachment = &self.worker.attachment;
         if self.is_prepared
-            && let Err(error) = shared.empty_copy_area()
+            && let Err(error) = attachment.empty_copy_area()
         {
             log::error!("{error}");
         }
-        shared.open_unchanged();
-        shared.release_snapshot_lock();
+        attachment.open_unchanged();
+        attachment.release_snapshot_lock();
     }
 }
 
@@ -274,11 +285,11 @@ impl Frozen<'_> {
     /// # Errors
     /// When the lease has expired, or the copy area cannot be emptied.
     pub fn cut(self, copy_area: u64) -> Result<Cut, FreezeError> {
-        let shared = &self.lock.worker.shared;
+        let attachment = &self.lock.worker.attachment;
         if !self.lock.is_prepared {
-            shared.empty_copy_area()?;
+            attachment.empty_copy_area()?;
         }
-        let number = shared.number_cut(copy_area);
+        let number = attachment.number_cut(copy_area);
         if self.change_gate_to(Gate::Cut(number)) {
             // The end of the cut empties the area; without a cut, the drop of the lock does.
             self.lock.is_prepared = false;
@@ -305,7 +316,9 @@ impl Frozen<'_> {
     fn change_gate_to(&self, gate: Gate) -> bool {
         self.lock
             .worker
-            .shared
+            .attachment
+            .tables
+            .superblock
             .change_gate(Gate::Frozen(self.until), gate)
     }
 }
@@ -315,14 +328,14 @@ impl Drop for Frozen<'_> {
         // After a cut, or when the lease has expired, the gate is not frozen by this lease any
         // more, and this does nothing.
         self.change_gate_to(Gate::Open);
-        let shared = &self.lock.worker.shared;
-        if shared.gate() != Gate::Unchanged {
-            shared.note_unfrozen(self.until);
+        let attachment = &self.lock.worker.attachment;
+        if attachment.tables.superblock.gate() != Gate::Unchanged {
+            attachment.note_unfrozen(self.until);
         }
     }
 }
 
-impl Shared {
+impl SegmentAttachment {
     fn take_snapshot_lock(&self) -> Result<bool, SegmentError> {
         ofd::try_lock(self.copy_area.as_fd(), SNAPSHOT_LOCK_BYTE).map_err(SegmentError::lock(
             &format!("the copy area of {}", self.name),
@@ -351,7 +364,7 @@ impl Shared {
     /// Prepares the tables for the next cut, and returns its number. The caller holds the snapshot
     /// lock, and there is no cut.
     fn number_cut(&self, copy_area: u64) -> u32 {
-        let field = |field: Field| field.of(&self.mapping);
+        let field = |field: Field| self.tables.superblock.word(field);
         // A number has half a word; zero means that there is no cut.
         #[allow(clippy::cast_possible_truncation)]
         let number = (field(Field::LastCut).load(Ordering::Relaxed) as u32)

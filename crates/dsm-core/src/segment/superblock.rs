@@ -5,10 +5,12 @@ use super::SegmentError;
 use super::geometry::{
     Geometry, INTENT, INTENT_TABLE, LARGE_SLOT, LARGE_SLOT_TABLE, LOCK_TABLE, LOCKS, PAGE_ENTRY,
     PAGE_TABLE, PARTICIPANT_TABLE, PARTICIPANTS, SESSION, SESSION_TABLE, SESSIONS, SLOT,
-    SLOT_TABLE, WORKERS,
+    SLOT_TABLE, SUPERBLOCK_AREA, WORKERS,
 };
 use crate::layout::{Fingerprint, Layout};
 use crate::sys::mapping::Mapping;
+use crate::sys::region::Region;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// "dsm-seg" and a zero byte.
@@ -66,11 +68,8 @@ pub(super) enum Field {
     RestorerHigh = 216,
 }
 
-impl Field {
-    pub(super) fn of(self, mapping: &Mapping) -> &AtomicU64 {
-        mapping.word(self as usize)
-    }
-}
+/// The superblock of a mapped object.
+pub(super) struct Superblock(Region);
 
 /// The state of the segment; a word of the superblock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,30 +143,63 @@ pub(super) fn unfinished_head() -> [u8; 24] {
     head
 }
 
-/// Writes the superblock of a new object except the state, which stays [`State::Initialising`].
-pub(super) fn write(mapping: &Mapping, identity: &Identity, incarnation: u64) {
-    for (field, value) in [
-        (Field::Format, FORMAT),
-        (Field::K, identity.k),
-        (Field::Index, identity.index),
-        (Field::Geometry, geometry_id()),
-        (Field::Incarnation, incarnation),
-        (Field::Magic, MAGIC),
-    ] {
-        field.of(mapping).store(value, Ordering::Relaxed);
+impl Superblock {
+    pub(super) fn new(mapping: &Arc<Mapping>) -> Self {
+        Self(mapping.region(0..SUPERBLOCK_AREA))
     }
-    write_fingerprint(mapping, identity.fingerprint);
-}
 
-/// Records the layout that the server serves.
-pub(super) fn write_fingerprint(mapping: &Mapping, fingerprint: Fingerprint) {
-    let (low, high) = halves(fingerprint);
-    Field::FingerprintLow
-        .of(mapping)
-        .store(low, Ordering::Relaxed);
-    Field::FingerprintHigh
-        .of(mapping)
-        .store(high, Ordering::Relaxed);
+    #[inline]
+    pub(super) fn word(&self, field: Field) -> &AtomicU64 {
+        self.0.word(field as usize)
+    }
+
+    /// Writes the superblock of a new object except the state, which stays
+    /// [`State::Initialising`].
+    pub(super) fn write(&self, identity: &Identity, incarnation: u64) {
+        for (field, value) in [
+            (Field::Format, FORMAT),
+            (Field::K, identity.k),
+            (Field::Index, identity.index),
+            (Field::Geometry, geometry_id()),
+            (Field::Incarnation, incarnation),
+            (Field::Magic, MAGIC),
+        ] {
+            self.word(field).store(value, Ordering::Relaxed);
+        }
+        self.write_fingerprint(identity.fingerprint);
+    }
+
+    /// Records the layout that the server serves.
+    pub(super) fn write_fingerprint(&self, fingerprint: Fingerprint) {
+        let (low, high) = halves(fingerprint);
+        self.word(Field::FingerprintLow)
+            .store(low, Ordering::Relaxed);
+        self.word(Field::FingerprintHigh)
+            .store(high, Ordering::Relaxed);
+    }
+
+    /// Whether the segment was last served with this layout.
+    pub(super) fn has_fingerprint(&self, fingerprint: Fingerprint) -> bool {
+        let low = self.word(Field::FingerprintLow).load(Ordering::Relaxed);
+        let high = self.word(Field::FingerprintHigh).load(Ordering::Relaxed);
+        (low, high) == halves(fingerprint)
+    }
+
+    /// Sets the state. A participant that sees it also sees everything that was written before.
+    pub(super) fn set_state(&self, state: State) {
+        self.word(Field::State)
+            .store(state as u64, Ordering::Release);
+    }
+
+    /// Whether the segment can be used.
+    pub(super) fn is_ready(&self) -> bool {
+        self.word(Field::State).load(Ordering::Acquire) == State::Ready as u64
+    }
+
+    #[inline]
+    pub(super) fn incarnation(&self) -> u64 {
+        self.word(Field::Incarnation).load(Ordering::Acquire)
+    }
 }
 
 /// The value of [`Field::LocalAccess`] while local clients of a layout are admitted; never zero. It
@@ -177,30 +209,11 @@ pub(super) fn permission(fingerprint: Fingerprint) -> u64 {
     halves(fingerprint).0 | 1
 }
 
-/// Whether the segment was last served with this layout.
-pub(super) fn has_fingerprint(mapping: &Mapping, fingerprint: Fingerprint) -> bool {
-    let low = Field::FingerprintLow.of(mapping).load(Ordering::Relaxed);
-    let high = Field::FingerprintHigh.of(mapping).load(Ordering::Relaxed);
-    (low, high) == halves(fingerprint)
-}
-
 fn halves(fingerprint: Fingerprint) -> (u64, u64) {
     let number = u128::from_le_bytes(fingerprint.0);
     // The two halves of 16 bytes.
     #[allow(clippy::cast_possible_truncation)]
     (number as u64, (number >> 64) as u64)
-}
-
-/// Sets the state. A participant that sees it also sees everything that was written before.
-pub(super) fn set_state(mapping: &Mapping, state: State) {
-    Field::State
-        .of(mapping)
-        .store(state as u64, Ordering::Release);
-}
-
-/// Whether the segment can be used.
-pub(super) fn is_ready(mapping: &Mapping) -> bool {
-    Field::State.of(mapping).load(Ordering::Acquire) == State::Ready as u64
 }
 
 /// The result of a check of an object's first bytes.

@@ -31,6 +31,7 @@ pub(crate) mod ofd;
 pub(crate) mod own_file;
 pub mod priority;
 pub mod queue;
+pub mod region;
 pub(crate) mod semaphore;
 pub mod terminal;
 pub mod writeback;
