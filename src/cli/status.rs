@@ -13,13 +13,14 @@ use dsm_core::sys::terminal;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const COLUMNS: [(&str, Align); 18] = [
+const COLUMNS: [(&str, Align); 19] = [
     ("SERVER", Align::Right),
     ("ADDRESS", Align::Left),
     ("STATE", Align::Left),
     ("UPTIME", Align::Right),
     ("K", Align::Right),
     ("OVERHEAD", Align::Right),
+    ("FORMAT", Align::Right),
     ("INCARNATION", Align::Left),
     ("CONNS", Align::Right),
     ("OPS", Align::Right),
@@ -156,6 +157,7 @@ fn row(
         human::uptime(status.uptime_seconds),
         human::bytes(status.k),
         human::bytes(status.overhead_bytes),
+        status.format.to_string(),
         status.incarnation.to_string(),
         status.connections.open.to_string(),
         status

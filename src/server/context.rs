@@ -10,7 +10,7 @@ use dsm_config::Config;
 use dsm_core::Incarnation;
 use dsm_core::layout::Layout;
 use dsm_core::protocol::{Connections, MemoryState, Status};
-use dsm_core::segment::{AccessError, NameCheck, Segment, WORKERS, overhead};
+use dsm_core::segment::{AccessError, FORMAT, NameCheck, Segment, WORKERS, overhead};
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -108,7 +108,8 @@ impl Context {
     /// would miss their operations.
     pub(super) fn update_local_access(&self) {
         if self.operation_log.is_off() {
-            self.segment.enable_local_access(self.layout.fingerprint());
+            self.segment
+                .enable_local_access(self.layout.segment_fingerprint(self.index));
         } else {
             self.segment.disable_local_access();
         }
@@ -186,6 +187,7 @@ impl Context {
         };
         status.k = self.layout.share_size();
         status.overhead_bytes = overhead(self.layout.share_size());
+        status.format = FORMAT;
         status.connections = self.connections();
         status.sessions = self.sessions.status();
         status.operations = self.statistics.operations();

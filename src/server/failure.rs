@@ -67,6 +67,7 @@ impl Failure {
                 // Another process has the name and may free it: the unit tries again.
                 SegmentError::InUse { .. }
                 | SegmentError::UnderRepair { .. }
+                | SegmentError::NotUpgradable { .. }
                 | SegmentError::NotOurs { .. }
                 | SegmentError::NotAnObject { .. } => 69,
                 // A memory limit is the same a second later, as a k that is too large is.

@@ -39,7 +39,7 @@ fn a_long_copy_continues_over_tcp_when_local_access_is_disabled() {
                 }
                 segment.disable_local_access();
             });
-            segment.enable_local_access(cluster.layout().fingerprint());
+            segment.enable_local_access(cluster.layout().segment_fingerprint(0));
             let (local, remote) = (
                 segment.local_traffic().copies - local_before,
                 by_tcp() - tcp_before,

@@ -3,3 +3,4 @@
 mod segment_concurrency;
 mod segment_crash;
 mod segment_cut;
+mod upgrade;

@@ -425,7 +425,7 @@ mod tests {
         let name = format!("dsmtest-{}-absence", std::process::id());
         let memory = TestMemory(Layout::new(&name, 1 << 20, vec!["127.0.0.1:1".into()]).unwrap());
         let server = memory.serve();
-        server.enable_local_access(memory.0.fingerprint());
+        server.enable_local_access(memory.0.segment_fingerprint(0));
         let shared = ClientState::new(memory.0.clone());
         assert!(shared.is_local(0));
         let is_in_use = |later| {

@@ -1,10 +1,13 @@
 """An upgrade under load loses nothing; a removal keeps the memory; a purge removes it, and keeps the snapshots.
 
-Two machines with the packages of an older version: one runs dsmd, the other two instances of dsmd@. The operation log is
-also rotated under load.
+Two machines with the packages of an older version: one runs dsmd, the other two instances of dsmd@. The segments get the
+format of the new version while a local client of the older one has them mapped. The operation log is also rotated under
+load.
 """
 
-from harness import cluster, memory, service
+import hashlib
+
+from harness import cluster, memory, service, snapshots, transfer
 from harness.load import Load
 from harness.outcome import expect, wait_until
 
@@ -32,6 +35,9 @@ MIB = 1 << 20
 COUNTERS = {"first": 4 * MIB, "second": 68 * MIB, "third": 190 * MIB}
 SHARED = 69 * MIB
 
+# The formats of the segments. The older version does not tell its own.
+BEFORE, AFTER = None, 4
+
 PARTIAL = "[Service]\nExecStart=\nExecStart=/usr/sbin/dsm-snapshot create --allow-partial\n"
 
 
@@ -40,10 +46,15 @@ def scenario(lab):
     one, two = units
     kept = memory.Kept(one)
     incarnations = [server["incarnation"] for server in memory.servers(one)]
+    expect_formats(one, BEFORE)
+    client = LocalClient(one)
     load = start_load(one, two)
     for machine in units:
         upgrade(lab, machine, units[machine])
         load.wait_for_steps()
+    expect_formats(one, AFTER)
+    lab.step("the local client of the older package, which had the memory mapped, continues and loses nothing")
+    client.finish()
     for machine in units:
         logs_are_rotated(lab, machine, units[machine], load)
     lab.step("the load ends: no addition was lost or executed twice")
@@ -67,11 +78,36 @@ def scenario(lab):
     an_upgrade_keeps_an_unchanged_configuration(lab)
 
 
+class LocalClient:
+    """A dsmctl in the middle of a write to the share of its own machine, which has the memory mapped meanwhile."""
+
+    ADDRESS = 40 * MIB
+
+    def __init__(self, machine):
+        self.machine, self.data = machine, [bytes([value]) * transfer.STEP for value in (1, 2)]
+        self.write = transfer.writing(machine, self.ADDRESS, self.data[0])
+        find = "grep --files-with-matches --no-messages /dev/shm/dsm.0 $(ps -C dsmctl -o pid= | sed 's|.*|/proc/&/maps|; s| ||g')"
+        wait_until("the client has the memory mapped", lambda: machine.run(find, status=None).status == 0)
+
+    def finish(self):
+        result, _ = self.write.finish(self.data[1])
+        expect(result.status == 0, f"the client of the older package failed: {result}")
+        expected = hashlib.sha256(b"".join(self.data)).hexdigest()
+        found = self.machine.read(f"set -o pipefail; dsmctl read {self.ADDRESS} {2 * transfer.STEP} | sha256sum").split()[0]
+        expect(found == expected, "the memory has other bytes than the client of the older package wrote")
+
+
+def expect_formats(machine, wanted):
+    found = [server.get("format") for server in memory.servers(machine)]
+    expect(found == [wanted] * len(found), f"the segments have the formats {found}, expected {wanted}")
+
+
 def an_upgrade_keeps_an_unchanged_configuration(lab):
     lab.step("an upgrade with the mcomp.cfg of the older package asks nothing, and keeps it, its k and the memory")
     machine = lab.machine()
     lab.install(machine, lab.packages_before())
     kept = memory.Kept(machine)
+    snapshot = snapshots.take(machine)
     before = machine.read("sha256sum /etc/mcomp.cfg")
     k = memory.servers(machine)[0]["k"]
     lab.install(machine)
@@ -80,6 +116,10 @@ def an_upgrade_keeps_an_unchanged_configuration(lab):
     service.expect_state(machine, "dsmd", "active")
     expect(memory.servers(machine)[0]["k"] == k, f"the upgrade changed k, which was {k}")
     kept.expect("after the upgrade of an unchanged mcomp.cfg")
+    lab.step("a snapshot of the older package is restored")
+    machine.run(f"dsmctl fill {memory.ADDRESS} {memory.LENGTH} 7")
+    machine.run(f"dsmctl snapshot restore --force {snapshots.DIRECTORY}/{snapshot}")
+    machine.run(f"dsmctl read {memory.ADDRESS} {memory.LENGTH} | cmp {memory.DATA} -")
     lab.step("after a purge a new installation has the mcomp.cfg of its package")
     machine.run("apt-get purge --yes dsmd dsmctl && test ! -e /etc/mcomp.cfg")
     lab.install(machine)

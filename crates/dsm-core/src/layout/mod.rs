@@ -109,6 +109,14 @@ pub struct OutsideMemory {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 16]);
 
+impl Fingerprint {
+    fn of(text: &str) -> Self {
+        let mut short = [0; 16];
+        short.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
+        Self(short)
+    }
+}
+
 impl fmt::Display for Fingerprint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0
@@ -224,27 +232,39 @@ impl Layout {
     /// specifies it.
     #[must_use]
     pub fn canonical(&self) -> String {
-        use fmt::Write;
         let mut text = format!(
             "name={}\nk={}\nn={}\n",
             self.name,
             self.k,
             self.server_count()
         );
-        for (index, address) in self.addresses.iter().enumerate() {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "server.{index}={address}");
-        }
+        self.write_servers(&mut text, self.server_count());
         text
     }
 
     /// A short hash of [`Layout::canonical`], for storage and display.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        let hash = blake3::hash(self.canonical().as_bytes());
-        let mut short = [0; 16];
-        short.copy_from_slice(&hash.as_bytes()[..16]);
-        Fingerprint(short)
+        Fingerprint::of(&self.canonical())
+    }
+
+    /// A short hash of what places the segment of server `index` in the memory: the name, k and the
+    /// servers up to this one. Servers that are added after it do not change it.
+    #[must_use]
+    pub fn segment_fingerprint(&self, index: u32) -> Fingerprint {
+        let mut text = format!("name={}\nk={}\n", self.name, self.k);
+        let count = usize::try_from(index).map_or(usize::MAX, |index| index.saturating_add(1));
+        self.write_servers(&mut text, count);
+        Fingerprint::of(&text)
+    }
+
+    /// Appends the lines of the first `count` servers.
+    fn write_servers(&self, text: &mut String, count: usize) {
+        use fmt::Write;
+        for (index, address) in self.addresses.iter().take(count).enumerate() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "server.{index}={address}");
+        }
     }
 
     /// Lists the fields in which a peer's canonical text differs from this layout, as `field: ours

@@ -11,6 +11,10 @@ use std::collections::BTreeMap;
 /// The longest text in a status, in bytes: no text needs to be longer than an address.
 const MAX_TEXT: usize = MAX_ADDRESS_TEXT;
 
+fn format_before_it_was_told() -> u64 {
+    3
+}
+
 /// Reads a text of the server, sanitised.
 fn text<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
     let text = String::deserialize(source)?;
@@ -58,6 +62,9 @@ pub struct Status {
     pub k: u64,
     /// Bytes of shared memory beyond k: tables and write-ahead slots.
     pub overhead_bytes: u64,
+    /// The format of the segment in shared memory. The releases that do not tell it have format 3.
+    #[serde(default = "format_before_it_was_told")]
+    pub format: u64,
     /// Connections now and since the start.
     pub connections: Connections,
     /// Sessions that can be resumed.

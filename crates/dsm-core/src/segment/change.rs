@@ -3,7 +3,7 @@
 
 use super::critical::HeldLocks;
 use super::gate::AccessError;
-use super::geometry::{SLOT, stripes};
+use super::geometry::SLOT;
 use super::intent::{Intent, LocalCounter, RequestId, Source, pages};
 use super::worker::Worker;
 use crate::protocol::{AtomicOperation, Extent, Operation, Word};
@@ -72,7 +72,7 @@ impl Worker {
     #[inline]
     fn write_from_slot(&mut self, write: &Intent, held: HeldLocks) -> Result<(), AccessError> {
         let pages = pages(write.offset, write.length);
-        let (held, cut) = self.enter(stripes(&pages), held)?;
+        let (held, cut) = self.enter(&pages, &(0..0), held)?;
         let held = self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Writes, write.length);
         self.carry_out(write);
@@ -91,25 +91,14 @@ impl Worker {
         request: Option<RequestId>,
     ) -> Result<(), AccessError> {
         let (offset, pages) = self.locate(extent);
-        let (held, cut) = self.enter(stripes(&pages), HeldLocks::NONE)?;
+        let (held, cut) = self.enter(&pages, &(0..0), HeldLocks::NONE)?;
         let held = self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Writes, data.len());
-        let versions = || {
-            pages
-                .clone()
-                .map(|page| self.attachment.tables.pages.version(page))
-        };
-        versions().for_each(|version| {
-            version.store(version.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
-        });
+        let tables = &self.attachment.tables;
+        tables.pages.begin_change(pages.clone());
         fence(Ordering::Release);
-        self.attachment.tables.data.copy_in(offset, data);
-        versions().for_each(|version| {
-            version.store(
-                version.load(Ordering::Relaxed).wrapping_add(1),
-                Ordering::Release,
-            );
-        });
+        tables.data.copy_in(offset, data);
+        tables.pages.end_change(pages, tables.superblock.last_cut());
         if let Some(request) = request {
             self.attachment.tables.sessions.mark_executed(request, 0);
         }
@@ -128,7 +117,7 @@ impl Worker {
         request: Option<RequestId>,
     ) -> Result<(), AccessError> {
         let (offset, pages) = self.locate(extent);
-        let (held, cut) = self.enter(stripes(&pages), HeldLocks::NONE)?;
+        let (held, cut) = self.enter(&pages, &(0..0), HeldLocks::NONE)?;
         let held = self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Fills, extent.length());
         self.carry_out(&Intent {
@@ -154,7 +143,7 @@ impl Worker {
         request: Option<RequestId>,
     ) -> Result<u64, AccessError> {
         let (offset, pages) = self.locate(word.extent());
-        let (mut held, cut) = self.enter(stripes(&pages), HeldLocks::NONE)?;
+        let (mut held, cut) = self.enter(&pages, &(0..0), HeldLocks::NONE)?;
         let mut bytes = [0; 8];
         self.attachment.tables.data.copy_out(offset, &mut bytes);
         let old = u64::from_le_bytes(bytes);
@@ -200,7 +189,7 @@ impl Worker {
         let length = to.length();
         let held = self.large_slot_for(length)?;
         let (source, slot) = self.source(held.large_slot);
-        let (held, cut) = self.enter(stripes(&from_pages) | stripes(&pages), held)?;
+        let (held, cut) = self.enter(&pages, &from_pages, held)?;
         self.attachment
             .tables
             .data

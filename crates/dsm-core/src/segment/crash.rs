@@ -24,10 +24,16 @@ pub enum Point {
     HalfUnlocked = 7,
     /// A repair has redone a dead worker's write, the locks are still held.
     Redone = 8,
+    /// An upgrade has begun: no program of the older format writes, and nothing is converted.
+    UpgradeBegun = 9,
+    /// An upgrade has converted half of the pages.
+    UpgradeHalfDone = 10,
+    /// An upgrade has converted everything, and the format is still the older one.
+    UpgradeDone = 11,
 }
 
 impl Point {
-    /// Every point, in the order in which a write passes them.
+    /// The points of a write and of its repair, in order.
     pub const ALL: [Self; 8] = [
         Self::Locked,
         Self::Committed,
@@ -38,6 +44,9 @@ impl Point {
         Self::HalfUnlocked,
         Self::Redone,
     ];
+
+    /// The points of an upgrade, in order.
+    pub const UPGRADE: [Self; 3] = [Self::UpgradeBegun, Self::UpgradeHalfDone, Self::UpgradeDone];
 }
 
 #[cfg(debug_assertions)]

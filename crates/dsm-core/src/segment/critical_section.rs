@@ -6,12 +6,25 @@
 
 use super::crash::{self, Point};
 use super::critical::HeldLocks;
-use super::gate::AccessError;
-use super::geometry::{LARGE_SLOTS, SLOT, bits};
+use super::gate::{AccessError, Awaited};
+use super::geometry::{LARGE_SLOTS, SLOT, bits, stripes};
 use super::intent::{Intent, Source};
+use super::page_version::{LOCKED, WRITE_LOCKED};
 use super::slot_table::SlotTable;
 use super::worker::Worker;
 use std::ops::Range;
+use std::time::{Duration, Instant};
+
+/// How long a worker waits for a page that a flag locks: as long as for a worker that makes no
+/// progress.
+const LOCKED_PAGE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long it sleeps between two checks of the flag.
+const LOCKED_PAGE_POLL: Duration = Duration::from_micros(100);
+
+/// Since when a worker waits for a page that a flag locks.
+#[derive(Default)]
+pub(super) struct LockedPageWait(Option<Instant>);
 
 impl Worker {
     /// Takes a large slot if `length` needs one. Large slots come before stripes in the lock order.
@@ -41,27 +54,36 @@ impl Worker {
         }
     }
 
-    /// Takes the stripes for a change in addition to what is held, and passes the gate. Returns the
-    /// number of the cut for which pages must be saved, if there is one. After an error nothing is
-    /// held.
+    /// Takes the stripes for a change of the pages `written`, which also reads the pages `read`, in
+    /// addition to what is held, and passes the gate. Returns the number of the cut for which pages
+    /// must be saved, if there is one. After an error nothing is held.
     #[inline]
     pub(super) fn enter(
         &self,
-        stripes: u64,
+        written: &Range<usize>,
+        read: &Range<usize>,
         mut held: HeldLocks,
     ) -> Result<(HeldLocks, Option<u32>), AccessError> {
+        let stripes = stripes(written) | stripes(read);
+        let tables = &self.attachment.tables;
+        let mut waited = LockedPageWait::default();
         loop {
             held = self.lock(stripes, held)?;
             if self.restoring {
                 return Ok((held, None));
             }
-            match self
-                .attachment
-                .tables
-                .superblock
-                .pass(self.incarnation, self.permission)
-            {
-                Ok(cut) => return Ok((held, cut)),
+            match tables.superblock.pass(self.incarnation, self.permission) {
+                Ok(cut)
+                    if tables.pages.are_free(written, LOCKED)
+                        && tables.pages.are_free(read, WRITE_LOCKED) =>
+                {
+                    return Ok((held, cut));
+                }
+                Ok(_) => {
+                    self.unlock_stripes(&held);
+                    held.stripes = 0;
+                    held = self.unlock_on_error(self.wait_for_locked_page(&mut waited), held)?;
+                }
                 Err(None) => held = self.release_while_frozen(held)?,
                 Err(Some(error)) => {
                     self.unlock(held);
@@ -69,6 +91,29 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Sleeps for a moment, because a flag keeps this worker from a page, see
+    /// [`super::page_version`]. The worker holds no stripe.
+    ///
+    /// # Errors
+    /// [`AccessError::DeadlinePassed`] when the deadline of the worker has passed, and
+    /// [`AccessError::PageLockTimeout`] when it has waited for [`LOCKED_PAGE_TIMEOUT`].
+    #[cold]
+    pub(super) fn wait_for_locked_page(
+        &self,
+        waited: &mut LockedPageWait,
+    ) -> Result<(), AccessError> {
+        let began = *waited.0.get_or_insert_with(Instant::now);
+        if self.attachment.deadline_of(self.index).has_passed() {
+            return Err(AccessError::DeadlinePassed(Awaited::Pages { pid: 0 }));
+        }
+        if began.elapsed() >= LOCKED_PAGE_TIMEOUT {
+            return Err(AccessError::PageLockTimeout { pid: 0 });
+        }
+        std::thread::sleep(LOCKED_PAGE_POLL);
+        self.attachment.count_progress(self.index);
+        Ok(())
     }
 
     /// Releases the stripes and waits while the gate is frozen. After an error nothing is held.

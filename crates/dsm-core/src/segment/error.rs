@@ -156,6 +156,18 @@ pub enum SegmentError {
         /// The process that repairs it.
         process: Process,
     },
+    /// The segment is of an older format, and a process of an older release works on it.
+    #[error(
+        "{name} is of the format of an older release, and cannot be upgraded while a process of that release ({process}) works \
+         on it: a snapshot or restore that is under way, or a program that was stopped in the middle of a change. Wait for it, \
+         continue it (kill -CONT) or end it, then start dsmd again. The memory is unchanged"
+    )]
+    NotUpgradable {
+        /// The object's name.
+        name: String,
+        /// The process.
+        process: Process,
+    },
     /// The object of that name is not a segment of this server.
     #[error(
         "{name} does not fit: {field} is {found}, expected {expected}. It was left as it is. To save what it holds, serve it with \

@@ -17,11 +17,17 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+/// Set in the word of a worker's owner, beside the participant. Programs of format 3 that still have
+/// the object mapped find no participant there: they would redo the change of a dead worker with
+/// page versions of their format.
+const OWNER_OF_FORMAT_4: u64 = 1 << 32;
+
 /// The words of an intent, by offset.
 #[derive(Debug, Clone, Copy)]
 #[repr(usize)]
 pub(super) enum IntentField {
-    /// The index of the participant that owns this worker, plus one; zero when the worker is free.
+    /// The index of the participant that owns this worker, plus one, and [`OWNER_OF_FORMAT_4`];
+    /// zero when the worker is free.
     Owner = 0,
     /// Zero while nothing is committed; else the number of the [`Source`].
     Kind = 8,
@@ -201,11 +207,18 @@ impl IntentTable {
         self.word(worker, IntentField::Owner)
             .compare_exchange(
                 0,
-                participant as u64 + 1,
+                OWNER_OF_FORMAT_4 | (participant as u64 + 1),
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             )
             .is_ok()
+    }
+
+    /// Stores the owner of `worker`, which the caller owns, as programs of format 3 do: if this
+    /// process dies, they can repair the worker.
+    pub(super) fn own_as_format_3(&self, worker: usize, participant: usize) {
+        self.word(worker, IntentField::Owner)
+            .store(participant as u64 + 1, Ordering::Release);
     }
 
     /// Makes `worker` free.
@@ -268,11 +281,7 @@ impl SegmentAttachment {
     #[inline]
     pub(super) fn apply(&self, worker: usize, intent: &Intent) {
         let pages = pages(intent.offset, intent.length);
-        for page in pages.clone() {
-            // `| 1` instead of `+ 1`: a redo finds odd versions where the dead worker had begun.
-            let version = self.tables.pages.version(page);
-            version.store(version.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
-        }
+        self.tables.pages.begin_change(pages.clone());
         // A reader that sees a new byte must also see the odd version.
         fence(Ordering::Release);
         if cfg!(debug_assertions) {
@@ -281,13 +290,9 @@ impl SegmentAttachment {
         }
         self.copy_payload(worker, intent, intent.length);
         crash::reached(Point::Copied);
-        for page in pages {
-            let version = self.tables.pages.version(page);
-            version.store(
-                version.load(Ordering::Relaxed).wrapping_add(1),
-                Ordering::Release,
-            );
-        }
+        self.tables
+            .pages
+            .end_change(pages, self.tables.superblock.last_cut());
         crash::reached(Point::PagesDone);
         if let Some(request) = intent.request {
             self.tables.sessions.mark_executed(request, intent.result);

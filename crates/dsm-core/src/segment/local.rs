@@ -32,7 +32,7 @@ impl Segment {
     /// [`SegmentError::NotReady`] when no server serves it, or its server does not admit clients of
     /// this layout, or its memory waits for a restore; see [`SegmentError`] for the others.
     pub fn attach_as_client(layout: &Layout, index: u32) -> Result<(Self, u64), SegmentError> {
-        let fingerprint = layout.fingerprint();
+        let fingerprint = layout.segment_fingerprint(index);
         let permission = permission(fingerprint);
         let segment = attach(layout, index, Role::Client { permission })?;
         let superblock = &segment.attachment.tables.superblock;

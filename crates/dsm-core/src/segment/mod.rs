@@ -23,10 +23,13 @@ mod kept_names;
 mod local;
 mod lock;
 mod lock_table;
+#[cfg(test)]
+mod models;
 mod names;
 mod open;
 mod orphan;
 mod page_table;
+mod page_version;
 mod participant;
 mod participant_table;
 mod pause;
@@ -39,6 +42,9 @@ mod session;
 mod slot_table;
 mod snapshot_lock;
 mod superblock;
+#[cfg(test)]
+mod test_memory;
+mod upgrade;
 mod worker;
 
 pub use create::SERVER_MEMORY;
@@ -59,6 +65,7 @@ pub use repair_report::{RepairReport, report_repairs_to};
 pub use restoration::Restoration;
 pub use session::SessionEntry;
 pub use snapshot_lock::{FreezeError, Frozen, Leftover, SNAPSHOT_LOCK_TIMEOUT, SnapshotLock};
+pub use superblock::FORMAT;
 pub use worker::Worker;
 
 /// Where the operating system keeps shared-memory objects and semaphores, see `shm_overview(7)`.

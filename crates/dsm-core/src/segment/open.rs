@@ -41,8 +41,8 @@ pub enum Found {
     Reset,
     /// The segment, with its contents.
     Segment {
-        /// The rest of the layout (N, an address) differs from the one that it was last served
-        /// with.
+        /// The addresses of the servers up to this one differ from those that it was last served
+        /// with; in a segment of format 3, those of any server.
         layout_changed: bool,
     },
 }
@@ -103,13 +103,9 @@ impl Segment {
                 None if reset_done => break (file, Found::Reset),
                 None => break (file, Found::Nothing),
                 Some(Verdict::Unfinished) => break (file, Found::Unfinished),
-                Some(Verdict::Ready) => {
-                    break (
-                        file,
-                        Found::Segment {
-                            layout_changed: false,
-                        },
-                    );
+                Some(verdict @ (Verdict::Ready | Verdict::Older)) => {
+                    let segment = assemble(name, file, geometry, SERVER, Role::Server)?;
+                    return serve_found(segment, layout, &identity, verdict == Verdict::Older);
                 }
                 // `--reset` asks for it, or an earlier reset was killed before it removed the name.
                 Some(Verdict::Retired) => {
@@ -118,23 +114,6 @@ impl Segment {
                 }
             }
         };
-        if let Found::Segment { .. } = found {
-            let segment = assemble(name.clone(), file, geometry, SERVER, Role::Server)?;
-            let superblock = &segment.attachment.tables.superblock;
-            let layout_changed = !superblock.has_fingerprint(identity.fingerprint);
-            if layout_changed {
-                // The clients of the previous layout lose access. Those of this one get it when the
-                // server is ready.
-                segment.disable_local_access();
-            }
-            superblock.write_fingerprint(identity.fingerprint);
-            segment.attachment.repair_all_dead();
-            segment.attachment.repair_all_orphans();
-            return Ok(Opened {
-                segment,
-                found: Found::Segment { layout_changed },
-            });
-        }
         let gate = if start == Start::ServeOrWait {
             Gate::Closed(AccessError::Waiting)
         } else {
@@ -170,6 +149,36 @@ impl Segment {
     }
 }
 
+/// Takes over a segment that an earlier dsmd has left: repairs what dead participants left, and
+/// upgrades it if it is of the older format.
+fn serve_found(
+    segment: Segment,
+    layout: &Layout,
+    identity: &Identity,
+    is_older: bool,
+) -> Result<Opened, SegmentError> {
+    let superblock = &segment.attachment.tables.superblock;
+    // An upgrade that was killed may have written the new fingerprint.
+    let layout_changed = !superblock.has_fingerprint(identity.fingerprint)
+        && !(is_older && superblock.has_fingerprint(layout.fingerprint()));
+    if layout_changed || is_older {
+        // The clients of the previous layout or format lose access. Those of this one get it when
+        // the server is ready.
+        segment.disable_local_access();
+    }
+    segment.attachment.repair_all_dead();
+    segment.attachment.repair_all_orphans();
+    if is_older {
+        segment.upgrade(identity)?;
+    } else {
+        superblock.write_fingerprint(identity.fingerprint);
+    }
+    Ok(Opened {
+        segment,
+        found: Found::Segment { layout_changed },
+    })
+}
+
 /// Opens the segment as a participant that is not its server.
 pub(super) fn attach(layout: &Layout, index: u32, role: Role) -> Result<Segment, SegmentError> {
     let name = names::object(layout, index);
@@ -186,8 +195,10 @@ pub(super) fn attach(layout: &Layout, index: u32, role: Role) -> Result<Segment,
     if let Role::Client { permission } = role {
         local::check_local_access(file.as_fd(), &name, permission)?;
     }
-    if check_header(file.as_fd(), &name, &identity, &geometry)? != Some(Verdict::Ready) {
-        return Err(SegmentError::NotReady { name });
+    match check_header(file.as_fd(), &name, &identity, &geometry)? {
+        Some(Verdict::Ready) => {}
+        Some(Verdict::Older) => return Err(superblock::not_upgraded(&name)),
+        _ => return Err(SegmentError::NotReady { name }),
     }
     let participant = participant::lock_free_byte(file.as_fd(), &name, role)?;
     let segment = assemble(name, file, geometry, participant, role)?;
@@ -324,7 +335,9 @@ fn retire(
         nix::sys::uio::pwrite(file, &[0; 8], Field::LocalAccess as i64)
             .map_err(SegmentError::system("close", name))?;
     }
-    if let Ok(Some(Verdict::Ready)) = check_header(file.as_fd(), name, identity, geometry) {
+    if let Ok(Some(Verdict::Ready | Verdict::Older)) =
+        check_header(file.as_fd(), name, identity, geometry)
+    {
         Superblock::new(&map(file, geometry, name)?).set_state(State::Retired);
     }
     shm_unlink(name).map_err(SegmentError::system("remove", name))?;

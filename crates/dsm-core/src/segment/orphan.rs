@@ -51,45 +51,12 @@ impl SegmentAttachment {
 mod tests {
     use super::super::geometry::LARGE_SLOTS;
     use super::super::intent::{Intent, Source};
-    use super::super::{AccessError, Segment, Start, Worker};
+    use super::super::test_memory::{K, TestMemory};
+    use super::super::{AccessError, Segment, Worker};
     use super::*;
-    use crate::layout::{Layout, PAGE};
+    use crate::layout::PAGE;
     use crate::protocol::Extent;
-    use std::ops::ControlFlow;
     use std::sync::atomic::Ordering;
-
-    const K: u64 = 8 * PAGE;
-
-    struct System(Layout);
-
-    impl System {
-        fn new(what: &str) -> Self {
-            let name = format!("dsmtest-{}-orphan-{what}", std::process::id());
-            Self(Layout::new(&name, K, vec!["127.0.0.1:1".into()]).unwrap())
-        }
-
-        fn serve(&self) -> Segment {
-            Segment::serve(&self.0, 0, Start::Serve, &mut |_, _| {
-                ControlFlow::Continue(())
-            })
-            .unwrap()
-            .segment
-        }
-    }
-
-    impl Drop for System {
-        fn drop(&mut self) {
-            for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
-                if entry
-                    .file_name()
-                    .to_string_lossy()
-                    .contains(&format!("{}.", self.0.name()))
-                {
-                    std::fs::remove_file(entry.path()).unwrap();
-                }
-            }
-        }
-    }
 
     fn first_page() -> Extent {
         Extent::new(0, PAGE, K).unwrap()
@@ -129,19 +96,19 @@ mod tests {
 
     #[test]
     fn a_lock_without_an_owner_is_repaired_by_a_waiter() {
-        let system = System::new("waiter");
-        let segment = system.serve();
+        let memory = TestMemory::new("orphan-waiter");
+        let segment = memory.serve();
         leave_behind(&segment, 60);
         assert_whole(&mut segment.worker().unwrap());
     }
 
     #[test]
     fn a_lock_without_an_owner_is_repaired_by_a_starting_server() {
-        let system = System::new("start");
-        let segment = system.serve();
+        let memory = TestMemory::new("orphan-start");
+        let segment = memory.serve();
         leave_behind(&segment, 60);
         drop(segment);
-        let segment = system.serve();
+        let segment = memory.serve();
         assert!(
             segment.attachment.tables.locks.try_take(LARGE_SLOTS, 1),
             "the lock is still held"
@@ -152,8 +119,8 @@ mod tests {
 
     #[test]
     fn a_lock_without_an_owner_is_repaired_by_the_next_owner_of_its_worker() {
-        let system = System::new("successor");
-        let segment = system.serve();
+        let memory = TestMemory::new("orphan-successor");
+        let segment = memory.serve();
         leave_behind(&segment, 0);
         let mut worker = segment.worker().unwrap();
         assert_eq!(worker.index(), 0);
@@ -162,8 +129,8 @@ mod tests {
 
     #[test]
     fn a_lock_that_names_no_worker_is_free() {
-        let system = System::new("no-worker");
-        let segment = system.serve();
+        let memory = TestMemory::new("orphan-no-worker");
+        let segment = memory.serve();
         for word in [WORKERS as u64 + 1, 1 << 63, u64::MAX] {
             segment
                 .attachment

@@ -11,6 +11,7 @@ use super::critical::Critical;
 use super::geometry::{
     FIRST_AGENT_WORKER, FIRST_CLIENT, FIRST_CLIENT_WORKER, Geometry, PARTICIPANTS, WORKERS,
 };
+use super::intent::pages;
 use super::process::Process;
 use super::repair_report::{self, RepairReport};
 use super::superblock::Field;
@@ -270,6 +271,9 @@ impl SegmentAttachment {
             match intent {
                 Ok(intent) => {
                     self.apply(worker, &intent);
+                    // The dead worker may have cleared the flag and woken nobody.
+                    pages(intent.offset, intent.length)
+                        .for_each(|page| self.tables.pages.wake_waiters(page));
                     redone = 1;
                 }
                 Err(what) => {

@@ -3,9 +3,11 @@
 //! A read returns bytes that the memory had at one instant between its begin and its end.
 
 use super::critical::HeldLocks;
+use super::critical_section::LockedPageWait;
 use super::gate::AccessError;
 use super::geometry::stripes;
 use super::intent::LocalCounter;
+use super::page_version::{self, WRITE_LOCKED};
 use super::worker::Worker;
 use crate::layout::MAX_ATOMIC;
 use crate::protocol::Extent;
@@ -56,10 +58,20 @@ impl Worker {
             }
             std::hint::spin_loop();
         }
-        let held = self.lock(stripes(&pages), HeldLocks::NONE)?;
-        self.attachment.tables.data.copy_out(offset, buffer);
-        self.unlock(held);
-        self.check_read(buffer.len())
+        let mut waited = LockedPageWait::default();
+        loop {
+            let held = self.lock(stripes(&pages), HeldLocks::NONE)?;
+            let tables = &self.attachment.tables;
+            let is_free = tables.pages.are_free(&pages, WRITE_LOCKED);
+            if is_free {
+                tables.data.copy_out(offset, buffer);
+            }
+            self.unlock(held);
+            if is_free {
+                return self.check_read(buffer.len());
+            }
+            self.wait_for_locked_page(&mut waited)?;
+        }
     }
 
     /// Checks the gate, the permission and the incarnation after the copy of a read, and counts it.
@@ -91,7 +103,7 @@ impl Worker {
                 .pages
                 .version(page)
                 .load(Ordering::Acquire);
-            if *version & 1 == 1 {
+            if !page_version::is_readable(*version) {
                 return false;
             }
         }

@@ -245,6 +245,11 @@ impl SnapshotLock {
         Some(Restoration::new(&mut self.worker, restorer))
     }
 
+    /// The index of the worker that acts for the holder.
+    pub(super) fn worker_index(&self) -> usize {
+        self.worker.index()
+    }
+
     /// The segment.
     #[must_use]
     pub fn segment(&self) -> Segment {

@@ -16,8 +16,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// "dsm-seg" and a zero byte.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"dsm-seg\0");
 
-/// Incremented whenever the geometry or the meaning of a field changes.
-const FORMAT: u64 = 3;
+/// The format of the object. It changes whenever the geometry or the meaning of a field changes.
+pub const FORMAT: u64 = 4;
+
+/// The format of which [`super::upgrade`] makes this one.
+const OLDER_FORMAT: u64 = 3;
+
+/// What an error calls [`Field::Format`].
+const FORMAT_FIELD: &str = "the format version";
 
 /// Bytes at the start of the object that [`check`] looks at.
 pub(super) const SIZE: usize = 128;
@@ -45,6 +51,8 @@ pub(super) enum Field {
     /// Zero, or the [`permission`] of the layout whose local clients may use the segment. Added
     /// without a new format: a program that does not set it admits no local client.
     LocalAccess = 96,
+    /// Zero. A later version sets a bit for what programs that do not know it must not use.
+    Features = 104,
     // Counters.
     Repaired = 128,
     RedoneWrites = 136,
@@ -96,7 +104,7 @@ impl Identity {
         Self {
             k: layout.share_size(),
             index: u64::from(index),
-            fingerprint: layout.fingerprint(),
+            fingerprint: layout.segment_fingerprint(index),
         }
     }
 }
@@ -178,6 +186,11 @@ impl Superblock {
             .store(high, Ordering::Relaxed);
     }
 
+    /// Marks the object as one of this format.
+    pub(super) fn write_format(&self) {
+        self.word(Field::Format).store(FORMAT, Ordering::Release);
+    }
+
     /// Whether the segment was last served with this layout.
     pub(super) fn has_fingerprint(&self, fingerprint: Fingerprint) -> bool {
         let low = self.word(Field::FingerprintLow).load(Ordering::Relaxed);
@@ -194,6 +207,12 @@ impl Superblock {
     /// Whether the segment can be used.
     pub(super) fn is_ready(&self) -> bool {
         self.word(Field::State).load(Ordering::Acquire) == State::Ready as u64
+    }
+
+    /// The number of the latest cut; zero before the first.
+    #[inline]
+    pub(super) fn last_cut(&self) -> u64 {
+        self.word(Field::LastCut).load(Ordering::Relaxed)
     }
 
     #[inline]
@@ -221,10 +240,22 @@ fn halves(fingerprint: Fingerprint) -> (u64, u64) {
 pub(super) enum Verdict {
     /// It fits and can be opened.
     Ready,
+    /// It fits once it is upgraded from the older format.
+    Older,
     /// Its creator died before it was ready: its contents mean nothing.
     Unfinished,
     /// A newer object has replaced it.
     Retired,
+}
+
+/// The error for a segment of the older format where only its server may upgrade it.
+pub(super) fn not_upgraded(name: &str) -> SegmentError {
+    SegmentError::Mismatch {
+        name: name.to_owned(),
+        field: FORMAT_FIELD,
+        found: OLDER_FORMAT.to_string(),
+        expected: FORMAT.to_string(),
+    }
 }
 
 /// Checks an object of `size` bytes by a copy of its first [`SIZE`] bytes, before the object is
@@ -258,8 +289,8 @@ pub(super) fn check(
         );
     }
     let format = word(Field::Format);
-    if format != FORMAT {
-        return mismatch("the format version", format.to_string(), FORMAT.to_string());
+    if format != FORMAT && format != OLDER_FORMAT {
+        return mismatch(FORMAT_FIELD, format.to_string(), FORMAT.to_string());
     }
     if word(Field::State) == State::Initialising as u64 {
         return Ok(Verdict::Unfinished);
@@ -284,7 +315,16 @@ pub(super) fn check(
             geometry.total.to_string(),
         );
     }
+    let features = word(Field::Features);
+    if features != 0 {
+        return mismatch(
+            "the set of features",
+            format!("{features:#x}"),
+            "0".to_owned(),
+        );
+    }
     match word(Field::State) {
+        state if state == State::Ready as u64 && format == OLDER_FORMAT => Ok(Verdict::Older),
         state if state == State::Ready as u64 => Ok(Verdict::Ready),
         state if state == State::Retired as u64 => Ok(Verdict::Retired),
         state => mismatch(

@@ -171,6 +171,39 @@ impl Region {
         let _woken = unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, i32::MAX) };
     }
 
+    /// Waits in `futex(2)` until [`Self::wake_waiters`] wakes this thread; `false` when the time has
+    /// passed first.
+    #[cfg(test)]
+    pub(crate) fn wait(&self, offset: usize, timeout: std::time::Duration) -> bool {
+        let word = self.word(offset);
+        let limit = libc::timespec {
+            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap(),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        loop {
+            // The low half is what the kernel compares.
+            #[allow(clippy::cast_possible_truncation)]
+            let value = word.load(std::sync::atomic::Ordering::Acquire) as u32;
+            // SAFETY: FUTEX_WAIT reads the low half of a word of the mapping and `limit`, which
+            // lives through the call.
+            let answer = unsafe {
+                libc::syscall(
+                    libc::SYS_futex,
+                    word.as_ptr().cast::<u32>(),
+                    libc::FUTEX_WAIT,
+                    value,
+                    &raw const limit,
+                )
+            };
+            match Errno::result(answer) {
+                Ok(_) => return true,
+                // It changed before the wait, or a signal came: that is no wake-up.
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
     #[inline]
     fn check(&self, offset: usize, length: usize) {
         assert!(
