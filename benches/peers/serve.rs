@@ -5,6 +5,7 @@ use crate::raw::{BenchHeader, HEADER, READ, WRITE};
 use crate::receive_buffer::ReceiveBuffer;
 use dsm_benches::pattern::MAX_SIZE;
 use dsm_core::sys::mapping::Mapping;
+use dsm_core::sys::region::Region;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::MsgFlags;
@@ -54,14 +55,15 @@ pub(crate) fn serve(address: SocketAddr, memory: u64, threads: usize) -> Result<
 }
 
 /// Maps memory of the same kind as dsmd's: shared, in ordinary pages.
-fn map(bytes: u64) -> io::Result<Mapping> {
+fn map(bytes: u64) -> io::Result<Region> {
     let file = memfd_create(c"raw", MFdFlags::MFD_CLOEXEC)?;
     ftruncate(&file, i64::try_from(bytes).map_err(io::Error::other)?)?;
-    let length = usize::try_from(bytes).ok().and_then(NonZeroUsize::new);
-    Ok(Mapping::new(
-        file,
-        length.ok_or(io::ErrorKind::InvalidInput)?,
-    )?)
+    let length = usize::try_from(bytes)
+        .ok()
+        .and_then(NonZeroUsize::new)
+        .ok_or(io::ErrorKind::InvalidInput)?;
+    let mapping = Arc::new(Mapping::new(file, length)?);
+    Ok(mapping.region(0..length.get()))
 }
 
 struct RawConnection {
@@ -83,7 +85,7 @@ impl RawConnection {
     }
 
     /// Executes all received requests, and sends their replies together.
-    fn exchange(&mut self, memory: &Mapping, flags: MsgFlags) -> io::Result<()> {
+    fn exchange(&mut self, memory: &Region, flags: MsgFlags) -> io::Result<()> {
         self.input.receive(&self.stream, flags)?;
         while let Some(length) = self.execute(memory)? {
             self.input.consume(length);
@@ -95,7 +97,7 @@ impl RawConnection {
     }
 
     /// Executes the first request and returns its length; `None` while it is incomplete.
-    fn execute(&mut self, memory: &Mapping) -> io::Result<Option<usize>> {
+    fn execute(&mut self, memory: &Region) -> io::Result<Option<usize>> {
         let bytes = self.input.bytes();
         let Some(header) = BenchHeader::decode(bytes) else {
             return Ok(None);
@@ -144,7 +146,7 @@ struct PollThread {
 }
 
 impl PollThread {
-    fn start(memory: &Arc<Mapping>) -> io::Result<Self> {
+    fn start(memory: &Arc<Region>) -> io::Result<Self> {
         let epoll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         let shared = Self {
             epoll: Arc::clone(&epoll),
@@ -177,7 +179,7 @@ fn number(connection: &RawConnection) -> usize {
     connection.stream.as_raw_fd().unsigned_abs() as usize
 }
 
-fn share(memory: &Mapping, epoll: &Epoll, new: &Mutex<Vec<RawConnection>>) -> io::Result<()> {
+fn share(memory: &Region, epoll: &Epoll, new: &Mutex<Vec<RawConnection>>) -> io::Result<()> {
     let mut connections: Vec<Option<RawConnection>> = Vec::new();
     let mut events = [EpollEvent::empty(); EVENTS];
     loop {

@@ -7,12 +7,14 @@ use dsm_client::Client;
 use dsm_client::DataPath;
 use dsm_config::{Config, LocalAccess};
 use dsm_core::sys::mapping::Mapping;
+use dsm_core::sys::region::Region;
 use dsm_service::cli::random::SplitMix64;
 use nix::fcntl::posix_fallocate;
 use serde_json::{Map, Value, json};
 use std::hint::black_box;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -30,7 +32,7 @@ struct LocalBench {
     tcp: Client,
     /// Plain memory of the size of the server's. Each cache line has the offset of the next one:
     /// together they are one cycle in random order.
-    chain: Mapping,
+    chain: Region,
     place: usize,
     random: SplitMix64,
     buffer: Vec<u8>,
@@ -100,7 +102,7 @@ pub(crate) fn measure(
 }
 
 /// Maps the cycle. Every page of it is written, and so allocated.
-fn mapped_cycle(path: &Path, size: usize) -> std::io::Result<Mapping> {
+fn mapped_cycle(path: &Path, size: usize) -> std::io::Result<Region> {
     let file = std::fs::File::options()
         .read(true)
         .write(true)
@@ -109,10 +111,8 @@ fn mapped_cycle(path: &Path, size: usize) -> std::io::Result<Mapping> {
     // The mapping does not need the name.
     std::fs::remove_file(path)?;
     posix_fallocate(&file, 0, i64::try_from(size).unwrap_or(i64::MAX))?;
-    let mapping = Mapping::new(
-        &file,
-        NonZeroUsize::new(size).ok_or(std::io::ErrorKind::InvalidInput)?,
-    )?;
+    let length = NonZeroUsize::new(size).ok_or(std::io::ErrorKind::InvalidInput)?;
+    let chain = Arc::new(Mapping::new(&file, length)?).region(0..size);
     // Sattolo's shuffle gives a single cycle: an access returns to a line only after all others.
     let mut next: Vec<usize> = (0..size / LINE).map(|line| line * LINE).collect();
     let mut random = SplitMix64::new(2);
@@ -122,11 +122,11 @@ fn mapped_cycle(path: &Path, size: usize) -> std::io::Result<Mapping> {
         next.swap(last, random.below(last as u64) as usize);
     }
     for (line, next) in next.into_iter().enumerate() {
-        mapping
+        chain
             .word(line * LINE)
             .store(next as u64, Ordering::Relaxed);
     }
-    Ok(mapping)
+    Ok(chain)
 }
 
 impl LocalBench {

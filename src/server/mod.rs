@@ -8,6 +8,7 @@ mod context;
 mod detach;
 mod executor;
 mod failure;
+mod gate_watcher;
 mod heartbeat;
 mod holders;
 mod limits;

@@ -18,9 +18,6 @@ const MAX_EVENTS: usize = 64;
 /// The epoll token of the thread's own eventfd.
 const WAKE: u64 = u64::MAX;
 
-/// How long the thread sleeps before it retries requests that wait for the end of a freeze.
-const FROZEN_RETRY_INTERVAL: Duration = Duration::from_micros(50);
-
 /// How long connections with work left are served before the thread looks for new events. A peer
 /// that asks for little waits this long plus one turn, not for the turns of all busy peers.
 const UNFINISHED_SLICE: Duration = Duration::from_millis(1);
@@ -49,8 +46,9 @@ pub(super) struct SharedThread {
     next: u64,
     /// Connections with work left, in the order of their turns.
     unfinished: VecDeque<u64>,
-    /// A connection waits for the end of a freeze.
-    awaits_unfreeze: bool,
+    /// Connections whose next request waits for the end of a freeze. They get no turn, and epoll
+    /// watches them only for a broken connection.
+    parked: Vec<u64>,
 }
 
 impl SharedThread {
@@ -70,7 +68,7 @@ impl SharedThread {
             connections: HashMap::new(),
             next: 0,
             unfinished: VecDeque::new(),
-            awaits_unfreeze: false,
+            parked: Vec::new(),
         })
     }
 
@@ -96,20 +94,23 @@ impl SharedThread {
             self.inbox.heartbeat.beat();
             for event in &events[..count] {
                 match event.data() {
-                    WAKE => self.accept_arrivals(),
+                    WAKE => {
+                        self.accept_arrivals();
+                        self.unpark();
+                    }
+                    token if self.is_parked(token) => self.close(token),
                     token => self.drive(token, false),
                 }
             }
             if !self.unfinished.is_empty() {
                 self.drive_unfinished();
             }
-            if std::mem::take(&mut self.awaits_unfreeze) {
-                std::thread::sleep(FROZEN_RETRY_INTERVAL);
-            } else if count == MAX_EVENTS {
+            if count == MAX_EVENTS {
                 std::thread::yield_now();
             }
             if last_tick.elapsed() >= TICK {
                 last_tick = Instant::now();
+                self.unpark();
                 self.expire(last_tick);
                 self.promote_idle();
             }
@@ -126,6 +127,24 @@ impl SharedThread {
             self.drive(token, true);
             if began.elapsed() >= UNFINISHED_SLICE {
                 return;
+            }
+        }
+    }
+
+    /// Whether a request of the connection is parked. Epoll then reports only that it is broken.
+    fn is_parked(&self, token: u64) -> bool {
+        self.connections
+            .get(&token)
+            .is_some_and(|client| client.waits_for == NextStep::Unfrozen && !client.is_unfinished)
+    }
+
+    /// Gives every connection whose request was parked a turn. While the memory is frozen, its
+    /// request is parked again.
+    fn unpark(&mut self) {
+        for token in std::mem::take(&mut self.parked) {
+            if let Some(client) = self.connections.get_mut(&token) {
+                client.is_unfinished = true;
+                self.unfinished.push_back(token);
             }
         }
     }
@@ -171,13 +190,16 @@ impl SharedThread {
         let next = client.connection.drive(&mut self.executor, Mode::Shared);
         // A long round of turns must not look like a stalled thread.
         self.inbox.heartbeat.beat();
-        client.is_unfinished = matches!(next, NextStep::Again | NextStep::Unfrozen);
+        client.is_unfinished = next == NextStep::Again;
+        if next == NextStep::Unfrozen {
+            self.parked.push(token);
+            if self.parked.len() == 1 {
+                let heartbeat = Arc::clone(&self.inbox.heartbeat);
+                self.threads.gate_watcher.wake_when_unfrozen(heartbeat);
+            }
+        }
         match next {
             NextStep::Again => self.unfinished.push_back(token),
-            NextStep::Unfrozen => {
-                self.awaits_unfreeze = true;
-                self.unfinished.push_back(token);
-            }
             NextStep::Close => self.close(token),
             NextStep::Read if client.waits_for == NextStep::Read => {
                 client.turns -= 1;
@@ -186,12 +208,12 @@ impl SharedThread {
                     self.migrate(token);
                 }
             }
-            NextStep::Write if client.waits_for == NextStep::Write => {}
-            NextStep::Read | NextStep::Write => {
-                let flags = if next == NextStep::Read {
-                    EpollFlags::EPOLLIN
-                } else {
-                    EpollFlags::EPOLLOUT
+            NextStep::Write | NextStep::Unfrozen if client.waits_for == next => {}
+            NextStep::Read | NextStep::Write | NextStep::Unfrozen => {
+                let flags = match next {
+                    NextStep::Read => EpollFlags::EPOLLIN,
+                    NextStep::Write => EpollFlags::EPOLLOUT,
+                    _ => EpollFlags::empty(),
                 };
                 client.waits_for = next;
                 if let Err(error) = self.epoll.modify(

@@ -4,6 +4,7 @@
 use super::connection::{Connection, Mode, NextStep, TICK};
 use super::context::Context;
 use super::executor::Executor;
+use super::gate_watcher::GateWatcher;
 use super::heartbeat::Heartbeat;
 use super::shared_thread::SharedThread;
 use dsm_core::segment::{SegmentError, Worker};
@@ -21,6 +22,7 @@ const MAX_SHARED: usize = 8;
 pub(super) struct Threads {
     pub(super) context: Arc<Context>,
     shared: Arc<[Arc<Inbox>]>,
+    pub(super) gate_watcher: Arc<GateWatcher>,
 }
 
 /// The queue of new connections of a shared thread, and its load.
@@ -87,6 +89,7 @@ impl Threads {
         let threads = Self {
             context: Arc::clone(context),
             shared,
+            gate_watcher: GateWatcher::start(context.segment.clone())?,
         };
         for inbox in threads.shared.iter() {
             let thread = SharedThread::new(threads.clone(), Arc::clone(inbox))?;

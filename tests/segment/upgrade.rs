@@ -19,7 +19,7 @@ use support::segment::{TestMemoryName, attach, layout};
 const OBJECT: &[u8] = include_bytes!("fixtures/format-3.zst");
 const OBJECT_SIZE: usize = 14_942_208;
 const K: u64 = 256 << 10;
-const INCARNATION: u64 = 0xfdcb_5221_8c63_25;
+const INCARNATION: u64 = 0x00fd_cb52_218c_6325;
 
 // Places in an object of format 3.
 const FORMAT_WORD: u64 = 8;
@@ -124,7 +124,10 @@ fn assert_kept(segment: &Segment) {
     assert_eq!(segment.incarnation(), INCARNATION);
     let sessions: Vec<_> = segment.sessions().collect();
     assert_eq!(sessions.len(), 1);
-    assert_eq!(sessions[0].id, std::array::from_fn(|i| i as u8 + 1));
+    assert_eq!(
+        sessions[0].id,
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
+    );
     let session = sessions[0].index;
     assert_eq!(segment.last_executed(session), 70);
     for sequence in 7..=70 {
@@ -247,6 +250,7 @@ fn while_a_snapshot_of_an_older_release_is_under_way_nothing_is_changed() {
 }
 
 /// Takes a lock of this open file on one byte.
+#[allow(clippy::cast_possible_truncation)] // constants that fit
 fn lock(file: &impl std::os::fd::AsFd, byte: i64) {
     let lock = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,

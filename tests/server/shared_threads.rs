@@ -6,6 +6,8 @@
 use dsm_core::protocol::{Extent, Operation};
 use dsm_core::segment::Segment;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Linger;
 use nix::unistd::Pid;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -349,4 +351,88 @@ fn a_write_that_waits_for_a_snapshot_delays_no_read_on_the_same_thread() {
             .payload,
         b"12345678"
     );
+}
+
+/// How often the shared threads have gone to sleep.
+fn sleeps(cluster: &Cluster) -> u64 {
+    (0..2)
+        .flat_map(|number| cluster.threads(0, &format!("dsm-shared-{number}")))
+        .map(|thread| {
+            let thread = u32::try_from(thread.as_raw()).unwrap();
+            status_field(thread, "voluntary_ctxt_switches")
+        })
+        .sum()
+}
+
+#[test]
+fn a_shared_thread_sleeps_while_the_writes_that_it_serves_wait_for_a_snapshot() {
+    let cluster = cluster();
+    let mut wires: Vec<Wire> = (0..32)
+        .map(|_| Wire::greeted(cluster.layout(), 0))
+        .collect();
+    wait_for(
+        "no thread that serves a single connection",
+        DEADLINE,
+        || dedicated_threads(&cluster) == 0,
+    );
+    let segment = Segment::attach(cluster.layout(), 0).unwrap();
+    let mut lock = segment.snapshot_lock().unwrap().unwrap();
+    let frozen = lock.freeze(LEASE).unwrap();
+    let write = |id| {
+        encoded(
+            id,
+            Operation::Write(Extent::new(64, 8, K).unwrap(), b"12345678"),
+        )
+    };
+    for wire in &mut wires {
+        // The second one stays in the socket: a thread that asked for events would get one at once.
+        wire.send(&write(1));
+        std::thread::sleep(Duration::from_millis(1));
+        wire.send(&write(2));
+    }
+    // A connection that breaks has an event for as long as it is open.
+    let broken = wires.pop().unwrap();
+    let at_once = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    setsockopt(broken.stream(), Linger, &at_once).unwrap();
+    drop(broken);
+    std::thread::sleep(Duration::from_millis(200));
+    let before = sleeps(&cluster);
+    std::thread::sleep(Duration::from_secs(1));
+    let slept = sleeps(&cluster) - before;
+    // Each thread wakes up twice in a second by itself, and when the watchdog asks. One that looked
+    // at the gate in between would do so thousands of times.
+    assert!(slept < 200, "{slept} times in a second");
+    drop(frozen);
+    for wire in &mut wires {
+        assert_eq!(wire.reply().code(), None);
+        assert_eq!(wire.reply().code(), None);
+    }
+}
+
+#[test]
+fn writes_that_were_parked_continue_when_the_process_that_froze_the_memory_does_not() {
+    let cluster = cluster();
+    let mut wires: Vec<Wire> = (0..8).map(|_| Wire::greeted(cluster.layout(), 0)).collect();
+    wait_for(
+        "no thread that serves a single connection",
+        DEADLINE,
+        || dedicated_threads(&cluster) == 0,
+    );
+    let segment = Segment::attach(cluster.layout(), 0).unwrap();
+    let mut lock = segment.snapshot_lock().unwrap().unwrap();
+    let frozen = lock.freeze(Duration::from_millis(300)).unwrap();
+    for wire in &mut wires {
+        wire.send(&encoded(
+            1,
+            Operation::Write(Extent::new(64, 8, K).unwrap(), b"12345678"),
+        ));
+    }
+    // Nobody opens the gate: the lease ends.
+    for wire in &mut wires {
+        assert_eq!(wire.reply().code(), None);
+    }
+    assert!(frozen.cut(K).is_err());
 }

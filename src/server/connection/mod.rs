@@ -70,8 +70,8 @@ pub(super) enum NextStep {
     Write,
     /// Nothing: requests are left, but the connection has used up its turn.
     Again,
-    /// A snapshot's freeze ends. Only in [`Mode::Shared`], where a blocked thread would delay
-    /// readers on other connections.
+    /// A snapshot's freeze ends: the next request is parked in the input. Only in
+    /// [`Mode::Shared`], where a blocked thread would delay readers on other connections.
     Unfrozen,
     /// Nothing: the connection must be closed.
     Close,

@@ -20,15 +20,16 @@
 //! holds the snapshot lock knows that the restore has ended without a change, and opens the gate:
 //! see [`SegmentAttachment::open_unchanged`]. Programs that do not know the value 3 treat it as 2.
 
+use super::Segment;
 use super::attachment::SegmentAttachment;
 use super::superblock::{Field, Superblock};
 use crate::sys::cancellation::Uncancelled;
 use std::sync::atomic::{Ordering, fence};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long a writer sleeps between two checks of a frozen gate. A freeze lasts a few network round
-/// trips.
-const POLL_INTERVAL: Duration = Duration::from_micros(50);
+/// The longest sleep at a frozen gate. Whoever ends a freeze wakes the sleepers; a process that dies
+/// in between does not.
+const MAX_SLEEP: Duration = Duration::from_millis(5);
 
 /// Longer than any freeze: mcomp.cfg allows 10 seconds. A freeze that seems to last longer was
 /// timed by another clock, perhaps in a time namespace by a process without /proc, and counts as
@@ -167,16 +168,21 @@ impl Superblock {
     }
 
     /// Changes the gate from one state to another; `false` when it is not in the state `from` any
-    /// more.
+    /// more. Wakes those who sleep if this ends a freeze.
     pub(super) fn change_gate(&self, from: Gate, to: Gate) -> bool {
-        self.word(Field::Gate)
+        let is_changed = self
+            .word(Field::Gate)
             .compare_exchange(
                 from.encode(),
                 to.encode(),
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             )
-            .is_ok()
+            .is_ok();
+        if is_changed && matches!(from, Gate::Frozen(_)) {
+            self.wake_waiters(Field::Gate);
+        }
+        is_changed
     }
 
     /// Passes the gate for a writer that holds its stripes. Returns the number of the cut for which
@@ -239,6 +245,36 @@ impl SegmentAttachment {
         matches!(self.tables.superblock.gate(), Gate::Frozen(until) if !has_expired(until, self.clock.now()))
     }
 
+    /// How long the gate may stay frozen; `None` when it is not. Ends a freeze that has expired.
+    fn frozen_for(&self) -> Option<(Gate, Duration)> {
+        let superblock = &self.tables.superblock;
+        let gate = superblock.gate();
+        let Gate::Frozen(until) = gate else {
+            return None;
+        };
+        let now = self.clock.now();
+        if !has_expired(until, now) {
+            return Some((gate, Duration::from_nanos(until - now)));
+        }
+        if superblock.change_gate(gate, Gate::Open) {
+            log::error!(
+                "{}: the process that froze it for a snapshot did not unfreeze it in time: writers \
+                 continue, and the snapshot fails. Raise snapshot.freeze_timeout in mcomp.cfg if this \
+                 happens often",
+                self.name
+            );
+        }
+        None
+    }
+
+    /// Sleeps at the gate while it is frozen, for at most `limit` and [`MAX_SLEEP`].
+    fn sleep_while_frozen(&self, gate: Gate, limit: Duration) {
+        let limit = limit.min(MAX_SLEEP);
+        self.tables
+            .superblock
+            .wait(Field::Gate, gate.encode(), limit);
+    }
+
     /// Waits until the gate is not frozen any more, or the freeze has expired. `worker` holds no
     /// stripe, but may hold a large slot.
     ///
@@ -247,25 +283,28 @@ impl SegmentAttachment {
     #[cold]
     pub(super) fn wait_while_frozen(&self, worker: usize) -> Result<(), AccessError> {
         let _uncancelled = Uncancelled::begin();
-        while let gate @ Gate::Frozen(until) = self.tables.superblock.gate() {
-            if has_expired(until, self.clock.now()) {
-                if self.tables.superblock.change_gate(gate, Gate::Open) {
-                    log::error!(
-                        "{}: the process that froze it for a snapshot did not unfreeze it in time: writers \
-                         continue, and the snapshot fails. Raise snapshot.freeze_timeout in mcomp.cfg if this \
-                         happens often",
-                        self.name
-                    );
-                }
-                break;
-            }
-            if self.deadline_of(worker).has_passed() {
+        while let Some((gate, lasts)) = self.frozen_for() {
+            let deadline = self.deadline_of(worker);
+            if deadline.has_passed() {
                 return Err(AccessError::DeadlinePassed(Awaited::Freeze));
             }
-            std::thread::sleep(POLL_INTERVAL);
+            self.sleep_while_frozen(gate, lasts.min(deadline.left()));
             self.count_progress(worker);
         }
         Ok(())
+    }
+}
+
+impl Segment {
+    /// Waits for the end of a freeze, for at most `limit`. Returns at once when the memory is not
+    /// frozen.
+    pub fn wait_while_frozen(&self, limit: Duration) {
+        let began = Instant::now();
+        while let Some(left) = limit.checked_sub(began.elapsed())
+            && let Some((gate, lasts)) = self.attachment.frozen_for()
+        {
+            self.attachment.sleep_while_frozen(gate, lasts.min(left));
+        }
     }
 }
 

@@ -32,7 +32,7 @@ mod read {
     use super::*;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    enum Mistake {
+    enum ReadMistake {
         /// The writer does not order the bytes after the odd version.
         NoFenceAfterOdd,
         /// The writer publishes the even version before the last bytes.
@@ -47,7 +47,7 @@ mod read {
 
     /// A page of two words, which a reader copies without a lock while a writer changes it and a
     /// cut has just got the number 3.
-    fn read_beside_a_write(mistake: Option<Mistake>) {
+    fn read_beside_a_write(mistake: Option<ReadMistake>) {
         let page = Arc::new((
             AtomicU64::new(end(1, 2)),
             AtomicU64::new(0),
@@ -59,21 +59,21 @@ mod read {
                 let (version, first, second) = &*page;
                 let old = version.load(Ordering::Relaxed);
                 version.store(begin(old), Ordering::Relaxed);
-                if mistake != Some(Mistake::NoFenceAfterOdd) {
+                if mistake != Some(ReadMistake::NoFenceAfterOdd) {
                     fence(Ordering::Release);
                 }
-                let order = if mistake == Some(Mistake::RelaxedEven) {
+                let order = if mistake == Some(ReadMistake::RelaxedEven) {
                     Ordering::Relaxed
                 } else {
                     Ordering::Release
                 };
                 let publish = || version.store(end(begin(old), 3), order);
                 first.store(1, Ordering::Relaxed);
-                if mistake == Some(Mistake::EvenTooEarly) {
+                if mistake == Some(ReadMistake::EvenTooEarly) {
                     publish();
                 }
                 second.store(1, Ordering::Relaxed);
-                if mistake != Some(Mistake::EvenTooEarly) {
+                if mistake != Some(ReadMistake::EvenTooEarly) {
                     publish();
                 }
             })
@@ -88,11 +88,11 @@ mod read {
                         first.load(Ordering::Relaxed),
                         second.load(Ordering::Relaxed),
                     );
-                    if mistake != Some(Mistake::NoFenceBeforeSecondLoad) {
+                    if mistake != Some(ReadMistake::NoFenceBeforeSecondLoad) {
                         fence(Ordering::Acquire);
                     }
                     let mut after = version.load(Ordering::Relaxed);
-                    if mistake == Some(Mistake::CounterIgnored) && after >> 40 == 2 {
+                    if mistake == Some(ReadMistake::CounterIgnored) && after >> 40 == 2 {
                         after = before;
                     }
                     if before == after {
@@ -115,11 +115,11 @@ mod read {
     #[test]
     fn the_model_finds_every_mistake() {
         for mistake in [
-            Mistake::NoFenceAfterOdd,
-            Mistake::EvenTooEarly,
-            Mistake::RelaxedEven,
-            Mistake::NoFenceBeforeSecondLoad,
-            Mistake::CounterIgnored,
+            ReadMistake::NoFenceAfterOdd,
+            ReadMistake::EvenTooEarly,
+            ReadMistake::RelaxedEven,
+            ReadMistake::NoFenceBeforeSecondLoad,
+            ReadMistake::CounterIgnored,
         ] {
             assert_found(mistake, read_beside_a_write);
         }
@@ -130,19 +130,19 @@ mod flags {
     use super::*;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    enum Mistake {
+    enum FlagMistake {
         /// Readers look at the counter only.
-        ReaderIgnoresLock,
+        ReaderIgnores,
         /// A writer changes a locked page.
-        WriterIgnoresLock,
+        WriterIgnores,
         /// A write clears the lock.
-        WriteClearsLock,
+        WriteClears,
     }
 
     /// A change of two pages at once, as a later version makes it: lock both pages, decide, change
     /// both, free them. Who has seen the decision must not find old bytes, and a writer must not
     /// come between the lock and the change.
-    fn change_of_two_pages(mistake: Option<Mistake>) {
+    fn change_of_two_pages(mistake: Option<FlagMistake>) {
         let pages = Arc::new([
             (AtomicU64::new(2), AtomicU64::new(0)),
             (AtomicU64::new(2), AtomicU64::new(0)),
@@ -179,10 +179,10 @@ mod flags {
                 let (version, bytes) = &pages[1];
                 let old = version.load(Ordering::Relaxed);
                 let is_refused = old & LOCKED != 0;
-                if mistake == Some(Mistake::WriteClearsLock) {
+                if mistake == Some(FlagMistake::WriteClears) {
                     // Even if it then does not touch the bytes.
                     version.store(end(begin(old), 0) & !LOCKED, Ordering::Release);
-                } else if !is_refused || mistake == Some(Mistake::WriterIgnoresLock) {
+                } else if !is_refused || mistake == Some(FlagMistake::WriterIgnores) {
                     version.store(begin(old), Ordering::Relaxed);
                     fence(Ordering::Release);
                     bytes.fetch_or(8, Ordering::Relaxed);
@@ -194,7 +194,7 @@ mod flags {
             if decided.load(Ordering::Acquire) == 1 {
                 let (version, bytes) = &pages[1];
                 let before = version.load(Ordering::Acquire);
-                let is_readable = if mistake == Some(Mistake::ReaderIgnoresLock) {
+                let is_readable = if mistake == Some(FlagMistake::ReaderIgnores) {
                     before & 1 == 0
                 } else {
                     is_readable(before)
@@ -221,9 +221,9 @@ mod flags {
     #[test]
     fn the_model_finds_every_mistake() {
         for mistake in [
-            Mistake::ReaderIgnoresLock,
-            Mistake::WriterIgnoresLock,
-            Mistake::WriteClearsLock,
+            FlagMistake::ReaderIgnores,
+            FlagMistake::WriterIgnores,
+            FlagMistake::WriteClears,
         ] {
             assert_found(mistake, change_of_two_pages);
         }
@@ -234,7 +234,7 @@ mod repair {
     use super::*;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    enum Mistake {
+    enum RepairMistake {
         /// The repairer releases the stripe before it has redone the write.
         ReleasedFirst,
         /// The repairer ends the intent before it has redone the write, and may die in between.
@@ -246,8 +246,8 @@ mod repair {
     /// A worker has died with a stripe and a committed intent. Two processes repair it: one of them
     /// may die after any step, and then the other one goes on. A third one writes when the stripe
     /// is free.
-    fn two_repairers(mistake: Option<Mistake>, dies_after: u32) {
-        struct Segment {
+    fn two_repairers(mistake: Option<RepairMistake>, dies_after: u32) {
+        struct RepairedWorker {
             /// The lock on the byte of the dead participant.
             byte: AtomicU64,
             stripe: AtomicU64,
@@ -255,7 +255,7 @@ mod repair {
             bytes: AtomicU64,
             repaired: AtomicU64,
         }
-        let segment = Arc::new(Segment {
+        let segment = Arc::new(RepairedWorker {
             byte: AtomicU64::new(0),
             stripe: AtomicU64::new(1),
             kind: AtomicU64::new(1),
@@ -263,27 +263,27 @@ mod repair {
             repaired: AtomicU64::new(0),
         });
         // Returns whether it has done everything.
-        let repair = move |segment: &Segment, steps: u32| {
+        let repair = move |segment: &RepairedWorker, steps: u32| {
             let taken = segment
                 .byte
                 .compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed);
-            if taken.is_err() && mistake != Some(Mistake::NoByte) {
+            if taken.is_err() && mistake != Some(RepairMistake::NoByte) {
                 return;
             }
-            let redo = |segment: &Segment| {
+            let redo = |segment: &RepairedWorker| {
                 if segment.kind.load(Ordering::Acquire) != 0 {
                     segment.bytes.store(7, Ordering::Relaxed);
                 }
             };
-            let finish = |segment: &Segment| segment.kind.store(0, Ordering::Release);
-            let release = |segment: &Segment| {
+            let finish = |segment: &RepairedWorker| segment.kind.store(0, Ordering::Release);
+            let release = |segment: &RepairedWorker| {
                 if segment.stripe.load(Ordering::Acquire) == 1 {
                     segment.stripe.store(0, Ordering::Release);
                 }
             };
-            let order: [&dyn Fn(&Segment); 3] = match mistake {
-                Some(Mistake::ReleasedFirst) => [&release, &redo, &finish],
-                Some(Mistake::EndedFirst) => [&finish, &redo, &release],
+            let order: [&dyn Fn(&RepairedWorker); 3] = match mistake {
+                Some(RepairMistake::ReleasedFirst) => [&release, &redo, &finish],
+                Some(RepairMistake::EndedFirst) => [&finish, &redo, &release],
                 _ => [&redo, &finish, &release],
             };
             for step in order.into_iter().take(steps as usize) {
@@ -335,7 +335,7 @@ mod repair {
         assert_eq!(segment.stripe.load(Ordering::Relaxed), 0);
     }
 
-    fn any_death(mistake: Option<Mistake>) {
+    fn any_death(mistake: Option<RepairMistake>) {
         for dies_after in 0..=3 {
             check(move || two_repairers(mistake, dies_after));
         }
@@ -348,9 +348,118 @@ mod repair {
 
     #[test]
     fn the_model_finds_every_mistake() {
-        for mistake in [Mistake::ReleasedFirst, Mistake::EndedFirst, Mistake::NoByte] {
+        for mistake in [
+            RepairMistake::ReleasedFirst,
+            RepairMistake::EndedFirst,
+            RepairMistake::NoByte,
+        ] {
             let found = catch_unwind(|| any_death(Some(mistake)));
             assert!(found.is_err(), "{mistake:?}");
+        }
+    }
+}
+
+mod park {
+    use super::*;
+    use loom::sync::{Condvar, Mutex};
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum ParkMistake {
+        /// A thread asks to be woken before it has parked its request.
+        AskedFirst,
+        /// The watcher looks at the gate before it takes the list of those to wake, and not after.
+        TakenFirst,
+    }
+
+    const FROZEN: u64 = 1;
+
+    /// A thread parks a request that it has found frozen and asks the watcher of the gate to wake
+    /// it, while an agent ends the freeze. The watcher sleeps at the gate until it is open. The
+    /// request must not stay parked.
+    fn a_freeze_ends_beside_a_park(mistake: Option<ParkMistake>) {
+        struct ParkedRequest {
+            gate: Mutex<u64>,
+            gate_changed: Condvar,
+            to_wake: Mutex<u64>,
+            has_parked: Condvar,
+            parked: AtomicU64,
+        }
+        let shared = Arc::new(ParkedRequest {
+            gate: Mutex::new(FROZEN),
+            gate_changed: Condvar::new(),
+            to_wake: Mutex::new(0),
+            has_parked: Condvar::new(),
+            parked: AtomicU64::new(0),
+        });
+        let watcher = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let mut to_wake = shared.to_wake.lock().unwrap();
+                while *to_wake == 0 {
+                    to_wake = shared.has_parked.wait(to_wake).unwrap();
+                }
+                let mut taken = 0;
+                if mistake == Some(ParkMistake::TakenFirst) {
+                    taken = std::mem::take(&mut *to_wake);
+                }
+                drop(to_wake);
+                let mut gate = shared.gate.lock().unwrap();
+                while *gate == FROZEN && mistake != Some(ParkMistake::TakenFirst) {
+                    gate = shared.gate_changed.wait(gate).unwrap();
+                }
+                drop(gate);
+                if mistake != Some(ParkMistake::TakenFirst) {
+                    taken = std::mem::take(&mut *shared.to_wake.lock().unwrap());
+                }
+                if taken != 0 {
+                    // The eventfd: the thread drives what is parked now, and parks it again if the
+                    // memory is frozen.
+                    let is_frozen = *shared.gate.lock().unwrap() == FROZEN;
+                    if !is_frozen {
+                        shared.parked.store(0, Ordering::Release);
+                    }
+                }
+            })
+        };
+        let agent = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                *shared.gate.lock().unwrap() = 0;
+                shared.gate_changed.notify_all();
+            })
+        };
+        let parker = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let ask = || {
+                    *shared.to_wake.lock().unwrap() = 1;
+                    shared.has_parked.notify_one();
+                };
+                // It has found the gate frozen before; meanwhile it may be open.
+                if mistake == Some(ParkMistake::AskedFirst) {
+                    ask();
+                    shared.parked.store(1, Ordering::Release);
+                } else {
+                    shared.parked.store(1, Ordering::Release);
+                    ask();
+                }
+            })
+        };
+        watcher.join().unwrap();
+        agent.join().unwrap();
+        parker.join().unwrap();
+        assert_eq!(shared.parked.load(Ordering::Acquire), 0, "parked for ever");
+    }
+
+    #[test]
+    fn a_parked_request_is_woken_whenever_the_freeze_ends() {
+        check(|| a_freeze_ends_beside_a_park(None));
+    }
+
+    #[test]
+    fn the_model_finds_every_mistake() {
+        for mistake in [ParkMistake::AskedFirst, ParkMistake::TakenFirst] {
+            assert_found(mistake, a_freeze_ends_beside_a_park);
         }
     }
 }

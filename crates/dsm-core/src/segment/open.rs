@@ -159,8 +159,9 @@ fn serve_found(
 ) -> Result<Opened, SegmentError> {
     let superblock = &segment.attachment.tables.superblock;
     // An upgrade that was killed may have written the new fingerprint.
-    let layout_changed = !superblock.has_fingerprint(identity.fingerprint)
-        && !(is_older && superblock.has_fingerprint(layout.fingerprint()));
+    let is_as_before = superblock.has_fingerprint(identity.fingerprint)
+        || is_older && superblock.has_fingerprint(layout.fingerprint());
+    let layout_changed = !is_as_before;
     if layout_changed || is_older {
         // The clients of the previous layout or format lose access. Those of this one get it when
         // the server is ready.

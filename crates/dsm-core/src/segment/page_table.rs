@@ -108,8 +108,10 @@ mod tests {
         worker
     }
 
+    type MemoryOperation = fn(&mut Worker) -> Result<(), AccessError>;
+
     /// What a program can do with bytes of pages 0 and 1.
-    const OPERATIONS: [fn(&mut Worker) -> Result<(), AccessError>; 6] = [
+    const OPERATIONS: [MemoryOperation; 6] = [
         |worker| worker.read(around(), &mut [0; 16]),
         |worker| worker.write(around(), &[1; 16], None),
         |worker| worker.fill(around(), 2, None),
@@ -219,7 +221,14 @@ mod tests {
     impl PageTable {
         /// Waits until a change of the page wakes this thread; false when the time has passed.
         fn wait(&self, page: usize, timeout: Duration) -> bool {
-            self.0.wait(page * PAGE_ENTRY, timeout)
+            let began = std::time::Instant::now();
+            while began.elapsed() < timeout {
+                let version = self.version(page).load(Ordering::Acquire);
+                if self.0.wait(page * PAGE_ENTRY, version, timeout) {
+                    return true;
+                }
+            }
+            false
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::sys::mapping::Mapping;
 use crate::sys::region::Region;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// "dsm-seg" and a zero byte.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"dsm-seg\0");
@@ -159,6 +160,17 @@ impl Superblock {
     #[inline]
     pub(super) fn word(&self, field: Field) -> &AtomicU64 {
         self.0.word(field as usize)
+    }
+
+    /// Waits for a wake-up while the word of a field is `value`, for at most `limit`.
+    pub(super) fn wait(&self, field: Field, value: u64, limit: Duration) {
+        // Whatever ended the wait, the caller looks again.
+        let _ = self.0.wait(field as usize, value, limit);
+    }
+
+    /// Wakes all who wait for a change of a field.
+    pub(super) fn wake_waiters(&self, field: Field) {
+        self.0.wake_waiters(field as usize);
     }
 
     /// Writes the superblock of a new object except the state, which stays

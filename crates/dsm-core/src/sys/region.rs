@@ -13,11 +13,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 /// Some bytes of a [`Mapping`]. Offsets count from its first byte, and no access leaves it.
 ///
-/// Every method panics for a range that is not inside: a bug of this program, which no peer can
-/// trigger.
 pub struct Region {
     base: NonNull<u8>,
     length: usize,
@@ -47,7 +46,11 @@ impl Region {
         self.length
     }
 
-    /// The word at `offset`, as an atomic. The offset is a multiple of eight.
+    /// The word at `offset`, as an atomic.
+    ///
+    /// # Panics
+    /// When the offset is not a multiple of eight or not inside: a bug of this program, which no
+    /// peer can trigger. So do the other methods.
     #[inline]
     #[must_use]
     pub fn word(&self, offset: usize) -> &AtomicU64 {
@@ -171,37 +174,31 @@ impl Region {
         let _woken = unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, i32::MAX) };
     }
 
-    /// Waits in `futex(2)` until [`Self::wake_waiters`] wakes this thread; `false` when the time has
-    /// passed first.
-    #[cfg(test)]
-    pub(crate) fn wait(&self, offset: usize, timeout: std::time::Duration) -> bool {
-        let word = self.word(offset);
+    /// Waits in `futex(2)` until [`Self::wake_waiters`] wakes this thread, for at most `limit`.
+    /// Returns `false` at once when the low half of the word at `offset` is not that of `value`, and
+    /// when the time has passed.
+    #[must_use]
+    pub fn wait(&self, offset: usize, value: u64, limit: Duration) -> bool {
+        let word = self.word(offset).as_ptr().cast::<u32>();
         let limit = libc::timespec {
-            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap(),
-            tv_nsec: timeout.subsec_nanos().into(),
+            tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: limit.subsec_nanos().into(),
         };
-        loop {
-            // The low half is what the kernel compares.
-            #[allow(clippy::cast_possible_truncation)]
-            let value = word.load(std::sync::atomic::Ordering::Acquire) as u32;
-            // SAFETY: FUTEX_WAIT reads the low half of a word of the mapping and `limit`, which
-            // lives through the call.
-            let answer = unsafe {
-                libc::syscall(
-                    libc::SYS_futex,
-                    word.as_ptr().cast::<u32>(),
-                    libc::FUTEX_WAIT,
-                    value,
-                    &raw const limit,
-                )
-            };
-            match Errno::result(answer) {
-                Ok(_) => return true,
-                // It changed before the wait, or a signal came: that is no wake-up.
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                Err(_) => return false,
-            }
-        }
+        // The low half is what the kernel compares.
+        #[allow(clippy::cast_possible_truncation)]
+        let value = value as u32;
+        // SAFETY: FUTEX_WAIT reads the low half of a word of the mapping, and `limit`, which lives
+        // through the call.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                word,
+                libc::FUTEX_WAIT,
+                value,
+                &raw const limit,
+            )
+        };
+        answer == 0
     }
 
     #[inline]
