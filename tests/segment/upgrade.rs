@@ -19,7 +19,7 @@ use support::segment::{TestMemoryName, attach, layout};
 const OBJECT: &[u8] = include_bytes!("fixtures/format-3.zst");
 const OBJECT_SIZE: usize = 14_942_208;
 const K: u64 = 256 << 10;
-const INCARNATION: u64 = 0x00fd_cb52_218c_6325;
+const INCARNATION: u64 = 0xfdcb_5221_8c63_2530;
 
 // Places in an object of format 3.
 const FORMAT_WORD: u64 = 8;

@@ -193,10 +193,11 @@ impl IntentTable {
 
     /// The participant that owns `worker`; `None` for a free worker.
     pub(super) fn owner(&self, worker: usize) -> Option<usize> {
+        // Also without the bit: a program of format 3 may own the worker.
         let owner = self
             .word(worker, IntentField::Owner)
             .load(Ordering::Acquire);
-        usize::try_from(owner)
+        usize::try_from(owner & !OWNER_OF_FORMAT_4)
             .ok()?
             .checked_sub(1)
             .filter(|index| *index < PARTICIPANTS)
