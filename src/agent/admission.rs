@@ -2,8 +2,9 @@
 //! bound is reached, a new connection replaces an idle one. A connection that works or has the
 //! snapshot lock is never closed for another.
 
+use dsm_core::net::Stream;
 use std::collections::HashMap;
-use std::net::{IpAddr, Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -28,7 +29,7 @@ struct AdmittedConnections {
 }
 
 struct AdmittedConnection {
-    socket: TcpStream,
+    socket: Stream,
     rank: EvictionRank,
 }
 
@@ -78,7 +79,7 @@ impl ConnectionPermit {
     /// Admits a connection, if need be by closing an idle one. None when the connection is refused.
     pub(super) fn acquire(
         connections: &Arc<ConnectionTable>,
-        socket: TcpStream,
+        socket: Stream,
         peer: IpAddr,
     ) -> Option<Self> {
         let mut table = connections.lock();

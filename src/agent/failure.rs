@@ -1,7 +1,7 @@
 //! Why dsm-snapshot fails, and its exit code for that, after `sysexits(3)`.
 
 use dsm_config::{ConfigError, IdentityError, UntrustedAddress};
-use dsm_core::sys::listening::hint;
+use dsm_core::net::hint;
 use dsm_snapshot::{AgentError, CreateError};
 use std::io;
 use std::net::SocketAddr;

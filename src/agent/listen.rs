@@ -4,14 +4,14 @@
 use super::Agent;
 use super::admission::{ConnectionPermit, ConnectionTable};
 use super::master_handler::MasterHandler;
-use dsm_core::sys::listening::Listeners;
+use dsm_core::net::{Listeners, Stream};
 use dsm_snapshot::agent_protocol::MessageStream;
 use dsm_snapshot::agent_protocol::{MAX_REQUEST, RefusalReason};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -95,7 +95,7 @@ pub(super) fn serve(agent: &Arc<Agent>, listening: &Listening, stop: &EventFd) -
 fn start(
     agent: &Arc<Agent>,
     connections: &Arc<ConnectionTable>,
-    socket: TcpStream,
+    socket: Stream,
     peer: SocketAddr,
 ) -> io::Result<()> {
     socket.set_nonblocking(false)?;

@@ -229,7 +229,7 @@ impl<'a> MasterHandler<'a> {
     pub(super) fn master_is_local(&self) -> bool {
         self.stream
             .socket()
-            .local_addr()
+            .own_address()
             .is_ok_and(|own| as_ipv6(own.ip()) == self.master_address())
     }
 

@@ -9,7 +9,8 @@ use crate::help;
 use crate::logging::{Event, LogDestination};
 use clap::Parser;
 use dsm_config::{Config, own_index};
-use dsm_core::sys::{file_size, listening};
+use dsm_core::net;
+use dsm_core::sys::file_size;
 use dsm_snapshot::{AgentError, CreateOptions, Created, create};
 use log::LevelFilter;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -95,7 +96,7 @@ fn agent(
         address: address.clone(),
         source,
     };
-    let (listeners, idle) = match listening::inherited().map_err(failed)? {
+    let (listeners, idle) = match net::inherited().map_err(failed)? {
         Some(listeners) => {
             // The socket unit, not mcomp.cfg, chose the address, so check_trusted_agent() did not
             // see it.
@@ -108,9 +109,7 @@ fn agent(
             (listeners, Some(idle_timeout.unwrap_or(IDLE_TIMEOUT)))
         }
         None => (
-            listening::bind(&address)
-                .and_then(listening::listen)
-                .map_err(failed)?,
+            net::bind(&address).and_then(net::listen).map_err(failed)?,
             idle_timeout,
         ),
     };

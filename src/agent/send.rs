@@ -4,12 +4,12 @@ use super::master_handler::{HandlerError, MasterHandler};
 use super::restore::check_in_use;
 use dsm_config::{Compression, CompressionLevel};
 use dsm_core::layout::PAGE;
+use dsm_core::net::Stream;
 use dsm_core::segment::{CUT_RUN, Cut, CutEnded, CutPages, Page, Segment, SnapshotLock};
 use dsm_core::sys::priority;
 use dsm_snapshot::agent_protocol::{AgentRequest, AgentResponse, RefusalReason, send_frame};
 use dsm_snapshot::phase::{self, SnapshotPhase};
 use dsm_snapshot::{FrameEncoder, Header, HeaderFields};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ impl MasterHandler<'_> {
 struct Frames<'a> {
     segment: &'a Segment,
     cut: Cut,
-    socket: &'a TcpStream,
+    socket: &'a Stream,
     bytes: u64,
 }
 

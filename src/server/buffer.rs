@@ -353,6 +353,7 @@ impl Drop for Buffer {
 mod tests {
     use super::*;
     use dsm_config::Config;
+    use dsm_core::net::Stream;
     use nix::poll::PollFlags;
     use std::net::{TcpListener, TcpStream};
     use std::path::Path;
@@ -375,7 +376,8 @@ mod tests {
     #[test]
     fn one_address_leaves_a_quarter_of_the_memory_to_others_and_alone_it_has_the_rest() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let socket = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = Arc::new(Stream::from(socket));
         let budget = budget();
         let (one, other) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         // No connection is stalled, however slow this machine is.

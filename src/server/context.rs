@@ -9,10 +9,11 @@ use crate::logging::LogRateLimit;
 use dsm_config::Config;
 use dsm_core::Incarnation;
 use dsm_core::layout::Layout;
+use dsm_core::net::Stream;
 use dsm_core::protocol::{Connections, MemoryState, Status};
 use dsm_core::segment::{AccessError, FORMAT, NameCheck, Segment, WORKERS, overhead};
 use std::collections::HashMap;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ pub(super) struct Context {
     refused: AtomicU64,
     next_socket: AtomicU64,
     /// The sockets of all open connections, to wake their threads when the server stops.
-    sockets: Mutex<HashMap<u64, Arc<TcpStream>>>,
+    sockets: Mutex<HashMap<u64, Arc<Stream>>>,
 }
 
 /// A socket in the table of open connections, which is removed from it when this is dropped.
@@ -116,7 +117,7 @@ impl Context {
     }
 
     /// Admits a new connection; `None` when limits.connections are open.
-    pub(super) fn admit(self: &Arc<Self>, socket: &Arc<TcpStream>) -> Option<RegisteredSocket> {
+    pub(super) fn admit(self: &Arc<Self>, socket: &Arc<Stream>) -> Option<RegisteredSocket> {
         let mut sockets = self.sockets();
         if sockets.len() >= self.limits.connections() {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -213,7 +214,7 @@ impl Context {
         )
     }
 
-    fn sockets(&self) -> MutexGuard<'_, HashMap<u64, Arc<TcpStream>>> {
+    fn sockets(&self) -> MutexGuard<'_, HashMap<u64, Arc<Stream>>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::logging::Event;
 use dsm_config::{ConfigError, IdentityError, UntrustedAddress};
+use dsm_core::net::hint;
 use dsm_core::segment::SegmentError;
-use dsm_core::sys::listening::hint;
 use nix::errno::Errno;
 use std::io;
 use std::path::PathBuf;

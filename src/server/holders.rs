@@ -2,10 +2,10 @@
 //! request, or until replies are read. When memory is short, the one stalled for longest loses its
 //! memory and is closed.
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use dsm_core::net::Stream;
+use nix::poll::PollFlags;
 use std::collections::HashMap;
-use std::net::{IpAddr, Shutdown, TcpStream};
-use std::os::fd::AsFd;
+use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,14 +27,7 @@ pub(super) struct Holder {
     pub(super) since: Instant,
     /// What its thread waits for: POLLIN for a request, POLLOUT for room for replies.
     pub(super) awaits: PollFlags,
-    pub(super) socket: Arc<TcpStream>,
-}
-
-/// Whether the socket is ready, that is, the wait is the thread's and not the peer's: a busy server
-/// must not mistake its own delay for that of its peers.
-pub(super) fn is_ready(socket: &TcpStream, awaits: PollFlags) -> bool {
-    let mut wait = [PollFd::new(socket.as_fd(), awaits)];
-    poll(&mut wait, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    pub(super) socket: Arc<Stream>,
 }
 
 /// All holders, by the numbers that the budget gave to connections.
@@ -83,8 +76,9 @@ impl Holders {
                 .iter_mut()
                 .filter(|(_, holder)| stalled(holder));
             let (&number, holder) = stalled.min_by_key(|(_, holder)| holder.since)?;
-            if is_ready(&holder.socket, holder.awaits) {
-                // So that the search looks at the others now.
+            if holder.socket.is_ready(holder.awaits) {
+                // The wait is the thread's and not the peer's: a busy server must not mistake its
+                // own delay for that of its peers. So that the search looks at the others now.
                 holder.since = now;
                 continue;
             }
@@ -100,7 +94,7 @@ impl Holders {
 mod tests {
     use super::*;
     use std::io::{Read, Write};
-    use std::net::{Ipv4Addr, TcpListener};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
     #[test]
     fn the_longest_stalled_of_an_address_or_of_all_loses_its_memory_and_one_with_progress_does_not()
@@ -109,7 +103,7 @@ mod tests {
         let mut peers = Vec::new();
         let mut socket = || {
             peers.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
-            Arc::new(listener.accept().unwrap().0)
+            Arc::new(Stream::from(listener.accept().unwrap().0))
         };
         let now = Instant::now();
         let (one, other) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));

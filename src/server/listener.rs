@@ -5,15 +5,13 @@ use super::context::Context;
 use super::heartbeat::Heartbeat;
 use super::threads::Threads;
 use crate::logging::Event;
+use dsm_core::net::{KeepAliveTimes, Listeners, Stream};
 use dsm_core::protocol::{Code, Refusal};
-use dsm_core::sys::listening::Listeners;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use nix::sys::socket;
-use nix::sys::socket::sockopt::{KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +21,11 @@ const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// TCP keep-alive: a connection idle for 60 s is probed 6 times at intervals of 10 s, so a dead
 /// peer is detected after two minutes.
-const KEEP_ALIVE_IDLE: u32 = 60;
-const KEEP_ALIVE_INTERVAL: u32 = 10;
-const KEEP_ALIVE_PROBES: u32 = 6;
+const KEEP_ALIVE: KeepAliveTimes = KeepAliveTimes {
+    idle: 60,
+    interval: 10,
+    probes: 6,
+};
 
 /// Refused connections that are open at the same time to send the refusal; more are closed without
 /// one.
@@ -85,20 +85,13 @@ pub(super) fn accept(
 /// Sets the options of every connection: blocking calls, no delay for small replies, and
 /// keep-alive, without which a client whose machine loses power would occupy its connection
 /// forever.
-fn prepare(socket: &TcpStream) -> io::Result<()> {
+fn prepare(socket: &Stream) -> io::Result<()> {
     socket.set_nonblocking(false)?;
-    socket.set_nodelay(true)?;
-    socket::setsockopt(socket, KeepAlive, &true)?;
-    socket::setsockopt(socket, TcpKeepIdle, &KEEP_ALIVE_IDLE)?;
-    socket::setsockopt(socket, TcpKeepInterval, &KEEP_ALIVE_INTERVAL)?;
-    Ok(socket::setsockopt(
-        socket,
-        TcpKeepCount,
-        &KEEP_ALIVE_PROBES,
-    )?)
+    socket.set_no_delay()?;
+    socket.set_keep_alive(KEEP_ALIVE)
 }
 
-fn admit(context: &Arc<Context>, threads: &Threads, socket: TcpStream, peer: SocketAddr) {
+fn admit(context: &Arc<Context>, threads: &Threads, socket: Stream, peer: SocketAddr) {
     let socket = Arc::new(socket);
     if let Some(registered) = context.admit(&socket) {
         threads.serve(Connection::new(context, socket, peer, registered));

@@ -15,8 +15,8 @@ use crate::help;
 use crate::logging::{Event, LogDestination};
 use clap::Parser;
 use dsm_config::{Config, check_capacity, own_index};
+use dsm_core::net::{self, Bound};
 use dsm_core::segment::{Segment, overhead};
-use dsm_core::sys::listening::{self, Bound};
 use dsm_core::sys::{descriptors, file_size};
 use log::LevelFilter;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -141,7 +141,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
     // Before listening: a client that reaches the server must find local access decided.
     context.update_local_access();
     let address = &config.layout.addresses()[index as usize];
-    let listeners = listening::listen(bound).map_err(Failure::listen(address))?;
+    let listeners = net::listen(bound).map_err(Failure::listen(address))?;
     let (listens, listening) = (listeners.shown(), listeners.addresses[0]);
     let threads = Threads::start(&context).map_err(Failure::Threads)?;
     let stop = Arc::new(
@@ -197,7 +197,7 @@ fn run(arguments: &Arguments, parent: &mut Option<Parent>) -> Result<(), Failure
 fn bind(config: &Config, index: u32, signals: &mut Signals) -> Result<Option<Bound>, Failure> {
     let address = &config.layout.addresses()[index as usize];
     let bound = startup_retry::retry(
-        || listening::bind(address).map_err(Failure::listen(address)),
+        || net::bind(address).map_err(Failure::listen(address)),
         startup_retry::address_may_appear,
         || signals.pending().any(|signal| signal != SIGHUP),
     );

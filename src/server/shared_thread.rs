@@ -3,7 +3,6 @@
 use super::connection::{Connection, Mode, NextStep, TICK};
 use super::executor::Executor;
 use super::threads::{Inbox, Threads};
-use dsm_core::sys::incoming;
 use nix::errno::Errno;
 use nix::sched::sched_getcpu;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -156,7 +155,7 @@ impl SharedThread {
             let token = self.next;
             self.next += 1;
             match self.epoll.add(
-                connection.socket(),
+                connection.socket().for_poll(),
                 EpollEvent::new(EpollFlags::EPOLLIN, token),
             ) {
                 Ok(()) => {
@@ -217,7 +216,7 @@ impl SharedThread {
                 };
                 client.waits_for = next;
                 if let Err(error) = self.epoll.modify(
-                    client.connection.socket(),
+                    client.connection.socket().for_poll(),
                     &mut EpollEvent::new(flags, token),
                 ) {
                     log::error!("cannot register a connection with epoll: {error}; it was closed");
@@ -267,10 +266,8 @@ impl SharedThread {
         let Some(client) = self.connections.get(&token) else {
             return;
         };
-        let (Ok(here), Some(there)) = (
-            sched_getcpu(),
-            incoming::processor(client.connection.socket()),
-        ) else {
+        let (Ok(here), Some(there)) = (sched_getcpu(), client.connection.socket().processor())
+        else {
             return;
         };
         self.inbox.set_processor(here);
@@ -293,7 +290,7 @@ impl SharedThread {
 /// Removes the connection from its thread and returns it.
 fn release(client: SharedConnection, epoll: &Epoll, inbox: &Inbox) -> Connection {
     // The socket was added before. A failure would cause spurious wake-ups only.
-    let _ = epoll.delete(client.connection.socket());
+    let _ = epoll.delete(client.connection.socket().for_poll());
     inbox.decrement_load();
     client.connection
 }

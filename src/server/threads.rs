@@ -206,8 +206,8 @@ fn serve_alone(
 ) -> Option<Connection> {
     let socket = connection.socket();
     if let Err(error) = socket
-        .set_read_timeout(Some(TICK))
-        .and_then(|()| socket.set_write_timeout(Some(TICK)))
+        .set_receive_timeout(TICK)
+        .and_then(|()| socket.set_send_timeout(TICK))
     {
         log::error!("cannot set the timeouts of a connection: {error}; it was closed");
         return None;

@@ -93,6 +93,66 @@ fn has_unsafe_code(path: &str) -> bool {
         .any(|line| has_word(code(line), "unsafe"))
 }
 
+/// The only files that may use sockets: the transport, the calls of it that are `unsafe`, and the
+/// client of syslog, which is no peer.
+const MAY_USE_SOCKETS: [&str; 4] = [
+    "crates/dsm-core/src/net/",
+    "crates/dsm-core/src/sys/socket.rs",
+    "crates/dsm-core/src/sys/mapping.rs",
+    "src/logging/syslog.rs",
+];
+
+/// What code that opens or uses the socket of a peer contains.
+const SOCKET_WORDS: [&str; 14] = [
+    "TcpStream",
+    "TcpListener",
+    "UnixStream",
+    "UnixListener",
+    "UdpSocket",
+    "ToSocketAddrs",
+    "to_socket_addrs",
+    "getaddrinfo",
+    "recvfrom",
+    "recvmsg",
+    "sendto",
+    "sendmsg",
+    "setsockopt",
+    "getsockopt",
+];
+
+/// Whether a line of code uses a socket. The flags of a call, which are passed on to the transport,
+/// are none.
+fn uses_socket(line: &str) -> bool {
+    SOCKET_WORDS.iter().any(|word| has_word(line, word))
+        || line.contains("libc::recv")
+        || line.contains("libc::send")
+        || line.contains("sys::socket::") && !line.ends_with("sys::socket::MsgFlags;")
+}
+
+#[test]
+fn sockets_of_peers_are_used_in_the_transport_only() {
+    let may = |path: &String| {
+        MAY_USE_SOCKETS
+            .iter()
+            .any(|allowed| path.starts_with(allowed))
+    };
+    for path in source_files().into_iter().filter(|path| !may(path)) {
+        let text = read(&path);
+        // Unit tests play the peer.
+        let program = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let used = program.lines().map(code).find(|line| uses_socket(line));
+        assert!(
+            used.is_none(),
+            "{path} uses a socket, for which there is dsm_core::net: {used:?}"
+        );
+    }
+    for allowed in MAY_USE_SOCKETS {
+        let files = rust_files(allowed);
+        let uses = |path: &String| read(path).lines().map(code).any(uses_socket);
+        assert!(files.iter().any(uses), "{allowed} uses no socket");
+    }
+}
+
 #[test]
 fn a_folder_that_may_have_unsafe_code_has_some() {
     for folder in MAY_BE_UNSAFE {

@@ -43,7 +43,6 @@
 mod buffer;
 mod call;
 mod client;
-mod connect;
 mod copy;
 mod error;
 mod local;

@@ -4,7 +4,6 @@ use super::server_connection::Phase;
 use super::server_queue::ServerQueue;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// The deadline passed before the condition held.
@@ -89,5 +88,5 @@ fn interest<'l>(queue: &'l ServerQueue<'_>) -> Option<PollFd<'l>> {
         }
         Phase::Handshake | Phase::Ready => PollFlags::POLLIN,
     };
-    Some(PollFd::new(queue.connection.stream()?.as_fd(), flags))
+    Some(PollFd::new(queue.connection.stream()?.for_poll(), flags))
 }

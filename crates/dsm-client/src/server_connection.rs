@@ -2,13 +2,11 @@
 //! the session stays. It has one owner at a time.
 
 use super::buffer::Input;
-use super::connect;
 use super::session::Session;
+use dsm_core::net::{self, MsgFlags, Stream};
 use dsm_core::protocol::{HEADER, Operation, Payload, Request};
-use nix::sys::socket::{MsgFlags, sendmsg};
-use std::io::{self, IoSlice, IoSliceMut, Read};
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 
@@ -52,7 +50,7 @@ pub(super) struct ServerConnection {
     pub(super) to_supersede: Vec<[u8; 16]>,
     pub(super) phase: Phase,
     pub(super) input: Input,
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
     /// Addresses of the server that this attempt has not tried yet.
     candidates: std::vec::IntoIter<SocketAddr>,
     output: Vec<u8>,
@@ -96,7 +94,7 @@ impl ServerConnection {
         }
     }
 
-    pub(super) fn stream(&self) -> Option<&TcpStream> {
+    pub(super) fn stream(&self) -> Option<&Stream> {
         self.stream.as_ref()
     }
 
@@ -112,7 +110,12 @@ impl ServerConnection {
     pub(super) fn connect(&mut self, address: &str, now: Instant) -> Result<(), String> {
         self.attempts += 1;
         self.is_unanswered = false;
-        self.candidates = connect::resolve(address)?.into_iter();
+        let found =
+            net::look_up(address).map_err(|error| format!("its name is not resolved: {error}"))?;
+        if found.is_empty() {
+            return Err("its name has no address".into());
+        }
+        self.candidates = found.into_iter();
         self.try_next(now)
     }
 
@@ -129,7 +132,7 @@ impl ServerConnection {
             let timeout = MIN_CONNECT_TIMEOUT
                 .saturating_mul(1 << self.failures.min(16))
                 .min(MAX_CONNECT_TIMEOUT);
-            match connect::begin(candidate) {
+            match net::begin_connect(candidate) {
                 Ok(stream) => {
                     self.stream = Some(stream);
                     self.phase = Phase::Connecting(now + timeout);
@@ -149,7 +152,7 @@ impl ServerConnection {
         let finished = self
             .stream
             .as_ref()
-            .map_or(Err(io::ErrorKind::NotConnected.into()), connect::finish);
+            .map_or(Err(io::ErrorKind::NotConnected.into()), net::finish_connect);
         if let Err(error) = finished {
             self.reason = Some(error.to_string());
             return self.try_next(now);
@@ -205,8 +208,7 @@ impl ServerConnection {
 
     /// Whether the server has closed this idle connection, or sent bytes without a request.
     pub(super) fn is_stale(&self) -> bool {
-        let peeked = self.stream.as_ref().map(|stream| stream.peek(&mut [0]));
-        !matches!(peeked, Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock)
+        !self.stream.as_ref().is_some_and(Stream::is_quiet)
     }
 
     pub(super) fn is_flushed(&self) -> bool {
@@ -238,15 +240,7 @@ impl ServerConnection {
     pub(super) fn write(&mut self, tail: &[u8]) -> io::Result<usize> {
         let stream = self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let head = &self.output[self.written..];
-        let parts = [IoSlice::new(head), IoSlice::new(tail)];
-        // std's vectored write would raise SIGPIPE in a process that has not turned it off.
-        let sent = sendmsg::<()>(
-            stream.as_raw_fd(),
-            &parts,
-            &[],
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        )?;
+        let sent = stream.send_both(head, tail)?;
         self.sent_bytes += sent as u64;
         let of_head = sent.min(head.len());
         self.written += of_head;
@@ -260,14 +254,14 @@ impl ServerConnection {
     /// Receives into `target` first and into the buffer what is left; returns the bytes for the
     /// target, and whether there may be more.
     pub(super) fn read(&mut self, target: &mut [u8]) -> io::Result<(usize, bool)> {
-        let mut stream = self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let stream = self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let space = self.input.space();
         let room = target.len() + space.len();
         let direct = target.len();
         let count = if target.is_empty() {
-            stream.read(space)?
+            stream.receive(space, MsgFlags::empty())?
         } else {
-            stream.read_vectored(&mut [IoSliceMut::new(target), IoSliceMut::new(space)])?
+            stream.receive_both(target, space)?
         };
         if count == 0 {
             return Err(io::Error::new(

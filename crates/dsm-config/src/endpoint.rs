@@ -1,8 +1,9 @@
 //! An endpoint of the network map, `host:port`: checked, not resolved.
 
+use dsm_core::net::look_up;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// The longest host name, in bytes (RFC 1035).
@@ -109,7 +110,7 @@ impl Endpoint {
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match &self.host {
             Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, self.port)]),
-            Host::Name(name) => Ok((name.as_str(), self.port).to_socket_addrs()?.collect()),
+            Host::Name(_) => look_up(&self.to_string()),
         }
     }
 }

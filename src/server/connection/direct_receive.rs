@@ -8,9 +8,9 @@
 use super::Connection;
 use crate::server::executor::Executor;
 use crate::server::reply::busy;
+use dsm_core::net::MsgFlags;
 use dsm_core::protocol::{HEADER, Opcode, RequestHeader, split_request};
 use dsm_core::segment::SLOT;
-use nix::sys::socket::MsgFlags;
 use std::ops::Range;
 
 /// The shortest data received directly, in bytes: copying less takes no longer.
@@ -70,7 +70,7 @@ impl Connection {
         let room = head + slot.len() + rest.len();
         let count = executor
             .worker
-            .receive(&*self.socket, header, slot, rest, flags);
+            .receive(self.socket.plain(), header, slot, rest, flags);
         self.end_receive(executor, is_late)?;
         let count = count?;
         let in_slot = count.saturating_sub(head).min(slot.len());

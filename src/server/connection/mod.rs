@@ -13,19 +13,17 @@ mod receive;
 use super::buffer::Buffer;
 use super::context::{Context, RegisteredSocket};
 use super::executor::Executor;
-use super::holders::is_ready;
 use super::reply::{refuse, superseded};
 use super::request_handler::RequestHandler;
 use batch::Batch;
 use direct_receive::DirectReceive;
+use dsm_core::net::{MsgFlags, Stream};
 use dsm_core::protocol::{Code, Opcode, Refusal, RequestHeader, split_request};
 use held_memory::HeldMemory;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{MsgFlags, send};
 use polling::Polling;
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,7 +89,7 @@ enum ConnectionPhase {
 
 /// A client's connection.
 pub(super) struct Connection {
-    socket: Arc<TcpStream>,
+    socket: Arc<Stream>,
     handler: RequestHandler,
     input: Buffer,
     direct_receive: DirectReceive,
@@ -119,7 +117,7 @@ impl Connection {
     /// A connection to serve.
     pub(super) fn new(
         context: &Arc<Context>,
-        socket: Arc<TcpStream>,
+        socket: Arc<Stream>,
         peer: SocketAddr,
         registered: RegisteredSocket,
     ) -> Self {
@@ -131,7 +129,7 @@ impl Connection {
     /// A connection beyond limits.connections: it gets the refusal and is closed.
     pub(super) fn refused(
         context: &Arc<Context>,
-        socket: Arc<TcpStream>,
+        socket: Arc<Stream>,
         peer: SocketAddr,
         refusal: &Refusal,
     ) -> Self {
@@ -142,7 +140,7 @@ impl Connection {
 
     fn with(
         context: &Arc<Context>,
-        socket: Arc<TcpStream>,
+        socket: Arc<Stream>,
         peer: SocketAddr,
         registered: Option<RegisteredSocket>,
     ) -> Self {
@@ -168,7 +166,7 @@ impl Connection {
     }
 
     /// The socket, for epoll and timeouts.
-    pub(super) fn socket(&self) -> &TcpStream {
+    pub(super) fn socket(&self) -> &Stream {
         &self.socket
     }
 
@@ -252,10 +250,10 @@ impl Connection {
         // yet; the thread checks the deadline again when it does.
         let is_untaken = passed(self.output_deadline)
             && (self.phase == ConnectionPhase::Discarding
-                || !is_ready(&self.socket, PollFlags::POLLOUT));
+                || !self.socket.is_ready(PollFlags::POLLOUT));
         let is_late = self.phase == ConnectionPhase::Open
             && passed(self.input_deadline)
-            && !is_ready(&self.socket, PollFlags::POLLIN);
+            && !self.socket.is_ready(PollFlags::POLLIN);
         if is_untaken && self.expect_output_taken(executor).is_err() {
             return Some(NextStep::Close);
         }
@@ -366,11 +364,7 @@ impl Connection {
         if is_late {
             self.wait(PollFlags::POLLOUT);
         }
-        let sent = send(
-            self.socket.as_raw_fd(),
-            self.output.as_slice(),
-            mode.flags(),
-        );
+        let sent = self.socket.send(self.output.as_slice(), mode.flags());
         if is_late {
             self.regain(executor)?;
         }

@@ -2,11 +2,10 @@
 
 use super::{Connection, ConnectionPhase, LINGER, MAX_ROUNDS, Mode, NextStep, polling};
 use crate::server::executor::Executor;
+use dsm_core::net::MsgFlags;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{MsgFlags, recv};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 impl Connection {
@@ -47,7 +46,7 @@ impl Connection {
         let is_late = self.begin_receive(flags);
         let room = self.input.room();
         let size = room.len();
-        let count = recv(self.socket.as_raw_fd(), room, flags);
+        let count = self.socket.receive(room, flags);
         self.end_receive(executor, is_late)?;
         let count = count?;
         self.input.commit(count);
@@ -102,7 +101,7 @@ impl Connection {
             {
                 return NextStep::Close;
             }
-            match recv(self.socket.as_raw_fd(), &mut scratch, mode.flags()) {
+            match self.socket.receive(&mut scratch, mode.flags()) {
                 Ok(0) => return NextStep::Close,
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return NextStep::Read,

@@ -22,9 +22,6 @@ pub mod descriptors;
 pub mod file_size;
 #[cfg(test)]
 pub(crate) mod forked;
-pub mod incoming;
-#[cfg(feature = "service")]
-pub mod listening;
 pub mod mapping;
 pub mod memory_limit;
 pub(crate) mod ofd;
@@ -33,5 +30,6 @@ pub mod priority;
 pub mod queue;
 pub mod region;
 pub(crate) mod semaphore;
+pub(crate) mod socket;
 pub mod terminal;
 pub mod writeback;

@@ -8,14 +8,15 @@ use super::messages::{
 };
 use super::wire::AgentMessage;
 use dsm_config::Config;
+use dsm_core::net::connect;
 use dsm_core::printable::printable;
 use std::io;
-use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a connection attempt may take. A machine that is off does not answer at all.
+/// How long it may take to look a name up and to connect. A machine that is off does not answer at
+/// all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How much of an unexpected response is shown, in bytes: its name, and the beginning of its
@@ -51,17 +52,7 @@ impl AgentConnection {
             address: address.clone(),
             source,
         };
-        let mut outcome = Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "the name resolves to no address",
-        ));
-        for candidate in agent.resolve().map_err(unreachable)? {
-            outcome = TcpStream::connect_timeout(&candidate, CONNECT_TIMEOUT.min(timeout));
-            if outcome.is_ok() {
-                break;
-            }
-        }
-        let stream = outcome
+        let stream = connect(&address, CONNECT_TIMEOUT.min(timeout))
             .and_then(|socket| MessageStream::new(socket, timeout, MAX_RESPONSE))
             .map_err(unreachable)?;
         let mut connection = Self {

@@ -3,21 +3,18 @@
 
 use super::messages::{AgentRequest, AgentResponse, RefusalReason};
 use super::wire::{self, AgentMessage};
+use dsm_core::net::{KeepAliveTimes, Stream};
 use dsm_core::printable::{self, printable};
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::{
-    KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval, TcpUserTimeout,
-};
 use serde::de::DeserializeOwned;
 use std::io::{self, BufReader, Read};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// A machine that loses power closes no connection. After so many seconds without a byte, so many
-/// keep-alive probes at this interval detect that.
-const KEEP_ALIVE_IDLE: u32 = 10;
-const KEEP_ALIVE_INTERVAL: u32 = 5;
-const KEEP_ALIVE_PROBES: u32 = 3;
+/// A machine that loses power closes no connection: this detects it after 25 s.
+const KEEP_ALIVE: KeepAliveTimes = KeepAliveTimes {
+    idle: 10,
+    interval: 5,
+    probes: 3,
+};
 
 /// Bytes of the receive buffer. Longer payloads are read directly into their own buffer.
 const BUFFER: usize = 16 << 10;
@@ -32,7 +29,7 @@ pub struct MessageStream {
 
 /// A socket whose reads fail after a deadline.
 struct DeadlineReader {
-    socket: TcpStream,
+    socket: Stream,
     deadline: Instant,
 }
 
@@ -42,8 +39,8 @@ impl Read for DeadlineReader {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.socket.set_read_timeout(Some(left))?;
-        self.socket
+        self.socket.set_receive_timeout(left)?;
+        (&self.socket)
             .read(buffer)
             .map_err(|error| match error.kind() {
                 // A socket reports this when its read timeout has passed.
@@ -56,18 +53,11 @@ impl Read for DeadlineReader {
 impl MessageStream {
     /// `timeout` is how long one message may take. `longest` is the most bytes of a control message
     /// of the peer: [`super::MAX_REQUEST`] for a request, 1 MiB for a response.
-    pub fn new(socket: TcpStream, timeout: Duration, longest: usize) -> io::Result<Self> {
-        socket.set_nodelay(true)?;
-        socket.set_write_timeout(Some(timeout))?;
-        setsockopt(&socket, KeepAlive, &true)?;
-        setsockopt(&socket, TcpKeepIdle, &KEEP_ALIVE_IDLE)?;
-        setsockopt(&socket, TcpKeepInterval, &KEEP_ALIVE_INTERVAL)?;
-        setsockopt(&socket, TcpKeepCount, &KEEP_ALIVE_PROBES)?;
-        setsockopt(
-            &socket,
-            TcpUserTimeout,
-            &u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
-        )?;
+    pub fn new(socket: Stream, timeout: Duration, longest: usize) -> io::Result<Self> {
+        socket.set_no_delay()?;
+        socket.set_send_timeout(timeout)?;
+        socket.set_keep_alive(KEEP_ALIVE)?;
+        socket.set_unacknowledged_timeout(timeout)?;
         let reader = BufReader::with_capacity(
             BUFFER,
             DeadlineReader {
@@ -85,7 +75,7 @@ impl MessageStream {
 
     /// The socket, to write to.
     #[must_use]
-    pub fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> &Stream {
         &self.reader.get_ref().socket
     }
 

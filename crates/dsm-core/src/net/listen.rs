@@ -1,13 +1,16 @@
 //! Listening sockets: created here, or passed by the service manager.
 
+use super::look_up::look_up;
+use super::stream::Stream;
+use crate::sys::socket::inherited as inherited_descriptors;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt,
 };
 use std::cell::Cell;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Connections that may wait to be accepted; the kernel uses less if net.core.somaxconn is smaller.
 const BACKLOG: i32 = 4096;
@@ -22,7 +25,12 @@ pub struct Bound {
 }
 
 /// Binds a socket to every address of `address` (`host:port`) that this machine has: a name may
-/// have one for each version of IP, and a client may use either.
+/// have one for each version of IP, and a client may use either. Blocks while the system looks a
+/// name up.
+///
+/// # Errors
+/// When the name cannot be resolved, or has no address that this machine has; else those of the
+/// system calls.
 pub fn bind(address: &str) -> io::Result<Bound> {
     let mut bound = Bound {
         sockets: Vec::new(),
@@ -30,7 +38,7 @@ pub fn bind(address: &str) -> io::Result<Bound> {
         missing: Vec::new(),
     };
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for candidate in address.to_socket_addrs()? {
+    for candidate in look_up(address)? {
         if bound.addresses.contains(&candidate) {
             continue;
         }
@@ -57,7 +65,7 @@ pub fn bind(address: &str) -> io::Result<Bound> {
 /// support its version of IP.
 fn is_elsewhere(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
-        || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+        || error.raw_os_error() == Some(nix::libc::EAFNOSUPPORT)
 }
 
 fn bind_to(address: SocketAddr) -> io::Result<OwnedFd> {
@@ -85,6 +93,9 @@ pub struct Listeners {
 }
 
 /// Listens on bound sockets: from now on clients can connect.
+///
+/// # Errors
+/// Those of `listen(2)`.
 pub fn listen(bound: Bound) -> io::Result<Listeners> {
     let listening = |socket: OwnedFd| {
         socket::listen(&socket, Backlog::new(BACKLOG)?)?;
@@ -101,15 +112,17 @@ pub fn listen(bound: Bound) -> io::Result<Listeners> {
 
 /// The sockets that systemd passed to this process, see `sd_listen_fds(3)`; `None` if there are
 /// none. To be called once.
+///
+/// # Errors
+/// When the environment or a descriptor is not what `sd_listen_fds(3)` says.
 pub fn inherited() -> io::Result<Option<Listeners>> {
-    let taken = |descriptor| {
-        // SAFETY: the service manager opened the descriptor for this process, as LISTEN_PID says,
-        // and no other object here owns it.
-        let listener = TcpListener::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    let taken = |socket: OwnedFd| {
+        let listener = TcpListener::from(socket);
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
-    let sockets = sd_notify::listen_fds()?
+    let sockets = inherited_descriptors()?
+        .into_iter()
         .map(taken)
         .collect::<io::Result<Vec<_>>>()?;
     if sockets.is_empty() {
@@ -133,6 +146,7 @@ impl Listeners {
     }
 
     /// Their addresses, for messages.
+    #[must_use]
     pub fn shown(&self) -> String {
         self.addresses
             .iter()
@@ -149,8 +163,11 @@ impl Listeners {
     }
 
     /// Accepts a waiting connection of one of the sockets; [`io::ErrorKind::WouldBlock`] when there
-    /// is none.
-    pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+    /// is none. The stream blocks.
+    ///
+    /// # Errors
+    /// Those of `accept(2)`.
+    pub fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         let first = self.next.get();
         self.next.set((first + 1) % self.sockets.len());
         let (before, from) = self.sockets.split_at(first);
@@ -164,7 +181,7 @@ impl Listeners {
                 break;
             }
         }
-        outcome
+        outcome.map(|(socket, peer)| (socket.into(), peer))
     }
 }
 

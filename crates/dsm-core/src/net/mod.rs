@@ -1,0 +1,18 @@
+//! The transport: every byte to and from a peer passes here, of clients, dsmd, agents and masters.
+//!
+//! A [`Stream`] is a connection; it is made by [`connect`], or, without blocking, by
+//! [`begin_connect`], or it is accepted by [`Listeners`]. [`look_up`]
+//! asks the system for the addresses of a name. Sockets of the journal, of syslog and of the service manager are no peers and not here.
+
+mod connect;
+#[cfg(feature = "service")]
+mod listen;
+mod look_up;
+mod stream;
+
+pub use connect::{begin_connect, connect, finish_connect};
+#[cfg(feature = "service")]
+pub use listen::{Bound, Listeners, bind, hint, inherited, listen};
+pub use look_up::look_up;
+pub use nix::sys::socket::MsgFlags;
+pub use stream::{KeepAliveTimes, PlainSocket, Stream};
