@@ -19,4 +19,5 @@ mod local_linearizability;
 mod local_operation_log;
 mod local_path;
 mod local_permission;
+mod silent_resolver;
 mod unknown_outcome;

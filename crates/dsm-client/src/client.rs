@@ -42,9 +42,8 @@ const LARGE: u64 = 16 << 20;
 /// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown). The next call to the same
 /// server, by this client or a clone of it, first makes sure that dsmd executes nothing of that
 /// change any more: what that call reads is final. A request of a pipeline that still awaits
-/// replies of that server does not wait for it, nor does a child of `fork(2)`. One thing does not
-/// heed the deadline: the system looks up host names of the network map in its own time. Numeric
-/// addresses avoid that.
+/// replies of that server does not wait for it, nor does a child of `fork(2)`. The
+/// deadline holds also while the system looks up a host name of the network map.
 ///
 /// The client uses the shared memory of a server on this host where it can (see [`LocalAccess`] and
 /// [`Client::data_path`]), with the same promises, and as a rule without a system call. A change

@@ -31,8 +31,9 @@
 //! On the host of a server, a program of root or of a member of group `dsm` works on that server's
 //! shared memory itself; see [`LocalAccess`].
 //!
-//! The library starts no threads: a call does the work in the thread that makes it. It keeps
-//! connections for the next calls.
+//! A call does the work in the thread that makes it, and the library keeps connections for the next
+//! calls. It starts threads only to look up host names of the network map: eight at most, each for
+//! as long as the system takes. Numeric addresses need none.
 
 // Inside: a call is cut into the requests of one server (`call`). A queue for each server
 // (`server_queue`, with `receive` and `retry`) sends them over a connection (`server_connection`)

@@ -86,7 +86,7 @@ fn interest<'l>(queue: &'l ServerQueue<'_>) -> Option<PollFd<'l>> {
         Phase::Handshake | Phase::Ready if queue.connection.blocked => {
             PollFlags::POLLIN | PollFlags::POLLOUT
         }
-        Phase::Handshake | Phase::Ready => PollFlags::POLLIN,
+        Phase::Resolving | Phase::Handshake | Phase::Ready => PollFlags::POLLIN,
     };
-    Some(PollFd::new(queue.connection.stream()?.for_poll(), flags))
+    Some(PollFd::new(queue.connection.for_poll()?, flags))
 }

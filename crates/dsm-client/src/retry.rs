@@ -72,6 +72,7 @@ impl ServerQueue<'_> {
         let earlier = self.connection.reason.take();
         let last = match self.connection.phase {
             Phase::Down(_) => None,
+            Phase::Resolving => Some("the look-up of its name has not ended"),
             Phase::Connecting(_) => Some(NO_ANSWER),
             Phase::Handshake => Some("it took the connection, but did not answer hello"),
             Phase::Ready => Some("no reply"),

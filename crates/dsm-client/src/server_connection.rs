@@ -3,10 +3,11 @@
 
 use super::buffer::Input;
 use super::session::Session;
-use dsm_core::net::{self, MsgFlags, Stream};
+use dsm_core::net::{self, LookUp, MsgFlags, Resolution, Stream};
 use dsm_core::protocol::{HEADER, Operation, Payload, Request};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 
@@ -32,6 +33,8 @@ const MAX_BACKOFF: Duration = Duration::from_millis(500);
 pub(super) enum Phase {
     /// There is none; no attempt is made before this instant.
     Down(Instant),
+    /// The server's name is being looked up.
+    Resolving,
     /// It is being opened; the attempt ends at this instant.
     Connecting(Instant),
     /// Hello was sent and has no reply.
@@ -50,6 +53,7 @@ pub(super) struct ServerConnection {
     pub(super) to_supersede: Vec<[u8; 16]>,
     pub(super) phase: Phase,
     pub(super) input: Input,
+    look_up: Option<LookUp>,
     stream: Option<Stream>,
     /// Addresses of the server that this attempt has not tried yet.
     candidates: std::vec::IntoIter<SocketAddr>,
@@ -79,6 +83,7 @@ impl ServerConnection {
             to_supersede: Vec::new(),
             phase: Phase::Down(now),
             input: Input::new(),
+            look_up: None,
             stream: None,
             candidates: Vec::new().into_iter(),
             output: Vec::new(),
@@ -98,6 +103,14 @@ impl ServerConnection {
         self.stream.as_ref()
     }
 
+    /// The descriptor of what it waits for.
+    pub(super) fn for_poll(&self) -> Option<BorrowedFd<'_>> {
+        match self.phase {
+            Phase::Resolving => self.look_up.as_ref().map(LookUp::for_poll),
+            _ => self.stream.as_ref().map(Stream::for_poll),
+        }
+    }
+
     /// Whether the pool can keep it for the next owner.
     pub(super) fn is_clean(&self) -> bool {
         self.phase == Phase::Ready
@@ -106,12 +119,31 @@ impl ServerConnection {
             && self.is_flushed()
     }
 
-    /// Begins a new attempt to connect. Blocks while a host name is looked up.
+    /// Begins a new attempt to connect.
     pub(super) fn connect(&mut self, address: &str, now: Instant) -> Result<(), String> {
         self.attempts += 1;
         self.is_unanswered = false;
-        let found =
-            net::look_up(address).map_err(|error| format!("its name is not resolved: {error}"))?;
+        match net::resolve(address) {
+            Resolution::Ready(found) => self.resolved(found, now),
+            Resolution::Pending(look_up) => {
+                self.look_up = Some(look_up);
+                self.phase = Phase::Resolving;
+                Ok(())
+            }
+        }
+    }
+
+    /// Continues the attempt if the look-up of the server's name has ended.
+    pub(super) fn continue_resolving(&mut self, now: Instant) -> Result<(), String> {
+        let Some(found) = self.look_up.as_ref().and_then(LookUp::answer) else {
+            return Ok(());
+        };
+        self.look_up = None;
+        self.resolved(found, now)
+    }
+
+    fn resolved(&mut self, found: io::Result<Vec<SocketAddr>>, now: Instant) -> Result<(), String> {
+        let found = found.map_err(|error| format!("its name is not resolved: {error}"))?;
         if found.is_empty() {
             return Err("its name has no address".into());
         }
@@ -189,6 +221,7 @@ impl ServerConnection {
 
     fn close(&mut self) {
         self.session.disconnected(self.sent_bytes);
+        self.look_up = None;
         self.stream = None;
         self.input.clear();
         self.output.clear();

@@ -1,5 +1,4 @@
-//! The calls for one server in order, and the connection that carries them. It never blocks but for
-//! the look-up of a host name.
+//! The calls for one server in order, and the connection that carries them. It never blocks.
 
 use super::Error;
 use super::call::{Call, CallOutput};
@@ -129,6 +128,10 @@ impl<'a> ServerQueue<'a> {
                     .connect(&address, now)
                     .map_err(DisconnectReason::Broken)?;
             }
+            Phase::Resolving => self
+                .connection
+                .continue_resolving(now)
+                .map_err(DisconnectReason::Broken)?,
             Phase::Connecting(_) if ready.intersects(PollFlags::POLLOUT | ended) => {
                 self.connection
                     .finish_connecting(now)
@@ -305,7 +308,7 @@ impl<'a> ServerQueue<'a> {
     pub(super) fn wake_at(&self) -> Option<Instant> {
         match self.connection.phase {
             Phase::Down(until) | Phase::Connecting(until) => Some(until),
-            Phase::Handshake | Phase::Ready => None,
+            Phase::Resolving | Phase::Handshake | Phase::Ready => None,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::own_process;
 use super::skip::skip;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -81,12 +82,23 @@ fn entered_with(kinds: &[&str], module: &str, test: &str) -> bool {
 /// Replaces /etc/hosts by `text` in this namespace.
 #[track_caller]
 pub fn set_hosts(text: &str, folder: &Path) {
-    let file = folder.join("hosts");
+    replace("/etc/hosts", text, folder);
+}
+
+/// Lets the resolver of this namespace ask a server that receives every question and answers none,
+/// until the returned socket is closed.
+#[track_caller]
+pub fn set_silent_resolver(folder: &Path) -> UdpSocket {
+    let text = "nameserver 127.0.0.1\noptions timeout:30 attempts:5\n";
+    replace("/etc/resolv.conf", text, folder);
+    UdpSocket::bind("127.0.0.1:53").unwrap()
+}
+
+#[track_caller]
+fn replace(path: &str, text: &str, folder: &Path) {
+    let file = folder.join(Path::new(path).file_name().unwrap());
     std::fs::write(&file, text).unwrap();
-    run(Command::new("mount")
-        .arg("--bind")
-        .arg(&file)
-        .arg("/etc/hosts"));
+    run(Command::new("mount").arg("--bind").arg(&file).arg(path));
 }
 
 /// A tmpfs. Dropping this unmounts it.

@@ -1,26 +1,34 @@
 //! Opens connections.
 
-use super::look_up::look_up;
+use super::resolve::resolve;
 use super::stream::Stream;
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Connects to `host:port`, with `timeout` for each address of a name. The stream blocks.
+/// Connects to `host:port` within `timeout`, which includes the look-up of a name. If the name has
+/// several addresses, each attempt gets an equal part of the time that is left. The stream blocks.
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`]; [`io::ErrorKind::NotFound`] for a name without an address; else why
 /// the name was not resolved, or the last attempt failed.
 pub fn connect(address: &str, timeout: Duration) -> io::Result<Stream> {
+    let deadline = Instant::now() + timeout;
+    let candidates = resolve(address).wait(deadline)?;
     let mut outcome = Err(io::Error::new(
         io::ErrorKind::NotFound,
         "the name resolves to no address",
     ));
-    for candidate in look_up(address)? {
-        outcome = TcpStream::connect_timeout(&candidate, timeout).map(Stream::from);
+    for (number, candidate) in candidates.iter().enumerate() {
+        let attempts = u32::try_from(candidates.len() - number).unwrap_or(u32::MAX);
+        let left = deadline.saturating_duration_since(Instant::now()) / attempts;
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        outcome = TcpStream::connect_timeout(candidate, left).map(Stream::from);
         if outcome.is_ok() {
             break;
         }

@@ -3,7 +3,8 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-/// The socket addresses of `host:port`. Blocks for as long as the system takes to look a name up.
+/// The socket addresses of `host:port`. Blocks for as long as the system takes to look a name up;
+/// [`super::resolve`] does not.
 ///
 /// # Errors
 /// When the name cannot be resolved.

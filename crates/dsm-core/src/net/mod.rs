@@ -1,13 +1,15 @@
 //! The transport: every byte to and from a peer passes here, of clients, dsmd, agents and masters.
 //!
 //! A [`Stream`] is a connection; it is made by [`connect`], or, without blocking, by
-//! [`begin_connect`], or it is accepted by [`Listeners`]. [`look_up`]
-//! asks the system for the addresses of a name. Sockets of the journal, of syslog and of the service manager are no peers and not here.
+//! [`begin_connect`], or it is accepted by [`Listeners`]. Names are looked up by [`resolve`] in
+//! threads of this module, so that a call ends by its deadline although the resolver does not
+//! answer. Sockets of the journal, of syslog and of the service manager are no peers and not here.
 
 mod connect;
 #[cfg(feature = "service")]
 mod listen;
 mod look_up;
+mod resolve;
 mod stream;
 
 pub use connect::{begin_connect, connect, finish_connect};
@@ -15,4 +17,5 @@ pub use connect::{begin_connect, connect, finish_connect};
 pub use listen::{Bound, Listeners, bind, hint, inherited, listen};
 pub use look_up::look_up;
 pub use nix::sys::socket::MsgFlags;
+pub use resolve::{LookUp, Resolution, resolve};
 pub use stream::{KeepAliveTimes, PlainSocket, Stream};

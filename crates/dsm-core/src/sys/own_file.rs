@@ -116,9 +116,17 @@ impl Drop for OwnFile {
 /// # Errors
 /// That of `body`; ENOMEM when the handlers cannot be installed.
 pub(super) fn without_fork<T>(body: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
-    (*HANDLERS.get_or_init(register))?;
+    watch_forks()?;
     let _no_fork = NoFork::begin();
     body()
+}
+
+/// Makes sure that [`generation`] tells this process from its children from now on.
+///
+/// # Errors
+/// ENOMEM when the handlers cannot be installed.
+pub(crate) fn watch_forks() -> nix::Result<()> {
+    *HANDLERS.get_or_init(register)
 }
 
 /// Blocks forks of other threads until it is dropped. The thread is not cancelled during this time:

@@ -1,0 +1,151 @@
+//! A resolver that does not answer holds no call beyond its deadline, no part of a call that is for
+//! another server, and no child of `fork(2)`. Each test needs root, for a namespace in which the
+//! resolver is silent.
+
+// The lint exempts #[test] functions, not the helpers that they call.
+#![allow(clippy::unwrap_used)]
+
+use dsm_client::ErrorKind;
+use dsm_core::layout::Layout;
+use dsm_core::net;
+use dsm_core::protocol::Opcode;
+use std::io;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::clients::client_of;
+use support::fake_server::FakeServer;
+use support::wire::TEST_TIMEOUT;
+use support::{is_error, namespace, own_process, wait_for};
+
+const K: u64 = 4096;
+const TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Much longer than any step takes, and shorter than the resolver's patience.
+const LONG: Duration = Duration::from_secs(10);
+
+/// The name has the form of one in the DNS, and no entry in /etc/hosts.
+const NAME: &str = "node1.dsm.test:7411";
+
+fn layout(second: &str) -> Layout {
+    Layout::new("fake", K, vec![NAME.into(), second.into()]).unwrap()
+}
+
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_call_ends_by_its_deadline_and_says_that_the_look_up_has_not_ended() {
+    if !namespace::entered_with_network(
+        module_path!(),
+        "a_call_ends_by_its_deadline_and_says_that_the_look_up_has_not_ended",
+    ) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let _silent = namespace::set_silent_resolver(folder.path());
+    let client = client_of(layout("127.0.0.1:9")).with_timeout(TIMEOUT);
+    // The calls after the first one find the look-up under way.
+    for _ in 0..3 {
+        let began = Instant::now();
+        let error = client.write(0, b"x").unwrap_err();
+        assert!((TIMEOUT..LONG).contains(&began.elapsed()), "{error}");
+        assert!(is_error(&error, ErrorKind::Unavailable, 0), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("the look-up of its name has not ended"),
+            "{text}"
+        );
+        let began = Instant::now();
+        assert!(client.ping(0).is_err());
+        assert!((TIMEOUT..LONG).contains(&began.elapsed()));
+    }
+    // What a master does with an agent.
+    let began = Instant::now();
+    let error = net::connect("node1.dsm.test:7421", TIMEOUT).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+    assert!((TIMEOUT..LONG).contains(&began.elapsed()));
+}
+
+#[test]
+fn the_part_of_a_call_for_another_server_is_not_delayed() {
+    if !namespace::entered_with_network(
+        module_path!(),
+        "the_part_of_a_call_for_another_server_is_not_delayed",
+    ) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let _silent = namespace::set_silent_resolver(folder.path());
+    let layout = layout(&free_address());
+    let server = FakeServer::at(&layout, 1);
+    let client = client_of(layout).with_timeout(LONG);
+    std::thread::scope(|scope| {
+        let both = scope.spawn(|| {
+            let outcome = client.write(K - 1, b"xy");
+            (outcome, Instant::now())
+        });
+        wait_for("the other part", LONG / 2, || {
+            server.executed(Opcode::Write) == 1
+        });
+        let executed = Instant::now();
+        let (outcome, ended) = both.join().unwrap();
+        assert!(is_error(&outcome.unwrap_err(), ErrorKind::Unavailable, 0));
+        assert!(executed < ended, "it was executed while the other waited");
+    });
+    assert_eq!(client.read(K, 1).unwrap(), b"y");
+}
+
+/// Where the forking process writes how long the call of its child took.
+const RESULT: &str = "DSM_TEST_RESULT";
+
+/// Not a test by itself: a program that becomes a daemon while a thread of it looks a name up.
+#[test]
+fn forking_process() {
+    let Some(result) = std::env::var_os(RESULT) else {
+        return;
+    };
+    let client = client_of(layout("127.0.0.1:9"));
+    let waiting = client.clone().with_timeout(LONG);
+    std::thread::spawn(move || waiting.read(0, 1));
+    // Its look-up shows that the name is being looked up.
+    assert!(client.clone().with_timeout(TIMEOUT).read(0, 1).is_err());
+    // The parent exits here.
+    nix::unistd::daemon(true, true).unwrap();
+    let began = Instant::now();
+    let outcome = client.with_timeout(TIMEOUT).read(0, 1);
+    let took = began.elapsed();
+    let result = Path::new(&result);
+    let draft = result.with_extension("draft");
+    std::fs::write(
+        &draft,
+        format!("{} {}", took.as_millis(), outcome.unwrap_err()),
+    )
+    .unwrap();
+    std::fs::rename(draft, result).unwrap();
+    std::process::exit(0);
+}
+
+#[test]
+fn a_child_of_fork_does_not_hang_on_a_look_up_of_its_parent() {
+    if !namespace::entered_with_network(
+        module_path!(),
+        "a_child_of_fork_does_not_hang_on_a_look_up_of_its_parent",
+    ) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let _silent = namespace::set_silent_resolver(folder.path());
+    let result = folder.path().join("result");
+    let mut forking = own_process::command(module_path!(), "forking_process");
+    forking.env(RESULT, &result);
+    assert!(forking.status().unwrap().success(), "the parent");
+    wait_for("the child's call", TEST_TIMEOUT, || result.exists());
+    let said = std::fs::read_to_string(result).unwrap();
+    let (took, error) = said.split_once(' ').unwrap();
+    let took = Duration::from_millis(took.parse().unwrap());
+    assert!((TIMEOUT..LONG).contains(&took), "{said}");
+    assert!(error.contains("look-up"), "{said}");
+}
