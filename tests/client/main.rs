@@ -19,5 +19,6 @@ mod local_linearizability;
 mod local_operation_log;
 mod local_path;
 mod local_permission;
+mod mute_connection;
 mod silent_resolver;
 mod unknown_outcome;

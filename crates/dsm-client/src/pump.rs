@@ -6,6 +6,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::time::{Duration, Instant};
 
+/// How often a call that waits checks whether the machines that it waits for are still there.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
 /// The deadline passed before the condition held.
 #[derive(Debug)]
 pub(super) struct DeadlinePassed;
@@ -33,17 +36,29 @@ pub(super) fn pump(
             .filter(|queue| queue.is_busy())
             .filter_map(ServerQueue::wake_at)
             .fold(deadline, Instant::min);
-        wait(queues, wake.saturating_duration_since(now));
+        let is_quiet = !wait(queues, wake.saturating_duration_since(now));
         now = Instant::now();
+        if is_quiet {
+            break_mute(queues, now);
+        }
     }
 }
 
-/// Waits until a socket of a busy queue is ready, which it notes in the queue, or until `time` has
-/// passed.
-fn wait(queues: &[ServerQueue<'_>], time: Duration) {
-    // Rounded up: to wake before the time would mean another turn for nothing.
-    let timeout =
-        PollTimeout::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX);
+/// Ends the connections to machines that do not answer any more; their queues then open others.
+#[cold]
+fn break_mute(queues: &mut [ServerQueue<'_>], now: Instant) {
+    for queue in queues.iter_mut().filter(|queue| queue.is_busy()) {
+        queue.break_if_mute(now);
+    }
+}
+
+/// Waits until a socket of a busy queue is ready, which it notes in the queue, or until `time` or
+/// [`CHECK_INTERVAL`] has passed. Returns whether one may be ready.
+fn wait(queues: &[ServerQueue<'_>], time: Duration) -> bool {
+    // Rounded up: to wake before the time would mean another turn for nothing. It is less than a
+    // second.
+    let milliseconds = time.min(CHECK_INTERVAL).subsec_nanos().div_ceil(1_000_000);
+    let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
     let mut awaited = queues
         .iter()
         .filter_map(|queue| Some((queue, interest(queue)?)));
@@ -51,31 +66,36 @@ fn wait(queues: &[ServerQueue<'_>], time: Duration) {
         // One socket, as in most calls: this allocates nothing.
         (Some((queue, interest)), None) => {
             let mut sockets = [interest];
-            poll_once(&mut sockets, timeout);
+            let may_be_ready = poll_once(&mut sockets, timeout);
             queue
                 .ready
                 .set(sockets[0].revents().unwrap_or(PollFlags::empty()));
+            may_be_ready
         }
         (first, second) => {
             let (queues, mut sockets): (Vec<_>, Vec<_>) =
                 first.into_iter().chain(second).chain(awaited).unzip();
-            poll_once(&mut sockets, timeout);
+            let may_be_ready = poll_once(&mut sockets, timeout);
             for (queue, socket) in queues.iter().zip(&sockets) {
                 queue
                     .ready
                     .set(socket.revents().unwrap_or(PollFlags::empty()));
             }
+            may_be_ready
         }
     }
 }
 
-fn poll_once(sockets: &mut [PollFd<'_>], timeout: PollTimeout) {
+/// Returns whether a socket may be ready: false when the time has passed.
+fn poll_once(sockets: &mut [PollFd<'_>], timeout: PollTimeout) -> bool {
     match poll(sockets, timeout) {
+        Ok(count) => return count != 0,
         // After a signal, the caller reads the clock and waits again.
-        Ok(_) | Err(Errno::EINTR) => {}
+        Err(Errno::EINTR) => {}
         // The system is out of memory or descriptors, which may pass before the deadline.
         Err(_) => std::thread::sleep(Duration::from_millis(1)),
     }
+    true
 }
 
 fn interest<'l>(queue: &'l ServerQueue<'_>) -> Option<PollFd<'l>> {

@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 /// Why an attempt to connect failed, if nothing said why.
 pub(super) const NO_ANSWER: &str = "no answer to the attempt to connect";
 
+/// Why a connection was given up that is not closed.
+pub(super) const SILENT_MACHINE: &str =
+    "its machine, or the network to it, does not answer any more";
+
 /// The remedy for a change that may have executed, and will not do so any more.
 const READ: &str = "Read the memory before doing it again";
 

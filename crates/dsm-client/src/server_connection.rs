@@ -3,7 +3,7 @@
 
 use super::buffer::Input;
 use super::session::Session;
-use dsm_core::net::{self, LookUp, MsgFlags, Resolution, Stream};
+use dsm_core::net::{self, KeepAliveTimes, LookUp, MsgFlags, Resolution, Stream};
 use dsm_core::protocol::{HEADER, Operation, Payload, Request};
 use std::io;
 use std::net::SocketAddr;
@@ -27,6 +27,19 @@ const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after the first failed attempt; it doubles up to the longest.
 const MIN_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_millis(500);
+
+/// How long the machine of a server may leave packets unanswered, or two probes, before the
+/// connection is given up for another. A healthy machine answers also while dsmd is busy or stopped,
+/// and in this time the kernel sends a lost packet again four times.
+const MAX_SILENCE: Duration = Duration::from_secs(2);
+
+/// The probes of the kernel to a machine that is silent: they tell one that is gone from one that
+/// only has no reply yet.
+const KEEP_ALIVE: KeepAliveTimes = KeepAliveTimes {
+    idle: 1,
+    interval: 1,
+    probes: 3,
+};
 
 /// The state of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +177,9 @@ impl ServerConnection {
             let timeout = MIN_CONNECT_TIMEOUT
                 .saturating_mul(1 << self.failures.min(16))
                 .min(MAX_CONNECT_TIMEOUT);
-            match net::begin_connect(candidate) {
+            let begun = net::begin_connect(candidate)
+                .and_then(|stream| stream.set_keep_alive(KEEP_ALIVE).map(|()| stream));
+            match begun {
                 Ok(stream) => {
                     self.stream = Some(stream);
                     self.phase = Phase::Connecting(now + timeout);
@@ -242,6 +257,16 @@ impl ServerConnection {
     /// Whether the server has closed this idle connection, or sent bytes without a request.
     pub(super) fn is_stale(&self) -> bool {
         !self.stream.as_ref().is_some_and(Stream::is_quiet)
+    }
+
+    /// Whether the server's machine, or the network to it, has failed since the connection was
+    /// established.
+    pub(super) fn is_mute(&self) -> bool {
+        matches!(self.phase, Phase::Handshake | Phase::Ready)
+            && self
+                .stream
+                .as_ref()
+                .is_some_and(|stream| stream.is_mute(MAX_SILENCE))
     }
 
     pub(super) fn is_flushed(&self) -> bool {

@@ -3,7 +3,7 @@
 use super::Error;
 use super::call::{Call, CallOutput};
 use super::pool::PooledConnection;
-use super::retry::{DisconnectReason, NO_ANSWER};
+use super::retry::{DisconnectReason, NO_ANSWER, SILENT_MACHINE};
 use super::server_connection::{Phase, ServerConnection};
 use dsm_core::protocol::{HelloRequest, Operation, WINDOW};
 use nix::poll::PollFlags;
@@ -158,6 +158,15 @@ impl<'a> ServerQueue<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Ends the connection if the server's machine does not answer any more, as for an attempt to
+    /// connect without an answer.
+    pub(super) fn break_if_mute(&mut self, now: Instant) {
+        if self.connection.is_mute() {
+            self.connection.unanswered(SILENT_MACHINE);
+            self.recover(DisconnectReason::Broken(SILENT_MACHINE.into()), now);
+        }
     }
 
     fn say_hello(&mut self) -> Result<(), DisconnectReason> {

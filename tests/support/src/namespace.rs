@@ -3,7 +3,7 @@
 
 use super::own_process;
 use super::skip::skip;
-use std::net::UdpSocket;
+use std::net::{SocketAddrV4, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -77,6 +77,26 @@ fn entered_with(kinds: &[&str], module: &str, test: &str) -> bool {
         .env(INSIDE, "1");
     own_process::passes(&mut again, test);
     false
+}
+
+/// Lets the network lose the packets of a connection that `from` sends to `to`.
+///
+/// # Panics
+/// Outside a network namespace.
+#[track_caller]
+pub fn drop_packets(from: SocketAddrV4, to: SocketAddrV4) {
+    assert!(is_inside(), "this is the network of the host");
+    let rule = |text: &str| {
+        let words = text.split_whitespace();
+        run(Command::new("ip").arg("rule").args(words));
+    };
+    // The rule for addresses of this machine, which comes before all others, is put behind ours.
+    rule("add pref 100 lookup local");
+    rule("del pref 0");
+    let (from, to) = (from.port(), to.port());
+    rule(&format!(
+        "add pref 10 ipproto tcp sport {from} dport {to} blackhole"
+    ));
 }
 
 /// Replaces /etc/hosts by `text` in this namespace.

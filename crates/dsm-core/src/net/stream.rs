@@ -23,6 +23,9 @@ pub struct KeepAliveTimes {
     pub probes: u32,
 }
 
+/// The time in which a machine acknowledges data, in a network with long delays too.
+const ANSWER_TIME: Duration = Duration::from_millis(300);
+
 /// A connection to a peer, over TCP or a Unix socket. No call raises SIGPIPE.
 ///
 /// Each method is the system call that its comment names, and nothing else.
@@ -126,6 +129,20 @@ impl Stream {
     pub fn is_quiet(&self) -> bool {
         let peeked = self.socket.peek(&mut [0]);
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Whether the peer's machine has been silent for so long although it owes an answer to packets
+    /// or to two probes. The kernel of a process that is only stopped still answers. Never true of a
+    /// stream that is not TCP.
+    #[must_use]
+    pub fn is_mute(&self, limit: Duration) -> bool {
+        socket::acknowledgements(&self.socket).is_some_and(|peer| {
+            // A machine without room for data acknowledges it again whenever it is sent again, which
+            // the kernel does less and less often.
+            let owes_acknowledgement =
+                peer.unacknowledged > 0 && peer.sent >= ANSWER_TIME && peer.sent < peer.answered;
+            peer.answered >= limit && (owes_acknowledgement || peer.unanswered_probes >= 2)
+        })
     }
 
     /// The processor on which the kernel handled the last packet; `None` before the first one.
@@ -238,6 +255,7 @@ mod tests {
             let mut reply = [0; 5];
             (&near).read_exact(&mut reply).unwrap();
             assert_eq!(&reply, b"reply");
+            assert!(!near.is_mute(Duration::ZERO), "everything is acknowledged");
         }
     }
 
