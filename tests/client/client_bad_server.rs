@@ -47,6 +47,22 @@ fn a_ping_that_comes_back_changed_is_an_error() {
     client.ping(0).unwrap();
 }
 
+#[test]
+fn feature_bits_that_the_client_does_not_know_change_nothing() {
+    let (layout, servers) = servers(2, K);
+    servers[0].state().features = u32::MAX;
+    servers[1].state().features = 1 << 31;
+    let client = client_of(layout);
+    client.write(K - 2, b"both").unwrap();
+    assert_eq!(client.read(K - 2, 4).unwrap(), b"both");
+    assert_eq!(client.fetch_add(K + 8, 5), Ok(0));
+    client.ping(0).unwrap();
+    // Hello again, which resumes the session.
+    servers[1].break_all();
+    assert_eq!(client.fetch_add(K + 8, 1), Ok(5));
+    assert_eq!(servers[1].state().resumed, 1);
+}
+
 fn is_protocol(outcome: &Result<u64, Error>) -> bool {
     outcome
         .as_ref()

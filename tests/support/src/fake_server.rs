@@ -62,6 +62,8 @@ pub struct FakeServerState {
     faults: Vec<(u64, ServerFault)>,
     /// Returns the fault for the request with this number, or none.
     pub chaos: Option<Box<dyn FnMut(u64) -> Option<ServerFault> + Send>>,
+    /// The feature bits of the replies to hello.
+    pub features: u32,
     /// How many hellos to refuse, and with which code.
     pub refuse_hello: (u32, Option<Code>),
     /// The text of the refusals that the test asks for.
@@ -114,6 +116,7 @@ impl FakeServer {
             sessions: HashMap::new(),
             faults: Vec::new(),
             chaos: None,
+            features: 0,
             refuse_hello: (0, None),
             refusal: "requested by the test".to_owned(),
             status: STATUS.to_owned(),
@@ -289,6 +292,10 @@ impl FakeConnection {
             last,
             resumed,
         );
+        let reply = HelloReply {
+            features: state.features.into(),
+            ..reply
+        };
         drop(state);
         self.stream
             .write_all(ReplyHeader::new(Opcode::Hello as u8, 0, 48, 0).as_bytes())

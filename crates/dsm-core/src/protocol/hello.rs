@@ -133,7 +133,9 @@ pub struct HelloReply {
     pub window: U32,
     /// 1 when the session was resumed, 0 when it is new.
     pub resumed: U32,
-    pub(super) reserved: U32,
+    /// Bits for what the server can do beyond this version of the protocol; none is defined yet. A
+    /// client ignores the bits that it does not know.
+    pub features: U32,
 }
 
 impl HelloReply {
@@ -152,7 +154,7 @@ impl HelloReply {
             max_atomic: U32::new(max_atomic),
             window: U32::new(window),
             resumed: U32::new(u32::from(resumed)),
-            reserved: U32::ZERO,
+            features: U32::ZERO,
         }
     }
 }
