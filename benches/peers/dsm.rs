@@ -5,7 +5,7 @@ use crate::protocol::{PeerReply, PeerTarget, Protocol, unexpected};
 use crate::send_buffer::SendBuffer;
 use dsm_config::Config;
 use dsm_core::protocol::{
-    HEADER, HelloReply, HelloRequest, Opcode, Operation, Request, RequestHeader, split_reply,
+    HEADER, HelloReply, HelloRequest, Opcode, Request, RequestHeader, split_reply,
 };
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -47,11 +47,7 @@ impl Protocol for Dsm {
         let mut payload = HelloRequest::new(0, session, 0, false).as_bytes().to_vec();
         payload.extend_from_slice(layout.canonical().as_bytes());
         let mut request = Vec::new();
-        Request {
-            id: 0,
-            operation: Operation::Hello(&payload),
-        }
-        .append_to(&mut request);
+        Request::Hello(&payload).append_to(0, &mut request);
         let failed = |error: std::io::Error| format!("hello to dsmd: {error}");
         stream.write_all(&request).map_err(failed)?;
         let mut header = [0; HEADER];

@@ -3,8 +3,8 @@
 
 use dsm_core::layout::{Layout, MAX_ATOMIC};
 use dsm_core::protocol::{
-    Code, Extent, HEADER, HelloReply, HelloRequest, Operation, Refusal, Request, split_reply,
-    split_request,
+    Code, Extent, HEADER, HelloReply, HelloRequest, MemoryChange, MemoryOperation, Refusal,
+    Request, split_reply, split_request,
 };
 use zerocopy::FromBytes;
 
@@ -22,7 +22,7 @@ pub fn run(bytes: &[u8]) {
     if bytes.len() >= HEADER {
         let mut bytes = bytes.to_vec();
         bytes[..2].copy_from_slice(b"DQ");
-        bytes[2] %= 16;
+        bytes[2] %= 32;
         as_requests(&bytes);
         bytes[..2].copy_from_slice(b"DR");
         as_replies(&bytes);
@@ -41,7 +41,10 @@ fn as_requests(mut bytes: &[u8]) {
             return;
         };
         match Request::parse(&header, payload, K) {
-            Ok(request) => check_request(&request, &bytes[..HEADER + payload.len()], &layout),
+            Ok(request) => {
+                let frame = &bytes[..HEADER + payload.len()];
+                check_request(header.id.get(), &request, frame, &layout);
+            }
             Err(refusal) => {
                 check_refusal(&refusal, None);
                 assert!(
@@ -54,35 +57,38 @@ fn as_requests(mut bytes: &[u8]) {
     }
 }
 
-fn check_request(request: &Request<'_>, frame: &[u8], layout: &Layout) {
+fn check_request(id: u64, request: &Request<'_>, frame: &[u8], layout: &Layout) {
     let inside =
         |extent: Extent| assert!(extent.end() <= K && extent.length() as u64 <= MAX_ATOMIC);
-    match request.operation {
-        Operation::Read(extent) | Operation::Fill(extent, _) => inside(extent),
-        Operation::Write(extent, data) => {
-            inside(extent);
-            assert_eq!(extent.length(), data.len());
-        }
-        Operation::Atomic(word, _) => {
-            inside(word.extent());
-            assert!(word.offset().is_multiple_of(8));
-        }
-        Operation::Copy { from, to } => {
-            inside(from);
-            inside(to);
-            assert_eq!(from.length(), to.length());
-        }
-        Operation::Hello(payload) => match HelloRequest::parse(payload, layout, 0) {
+    match *request {
+        Request::Hello(payload) => match HelloRequest::parse(payload, layout, 0) {
             Ok((hello, text)) => {
                 assert_eq!(text, layout.canonical());
                 assert_ne!(hello.session, [0; 16]);
             }
             Err(refusal) => check_refusal(&refusal, None),
         },
-        Operation::Status | Operation::Ping(_) => {}
+        Request::Status | Request::Ping(_) => {}
+        Request::Memory(MemoryOperation::Read(extent)) => inside(extent),
+        Request::Memory(MemoryOperation::Change(change)) => match change {
+            MemoryChange::Fill(extent, _) => inside(extent),
+            MemoryChange::Write(extent, data) => {
+                inside(extent);
+                assert_eq!(extent.length(), data.len());
+            }
+            MemoryChange::Atomic(word, _) => {
+                inside(word.extent());
+                assert!(word.offset().is_multiple_of(8));
+            }
+            MemoryChange::Copy { from, to } => {
+                inside(from);
+                inside(to);
+                assert_eq!(from.length(), to.length());
+            }
+        },
     }
     let mut again = Vec::with_capacity(frame.len());
-    request.append_to(&mut again);
+    request.append_to(id, &mut again);
     assert_eq!(again, frame, "encoding a parsed request gives other bytes");
 }
 

@@ -12,7 +12,7 @@ use super::session::SessionAttachment;
 use crate::logging::Event;
 use dsm_core::printable::{self, printable};
 use dsm_core::protocol::{
-    Code, Extent, HEADER, HelloReply, HelloRequest, Opcode, Operation, Refusal, Request,
+    Code, Extent, HEADER, HelloReply, HelloRequest, MemoryOperation, Opcode, Refusal, Request,
     RequestHeader, WINDOW,
 };
 use dsm_core::segment::{AccessError, RequestId, Worker};
@@ -44,15 +44,6 @@ pub(super) enum RequestPayload<'a> {
     Buffered(&'a [u8]),
     /// The length of a write whose data is already in the slot of the executor's worker.
     InSlot(usize),
-}
-
-impl RequestPayload<'_> {
-    fn length(self) -> usize {
-        match self {
-            Self::Buffered(bytes) => bytes.len(),
-            Self::InSlot(length) => length,
-        }
-    }
 }
 
 impl RequestHandler {
@@ -119,7 +110,7 @@ impl RequestHandler {
         if logged.is_none() && outcome.is_ok() {
             return AfterReply::KeepOpen;
         }
-        self.finish(executor, header, payload.length(), logged, outcome, output)
+        self.finish(executor, header, logged, outcome, output)
     }
 
     /// Finishes a request that is logged or refused. A separate cold function, so that the path of
@@ -129,20 +120,12 @@ impl RequestHandler {
         &self,
         executor: &Executor,
         header: &RequestHeader,
-        payload: usize,
         logged: Option<(Opcode, Instant)>,
         outcome: Result<(), Refusal>,
         output: &mut Buffer,
     ) -> AfterReply {
         if let Some((opcode, started)) = logged {
-            self.log(
-                executor,
-                header,
-                payload,
-                opcode,
-                started,
-                outcome.as_ref().err(),
-            );
+            self.log(executor, header, opcode, started, outcome.as_ref().err());
         }
         match outcome {
             Ok(()) => AfterReply::KeepOpen,
@@ -222,8 +205,8 @@ impl RequestHandler {
         request: &Request<'_>,
         output: &mut Buffer,
     ) -> Result<(), Refusal> {
-        match request.operation {
-            Operation::Read(extent) => {
+        match request {
+            Request::Memory(MemoryOperation::Read(extent)) => {
                 let length = extent.length();
                 let head = reply::header(header, length, 0)?;
                 output.reserve(HEADER + length).map_err(reply::busy)?;
@@ -231,7 +214,7 @@ impl RequestHandler {
                 executor.worker.set_incarnation(self.incarnation);
                 executor
                     .worker
-                    .read(extent, &mut room[HEADER..])
+                    .read(*extent, &mut room[HEADER..])
                     .map_err(|error| {
                         reply::no_access(error, self.context.index, self.incarnation)
                     })?;
@@ -240,12 +223,12 @@ impl RequestHandler {
                 executor.counters().read(length);
                 Ok(())
             }
-            Operation::Hello(payload) => self.hello(executor, header, payload, output),
-            Operation::Ping(payload) => {
+            Request::Hello(payload) => self.hello(executor, header, payload, output),
+            Request::Ping(payload) => {
                 reply::append(output, header, payload.len(), 0)?;
                 output.append(payload).map_err(reply::busy)
             }
-            Operation::Status => {
+            Request::Status => {
                 let json = serde_json::to_vec(&executor.context.status()).map_err(|error| {
                     Refusal::new(
                         Code::Internal,
@@ -255,19 +238,13 @@ impl RequestHandler {
                 reply::append(output, header, json.len(), 0)?;
                 output.append(&json).map_err(reply::busy)
             }
-            Operation::Write(..)
-            | Operation::Fill(..)
-            | Operation::Atomic(..)
-            | Operation::Copy { .. } => {
-                let operation = &request.operation;
-                self.change(
-                    executor,
-                    header,
-                    operation.changes(),
-                    output,
-                    |worker, request_id| worker.change(operation, Some(request_id)),
-                )
-            }
+            Request::Memory(MemoryOperation::Change(change)) => self.change(
+                executor,
+                header,
+                change.length(),
+                output,
+                |worker, request_id| worker.change(change, Some(request_id)),
+            ),
         }
     }
 
@@ -381,7 +358,7 @@ impl RequestHandler {
     fn log_refused_request(&self, header: &RequestHeader, refusal: &Refusal) {
         log::debug!(
             DSM_SERVER = self.context.index, DSM_CLIENT:% = self.peer,
-            DSM_OPERATION = Opcode::from_number(header.opcode).map_or("unknown", Opcode::name),
+            DSM_OPERATION = header.operation_name(),
             DSM_ADDRESS = self.context.base().saturating_add(header.offset.get());
             "refused a request of {}: {}", self.peer, printable(&refusal.message, printable::MAX_LOG_TEXT)
         );
@@ -391,22 +368,16 @@ impl RequestHandler {
         &self,
         executor: &Executor,
         header: &RequestHeader,
-        payload: usize,
         opcode: Opcode,
         started: Instant,
         refusal: Option<&Refusal>,
     ) {
-        let length = match opcode {
-            Opcode::Read | Opcode::Fill | Opcode::Copy => header.operand.get(),
-            Opcode::Write => payload as u64,
-            _ => 8,
-        };
         executor.context.operation_log.record(OperationLogEntry {
             time: SystemTime::now(),
             client: self.peer,
             opcode,
             address: executor.context.base().saturating_add(header.offset.get()),
-            length,
+            length: opcode.entry().range.length(header),
             outcome: refusal.map_or(0, |refusal| refusal.code as u16),
             microseconds: u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX),
         });

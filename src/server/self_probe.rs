@@ -9,7 +9,7 @@ use super::context::Context;
 use super::executor::Executor;
 use super::request_handler::{RequestHandler, RequestPayload};
 use dsm_core::protocol::{
-    Code, Extent, HEADER, HelloReply, HelloRequest, Operation, Refusal, Request, split_reply,
+    Code, Extent, HEADER, HelloReply, HelloRequest, MemoryOperation, Refusal, Request, split_reply,
 };
 use std::io;
 use std::net::SocketAddr;
@@ -102,9 +102,9 @@ fn probe(
 ) -> Result<(), ProbeError> {
     let context = Arc::clone(&executor.context);
     let mut handler = RequestHandler::new(Arc::clone(&context), address);
-    let mut execute = |id, operation: Operation<'_>| {
+    let mut execute = |id, request: Request<'_>| {
         let mut output = Buffer::spare(Arc::clone(&context.budget));
-        let (header, payload) = Request { id, operation }.encode();
+        let (header, payload) = request.encode(id);
         handler.handle(
             executor,
             &header,
@@ -121,7 +121,7 @@ fn probe(
     let text = context.layout.canonical();
     match execute(
         0,
-        Operation::Hello(&[hello.as_bytes(), text.as_bytes()].concat()),
+        Request::Hello(&[hello.as_bytes(), text.as_bytes()].concat()),
     )? {
         (0, body) if body.len() == size_of::<HelloReply>() => {}
         (code, _) if is_alive(code) => return Ok(()),
@@ -129,7 +129,7 @@ fn probe(
     }
     match execute(
         1,
-        Operation::Read(Extent::new(0, READ, context.segment.share_size())?),
+        MemoryOperation::Read(Extent::new(0, READ, context.segment.share_size())?).into(),
     )? {
         (0, body) if body.len() as u64 == READ => Ok(()),
         (code, _) if is_alive(code) => Ok(()),

@@ -7,7 +7,7 @@
 use dsm_client::ErrorKind;
 use dsm_config::Config;
 use dsm_core::layout::MAX_LAYOUT_TEXT;
-use dsm_core::protocol::{Code, HelloRequest, MAX_HELLO, Operation};
+use dsm_core::protocol::{Code, HelloRequest, MAX_HELLO, Request};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -134,7 +134,7 @@ fn hello(text: &str) -> Vec<u8> {
         text.as_bytes(),
     ]
     .concat();
-    encoded(0, Operation::Hello(&payload))
+    encoded(0, Request::Hello(&payload))
 }
 
 /// The time limit for eight such texts together, on a busy machine. A comparison of every field

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use dsm_core::layout::MAX_ATOMIC;
-use dsm_core::protocol::{Extent, Operation};
+use dsm_core::protocol::{Extent, MemoryOperation};
 use std::io::Write;
 use std::time::{Duration, Instant};
 use support::wire::{TEST_TIMEOUT, Wire, encoded};
@@ -24,7 +24,7 @@ fn ask_and_never_read(mut wire: Wire) -> u64 {
         // The server stops reading requests when it cannot send its replies: this bounds its
         // memory.
         if wire
-            .try_send(&encoded(id, Operation::Read(extent)))
+            .try_send(&encoded(id, MemoryOperation::Read(extent)))
             .is_err()
         {
             return sent;

@@ -1,6 +1,6 @@
 //! The hello comes first and only once; request ids increase.
 
-use dsm_core::protocol::{Code, Extent, Operation};
+use dsm_core::protocol::{Code, Extent, MemoryChange, Request};
 use support::wire::{Wire, hello};
 use support::{Cluster, client};
 
@@ -9,10 +9,10 @@ const K: u64 = 1 << 20;
 #[test]
 fn a_request_before_hello_is_refused_and_not_executed() {
     let cluster = Cluster::start(1, K);
-    let write = Operation::Write(Extent::new(0, 4, K).unwrap(), b"evil");
-    for operation in [Operation::Ping(b""), Operation::Status, write] {
+    let write = MemoryChange::Write(Extent::new(0, 4, K).unwrap(), b"evil");
+    for request in [Request::Ping(b""), Request::Status, write.into()] {
         let mut wire = Wire::connect(cluster.address(0));
-        wire.ask(1, operation)
+        wire.ask(1, request)
             .assert_refused(Code::HelloExpected, &["hello"]);
         wire.assert_closed();
     }
@@ -34,8 +34,11 @@ fn an_id_that_does_not_increase_is_refused_and_not_executed() {
     for second in [7, 6, 0] {
         let mut wire = Wire::greeted(cluster.layout(), 0);
         let extent = Extent::new(0, 4, K).unwrap();
-        assert_eq!(wire.ask(7, Operation::Write(extent, b"good")).code(), None);
-        wire.ask(second, Operation::Write(extent, b"evil"))
+        assert_eq!(
+            wire.ask(7, MemoryChange::Write(extent, b"good")).code(),
+            None
+        );
+        wire.ask(second, MemoryChange::Write(extent, b"evil"))
             .assert_refused(Code::BadSequence, &[&second.to_string()]);
         wire.assert_closed();
         assert_eq!(client(&cluster).read(0, 4).unwrap(), b"good");

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 use dsm_core::layout::MAX_ATOMIC;
-use dsm_core::protocol::{Code, Extent, MAX_HELLO, Opcode, Operation, RequestHeader};
+use dsm_core::protocol::{
+    Code, Extent, MAX_HELLO, MemoryChange, MemoryOperation, Opcode, Request, RequestHeader,
+};
 use std::io::Write;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -83,7 +85,7 @@ impl AttackedServer {
                 let began = Instant::now();
                 pings += 1;
                 peer.stream().set_read_timeout(Some(ATTACK)).unwrap();
-                assert_eq!(peer.ask(pings, Operation::Ping(b"here")).text(), "here");
+                assert_eq!(peer.ask(pings, Request::Ping(b"here")).text(), "here");
                 slowest = slowest.max(began.elapsed());
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -133,7 +135,7 @@ fn long_copies(count: u64) -> Vec<u8> {
         Extent::new(2 << 20, MAX_ATOMIC, K).unwrap(),
     );
     (1..=count)
-        .flat_map(|id| encoded(id, Operation::Copy { from, to }))
+        .flat_map(|id| encoded(id, MemoryChange::Copy { from, to }))
         .collect()
 }
 
@@ -169,11 +171,11 @@ fn longest_requests(target: &AttackedServer) -> Result<(), String> {
     for round in 0..10 {
         let mut wire = target.greeted();
         let data = vec![round; extent.length()];
-        let written = wire.ask(1, Operation::Write(extent, &data));
+        let written = wire.ask(1, MemoryChange::Write(extent, &data));
         if written.code().is_some() {
             return Err(format!("write {round}: {}", written.text()));
         }
-        let read = wire.ask(2, Operation::Read(extent));
+        let read = wire.ask(2, MemoryOperation::Read(extent));
         if read.code().is_some() {
             return Err(format!("read {round}: {}", read.text()));
         }
@@ -243,7 +245,7 @@ fn gets_what_the_stalled_hold(target: &AttackedServer) {
 fn greedy(target: &AttackedServer, peers: usize) -> Vec<Wire> {
     let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
     let reads: Vec<u8> = (1..=64)
-        .flat_map(|id| encoded(id, Operation::Read(extent)))
+        .flat_map(|id| encoded(id, MemoryOperation::Read(extent)))
         .collect();
     let mut wires: Vec<Wire> = (0..peers).map(|_| target.greeted()).collect();
     wires.iter_mut().for_each(|wire| wire.send(&reads));
@@ -276,7 +278,7 @@ fn peers_that_read_no_replies_lose_their_buffers_to_those_that_do() {
         "400 peers that ask for 64 MiB each and take nothing",
         || {
             for id in 1..=2000 {
-                let reply = healthy.ask(id, Operation::Read(short));
+                let reply = healthy.ask(id, MemoryOperation::Read(short));
                 assert_eq!(
                     reply.code(),
                     None,
@@ -303,7 +305,7 @@ fn peers_with_dedicated_threads_that_read_no_replies_lose_their_buffers_too() {
 #[test]
 fn peers_that_do_not_complete_their_requests_lose_their_buffers_to_those_that_do() {
     let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
-    let write = encoded(1, Operation::Write(extent, &vec![0xee; extent.length()]));
+    let write = encoded(1, MemoryChange::Write(extent, &vec![0xee; extent.length()]));
     for threads in [2, 32] {
         let target = AttackedServer::with_threads(threads, "buffer_memory = \"8MiB\"");
         let mut wires: Vec<Wire> = Vec::new();

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use dsm_core::protocol::{Code, Extent, Operation, Request};
+use dsm_core::protocol::{Code, Extent, MemoryChange, MemoryOperation, Request};
 use std::time::Duration;
 use support::counts::count;
 use support::random::Random;
@@ -53,16 +53,14 @@ impl LongWriter {
     }
 
     /// Encodes a request and applies its effect to the expected memory.
-    fn request(&mut self, operation: Operation<'_>, expected: Option<Vec<u8>>) -> Vec<u8> {
+    fn request<'a>(
+        &mut self,
+        request: impl Into<Request<'a>>,
+        expected: Option<Vec<u8>>,
+    ) -> Vec<u8> {
         self.id += 1;
         self.in_flight.push((self.id, expected));
-        let mut bytes = Vec::new();
-        Request {
-            id: self.id,
-            operation,
-        }
-        .append_to(&mut bytes);
-        bytes
+        encoded(self.id, request)
     }
 
     fn write(&mut self, offset: u64, length: u64) -> Vec<u8> {
@@ -72,12 +70,15 @@ impl LongWriter {
             .collect();
         let data = &data[..usize::try_from(length).unwrap()];
         self.memory[Self::range(offset, length)].copy_from_slice(data);
-        self.request(Operation::Write(extent(offset, length), data), None)
+        self.request(MemoryChange::Write(extent(offset, length), data), None)
     }
 
     fn read(&mut self, offset: u64, length: u64) -> Vec<u8> {
         let expected = self.memory[Self::range(offset, length)].to_vec();
-        self.request(Operation::Read(extent(offset, length)), Some(expected))
+        self.request(
+            MemoryOperation::Read(extent(offset, length)),
+            Some(expected),
+        )
     }
 
     fn replies(&mut self) {
@@ -221,7 +222,7 @@ fn a_write_refused_after_its_data_was_received_changes_nothing_and_the_connectio
         let outside = Extent::new(K - SLOT + 1, SLOT, 2 * K).unwrap();
         writer.wire.send(&encoded(
             writer.id,
-            Operation::Write(outside, &vec![7; 64 << 10]),
+            MemoryChange::Write(outside, &vec![7; 64 << 10]),
         ));
         writer
             .wire
@@ -277,7 +278,7 @@ fn write_until_killed(mut wire: Wire, last: u64) -> u64 {
         let [byte, ..] = (acknowledged + 1).to_le_bytes();
         let request = encoded(
             id,
-            Operation::Write(extent(100, SLOT), &vec![byte; 64 << 10]),
+            MemoryChange::Write(extent(100, SLOT), &vec![byte; 64 << 10]),
         );
         let Ok(reply) = wire.try_send(&request).and_then(|()| wire.try_reply()) else {
             break;
@@ -340,7 +341,7 @@ fn requests_behind_a_directly_received_write_are_not_lost() {
         writer.ask(&bytes);
     }
     writer.check();
-    let ping = encoded(u64::from(u32::MAX), Operation::Ping(b"still there"));
+    let ping = encoded(u64::from(u32::MAX), Request::Ping(b"still there"));
     writer.wire.send(&ping);
     assert_eq!(writer.wire.reply().payload, b"still there");
 }

@@ -4,7 +4,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm_core::protocol::{Code, Extent, Opcode, Operation, RequestHeader, WINDOW};
+use dsm_core::protocol::{Code, Extent, MemoryChange, Opcode, Request, RequestHeader, WINDOW};
 use serde_json::json;
 use std::io::Write;
 use std::net::{Shutdown, TcpListener};
@@ -56,7 +56,7 @@ fn a_frame_that_ends_early_changes_nothing() {
     let cluster = Cluster::start(1, K);
     let whole = encoded(
         1,
-        Operation::Write(Extent::new(64, 4096, K).unwrap(), &[7; 4096]),
+        MemoryChange::Write(Extent::new(64, 4096, K).unwrap(), &[7; 4096]),
     );
     for length in [1, 31, 32, 33, 2000, whole.len() - 1] {
         let mut wire = Wire::greeted(cluster.layout(), 0);
@@ -112,7 +112,7 @@ fn lengths_and_offsets_of_two_to_the_64_are_refused_and_the_connection_stays_ope
         };
         reply.assert_refused(code, &[&blamed.to_string()]);
     }
-    let reply = wire.ask(100, Operation::Ping(b"still here"));
+    let reply = wire.ask(100, Request::Ping(b"still here"));
     assert_eq!((reply.code(), reply.text().as_str()), (None, "still here"));
     let status = client(&cluster).status(0).unwrap();
     assert!(
@@ -124,21 +124,22 @@ fn lengths_and_offsets_of_two_to_the_64_are_refused_and_the_connection_stays_ope
 
 #[test]
 fn an_unknown_opcode_is_refused_and_the_connection_stays_open() {
+    let highest = u8::try_from(Opcode::ALL.len()).unwrap();
     let cluster = Cluster::start(1, K);
     let mut wire = Wire::greeted(cluster.layout(), 0);
-    for (id, opcode) in (1..).zip([0, 14, 200, 255]) {
-        let mut header = RequestHeader::new(Opcode::Ping, id);
+    for (id, opcode) in (1..).zip((highest + 1..=31).chain([0, 32, 200, 255])) {
+        let mut header = RequestHeader::new(Opcode::Ping, 2 * id);
         header.opcode = opcode;
         header.payload = 5.into();
         wire.send(header.as_bytes());
         wire.send(b"hello");
-        wire.reply()
-            .assert_refused(Code::UnknownOpcode, &[&opcode.to_string()]);
+        let reply = wire.reply();
+        assert_eq!(reply.header.opcode, opcode);
+        let message = format!("opcode {opcode} is not known; the highest is {highest}");
+        reply.assert_refused(Code::UnknownOpcode, &[&message]);
+        let ping = wire.ask(2 * id + 1, Request::Ping(b"still here"));
+        assert_eq!((ping.code(), ping.text().as_str()), (None, "still here"));
     }
-    assert_eq!(
-        wire.ask(100, Operation::Ping(b"still here")).text(),
-        "still here"
-    );
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn a_field_that_must_be_zero_is_refused_and_the_connection_stays_open() {
     wire.send(header.as_bytes());
     wire.reply().assert_refused(Code::BadRequest, &["argument"]);
     assert_eq!(
-        wire.ask(2, Operation::Ping(b"still here")).text(),
+        wire.ask(2, Request::Ping(b"still here")).text(),
         "still here"
     );
 }
@@ -185,7 +186,7 @@ fn dsmd_and_the_agent_name_a_program_that_connects_to_the_wrong_port() {
         wire.reply().assert_refused(Code::BadFrame, &[words]);
         wire.assert_closed();
     }
-    let request = encoded(1, Operation::Ping(b"hello"));
+    let request = encoded(1, Request::Ping(b"hello"));
     for (bytes, words) in FOREIGN
         .into_iter()
         .chain([(&request[..], "this is a client of dsmd")])
@@ -250,7 +251,7 @@ fn an_id_outside_the_window_is_refused_and_earlier_requests_are_answered() {
     let cluster = Cluster::start(1, K);
     let pings = |ids: &[u64]| {
         ids.iter()
-            .flat_map(|&id| encoded(id, Operation::Ping(b"here")))
+            .flat_map(|&id| encoded(id, Request::Ping(b"here")))
             .collect::<Vec<u8>>()
     };
     let inside: Vec<u64> = (1..=WINDOW).collect();

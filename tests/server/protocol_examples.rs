@@ -6,8 +6,9 @@
 
 use dsm_core::layout::Layout;
 use dsm_core::protocol::{
-    AtomicOperation as Atomic, Code, Extent, HEADER, HelloReply, HelloRequest, MAX_HELLO, Opcode,
-    Operation, Refusal, ReplyHeader, Request, RequestHeader, Status, VERSION, Word, split_reply,
+    AtomicOperation as Atomic, Code, Extent, HEADER, HelloReply, HelloRequest, MAX_HELLO,
+    MemoryChange, MemoryOperation, MemoryRange, OPERATIONS, Opcode, OperationEntry, PayloadShape,
+    Refusal, ReplyHeader, Request, RequestHeader, RequiredRole, Status, VERSION, Word, split_reply,
     split_request,
 };
 use support::examples;
@@ -33,9 +34,9 @@ struct Exchange {
     reply: Result<(u64, Vec<u8>), Refusal>,
 }
 
-fn good(id: u64, operation: Operation<'_>, value: u64, payload: &[u8]) -> Exchange {
+fn good<'a>(id: u64, request: impl Into<Request<'a>>, value: u64, payload: &[u8]) -> Exchange {
     Exchange {
-        request: Ok(encoded(id, operation)),
+        request: Ok(encoded(id, request)),
         reply: Ok((value, payload.to_vec())),
     }
 }
@@ -52,9 +53,9 @@ fn bad(opcode: u8, id: u64, offset: u64, operand: u64, code: Code) -> Exchange {
     }
 }
 
-fn encoded(id: u64, operation: Operation<'_>) -> Vec<u8> {
+fn encoded<'a>(id: u64, request: impl Into<Request<'a>>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    Request { id, operation }.append_to(&mut bytes);
+    request.into().append_to(id, &mut bytes);
     bytes
 }
 
@@ -68,7 +69,7 @@ fn greeting(incarnation: u64, resume: bool, last_executed: u64) -> Exchange {
         &layout(K),
     );
     let reply = HelloReply::new(0, INCARNATION, K, last_executed, resume);
-    good(0, Operation::Hello(&payload), 0, reply.as_bytes())
+    good(0, Request::Hello(&payload), 0, reply.as_bytes())
 }
 
 fn refused_greeting(mut request: HelloRequest, version: u32, k: u64, code: Code) -> Exchange {
@@ -77,14 +78,14 @@ fn refused_greeting(mut request: HelloRequest, version: u32, k: u64, code: Code)
     let refusal = HelloRequest::parse(&payload, &layout(K), 0).unwrap_err();
     assert_eq!(refusal.code, code);
     Exchange {
-        request: Ok(encoded(0, Operation::Hello(&payload))),
+        request: Ok(encoded(0, Request::Hello(&payload))),
         reply: Err(refusal),
     }
 }
 
-fn refused(id: u64, operation: Operation<'_>, code: Code, message: &str) -> Exchange {
+fn refused<'a>(id: u64, request: impl Into<Request<'a>>, code: Code, message: &str) -> Exchange {
     Exchange {
-        request: Ok(encoded(id, operation)),
+        request: Ok(encoded(id, request)),
         reply: Err(Refusal::new(code, message)),
     }
 }
@@ -92,25 +93,25 @@ fn refused(id: u64, operation: Operation<'_>, code: Code, message: &str) -> Exch
 /// What the example of this name means.
 fn meaning(name: &str) -> Vec<Exchange> {
     let extent = |offset, length| Extent::new(offset, length, K).unwrap();
-    let atomic = |operation| Operation::Atomic(Word::new(8, K).unwrap(), operation);
+    let atomic = |operation| MemoryChange::Atomic(Word::new(8, K).unwrap(), operation);
     let compare = |new| atomic(Atomic::CompareAndSwap { expected: 42, new });
     let hello = || HelloRequest::new(0, SESSION, 0, false);
     match name {
         "hello" => vec![greeting(0, false, 0)],
-        "ping" => vec![good(1, Operation::Ping(b"dsm?"), 0, b"dsm?")],
+        "ping" => vec![good(1, Request::Ping(b"dsm?"), 0, b"dsm?")],
         "write" => vec![good(
             2,
-            Operation::Write(extent(4096, 13), b"hello, memory"),
+            MemoryChange::Write(extent(4096, 13), b"hello, memory"),
             0,
             b"",
         )],
         "read" => vec![good(
             3,
-            Operation::Read(extent(4096, 13)),
+            MemoryOperation::Read(extent(4096, 13)),
             0,
             b"hello, memory",
         )],
-        "fill" => vec![good(4, Operation::Fill(extent(4101, 3), b'.'), 0, b"")],
+        "fill" => vec![good(4, MemoryChange::Fill(extent(4101, 3), b'.'), 0, b"")],
         "fetch-add" => vec![good(5, atomic(Atomic::Add(41)), 0, b"")],
         "pipeline" => {
             vec![
@@ -128,16 +129,21 @@ fn meaning(name: &str) -> Vec<Exchange> {
         "copy" => vec![
             good(
                 13,
-                Operation::Copy {
+                MemoryChange::Copy {
                     from: extent(4096, 13),
                     to: extent(8192, 13),
                 },
                 0,
                 b"",
             ),
-            good(14, Operation::Read(extent(8192, 13)), 0, b"hello...emory"),
+            good(
+                14,
+                MemoryOperation::Read(extent(8192, 13)),
+                0,
+                b"hello...emory",
+            ),
         ],
-        "status" => vec![good(15, Operation::Status, 0, b"")],
+        "status" => vec![good(15, Request::Status, 0, b"")],
         "unaligned" => vec![bad(5, 16, 12, 1, Code::Unaligned)],
         "out-of-range" => vec![bad(2, 17, 65530, 10, Code::OutOfRange)],
         "too-long" => vec![bad(4, 18, 0, u64::MAX, Code::TooLong)],
@@ -145,12 +151,12 @@ fn meaning(name: &str) -> Vec<Exchange> {
         "bad-request" => vec![bad(12, 20, 0, 8, Code::BadRequest)],
         "bad-sequence" => {
             let message = "request id 3 came after 20: ids must increase";
-            vec![refused(3, Operation::Ping(b""), Code::BadSequence, message)]
+            vec![refused(3, Request::Ping(b""), Code::BadSequence, message)]
         }
         "resume" => vec![greeting(INCARNATION, true, 13)],
         "resend" => vec![
             good(7, compare(7), 42, b""),
-            good(14, Operation::Read(extent(8, 8)), 0, &[0; 8]),
+            good(14, MemoryOperation::Read(extent(8, 8)), 0, &[0; 8]),
             good(21, atomic(Atomic::Add(1)), 0, b""),
         ],
         "version" => vec![refused_greeting(hello(), 2, K, Code::Version)],
@@ -171,7 +177,7 @@ fn meaning(name: &str) -> Vec<Exchange> {
         "hello-expected" => {
             vec![refused(
                 1,
-                Operation::Ping(b""),
+                Request::Ping(b""),
                 Code::HelloExpected,
                 "the first request must be hello",
             )]
@@ -186,7 +192,7 @@ fn check_request<'a>(bytes: &'a [u8], exchange: &Exchange) -> (RequestHeader, &'
     match &exchange.request {
         Ok(expected) => {
             let request = Request::parse(&header, payload, K).unwrap();
-            assert_eq!(encoded(request.id, request.operation), *expected);
+            assert_eq!(encoded(header.id.get(), request), *expected);
             assert_eq!(&bytes[..HEADER + payload.len()], expected);
         }
         Err(expected) => {
@@ -286,17 +292,51 @@ fn the_hello_of_the_example_passes_the_checks_of_the_server() {
 }
 
 #[test]
-fn every_opcode_and_every_code_has_its_row() {
-    let opcodes: Vec<_> = examples::rows("4. Operations")
-        .iter()
-        .map(|row| format!("{} {}", row[0], row[1]))
-        .collect();
-    let expected: Vec<_> = Opcode::ALL
-        .iter()
-        .map(|opcode| format!("{} {}", *opcode as u8, opcode.name()))
-        .collect();
-    assert_eq!(opcodes, expected);
+fn the_table_of_operations_is_that_of_the_code() {
+    let rows = examples::rows("4. Operations");
+    let found: Vec<_> = rows.iter().map(|row| described(row)).collect();
+    let expected: Vec<_> = OPERATIONS.iter().map(row_of).collect();
+    assert_eq!(found, expected);
+}
 
+/// What a row of the document says of an operation: its first four cells, and for each of argument,
+/// offset, operand and payload whether a request has it.
+fn described(row: &[String]) -> String {
+    let uses = |column: usize, unused: &str| row[column] != unused;
+    let payload = match row[7].as_str() {
+        "none" => PayloadShape::Empty,
+        text if text.starts_with("8 bytes: ") => PayloadShape::Number,
+        _ => PayloadShape::Bytes,
+    };
+    let fields = (uses(4, "0"), uses(5, "0"), uses(6, "0"));
+    format!("{} {fields:?} {payload:?}", row[..4].join(" "))
+}
+
+/// What the code says of it, in the same form.
+fn row_of(entry: &OperationEntry) -> String {
+    let role = match entry.role {
+        RequiredRole::None => "none",
+        RequiredRole::Monitor => "monitor",
+        RequiredRole::Read => "read",
+        RequiredRole::Write => "write",
+    };
+    let (offset, operand) = match entry.range {
+        MemoryRange::None => (false, false),
+        MemoryRange::Payload => (true, false),
+        MemoryRange::Operand | MemoryRange::Word => (true, true),
+    };
+    format!(
+        "{} {} {} {role} {:?} {:?}",
+        entry.opcode as u8,
+        entry.name,
+        if entry.mutates { "yes" } else { "no" },
+        (entry.uses_argument, offset, operand),
+        entry.payload
+    )
+}
+
+#[test]
+fn every_code_has_its_row() {
     let codes: Vec<_> = examples::rows("5. Refusals")
         .iter()
         .map(|row| row[..3].join(" "))

@@ -63,7 +63,7 @@ fn limits_change_and_connections_stay() {
     assert_eq!(
         wire.ask(
             1,
-            dsm_core::protocol::Operation::Ping(b"still the same connection")
+            dsm_core::protocol::Request::Ping(b"still the same connection")
         )
         .code(),
         None

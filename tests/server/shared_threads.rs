@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use dsm_core::protocol::{Extent, Operation};
+use dsm_core::protocol::{Extent, MemoryChange, MemoryOperation, Request};
 use dsm_core::segment::Segment;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::setsockopt;
@@ -74,7 +74,7 @@ fn a_connection_is_served_although_no_thread_can_be_created_for_it() {
     // One connection may get the stack of a thread that has ended.
     let mut wires: Vec<Wire> = (0..4).map(|_| Wire::greeted(cluster.layout(), 0)).collect();
     for wire in &mut wires {
-        assert_eq!(wire.ask(1, Operation::Ping(b"served")).text(), "served");
+        assert_eq!(wire.ask(1, Request::Ping(b"served")).text(), "served");
     }
     let said = server.stderr();
     assert!(
@@ -178,7 +178,7 @@ impl Drop for PinnedClient {
 }
 
 fn read(wire: &mut Wire, id: u64) {
-    let reply = wire.ask(id, Operation::Read(Extent::new(0, 8, K).unwrap()));
+    let reply = wire.ask(id, MemoryOperation::Read(Extent::new(0, 8, K).unwrap()));
     assert_eq!(
         (reply.code(), reply.payload.len()),
         (None, 8),
@@ -225,7 +225,10 @@ fn requests_in_flight_while_connections_move_are_answered_in_order() {
                 id += 1;
                 wire.send(&encoded(
                     id,
-                    Operation::Write(Extent::new(id % 512 * 8, 8, K).unwrap(), &id.to_le_bytes()),
+                    MemoryChange::Write(
+                        Extent::new(id % 512 * 8, 8, K).unwrap(),
+                        &id.to_le_bytes(),
+                    ),
                 ));
             }
             for expected in first..=id {
@@ -326,7 +329,7 @@ fn a_write_that_waits_for_a_snapshot_delays_no_read_on_the_same_thread() {
     for wire in writers.iter_mut() {
         wire.send(&encoded(
             1,
-            Operation::Write(Extent::new(64, 8, K).unwrap(), b"12345678"),
+            MemoryChange::Write(Extent::new(64, 8, K).unwrap(), b"12345678"),
         ));
     }
     let began = Instant::now();
@@ -339,7 +342,7 @@ fn a_write_that_waits_for_a_snapshot_delays_no_read_on_the_same_thread() {
         began.elapsed()
     );
     // No write took effect while the memory was frozen.
-    let word = readers[0].ask(100, Operation::Read(Extent::new(64, 8, K).unwrap()));
+    let word = readers[0].ask(100, MemoryOperation::Read(Extent::new(64, 8, K).unwrap()));
     assert_eq!(word.payload, [0; 8]);
     drop(frozen);
     for wire in writers {
@@ -347,7 +350,7 @@ fn a_write_that_waits_for_a_snapshot_delays_no_read_on_the_same_thread() {
     }
     assert_eq!(
         readers[0]
-            .ask(101, Operation::Read(Extent::new(64, 8, K).unwrap()))
+            .ask(101, MemoryOperation::Read(Extent::new(64, 8, K).unwrap()))
             .payload,
         b"12345678"
     );

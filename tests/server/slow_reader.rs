@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use dsm_core::layout::MAX_ATOMIC;
-use dsm_core::protocol::{Extent, Operation};
+use dsm_core::protocol::{Extent, MemoryOperation};
 use std::io::Read;
 use std::time::{Duration, Instant};
 use support::Cluster;
@@ -22,7 +22,7 @@ fn is_disconnected(threads: usize) {
     let mut wire = Wire::greeted(cluster.layout(), 0);
     let extent = Extent::new(0, MAX_ATOMIC, K).unwrap();
     for id in 1..64 {
-        wire.try_send(&encoded(id, Operation::Read(extent)))
+        wire.try_send(&encoded(id, MemoryOperation::Read(extent)))
             .unwrap();
     }
     let began = Instant::now();

@@ -4,7 +4,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm_core::protocol::{Code, Extent, Operation};
+use dsm_core::protocol::{Code, Extent, MemoryChange, Request};
 use std::time::{Duration, Instant};
 use support::wire::{TEST_TIMEOUT, Wire, encoded, hello};
 use support::{Cluster, client};
@@ -41,7 +41,7 @@ fn a_slow_sender_is_refused_in_time_and_delays_no_other_client() {
     let cluster = Cluster::builder().k(K).config(limits).start();
     let request = encoded(
         1,
-        Operation::Write(Extent::new(0, 100, K).unwrap(), &[7; 100]),
+        MemoryChange::Write(Extent::new(0, 100, K).unwrap(), &[7; 100]),
     );
     let greeting = hello(cluster.layout(), 0);
     let (layout, address) = (cluster.layout(), cluster.address(0));
@@ -107,7 +107,7 @@ fn an_idle_client_between_requests_is_not_too_slow() {
     // The idle time is what is tested: several times the timeout.
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(
-        wire.ask(1, Operation::Ping(b"back again")).text(),
+        wire.ask(1, Request::Ping(b"back again")).text(),
         "back again"
     );
 }

@@ -4,7 +4,7 @@
 // The lint spares #[test] functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm_core::protocol::{Code, Operation};
+use dsm_core::protocol::{Code, Request};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use support::wire::{Wire, hello};
 use support::{Cluster, client, own_process};
@@ -63,7 +63,7 @@ fn the_excess_over_the_limit_is_refused_by_name_and_the_others_are_served() {
     assert_eq!((served.len(), refused), (LIMIT, ASKED - LIMIT));
     for (place, wire) in served.iter_mut().enumerate() {
         let text = place.to_string();
-        assert_eq!(wire.ask(1, Operation::Ping(text.as_bytes())).text(), text);
+        assert_eq!(wire.ask(1, Request::Ping(text.as_bytes())).text(), text);
     }
     let grown = private_memory(cluster.pid(0)).saturating_sub(before);
     let threads = support::process::status_field(cluster.pid(0), "Threads");

@@ -3,7 +3,9 @@
 
 use super::error::{Effect, Error};
 use dsm_core::layout::MAX_ATOMIC;
-use dsm_core::protocol::{AtomicOperation, Extent, Opcode, Operation, Refusal, Word};
+use dsm_core::protocol::{
+    AtomicOperation, Extent, MemoryChange, MemoryOperation, Opcode, Refusal, Request, Word,
+};
 use std::time::{Duration, Instant};
 
 /// What a ping carries there and back.
@@ -131,26 +133,30 @@ impl<'a> Call<'a> {
     }
 
     /// The request for a part that was split off, for a segment of `k` bytes.
-    pub(super) fn operation(
+    pub(super) fn request(
         &self,
         position: u64,
         length: u64,
         k: u64,
-    ) -> Result<Operation<'a>, Refusal> {
+    ) -> Result<Request<'a>, Refusal> {
         let extent = Extent::new(self.offset + position, length, k)?;
         Ok(match &self.kind {
-            CallKind::Read(_) | CallKind::ReadInto(_) => Operation::Read(extent),
+            CallKind::Read(_) | CallKind::ReadInto(_) => MemoryOperation::Read(extent).into(),
             CallKind::Write(data) => {
-                Operation::Write(extent, &data[index(position)..index(position + length)])
+                let data = &data[index(position)..index(position + length)];
+                MemoryChange::Write(extent, data).into()
             }
-            CallKind::Fill(byte) => Operation::Fill(extent, *byte),
-            CallKind::Atomic(atomic) => Operation::Atomic(Word::new(self.offset, k)?, *atomic),
-            CallKind::Copy { from, .. } => Operation::Copy {
+            CallKind::Fill(byte) => MemoryChange::Fill(extent, *byte).into(),
+            CallKind::Atomic(atomic) => {
+                MemoryChange::Atomic(Word::new(self.offset, k)?, *atomic).into()
+            }
+            CallKind::Copy { from, .. } => MemoryChange::Copy {
                 from: Extent::new(from + position, length, k)?,
                 to: extent,
-            },
-            CallKind::Status(_) => Operation::Status,
-            CallKind::Ping(..) => Operation::Ping(PING),
+            }
+            .into(),
+            CallKind::Status(_) => Request::Status,
+            CallKind::Ping(..) => Request::Ping(PING),
         })
     }
 
@@ -270,10 +276,11 @@ mod tests {
                 (2 * MAX_ATOMIC, 3)
             ]
         );
-        let Operation::Fill(extent, 1) = call.operation(2 * MAX_ATOMIC, 3, K).unwrap() else {
-            panic!()
-        };
-        assert_eq!((extent.offset(), extent.length()), (5 + 2 * MAX_ATOMIC, 3));
+        let last = Extent::new(5 + 2 * MAX_ATOMIC, 3, K).unwrap();
+        assert_eq!(
+            call.request(2 * MAX_ATOMIC, 3, K).unwrap(),
+            MemoryChange::Fill(last, 1).into()
+        );
         assert_eq!(
             parts(&mut Call::new(CallKind::Status(Vec::new()), 0, 0)),
             [(0, 0)]

@@ -5,7 +5,7 @@
 use super::call::{Call, CallKind};
 use super::error::Error;
 use super::pool::ClientState;
-use dsm_core::protocol::Operation;
+use dsm_core::protocol::{MemoryOperation, Request};
 use dsm_core::segment::{AccessError, Awaited, Deadline, Segment, Worker};
 use dsm_core::sys::clock;
 use std::fmt;
@@ -217,12 +217,12 @@ fn step(
     length: u64,
     k: u64,
 ) -> Option<Result<u64, AccessError>> {
-    Some(match call.operation(position, length, k).ok()? {
-        Operation::Read(extent) => worker
+    Some(match call.request(position, length, k).ok()? {
+        Request::Memory(MemoryOperation::Read(extent)) => worker
             .read(extent, call.target(position, extent.length()))
             .map(|()| 0),
-        Operation::Hello(_) | Operation::Status | Operation::Ping(_) => return None,
-        change => worker.change(&change, None),
+        Request::Memory(MemoryOperation::Change(change)) => worker.change(&change, None),
+        Request::Hello(_) | Request::Status | Request::Ping(_) => return None,
     })
 }
 

@@ -4,7 +4,7 @@
 use super::buffer::Input;
 use super::session::Session;
 use dsm_core::net::{self, KeepAliveTimes, LookUp, MsgFlags, Resolution, Stream};
-use dsm_core::protocol::{HEADER, Operation, Payload, Request};
+use dsm_core::protocol::{HEADER, Payload, Request};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -278,12 +278,12 @@ impl ServerConnection {
     }
 
     /// Appends a request's frame. A long payload is returned instead: it is to be sent next.
-    pub(super) fn encode<'a>(&mut self, id: u64, operation: Operation<'a>) -> &'a [u8] {
-        let (header, payload) = Request { id, operation }.encode();
+    pub(super) fn encode<'a>(&mut self, id: u64, request: Request<'a>) -> &'a [u8] {
+        let (header, payload) = request.encode(id);
         self.output.extend_from_slice(header.as_bytes());
         let start = self.encoded_bytes;
         self.encoded_bytes += (HEADER + payload.as_ref().len()) as u64;
-        let is_hello = matches!(operation, Operation::Hello(_));
+        let is_hello = matches!(request, Request::Hello(_));
         if !is_hello {
             self.session.encoded(start, self.encoded_bytes);
         }

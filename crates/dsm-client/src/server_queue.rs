@@ -5,7 +5,7 @@ use super::call::{Call, CallOutput};
 use super::pool::PooledConnection;
 use super::retry::{DisconnectReason, NO_ANSWER, SILENT_MACHINE};
 use super::server_connection::{Phase, ServerConnection};
-use dsm_core::protocol::{HelloRequest, Operation, WINDOW};
+use dsm_core::protocol::{HelloRequest, Request, WINDOW};
 use nix::poll::PollFlags;
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -207,7 +207,7 @@ impl<'a> ServerQueue<'a> {
             self.connection.shared.canonical.as_bytes(),
         ]
         .concat();
-        self.connection.encode(0, Operation::Hello(&payload));
+        self.connection.encode(0, Request::Hello(&payload));
     }
 
     /// Sends until everything is sent, the window is full, or the kernel takes no more.
@@ -259,14 +259,13 @@ impl<'a> ServerQueue<'a> {
         let id = sent.id;
         let call = &mut self.calls[place(sent.call, self.first)];
         call.note_sent();
-        let operation = call.operation(
+        let request = call.request(
             sent.position,
             sent.length,
             self.connection.shared.layout.share_size(),
         );
-        let operation =
-            operation.map_err(|refusal| DisconnectReason::Fatal(self.refused(refusal)))?;
-        self.tail = self.connection.encode(id, operation);
+        let request = request.map_err(|refusal| DisconnectReason::Fatal(self.refused(refusal)))?;
+        self.tail = self.connection.encode(id, request);
         Ok(true)
     }
 

@@ -8,7 +8,7 @@ use crate::server::executor::Executor;
 use crate::server::reply::{AfterReply, busy};
 use crate::server::request_handler::RequestPayload;
 use dsm_core::layout::MAX_ATOMIC;
-use dsm_core::protocol::{HEADER, Opcode, RequestHeader, split_request};
+use dsm_core::protocol::{HEADER, MemoryRange, Opcode, RequestHeader, split_request};
 use std::time::Instant;
 
 /// The work of a batch, in bytes that its requests read or change. After that much, replies are
@@ -156,15 +156,14 @@ impl Connection {
 /// not validated yet.
 #[inline]
 fn extra_work(header: &RequestHeader) -> usize {
-    const FILL: u8 = Opcode::Fill as u8;
-    const COPY: u8 = Opcode::Copy as u8;
-    const STATUS: u8 = Opcode::Status as u8;
-    match header.opcode {
+    match Opcode::from_number(header.opcode) {
+        // Adds up all counters of all threads and formats them as JSON.
+        Some(Opcode::Status) => BATCH_WORK,
         // At most MAX_ATOMIC, which fits a usize: a longer request is refused.
         #[allow(clippy::cast_possible_truncation)]
-        FILL | COPY => header.operand.get().min(MAX_ATOMIC) as usize,
-        // Adds up all counters of all threads and formats them as JSON.
-        STATUS => BATCH_WORK,
+        Some(opcode) if opcode.mutates() && opcode.entry().range == MemoryRange::Operand => {
+            header.operand.get().min(MAX_ATOMIC) as usize
+        }
         _ => 0,
     }
 }

@@ -8,7 +8,7 @@ mod writer;
 pub use entry::OperationLogEntry;
 
 use dsm_config::OperationLogMode;
-use dsm_core::protocol::{LoggedOperations, Opcode, OperationLogStatus};
+use dsm_core::protocol::{LoggedOperations, MemoryRange, Opcode, OperationLogStatus};
 use file::LogFile;
 use std::io;
 use std::path::Path;
@@ -116,7 +116,7 @@ impl OperationLog {
         match self.shared.mode.load(Ordering::Relaxed) {
             OFF => false,
             WRITES => opcode.mutates(),
-            _ => opcode.mutates() || opcode == Opcode::Read,
+            _ => opcode.entry().range != MemoryRange::None,
         }
     }
 

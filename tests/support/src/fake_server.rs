@@ -4,8 +4,8 @@
 
 use dsm_core::layout::Layout;
 use dsm_core::protocol::{
-    Code, HEADER, HelloReply, HelloRequest, Opcode, Operation, Refusal, ReplyHeader, Request,
-    WINDOW, split_request,
+    Code, HEADER, HelloReply, HelloRequest, MemoryChange, MemoryOperation, Opcode, Refusal,
+    ReplyHeader, Request, RequestHeader, WINDOW, split_request,
 };
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -336,14 +336,14 @@ impl FakeConnection {
             Some(ServerFault::Refuse(code)) => {
                 let refusal = Refusal::new(code, &state.refusal);
                 drop(state);
-                return self.refuse(header.opcode, request.id, &refusal);
+                return self.refuse(header.opcode, header.id.get(), &refusal);
             }
             _ => {}
         }
-        let (value, mut data) = state.execute(session, &request);
+        let (value, mut data) = state.execute(session, &header, request);
         let refusal = state.refusal.clone();
         drop(state);
-        let mut reply = ReplyHeader::new(header.opcode, request.id, data.len() as u32, value);
+        let mut reply = ReplyHeader::new(header.opcode, header.id.get(), data.len() as u32, value);
         let mut extra: &[u8] = &[];
         match fault {
             None
@@ -382,44 +382,54 @@ impl FakeConnection {
 }
 
 impl FakeServerState {
-    fn execute(&mut self, session: [u8; 16], request: &Request<'_>) -> (u64, Vec<u8>) {
-        let opcode = Opcode::from_number(request.encode().0.opcode).unwrap();
+    fn execute(
+        &mut self,
+        session: [u8; 16],
+        header: &RequestHeader,
+        request: Request<'_>,
+    ) -> (u64, Vec<u8>) {
+        let opcode = Opcode::from_number(header.opcode).unwrap();
+        let id = header.id.get();
         let (memory, status) = (&mut self.memory, &self.status);
         // The test may have made the server forget a session that is still connected. Its requests
         // are executed, but their results are not kept.
         let mut forgotten = FakeSession::default();
         let session = self.sessions.get_mut(&session).unwrap_or(&mut forgotten);
-        if opcode.mutates() && request.id <= session.last {
+        if opcode.mutates() && id <= session.last {
             self.replayed += 1;
             assert!(
-                session.last - request.id < WINDOW,
+                session.last - id < WINDOW,
                 "the client has more requests in flight than the window allows"
             );
-            return (session.results[&request.id], Vec::new());
+            return (session.results[&id], Vec::new());
         }
         *self.executed.entry(opcode).or_default() += 1;
         let range =
             |extent: dsm_core::protocol::Extent| extent.offset() as usize..extent.end() as usize;
         let (mut value, mut data) = (0, Vec::new());
-        match request.operation {
-            Operation::Read(extent) => data = memory[range(extent)].to_vec(),
-            Operation::Write(extent, bytes) => memory[range(extent)].copy_from_slice(bytes),
-            Operation::Fill(extent, byte) => memory[range(extent)].fill(byte),
-            Operation::Copy { from, to } => memory.copy_within(range(from), to.offset() as usize),
-            Operation::Atomic(word, atomic) => {
-                let word = &mut memory[range(word.extent())];
-                value = u64::read_from_bytes(word).unwrap();
-                if let Some(new) = atomic.apply(value) {
-                    word.copy_from_slice(&new.to_le_bytes());
+        match request {
+            Request::Hello(_) => panic!("a second hello"),
+            Request::Status => data = status.as_bytes().to_vec(),
+            Request::Ping(payload) => data = payload.to_vec(),
+            Request::Memory(MemoryOperation::Read(extent)) => data = memory[range(extent)].to_vec(),
+            Request::Memory(MemoryOperation::Change(change)) => match change {
+                MemoryChange::Write(extent, bytes) => memory[range(extent)].copy_from_slice(bytes),
+                MemoryChange::Fill(extent, byte) => memory[range(extent)].fill(byte),
+                MemoryChange::Copy { from, to } => {
+                    memory.copy_within(range(from), to.offset() as usize);
                 }
-            }
-            Operation::Ping(payload) => data = payload.to_vec(),
-            Operation::Status => data = status.as_bytes().to_vec(),
-            Operation::Hello(_) => panic!("a second hello"),
+                MemoryChange::Atomic(word, atomic) => {
+                    let word = &mut memory[range(word.extent())];
+                    value = u64::read_from_bytes(word).unwrap();
+                    if let Some(new) = atomic.apply(value) {
+                        word.copy_from_slice(&new.to_le_bytes());
+                    }
+                }
+            },
         }
         if opcode.mutates() {
-            session.last = request.id;
-            session.results.insert(request.id, value);
+            session.last = id;
+            session.results.insert(id, value);
         }
         (value, data)
     }

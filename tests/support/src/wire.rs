@@ -2,7 +2,7 @@
 
 use dsm_core::layout::Layout;
 use dsm_core::protocol::{
-    Code, HEADER, HelloReply, HelloRequest, Operation, ReplyHeader, Request, split_reply,
+    Code, HEADER, HelloReply, HelloRequest, ReplyHeader, Request, split_reply,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -95,8 +95,8 @@ impl Wire {
     }
 
     /// Sends a request and waits for the reply.
-    pub fn ask(&mut self, id: u64, operation: Operation<'_>) -> RawReply {
-        self.send(&encoded(id, operation));
+    pub fn ask<'a>(&mut self, id: u64, request: impl Into<Request<'a>>) -> RawReply {
+        self.send(&encoded(id, request));
         self.reply()
     }
 
@@ -148,12 +148,12 @@ pub fn hello(layout: &Layout, index: usize) -> Vec<u8> {
         .as_bytes()
         .to_vec();
     payload.extend_from_slice(layout.canonical().as_bytes());
-    encoded(0, Operation::Hello(&payload))
+    encoded(0, Request::Hello(&payload))
 }
 
 /// The bytes of a request.
-pub fn encoded(id: u64, operation: Operation<'_>) -> Vec<u8> {
+pub fn encoded<'a>(id: u64, request: impl Into<Request<'a>>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    Request { id, operation }.append_to(&mut bytes);
+    request.into().append_to(id, &mut bytes);
     bytes
 }

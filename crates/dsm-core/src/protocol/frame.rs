@@ -1,6 +1,6 @@
 //! Frames: a fixed header of 32 bytes, then a payload. All integers are little-endian.
 
-use super::{Code, Foreign, PROTOCOL_PREFIX, Refusal};
+use super::{Code, Foreign, Opcode, PROTOCOL_PREFIX, Refusal};
 use crate::layout::MAX_ATOMIC;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -17,89 +17,6 @@ pub(super) const REQUEST_MAGIC: [u8; 2] = *b"DQ";
 
 /// The first two bytes of a reply: "DR".
 pub(super) const REPLY_MAGIC: [u8; 2] = *b"DR";
-
-/// What a request asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Opcode {
-    /// Opens the connection and the session.
-    Hello = 1,
-    /// Reads a range.
-    Read = 2,
-    /// Writes a range.
-    Write = 3,
-    /// Sets every byte of a range to one value.
-    Fill = 4,
-    /// Adds to a word, wrapping; returns the old value.
-    FetchAdd = 5,
-    /// Replaces a word; returns the old value.
-    Swap = 6,
-    /// Replaces a word if it has the expected value; returns the old value.
-    CompareAndSwap = 7,
-    /// Bitwise and; returns the old value.
-    FetchAnd = 8,
-    /// Bitwise or; returns the old value.
-    FetchOr = 9,
-    /// Bitwise exclusive or; returns the old value.
-    FetchXor = 10,
-    /// Copies a range to another inside the segment.
-    Copy = 11,
-    /// Asks for the server's state and counters.
-    Status = 12,
-    /// Does nothing; the reply carries the same payload.
-    Ping = 13,
-}
-
-impl Opcode {
-    /// Every opcode, in the order of the numbers.
-    pub const ALL: [Self; 13] = [
-        Self::Hello,
-        Self::Read,
-        Self::Write,
-        Self::Fill,
-        Self::FetchAdd,
-        Self::Swap,
-        Self::CompareAndSwap,
-        Self::FetchAnd,
-        Self::FetchOr,
-        Self::FetchXor,
-        Self::Copy,
-        Self::Status,
-        Self::Ping,
-    ];
-
-    /// The opcode with this number.
-    #[must_use]
-    pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number).wrapping_sub(1)).copied()
-    }
-
-    /// The name in logs, counters and documents.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hello => "hello",
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Fill => "fill",
-            Self::FetchAdd => "fetch-add",
-            Self::Swap => "swap",
-            Self::CompareAndSwap => "compare-and-swap",
-            Self::FetchAnd => "fetch-and",
-            Self::FetchOr => "fetch-or",
-            Self::FetchXor => "fetch-xor",
-            Self::Copy => "copy",
-            Self::Status => "status",
-            Self::Ping => "ping",
-        }
-    }
-
-    /// Whether the request may change the memory. Such a request takes effect exactly once.
-    #[must_use]
-    pub fn mutates(self) -> bool {
-        !matches!(self, Self::Hello | Self::Read | Self::Status | Self::Ping)
-    }
-}
 
 /// The header of a request. No field is trusted before [`super::Request::parse`] has checked it.
 #[derive(
@@ -142,6 +59,28 @@ impl RequestHeader {
     #[must_use]
     pub fn operation_name(&self) -> &'static str {
         Opcode::from_number(self.opcode).map_or("unknown", Opcode::name)
+    }
+}
+
+/// The payload of an encoded request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// Bytes borrowed from the request.
+    Bytes(&'a [u8]),
+    /// One little-endian u64.
+    Number([u8; 8]),
+}
+
+impl Payload<'_> {
+    pub(super) const NONE: Self = Self::Bytes(&[]);
+}
+
+impl AsRef<[u8]> for Payload<'_> {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Number(number) => number,
+        }
     }
 }
 

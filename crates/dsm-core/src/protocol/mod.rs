@@ -3,21 +3,30 @@
 //!
 //! `docs/protocol.md` is the specification; a test replays its examples against this module.
 
+mod atomic;
+mod extent;
 mod foreign;
 mod frame;
 mod hello;
+mod operation;
+#[cfg(test)]
+mod operation_properties;
 mod refusal;
-mod request;
 mod state;
 mod status;
 
+pub use atomic::AtomicOperation;
+pub use extent::{Extent, Word};
 pub use foreign::{Foreign, PROTOCOL_PREFIX};
 pub use frame::{
-    HEADER, MAX_PAYLOAD, Opcode, ReplyHeader, RequestHeader, split_reply, split_request,
+    HEADER, MAX_PAYLOAD, Payload, ReplyHeader, RequestHeader, split_reply, split_request,
 };
 pub use hello::{HelloReply, HelloRequest, MAX_HELLO};
+pub use operation::{
+    MemoryChange, MemoryOperation, MemoryRange, OPERATIONS, Opcode, OperationEntry, PayloadShape,
+    Request, RequiredRole,
+};
 pub use refusal::{Code, MAX_REFUSAL_TEXT, Refusal};
-pub use request::{AtomicOperation, Extent, Operation, Payload, Request, Word};
 pub use state::{LoggedOperations, MemoryState};
 pub use status::{
     Connections, LatencyBucket, LocalTraffic, OperationLogStatus, Recovery, Sessions, Status,

@@ -6,7 +6,7 @@ use super::gate::AccessError;
 use super::geometry::SLOT;
 use super::intent::{Intent, LocalCounter, RequestId, Source, pages};
 use super::worker::Worker;
-use crate::protocol::{AtomicOperation, Extent, Operation, Word};
+use crate::protocol::{AtomicOperation, Extent, MemoryChange, Word};
 use std::sync::atomic::{Ordering, fence};
 
 impl Worker {
@@ -207,26 +207,22 @@ impl Worker {
         Ok(())
     }
 
-    /// Carries out an operation that changes memory, on behalf of `request`. Returns the
-    /// old value for an atomic, and zero for every other operation. For an operation that changes
-    /// nothing it does nothing and returns zero.
+    /// Carries out a change on behalf of `request`. Returns the old value for an atomic, and zero for
+    /// every other change.
     ///
     /// # Errors
     /// [`AccessError`]
     #[inline]
     pub fn change(
         &mut self,
-        operation: &Operation<'_>,
+        change: &MemoryChange<'_>,
         request: Option<RequestId>,
     ) -> Result<u64, AccessError> {
-        match *operation {
-            Operation::Write(extent, data) => self.write(extent, data, request).map(|()| 0),
-            Operation::Fill(extent, byte) => self.fill(extent, byte, request).map(|()| 0),
-            Operation::Atomic(word, atomic) => self.atomic(word, atomic, request),
-            Operation::Copy { from, to } => self.copy(from, to, request).map(|()| 0),
-            Operation::Hello(_) | Operation::Read(_) | Operation::Status | Operation::Ping(_) => {
-                Ok(0)
-            }
+        match *change {
+            MemoryChange::Write(extent, data) => self.write(extent, data, request).map(|()| 0),
+            MemoryChange::Fill(extent, byte) => self.fill(extent, byte, request).map(|()| 0),
+            MemoryChange::Atomic(word, atomic) => self.atomic(word, atomic, request),
+            MemoryChange::Copy { from, to } => self.copy(from, to, request).map(|()| 0),
         }
     }
 }
