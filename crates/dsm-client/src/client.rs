@@ -2,18 +2,16 @@
 
 #[cfg(feature = "mcomp-cfg")]
 use super::Config;
+use super::Pipeline;
 use super::call::{Call, CallKind, CallOutput};
-use super::copy::{self, Step};
-use super::error::{Effect, Error};
+use super::error::Error;
 use super::local::{self, DataPath};
 use super::pool::ClientState;
-use super::{CompareAndSwap, Pipeline};
 use dsm_core::layout::{Layout, Piece};
 use dsm_core::printable::{self, printable};
-use dsm_core::protocol::{AtomicOperation, Status};
+use dsm_core::protocol::Status;
 use dsm_core::segment::Deadline;
-use dsm_core::{Address, LocalAccess, ServerIndex};
-use std::ops::Range;
+use dsm_core::{LocalAccess, ServerIndex};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,10 +21,6 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest timeout, a year, so that a deadline always fits the clock. A longer one is cut to
 /// it.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// A read longer than this, in bytes, first makes sure that this process can have the memory: to
-/// allocate it in vain would end the process.
-const LARGE: u64 = 16 << 20;
 
 /// Access to the whole memory. It connects when it has to. Many threads may use it at once, by
 /// reference, in an `Arc` or as clones, which share connections.
@@ -64,7 +58,7 @@ const LARGE: u64 = 16 << 20;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Client {
-    shared: Arc<ClientState>,
+    pub(super) shared: Arc<ClientState>,
     timeout: Duration,
     local: LocalAccess,
 }
@@ -138,181 +132,6 @@ impl Client {
         self.shared.layout.size()
     }
 
-    /// Reads `length` bytes.
-    ///
-    /// # Errors
-    /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory),
-    /// [`ErrorKind::NoRoom`](crate::ErrorKind::NoRoom), or what went wrong at a server; see
-    /// [`Error`].
-    pub fn read(&self, address: impl Into<Address>, length: u64) -> Result<Vec<u8>, Error> {
-        let address = address.into();
-        // Before the allocation: the length may be anything.
-        self.shared.pieces(address.get(), length).map(drop)?;
-        let no_room = || Error::no_room(length);
-        let bytes = usize::try_from(length).map_err(|_| no_room())?;
-        if length > LARGE {
-            Vec::<u8>::new()
-                .try_reserve_exact(bytes)
-                .map_err(|_| no_room())?;
-        }
-        let mut data = vec![0; bytes];
-        self.read_into(address, &mut data)?;
-        Ok(data)
-    }
-
-    /// Reads as many bytes as `buffer` has. After an error, the buffer's contents are unspecified.
-    ///
-    /// # Errors
-    /// As [`Client::read`].
-    pub fn read_into(&self, address: impl Into<Address>, buffer: &mut [u8]) -> Result<(), Error> {
-        let address = address.into().get();
-        if let Some(piece) = self.only_piece(address, buffer.len() as u64)? {
-            return self.part(piece, CallKind::ReadInto(buffer), None).map(drop);
-        }
-        self.call(self.deadline(), |pipeline| {
-            pipeline.read_into(address, buffer)
-        })
-        .map(drop)
-    }
-
-    /// Writes `data`. When this returns, the bytes are in the server's shared memory and survive
-    /// the death of dsmd.
-    ///
-    /// # Errors
-    /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory), or what went wrong at a
-    /// server; see [`Error`].
-    pub fn write(&self, address: impl Into<Address>, data: &[u8]) -> Result<(), Error> {
-        let address = address.into().get();
-        if let Some(piece) = self.only_piece(address, data.len() as u64)? {
-            return self.part(piece, CallKind::Write(data), None).map(drop);
-        }
-        self.call(self.deadline(), |pipeline| pipeline.write(address, data))
-            .map(drop)
-    }
-
-    /// Sets `length` bytes to `byte`.
-    ///
-    /// # Errors
-    /// As [`Client::write`].
-    pub fn fill(&self, address: impl Into<Address>, length: u64, byte: u8) -> Result<(), Error> {
-        let address = address.into().get();
-        if let Some(piece) = self.only_piece(address, length)? {
-            return self.part(piece, CallKind::Fill(byte), None).map(drop);
-        }
-        self.call(self.deadline(), |pipeline| {
-            pipeline.fill(address, length, byte)
-        })
-        .map(drop)
-    }
-
-    /// Copies the bytes of `source` to the range of the same length that begins at `destination`;
-    /// the ranges may overlap. Where both are on one server, the bytes stay there; else they come
-    /// through this process.
-    ///
-    /// # Errors
-    /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory), also for a source that ends
-    /// before it begins, and as [`Client::write`]; parts of the copy may then be done.
-    pub fn copy(&self, source: Range<u64>, destination: impl Into<Address>) -> Result<(), Error> {
-        let (from, to) = (source.start, destination.into().get());
-        let Some(length) = source.end.checked_sub(from) else {
-            return Err(Error::reversed(&source));
-        };
-        self.shared.pieces(from, length).map(drop)?;
-        self.shared.pieces(to, length).map(drop)?;
-        if from == to {
-            return Ok(());
-        }
-        let deadline = self.deadline();
-        let backward = copy::is_backward(from, to, length);
-        let mut carried = Vec::new();
-        for (number, step) in copy::steps(&self.shared.layout, from, to, length).enumerate() {
-            self.copy_step(&step, backward, &mut carried, deadline)
-                .map_err(|error| match number {
-                    0 => error,
-                    // The steps before it changed the memory.
-                    _ => error.with_effect(Effect::Possible),
-                })?;
-        }
-        Ok(())
-    }
-
-    fn copy_step(
-        &self,
-        step: &Step,
-        backward: bool,
-        carried: &mut Vec<u8>,
-        deadline: Instant,
-    ) -> Result<(), Error> {
-        if step.same_server
-            && let Some(piece) = self.only_piece(step.to, step.length)?
-        {
-            let from = step.from % self.shared.layout.share_size();
-            return self
-                .part(piece, CallKind::Copy { from, backward }, Some(deadline))
-                .map(drop);
-        }
-        // Such a step has at most 4 MiB.
-        #[allow(clippy::cast_possible_truncation)]
-        carried.resize(step.length as usize, 0);
-        self.call(deadline, |pipeline| pipeline.read_into(step.from, carried))?;
-        self.call(deadline, |pipeline| pipeline.write(step.to, carried))
-            .map(drop)
-    }
-
-    /// Adds to the word at `address`, a multiple of eight, wrapping at 2^64; returns the old value.
-    /// Words are little-endian.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unaligned`](crate::ErrorKind::Unaligned), and as [`Client::write`].
-    pub fn fetch_add(&self, address: impl Into<Address>, operand: u64) -> Result<u64, Error> {
-        self.atomic(address.into().get(), AtomicOperation::Add(operand))
-    }
-
-    /// Replaces the word at `address`; returns the old value.
-    ///
-    /// # Errors
-    /// As [`Client::fetch_add`].
-    pub fn swap(&self, address: impl Into<Address>, new: u64) -> Result<u64, Error> {
-        self.atomic(address.into().get(), AtomicOperation::Swap(new))
-    }
-
-    /// Replaces the word at `address` if it is `expected`; returns the old value. It was replaced
-    /// if and only if that is `expected`.
-    ///
-    /// # Errors
-    /// As [`Client::fetch_add`].
-    pub fn compare_and_swap(
-        &self,
-        address: impl Into<Address>,
-        words: CompareAndSwap,
-    ) -> Result<u64, Error> {
-        self.atomic(address.into().get(), words.operation())
-    }
-
-    /// Bitwise and on the word at `address`; returns the old value.
-    ///
-    /// # Errors
-    /// As [`Client::fetch_add`].
-    pub fn fetch_and(&self, address: impl Into<Address>, operand: u64) -> Result<u64, Error> {
-        self.atomic(address.into().get(), AtomicOperation::And(operand))
-    }
-
-    /// Bitwise or on the word at `address`; returns the old value.
-    ///
-    /// # Errors
-    /// As [`Client::fetch_add`].
-    pub fn fetch_or(&self, address: impl Into<Address>, operand: u64) -> Result<u64, Error> {
-        self.atomic(address.into().get(), AtomicOperation::Or(operand))
-    }
-
-    /// Bitwise exclusive or on the word at `address`; returns the old value.
-    ///
-    /// # Errors
-    /// As [`Client::fetch_add`].
-    pub fn fetch_xor(&self, address: impl Into<Address>, operand: u64) -> Result<u64, Error> {
-        self.atomic(address.into().get(), AtomicOperation::Xor(operand))
-    }
-
     /// A pipeline: many requests submitted at once, collected in order. It uses connections that no
     /// call shares with it.
     #[must_use]
@@ -363,20 +182,6 @@ impl Client {
         self.shared.forget_incarnation(server.into().get());
     }
 
-    fn atomic(&self, address: u64, operation: AtomicOperation) -> Result<u64, Error> {
-        if !address.is_multiple_of(8) {
-            return Err(Error::unaligned(address));
-        }
-        // k is a multiple of eight: an aligned word is on one server.
-        let Some(piece) = self.only_piece(address, 8)? else {
-            return Err(Error::unaligned(address));
-        };
-        match self.part(piece, CallKind::Atomic(operation), None)? {
-            CallOutput::Old(old) => Ok(old),
-            value => Err(self.unexpected(piece.server, &value)),
-        }
-    }
-
     /// The path that requests to a server take now. This connects to no server, but opens the
     /// shared memory if it can.
     ///
@@ -394,14 +199,14 @@ impl Client {
     }
 
     /// The piece of a range that is inside one server.
-    fn only_piece(&self, address: u64, length: u64) -> Result<Option<Piece>, Error> {
+    pub(super) fn only_piece(&self, address: u64, length: u64) -> Result<Option<Piece>, Error> {
         let first = self.shared.pieces(address, length)?.next();
         Ok(first.filter(|piece| piece.length == length))
     }
 
     /// Carries out work inside one server: in its shared memory if that is open, and what is left
     /// by TCP; until the deadline, or the client's timeout if there is none.
-    fn part<'a>(
+    pub(super) fn part<'a>(
         &self,
         piece: Piece,
         kind: CallKind<'a>,
@@ -437,7 +242,7 @@ impl Client {
     }
 
     /// A blocking call: a pipeline of one request.
-    fn call<'a>(
+    pub(super) fn call<'a>(
         &self,
         deadline: Instant,
         submit: impl FnOnce(&mut Pipeline<'a>) -> Result<(), Error>,
@@ -448,13 +253,13 @@ impl Client {
     }
 
     /// The error for an output that does not fit the request.
-    fn unexpected(&self, server: usize, value: &CallOutput) -> Error {
+    pub(super) fn unexpected(&self, server: usize, value: &CallOutput) -> Error {
         self.shared
             .name(server)
             .protocol(format!("it answered with {value:?}"))
     }
 
-    fn deadline(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }
 }

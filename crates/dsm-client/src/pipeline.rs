@@ -1,7 +1,6 @@
 //! Requests that are submitted without waiting for each; their outcomes are collected in the order
 //! of submission.
 
-use super::CompareAndSwap;
 use super::call::{Call, CallKind, CallOutput};
 use super::error::{Effect, Error};
 use super::local;
@@ -9,9 +8,8 @@ use super::pool::ClientState;
 use super::pump::pump;
 use super::server_queue::ServerQueue;
 use super::submitted::{SubmittedRequest, join};
+use dsm_core::LocalAccess;
 use dsm_core::layout::Piece;
-use dsm_core::protocol::AtomicOperation;
-use dsm_core::{Address, LocalAccess};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -75,7 +73,7 @@ pub struct Pipeline<'a> {
     /// Whether servers on this host may be reached through their shared memory.
     local: LocalAccess,
     queues: Vec<ServerQueue<'a>>,
-    submitted: VecDeque<SubmittedRequest>,
+    pub(super) submitted: VecDeque<SubmittedRequest>,
 }
 
 impl<'a> Pipeline<'a> {
@@ -112,124 +110,6 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Submits a read of `length` bytes; its outcome is [`Reply::Data`].
-    ///
-    /// # Errors
-    /// [`ErrorKind::OutsideMemory`](crate::ErrorKind::OutsideMemory); or
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) for a server with 128 requests
-    /// that did not reply before the deadline. The request was not submitted then.
-    pub fn read(&mut self, address: impl Into<Address>, length: u64) -> Result<(), Error> {
-        let address = address.into().get();
-        self.submit(address, length, |_| CallKind::Read(Vec::new()))?;
-        if let Some(request) = self.submitted.back_mut() {
-            request.reads = true;
-        }
-        Ok(())
-    }
-
-    /// Submits a read of as many bytes as `buffer` has; its outcome is [`Reply::Done`], and then
-    /// the bytes are in `buffer`. Until then, and after an error, the buffer's contents are
-    /// unspecified.
-    ///
-    /// # Errors
-    /// As [`Pipeline::read`].
-    pub fn read_into(
-        &mut self,
-        address: impl Into<Address>,
-        buffer: &'a mut [u8],
-    ) -> Result<(), Error> {
-        let address = address.into().get();
-        let length = buffer.len() as u64;
-        let mut rest = buffer;
-        self.submit(address, length, |piece| {
-            let (head, tail) = std::mem::take(&mut rest).split_at_mut(length_of(piece));
-            rest = tail;
-            CallKind::ReadInto(head)
-        })
-    }
-
-    /// Submits a write; its outcome is [`Reply::Done`].
-    ///
-    /// # Errors
-    /// As [`Pipeline::read`].
-    pub fn write(&mut self, address: impl Into<Address>, data: &'a [u8]) -> Result<(), Error> {
-        let address = address.into().get();
-        let mut rest = data;
-        self.submit(address, data.len() as u64, |piece| {
-            let (head, tail) = rest.split_at(length_of(piece));
-            rest = tail;
-            CallKind::Write(head)
-        })
-    }
-
-    /// Submits the setting of `length` bytes to `byte`; its outcome is [`Reply::Done`].
-    ///
-    /// # Errors
-    /// As [`Pipeline::read`].
-    pub fn fill(
-        &mut self,
-        address: impl Into<Address>,
-        length: u64,
-        byte: u8,
-    ) -> Result<(), Error> {
-        let address = address.into().get();
-        self.submit(address, length, |_| CallKind::Fill(byte))
-    }
-
-    /// Submits an addition to the word at `address`, wrapping at 2^64; its outcome is
-    /// [`Reply::Old`].
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unaligned`](crate::ErrorKind::Unaligned), and as [`Pipeline::read`].
-    pub fn fetch_add(&mut self, address: impl Into<Address>, operand: u64) -> Result<(), Error> {
-        self.atomic(address.into().get(), AtomicOperation::Add(operand))
-    }
-
-    /// Submits the replacement of the word at `address`; its outcome is [`Reply::Old`].
-    ///
-    /// # Errors
-    /// As [`Pipeline::fetch_add`].
-    pub fn swap(&mut self, address: impl Into<Address>, new: u64) -> Result<(), Error> {
-        self.atomic(address.into().get(), AtomicOperation::Swap(new))
-    }
-
-    /// Submits the replacement of the word at `address` if it is `expected`; its outcome is
-    /// [`Reply::Old`].
-    ///
-    /// # Errors
-    /// As [`Pipeline::fetch_add`].
-    pub fn compare_and_swap(
-        &mut self,
-        address: impl Into<Address>,
-        words: CompareAndSwap,
-    ) -> Result<(), Error> {
-        self.atomic(address.into().get(), words.operation())
-    }
-
-    /// Submits a bitwise and on the word at `address`; its outcome is [`Reply::Old`].
-    ///
-    /// # Errors
-    /// As [`Pipeline::fetch_add`].
-    pub fn fetch_and(&mut self, address: impl Into<Address>, operand: u64) -> Result<(), Error> {
-        self.atomic(address.into().get(), AtomicOperation::And(operand))
-    }
-
-    /// Submits a bitwise or on the word at `address`; its outcome is [`Reply::Old`].
-    ///
-    /// # Errors
-    /// As [`Pipeline::fetch_add`].
-    pub fn fetch_or(&mut self, address: impl Into<Address>, operand: u64) -> Result<(), Error> {
-        self.atomic(address.into().get(), AtomicOperation::Or(operand))
-    }
-
-    /// Submits a bitwise exclusive or on the word at `address`; its outcome is [`Reply::Old`].
-    ///
-    /// # Errors
-    /// As [`Pipeline::fetch_add`].
-    pub fn fetch_xor(&mut self, address: impl Into<Address>, operand: u64) -> Result<(), Error> {
-        self.atomic(address.into().get(), AtomicOperation::Xor(operand))
-    }
-
     /// The number of submitted requests whose outcome was not collected.
     #[must_use]
     pub fn uncollected(&self) -> usize {
@@ -251,15 +131,8 @@ impl<'a> Pipeline<'a> {
             .all(ServerQueue::front_is_finished)
     }
 
-    pub(super) fn atomic(&mut self, address: u64, operation: AtomicOperation) -> Result<(), Error> {
-        if !address.is_multiple_of(8) {
-            return Err(Error::unaligned(address));
-        }
-        self.submit(address, 8, |_| CallKind::Atomic(operation))
-    }
-
     /// Submits a call for each piece of a range.
-    fn submit(
+    pub(super) fn submit(
         &mut self,
         address: u64,
         length: u64,
@@ -472,9 +345,4 @@ impl Iterator for Pipeline<'_> {
             CallOutput::Done | CallOutput::RoundTrip(_) => Reply::Done,
         }))
     }
-}
-
-#[allow(clippy::cast_possible_truncation)] // a piece of a slice
-fn length_of(piece: Piece) -> usize {
-    piece.length as usize
 }
