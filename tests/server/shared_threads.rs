@@ -384,7 +384,7 @@ fn a_shared_thread_sleeps_while_the_writes_that_it_serves_wait_for_a_snapshot() 
     let write = |id| {
         encoded(
             id,
-            Operation::Write(Extent::new(64, 8, K).unwrap(), b"12345678"),
+            MemoryChange::Write(Extent::new(64, 8, K).unwrap(), b"12345678"),
         )
     };
     for wire in &mut wires {
@@ -430,7 +430,7 @@ fn writes_that_were_parked_continue_when_the_process_that_froze_the_memory_does_
     for wire in &mut wires {
         wire.send(&encoded(
             1,
-            Operation::Write(Extent::new(64, 8, K).unwrap(), b"12345678"),
+            MemoryChange::Write(Extent::new(64, 8, K).unwrap(), b"12345678"),
         ));
     }
     // Nobody opens the gate: the lease ends.
