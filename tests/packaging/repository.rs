@@ -98,7 +98,7 @@ fn has_unsafe_code(path: &str) -> bool {
 const MAY_USE_SOCKETS: [&str; 4] = [
     "crates/dsm-core/src/net/",
     "crates/dsm-core/src/sys/socket.rs",
-    "crates/dsm-core/src/sys/mapping.rs",
+    "crates/dsm-core/src/sys/region.rs",
     "src/logging/syslog.rs",
 ];
 

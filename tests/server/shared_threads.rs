@@ -433,7 +433,7 @@ fn writes_that_were_parked_continue_when_the_process_that_froze_the_memory_does_
             MemoryChange::Write(Extent::new(64, 8, K).unwrap(), b"12345678"),
         ));
     }
-    // Nobody opens the gate: the lease ends.
+    // No process opens the gate: the lease ends.
     for wire in &mut wires {
         assert_eq!(wire.reply().code(), None);
     }

@@ -79,7 +79,7 @@ def scenario(lab):
 
 
 class LocalClient:
-    """A dsmctl in the middle of a write to the share of its own machine, which has the memory mapped meanwhile."""
+    """A dsmctl in the middle of a write to the share of the same machine, which has the memory mapped until it ends."""
 
     ADDRESS = 40 * MIB
 

@@ -7,7 +7,7 @@ use super::lock_table::LockTable;
 use super::page_table::PageTable;
 use super::participant::Role;
 use super::participant_table::ParticipantTable;
-use super::session::SessionTable;
+use super::session::SessionRecords;
 use super::slot_table::SlotTable;
 use super::superblock::Superblock;
 use crate::sys::clock::MachineClock;
@@ -25,7 +25,7 @@ pub(super) struct Tables {
     pub(super) locks: LockTable,
     pub(super) intents: IntentTable,
     pub(super) slots: SlotTable,
-    pub(super) sessions: SessionTable,
+    pub(super) sessions: SessionRecords,
     pub(super) pages: PageTable,
     /// The k bytes that are shared.
     pub(super) data: Region,
@@ -39,7 +39,7 @@ impl Tables {
             locks: LockTable::new(mapping),
             intents: IntentTable::new(mapping),
             slots: SlotTable::new(mapping),
-            sessions: SessionTable::new(mapping),
+            sessions: SessionRecords::new(mapping),
             pages: PageTable::new(mapping, geometry),
             data: mapping.region(geometry.data()),
         }

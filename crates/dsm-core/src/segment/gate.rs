@@ -27,8 +27,8 @@ use crate::sys::cancellation::Uncancelled;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
-/// The longest sleep at a frozen gate. Whoever ends a freeze wakes the sleepers; a process that dies
-/// in between does not.
+/// The longest sleep at a frozen gate. The process that ends a freeze wakes the sleepers, unless it
+/// dies in between.
 const MAX_SLEEP: Duration = Duration::from_millis(5);
 
 /// Longer than any freeze: mcomp.cfg allows 10 seconds. A freeze that seems to last longer was

@@ -10,7 +10,7 @@ use loom::thread;
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The most times that a thread of a model is interrupted where it could go on. Models of three
+/// The most times that a thread of a model is interrupted where it could continue. Models of three
 /// threads take minutes without a bound; the mistakes below need two at most.
 const MAX_INTERRUPTIONS: usize = 3;
 
@@ -244,7 +244,7 @@ mod repair {
     }
 
     /// A worker has died with a stripe and a committed intent. Two processes repair it: one of them
-    /// may die after any step, and then the other one goes on. A third one writes when the stripe
+    /// may die after any step, and then the other one continues. A third one writes when the stripe
     /// is free.
     fn two_repairers(mistake: Option<RepairMistake>, dies_after: u32) {
         struct RepairedWorker {
@@ -325,7 +325,7 @@ mod repair {
         first.join().unwrap();
         second.join().unwrap();
         let has_written = writer.join().unwrap();
-        // Whoever comes next finds the rest of what the one that died has left.
+        // The next repairer finds the rest of what the one that died has left.
         if segment.repaired.load(Ordering::Acquire) == 0 {
             repair(&segment, 3);
         }
@@ -435,7 +435,7 @@ mod park {
                     *shared.to_wake.lock().unwrap() = 1;
                     shared.has_parked.notify_one();
                 };
-                // It has found the gate frozen before; meanwhile it may be open.
+                // It has found the gate frozen before; it may be open by now.
                 if mistake == Some(ParkMistake::AskedFirst) {
                     ask();
                     shared.parked.store(1, Ordering::Release);

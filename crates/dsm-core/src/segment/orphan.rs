@@ -51,7 +51,7 @@ impl SegmentAttachment {
 mod tests {
     use super::super::geometry::LARGE_SLOTS;
     use super::super::intent::{Intent, Source};
-    use super::super::test_memory::{K, TestMemory};
+    use super::super::test_memory::{K, UnitTestMemory};
     use super::super::{AccessError, Segment, Worker};
     use super::*;
     use crate::layout::PAGE;
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_lock_without_an_owner_is_repaired_by_a_waiter() {
-        let memory = TestMemory::new("orphan-waiter");
+        let memory = UnitTestMemory::new("orphan-waiter");
         let segment = memory.serve();
         leave_behind(&segment, 60);
         assert_whole(&mut segment.worker().unwrap());
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_lock_without_an_owner_is_repaired_by_a_starting_server() {
-        let memory = TestMemory::new("orphan-start");
+        let memory = UnitTestMemory::new("orphan-start");
         let segment = memory.serve();
         leave_behind(&segment, 60);
         drop(segment);
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_lock_without_an_owner_is_repaired_by_the_next_owner_of_its_worker() {
-        let memory = TestMemory::new("orphan-successor");
+        let memory = UnitTestMemory::new("orphan-successor");
         let segment = memory.serve();
         leave_behind(&segment, 0);
         let mut worker = segment.worker().unwrap();
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_lock_that_names_no_worker_is_free() {
-        let memory = TestMemory::new("orphan-no-worker");
+        let memory = UnitTestMemory::new("orphan-no-worker");
         let segment = memory.serve();
         for word in [WORKERS as u64 + 1, 1 << 63, u64::MAX] {
             segment

@@ -83,7 +83,7 @@ impl PageTable {
 #[cfg(test)]
 mod tests {
     use super::super::page_version::{READ_LOCKED, WAITED, WRITE_LOCKED};
-    use super::super::test_memory::{K, TestMemory};
+    use super::super::test_memory::{K, UnitTestMemory};
     use super::super::{AccessError, Deadline, Segment, Worker};
     use super::*;
     use crate::layout::PAGE;
@@ -108,10 +108,10 @@ mod tests {
         worker
     }
 
-    type MemoryOperation = fn(&mut Worker) -> Result<(), AccessError>;
+    type LockedPageAccess = fn(&mut Worker) -> Result<(), AccessError>;
 
     /// What a program can do with bytes of pages 0 and 1.
-    const OPERATIONS: [MemoryOperation; 6] = [
+    const OPERATIONS: [LockedPageAccess; 6] = [
         |worker| worker.read(around(), &mut [0; 16]),
         |worker| worker.write(around(), &[1; 16], None),
         |worker| worker.fill(around(), 2, None),
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_page_that_is_locked_for_writing_is_neither_read_nor_written_until_it_is_free() {
-        let memory = TestMemory::new("locked");
+        let memory = UnitTestMemory::new("locked");
         let segment = memory.serve();
         for operation in OPERATIONS {
             set_flags(&segment, WRITE_LOCKED);
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_page_that_is_locked_for_reading_is_read_and_not_written() {
-        let memory = TestMemory::new("read-locked");
+        let memory = UnitTestMemory::new("read-locked");
         let segment = memory.serve();
         set_flags(&segment, READ_LOCKED);
         let [read, write, fill, _, copy_from, copy_to] = OPERATIONS;
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_worker_without_a_deadline_gives_up_a_page_that_stays_locked() {
-        let memory = TestMemory::new("stays-locked");
+        let memory = UnitTestMemory::new("stays-locked");
         let segment = memory.serve();
         set_flags(&segment, WRITE_LOCKED);
         let outcome = segment.worker().unwrap().fill(around(), 1, None);
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_change_clears_the_flag_of_those_who_wait_and_keeps_the_page_written() {
-        let memory = TestMemory::new("waited");
+        let memory = UnitTestMemory::new("waited");
         let segment = memory.serve();
         set_flags(&segment, WAITED);
         worker(&segment, AMPLE).fill(around(), 1, None).unwrap();
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_change_wakes_those_who_wait_for_it() {
-        let memory = TestMemory::new("woken");
+        let memory = UnitTestMemory::new("woken");
         let segment = memory.serve();
         set_flags(&segment, WAITED);
         std::thread::scope(|scope| {

@@ -271,7 +271,7 @@ impl SegmentAttachment {
             match intent {
                 Ok(intent) => {
                     self.apply(worker, &intent);
-                    // The dead worker may have cleared the flag and woken nobody.
+                    // The dead worker may have cleared the flag and not woken them.
                     pages(intent.offset, intent.length)
                         .for_each(|page| self.tables.pages.wake_waiters(page));
                     redone = 1;

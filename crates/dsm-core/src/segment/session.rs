@@ -32,9 +32,9 @@ const RESULTS: usize = 64;
 const _: () = assert!(RESULTS as u64 + WINDOW * 8 == SESSION as u64);
 
 /// See the module.
-pub(super) struct SessionTable(Region);
+pub(super) struct SessionRecords(Region);
 
-impl SessionTable {
+impl SessionRecords {
     pub(super) fn new(mapping: &Arc<Mapping>) -> Self {
         Self(mapping.region(SESSION_TABLE..SESSION_TABLE + SESSIONS * SESSION))
     }

@@ -7,10 +7,10 @@ use std::ops::ControlFlow;
 /// Bytes of the segment.
 pub(super) const K: u64 = 8 * PAGE;
 
-/// A memory with a name of its own. Dropping it removes its objects.
-pub(super) struct TestMemory(Layout);
+/// A memory with a unique name. Dropping it removes its objects.
+pub(super) struct UnitTestMemory(Layout);
 
-impl TestMemory {
+impl UnitTestMemory {
     pub(super) fn new(what: &str) -> Self {
         let name = format!("dsmtest-{}-{what}", std::process::id());
         Self(Layout::new(&name, K, vec!["127.0.0.1:1".into()]).unwrap())
@@ -25,7 +25,7 @@ impl TestMemory {
     }
 }
 
-impl Drop for TestMemory {
+impl Drop for UnitTestMemory {
     fn drop(&mut self) {
         for entry in std::fs::read_dir("/dev/shm").unwrap().flatten() {
             if entry
