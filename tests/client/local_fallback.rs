@@ -6,7 +6,9 @@
 
 use dsm_client::{Client, DataPath, ErrorKind, Reply};
 use dsm_core::layout::Layout;
+use dsm_core::segment::{Found, Segment, Start};
 use nix::sys::signal::Signal;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 use support::program::ChildProgram;
 use support::restores::TEST_TIMEOUT;
@@ -169,27 +171,54 @@ fn a_server_of_another_layout_refuses_a_local_client() {
     let cluster = Cluster::start(1, K);
     let local = local_client(&cluster).with_timeout(Duration::from_secs(2));
     local.write(0, b"x").unwrap();
-    let addresses = vec![cluster.address(0).to_owned(), "127.0.0.1:9".to_owned()];
-    let other = Layout::new(cluster.name(), K, addresses).unwrap();
+    let other = Layout::new(cluster.name(), K, vec!["127.0.0.1:9".to_owned()]).unwrap();
     assert_eq!(
-        Client::with_layout(other).data_path(0).unwrap(),
+        Client::with_layout(other.clone()).data_path(0).unwrap(),
         DataPath::Tcp,
         "the client has another map"
     );
 
     cluster.kill(0);
-    let path = cluster.config_path();
-    let text = std::fs::read_to_string(&path).unwrap();
-    let second = "\n[[server]]\naddress = \"127.0.0.1:9\"\n\n[snapshot]";
-    std::fs::write(
-        &path,
-        text.replace("n = 1", "n = 2")
-            .replace("\n[snapshot]", second),
-    )
-    .unwrap();
-    cluster.start_server(0);
+    let mut progress = |_, _| ControlFlow::Continue(());
+    let opened = Segment::serve(&other, 0, Start::Serve, &mut progress).unwrap();
+    assert_eq!(
+        opened.found,
+        Found::Segment {
+            layout_changed: true
+        }
+    );
+    let fingerprint = other.segment_fingerprint(0);
+    opened.segment.enable_local_access(fingerprint);
     let error = local.write(0, b"y").unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::LayoutDiffers, "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert_eq!(local.data_path(0).unwrap(), DataPath::Tcp);
+}
+
+#[test]
+fn a_map_that_grows_keeps_its_local_clients() {
+    let cluster = Cluster::start(1, K);
+    let local = local_client(&cluster).with_timeout(Duration::from_secs(2));
+    local.write(0, b"before").unwrap();
+    let addresses = vec![cluster.address(0).to_owned(), "127.0.0.1:9".to_owned()];
+    let grown = Client::with_layout(Layout::new(cluster.name(), K, addresses).unwrap());
+    assert_eq!(grown.data_path(0).unwrap(), DataPath::Local);
+    assert_eq!(grown.read(0, 6).unwrap(), b"before");
+
+    cluster.kill(0);
+    change_config(&cluster, "n = 1", "n = 2");
+    let second = "\n[[server]]\naddress = \"127.0.0.1:9\"\n\n[snapshot]";
+    change_config(&cluster, "\n[snapshot]", second);
+    cluster.start_server(0);
+    local.write(0, b"behind").unwrap();
+    assert_eq!(local.data_path(0).unwrap(), DataPath::Local);
+    assert_eq!(grown.read(0, 6).unwrap(), b"behind");
     cluster.signal(0, Signal::SIGTERM);
     cluster.wait(0);
+}
+
+fn change_config(cluster: &Cluster, from: &str, to: &str) {
+    let path = cluster.config_path();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{text}");
+    std::fs::write(&path, text.replace(from, to)).unwrap();
 }
