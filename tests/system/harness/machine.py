@@ -122,9 +122,9 @@ class Machine:
         """The standard output of a command, without the newline at its end."""
         return self.run(command, **options).stdout.rstrip("\n")
 
-    def start(self, command, **options):
+    def start(self, command, user=None, **options):
         """Starts a bash command in the machine without waiting for it."""
-        return subprocess.Popen(self.inside(command), **{"stdin": subprocess.DEVNULL, "text": True, **options})
+        return subprocess.Popen(self.inside(command, user), **{"stdin": subprocess.DEVNULL, "text": True, **options})
 
     def write(self, path, text, mode=0o644):
         """Writes a file of the machine."""

@@ -23,11 +23,11 @@ MEMORY_LOST = 74
 class Transfer:
     """A transfer that is blocked on its pipe after the first step: it gets no more input, or its output is not read."""
 
-    def __init__(self, machine, arguments, timeout):
+    def __init__(self, machine, arguments, timeout, user=None):
         self.command = f"dsmctl --timeout {timeout} {arguments}"
         pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
         # Without buffers: dsmctl must block when its output is not read from the pipe.
-        self.process = machine.start(f"exec {self.command}", text=False, bufsize=0, **pipes)
+        self.process = machine.start(f"exec {self.command}", user, text=False, bufsize=0, **pipes)
         self.taken = b""
 
     def finish(self, data=None):
@@ -48,9 +48,9 @@ def reading(machine, address, length, timeout=TIMEOUT):
     return transfer
 
 
-def writing(machine, address, step, timeout=TIMEOUT):
+def writing(machine, address, step, timeout=TIMEOUT, user=None):
     """A write that has the input of its first step, at most STEP bytes, and waits for more."""
-    transfer = Transfer(machine, f"write {address} -", timeout)
+    transfer = Transfer(machine, f"write {address} -", timeout, user)
     transfer.process.stdin.write(step)
     return transfer
 

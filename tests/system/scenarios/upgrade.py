@@ -82,7 +82,8 @@ class LocalClient:
 
     def __init__(self, machine):
         self.machine, self.data = machine, [bytes([value]) * transfer.STEP for value in (1, 2)]
-        self.write = transfer.writing(machine, self.ADDRESS, self.data[0])
+        # The older version uses the shared memory of the same user only.
+        self.write = transfer.writing(machine, self.ADDRESS, self.data[0], user="dsm")
         find = "grep --files-with-matches --no-messages /dev/shm/dsm.0 $(ps -C dsmctl -o pid= | sed 's|.*|/proc/&/maps|; s| ||g')"
         wait_until("the client has the memory mapped", lambda: machine.run(find, status=None).status == 0)
 
