@@ -38,6 +38,11 @@ SHARED = 69 * MIB
 # The formats of the segments. The older version does not tell its own.
 BEFORE, AFTER = None, 4
 
+AGENT, SOCKET = "dsm-snapshot-agent.service", "dsm-snapshot-agent.socket"
+
+# Whether a socket listens, and since which start of its unit.
+LISTENING = ("ActiveState", "InvocationID")
+
 PARTIAL = "[Service]\nExecStart=\nExecStart=/usr/sbin/dsm-snapshot create --allow-partial\n"
 
 
@@ -163,6 +168,7 @@ def version(machine):
 
 def upgrade(lab, machine, units):
     before = {unit: service.main_pid(machine, unit) for unit in units}
+    agent, socket = service.main_pid(machine, AGENT), service.show(machine, SOCKET, *LISTENING)
     old = version(machine)
     lab.install(machine, options="--option=Dpkg::Options::=--force-confold")
     lab.step(f"{machine.name} is upgraded from {old} to {version(machine)}")
@@ -175,6 +181,8 @@ def upgrade(lab, machine, units):
         expect(program == "/usr/sbin/dsmd", f"{machine.name}: {unit} runs {program}")
         shown = service.show(machine, unit, "NRestarts", "NeedDaemonReload")
         expect(shown == {"NRestarts": "0", "NeedDaemonReload": "no"}, f"{machine.name}: {unit} is {shown}")
+    expect(service.show(machine, SOCKET, *LISTENING) == socket, f"{machine.name}: the upgrade interrupted {SOCKET}")
+    expect(agent == 0 or service.main_pid(machine, AGENT) != agent, f"{machine.name}: {AGENT} was not restarted by the upgrade")
     others = machine.read("systemctl list-units --plain --no-legend --state=active 'dsmd*.service' | cut -d. -f1").split()
     expect(others == units, f"{machine.name} runs {others} after the upgrade, expected {units}")
 
