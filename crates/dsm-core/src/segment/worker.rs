@@ -51,8 +51,8 @@ impl Worker {
         }
     }
 
-    /// Sets the incarnation that the following operations expect; they fail with [`AccessError::Replaced`]
-    /// if the segment has another one. A new worker expects the incarnation that the segment had
+    /// Sets the incarnation that the following operations expect; they fail with
+    /// [`AccessError::Replaced`](super::AccessError::Replaced) if the segment has another one. A new worker expects the incarnation that the segment had
     /// when the worker was made.
     #[inline]
     pub fn set_incarnation(&mut self, incarnation: u64) {
@@ -60,7 +60,7 @@ impl Worker {
     }
 
     /// Sets the deadline of the following operations; one that has to wait beyond it fails with
-    /// [`AccessError::DeadlinePassed`]. A new worker has no deadline.
+    /// [`AccessError::DeadlinePassed`](super::AccessError::DeadlinePassed). A new worker has no deadline.
     #[inline]
     pub fn set_deadline(&mut self, deadline: Deadline) {
         self.attachment.set_deadline(self.index, deadline);
