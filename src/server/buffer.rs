@@ -389,7 +389,7 @@ mod tests {
                 let holder = Holder {
                     bytes: MIB as u64,
                     peer,
-                    since,
+                    since: Some(since),
                     awaits,
                     socket,
                 };

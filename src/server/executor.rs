@@ -16,7 +16,10 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    pub(super) fn new(context: &Arc<Context>, worker: Worker) -> Self {
+    pub(super) fn new(context: &Arc<Context>, mut worker: Worker) -> Self {
+        // A request that finds the memory frozen is parked: it holds no session and no thread that
+        // others share.
+        worker.set_waits_for_freezes(false);
         let buffer = || Buffer::spare(Arc::clone(&context.budget));
         Self {
             context: Arc::clone(context),

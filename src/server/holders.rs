@@ -23,8 +23,9 @@ pub(super) struct Holder {
     /// Bytes that it holds of the budget.
     pub(super) bytes: u64,
     pub(super) peer: IpAddr,
-    /// When the wait began, or when there was progress last.
-    pub(super) since: Instant,
+    /// When the wait began, or when there was progress last; `None` while the wait is not for the
+    /// peer, which then keeps its memory.
+    pub(super) since: Option<Instant>,
     /// What its thread waits for: POLLIN for a request, POLLOUT for room for replies.
     pub(super) awaits: PollFlags,
     pub(super) socket: Arc<Stream>,
@@ -69,7 +70,9 @@ impl Holders {
         loop {
             let stalled = |holder: &Holder| {
                 peer.is_none_or(|peer| holder.peer == peer)
-                    && now.saturating_duration_since(holder.since) >= STALLED
+                    && holder
+                        .since
+                        .is_some_and(|since| now.saturating_duration_since(since) >= STALLED)
             };
             let stalled = self
                 .by_number
@@ -79,7 +82,7 @@ impl Holders {
             if holder.socket.is_ready(holder.awaits) {
                 // The wait is the thread's and not the peer's: a busy server must not mistake its
                 // own delay for that of its peers. So that the search looks at the others now.
-                holder.since = now;
+                holder.since = Some(now);
                 continue;
             }
             let holder = self.remove(number)?;
@@ -108,25 +111,25 @@ mod tests {
         let now = Instant::now();
         let (one, other) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         let mut holders = Holders::default();
-        let mut hold = |number, bytes, peer, age: Duration| {
-            let since = now.checked_sub(age).unwrap();
+        let mut hold = |number, bytes, peer, age: Option<Duration>| {
             holders.insert(
                 number,
                 Holder {
                     bytes,
                     peer,
-                    since,
+                    since: age.map(|age| now.checked_sub(age).unwrap()),
                     awaits: PollFlags::POLLIN,
                     socket: socket(),
                 },
             );
         };
-        hold(1, 10, one, STALLED * 2);
-        hold(2, 20, one, STALLED);
-        hold(3, 30, other, STALLED * 4);
-        hold(4, 40, other, STALLED / 2);
-        hold(5, 50, one, STALLED * 8);
-        assert_eq!((holders.of_peer(one), holders.of_peer(other)), (80, 70));
+        hold(1, 10, one, Some(STALLED * 2));
+        hold(2, 20, one, Some(STALLED));
+        hold(3, 30, other, Some(STALLED * 4));
+        hold(4, 40, other, Some(STALLED / 2));
+        hold(5, 50, one, Some(STALLED * 8));
+        hold(6, 60, other, None);
+        assert_eq!((holders.of_peer(one), holders.of_peer(other)), (80, 130));
         peers[4].write_all(b"the rest").unwrap();
         assert_eq!(holders.evict(Some(one), now), Some(10));
         assert_eq!(holders.evict(None, now), Some(30));
@@ -134,7 +137,7 @@ mod tests {
         assert_eq!(
             holders.evict(None, now),
             None,
-            "one has only begun to wait, and the other has received something"
+            "one has only begun to wait, one has received something, and one does not wait for its peer"
         );
         assert!(holders.remove(3).is_none(), "it has lost its memory");
         assert_eq!(
@@ -143,8 +146,8 @@ mod tests {
             "its connection is closed"
         );
         assert_eq!(
-            [4, 5].map(|number| holders.remove(number).map(|holder| holder.bytes)),
-            [Some(40), Some(50)]
+            [4, 5, 6].map(|number| holders.remove(number).map(|holder| holder.bytes)),
+            [Some(40), Some(50), Some(60)]
         );
         assert_eq!((holders.of_peer(one), holders.of_peer(other)), (0, 0));
     }

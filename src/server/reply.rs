@@ -7,12 +7,14 @@ use dsm_core::protocol::{
 use dsm_core::segment::AccessError;
 use zerocopy::IntoBytes;
 
-/// Whether the connection stays open after a reply.
+/// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AfterReply {
-    /// The next request can be executed.
-    KeepOpen,
-    /// The reply was a refusal whose code closes the connection.
+pub(super) enum Outcome {
+    /// It was answered, perhaps with a refusal; the next one can be executed.
+    Reply,
+    /// Nothing was done: it waits for the end of a freeze, and is to be handled again then.
+    Park,
+    /// It was refused with a code that closes the connection.
     Close,
 }
 
@@ -51,7 +53,7 @@ pub(super) fn header(
 }
 
 /// Appends a refusal. When there is no memory for it, the connection closes without one.
-pub(super) fn refuse(output: &mut Buffer, header: &RequestHeader, refusal: &Refusal) -> AfterReply {
+pub(super) fn refuse(output: &mut Buffer, header: &RequestHeader, refusal: &Refusal) -> Outcome {
     let cut = (0..=MAX_REFUSAL_TEXT.min(refusal.message.len()))
         .rfind(|cut| refusal.message.is_char_boundary(*cut));
     let text = &refusal.message[..cut.unwrap_or(0)];
@@ -67,9 +69,9 @@ pub(super) fn refuse(output: &mut Buffer, header: &RequestHeader, refusal: &Refu
         .append(reply.as_bytes())
         .and_then(|()| output.append(text.as_bytes()));
     if written.is_err() || refusal.code.closes() {
-        AfterReply::Close
+        Outcome::Close
     } else {
-        AfterReply::KeepOpen
+        Outcome::Reply
     }
 }
 
@@ -93,7 +95,10 @@ pub(super) fn no_access(error: AccessError, index: u32, incarnation: u64) -> Ref
             ),
         ),
         // `DeadlinePassed` is returned to workers with a deadline only; those of the server have none.
-        AccessError::PageLockTimeout { pid: 0 } | AccessError::DeadlinePassed(_) => {
+        // A request that finds the memory frozen is parked.
+        AccessError::PageLockTimeout { pid: 0 }
+        | AccessError::Frozen
+        | AccessError::DeadlinePassed(_) => {
             Refusal::new(Code::Busy, format!("server {index}: {error}"))
         }
         AccessError::PageLockTimeout { pid } => Refusal::new(

@@ -7,7 +7,7 @@ use super::buffer::Buffer;
 use super::context::Context;
 use super::executor::Executor;
 use super::operation_log::OperationLogEntry;
-use super::reply::{self, AfterReply};
+use super::reply::{self, Outcome};
 use super::session::SessionAttachment;
 use crate::logging::Event;
 use dsm_core::printable::{self, printable};
@@ -44,6 +44,21 @@ pub(super) enum RequestPayload<'a> {
     Buffered(&'a [u8]),
     /// The length of a write whose data is already in the slot of the executor's worker.
     InSlot(usize),
+}
+
+/// Why a request has no reply.
+enum Unanswered {
+    /// It is refused.
+    Refused(Refusal),
+    /// It waits for the end of a freeze.
+    Parked,
+}
+
+impl From<Refusal> for Unanswered {
+    #[inline]
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 impl RequestHandler {
@@ -94,7 +109,8 @@ impl RequestHandler {
         HelloRequest::check_length(header.payload.get() as usize)
     }
 
-    /// Executes one request and appends its reply or its refusal to `output`.
+    /// Executes one request and appends its reply or its refusal to `output`, unless the request is
+    /// parked.
     #[inline]
     pub(super) fn handle(
         &mut self,
@@ -102,13 +118,13 @@ impl RequestHandler {
         header: &RequestHeader,
         payload: RequestPayload<'_>,
         output: &mut Buffer,
-    ) -> AfterReply {
+    ) -> Outcome {
         let logged = Opcode::from_number(header.opcode)
             .filter(|opcode| executor.context.operation_log.wants(*opcode))
             .map(|opcode| (opcode, Instant::now()));
         let outcome = self.try_handle(executor, header, payload, output);
         if logged.is_none() && outcome.is_ok() {
-            return AfterReply::KeepOpen;
+            return Outcome::Reply;
         }
         self.finish(executor, header, logged, outcome, output)
     }
@@ -121,14 +137,19 @@ impl RequestHandler {
         executor: &Executor,
         header: &RequestHeader,
         logged: Option<(Opcode, Instant)>,
-        outcome: Result<(), Refusal>,
+        outcome: Result<(), Unanswered>,
         output: &mut Buffer,
-    ) -> AfterReply {
+    ) -> Outcome {
+        let outcome = match outcome {
+            Ok(()) => Ok(()),
+            Err(Unanswered::Refused(refusal)) => Err(refusal),
+            Err(Unanswered::Parked) => return Outcome::Park,
+        };
         if let Some((opcode, started)) = logged {
             self.log(executor, header, opcode, started, outcome.as_ref().err());
         }
         match outcome {
-            Ok(()) => AfterReply::KeepOpen,
+            Ok(()) => Outcome::Reply,
             Err(refusal) => {
                 executor.counters().error();
                 self.log_refused_request(header, &refusal);
@@ -143,7 +164,7 @@ impl RequestHandler {
         header: &RequestHeader,
         payload: RequestPayload<'_>,
         output: &mut Buffer,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Unanswered> {
         let opcode = Opcode::from_number(header.opcode);
         if self.is_open() == (opcode == Some(Opcode::Hello)) {
             let message = if self.is_open() {
@@ -151,12 +172,13 @@ impl RequestHandler {
             } else {
                 HELLO_FIRST
             };
-            return Err(Refusal::new(Code::HelloExpected, message));
+            return Err(Refusal::new(Code::HelloExpected, message).into());
         }
         let id = header.id.get();
+        let before = (self.last_id, self.window_end);
         if self.is_open() {
             if id <= self.last_id || id > self.window_end && self.window_end > 0 {
-                return Err(self.bad_id(id));
+                return Err(self.bad_id(id).into());
             }
             if self.window_end == 0 {
                 self.window_end = id.saturating_add(WINDOW - 1);
@@ -164,17 +186,23 @@ impl RequestHandler {
             self.last_id = id;
         }
         let k = executor.context.segment.share_size();
-        match payload {
+        let done = match payload {
             RequestPayload::Buffered(bytes) => {
-                self.execute(executor, header, &Request::parse(header, bytes, k)?, output)?;
+                let request = Request::parse(header, bytes, k)?;
+                self.execute(executor, header, &request, output)
             }
             RequestPayload::InSlot(length) => {
                 let extent = Extent::of_write(header, length, k)?;
                 self.change(executor, header, length, output, |worker, request_id| {
                     worker.write_received(extent, Some(request_id)).map(|()| 0)
-                })?;
+                })
             }
+        };
+        if matches!(done, Err(Unanswered::Parked)) {
+            // It comes again with the same id.
+            (self.last_id, self.window_end) = before;
         }
+        done?;
         if let Some(opcode) = opcode {
             executor.counters().operation(opcode);
         }
@@ -204,7 +232,7 @@ impl RequestHandler {
         header: &RequestHeader,
         request: &Request<'_>,
         output: &mut Buffer,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Unanswered> {
         match request {
             Request::Memory(MemoryOperation::Read(extent)) => {
                 let length = extent.length();
@@ -223,10 +251,10 @@ impl RequestHandler {
                 executor.counters().read(length);
                 Ok(())
             }
-            Request::Hello(payload) => self.hello(executor, header, payload, output),
+            Request::Hello(payload) => Ok(self.hello(executor, header, payload, output)?),
             Request::Ping(payload) => {
                 reply::append(output, header, payload.len(), 0)?;
-                output.append(payload).map_err(reply::busy)
+                Ok(output.append(payload).map_err(reply::busy)?)
             }
             Request::Status => {
                 let json = serde_json::to_vec(&executor.context.status()).map_err(|error| {
@@ -236,7 +264,7 @@ impl RequestHandler {
                     )
                 })?;
                 reply::append(output, header, json.len(), 0)?;
-                output.append(&json).map_err(reply::busy)
+                Ok(output.append(&json).map_err(reply::busy)?)
             }
             Request::Memory(MemoryOperation::Change(change)) => self.change(
                 executor,
@@ -257,11 +285,11 @@ impl RequestHandler {
         bytes: usize,
         output: &mut Buffer,
         change: impl FnOnce(&mut Worker, RequestId) -> Result<u64, AccessError>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Unanswered> {
         // Reserve room for the reply first: a change that has taken effect must be answered.
         output.reserve(HEADER).map_err(reply::busy)?;
         let old = self.execute_once(executor, header.id.get(), bytes, change)?;
-        reply::append(output, header, 0, old)
+        Ok(reply::append(output, header, 0, old)?)
     }
 
     /// Executes a change unless the session's record says that it has been executed. Returns the
@@ -273,27 +301,30 @@ impl RequestHandler {
         id: u64,
         bytes: usize,
         change: impl FnOnce(&mut Worker, RequestId) -> Result<u64, AccessError>,
-    ) -> Result<u64, Refusal> {
+    ) -> Result<u64, Unanswered> {
         // While `lock` is held, no other connection executes requests of this session.
         let Some(lock) = self.session.as_ref().and_then(SessionAttachment::lock) else {
-            return Err(reply::superseded());
+            return Err(reply::superseded().into());
         };
         let request_id = lock.request_id(id);
         if id <= executor.context.segment.last_executed(request_id.session) {
             executor.counters().replay();
-            return executor
-                .context
-                .segment
-                .executed_result(request_id)
-                .ok_or_else(|| {
-                    let message =
-                        format!("request {id} was executed too long ago: its result is not kept");
-                    Refusal::new(Code::BadSequence, message)
-                });
+            let result = executor.context.segment.executed_result(request_id);
+            return result.ok_or_else(|| {
+                let message =
+                    format!("request {id} was executed too long ago: its result is not kept");
+                Refusal::new(Code::BadSequence, message).into()
+            });
         }
         executor.worker.set_incarnation(self.incarnation);
-        let old = change(&mut executor.worker, request_id)
-            .map_err(|error| reply::no_access(error, self.context.index, self.incarnation))?;
+        let old = match change(&mut executor.worker, request_id) {
+            Ok(old) => old,
+            Err(AccessError::Frozen) => return Err(Unanswered::Parked),
+            Err(error) => {
+                let (index, incarnation) = (self.context.index, self.incarnation);
+                return Err(reply::no_access(error, index, incarnation).into());
+            }
+        };
         executor.counters().written(bytes);
         Ok(old)
     }

@@ -193,6 +193,36 @@ fn the_cut_of_a_dead_agent_is_ended() {
     assert_eq!(segment.clean_up().unwrap(), None::<Leftover>);
 }
 
+/// A local client that was stopped in a write, and the cut that it saw: neither the upgrade nor the
+/// clean-up of the server waits for as long as it is stopped.
+#[test]
+fn a_stalled_writer_that_saw_the_cut_of_a_dead_agent_holds_nobody_up() {
+    let old = OldSegment::new("stalled");
+    let entry = PARTICIPANTS + CLIENT * 64;
+    lock(&old.file, i64::try_from(entry).unwrap());
+    old.set(entry, u64::from(std::process::id()));
+    let stall = || {
+        old.set(LAST_CUT, 9);
+        old.set(GATE, 1 << 62 | 9);
+        old.set(INTENTS + WORKER * 128, CLIENT + 1);
+        old.set(FIRST_STRIPE, WORKER + 1);
+    };
+    stall();
+    let error = old.serve().err().unwrap();
+    let pid = format!("(pid {})", std::process::id());
+    assert!(
+        matches!(&error, SegmentError::NotUpgradable { .. }) && error.to_string().contains(&pid),
+        "{error}"
+    );
+    assert_eq!((old.word(FORMAT_WORD), old.word(GATE)), (3, 0));
+    old.set(FIRST_STRIPE, 0);
+    let segment = old.serve().unwrap();
+    stall();
+    assert_eq!(segment.clean_up().unwrap(), None::<Leftover>);
+    old.set(FIRST_STRIPE, 0);
+    assert_kept(&segment);
+}
+
 #[test]
 fn a_memory_that_waits_for_a_restore_still_waits() {
     let old = OldSegment::new("waits");

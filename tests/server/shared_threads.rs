@@ -356,6 +356,81 @@ fn a_write_that_waits_for_a_snapshot_delays_no_read_on_the_same_thread() {
     );
 }
 
+/// A shared thread that is inside a write when the memory is frozen, or waits for what another
+/// writer holds, parks that write, too.
+#[test]
+fn writes_under_way_when_the_memory_is_frozen_delay_no_read() {
+    let cluster = cluster();
+    let wires = || -> Vec<Wire> {
+        let greeted = || Wire::greeted(cluster.layout(), 0);
+        (0..12).map(|_| greeted()).collect()
+    };
+    let (mut readers, writers) = (wires(), wires());
+    wait_for(
+        "no thread that serves a single connection",
+        DEADLINE,
+        || dedicated_threads(&cluster) == 0,
+    );
+    let segment = Segment::attach(cluster.layout(), 0).unwrap();
+    let mut lock = segment.snapshot_lock().unwrap().unwrap();
+    let (end, data) = (AtomicBool::new(false), vec![7; 256 << 10]);
+    std::thread::scope(|scope| {
+        for mut wire in writers {
+            let (end, data) = (&end, &data);
+            scope.spawn(move || {
+                for id in 1.. {
+                    let extent = Extent::new(0, data.len() as u64, K).unwrap();
+                    wire.send(&encoded(id, MemoryChange::Write(extent, data)));
+                    assert_eq!(wire.reply().code(), None);
+                    if end.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+        }
+        for round in 1..=20 {
+            std::thread::sleep(Duration::from_millis(5));
+            let frozen = lock.freeze(LEASE).unwrap();
+            readers.iter_mut().for_each(|wire| read(wire, round));
+            assert!(frozen.cut(K).is_ok(), "reads took as long as the freeze");
+            std::thread::sleep(lock.pause());
+        }
+        end.store(true, Ordering::Relaxed);
+    });
+}
+
+/// The time to complete a request does not run while the request waits for a snapshot.
+#[test]
+fn a_parked_request_that_came_in_time_is_not_too_slow() {
+    let cluster = Cluster::builder()
+        .k(K)
+        .config("[limits]\nthreads = 2\nrequest_timeout = \"100ms\"\n")
+        .start();
+    let mut wires: Vec<Wire> = (0..8).map(|_| Wire::greeted(cluster.layout(), 0)).collect();
+    wait_for(
+        "no thread that serves a single connection",
+        DEADLINE,
+        || dedicated_threads(&cluster) == 0,
+    );
+    let segment = Segment::attach(cluster.layout(), 0).unwrap();
+    let mut lock = segment.snapshot_lock().unwrap().unwrap();
+    let frozen = lock.freeze(LEASE).unwrap();
+    let extent = Extent::new(64, 8, K).unwrap();
+    let write = encoded(1, MemoryChange::Write(extent, b"12345678"));
+    for wire in &mut wires {
+        // In two parts: the second one finds a deadline running.
+        wire.send(&write[..20]);
+        std::thread::sleep(Duration::from_millis(5));
+        wire.send(&write[20..]);
+    }
+    // Deadlines are checked twice a second.
+    std::thread::sleep(Duration::from_secs(2));
+    drop(frozen);
+    for wire in &mut wires {
+        assert_eq!(wire.reply().code(), None);
+    }
+}
+
 /// How often the shared threads have gone to sleep.
 fn sleeps(cluster: &Cluster) -> u64 {
     (0..2)

@@ -167,7 +167,9 @@ fn refused(
             call.fail(late(shared, server, awaited));
             Next::Failed
         }
-        AccessError::Waiting
+        // A local client's workers wait for freezes, so `Frozen` is never returned.
+        AccessError::Frozen
+        | AccessError::Waiting
         | AccessError::Restoring
         | AccessError::LocalAccessDenied
         | AccessError::Replaced => {

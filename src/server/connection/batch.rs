@@ -5,7 +5,7 @@ use super::direct_receive::DirectReceive;
 use super::{Connection, Mode};
 use crate::server::buffer::{BASE, OutOfMemory};
 use crate::server::executor::Executor;
-use crate::server::reply::{AfterReply, busy};
+use crate::server::reply::{Outcome, busy};
 use crate::server::request_handler::RequestPayload;
 use dsm_core::layout::MAX_ATOMIC;
 use dsm_core::protocol::{HEADER, MemoryRange, Opcode, RequestHeader, split_request};
@@ -30,8 +30,8 @@ pub(super) enum Batch {
     Done,
     /// The replies must be sent, and other connections may be due.
     Full,
-    /// The next request changes memory that is frozen, and other connections share this thread.
-    Frozen,
+    /// The next request waits for the end of a freeze. It is still in the input.
+    Parked,
 }
 
 impl Connection {
@@ -72,22 +72,23 @@ impl Connection {
                 self.expect_rest(executor, &header, frame);
                 return Batch::Done;
             };
-            if mode == Mode::Shared && executor.worker.is_frozen() && mutates(&header) {
-                return Batch::Frozen;
-            }
             work += REQUEST_COST + length + extra_work(&header);
-            let after = self
+            let outcome = self
                 .handler
                 .handle(executor, &header, payload, &mut self.output);
-            self.input.consume(frame);
+            // It came in time, also if it is parked.
             self.input_deadline = None;
+            if outcome == Outcome::Park {
+                return Batch::Parked;
+            }
+            self.input.consume(frame);
             self.direct_receive = if mode == Mode::Blocking && self.input.is_empty() {
                 DirectReceive::after(&header)
             } else {
                 DirectReceive::Off
             };
             self.answered += 1;
-            if after == AfterReply::Close {
+            if outcome == Outcome::Close {
                 self.end();
                 return Batch::Done;
             }
@@ -166,8 +167,4 @@ fn extra_work(header: &RequestHeader) -> usize {
         }
         _ => 0,
     }
-}
-
-fn mutates(header: &RequestHeader) -> bool {
-    Opcode::from_number(header.opcode).is_some_and(Opcode::mutates)
 }

@@ -69,11 +69,11 @@ impl Connection {
         }
         self.input.fit();
         self.output.fit();
-        self.wait(if next == NextStep::Write {
-            PollFlags::POLLOUT
-        } else {
-            PollFlags::POLLIN
-        });
+        match next {
+            NextStep::Write => self.wait(PollFlags::POLLOUT),
+            NextStep::Unfrozen => self.register(None, PollFlags::POLLIN),
+            _ => self.wait(PollFlags::POLLIN),
+        }
     }
 
     /// As [`Connection::hold`] without shrinking the buffers: the thread itself blocks on the peer.
@@ -87,6 +87,12 @@ impl Connection {
             held.moved = 0;
         }
         let since = *held.since.get_or_insert(now);
+        self.register(Some(since), awaits);
+    }
+
+    /// Lets the budget know what the connection holds, and since when it waits for the peer.
+    fn register(&mut self, since: Option<Instant>, awaits: PollFlags) {
+        let held = &mut self.held;
         let bytes = (self.input.budgeted() + self.output.budgeted()) as u64;
         if bytes > 0 {
             let holder = Holder {

@@ -69,7 +69,7 @@ pub(super) enum NextStep {
     /// Nothing: requests are left, but the connection has used up its turn.
     Again,
     /// A snapshot's freeze ends: the next request is parked in the input. Only in
-    /// [`Mode::Shared`], where a blocked thread would delay readers on other connections.
+    /// [`Mode::Shared`]: a thread of the connection's own waits itself.
     Unfrozen,
     /// Nothing: the connection must be closed.
     Close,
@@ -105,6 +105,8 @@ pub(super) struct Connection {
     drained: bool,
     /// Bytes were received in this turn.
     has_received: bool,
+    /// The last step was [`NextStep::Unfrozen`].
+    is_parked: bool,
     /// Requests whose replies are in `output`, and when the oldest of them was received.
     answered: u64,
     batch_began: Instant,
@@ -159,6 +161,7 @@ impl Connection {
             polling: Polling::default(),
             drained: false,
             has_received: false,
+            is_parked: false,
             answered: 0,
             batch_began: Instant::now(),
             registered,
@@ -186,6 +189,7 @@ impl Connection {
         let next = self.serve(executor, mode);
         self.input.give_back(&mut executor.spare_input);
         self.output.give_back(&mut executor.spare_output);
+        self.is_parked = next == NextStep::Unfrozen;
         self.hold(next);
         next
     }
@@ -213,7 +217,11 @@ impl Connection {
                 Batch::Done => {}
                 Batch::Full if is_over() => return NextStep::Again,
                 Batch::Full => continue,
-                Batch::Frozen => return NextStep::Unfrozen,
+                Batch::Parked if mode == Mode::Shared => return NextStep::Unfrozen,
+                Batch::Parked => {
+                    executor.context.segment.wait_while_frozen(TICK);
+                    return NextStep::Again;
+                }
             }
             // A receive that left room has emptied the socket: waiting for epoll saves a call. At
             // least one receive is made per turn: a turn that only makes room would be followed by
@@ -272,10 +280,10 @@ impl Connection {
             return Some(NextStep::Again);
         }
         // Buffer memory may have become short since the connection became idle.
-        let next = if self.output.is_empty() {
-            NextStep::Read
-        } else {
-            NextStep::Write
+        let next = match self.output.is_empty() {
+            _ if self.is_parked => NextStep::Unfrozen,
+            true => NextStep::Read,
+            false => NextStep::Write,
         };
         self.fit(executor, next).is_err().then_some(NextStep::Close)
     }

@@ -29,19 +29,21 @@ impl Worker {
             return self.write_in_place(extent, data, request);
         }
         let (offset, _) = self.locate(extent);
-        let held = self.large_slot_for(data.len())?;
-        let (source, slot) = self.source(held.large_slot);
-        self.slots().copy_in(slot, data);
-        self.write_from_slot(
-            &Intent {
-                source,
-                offset,
-                length: data.len(),
-                request,
-                result: 0,
-            },
-            held,
-        )
+        self.across_freezes(|worker| {
+            let held = worker.large_slot_for(data.len())?;
+            let (source, slot) = worker.source(held.large_slot);
+            worker.slots().copy_in(slot, data);
+            worker.write_from_slot(
+                &Intent {
+                    source,
+                    offset,
+                    length: data.len(),
+                    request,
+                    result: 0,
+                },
+                held,
+            )
+        })
     }
 
     /// As [`Worker::write`], with the bytes that [`Worker::receive`] has put into the slot.
@@ -65,7 +67,7 @@ impl Worker {
             request,
             result: 0,
         };
-        self.write_from_slot(&write, HeldLocks::NONE)
+        self.across_freezes(|worker| worker.write_from_slot(&write, HeldLocks::NONE))
     }
 
     /// Writes the content of a slot. `held` includes the slot if it is a large one.
@@ -91,7 +93,8 @@ impl Worker {
         request: Option<RequestId>,
     ) -> Result<(), AccessError> {
         let (offset, pages) = self.locate(extent);
-        let (held, cut) = self.enter(&pages, &(0..0), HeldLocks::NONE)?;
+        let enter = |worker: &mut Self| worker.enter(&pages, &(0..0), HeldLocks::NONE);
+        let (held, cut) = self.across_freezes(enter)?;
         let held = self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Writes, data.len());
         let tables = &self.attachment.tables;
@@ -117,7 +120,8 @@ impl Worker {
         request: Option<RequestId>,
     ) -> Result<(), AccessError> {
         let (offset, pages) = self.locate(extent);
-        let (held, cut) = self.enter(&pages, &(0..0), HeldLocks::NONE)?;
+        let enter = |worker: &mut Self| worker.enter(&pages, &(0..0), HeldLocks::NONE);
+        let (held, cut) = self.across_freezes(enter)?;
         let held = self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Fills, extent.length());
         self.carry_out(&Intent {
@@ -143,7 +147,8 @@ impl Worker {
         request: Option<RequestId>,
     ) -> Result<u64, AccessError> {
         let (offset, pages) = self.locate(word.extent());
-        let (mut held, cut) = self.enter(&pages, &(0..0), HeldLocks::NONE)?;
+        let enter = |worker: &mut Self| worker.enter(&pages, &(0..0), HeldLocks::NONE);
+        let (mut held, cut) = self.across_freezes(enter)?;
         let mut bytes = [0; 8];
         self.attachment.tables.data.copy_out(offset, &mut bytes);
         let old = u64::from_le_bytes(bytes);
@@ -187,9 +192,11 @@ impl Worker {
         assert_eq!(from.length(), to.length(), "the two extents");
         let ((from_offset, from_pages), (offset, pages)) = (self.locate(from), self.locate(to));
         let length = to.length();
-        let held = self.large_slot_for(length)?;
+        let (held, cut) = self.across_freezes(|worker| {
+            let held = worker.large_slot_for(length)?;
+            worker.enter(&pages, &from_pages, held)
+        })?;
         let (source, slot) = self.source(held.large_slot);
-        let (held, cut) = self.enter(&pages, &from_pages, held)?;
         self.attachment
             .tables
             .data

@@ -57,6 +57,9 @@ impl Worker {
     /// Takes the stripes for a change of the pages `written`, which also reads the pages `read`, in
     /// addition to what is held, and passes the gate. Returns the number of the cut for which pages
     /// must be saved, if there is one. After an error nothing is held.
+    ///
+    /// # Errors
+    /// [`AccessError::Frozen`] is for [`Worker::across_freezes`].
     #[inline]
     pub(super) fn enter(
         &self,
@@ -84,8 +87,7 @@ impl Worker {
                     held.stripes = 0;
                     held = self.unlock_on_error(self.wait_for_locked_page(&mut waited), held)?;
                 }
-                Err(None) => held = self.release_while_frozen(held)?,
-                Err(Some(error)) => {
+                Err(error) => {
                     self.unlock(held);
                     return Err(error);
                 }
@@ -114,14 +116,6 @@ impl Worker {
         std::thread::sleep(LOCKED_PAGE_POLL);
         self.attachment.count_progress(self.index);
         Ok(())
-    }
-
-    /// Releases the stripes and waits while the gate is frozen. After an error nothing is held.
-    #[cold]
-    fn release_while_frozen(&self, mut held: HeldLocks) -> Result<HeldLocks, AccessError> {
-        self.unlock_stripes(&held);
-        held.stripes = 0;
-        self.unlock_on_error(self.attachment.wait_while_frozen(self.index), held)
     }
 
     /// Saves the pages that the change is about to overwrite and the cut still needs. After an

@@ -15,6 +15,7 @@ use super::attachment::SegmentAttachment;
 use super::copy_area::CopyError;
 use super::gate::{AccessError, Awaited, Gate};
 use super::geometry::page_size;
+use super::snapshot_lock::FreezeError;
 use super::superblock::Field;
 use super::{Segment, SegmentError};
 use crate::sys::cancellation::Uncancelled;
@@ -145,6 +146,21 @@ impl SegmentAttachment {
         while self.wait_for_writers(worker).is_err() {}
         self.empty_copy_area()?;
         Ok(if ended { copied } else { 0 })
+    }
+
+    /// Ends a cut that a dead process left, if there is one, and empties the copy area. The caller
+    /// has the snapshot lock.
+    ///
+    /// # Errors
+    /// [`FreezeError::Access`] when a writer has stalled that may still save a page for the cut; the
+    /// cut has ended then. [`FreezeError::Segment`] when the copy area cannot be emptied.
+    pub(super) fn end_abandoned_cut(&self, worker: usize) -> Result<(), FreezeError> {
+        let superblock = &self.tables.superblock;
+        if let found @ Gate::Cut(_) = superblock.gate() {
+            superblock.change_gate(found, Gate::Open);
+        }
+        self.wait_for_writers(worker)?;
+        Ok(self.empty_copy_area()?)
     }
 
     /// Saves those of the pages that the cut still needs. The caller holds their stripes and is

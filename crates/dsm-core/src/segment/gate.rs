@@ -61,6 +61,10 @@ pub enum AccessError {
         /// Its pid; zero when it is unknown.
         pid: u64,
     },
+    /// A snapshot keeps changes out. Only of a worker that does not wait for that, see
+    /// [`Worker::set_waits_for_freezes`](super::Worker::set_waits_for_freezes).
+    #[error("a snapshot keeps changes out")]
+    Frozen,
     /// The worker's deadline passed before the operation could begin.
     #[error("{0} until the deadline")]
     DeadlinePassed(Awaited),
@@ -120,6 +124,7 @@ impl Gate {
                 | AccessError::LocalAccessDenied
                 | AccessError::Replaced
                 | AccessError::PageLockTimeout { .. }
+                | AccessError::Frozen
                 | AccessError::DeadlinePassed(_),
             ) => 3 << KIND_SHIFT | 2,
             Self::Unchanged => 3 << KIND_SHIFT | 3,
@@ -190,25 +195,21 @@ impl Superblock {
     /// zero for others.
     ///
     /// # Errors
-    /// `Err(None)` when the writer must release its stripes and wait; `Err(Some(_))` when it may
-    /// not change the memory.
+    /// Why the writer may not change the memory, or not yet.
     #[inline]
     pub(super) fn pass(
         &self,
         incarnation: u64,
         permission: u64,
-    ) -> Result<Option<u32>, Option<AccessError>> {
+    ) -> Result<Option<u32>, AccessError> {
         let cut = match self.gate() {
             Gate::Open => None,
             Gate::Cut(number) => Some(number),
-            Gate::Frozen(_) => return Err(None),
-            Gate::Closed(error) => return Err(Some(error)),
-            Gate::Unchanged => return Err(Some(AccessError::Restoring)),
+            Gate::Frozen(_) => return Err(AccessError::Frozen),
+            Gate::Closed(error) => return Err(error),
+            Gate::Unchanged => return Err(AccessError::Restoring),
         };
-        match self.check_worker(incarnation, permission) {
-            Ok(()) => Ok(cut),
-            Err(error) => Err(Some(error)),
-        }
+        self.check_worker(incarnation, permission).map(|()| cut)
     }
 
     /// Checks that what a reader has copied belongs to the incarnation that it expected. Call it
@@ -240,11 +241,6 @@ impl Superblock {
 }
 
 impl SegmentAttachment {
-    /// Whether writers must wait now.
-    pub(super) fn is_frozen(&self) -> bool {
-        matches!(self.tables.superblock.gate(), Gate::Frozen(until) if !has_expired(until, self.clock.now()))
-    }
-
     /// How long the gate may stay frozen; `None` when it is not. Ends a freeze that has expired.
     fn frozen_for(&self) -> Option<(Gate, Duration)> {
         let superblock = &self.tables.superblock;
@@ -276,7 +272,7 @@ impl SegmentAttachment {
     }
 
     /// Waits until the gate is not frozen any more, or the freeze has expired. `worker` holds no
-    /// stripe, but may hold a large slot.
+    /// lock.
     ///
     /// # Errors
     /// [`AccessError::DeadlinePassed`] when the deadline of `worker` passes first.

@@ -135,14 +135,11 @@ impl Segment {
                 self.attachment.open_unchanged();
             }
             Some(Leftover::Cut) => {
-                let worker = lock.worker.index();
-                if let Gate::Cut(number) = self.attachment.tables.superblock.gate() {
-                    self.attachment.end_cut(number, worker)?;
-                } else if self.attachment.wait_for_writers(worker).is_ok() {
-                    self.attachment.empty_copy_area()?;
-                } else {
+                match self.attachment.end_abandoned_cut(lock.worker.index()) {
+                    Ok(()) => {}
+                    Err(FreezeError::Segment(error)) => return Err(error),
                     // A writer has stalled: the next call tries again.
-                    return Ok(None);
+                    Err(_) => return Ok(None),
                 }
             }
             None => {}
@@ -170,18 +167,12 @@ impl SnapshotLock {
     /// and agents on the same machine delay each other's cuts. Ends a cut that a dead process left.
     ///
     /// # Errors
-    /// [`FreezeError::Access`] when a writer has stalled (with a cut that a dead process left it waits
-    /// instead), [`FreezeError::Segment`] when the copy area
+    /// [`FreezeError::Access`] when a writer has stalled, [`FreezeError::Segment`] when the copy area
     /// cannot be emptied.
     pub fn prepare_cut(&mut self, copy_area: u64) -> Result<(), FreezeError> {
         let attachment = &self.worker.attachment;
-        if let Gate::Cut(number) = attachment.tables.superblock.gate() {
-            attachment.end_cut(number, self.worker.index())?;
-        } else {
-            // A writer that has seen an abandoned cut may still save a page for it.
-            attachment.wait_for_writers(self.worker.index())?;
-            attachment.empty_copy_area()?;
-        }
+        // A writer that has seen an abandoned cut may still save a page for it.
+        attachment.end_abandoned_cut(self.worker.index())?;
         attachment.allocate_first_copies(copy_area);
         self.is_prepared = true;
         Ok(())
@@ -194,8 +185,8 @@ impl SnapshotLock {
     /// [`FreezeError::Access`] when the memory cannot be used.
     pub fn freeze(&mut self, lease: Duration) -> Result<Frozen<'_>, FreezeError> {
         let attachment = &self.worker.attachment;
-        if let Gate::Cut(number) = attachment.tables.superblock.gate() {
-            attachment.end_cut(number, self.worker.index())?;
+        if let Gate::Cut(_) = attachment.tables.superblock.gate() {
+            attachment.end_abandoned_cut(self.worker.index())?;
         }
         if let Some(error) = attachment.tables.superblock.gate().access_error() {
             return Err(error.into());

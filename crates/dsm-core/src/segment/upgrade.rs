@@ -10,12 +10,12 @@
 //! Clients of format 3 that stay mapped find their permission gone and use TCP.
 
 use super::crash::{self, Point};
-use super::gate::{AccessError, Gate};
+use super::gate::AccessError;
 use super::geometry::PARTICIPANTS;
 use super::page_version;
 use super::participant::SERVER;
 use super::process::Process;
-use super::snapshot_lock::SnapshotLock;
+use super::snapshot_lock::{FreezeError, SnapshotLock};
 use super::superblock::Identity;
 use super::{Segment, SegmentError};
 use crate::layout::PAGE;
@@ -60,17 +60,16 @@ impl SnapshotLock {
         tables
             .intents
             .own_as_format_3(worker, attachment.participant);
-        if let Gate::Cut(number) = tables.superblock.gate() {
-            // Its owner has died, since this process has the snapshot lock.
-            attachment.end_cut(number, worker)?;
-        }
-        attachment.wait_for_writers(worker).map_err(|error| {
-            let holder = match error {
-                AccessError::PageLockTimeout { pid } if pid != 0 => Process::Pid(pid),
-                _ => Process::Unknown,
-            };
-            segment.not_upgradable(holder)
-        })?;
+        // The owner of a cut has died, since this process has the snapshot lock.
+        attachment
+            .end_abandoned_cut(worker)
+            .map_err(|error| match error {
+                FreezeError::Segment(error) => error,
+                FreezeError::Access(AccessError::PageLockTimeout { pid }) if pid != 0 => {
+                    segment.not_upgradable(Process::Pid(pid))
+                }
+                _ => segment.not_upgradable(Process::Unknown),
+            })?;
         crash::reached(Point::UpgradeBegun);
         let cut = tables.superblock.last_cut();
         // At most k, which is a usize.

@@ -5,6 +5,7 @@
 
 use super::attachment::SegmentAttachment;
 use super::deadline::Deadline;
+use super::gate::AccessError;
 use super::geometry::{CACHE_LINE, SLOT, page_size};
 use super::intent::{LocalCounter, pages};
 use super::slot_table::SlotTable;
@@ -33,6 +34,8 @@ pub struct Worker {
     pub(super) permission: u64,
     /// This worker restores the memory: it passes the gate, which is closed to all others.
     pub(super) restoring: bool,
+    /// See [`Worker::set_waits_for_freezes`].
+    waits_for_freezes: bool,
 }
 
 impl Worker {
@@ -48,22 +51,47 @@ impl Worker {
             incarnation,
             permission,
             restoring: false,
+            waits_for_freezes: true,
         }
     }
 
     /// Sets the incarnation that the following operations expect; they fail with
-    /// [`AccessError::Replaced`](super::AccessError::Replaced) if the segment has another one. A new worker expects the incarnation that the segment had
-    /// when the worker was made.
+    /// [`AccessError::Replaced`] if the segment has another one. A new worker expects the incarnation
+    /// that the segment had when the worker was made.
     #[inline]
     pub fn set_incarnation(&mut self, incarnation: u64) {
         self.incarnation = incarnation;
     }
 
     /// Sets the deadline of the following operations; one that has to wait beyond it fails with
-    /// [`AccessError::DeadlinePassed`](super::AccessError::DeadlinePassed). A new worker has no deadline.
+    /// [`AccessError::DeadlinePassed`]. A new worker has no deadline.
     #[inline]
     pub fn set_deadline(&mut self, deadline: Deadline) {
         self.attachment.set_deadline(self.index, deadline);
+    }
+
+    /// Whether a change waits while a snapshot has frozen the memory, as those of a new worker do.
+    /// Otherwise it fails with [`AccessError::Frozen`] and has changed nothing: the
+    /// caller can do other work in the meantime.
+    pub fn set_waits_for_freezes(&mut self, waits: bool) {
+        self.waits_for_freezes = waits;
+    }
+
+    /// Attempts a change. While the memory is frozen the attempt fails and holds no lock, so that
+    /// nobody waits for one; it is repeated after the freeze, unless the worker does not wait.
+    #[inline]
+    pub(super) fn across_freezes<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<T, AccessError>,
+    ) -> Result<T, AccessError> {
+        loop {
+            match attempt(self) {
+                Err(AccessError::Frozen) if self.waits_for_freezes => {
+                    self.attachment.wait_while_frozen(self.index)?;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// The deadline that was set last.
@@ -77,13 +105,6 @@ impl Worker {
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
-    }
-
-    /// Whether a change would have to wait now because a snapshot has frozen the memory.
-    #[inline]
-    #[must_use]
-    pub fn is_frozen(&self) -> bool {
-        self.attachment.is_frozen()
     }
 
     /// Prefetches into the processor's cache what a request for `length` bytes at `offset` will
