@@ -388,14 +388,14 @@ fn writes_under_way_when_the_memory_is_frozen_delay_no_read() {
                 }
             });
         }
-        for round in 1..=20 {
-            std::thread::sleep(Duration::from_millis(5));
+        let are_read = (1..=20).all(|round| {
+            std::thread::sleep(lock.pause() + Duration::from_millis(5));
             let frozen = lock.freeze(LEASE).unwrap();
             readers.iter_mut().for_each(|wire| read(wire, round));
-            assert!(frozen.cut(K).is_ok(), "reads took as long as the freeze");
-            std::thread::sleep(lock.pause());
-        }
+            frozen.cut(K).is_ok()
+        });
         end.store(true, Ordering::Relaxed);
+        assert!(are_read, "reads took as long as the freeze");
     });
 }
 
