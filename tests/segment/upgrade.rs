@@ -196,7 +196,7 @@ fn the_cut_of_a_dead_agent_is_ended() {
 /// A local client that was stopped in a write, and the cut that it saw: neither the upgrade nor the
 /// clean-up of the server waits for as long as it is stopped.
 #[test]
-fn a_stalled_writer_that_saw_the_cut_of_a_dead_agent_holds_nobody_up() {
+fn a_stalled_writer_that_saw_the_cut_of_a_dead_agent_holds_no_server_up() {
     let old = OldSegment::new("stalled");
     let entry = PARTICIPANTS + CLIENT * 64;
     lock(&old.file, i64::try_from(entry).unwrap());

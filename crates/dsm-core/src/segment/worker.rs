@@ -77,8 +77,8 @@ impl Worker {
         self.waits_for_freezes = waits;
     }
 
-    /// Attempts a change. While the memory is frozen the attempt fails and holds no lock, so that
-    /// nobody waits for one; it is repeated after the freeze, unless the worker does not wait.
+    /// Attempts a change. While the memory is frozen the attempt fails and holds no lock, for
+    /// which others would wait; it is repeated after the freeze, unless the worker does not wait.
     #[inline]
     pub(super) fn across_freezes<T>(
         &mut self,
