@@ -49,6 +49,45 @@ fn forking_process() {
     std::process::exit(0);
 }
 
+/// Not a test by itself: a program that goes by TCP alone, to a server without a host name, and then
+/// becomes a daemon.
+#[test]
+fn forking_process_without_shared_memory() {
+    if std::env::var_os("FORKING").is_none() {
+        return;
+    }
+    let config = Config::load(&Config::find(None)).unwrap();
+    let client = Client::new(&config).with_local(LocalAccess::Never);
+    // Each connection has a session, and this one stays open in the parent and in the child.
+    let before = client.status(0).unwrap().sessions.used;
+    nix::unistd::daemon(true, true).unwrap();
+    let sessions = client.status(0).unwrap().sessions.used - before;
+    client.write(0, &sessions.to_le_bytes()).unwrap();
+    client.swap(CHILD_IS_READY, 1).unwrap();
+    std::process::exit(0);
+}
+
+#[test]
+fn a_forked_child_opens_a_connection_although_its_parent_used_no_shared_memory() {
+    let cluster = Cluster::builder().k(K).start();
+    let remote = client(&cluster);
+    // Its session is there before those of the program are counted.
+    remote.read(0, 1).unwrap();
+    let mut forking = own_process::command(module_path!(), "forking_process_without_shared_memory");
+    forking
+        .env("FORKING", "1")
+        .env("DSM_CONFIG", cluster.config_path());
+    assert!(forking.status().unwrap().success(), "the parent");
+    wait_for("the child to continue", TEST_TIMEOUT, || {
+        remote.read(CHILD_IS_READY, 1).unwrap() == [1]
+    });
+    let sessions = remote.read(0, 8).unwrap();
+    assert!(
+        u64::from_le_bytes(sessions.try_into().unwrap()) > 0,
+        "the child used its parent's connection"
+    );
+}
+
 #[test]
 fn a_forked_child_neither_hides_the_death_of_its_parent_nor_releases_its_resources() {
     let cluster = Cluster::builder().k(K).local().start();

@@ -5,7 +5,7 @@ use super::error::{Error, ServerName};
 use super::local::LocalSegment;
 use super::server_connection::ServerConnection;
 use dsm_core::layout::{Layout, Piece};
-use dsm_core::segment::generation;
+use dsm_core::segment::{generation, watch_forks};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -28,6 +28,8 @@ pub(super) struct ClientState {
     /// The incarnation of each server's memory when it was first seen; zero before.
     incarnations: Vec<AtomicU64>,
     peers: Peers,
+    /// Whether connections are kept: not if a child of this process could take them for its own.
+    keeps_connections: bool,
 }
 
 /// What a process has of each server. A child made by `fork(2)` gets a new one: the parent uses its
@@ -104,6 +106,7 @@ impl Peer {
 
 impl ClientState {
     pub(super) fn new(layout: Layout) -> Self {
+        let keeps_connections = watch_forks().is_ok();
         let canonical = layout.canonical();
         let peers = Peers::new(layout.server_count(), false);
         let incarnations = (0..layout.server_count())
@@ -114,6 +117,7 @@ impl ClientState {
             canonical,
             incarnations,
             peers,
+            keeps_connections,
         }
     }
 
@@ -303,7 +307,7 @@ impl Drop for PooledConnection {
         let mut connection = std::mem::replace(&mut self.connection, ServerConnection::new(0, now));
         connection.idle_since = now;
         let mut idle = self.shared.peers.own()[connection.server].idle();
-        if idle.len() < MAX_IDLE {
+        if self.shared.keeps_connections && idle.len() < MAX_IDLE {
             idle.push(connection);
         }
     }

@@ -113,8 +113,16 @@ impl Segment {
     }
 }
 
-/// A number that changes in a child made by `fork(2)`: a segment that was attached under another
-/// number belongs to the parent and must not be used.
+/// Makes sure that [`generation`] changes in the children of this process from now on.
+///
+/// # Errors
+/// ENOMEM when the handlers of `pthread_atfork(3)` cannot be installed.
+pub fn watch_forks() -> nix::Result<()> {
+    own_file::watch_forks()
+}
+
+/// A number that changes in a child made by `fork(2)`, once [`watch_forks`] was called or a segment
+/// was opened: what was made under another number belongs to the parent and must not be used.
 #[must_use]
 #[inline]
 pub fn generation() -> u64 {

@@ -56,7 +56,7 @@ pub use geometry::SLOT;
 pub use geometry::{CLIENT_WORKERS, SESSIONS, WORKERS, overhead};
 pub use intent::RequestId;
 pub use kept_names::NameCheck;
-pub use local::generation;
+pub use local::{generation, watch_forks};
 pub use names::{FileKind, FileOwner};
 pub use open::{Found, Opened, Start};
 pub use process::Process;
