@@ -19,7 +19,10 @@ const WAKE: u64 = u64::MAX;
 
 /// How long connections with work left are served before the thread looks for new events. A peer
 /// that asks for little waits this long plus one turn, not for the turns of all busy peers.
-const UNFINISHED_SLICE: Duration = Duration::from_millis(1);
+const UNFINISHED_SLICE: Duration = Duration::from_micros(50);
+
+/// How long the thread sleeps when all unfinished connections wait for buffer memory.
+const MEMORY_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Turns of a connection between two checks whether it should migrate.
 const TURNS_BETWEEN_MIGRATIONS: u32 = 64;
@@ -45,6 +48,8 @@ pub(super) struct SharedThread {
     next: u64,
     /// Connections with work left, in the order of their turns.
     unfinished: VecDeque<u64>,
+    /// How many of the last turns of unfinished connections only waited for buffer memory.
+    starved: usize,
     /// Connections whose next request waits for the end of a freeze. They get no turn, and epoll
     /// watches them only for a broken connection.
     parked: Vec<u64>,
@@ -67,6 +72,7 @@ impl SharedThread {
             connections: HashMap::new(),
             next: 0,
             unfinished: VecDeque::new(),
+            starved: 0,
             parked: Vec::new(),
         })
     }
@@ -78,8 +84,10 @@ impl SharedThread {
         loop {
             let timeout = if self.unfinished.is_empty() {
                 TICK
-            } else {
+            } else if self.starved < self.unfinished.len() {
                 Duration::ZERO
+            } else {
+                MEMORY_RETRY_INTERVAL
             };
             let timeout = EpollTimeout::try_from(timeout).unwrap_or(EpollTimeout::ZERO);
             let count = match self.epoll.wait(&mut events, timeout) {
@@ -98,7 +106,7 @@ impl SharedThread {
                         self.unpark();
                     }
                     token if self.is_parked(token) => self.close(token),
-                    token => self.drive(token, false),
+                    token => self.drive_or_defer(token),
                 }
             }
             if !self.unfinished.is_empty() {
@@ -124,9 +132,35 @@ impl SharedThread {
                 return;
             };
             self.drive(token, true);
+            self.starved = match self.connections.get(&token) {
+                Some(client) if client.connection.is_starved() => self.starved + 1,
+                _ => 0,
+            };
             if began.elapsed() >= UNFINISHED_SLICE {
                 return;
             }
+        }
+    }
+
+    /// Gives the connection a turn now, or, if that will probably be long, after the short ones.
+    fn drive_or_defer(&mut self, token: u64) {
+        match self.connections.get_mut(&token) {
+            Some(client) if client.connection.is_long() => {
+                if !client.is_unfinished {
+                    client.is_unfinished = true;
+                    self.queue(token);
+                }
+            }
+            _ => self.drive(token, false),
+        }
+    }
+
+    /// Queues an unfinished connection: one with replies to send comes first, because they occupy
+    /// memory until they are sent.
+    fn queue(&mut self, token: u64) {
+        match self.connections.get(&token) {
+            Some(client) if client.connection.is_sending() => self.unfinished.push_front(token),
+            _ => self.unfinished.push_back(token),
         }
     }
 
@@ -198,7 +232,7 @@ impl SharedThread {
             }
         }
         match next {
-            NextStep::Again => self.unfinished.push_back(token),
+            NextStep::Again => self.queue(token),
             NextStep::Close => self.close(token),
             NextStep::Read if client.waits_for == NextStep::Read => {
                 client.turns -= 1;

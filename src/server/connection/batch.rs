@@ -32,6 +32,8 @@ pub(super) enum Batch {
     Full,
     /// The next request waits for the end of a freeze. It is still in the input.
     Parked,
+    /// The next request is long, and short ones of other connections come first.
+    Deferred,
 }
 
 impl Connection {
@@ -72,6 +74,12 @@ impl Connection {
                 self.expect_rest(executor, &header, frame);
                 return Batch::Done;
             };
+            if mode == Mode::Shared {
+                let (opcode, operand) = (header.opcode, header.operand.get());
+                if self.deferral.defers(opcode, operand, &mut self.output) {
+                    return Batch::Deferred;
+                }
+            }
             work += REQUEST_COST + length + extra_work(&header);
             let outcome = self
                 .handler

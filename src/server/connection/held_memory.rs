@@ -69,10 +69,17 @@ impl Connection {
         }
         self.input.fit();
         self.output.fit();
-        match next {
-            NextStep::Write => self.wait(PollFlags::POLLOUT),
-            NextStep::Unfrozen => self.register(None, PollFlags::POLLIN),
-            _ => self.wait(PollFlags::POLLIN),
+        // Also when a part of the replies was sent and the rest waits for the next turn: a socket
+        // with room for more shows that the peer is not late.
+        let awaits = if self.output.is_empty() {
+            PollFlags::POLLIN
+        } else {
+            PollFlags::POLLOUT
+        };
+        if next == NextStep::Unfrozen {
+            self.register(None, awaits);
+        } else {
+            self.wait(awaits);
         }
     }
 

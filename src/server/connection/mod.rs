@@ -5,6 +5,7 @@
 //! bytes and time, so that one peer cannot keep a thread from the others.
 
 mod batch;
+mod deferral;
 mod direct_receive;
 mod held_memory;
 mod polling;
@@ -16,6 +17,7 @@ use super::executor::Executor;
 use super::reply::{refuse, superseded};
 use super::request_handler::RequestHandler;
 use batch::Batch;
+use deferral::{Deferral, PART};
 use direct_receive::DirectReceive;
 use dsm_core::net::{MsgFlags, Stream};
 use dsm_core::protocol::{Code, Opcode, Refusal, RequestHeader, split_request};
@@ -107,6 +109,7 @@ pub(super) struct Connection {
     has_received: bool,
     /// The last step was [`NextStep::Unfrozen`].
     is_parked: bool,
+    deferral: Deferral,
     /// Requests whose replies are in `output`, and when the oldest of them was received.
     answered: u64,
     batch_began: Instant,
@@ -162,6 +165,7 @@ impl Connection {
             drained: false,
             has_received: false,
             is_parked: false,
+            deferral: Deferral::default(),
             answered: 0,
             batch_began: Instant::now(),
             registered,
@@ -178,12 +182,28 @@ impl Connection {
         self.registered.is_some()
     }
 
+    /// Whether the next turn will probably be long, as one before was.
+    pub(super) fn is_long(&self) -> bool {
+        self.deferral.is_long()
+    }
+
+    /// Whether the next request waits for buffer memory.
+    pub(super) fn is_starved(&self) -> bool {
+        self.deferral.is_starved()
+    }
+
+    /// Whether replies are left to send.
+    pub(super) fn is_sending(&self) -> bool {
+        !self.output.is_empty()
+    }
+
     /// Serves the client until it must wait or its turn is over.
     pub(super) fn drive(&mut self, executor: &mut Executor, mode: Mode) -> NextStep {
         if self.regain(executor).is_err() {
             return NextStep::Close;
         }
         self.has_received = false;
+        self.deferral.begin_turn();
         self.input.borrow(&mut executor.spare_input);
         self.output.borrow(&mut executor.spare_output);
         let next = self.serve(executor, mode);
@@ -201,10 +221,15 @@ impl Connection {
             if self.phase == ConnectionPhase::Discarding {
                 return self.discard(mode);
             }
-            let batch = if self.phase == ConnectionPhase::Open {
-                self.execute_batch(executor, mode)
-            } else {
+            // The replies of the turn before come first: more of them would need more memory. Then
+            // the turn ends, so that long requests of several connections take turns.
+            let had_replies = !self.output.is_empty();
+            let batch = if self.phase != ConnectionPhase::Open {
                 Batch::Done
+            } else if had_replies {
+                Batch::Full
+            } else {
+                self.execute_batch(executor, mode)
             };
             if let Err(next) = self.flush(executor, mode) {
                 return next;
@@ -215,8 +240,12 @@ impl Connection {
             }
             match batch {
                 Batch::Done => {}
-                Batch::Full if is_over() => return NextStep::Again,
+                Batch::Full if had_replies || is_over() => {
+                    self.deferral.set_long();
+                    return NextStep::Again;
+                }
                 Batch::Full => continue,
+                Batch::Deferred => return NextStep::Again,
                 Batch::Parked if mode == Mode::Shared => return NextStep::Unfrozen,
                 Batch::Parked => {
                     executor.context.segment.wait_while_frozen(TICK);
@@ -345,6 +374,10 @@ impl Connection {
                     self.output.consume(sent);
                     self.held.moved(sent);
                     self.expect_output_taken(executor)?;
+                    if mode == Mode::Shared && sent == PART {
+                        self.deferral.set_long();
+                        return Err(NextStep::Again);
+                    }
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
@@ -372,7 +405,12 @@ impl Connection {
         if is_late {
             self.wait(PollFlags::POLLOUT);
         }
-        let sent = self.socket.send(self.output.as_slice(), mode.flags());
+        let replies = self.output.as_slice();
+        let part = match mode {
+            Mode::Blocking => replies,
+            Mode::Shared => &replies[..replies.len().min(PART)],
+        };
+        let sent = self.socket.send(part, mode.flags());
         if is_late {
             self.regain(executor)?;
         }
