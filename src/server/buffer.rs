@@ -15,8 +15,12 @@ pub(super) const BASE: usize = 16 << 10;
 /// The largest size, in bytes, that a buffer grows to only so that more requests fit.
 const MAX_WIDENED: usize = 256 << 10;
 
+/// The largest buffer of a short request: for 64 KiB of data and its header.
+const SHORT: usize = (64 << 10) + BASE;
+
 /// The memory of all buffers beyond [`BASE`], at most `limits.buffer_memory`. No address can use
-/// more than three quarters of it.
+/// more than three quarters of it. Buffers larger than [`SHORT`] leave an eighth of it unused, so
+/// that short requests are served although many peers ask for long replies and do not take them.
 pub(super) struct Budget {
     used: AtomicU64,
     limits: Arc<LiveLimits>,
@@ -39,14 +43,16 @@ impl Budget {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Takes `bytes` for a connection from `peer`. If there are not enough, evicts stalled
+    /// Takes `bytes` for a buffer of a connection from `peer`, which will have `size` bytes when the
+    /// whole request or reply is in it. If there are not enough, evicts stalled
     /// connections; when the address of `peer` has used up its share, only its own.
-    fn take(&self, bytes: usize, peer: IpAddr) -> bool {
+    fn take(&self, bytes: usize, peer: IpAddr, size: usize) -> bool {
+        let reserve = if size > SHORT { self.reserve() } else { 0 };
         loop {
             // Memory of connections that are being served at this moment is not counted: at most
             // one connection per thread.
-            let over_share = self.holders().of_peer(peer) + bytes as u64 > self.share();
-            if !over_share && self.take_unused(bytes) {
+            let over_share = self.holders().of_peer(peer) + bytes as u64 + reserve > self.share();
+            if !over_share && self.take_unused(bytes, reserve) {
                 return true;
             }
             let Some(freed) = self
@@ -59,9 +65,9 @@ impl Budget {
         }
     }
 
-    /// Takes `bytes` if they are unused.
-    fn take_unused(&self, bytes: usize) -> bool {
-        let limit = self.limits.buffer_memory();
+    /// Takes `bytes` if they are unused and `reserve` bytes remain.
+    fn take_unused(&self, bytes: usize, reserve: u64) -> bool {
+        let limit = self.limits.buffer_memory() - reserve;
         let more = |used: u64| used.checked_add(bytes as u64).filter(|sum| *sum <= limit);
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
@@ -76,6 +82,11 @@ impl Budget {
     /// others.
     fn share(&self) -> u64 {
         self.limits.buffer_memory() / 4 * 3
+    }
+
+    /// What long requests leave to short ones.
+    fn reserve(&self) -> u64 {
+        self.limits.buffer_memory() / 8
     }
 
     /// Whether more than half is used: idle buffers should shrink.
@@ -148,11 +159,15 @@ impl Buffer {
     /// stays in the processor's cache.
     #[inline]
     pub(super) fn give_back(&mut self, spare: &mut Self) {
-        let keeps = spare.bytes.is_empty() && !(self.bytes.len() > BASE && self.budget.is_short());
-        if self.queued.is_empty() && keeps {
-            std::mem::swap(&mut self.bytes, &mut spare.bytes);
-        } else if self.queued.is_empty() {
-            self.release();
+        if self.queued.is_empty() {
+            let keeps = self.bytes.len() > spare.bytes.len()
+                && !(self.bytes.len() > BASE && self.budget.is_short());
+            if keeps {
+                std::mem::swap(&mut self.bytes, &mut spare.bytes);
+            }
+            if !self.bytes.is_empty() {
+                self.release();
+            }
         }
     }
 
@@ -217,7 +232,8 @@ impl Buffer {
 
     #[cold]
     fn make_room(&mut self, count: usize) -> Result<(), OutOfMemory> {
-        self.grow((self.queued.len() + count).next_multiple_of(BASE))?;
+        let size = (self.queued.len() + count).next_multiple_of(BASE);
+        self.grow(size, size)?;
         self.compact();
         Ok(())
     }
@@ -238,23 +254,18 @@ impl Buffer {
     #[cold]
     fn expect_more(&mut self, total: usize) -> Result<(), OutOfMemory> {
         if self.bytes.len() < total && self.queued.len() > self.bytes.len() / 2 {
-            self.grow(
-                total
-                    .next_multiple_of(BASE)
-                    .min(2 * self.bytes.len().max(BASE)),
-            )?;
+            let size = total.next_multiple_of(BASE);
+            self.grow(size.min(2 * self.bytes.len().max(BASE)), size)?;
         }
         self.compact();
         Ok(())
     }
 
-    /// Grows to at least `size` bytes.
-    fn grow(&mut self, size: usize) -> Result<(), OutOfMemory> {
+    /// Grows to at least `size` bytes, of `total` that it will have.
+    fn grow(&mut self, size: usize, total: usize) -> Result<(), OutOfMemory> {
         if size > self.bytes.len() {
-            if !self
-                .budget
-                .take(beyond_base(size) - beyond_base(self.bytes.len()), self.peer)
-            {
+            let more = beyond_base(size) - beyond_base(self.bytes.len());
+            if !self.budget.take(more, self.peer, total) {
                 return Err(OutOfMemory);
             }
             self.bytes.resize(size, 0);
@@ -311,7 +322,7 @@ impl Buffer {
             .bytes
             .len()
             .min(MAX_WIDENED.saturating_sub(self.bytes.len()));
-        if more > 0 && !self.budget.is_short() && self.budget.take_unused(more) {
+        if more > 0 && !self.budget.is_short() && self.budget.take_unused(more, 0) {
             self.bytes.resize(self.bytes.len() + more, 0);
         }
     }
@@ -374,7 +385,8 @@ mod tests {
     }
 
     #[test]
-    fn one_address_leaves_a_quarter_of_the_memory_to_others_and_alone_it_has_the_rest() {
+    fn one_address_leaves_a_quarter_of_the_memory_to_others_and_long_requests_an_eighth_to_short_ones()
+     {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let socket = Arc::new(Stream::from(socket));
@@ -382,12 +394,12 @@ mod tests {
         let (one, other) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         // No connection is stalled, however slow this machine is.
         let since = Instant::now() + Duration::from_secs(3600);
-        let fill = |peer| {
+        let fill = |peer, size: usize| {
             let hold = |_: &usize| {
-                let taken = budget.take(MIB, peer);
+                let taken = budget.take(size, peer, size);
                 let (awaits, socket) = (PollFlags::POLLIN, Arc::clone(&socket));
                 let holder = Holder {
-                    bytes: MIB as u64,
+                    bytes: size as u64,
                     peer,
                     since: Some(since),
                     awaits,
@@ -399,9 +411,12 @@ mod tests {
             };
             (0..100).take_while(hold).count()
         };
-        assert_eq!(fill(one), 6);
-        assert_eq!(fill(other), 2, "what is left to others");
-        assert!(!budget.take(1, other) && !budget.take(1, one));
+        let short = SHORT - BASE;
+        assert_eq!(fill(one, MIB), 5, "an eighth is left to short requests");
+        assert_eq!(fill(one, short), 16, "the rest of the address's share");
+        assert_eq!(fill(other, MIB), 1, "what is left to others");
+        assert_eq!(fill(other, short), 16);
+        assert!(!budget.take(1, other, 1) && !budget.take(1, one, 1));
     }
 
     #[test]
@@ -429,7 +444,7 @@ mod tests {
         buffer.consume(MIB - 100);
         buffer.fit();
         assert_eq!(buffer.budgeted(), MIB - BASE, "memory is not short");
-        assert!(budget.take_unused(5 * MIB));
+        assert!(budget.take_unused(5 * MIB, 0));
         buffer.fit();
         assert_eq!((buffer.budgeted(), buffer.len()), (0, 100));
     }
