@@ -22,6 +22,7 @@ mod protocol_live;
 mod reload;
 mod second_dsmd;
 mod shared_threads;
+mod short_beside_long;
 mod signals_during_start;
 mod slow_reader;
 mod slow_sender;
