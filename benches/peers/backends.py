@@ -30,9 +30,9 @@ class Backend:
         stage.wait_until_listens(self.process, port)
         self.own_before = None
 
-    def load_arguments(self, size, depth):
-        """The arguments of the load for this server."""
-        arguments = [self.protocol, "--address", f"{self.stage.host}:{self.port}", "--memory", MEMORY]
+    def load_arguments(self, size, depth, memory=MEMORY):
+        """The arguments of the load for the first `memory` bytes of this server."""
+        arguments = [self.protocol, "--address", f"{self.stage.host}:{self.port}", "--memory", memory]
         return [*map(str, [*arguments, "--size", size, "--depth", depth]), *self.arguments]
 
     def prepare(self, size):

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Measures whole systems: several servers, the shared-memory path, the start of dsmd, and the cost of promises.
+"""Measures whole systems: several servers, the shared-memory path, the start of dsmd, short reads
+beside long ones, and the cost of promises.
 
 `make bench` builds the programs and runs this after benches/peers. docs/performance.md describes the measurements.
 
     BENCH_QUICK=1               few short rounds: shows only that the benchmark works; without prices, which builds a dsmd
-    BENCH_PARTS='start prices'  only these parts, of: servers local start prices
+    BENCH_PARTS='start prices'  only these parts, of: servers local start beside prices
+    BENCH_BASE=PROGRAM          another dsmd, for the rate of long reads in `beside`
     BENCH_ROUNDS                the number of rounds of all parts
     BENCH_START_SIZE=8          GiB of a new segment; less if it does not fit
 
@@ -21,6 +23,7 @@ sys.dont_write_bytecode = True
 BENCHES = pathlib.Path(__file__).resolve().parents[1]
 sys.path[1:1] = [str(BENCHES / "common"), str(BENCHES / "peers")]
 
+import beside
 import command
 import environment
 import local
@@ -34,7 +37,7 @@ from program import say
 from stage import SHARED_MEMORY, Failure
 from table import size
 
-PARTS = {"servers": servers, "local": local, "start": start, "prices": prices}
+PARTS = {"servers": servers, "local": local, "start": start, "beside": beside, "prices": prices}
 
 START_GIB, QUICK_START_GIB = 8, 0.25
 
