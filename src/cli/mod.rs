@@ -26,6 +26,7 @@ mod servers;
 mod snapshot;
 mod status;
 mod table;
+mod transfer;
 mod value;
 mod write;
 

@@ -1,15 +1,20 @@
 //! `dsmctl read`: prints a range of the memory, or writes it to a file.
 
 use super::arguments::ReadArgs;
-use super::context::{CHUNK, CommandContext};
+use super::context::CommandContext;
 use super::failure::CliFailure;
 use super::format::{Format, Printer};
 use super::human;
 use super::output::{self, OutputStream};
 use super::progress::Progress;
+use super::transfer::{self, NextStep, Steps, Transfer, TransferStep};
+use dsm_client::{Client, Layout};
 use serde_json::json;
 use std::io::{self, IsTerminal};
+use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 pub(super) fn run(read: &ReadArgs, context: &CommandContext) -> Result<(), CliFailure> {
     let path = read
@@ -84,31 +89,123 @@ fn choose(read: &ReadArgs, to_file: bool, json: bool) -> Result<Format, CliFailu
 fn carry(
     read: &ReadArgs,
     path: Option<&Path>,
-    mut printer: Printer,
-    mut progress: Progress,
+    printer: Printer,
+    progress: Progress,
     context: &CommandContext,
 ) -> Result<(), CliFailure> {
+    let steps = Steps::new(context.layout(), Some(read.length));
     // At most `CHUNK`, which fits a usize.
     #[allow(clippy::cast_possible_truncation)]
-    let length_of_step = |done: u64| CHUNK.min(read.length - done) as usize;
-    let mut buffer = vec![0; length_of_step(0)];
+    let mut buffer = vec![0; steps.first.min(read.length) as usize];
     context.client.read_into(read.address, &mut buffer)?;
     // Opened only after the first read, so that an existing file keeps its contents if the servers
     // are down.
     let mut output = path.map_or_else(OutputStream::stdout, OutputStream::file)?;
     output.put(|writer| printer.begin(writer))?;
-    while !buffer.is_empty() {
-        let failed = |done, failure: CliFailure| failure.after("read", done, Some(read.length));
-        output
-            .put(|writer| printer.chunk(&buffer, writer))
-            .map_err(|failure| failed(progress.done(), failure))?;
-        progress.advance(buffer.len() as u64);
-        let done = progress.done();
-        // Only the last step is shorter, so the buffer never has to grow.
-        buffer.truncate(length_of_step(done));
-        let filled = context.client.read_into(read.address + done, &mut buffer);
-        filled.map_err(|error| failed(done, error.into()))?;
+    let mut printed = PrintedBytes {
+        output,
+        printer,
+        progress,
+        failure: None,
+    };
+    printed.print(&buffer)?;
+    let done = buffer.len() as u64;
+    if done < read.length {
+        let rest = RangeReader {
+            read,
+            layout: context.layout(),
+            next: Mutex::new(done),
+            has_failed: AtomicBool::new(false),
+            printed: Mutex::new(printed),
+            advanced: Condvar::new(),
+        };
+        transfer::run(&rest, steps, buffer, context);
+        printed = rest
+            .printed
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
     }
-    output.put(|writer| printer.finish(writer))?;
-    output.finish()
+    printed.finish()
+}
+
+/// The output of the command, and how much of the range it has.
+struct PrintedBytes {
+    output: OutputStream,
+    printer: Printer,
+    progress: Progress,
+    failure: Option<CliFailure>,
+}
+
+impl PrintedBytes {
+    fn print(&mut self, data: &[u8]) -> Result<(), CliFailure> {
+        self.output.put(|writer| self.printer.chunk(data, writer))?;
+        self.progress.advance(data.len() as u64);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), CliFailure> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        self.output.put(|writer| self.printer.finish(writer))?;
+        self.output.finish()
+    }
+}
+
+/// The range without its first step. Threads read its steps at the same time, and print them one
+/// after the other: what is printed is always the beginning of the range, and the failure of the
+/// command is the first one by address.
+struct RangeReader<'a> {
+    read: &'a ReadArgs,
+    layout: &'a Layout,
+    /// Where the next step begins.
+    next: Mutex<u64>,
+    has_failed: AtomicBool,
+    printed: Mutex<PrintedBytes>,
+    /// More is printed than before, or a failure is known.
+    advanced: Condvar,
+}
+
+impl Transfer for RangeReader<'_> {
+    fn take(&self, connected: &Range<usize>, buffer: &mut [u8]) -> NextStep {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = *next;
+        let length = (buffer.len() as u64).min(self.read.length - position);
+        if length == 0 || self.has_failed.load(Ordering::Relaxed) {
+            return NextStep::End;
+        }
+        let servers = transfer::servers(self.layout, self.read.address + position, length);
+        if !transfer::is_connected(connected, &servers) {
+            return NextStep::Connect(servers);
+        }
+        *next += length;
+        // At most the length of the buffer.
+        #[allow(clippy::cast_possible_truncation)]
+        let length = length as usize;
+        NextStep::Move(TransferStep { position, length })
+    }
+
+    fn carry(&self, step: TransferStep, data: &mut [u8], client: &Client) {
+        let outcome = client.read_into(self.read.address + step.position, data);
+        let mut printed = self
+            .advanced
+            .wait_while(
+                self.printed.lock().unwrap_or_else(PoisonError::into_inner),
+                |printed| printed.failure.is_none() && printed.progress.done() != step.position,
+            )
+            .unwrap_or_else(PoisonError::into_inner);
+        if printed.failure.is_some() {
+            return;
+        }
+        let outcome = outcome
+            .map_err(CliFailure::from)
+            .and_then(|()| printed.print(data));
+        if let Err(failure) = outcome {
+            self.has_failed.store(true, Ordering::Relaxed);
+            let total = Some(self.read.length);
+            printed.failure = Some(failure.after("read", step.position, total));
+        }
+        drop(printed);
+        self.advanced.notify_all();
+    }
 }

@@ -10,4 +10,5 @@ mod dsmctl_memory;
 mod dsmctl_snapshot;
 mod dsmctl_snapshot_diff;
 mod dsmctl_snapshot_export;
+mod dsmctl_transfer;
 mod man_dsmctl;
