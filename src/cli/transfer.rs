@@ -12,14 +12,13 @@ use std::ops::Range;
 use std::thread::Builder;
 
 /// Bytes of a step of a long transfer, and so of the buffer of each thread. A multiple of eight,
-/// so that no number is cut in two. Such a buffer stays in the processor's cache, and a request of
-/// this size is the longest one.
-const STEP: u64 = 1 << 20;
+/// so that no number is cut in two. With twice as many, the buffers of a few threads do not fit
+/// into the processor's cache.
+const STEP: u64 = 512 << 10;
 
-/// The most threads of a transfer. Together their buffers are as large as the one of a transfer
-/// that has a single thread: neither the memory of dsmctl nor the bytes that have to arrive before
-/// one deadline become more.
-const THREADS: usize = 4;
+/// The most threads of a transfer. All their steps together must not have more bytes than the one
+/// step of a transfer on a single thread: they share the network, and have the same time for it.
+const THREADS: usize = 8;
 
 /// Bytes of the stack of a helper. This is enough, as its buffer is on the heap.
 const STACK: usize = 512 << 10;
@@ -66,7 +65,7 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    /// The steps of a transfer of `total` bytes, if that is known. One of up to `CHUNK` has a
+    /// The steps of a transfer of `total` bytes, if that is known. One of up to [`CHUNK`] has a
     /// single step.
     pub(super) fn new(layout: &Layout, total: Option<u64>) -> Self {
         let is_long = total.is_some_and(|total| total > CHUNK);
@@ -157,4 +156,47 @@ pub(super) fn servers(layout: &Layout, address: u64, length: u64) -> Range<usize
 /// Whether all of `servers` are among `connected`.
 pub(super) fn is_connected(connected: &Range<usize>, servers: &Range<usize>) -> bool {
     servers.is_empty() || connected.start <= servers.start && servers.end <= connected.end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(k: u64) -> Layout {
+        let servers = ["a:1", "b:1", "c:1"].map(str::to_owned).to_vec();
+        Layout::new("dsm", k, servers).unwrap()
+    }
+
+    #[test]
+    fn only_a_long_transfer_has_helpers_from_its_start() {
+        let layout = layout(1 << 30);
+        for (total, first, is_long) in [
+            (Some(1), CHUNK, false),
+            (Some(CHUNK), CHUNK, false),
+            (None, CHUNK, false),
+            (Some(CHUNK + 1), STEP, true),
+        ] {
+            let steps = Steps::new(&layout, total);
+            assert_eq!((steps.first, steps.is_long), (first, is_long), "{total:?}");
+            assert_eq!((steps.next, steps.helpers), (STEP, THREADS - 1));
+        }
+    }
+
+    #[test]
+    fn the_steps_under_way_have_no_more_bytes_than_a_single_one() {
+        assert!(THREADS as u64 * STEP <= CHUNK && STEP.is_multiple_of(8));
+        // One call uses many small servers.
+        let steps = Steps::new(&layout(STEP / 2), Some(1 << 30));
+        assert_eq!((steps.first, steps.next, steps.helpers), (CHUNK, CHUNK, 0));
+    }
+
+    #[test]
+    fn a_thread_needs_connections_to_all_servers_of_a_step() {
+        let layout = layout(1 << 20);
+        assert_eq!(servers(&layout, 5, 0), 0..0);
+        assert_eq!(servers(&layout, 0, 1 << 20), 0..1);
+        assert_eq!(servers(&layout, (2 << 20) - 1, 2), 1..3);
+        assert!(is_connected(&(1..3), &(2..3)) && is_connected(&(0..0), &(0..0)));
+        assert!(!is_connected(&(1..2), &(1..3)) && !is_connected(&(1..2), &(0..1)));
+    }
 }

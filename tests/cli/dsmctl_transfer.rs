@@ -110,7 +110,7 @@ fn a_long_transfer_uses_several_connections_and_a_short_one_a_single_one() {
     for (line, connections) in [
         ("write 0 --file data", 1..=1),
         ("read 0 8MiB", 1..=1),
-        ("read 0 32MiB", 2..=4),
+        ("read 0 32MiB", 2..=8),
     ] {
         let before = accepted();
         dsmctl(&cluster, line);
