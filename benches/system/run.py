@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures whole systems: several servers, the shared-memory path, the start of dsmd, short reads
-beside long ones, and the cost of promises.
+"""Measures whole systems: several servers, long transfers, the shared-memory path, the start of dsmd, short reads beside long
+ones, and the cost of promises.
 
 `make bench` builds the programs and runs this after benches/peers. docs/performance.md describes the measurements.
 
     BENCH_QUICK=1               few short rounds: shows only that the benchmark works; without prices, which builds a dsmd
-    BENCH_PARTS='start prices'  only these parts, of: servers local start beside prices
+    BENCH_PARTS='start prices'  only these parts, of: servers transfer local start beside prices
     BENCH_BASE=PROGRAM          another dsmd, for the rate of long reads in `beside`
     BENCH_ROUNDS                the number of rounds of all parts
     BENCH_START_SIZE=8          GiB of a new segment; less if it does not fit
@@ -31,13 +31,14 @@ import prices
 import program
 import servers
 import start
+import transfer
 from findings import lines
 from memory import GIB, available
 from program import say
 from stage import SHARED_MEMORY, Failure
 from table import size
 
-PARTS = {"servers": servers, "local": local, "start": start, "beside": beside, "prices": prices}
+PARTS = {"servers": servers, "transfer": transfer, "local": local, "start": start, "beside": beside, "prices": prices}
 
 START_GIB, QUICK_START_GIB = 8, 0.25
 
@@ -68,8 +69,9 @@ class Options:
 def fit(options, remarks):
     """Reduces the size of the new segment if it does not fit, and remarks on it."""
     free = min(available(), shutil.disk_usage(SHARED_MEMORY).free)
-    if free < servers.NEEDED:
-        raise Failure(f"{size(free)} of memory are available, and this needs {size(servers.NEEDED)}: end other programs")
+    needed = transfer.NEEDED if "transfer" in options.parts and not options.quick else servers.NEEDED
+    if free < needed:
+        raise Failure(f"{size(free)} of memory are available, and this needs {size(needed)}: end other programs")
     fitting = start.fitting(options.start_size, free)
     if fitting < options.start_size:
         remarks.append(f"start: {size(fitting)} instead of {size(options.start_size)}, because {size(free)} are free")
@@ -96,4 +98,4 @@ def measure(target):
 
 
 if __name__ == "__main__":
-    sys.exit(command.run("system", "bench", ("dsmd", "peers-load", "system-load"), measure))
+    sys.exit(command.run("system", "bench", ("dsmd", "dsmctl", "peers-load", "system-load"), measure))
