@@ -180,6 +180,19 @@ fn a_full_disk_and_a_closed_pipe_end_a_long_read() {
     let cluster = Cluster::start(1, 32 << 20);
     let run = dsmctl(&cluster, "read 0 32MiB -o /dev/full");
     run.fails(74, &["dsmctl: /dev/full: No space left"]);
+
+    // In the middle of the transfer and of a step: ulimit counts blocks of 512 bytes.
+    let program = assert_cmd::cargo::cargo_bin("dsmctl");
+    let limited = "ulimit -f 20481 && exec \"$0\" read 0 32MiB -o copy";
+    let mut shell = assert_cmd::Command::new("sh");
+    shell.current_dir(cluster.directory());
+    shell.env("DSM_CONFIG", cluster.config_path());
+    let run = Run::of(shell.args(["-c", limited]).arg(program));
+    run.fails(74, &["of 33554432 bytes were read: copy: File too large"]);
+    assert_eq!(done_before(&run), 10 * MIB);
+    let copy = std::fs::metadata(cluster.directory().join("copy")).unwrap();
+    assert_eq!(copy.len(), (10 << 20) + 512);
+
     let mut reader = start(&cluster, "read 0 32MiB");
     let mut pipe = reader.stdout.take().unwrap();
     pipe.read_exact(&mut [0; 100]).unwrap();
