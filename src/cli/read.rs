@@ -102,13 +102,13 @@ fn carry(
     // are down.
     let mut output = path.map_or_else(OutputStream::stdout, OutputStream::file)?;
     output.put(|writer| printer.begin(writer))?;
-    let mut printed = PrintedBytes {
+    let mut result = PrintedBytes {
         output,
         printer,
         progress,
         failure: None,
     };
-    printed.print(&buffer)?;
+    result.print(&buffer)?;
     let done = buffer.len() as u64;
     if done < read.length {
         let rest = RangeReader {
@@ -116,16 +116,16 @@ fn carry(
             layout: context.layout(),
             next: Mutex::new(done),
             has_failed: AtomicBool::new(false),
-            printed: Mutex::new(printed),
+            printed: Mutex::new(result),
             advanced: Condvar::new(),
         };
         transfer::run(&rest, steps, buffer, context);
-        printed = rest
+        result = rest
             .printed
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
     }
-    printed.finish()
+    result.finish()
 }
 
 /// The output of the command, and how much of the range it has.

@@ -104,10 +104,12 @@ pub(super) fn run(
                 }
             }
             transfer.carry(step, &mut buffer[..step.length], &context.client);
-            // At most `CHUNK`, which fits a usize.
-            #[allow(clippy::cast_possible_truncation)]
-            buffer.truncate(steps.next as usize);
-            buffer.shrink_to_fit();
+            if step.length == buffer.len() {
+                // At most `CHUNK`, which fits a usize.
+                #[allow(clippy::cast_possible_truncation)]
+                buffer.truncate(steps.next as usize);
+                buffer.shrink_to_fit();
+            }
         }
     });
 }

@@ -1,7 +1,7 @@
 //! `dsmctl write`: writes values, a file or standard input to the memory.
 
 use super::arguments::WriteArgs;
-use super::context::CommandContext;
+use super::context::{CHUNK, CommandContext};
 use super::failure::CliFailure;
 use super::output;
 use super::progress::Progress;
@@ -17,6 +17,10 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Bytes of the smallest buffer. A file may grow after its length was found out, and then takes
+/// steps of this length.
+const MIN_BUFFER: u64 = 64 << 10;
 
 /// How often a thread that waits for input checks whether the transfer has failed. Otherwise a
 /// command whose server is down would wait for a producer that is silent.
@@ -98,8 +102,8 @@ impl InputStream {
     /// Fills the buffer up to the end of the input; returns how many bytes it has then. It returns
     /// early when `is_stopped`.
     fn fill(&mut self, buffer: &mut [u8], is_stopped: impl Fn() -> bool) -> io::Result<usize> {
-        // The first step has no other thread that could fail, and a regular file does not wait.
-        let may_block = self.total.is_none() && self.position > 0;
+        // A transfer has no other thread before that, and a regular file does not wait.
+        let may_block = self.total.is_none() && self.position >= CHUNK;
         let mut filled = 0;
         while filled < buffer.len() && (!may_block || self.wait(&is_stopped)?) {
             match self.file.read(&mut buffer[filled..]) {
@@ -141,16 +145,19 @@ fn stream(input: InputStream, address: u64, context: &CommandContext) -> Result<
     };
     // At most `CHUNK`, which fits a usize.
     #[allow(clippy::cast_possible_truncation)]
-    let buffer = vec![0; steps.first as usize];
+    let buffer = vec![
+        0;
+        total
+            .map_or(CHUNK, |total| total.max(MIN_BUFFER))
+            .min(steps.first) as usize
+    ];
     transfer::run(&writer, steps, buffer, context);
     let failure = writer.failure.into_inner();
-    match failure.unwrap_or_else(PoisonError::into_inner) {
-        Some((_, failure)) => Err(failure),
-        None => {
-            let input = writer.input.into_inner();
-            Ok(input.unwrap_or_else(PoisonError::into_inner).position)
-        }
+    if let Some((_, failure)) = failure.unwrap_or_else(PoisonError::into_inner) {
+        return Err(failure);
     }
+    let input = writer.input.into_inner();
+    Ok(input.unwrap_or_else(PoisonError::into_inner).position)
 }
 
 /// An input on its way to the memory. Threads read one step after the other, and write several at
