@@ -7,7 +7,7 @@ use super::format::{Format, Printer};
 use super::human;
 use super::output::{self, OutputStream};
 use super::progress::Progress;
-use super::transfer::{self, NextStep, Steps, Transfer, TransferStep};
+use super::transfer::{self, Steps, Transfer, TransferStep, TransferTask};
 use dsm_client::{Client, Layout};
 use serde_json::json;
 use std::io::{self, IsTerminal};
@@ -167,22 +167,22 @@ struct RangeReader<'a> {
 }
 
 impl Transfer for RangeReader<'_> {
-    fn take(&self, connected: &Range<usize>, buffer: &mut [u8]) -> NextStep {
+    fn take(&self, connected: &Range<usize>, buffer: &mut [u8]) -> TransferTask {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let position = *next;
         let length = (buffer.len() as u64).min(self.read.length - position);
         if length == 0 || self.has_failed.load(Ordering::Relaxed) {
-            return NextStep::End;
+            return TransferTask::End;
         }
         let servers = transfer::servers(self.layout, self.read.address + position, length);
         if !transfer::is_connected(connected, &servers) {
-            return NextStep::Connect(servers);
+            return TransferTask::Connect(servers);
         }
         *next += length;
         // At most the length of the buffer.
         #[allow(clippy::cast_possible_truncation)]
         let length = length as usize;
-        NextStep::Move(TransferStep { position, length })
+        TransferTask::Move(TransferStep { position, length })
     }
 
     fn carry(&self, step: TransferStep, data: &mut [u8], client: &Client) {

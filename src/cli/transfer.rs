@@ -33,7 +33,7 @@ pub(super) struct TransferStep {
 
 /// What a thread is to do next.
 #[derive(Debug)]
-pub(super) enum NextStep {
+pub(super) enum TransferTask {
     /// Move these bytes.
     Move(TransferStep),
     /// Get a client for these servers, and ask again.
@@ -46,7 +46,7 @@ pub(super) enum NextStep {
 pub(super) trait Transfer: Sync {
     /// Takes the next step, of at most `buffer.len()` bytes, unless it is on other servers than
     /// `connected`. A transfer to the memory puts the bytes into the buffer.
-    fn take(&self, connected: &Range<usize>, buffer: &mut [u8]) -> NextStep;
+    fn take(&self, connected: &Range<usize>, buffer: &mut [u8]) -> TransferTask;
 
     /// Moves the bytes of the step, whose length `data` has.
     fn carry(&self, step: TransferStep, data: &mut [u8], client: &Client);
@@ -94,7 +94,7 @@ pub(super) fn run(
     let all = 0..context.layout().server_count();
     std::thread::scope(|scope| {
         let mut helpers = steps.helpers;
-        while let NextStep::Move(step) = transfer.take(&all, &mut buffer) {
+        while let TransferTask::Move(step) = transfer.take(&all, &mut buffer) {
             if steps.is_long || step.position > 0 {
                 for _ in 0..std::mem::take(&mut helpers) {
                     // Without this thread the transfer only takes longer.
@@ -121,19 +121,19 @@ fn help(transfer: &impl Transfer, context: &CommandContext) {
     let (mut client, mut connected) = (context.client.clone(), 0..0);
     loop {
         match transfer.take(&connected, &mut buffer) {
-            NextStep::Move(step) => transfer.carry(step, &mut buffer[..step.length], &client),
-            NextStep::Connect(servers) => {
+            TransferTask::Move(step) => transfer.carry(step, &mut buffer[..step.length], &client),
+            TransferTask::Connect(servers) => {
                 let Some(other) = connect(servers.clone(), context) else {
                     return;
                 };
                 (client, connected) = (other, servers);
             }
-            NextStep::End => return,
+            TransferTask::End => return,
         }
     }
 }
 
-/// A client with a connection of its own to each of the servers; `None` if one of them takes none.
+/// A client with a separate connection to each of the servers; `None` if one of them takes none.
 /// The connections to other servers are closed, so that their number does not grow.
 fn connect(mut servers: Range<usize>, context: &CommandContext) -> Option<Client> {
     let is_local = |server| matches!(context.client.data_path(server), Ok(DataPath::Local));

@@ -5,7 +5,7 @@ use super::context::{CHUNK, CommandContext};
 use super::failure::CliFailure;
 use super::output;
 use super::progress::Progress;
-use super::transfer::{self, NextStep, Steps, Transfer, TransferStep};
+use super::transfer::{self, Steps, Transfer, TransferStep, TransferTask};
 use super::value::ValueType;
 use dsm_client::{Client, Layout};
 use nix::errno::Errno;
@@ -187,17 +187,17 @@ impl InputWriter<'_> {
 }
 
 impl Transfer for InputWriter<'_> {
-    fn take(&self, connected: &Range<usize>, buffer: &mut [u8]) -> NextStep {
+    fn take(&self, connected: &Range<usize>, buffer: &mut [u8]) -> TransferTask {
         let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
         if input.has_ended {
-            return NextStep::End;
+            return TransferTask::End;
         }
         let position = input.position;
         let room = self.layout.size() - self.address - position;
         let wanted = room.min(buffer.len() as u64);
         let servers = transfer::servers(self.layout, self.address + position, wanted);
         if !transfer::is_connected(connected, &servers) {
-            return NextStep::Connect(servers);
+            return TransferTask::Connect(servers);
         }
         // At the end of the memory, one byte tells whether the input has ended too.
         #[allow(clippy::cast_possible_truncation)] // at most the length of the buffer
@@ -220,10 +220,10 @@ impl Transfer for InputWriter<'_> {
         }
         if length == 0 || self.failure().is_some() {
             input.has_ended = true;
-            return NextStep::End;
+            return TransferTask::End;
         }
         input.position += length as u64;
-        NextStep::Move(TransferStep { position, length })
+        TransferTask::Move(TransferStep { position, length })
     }
 
     fn carry(&self, step: TransferStep, data: &mut [u8], client: &Client) {
