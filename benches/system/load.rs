@@ -1,11 +1,14 @@
 //! The load program of `make bench` for whole systems. Each command prints one line of JSON.
 //!
 //! `servers` reads the same bytes from memories with different numbers of servers. `local` uses a
-//! server on the same host, with and without TCP. `allocate` allocates memory as dsmd does at its
+//! server on the same host, with and without TCP. `library` measures the library's blocking calls
+//! beside a bare loop on a socket. `allocate` allocates memory as dsmd does at its
 //! start.
 
 mod allocate;
+mod bare;
 mod contents;
+mod library;
 mod local;
 mod servers;
 
@@ -48,6 +51,18 @@ enum SystemLoadCommand {
         #[arg(long)]
         seconds: f64,
     },
+    /// Measure blocking calls of the library over TCP, in turn
+    Library {
+        #[arg(long)]
+        config: PathBuf,
+        #[arg(long)]
+        cells: library::LibraryCells,
+        #[arg(long)]
+        rounds: usize,
+        /// Seconds of each measurement
+        #[arg(long)]
+        seconds: f64,
+    },
     /// Create a file, allocate its bytes, and notify the service manager
     Allocate {
         #[arg(long)]
@@ -69,9 +84,13 @@ fn main() -> ExitCode {
             object,
             rounds,
             seconds,
-        } => Duration::try_from_secs_f64(seconds)
-            .map_err(|error| format!("{seconds} s: {error}"))
-            .and_then(|window| local::measure(&config, &object, rounds, window)),
+        } => duration(seconds).and_then(|window| local::measure(&config, &object, rounds, window)),
+        SystemLoadCommand::Library {
+            config,
+            cells,
+            rounds,
+            seconds,
+        } => duration(seconds).and_then(|window| library::measure(&config, cells, rounds, window)),
         SystemLoadCommand::Allocate { file, size } => allocate::allocate(&file, size),
     };
     match done {
@@ -84,4 +103,8 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn duration(seconds: f64) -> Result<Duration, String> {
+    Duration::try_from_secs_f64(seconds).map_err(|error| format!("{seconds} s: {error}"))
 }
