@@ -6,6 +6,7 @@ use super::local::LocalSegment;
 use super::server_connection::ServerConnection;
 use dsm_core::layout::{Layout, Piece};
 use dsm_core::segment::{generation, watch_forks};
+use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -50,7 +51,7 @@ struct Peer {
     /// still execute it until it has answered a hello for the session. There are at most as many as
     /// connections were in use at the same time.
     abandoned: Mutex<Vec<[u8; 16]>>,
-    /// Whether there is one: read without the mutex before each request of a pipeline.
+    /// Whether there is one: read without the mutex before each request.
     has_abandoned: AtomicBool,
     /// None in a child, which goes by TCP.
     local: Option<LocalSegment>,
@@ -208,6 +209,9 @@ impl ClientState {
     /// Sessions of the server that are to be superseded before anything else is asked of it. Each
     /// call gets them in another order, so that many calls share the work.
     pub(super) fn abandoned(&self, server: usize) -> Vec<[u8; 16]> {
+        if !self.has_abandoned(server) {
+            return Vec::new();
+        }
         let mut sessions = self.peers.own()[server].abandoned();
         if !sessions.is_empty() {
             sessions.rotate_left(1);
@@ -230,7 +234,7 @@ impl ClientState {
     ) -> PooledConnection {
         let abandoned = self.abandoned(server);
         let idle = if abandoned.is_empty() {
-            self.peers.own()[server].idle().pop()
+            take_idle(&mut self.peers.own()[server].idle())
         } else {
             None
         };
@@ -249,6 +253,29 @@ impl ClientState {
             generation: generation(),
         }
     }
+}
+
+/// Takes the connection that this thread used last; if it has none there, the one that was idle for
+/// longest, whose last user is the least likely to want it again. A connection that wandered between
+/// threads would, on the server, wake the thread of another one at each call, as a rule on another
+/// processor.
+fn take_idle(idle: &mut Vec<ServerConnection>) -> Option<ServerConnection> {
+    let mark = thread_mark();
+    let of_thread = idle.iter().rposition(|one| one.last_user == mark);
+    let place = of_thread.or_else(|| {
+        let places = 0..idle.len();
+        places.min_by_key(|place| idle[*place].idle_since)
+    })?;
+    Some(idle.swap_remove(place))
+}
+
+/// A number that no other living thread of this process has. A later thread may have it again, and
+/// then continues with the connections of the earlier one.
+fn thread_mark() -> usize {
+    thread_local! {
+        static MARK: Cell<u8> = const { Cell::new(0) };
+    }
+    MARK.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
 /// A connection in use. It goes back to the pool when this is dropped, unless a request on it has
@@ -306,6 +333,7 @@ impl Drop for PooledConnection {
         let now = Instant::now();
         let mut connection = std::mem::replace(&mut self.connection, ServerConnection::new(0, now));
         connection.idle_since = now;
+        connection.last_user = thread_mark();
         let mut idle = self.shared.peers.own()[connection.server].idle();
         if self.shared.keeps_connections && idle.len() < MAX_IDLE {
             idle.push(connection);
@@ -315,12 +343,58 @@ impl Drop for PooledConnection {
 
 #[cfg(test)]
 mod tests {
+    use super::super::server_connection::Phase;
     use super::*;
+
+    fn client_state() -> Arc<ClientState> {
+        let layout = Layout::new("dsm", 4096, vec!["127.0.0.1:1".into()]).unwrap();
+        Arc::new(ClientState::new(layout))
+    }
+
+    /// A connection that the pool keeps, which only has its session's id.
+    fn idle_connection(id: u8, last_user: usize, idle_since: Instant) -> ServerConnection {
+        let mut connection = ServerConnection::new(0, idle_since);
+        connection.session.id = [id; 16];
+        connection.last_user = last_user;
+        connection
+    }
+
+    #[test]
+    fn a_thread_gets_the_connection_that_it_used_last_else_the_one_that_was_idle_for_longest() {
+        let (now, mine) = (Instant::now(), thread_mark());
+        let later = now + Duration::from_millis(1);
+        let mut idle = vec![
+            idle_connection(1, mine, now),
+            idle_connection(2, mine + 1, later),
+            idle_connection(3, mine + 2, now),
+            idle_connection(4, mine, later),
+        ];
+        let taken: Vec<u8> =
+            std::iter::from_fn(|| Some(take_idle(&mut idle)?.session.id[0])).collect();
+        assert_eq!(taken, [4, 1, 3, 2]);
+    }
+
+    #[test]
+    fn the_pool_notes_the_thread_that_gives_a_connection_back() {
+        let shared = client_state();
+        let give_back = |id: u8| {
+            let mut connection = shared.take_connection(0, Instant::now());
+            connection.session.id = [id; 16];
+            connection.phase = Phase::Ready;
+            connection
+        };
+        let first = give_back(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(give_back(2))).join().unwrap();
+            drop(first);
+            // It was idle for less time than the other one.
+            assert_eq!(shared.take_connection(0, Instant::now()).session.id[0], 1);
+        });
+    }
 
     #[test]
     fn the_first_incarnation_seen_stays_until_it_is_forgotten() {
-        let layout = Layout::new("dsm", 4096, vec!["127.0.0.1:1".into()]).unwrap();
-        let shared = ClientState::new(layout);
+        let shared = client_state();
         assert_eq!(
             (
                 shared.check_incarnation(0, 5),

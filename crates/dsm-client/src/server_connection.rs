@@ -86,6 +86,8 @@ pub(super) struct ServerConnection {
     /// Why the last connection failed.
     pub(super) reason: Option<String>,
     pub(super) idle_since: Instant,
+    /// The thread that gave it to the pool; zero before.
+    pub(super) last_user: usize,
 }
 
 impl ServerConnection {
@@ -109,6 +111,7 @@ impl ServerConnection {
             is_unanswered: false,
             reason: None,
             idle_since: now,
+            last_user: 0,
         }
     }
 
