@@ -1,6 +1,7 @@
-//! The one place where the library waits: poll(2) over the sockets of a call.
+//! The one place where the library waits: for the sockets of a call with poll(2), or for the only one
+//! with a receive that waits itself, which saves a system call.
 
-use super::server_connection::Phase;
+use super::server_connection::{Phase, RECEIVE_WAIT};
 use super::server_queue::ServerQueue;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -8,6 +9,10 @@ use std::time::{Duration, Instant};
 
 /// How often a call that waits checks whether the machines that it waits for are still there.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// With less time than this, poll(2) waits, and ends at the deadline. A receive does so only to within
+/// [`RECEIVE_WAIT`], which the kernel rounds up.
+const MIN_TIME: Duration = RECEIVE_WAIT.saturating_mul(2);
 
 /// The deadline passed before the condition held.
 #[derive(Debug)]
@@ -36,7 +41,11 @@ pub(super) fn pump(
             .filter(|queue| queue.is_busy())
             .filter_map(ServerQueue::wake_at)
             .fold(deadline, Instant::min);
-        let is_quiet = !wait(queues, wake.saturating_duration_since(now));
+        let time = wake.saturating_duration_since(now);
+        let is_quiet = match only_receiver(queues) {
+            Some(queue) if time >= MIN_TIME => !queue.wait_for_reply(),
+            _ => !wait(queues, time),
+        };
         now = Instant::now();
         if is_quiet {
             break_mute(queues, now);
@@ -49,6 +58,15 @@ pub(super) fn pump(
 fn break_mute(queues: &mut [ServerQueue<'_>], now: Instant) {
     for queue in queues.iter_mut().filter(|queue| queue.is_busy()) {
         queue.break_if_mute(now);
+    }
+}
+
+/// The only busy queue, if all that it waits for are bytes of an established connection.
+fn only_receiver<'q, 'a>(queues: &'q mut [ServerQueue<'a>]) -> Option<&'q mut ServerQueue<'a>> {
+    let mut busy = queues.iter_mut().filter(|queue| queue.is_busy());
+    match (busy.next(), busy.next()) {
+        (Some(queue), None) => Some(queue).filter(|queue| queue.waits_for_bytes()),
+        _ => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Receives replies, and checks every field against the request before it is used.
 
 use super::retry::DisconnectReason;
-use super::server_connection::Phase;
+use super::server_connection::{Phase, ReceiveMode};
 use super::server_queue::{Body, ServerQueue};
 use dsm_core::layout::MAX_ATOMIC;
 use dsm_core::printable::printable_bytes;
@@ -15,6 +15,23 @@ use zerocopy::FromBytes;
 impl ServerQueue<'_> {
     /// Receives what the socket has, and takes the replies in.
     pub(super) fn receive(&mut self) -> Result<(), DisconnectReason> {
+        self.receive_in(ReceiveMode::AtOnce).map(drop)
+    }
+
+    /// The same, after waiting for [`RECEIVE_WAIT`](super::server_connection::RECEIVE_WAIT) at most
+    /// if the socket has nothing. Only for an established connection. Returns whether bytes came.
+    pub(super) fn wait_and_receive(&mut self) -> Result<bool, DisconnectReason> {
+        // With further replies in flight, a receive that also takes the beginning of the next one
+        // saves more than one that waits for the rest of this one.
+        if self.body.is_some() && self.connection.session.awaits_one() {
+            self.receive_in(ReceiveMode::Fill)
+        } else {
+            self.receive_in(ReceiveMode::Wait)
+        }
+    }
+
+    fn receive_in(&mut self, mode: ReceiveMode) -> Result<bool, DisconnectReason> {
+        let mut has_received = false;
         loop {
             let read = match (&mut self.body, self.connection.session.awaited()) {
                 (Some(body), Some(sent)) => {
@@ -23,19 +40,26 @@ impl ServerQueue<'_> {
                     // Data goes straight to its place; only what follows it goes through the
                     // buffer.
                     let (connection, call) = self.connection_and_call(number);
-                    connection.read(&mut call.target(position, total)[received..])
+                    connection.read(&mut call.target(position, total)[received..], mode)
                 }
-                _ => self.connection.read(&mut []),
+                _ => self.connection.read(&mut [], mode),
             };
             let (count, more) = match read {
                 Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(has_received);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => match mode {
+                    ReceiveMode::AtOnce => continue,
+                    // The caller reads the clock: signals must not prolong the wait.
+                    _ => return Ok(has_received),
+                },
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return Err(DisconnectReason::Broken("it closed the connection".into()));
                 }
                 Err(error) => return Err(DisconnectReason::Broken(error.to_string())),
             };
+            has_received = true;
             if let Some(body) = &mut self.body {
                 body.received += count;
             }
@@ -43,8 +67,9 @@ impl ServerQueue<'_> {
                 Phase::Handshake => self.take_hello()?,
                 _ => self.take_reply()?,
             } {}
-            if !more {
-                return Ok(());
+            // After a wait, the caller reads the clock first.
+            if !more || mode != ReceiveMode::AtOnce {
+                return Ok(true);
             }
         }
     }

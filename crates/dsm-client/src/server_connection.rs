@@ -41,6 +41,20 @@ const KEEP_ALIVE: KeepAliveTimes = KeepAliveTimes {
     probes: 3,
 };
 
+/// How long a receive that waits for its bytes does so at most.
+pub(super) const RECEIVE_WAIT: Duration = Duration::from_millis(100);
+
+/// Whether a receive waits for bytes that are not there yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReceiveMode {
+    /// It takes what is there.
+    AtOnce,
+    /// It waits for the first bytes, for [`RECEIVE_WAIT`] at most.
+    Wait,
+    /// It waits until the target is full, for [`RECEIVE_WAIT`] at most.
+    Fill,
+}
+
 /// The state of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -202,7 +216,9 @@ impl ServerConnection {
         let finished = self
             .stream
             .as_ref()
-            .map_or(Err(io::ErrorKind::NotConnected.into()), net::finish_connect);
+            .map_or(Err(io::ErrorKind::NotConnected.into()), |stream| {
+                net::finish_connect(stream).and_then(|()| make_blocking(stream))
+            });
         if let Err(error) = finished {
             self.reason = Some(error.to_string());
             return self.try_next(now);
@@ -301,7 +317,7 @@ impl ServerConnection {
     pub(super) fn write(&mut self, tail: &[u8]) -> io::Result<usize> {
         let stream = self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let head = &self.output[self.written..];
-        let sent = stream.send_both(head, tail)?;
+        let sent = stream.send_both(head, tail, MsgFlags::MSG_DONTWAIT)?;
         self.sent_bytes += sent as u64;
         let of_head = sent.min(head.len());
         self.written += of_head;
@@ -314,16 +330,25 @@ impl ServerConnection {
 
     /// Receives into `target` first and into the buffer what is left; returns the bytes for the
     /// target, and whether there may be more.
-    pub(super) fn read(&mut self, target: &mut [u8]) -> io::Result<(usize, bool)> {
+    pub(super) fn read(
+        &mut self,
+        target: &mut [u8],
+        mode: ReceiveMode,
+    ) -> io::Result<(usize, bool)> {
         let stream = self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let space = self.input.space();
-        let room = target.len() + space.len();
-        let direct = target.len();
-        let count = if target.is_empty() {
-            stream.receive(space, MsgFlags::empty())?
-        } else {
-            stream.receive_both(target, space)?
+        let flags = match mode {
+            ReceiveMode::AtOnce => MsgFlags::MSG_DONTWAIT,
+            ReceiveMode::Wait => MsgFlags::empty(),
+            ReceiveMode::Fill => MsgFlags::MSG_WAITALL,
         };
+        let direct = target.len();
+        // A receive that fills its target must not wait for what follows it.
+        let space = match mode {
+            ReceiveMode::Fill => &mut [],
+            _ => self.input.space(),
+        };
+        let room = direct + space.len();
+        let count = stream.receive_both(target, space, flags)?;
         if count == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
@@ -334,4 +359,11 @@ impl ServerConnection {
         self.input.received(count - of_target);
         Ok((of_target, count == room))
     }
+}
+
+/// Makes the calls of an established connection wait, unless they say otherwise: a receive that
+/// waits by itself saves the system call that would wait before it.
+fn make_blocking(stream: &Stream) -> io::Result<()> {
+    stream.set_receive_timeout(RECEIVE_WAIT)?;
+    stream.set_nonblocking(false)
 }

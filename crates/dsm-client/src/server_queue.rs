@@ -118,6 +118,21 @@ impl<'a> ServerQueue<'a> {
         }
     }
 
+    /// Whether it has sent what it can, and waits for bytes of an established connection alone.
+    pub(super) fn waits_for_bytes(&self) -> bool {
+        matches!(self.connection.phase, Phase::Handshake | Phase::Ready) && !self.connection.blocked
+    }
+
+    /// Waits for bytes, for [`RECEIVE_WAIT`](super::server_connection::RECEIVE_WAIT) at most, and
+    /// takes them in; to be called if [`ServerQueue::waits_for_bytes`]. Returns whether there were
+    /// any, or the connection ended.
+    pub(super) fn wait_for_reply(&mut self) -> bool {
+        self.wait_and_receive().unwrap_or_else(|reason| {
+            self.recover(reason, Instant::now());
+            true
+        })
+    }
+
     fn step(&mut self, now: Instant, ready: PollFlags) -> Result<(), DisconnectReason> {
         let ended = PollFlags::POLLERR | PollFlags::POLLHUP;
         match self.connection.phase {

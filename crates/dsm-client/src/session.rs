@@ -108,6 +108,11 @@ impl Session {
         self.unanswered.front().filter(|_| self.encoded > 0)
     }
 
+    /// Whether one request, and no other, has no reply.
+    pub(super) fn awaits_one(&self) -> bool {
+        self.unanswered.len() == 1
+    }
+
     /// Takes that request out: its reply is complete.
     pub(super) fn answered(&mut self) -> Option<Sent> {
         let sent = self.unanswered.pop_front()?;

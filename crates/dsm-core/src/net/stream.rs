@@ -1,11 +1,11 @@
 //! A connection to a peer.
 
 use crate::sys::socket;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::{KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval};
 use nix::sys::socket::sockopt::{TcpNoDelay, TcpUserTimeout};
-use nix::sys::socket::{MsgFlags, recv, send, sendmsg, setsockopt};
-use nix::sys::uio::readv;
+use nix::sys::socket::{MsgFlags, recv, recvmsg, send, sendmsg, setsockopt};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -70,13 +70,24 @@ impl Stream {
         recv(self.socket.as_raw_fd(), buffer, flags)
     }
 
-    /// Receives into `head` until it is full, then into `tail`; see `readv(2)`.
+    /// Receives into `head` until it is full, then into `tail`; see `recvmsg(2)`, or `recv(2)` if
+    /// one of them is empty.
     #[inline]
-    pub fn receive_both(&self, head: &mut [u8], tail: &mut [u8]) -> nix::Result<usize> {
-        readv(
-            &self.socket,
-            &mut [IoSliceMut::new(head), IoSliceMut::new(tail)],
-        )
+    pub fn receive_both(
+        &self,
+        head: &mut [u8],
+        tail: &mut [u8],
+        flags: MsgFlags,
+    ) -> nix::Result<usize> {
+        if head.is_empty() {
+            return self.receive(tail, flags);
+        }
+        if tail.is_empty() {
+            return self.receive(head, flags);
+        }
+        let mut parts = [IoSliceMut::new(head), IoSliceMut::new(tail)];
+        let received = recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, None, flags)?;
+        Ok(received.bytes)
     }
 
     /// Sends, see `send(2)`.
@@ -89,18 +100,15 @@ impl Stream {
         )
     }
 
-    /// Sends `head`, then `tail`; see `sendmsg(2)`.
+    /// Sends `head`, then `tail`; see `sendmsg(2)`, or `send(2)` if there is no tail.
     #[inline]
-    pub fn send_both(&self, head: &[u8], tail: &[u8]) -> nix::Result<usize> {
+    pub fn send_both(&self, head: &[u8], tail: &[u8], flags: MsgFlags) -> nix::Result<usize> {
+        if tail.is_empty() {
+            return self.send(head, flags);
+        }
+        let (socket, flags) = (self.socket.as_raw_fd(), flags | MsgFlags::MSG_NOSIGNAL);
         let parts = [IoSlice::new(head), IoSlice::new(tail)];
-        // `writev(2)` would raise SIGPIPE in a process that has not turned it off.
-        sendmsg::<()>(
-            self.socket.as_raw_fd(),
-            &parts,
-            &[],
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        )
+        sendmsg::<()>(socket, &parts, &[], flags, None)
     }
 
     /// The stream as a source of bytes for `Worker::receive`.
@@ -124,11 +132,11 @@ impl Stream {
         poll(&mut wait, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
-    /// Whether a non-blocking stream has neither unread bytes nor ended.
+    /// Whether the stream has neither unread bytes nor ended.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        let peeked = self.socket.peek(&mut [0]);
-        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        self.receive(&mut [0], flags) == Err(Errno::EAGAIN)
     }
 
     /// Whether the peer's machine has been silent for so long although it owes an answer to packets
@@ -247,9 +255,10 @@ mod tests {
     #[test]
     fn a_stream_carries_bytes_both_ways_over_tcp_and_over_a_unix_socket() {
         for (near, far) in [over_tcp(), over_a_unix_socket()] {
-            assert_eq!(near.send_both(b"head", b"tail"), Ok(8));
+            let flags = MsgFlags::empty();
+            assert_eq!(near.send_both(b"head", b"tail", flags), Ok(8));
             let (mut head, mut tail) = ([0; 3], [0; 9]);
-            assert_eq!(far.receive_both(&mut head, &mut tail), Ok(8));
+            assert_eq!(far.receive_both(&mut head, &mut tail, flags), Ok(8));
             assert_eq!((&head, &tail[..5]), (b"hea", b"dtail".as_slice()));
             (&far).write_all(b"reply").unwrap();
             let mut reply = [0; 5];
@@ -262,7 +271,6 @@ mod tests {
     #[test]
     fn a_stream_is_quiet_until_the_peer_sends_or_closes() {
         for (near, far) in [over_tcp(), over_a_unix_socket()] {
-            near.set_nonblocking(true).unwrap();
             assert!(near.is_quiet() && !near.is_ready(PollFlags::POLLIN));
             far.send(b"x", MsgFlags::empty()).unwrap();
             assert!(!near.is_quiet() && near.is_ready(PollFlags::POLLIN));
