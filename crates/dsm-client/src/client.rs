@@ -3,6 +3,7 @@
 #[cfg(feature = "mcomp-cfg")]
 use super::Config;
 use super::Pipeline;
+use super::blocking_call::{self, CallTime};
 use super::call::{Call, CallKind, CallOutput};
 use super::error::Error;
 use super::local::{self, DataPath};
@@ -206,10 +207,10 @@ impl Client {
 
     /// Carries out work inside one server: in its shared memory if that is open, and what is left
     /// by TCP; until the deadline, or the client's timeout if there is none.
-    pub(super) fn part<'a>(
+    pub(super) fn part(
         &self,
         piece: Piece,
-        kind: CallKind<'a>,
+        kind: CallKind<'_>,
         mut deadline: Option<Instant>,
     ) -> Result<CallOutput, Error> {
         let mut call = Call::new(kind, piece.offset, piece.length);
@@ -229,19 +230,26 @@ impl Client {
             }
             deadline = deadline.or_else(|| begun.map(Deadline::instant));
         }
-        let deadline = deadline.unwrap_or_else(|| self.deadline());
-        self.call(deadline, |pipeline: &mut Pipeline<'a>| {
-            pipeline.submit_call(piece.server, call)
-        })
+        let time = self.call_time(deadline);
+        blocking_call::carry_out(&self.shared, piece.server, call, time)
     }
 
     fn ask(&self, server: usize, kind: CallKind<'_>) -> Result<CallOutput, Error> {
-        let mut pipeline = Pipeline::until_answered(&self.shared, self.timeout);
-        pipeline.submit_to(server, kind)?;
-        pipeline.collect_next().unwrap_or(Ok(CallOutput::Done))
+        self.shared.check_server(server)?;
+        let (call, time) = (Call::new(kind, 0, 0), self.call_time(None));
+        blocking_call::carry_out_until_answered(&self.shared, server, call, time)
     }
 
-    /// A blocking call: a pipeline of one request.
+    fn call_time(&self, deadline: Option<Instant>) -> CallTime {
+        let now = Instant::now();
+        CallTime {
+            now,
+            deadline: deadline.unwrap_or(now + self.timeout),
+            timeout: self.timeout,
+        }
+    }
+
+    /// A blocking call that may concern several servers: a pipeline of one request.
     pub(super) fn call<'a>(
         &self,
         deadline: Instant,

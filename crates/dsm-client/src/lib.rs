@@ -35,12 +35,14 @@
 //! calls. It starts threads only to look up host names of the network map: eight at most, each for
 //! as long as the system takes. Numeric addresses need none.
 
-// Inside: a call is cut into the requests of one server (`call`). A queue for each server
+// Inside: a call is cut into the requests of one server (`call`). It has a queue of its own if it
+// concerns one server (`blocking_call`), else those of a pipeline. A queue for each server
 // (`server_queue`, with `receive` and `retry`) sends them over a connection (`server_connection`)
 // that the pool keeps (`pool`), or `local` carries them out in the server's shared memory. `pump`
 // waits for the sockets of all queues. Each connection has a session (`session`), so that a request
 // whose connection breaks is sent again and still takes effect once.
 
+mod blocking_call;
 mod buffer;
 mod call;
 mod client;

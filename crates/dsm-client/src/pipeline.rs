@@ -68,8 +68,6 @@ pub struct Pipeline<'a> {
     timeout: Duration,
     /// One deadline for everything, instead of one for each submission and each `next`.
     deadline: Option<Instant>,
-    /// See [`ServerQueue::until_answered`].
-    until_answered: bool,
     /// Whether servers on this host may be reached through their shared memory.
     local: LocalAccess,
     queues: Vec<ServerQueue<'a>>,
@@ -82,7 +80,6 @@ impl<'a> Pipeline<'a> {
             shared: Arc::clone(shared),
             timeout,
             deadline: None,
-            until_answered: false,
             local,
             queues: Vec::new(),
             submitted: VecDeque::new(),
@@ -99,14 +96,6 @@ impl<'a> Pipeline<'a> {
         Self {
             deadline: Some(deadline),
             ..Self::new(shared, timeout, local)
-        }
-    }
-
-    /// For one call that fails at once when the server's machine says that no server is there.
-    pub(super) fn until_answered(shared: &Arc<ClientState>, timeout: Duration) -> Self {
-        Self {
-            until_answered: true,
-            ..Self::new(shared, timeout, LocalAccess::Never)
         }
     }
 
@@ -198,42 +187,18 @@ impl<'a> Pipeline<'a> {
             && self.shared.is_local(server)
     }
 
-    /// Submits a call to one server that is about no range.
-    pub(super) fn submit_to(&mut self, server: usize, kind: CallKind<'a>) -> Result<(), Error> {
-        self.shared.check_server(server)?;
-        self.submit_call(server, Call::new(kind, 0, 0))
-    }
-
-    /// Submits what is left of a call, which goes by TCP.
-    pub(super) fn submit_call(&mut self, server: usize, call: Call<'a>) -> Result<(), Error> {
-        let now = self.make_room(server..server + 1, Instant::now())?;
-        let mutates = call.opcode().mutates();
-        self.push(server, call, now);
-        self.submitted.push_back(SubmittedRequest {
-            servers: server..server + 1,
-            reads: false,
-            mutates,
-            done: Vec::new(),
-        });
-        Ok(())
-    }
-
     fn push(&mut self, server: usize, call: Call<'a>, now: Instant) {
         let index = self
             .queues
             .iter()
             .position(|queue| queue.server() == server)
             .unwrap_or_else(|| {
-                let mut queue = ServerQueue::new(self.shared.take_connection(server, now));
-                queue.until_answered = self.until_answered;
-                self.queues.push(queue);
+                let connection = self.shared.take_connection(server, now);
+                self.queues.push(ServerQueue::new(connection));
                 self.queues.len() - 1
             });
         let queue = &mut self.queues[index];
-        if self.until_answered {
-            // A status or a ping reads no memory: it need not wait for the end of other sessions.
-            queue.connection.to_supersede.clear();
-        } else if !queue.is_busy() && self.shared.has_abandoned(server) {
+        if !queue.is_busy() && self.shared.has_abandoned(server) {
             // What a connection that is open already reads might not be final.
             queue.connection.reset(now);
         }
@@ -260,7 +225,7 @@ impl<'a> Pipeline<'a> {
                 .all(ServerQueue::is_relieved)
         };
         let deadline = self.deadline.unwrap_or(now + self.timeout);
-        if pump(&mut self.queues, deadline, is_relieved).is_ok() {
+        if pump(&mut self.queues, now, deadline, is_relieved).is_ok() {
             return Ok(Instant::now());
         }
         let (timeout, now) = (self.timeout, Instant::now());
@@ -297,7 +262,7 @@ impl<'a> Pipeline<'a> {
                 .filter(is_concerned)
                 .all(ServerQueue::front_is_finished)
         };
-        if pump(&mut self.queues, deadline, finished).is_err() {
+        if pump(&mut self.queues, Instant::now(), deadline, finished).is_err() {
             let (timeout, now) = (self.timeout, Instant::now());
             let late = |queue: &&mut ServerQueue<'_>| {
                 request.concerns(queue) && !queue.front_is_finished()

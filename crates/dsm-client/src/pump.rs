@@ -19,13 +19,13 @@ const MIN_TIME: Duration = RECEIVE_WAIT.saturating_mul(2);
 pub(super) struct DeadlinePassed;
 
 /// Drives all queues until `done` holds, or the deadline passes. Servers work in parallel, since
-/// each socket is served as soon as it is ready.
+/// each socket is served as soon as it is ready. The clock was `now` when it was read last.
 pub(super) fn pump(
     queues: &mut [ServerQueue<'_>],
+    mut now: Instant,
     deadline: Instant,
     done: impl Fn(&[ServerQueue<'_>]) -> bool,
 ) -> Result<(), DeadlinePassed> {
-    let mut now = Instant::now();
     loop {
         for queue in queues.iter_mut().filter(|queue| queue.is_busy()) {
             queue.drive(now);
