@@ -158,14 +158,14 @@ fn time<E: ToString>(
 /// Reads 8 bytes in a thread for each client, for the time of `window` after a warm-up. Returns the
 /// seconds per read of all threads together.
 fn time_threads(clients: &[Client], window: Duration) -> Result<f64, String> {
-    let (begin, end) = (Barrier::new(clients.len() + 1), AtomicBool::new(false));
+    let (ready, end) = (Barrier::new(clients.len() + 1), AtomicBool::new(false));
     let total = AtomicU64::new(0);
     let read = |number: usize, client: &Client| {
         let mut buffer = [0; 8];
         // A page for each thread.
         let address = number as u64 * 4096;
         let warm_up = time(window / WARM_UP, || client.read_into(address, &mut buffer));
-        begin.wait();
+        ready.wait();
         warm_up?;
         let mut count = 0;
         while !end.load(Ordering::Relaxed) {
@@ -186,11 +186,11 @@ fn time_threads(clients: &[Client], window: Duration) -> Result<f64, String> {
                 scope.spawn(move || read(number, client))
             })
             .collect();
-        begin.wait();
-        let begun = Instant::now();
+        ready.wait();
+        let started_at = Instant::now();
         std::thread::sleep(window);
         end.store(true, Ordering::Relaxed);
-        let elapsed = begun.elapsed();
+        let elapsed = started_at.elapsed();
         for thread in started {
             thread.join().map_err(|_| "a thread panicked")??;
         }

@@ -5,7 +5,7 @@ ones, and the cost of promises.
 `make bench` builds the programs and runs this after benches/peers. docs/performance.md describes the measurements.
 
     BENCH_QUICK=1               few short rounds: shows only that the benchmark works; without prices, which builds a dsmd
-    BENCH_PARTS='start prices'  only these parts, of: servers transfer local start beside prices
+    BENCH_PARTS='start prices'  only these parts, of: servers transfer local library start beside prices
     BENCH_BASE=PROGRAM          another dsmd, for the rate of long reads in `beside`
     BENCH_ROUNDS                the number of rounds of all parts
     BENCH_START_SIZE=8          GiB of a new segment; less if it does not fit
@@ -26,6 +26,7 @@ sys.path[1:1] = [str(BENCHES / "common"), str(BENCHES / "peers")]
 import beside
 import command
 import environment
+import library
 import local
 import prices
 import program
@@ -38,7 +39,15 @@ from program import say
 from stage import SHARED_MEMORY, Failure
 from table import size
 
-PARTS = {"servers": servers, "transfer": transfer, "local": local, "start": start, "beside": beside, "prices": prices}
+PARTS = {
+    "servers": servers,
+    "transfer": transfer,
+    "local": local,
+    "library": library,
+    "start": start,
+    "beside": beside,
+    "prices": prices,
+}
 
 START_GIB, QUICK_START_GIB = 8, 0.25
 

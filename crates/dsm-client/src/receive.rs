@@ -44,7 +44,7 @@ impl ServerQueue<'_> {
                 }
                 _ => self.connection.read(&mut [], mode),
             };
-            let (count, more) = match read {
+            let (count, has_more) = match read {
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(has_received);
@@ -68,7 +68,7 @@ impl ServerQueue<'_> {
                 _ => self.take_reply()?,
             } {}
             // After a wait, the caller reads the clock first.
-            if !more || mode != ReceiveMode::AtOnce {
+            if !has_more || mode != ReceiveMode::AtOnce {
                 return Ok(true);
             }
         }
