@@ -1,4 +1,4 @@
-//! A blocking call that concerns one server: a queue of its own, without the lists of a pipeline.
+//! A blocking call that concerns one server: one queue, without the lists of a pipeline.
 
 use super::call::{Call, CallOutput};
 use super::error::Error;

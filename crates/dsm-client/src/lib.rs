@@ -35,7 +35,7 @@
 //! calls. It starts threads only to look up host names of the network map: eight at most, each for
 //! as long as the system takes. Numeric addresses need none.
 
-// Inside: a call is cut into the requests of one server (`call`). It has a queue of its own if it
+// Inside: a call is cut into the requests of one server (`call`). It has one queue if it
 // concerns one server (`blocking_call`), else those of a pipeline. A queue for each server
 // (`server_queue`, with `receive` and `retry`) sends them over a connection (`server_connection`)
 // that the pool keeps (`pool`), or `local` carries them out in the server's shared memory. `pump`
