@@ -5,7 +5,7 @@ use super::context::CommandContext;
 use super::failure::CliFailure;
 use super::human;
 use super::output::{self, Colours};
-use super::servers::{ServerState, ask_each, reason};
+use super::servers::{ServerState, reason};
 use super::table::{self, Align};
 use dsm_client::Error;
 use dsm_core::protocol::{LatencyBucket, LocalTraffic, MemoryState, Status};
@@ -41,8 +41,7 @@ const NARROW: [&str; 7] = [
 ];
 
 pub(super) fn run(arguments: &StatusArgs, context: &CommandContext) -> Result<(), CliFailure> {
-    let servers: Vec<usize> = (0..context.layout().server_count()).collect();
-    let answers = ask_each(&servers, |server| context.client.status(server));
+    let answers = context.client.status_of_all();
     if context.json {
         let rows: Result<Vec<Value>, CliFailure> = answers
             .iter()

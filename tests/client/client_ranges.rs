@@ -7,6 +7,7 @@ use dsm_core::protocol::Opcode;
 use std::time::Duration;
 use support::clients::client_of;
 use support::fake_server::servers;
+use support::{is_error, wait_for};
 
 const K: u64 = 3 << 20;
 
@@ -238,4 +239,37 @@ fn status_and_ping_are_answered() {
     let client = client_of(layout);
     assert_eq!(client.status(0).unwrap().pid, 4711);
     assert!(client.ping(0).unwrap().as_secs() < 1);
+}
+
+#[test]
+fn servers_are_asked_for_their_status_at_the_same_time() {
+    let (layout, servers) = servers(40, K);
+    let client = client_of(layout).with_timeout(Duration::from_secs(50));
+    for server in &servers {
+        server.state().deaf = true;
+    }
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| client.status_of_all());
+        // None of them answers before all have been asked.
+        wait_for("every server is asked", Duration::from_secs(30), || {
+            servers.iter().all(|server| server.state().hellos == 1)
+        });
+        for server in &servers {
+            server.state().deaf = false;
+            server.break_all();
+        }
+        for (index, answer) in asked.join().unwrap().iter().enumerate() {
+            let error = answer.as_ref().unwrap_err();
+            assert!(is_error(error, ErrorKind::Unavailable, index), "{error}");
+        }
+    });
+    servers[1].state().status = "{}".to_owned();
+    let answers = client.status_of_all();
+    assert_eq!(answers.len(), servers.len());
+    for (index, answer) in answers.into_iter().enumerate() {
+        match answer {
+            Ok(status) => assert!(index != 1 && status.pid == 4711),
+            Err(error) => assert!(is_error(&error, ErrorKind::Protocol, 1), "{error}"),
+        }
+    }
 }

@@ -23,6 +23,10 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// it.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// The most servers that are asked at the same time: each needs a socket, of which a process may
+/// have 1024 as a rule.
+const MAX_ASKED: usize = 256;
+
 /// Access to the whole memory. It connects when it has to. Many threads may use it at once, by
 /// reference, in an `Arc` or as clones, which share connections.
 ///
@@ -148,9 +152,32 @@ impl Client {
     /// server.
     pub fn status(&self, server: impl Into<ServerIndex>) -> Result<Status, Error> {
         let server = server.into().get();
-        let text = match self.ask(server, CallKind::Status(Vec::new()))? {
-            CallOutput::Data(text) => text,
-            value => return Err(self.unexpected(server, &value)),
+        let text = self.ask(server, || CallKind::Status(Vec::new()))?;
+        self.parse_status(server, text)
+    }
+
+    /// The state and counters of every server, by index. The servers are asked at the same time,
+    /// up to 256 of them; one that fails costs the others no time.
+    #[must_use]
+    pub fn status_of_all(&self) -> Vec<Result<Status, Error>> {
+        let count = self.shared.layout.server_count();
+        let parts = (0..count).step_by(MAX_ASKED);
+        let ask_part = |first: usize| {
+            let part = first..(first + MAX_ASKED).min(count);
+            let time = self.call_time(None);
+            let kind = || CallKind::Status(Vec::new());
+            let answers = blocking_call::ask(&self.shared, part.clone(), kind, time);
+            part.zip(answers)
+        };
+        parts
+            .flat_map(ask_part)
+            .map(|(server, answer)| self.parse_status(server, answer?))
+            .collect()
+    }
+
+    fn parse_status(&self, server: usize, output: CallOutput) -> Result<Status, Error> {
+        let CallOutput::Data(text) = output else {
+            return Err(self.unexpected(server, &output));
         };
         serde_json::from_slice(&text).map_err(|error| {
             // serde_json quotes the text that it does not understand.
@@ -170,7 +197,7 @@ impl Client {
     /// server.
     pub fn ping(&self, server: impl Into<ServerIndex>) -> Result<Duration, Error> {
         let server = server.into().get();
-        match self.ask(server, CallKind::Ping(None, [0; 8]))? {
+        match self.ask(server, || CallKind::Ping(None, [0; 8]))? {
             CallOutput::RoundTrip(time) => Ok(time),
             value => Err(self.unexpected(server, &value)),
         }
@@ -234,10 +261,16 @@ impl Client {
         blocking_call::carry_out(&self.shared, piece.server, call, time)
     }
 
-    fn ask(&self, server: usize, kind: CallKind<'_>) -> Result<CallOutput, Error> {
+    fn ask(
+        &self,
+        server: usize,
+        kind: impl Fn() -> CallKind<'static>,
+    ) -> Result<CallOutput, Error> {
         self.shared.check_server(server)?;
-        let (call, time) = (Call::new(kind, 0, 0), self.call_time(None));
-        blocking_call::carry_out_until_answered(&self.shared, server, call, time)
+        let time = self.call_time(None);
+        blocking_call::ask(&self.shared, server..server + 1, kind, time)
+            .next()
+            .unwrap_or(Ok(CallOutput::Done))
     }
 
     fn call_time(&self, deadline: Option<Instant>) -> CallTime {
