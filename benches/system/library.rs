@@ -1,6 +1,6 @@
 //! Measures the blocking calls of the library over TCP: of one thread, beside a bare loop on a
-//! socket; of threads that share a client, beside threads with a client each; and the status of
-//! many servers.
+//! socket and the client of Redis; of threads that share a client, beside threads with a client
+//! each; and the status of many servers.
 
 use crate::bare::BareConnection;
 use clap::ValueEnum;
@@ -38,6 +38,7 @@ type LibraryTurn<'t> = (String, Box<dyn FnMut() -> Result<f64, String> + 't>);
 pub(crate) fn measure(
     path: &Path,
     cells: LibraryCells,
+    redis: Option<&str>,
     rounds: usize,
     window: Duration,
 ) -> Result<Value, String> {
@@ -45,7 +46,13 @@ pub(crate) fn measure(
         .map_err(|error| error.to_string())?
         .layout;
     let mut turns = match cells {
-        LibraryCells::Calls => calls(&layout, window)?,
+        LibraryCells::Calls => {
+            let mut turns = calls(&layout, window)?;
+            if let Some(address) = redis {
+                turns.extend(redis_calls(address, window).map_err(|error| error.to_string())?);
+            }
+            turns
+        }
         LibraryCells::Threads => threads(&layout, window),
         LibraryCells::Status => status(&layout, window),
     };
@@ -91,6 +98,36 @@ fn calls(layout: &Layout, window: Duration) -> Result<Vec<LibraryTurn<'static>>,
         turns.push((
             format!("bare w{name}"),
             Box::new(move || time(window, || bare_writer.write(0, &bare_data))),
+        ));
+    }
+    Ok(turns)
+}
+
+/// The same with the blocking client of the crate `redis`: a key for each size, with a value of as
+/// many bytes.
+fn redis_calls(address: &str, window: Duration) -> redis::RedisResult<Vec<LibraryTurn<'static>>> {
+    let server = redis::Client::open(format!("redis://{address}/"))?;
+    let mut turns: Vec<LibraryTurn<'static>> = Vec::new();
+    for (name, length) in SIZES {
+        let (mut reader, mut writer) = (server.get_connection()?, server.get_connection()?);
+        let data = vec![1_u8; length];
+        let set = move |connection: &mut redis::Connection| {
+            redis::cmd("SET").arg(name).arg(&data).exec(connection)
+        };
+        set(&mut writer)?;
+        turns.push((
+            format!("redis r{name}"),
+            Box::new(move || {
+                time(window, || {
+                    let value: Vec<u8> = redis::cmd("GET").arg(name).query(&mut reader)?;
+                    std::hint::black_box(value);
+                    redis::RedisResult::Ok(())
+                })
+            }),
+        ));
+        turns.push((
+            format!("redis w{name}"),
+            Box::new(move || time(window, || set(&mut writer))),
         ));
     }
     Ok(turns)

@@ -57,6 +57,9 @@ enum SystemLoadCommand {
         config: PathBuf,
         #[arg(long)]
         cells: library::LibraryCells,
+        /// The address of a Redis server, to measure its client beside the calls
+        #[arg(long)]
+        redis: Option<String>,
         #[arg(long)]
         rounds: usize,
         /// Seconds of each measurement
@@ -88,9 +91,11 @@ fn main() -> ExitCode {
         SystemLoadCommand::Library {
             config,
             cells,
+            redis,
             rounds,
             seconds,
-        } => duration(seconds).and_then(|window| library::measure(&config, cells, rounds, window)),
+        } => duration(seconds)
+            .and_then(|window| library::measure(&config, cells, redis.as_deref(), rounds, window)),
         SystemLoadCommand::Allocate { file, size } => allocate::allocate(&file, size),
     };
     match done {
