@@ -27,7 +27,7 @@ test: ## Run all checks that must pass: format, lints, man pages, tests, package
 test-long: ## Run the tests with at least ten times as many kills, snapshots and random inputs
 	DSM_TEST_LONG=1 $(CARGO) test --locked --no-fail-fast
 
-bench: ## Compare dsmd with Redis, memcached and nbdkit (benches/peers), and measure whole systems (benches/system)
+bench: ## Compare dsmd with Redis, Valkey, memcached and nbdkit (benches/peers), and measure whole systems (benches/system)
 	$(CARGO) build --release --locked -p dsm-service -p dsm-benches --bins
 	@benches/peers/run.py
 	@benches/system/run.py

@@ -1,4 +1,4 @@
-"""A Redis server for a benchmark, without persistence."""
+"""A server of Redis, or of Valkey, for a benchmark, without persistence."""
 
 import re
 
@@ -21,10 +21,10 @@ def find():
     return program, version[1]
 
 
-def start(stage, program, port, folder, **more):
+def start(stage, program, port, folder, label="redis", **more):
     """Starts a server and waits until it listens. `more` are settings of redis.conf, with _ for -."""
     settings = {"bind": stage.host, "port": port, "dir": folder, "save": "", "appendonly": "no", "daemonize": "no", **more}
     arguments = [str(word) for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
-    process = stage.start("redis", ["redis-server", *arguments], executable=program)
+    process = stage.start(label, [f"{label}-server", *arguments], executable=program)
     stage.wait_until_listens(process, port)
     return process

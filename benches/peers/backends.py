@@ -6,6 +6,7 @@ import re
 import dsm
 import packages
 import redis
+import valkey
 from memory import MIB, own
 
 MEMORY = 256 * MIB
@@ -90,7 +91,13 @@ class Redis(Backend):
         super().__init__(stage, load, port)
 
     def start(self):
-        return redis.start(self.stage, self.program, self.port, self.stage.folder)
+        return redis.start(self.stage, self.program, self.port, self.stage.folder, self.label)
+
+
+class Valkey(Redis):
+    """Valkey, which has Redis's protocol."""
+
+    label = "valkey"
 
 
 class Memcached(Backend):
@@ -139,14 +146,16 @@ class Nbdkit(Backend):
         return self.stage.start("nbdkit", [*command, "allocator=malloc"])
 
 
-# The servers of other projects. The names are those of their Debian packages.
-PEERS = {"redis": Redis, "memcached": Memcached, "nbdkit": Nbdkit}
+# The servers of other projects.
+PEERS = {"redis": Redis, "valkey": Valkey, "memcached": Memcached, "nbdkit": Nbdkit}
 
 
-def peer_program(label):
-    """The path of the program, and its version. Root installs a missing program."""
+def peer_program(label, target):
+    """The path of the program, and its version; a missing program is installed. Raises Failure."""
     if label == "redis":
         return redis.find()
+    if label == "valkey":
+        return valkey.find(target)
     program = packages.find(label, label)
     version = re.search(r"\d+(\.\d+)+", packages.said([program, "--version"]))
     return program, version[0] if version else "?"

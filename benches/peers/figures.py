@@ -4,7 +4,7 @@ from statistics import median
 
 from measure import BASE, OURS
 
-PEERS = ("redis", "memcached", "nbdkit")
+PEERS = ("redis", "valkey", "memcached", "nbdkit")
 
 
 def ratios(rounds, label, to=BASE):

@@ -6,7 +6,7 @@ from statistics import median
 from figures import ratios
 from measure import OURS
 
-COLOURS = {"raw epoll": "#9aa0a6", OURS: "#1a73e8", "base": "#8ab4f8", "redis": "#d93025", "memcached": "#188038", "nbdkit": "#e37400"}
+COLOURS = {"raw epoll": "#9aa0a6", OURS: "#1a73e8", "base": "#8ab4f8", "redis": "#d93025", "valkey": "#a142f4", "memcached": "#188038", "nbdkit": "#e37400"}
 
 BAR, GAP = 11, 16
 LEFT, WIDTH, RIGHT, TOP = 150, 640, 60, 64

@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""Compares dsmd with Redis, memcached, nbdkit, and raw servers that only copy bytes.
+"""Compares dsmd with Redis, Valkey, memcached, nbdkit, and raw servers that only copy bytes.
 
 `make bench` builds the programs and runs this. docs/performance.md describes the measurements.
 
     BENCH_QUICK=1             few short rounds: shows only that the benchmark works
     BENCH_CELLS='r8*, idle'   only these cells; a name need not be in the table: 'r4k c4 d4 free'
-    BENCH_BACKENDS='dsmd redis'   raw and only these, of: raw_epoll dsmd redis memcached nbdkit
+    BENCH_BACKENDS='dsmd redis'   raw and only these, of: raw_epoll dsmd redis valkey memcached nbdkit
     BENCH_ROUNDS, BENCH_SECONDS, BENCH_WARM_UP   numbers
     BENCH_SET='limits.threads=2 ...'   settings of mcomp.cfg for dsmd
     BENCH_BASE=PROGRAM        another dsmd, as "base" in the same rounds: compares before and after a change
     BENCH_BASE_SET            settings of "base"; without BENCH_BASE, "base" is the same program
 
-Needs Linux, Python 3.11, and Debian's packages redis-tools, memcached and nbdkit, which root installs. Ends all processes
-and removes all files that it has created, also after Ctrl-C.
+Needs Linux, Python 3.11, and Debian's packages redis-tools, memcached and nbdkit, which root installs. Without Valkey, which
+Debian 12 does not have and pip then installs in target/, the others are compared. Ends all processes and removes all files that
+it has created, also after Ctrl-C.
 """
 
 import pathlib
@@ -35,8 +36,8 @@ from program import say
 from stage import Failure, Stage
 from table import size
 
-# The memory of seven servers, the keys of memcached, and a reserve.
-NEEDED = 12 * MEMORY
+# The memory of eight servers, the keys of memcached, and a reserve.
+NEEDED = 13 * MEMORY
 
 # File descriptors of the largest cell, on both sides, and a reserve.
 DESCRIPTORS = 4096
@@ -53,12 +54,25 @@ def prepare():
         raise Failure(f"{size(available())} of memory are available, and this needs {size(NEEDED)}: end other programs")
 
 
+def find_peers(options, target):
+    """The program and the version of each peer, and a remark about Valkey if it cannot be had. Raises Failure."""
+    peers, absent = {}, []
+    for label in filter(options.wants, PEERS):
+        try:
+            peers[label] = peer_program(label, target)
+        except Failure as failure:
+            if label != "valkey":
+                raise
+            absent.append(f"valkey was skipped: {failure}")
+    return peers, absent
+
+
 def measure(target):
     """Runs the benchmark. Raises UsageError."""
     programs = target / "release"
     options = Options.from_environment(programs)
     prepare()
-    peers = {label: peer_program(label) for label in PEERS if options.wants(label)}
+    peers, absent = find_peers(options, target)
     machine = program.machine()
     results = {
         "machine": machine,
@@ -67,7 +81,7 @@ def measure(target):
         "rounds": options.rounds,
         "seconds": options.seconds,
         "targets": {cell.name: cell.target for cell in options.cells if cell.target},
-        "remarks": program.remarks(machine),
+        "remarks": [*program.remarks(machine), *absent],
         "idle": None,
     }
     found = {}
