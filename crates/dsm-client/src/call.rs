@@ -161,9 +161,9 @@ impl<'a> Call<'a> {
     }
 
     /// Notes when the request of a ping is sent.
-    pub(super) fn note_sent(&mut self) {
+    pub(super) fn note_sent(&mut self, now: Instant) {
         if let CallKind::Ping(at, _) = &mut self.kind {
-            *at = Some(Instant::now());
+            *at = Some(now);
         }
     }
 
@@ -194,11 +194,12 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// A part succeeded; `value` is the reply's.
+    /// A part succeeded, and its reply came `now`; `value` is the reply's.
     ///
     /// # Errors
     /// What is wrong with the reply.
-    pub(super) fn part_succeeded(&mut self, value: u64) -> Result<(), String> {
+    #[inline]
+    pub(super) fn part_succeeded(&mut self, value: u64, now: Instant) -> Result<(), String> {
         self.unanswered -= 1;
         self.is_partly_done = true;
         match &mut self.kind {
@@ -207,7 +208,8 @@ impl<'a> Call<'a> {
                 if echo != PING {
                     return Err("the payload of a ping came back changed".into());
                 }
-                self.output = CallOutput::RoundTrip(at.map_or(Duration::ZERO, |at| at.elapsed()));
+                let time = at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+                self.output = CallOutput::RoundTrip(time);
             }
             _ => {}
         }
@@ -326,7 +328,7 @@ mod tests {
         call.split();
         call.part_failed(Error::no_room(1));
         assert!(!call.is_finished() && call.next_length().is_none());
-        call.part_succeeded(0).unwrap();
+        call.part_succeeded(0, Instant::now()).unwrap();
         assert!(call.is_finished());
         // The other part was carried out.
         assert_eq!(

@@ -3,11 +3,12 @@
 #[cfg(feature = "mcomp-cfg")]
 use super::Config;
 use super::Pipeline;
-use super::blocking_call::{self, CallTime};
+use super::blocking_call;
 use super::call::{Call, CallKind, CallOutput};
 use super::error::Error;
 use super::local::{self, DataPath};
 use super::pool::ClientState;
+use super::pump::CallTime;
 use dsm_core::layout::{Layout, Piece};
 use dsm_core::printable::{self, printable};
 use dsm_core::protocol::Status;

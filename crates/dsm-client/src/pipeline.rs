@@ -2,11 +2,11 @@
 //! of submission.
 
 use super::call::{Call, CallKind, CallOutput};
+use super::driver::QueueDriver;
 use super::error::{Effect, Error};
 use super::local;
 use super::pool::ClientState;
-use super::pump::pump;
-use super::server_queue::ServerQueue;
+use super::pump::{CallTime, DeadlinePassed, pump};
 use super::submitted::{SubmittedRequest, join};
 use dsm_core::LocalAccess;
 use dsm_core::layout::Piece;
@@ -70,7 +70,7 @@ pub struct Pipeline<'a> {
     deadline: Option<Instant>,
     /// Whether servers on this host may be reached through their shared memory.
     local: LocalAccess,
-    queues: Vec<ServerQueue<'a>>,
+    drivers: Vec<QueueDriver<'a>>,
     pub(super) submitted: VecDeque<SubmittedRequest>,
 }
 
@@ -81,7 +81,7 @@ impl<'a> Pipeline<'a> {
             timeout,
             deadline: None,
             local,
-            queues: Vec::new(),
+            drivers: Vec::new(),
             submitted: VecDeque::new(),
         }
     }
@@ -114,10 +114,7 @@ impl<'a> Pipeline<'a> {
         let Some(request) = self.submitted.front() else {
             return false;
         };
-        self.queues
-            .iter()
-            .filter(|queue| request.concerns(queue))
-            .all(ServerQueue::front_is_finished)
+        !self.drivers.iter().any(|driver| request.is_pending(driver))
     }
 
     /// Submits a call for each piece of a range.
@@ -181,71 +178,56 @@ impl<'a> Pipeline<'a> {
     fn goes_locally(&self, server: usize) -> bool {
         self.local == LocalAccess::Auto
             && !self
-                .queues
+                .drivers
                 .iter()
-                .any(|queue| queue.server() == server && queue.is_busy())
+                .any(|driver| driver.server() == server && driver.queue().is_busy())
             && self.shared.is_local(server)
     }
 
     fn push(&mut self, server: usize, call: Call<'a>, now: Instant) {
         let index = self
-            .queues
+            .drivers
             .iter()
-            .position(|queue| queue.server() == server)
+            .position(|driver| driver.server() == server)
             .unwrap_or_else(|| {
-                let connection = self.shared.take_connection(server, now);
-                self.queues.push(ServerQueue::new(connection));
-                self.queues.len() - 1
+                self.drivers
+                    .push(QueueDriver::new(&self.shared, server, now));
+                self.drivers.len() - 1
             });
-        let queue = &mut self.queues[index];
-        if !queue.is_busy() && self.shared.has_abandoned(server) {
+        let driver = &mut self.drivers[index];
+        if !driver.queue().is_busy() && self.shared.has_abandoned(server) {
             // What a connection that is open already reads might not be final.
-            queue.connection.reset(now);
+            driver.reset(now);
         }
-        queue.push(call);
-        queue.maybe_send(now);
+        driver.submit(call);
+        driver.maybe_send(now);
     }
 
     /// Waits while the queue of one of the servers is full. Returns the time, which is `now` if it
     /// did not wait.
     fn make_room(&mut self, servers: Range<usize>, now: Instant) -> Result<Instant, Error> {
-        let is_concerned = |queue: &&ServerQueue<'_>| servers.contains(&queue.server());
-        if !self
-            .queues
-            .iter()
-            .filter(is_concerned)
-            .any(ServerQueue::is_full)
-        {
+        let is_full = |driver: &QueueDriver<'_>| {
+            servers.contains(&driver.server()) && driver.queue().is_full()
+        };
+        if !self.drivers.iter().any(is_full) {
             return Ok(now);
         }
-        let is_relieved = |queues: &[ServerQueue<'_>]| {
-            queues
-                .iter()
-                .filter(is_concerned)
-                .all(ServerQueue::is_relieved)
+        let is_crowded = |driver: &QueueDriver<'_>| {
+            servers.contains(&driver.server()) && !driver.queue().is_relieved()
         };
-        let deadline = self.deadline.unwrap_or(now + self.timeout);
-        if pump(&mut self.queues, now, deadline, is_relieved).is_ok() {
-            return Ok(Instant::now());
-        }
-        let (timeout, now) = (self.timeout, Instant::now());
-        let mut error = None;
-        for queue in self
-            .queues
-            .iter_mut()
-            .filter(|queue| servers.contains(&queue.server()) && !queue.is_relieved())
-        {
-            queue.fail_at_deadline(timeout, now);
-            error.get_or_insert_with(|| {
-                queue.unavailable(format!("it made no room within {timeout:?}"))
-            });
-        }
-        error.map_or(Ok(now), Err)
+        let time = self.call_time(now);
+        pump(&mut self.drivers, time, is_crowded).map_err(|DeadlinePassed { server }| {
+            let reason = format!("it made no room within {:?}", self.timeout);
+            self.shared.name(server).unavailable(reason)
+        })
     }
 
-    fn deadline(&self) -> Instant {
-        self.deadline
-            .unwrap_or_else(|| Instant::now() + self.timeout)
+    fn call_time(&self, now: Instant) -> CallTime {
+        CallTime {
+            now,
+            deadline: self.deadline.unwrap_or(now + self.timeout),
+            timeout: self.timeout,
+        }
     }
 
     /// Waits for the outcome of the oldest request.
@@ -254,24 +236,9 @@ impl<'a> Pipeline<'a> {
         if request.reads && request.servers.is_empty() {
             return Some(Ok(CallOutput::Data(Vec::new())));
         }
-        let deadline = self.deadline();
-        let is_concerned = |queue: &&ServerQueue<'_>| request.concerns(queue);
-        let finished = |queues: &[ServerQueue<'_>]| {
-            queues
-                .iter()
-                .filter(is_concerned)
-                .all(ServerQueue::front_is_finished)
-        };
-        if pump(&mut self.queues, Instant::now(), deadline, finished).is_err() {
-            let (timeout, now) = (self.timeout, Instant::now());
-            let late = |queue: &&mut ServerQueue<'_>| {
-                request.concerns(queue) && !queue.front_is_finished()
-            };
-            self.queues
-                .iter_mut()
-                .filter(late)
-                .for_each(|queue| queue.fail_at_deadline(timeout, now));
-        }
+        let time = self.call_time(Instant::now());
+        // After the deadline, the outcome is the error that says so.
+        let _ = pump(&mut self.drivers, time, |driver| request.is_pending(driver));
         let mut done = request.done.into_iter().peekable();
         let mut outcome = Ok(CallOutput::Done);
         let mut is_partly_done = false;
@@ -279,10 +246,10 @@ impl<'a> Pipeline<'a> {
             let part = match done.next_if(|(of, _)| *of == server) {
                 Some((_, part)) => Some(part),
                 None => self
-                    .queues
+                    .drivers
                     .iter_mut()
-                    .find(|queue| queue.server() == server)
-                    .and_then(ServerQueue::take),
+                    .find(|driver| driver.server() == server)
+                    .and_then(QueueDriver::take),
             };
             if let Some(part) = part {
                 is_partly_done |= part.is_ok();

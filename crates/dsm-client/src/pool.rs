@@ -2,12 +2,12 @@
 //! connections, and the shared memory of servers on this host.
 
 use super::error::{Error, ServerName};
+use super::link::Link;
 use super::local::LocalSegment;
 use super::server_connection::ServerConnection;
 use dsm_core::layout::{Layout, Piece};
 use dsm_core::segment::{generation, watch_forks};
 use std::cell::Cell;
-use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ struct Peers {
 
 #[derive(Debug)]
 struct Peer {
-    idle: Mutex<Vec<ServerConnection>>,
+    idle: Mutex<IdleConnections>,
     /// Sessions that were abandoned while a change of theirs may have executed. The server may
     /// still execute it until it has answered a hello for the session. There are at most as many as
     /// connections were in use at the same time.
@@ -55,6 +55,21 @@ struct Peer {
     has_abandoned: AtomicBool,
     /// None in a child, which goes by TCP.
     local: Option<LocalSegment>,
+}
+
+/// The idle connections to a server. A box stays where it is when its connection is taken and given
+/// back, for each call.
+#[allow(clippy::vec_box)]
+type IdleConnections = Vec<Box<KeptConnection>>;
+
+/// A connection as the pool keeps it for its next owner.
+#[derive(Debug)]
+struct KeptConnection {
+    state: ServerConnection,
+    link: Link,
+    idle_since: Instant,
+    /// The thread that gave it to the pool; zero before.
+    last_user: usize,
 }
 
 impl Peers {
@@ -99,7 +114,7 @@ impl Peer {
             .store(!sessions.is_empty(), Ordering::Release);
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<ServerConnection>> {
+    fn idle(&self) -> MutexGuard<'_, IdleConnections> {
         // A panic of another thread leaves a list of whole connections.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -225,32 +240,40 @@ impl ClientState {
         self.peers.own()[server].local.as_ref()
     }
 
-    /// Takes a connection to the server out of the pool, or makes one; it is opened when it is
-    /// first driven.
+    /// A connection that is not open and has no session.
+    pub(super) fn new_connection(&self, server: usize, now: Instant) -> ServerConnection {
+        let mut connection = ServerConnection::new(server, now);
+        connection.to_supersede = self.abandoned(server);
+        connection
+    }
+
+    /// Takes a connection to the server out of the pool; if there is none, one is made when it is
+    /// first used, and opened when it is first driven.
     pub(super) fn take_connection(
         self: &Arc<Self>,
         server: usize,
         now: Instant,
     ) -> PooledConnection {
-        let abandoned = self.abandoned(server);
-        let idle = if abandoned.is_empty() {
-            take_idle(&mut self.peers.own()[server].idle())
-        } else {
+        let mut kept = if self.has_abandoned(server) {
             None
+        } else {
+            take_idle(&mut self.peers.own()[server].idle())
         };
-        let mut connection = idle.unwrap_or_else(|| ServerConnection::new(server, now));
-        connection.to_supersede = abandoned;
-        connection.attempts = 0;
-        if now.saturating_duration_since(connection.idle_since) > MAX_UNCHECKED_IDLE
-            && connection.stream().is_some()
-            && connection.is_stale()
-        {
-            connection.disconnect("it closed the idle connection".into(), now);
+        if let Some(kept) = &mut kept {
+            kept.state.attempts = 0;
+            if now.saturating_duration_since(kept.idle_since) > MAX_UNCHECKED_IDLE
+                && kept.link.is_stale()
+            {
+                kept.state
+                    .disconnect("it closed the idle connection".into(), now);
+                kept.link.close();
+            }
         }
         PooledConnection {
             shared: Arc::clone(self),
-            connection,
-            generation: generation(),
+            server,
+            taken: now,
+            kept,
         }
     }
 }
@@ -259,7 +282,7 @@ impl ClientState {
 /// longest, whose last user is the least likely to want it again. A connection that wandered between
 /// threads would, on the server, wake the thread of another one at each call, as a rule on another
 /// processor.
-fn take_idle(idle: &mut Vec<ServerConnection>) -> Option<ServerConnection> {
+fn take_idle(idle: &mut IdleConnections) -> Option<Box<KeptConnection>> {
     let mark = thread_mark();
     let of_thread = idle.iter().rposition(|one| one.last_user == mark);
     let place = of_thread.or_else(|| {
@@ -282,61 +305,57 @@ fn thread_mark() -> usize {
 /// no reply.
 #[derive(Debug)]
 pub(super) struct PooledConnection {
-    pub(super) shared: Arc<ClientState>,
-    connection: ServerConnection,
-    /// The generation of the process that took it.
-    generation: u64,
+    shared: Arc<ClientState>,
+    pub(super) server: usize,
+    taken: Instant,
+    /// `None` until it is first used, if the pool had none.
+    kept: Option<Box<KeptConnection>>,
 }
 
 impl PooledConnection {
-    /// Whether this process took it, and not the one of which this is a child by `fork(2)`.
-    pub(super) fn is_own(&self) -> bool {
-        self.generation == generation()
+    pub(super) fn state(&self) -> Option<&ServerConnection> {
+        Some(&self.kept.as_ref()?.state)
     }
 
-    /// Replaces it by one that is not open and has no session.
-    pub(super) fn reset(&mut self, now: Instant) {
-        let server = self.connection.server;
-        self.connection = ServerConnection::new(server, now);
-        self.connection.to_supersede = self.shared.abandoned(server);
+    pub(super) fn link(&self) -> Option<&Link> {
+        Some(&self.kept.as_ref()?.link)
     }
-}
 
-impl Deref for PooledConnection {
-    type Target = ServerConnection;
-
-    fn deref(&self) -> &ServerConnection {
-        &self.connection
-    }
-}
-
-impl DerefMut for PooledConnection {
-    fn deref_mut(&mut self) -> &mut ServerConnection {
-        &mut self.connection
+    /// The connection and its link, and what all connections share.
+    #[inline]
+    pub(super) fn parts(&mut self) -> (&ClientState, &mut ServerConnection, &mut Link) {
+        let Self { shared, kept, .. } = self;
+        let kept = kept.get_or_insert_with(|| {
+            Box::new(KeptConnection {
+                state: shared.new_connection(self.server, self.taken),
+                link: Link::default(),
+                idle_since: self.taken,
+                last_user: 0,
+            })
+        });
+        (shared, &mut kept.state, &mut kept.link)
     }
 }
 
 impl Drop for PooledConnection {
     fn drop(&mut self) {
-        if !self.is_own() {
+        let Some(mut kept) = self.kept.take().filter(|kept| kept.state.is_own()) else {
             return;
-        }
-        if !self.connection.is_clean() {
-            let sent = self.connection.sent_bytes;
-            self.connection.session.disconnected(sent);
-            if self.connection.session.may_have_executed() {
-                let (server, id) = (self.connection.server, self.connection.session.id);
-                self.shared.abandon_session(server, id);
+        };
+        let state = &mut kept.state;
+        if !state.is_clean() {
+            let sent = state.sent_bytes;
+            state.session.disconnected(sent);
+            if state.session.may_have_executed() {
+                self.shared.abandon_session(self.server, state.session.id);
             }
             return;
         }
-        let now = Instant::now();
-        let mut connection = std::mem::replace(&mut self.connection, ServerConnection::new(0, now));
-        connection.idle_since = now;
-        connection.last_user = thread_mark();
-        let mut idle = self.shared.peers.own()[connection.server].idle();
+        kept.idle_since = Instant::now();
+        kept.last_user = thread_mark();
+        let mut idle = self.shared.peers.own()[self.server].idle();
         if self.shared.keeps_connections && idle.len() < MAX_IDLE {
-            idle.push(connection);
+            idle.push(kept);
         }
     }
 }
@@ -352,11 +371,15 @@ mod tests {
     }
 
     /// A connection that the pool keeps, which only has its session's id.
-    fn idle_connection(id: u8, last_user: usize, idle_since: Instant) -> ServerConnection {
-        let mut connection = ServerConnection::new(0, idle_since);
-        connection.session.id = [id; 16];
-        connection.last_user = last_user;
-        connection
+    fn kept_connection(id: u8, last_user: usize, idle_since: Instant) -> Box<KeptConnection> {
+        let mut state = ServerConnection::new(0, idle_since);
+        state.session.id = [id; 16];
+        Box::new(KeptConnection {
+            state,
+            link: Link::default(),
+            idle_since,
+            last_user,
+        })
     }
 
     #[test]
@@ -364,13 +387,13 @@ mod tests {
         let (now, mine) = (Instant::now(), thread_mark());
         let later = now + Duration::from_millis(1);
         let mut idle = vec![
-            idle_connection(1, mine, now),
-            idle_connection(2, mine + 1, later),
-            idle_connection(3, mine + 2, now),
-            idle_connection(4, mine, later),
+            kept_connection(1, mine, now),
+            kept_connection(2, mine + 1, later),
+            kept_connection(3, mine + 2, now),
+            kept_connection(4, mine, later),
         ];
         let taken: Vec<u8> =
-            std::iter::from_fn(|| Some(take_idle(&mut idle)?.session.id[0])).collect();
+            std::iter::from_fn(|| Some(take_idle(&mut idle)?.state.session.id[0])).collect();
         assert_eq!(taken, [4, 1, 3, 2]);
     }
 
@@ -378,17 +401,19 @@ mod tests {
     fn the_pool_notes_the_thread_that_gives_a_connection_back() {
         let shared = client_state();
         let give_back = |id: u8| {
-            let mut connection = shared.take_connection(0, Instant::now());
-            connection.session.id = [id; 16];
-            connection.phase = Phase::Ready;
-            connection
+            let mut pooled = shared.take_connection(0, Instant::now());
+            let (_, state, _) = pooled.parts();
+            state.session.id = [id; 16];
+            state.phase = Phase::Ready;
+            pooled
         };
         let first = give_back(1);
         std::thread::scope(|scope| {
             scope.spawn(|| drop(give_back(2))).join().unwrap();
             drop(first);
             // It was idle for less time than the other one.
-            assert_eq!(shared.take_connection(0, Instant::now()).session.id[0], 1);
+            let taken = shared.take_connection(0, Instant::now());
+            assert_eq!(taken.state().unwrap().session.id[0], 1);
         });
     }
 

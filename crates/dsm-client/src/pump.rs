@@ -1,8 +1,8 @@
 //! The one place where the library waits: for the sockets of a call with poll(2), or for the only one
 //! with a receive that waits itself, which saves a system call.
 
-use super::server_connection::{Phase, RECEIVE_WAIT};
-use super::server_queue::ServerQueue;
+use super::driver::QueueDriver;
+use super::link::RECEIVE_WAIT;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::time::{Duration, Instant};
@@ -14,90 +14,105 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// [`RECEIVE_WAIT`], which the kernel rounds up.
 const MIN_TIME: Duration = RECEIVE_WAIT.saturating_mul(2);
 
-/// The deadline passed before the condition held.
-#[derive(Debug)]
-pub(super) struct DeadlinePassed;
+/// When a call ends at the latest, and what its error then says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CallTime {
+    /// When the clock was read last; it saves another reading.
+    pub(super) now: Instant,
+    pub(super) deadline: Instant,
+    /// The client's timeout, for the message.
+    pub(super) timeout: Duration,
+}
 
-/// Drives all queues until `done` holds, or the deadline passes. Servers work in parallel, since
-/// each socket is served as soon as it is ready. The clock was `now` when it was read last.
+/// The deadline passed, and everything unfinished in the queues that were still pending has failed.
+#[derive(Debug)]
+pub(super) struct DeadlinePassed {
+    /// The server of the first of these queues.
+    pub(super) server: usize,
+}
+
+/// Drives all queues until none of them is pending, or the deadline passes: then everything
+/// unfinished in those that are pending fails. Servers work in parallel, since each socket is served
+/// as soon as it is ready. Returns the time.
 pub(super) fn pump(
-    queues: &mut [ServerQueue<'_>],
-    mut now: Instant,
-    deadline: Instant,
-    done: impl Fn(&[ServerQueue<'_>]) -> bool,
-) -> Result<(), DeadlinePassed> {
+    drivers: &mut [QueueDriver<'_>],
+    time: CallTime,
+    is_pending: impl Fn(&QueueDriver<'_>) -> bool,
+) -> Result<Instant, DeadlinePassed> {
+    let mut now = time.now;
     loop {
-        for queue in queues.iter_mut().filter(|queue| queue.is_busy()) {
-            queue.drive(now);
+        for driver in drivers.iter_mut().filter(|driver| driver.queue().is_busy()) {
+            driver.drive(now);
         }
-        if done(queues) {
-            return Ok(());
-        }
-        if now >= deadline {
-            return Err(DeadlinePassed);
-        }
-        let wake = queues
-            .iter()
-            .filter(|queue| queue.is_busy())
-            .filter_map(ServerQueue::wake_at)
-            .fold(deadline, Instant::min);
-        let time = wake.saturating_duration_since(now);
-        let is_quiet = match only_receiver(queues) {
-            Some(queue) if time >= MIN_TIME => !queue.wait_for_reply(),
-            _ => !wait(queues, time),
+        let Some(first) = drivers.iter().find(|driver| is_pending(driver)) else {
+            return Ok(now);
         };
-        now = Instant::now();
-        if is_quiet {
-            break_mute(queues, now);
+        if now >= time.deadline {
+            let server = first.server();
+            for driver in drivers.iter_mut().filter(|driver| is_pending(driver)) {
+                driver.fail_at_deadline(time.timeout, now);
+            }
+            return Err(DeadlinePassed { server });
+        }
+        let wake = drivers
+            .iter()
+            .filter(|driver| driver.queue().is_busy())
+            .filter_map(QueueDriver::next_timeout)
+            .fold(time.deadline, Instant::min);
+        let left = wake.saturating_duration_since(now);
+        let may_be_ready;
+        (may_be_ready, now) = match only_receiver(drivers) {
+            Some(driver) if left >= MIN_TIME => driver.wait_for_reply(),
+            _ => (wait(drivers, left), Instant::now()),
+        };
+        if !may_be_ready {
+            break_mute(drivers, now);
         }
     }
 }
 
-/// Ends the connections to machines that do not answer any more; their queues then open others.
+/// Ends the connections to machines that do not answer any more; their queues then ask for others.
 #[cold]
-fn break_mute(queues: &mut [ServerQueue<'_>], now: Instant) {
-    for queue in queues.iter_mut().filter(|queue| queue.is_busy()) {
-        queue.break_if_mute(now);
+fn break_mute(drivers: &mut [QueueDriver<'_>], now: Instant) {
+    for driver in drivers.iter_mut().filter(|driver| driver.queue().is_busy()) {
+        driver.break_if_mute(now);
     }
 }
 
 /// The only busy queue, if all that it waits for are bytes of an established connection.
-fn only_receiver<'q, 'a>(queues: &'q mut [ServerQueue<'a>]) -> Option<&'q mut ServerQueue<'a>> {
-    let mut busy = queues.iter_mut().filter(|queue| queue.is_busy());
+fn only_receiver<'q, 'a>(drivers: &'q mut [QueueDriver<'a>]) -> Option<&'q mut QueueDriver<'a>> {
+    let mut busy = drivers.iter_mut().filter(|driver| driver.queue().is_busy());
     match (busy.next(), busy.next()) {
-        (Some(queue), None) => Some(queue).filter(|queue| queue.waits_for_bytes()),
+        (Some(driver), None) => Some(driver).filter(|driver| driver.awaits_bytes()),
         _ => None,
     }
 }
 
-/// Waits until a socket of a busy queue is ready, which it notes in the queue, or until `time` or
+/// Waits until a socket of a busy queue is ready, which it notes in its driver, or until `time` or
 /// [`CHECK_INTERVAL`] has passed. Returns whether one may be ready.
-fn wait(queues: &[ServerQueue<'_>], time: Duration) -> bool {
+fn wait(drivers: &[QueueDriver<'_>], time: Duration) -> bool {
     // Rounded up: to wake before the time would mean another turn for nothing. It is less than a
     // second.
     let milliseconds = time.min(CHECK_INTERVAL).subsec_nanos().div_ceil(1_000_000);
     let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-    let mut awaited = queues
+    let mut awaited = drivers
         .iter()
-        .filter_map(|queue| Some((queue, interest(queue)?)));
+        .filter(|driver| driver.queue().is_busy())
+        .filter_map(|driver| Some((driver, driver.for_poll()?)));
     match (awaited.next(), awaited.next()) {
         // One socket, as in most calls: this allocates nothing.
-        (Some((queue, interest)), None) => {
-            let mut sockets = [interest];
+        (Some((driver, socket)), None) => {
+            let mut sockets = [socket];
             let may_be_ready = poll_once(&mut sockets, timeout);
-            queue
-                .ready
-                .set(sockets[0].revents().unwrap_or(PollFlags::empty()));
+            driver.set_ready(sockets[0].revents().unwrap_or(PollFlags::empty()));
             may_be_ready
         }
         (first, second) => {
-            let (queues, mut sockets): (Vec<_>, Vec<_>) =
+            let (drivers, mut sockets): (Vec<_>, Vec<_>) =
                 first.into_iter().chain(second).chain(awaited).unzip();
             let may_be_ready = poll_once(&mut sockets, timeout);
-            for (queue, socket) in queues.iter().zip(&sockets) {
-                queue
-                    .ready
-                    .set(socket.revents().unwrap_or(PollFlags::empty()));
+            for (driver, socket) in drivers.iter().zip(&sockets) {
+                driver.set_ready(socket.revents().unwrap_or(PollFlags::empty()));
             }
             may_be_ready
         }
@@ -114,17 +129,4 @@ fn poll_once(sockets: &mut [PollFd<'_>], timeout: PollTimeout) -> bool {
         Err(_) => std::thread::sleep(Duration::from_millis(1)),
     }
     true
-}
-
-fn interest<'l>(queue: &'l ServerQueue<'_>) -> Option<PollFd<'l>> {
-    let flags = match queue.connection.phase {
-        _ if !queue.is_busy() => return None,
-        Phase::Down(_) => return None,
-        Phase::Connecting(_) => PollFlags::POLLOUT,
-        Phase::Handshake | Phase::Ready if queue.connection.blocked => {
-            PollFlags::POLLIN | PollFlags::POLLOUT
-        }
-        Phase::Resolving | Phase::Handshake | Phase::Ready => PollFlags::POLLIN,
-    };
-    Some(PollFd::new(queue.connection.for_poll()?, flags))
 }

@@ -1,77 +1,56 @@
-//! Receives replies, and checks every field against the request before it is used.
+//! Takes replies in, and checks every field against the request before it is used.
 
 use super::retry::DisconnectReason;
-use super::server_connection::{Phase, ReceiveMode};
-use super::server_queue::{Body, ServerQueue};
+use super::server_connection::Phase;
+use super::server_queue::{Body, QueueMachine};
 use dsm_core::layout::MAX_ATOMIC;
 use dsm_core::printable::printable_bytes;
 use dsm_core::protocol::{
     Code, HEADER, HelloReply, MAX_REFUSAL_TEXT, Opcode, Refusal, ReplyHeader, VERSION, WINDOW,
     split_reply,
 };
-use std::io;
+use std::time::Instant;
 use zerocopy::FromBytes;
 
-impl ServerQueue<'_> {
-    /// Receives what the socket has, and takes the replies in.
-    pub(super) fn receive(&mut self) -> Result<(), DisconnectReason> {
-        self.receive_in(ReceiveMode::AtOnce).map(drop)
+impl QueueMachine<'_, '_> {
+    /// Where the next received bytes go, in this order: data straight to its place in the call, and
+    /// what follows it, or comes before it, to the buffer.
+    pub(super) fn receive_space(&mut self) -> (&mut [u8], &mut [u8]) {
+        let (Some(body), Some(sent)) = (&self.queue.body, self.connection.session.awaited()) else {
+            return (&mut [], self.connection.input.space());
+        };
+        let (received, total) = (body.received, body.total);
+        let (number, position) = (sent.call, sent.position);
+        let (connection, call) = self.connection_and_call(number);
+        let target = &mut call.target(position, total)[received..];
+        (target, connection.input.space())
     }
 
-    /// The same, after waiting for [`RECEIVE_WAIT`](super::server_connection::RECEIVE_WAIT) at most
-    /// if the socket has nothing. Only for an established connection. Returns whether bytes came.
-    pub(super) fn wait_and_receive(&mut self) -> Result<bool, DisconnectReason> {
-        // With further replies in flight, a receive that also takes the beginning of the next one
-        // saves more than one that waits for the rest of this one.
-        if self.body.is_some() && self.connection.session.awaits_one() {
-            self.receive_in(ReceiveMode::Fill)
-        } else {
-            self.receive_in(ReceiveMode::Wait)
+    /// Whether all that it waits for is the rest of the data of one reply.
+    pub(super) fn awaits_rest(&self) -> bool {
+        self.queue.body.is_some() && self.connection.session.awaits_one()
+    }
+
+    /// `count` bytes were put into [`QueueMachine::receive_space`]: takes the replies in.
+    #[inline]
+    pub(super) fn received(&mut self, count: usize, now: Instant) {
+        let of_target = self.queue.body.as_mut().map_or(0, |body| {
+            let of_target = count.min(body.total - body.received);
+            body.received += of_target;
+            of_target
+        });
+        self.connection.input.received(count - of_target);
+        if let Err(reason) = self.take_replies(now) {
+            self.recover(reason, now);
         }
     }
 
-    fn receive_in(&mut self, mode: ReceiveMode) -> Result<bool, DisconnectReason> {
-        let mut has_received = false;
-        loop {
-            let read = match (&mut self.body, self.connection.session.awaited()) {
-                (Some(body), Some(sent)) => {
-                    let (number, position) = (sent.call, sent.position);
-                    let (received, total) = (body.received, body.total);
-                    // Data goes straight to its place; only what follows it goes through the
-                    // buffer.
-                    let (connection, call) = self.connection_and_call(number);
-                    connection.read(&mut call.target(position, total)[received..], mode)
-                }
-                _ => self.connection.read(&mut [], mode),
-            };
-            let (count, has_more) = match read {
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(has_received);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => match mode {
-                    ReceiveMode::AtOnce => continue,
-                    // The caller reads the clock: signals must not prolong the wait.
-                    _ => return Ok(has_received),
-                },
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Err(DisconnectReason::Broken("it closed the connection".into()));
-                }
-                Err(error) => return Err(DisconnectReason::Broken(error.to_string())),
-            };
-            has_received = true;
-            if let Some(body) = &mut self.body {
-                body.received += count;
-            }
-            while match self.connection.phase {
-                Phase::Handshake => self.take_hello()?,
-                _ => self.take_reply()?,
-            } {}
-            // After a wait, the caller reads the clock first.
-            if !has_more || mode != ReceiveMode::AtOnce {
-                return Ok(true);
-            }
-        }
+    fn take_replies(&mut self, now: Instant) -> Result<(), DisconnectReason> {
+        while match self.connection.phase {
+            Phase::Handshake => self.take_hello()?,
+            _ => self.take_reply(now)?,
+        } {}
+        Ok(())
     }
 
     /// Takes in the reply to hello; false when it is not all there.
@@ -102,11 +81,11 @@ impl ServerQueue<'_> {
         self.connection.input.consume(HEADER + length);
         self.check_hello(&reply)?;
         if let Some(id) = self.connection.to_supersede.pop() {
-            self.connection.shared.superseded(self.server(), id);
+            self.shared.superseded(self.server(), id);
             return Err(DisconnectReason::Superseded);
         }
         let resumed = reply.resumed.get() == 1;
-        let connection = &mut self.connection;
+        let connection = &mut *self.connection;
         let uncertain = connection.session.hello_answered(
             resumed,
             reply.last_executed.get(),
@@ -121,7 +100,7 @@ impl ServerQueue<'_> {
     }
 
     fn check_hello(&self, reply: &HelloReply) -> Result<(), DisconnectReason> {
-        let (server, k) = (self.server(), self.connection.shared.layout.share_size());
+        let (server, k) = (self.server(), self.shared.layout.share_size());
         for (field, found, expected) in [
             (
                 "version",
@@ -152,8 +131,7 @@ impl ServerQueue<'_> {
             // It has no memory yet: what this client knows stays as it is.
             return Ok(());
         }
-        self.connection
-            .shared
+        self.shared
             .check_incarnation(server, found)
             .map_err(|known| {
                 DisconnectReason::Fatal(self.memory_lost(format!(
@@ -164,11 +142,12 @@ impl ServerQueue<'_> {
 
     /// Takes in as much of the oldest request's reply as was received; false when more has to be
     /// received first.
-    fn take_reply(&mut self) -> Result<bool, DisconnectReason> {
-        if self.body.is_none() && !self.take_header()? {
+    fn take_reply(&mut self, now: Instant) -> Result<bool, DisconnectReason> {
+        if self.queue.body.is_none() && !self.take_header()? {
             return Ok(false);
         }
-        let (Some(body), Some(sent)) = (&mut self.body, self.connection.session.awaited()) else {
+        let (Some(body), Some(sent)) = (&mut self.queue.body, self.connection.session.awaited())
+        else {
             return Ok(false);
         };
         let (number, position, total) = (sent.call, sent.position, body.total);
@@ -179,20 +158,20 @@ impl ServerQueue<'_> {
                 .input
                 .take_into(&mut call.target(position, total)[received..]);
             if received + taken < total {
-                self.body = self.body.take().map(|body| Body {
+                self.queue.body = self.queue.body.take().map(|body| Body {
                     received: received + taken,
                     ..body
                 });
                 return Ok(false);
             }
         }
-        let value = self.body.take().map_or(0, |body| body.value);
+        let value = self.queue.body.take().map_or(0, |body| body.value);
         self.connection.session.answered();
         self.connection.succeeded();
-        if let Err(message) = self.call(number).part_succeeded(value) {
+        if let Err(message) = self.queue.call(number).part_succeeded(value, now) {
             // The part may be the call's last one, and then `recover` does not fail it.
             let error = self.name().protocol(message);
-            self.call(number).fail(error.clone());
+            self.queue.call(number).fail(error.clone());
             return Err(DisconnectReason::Fatal(error));
         }
         self.complete(number);
@@ -221,7 +200,7 @@ impl ServerQueue<'_> {
             self.connection.input.consume(HEADER);
             let total = header.payload.get() as usize;
             let Some(refusal) = refusal else {
-                self.body = Some(Body {
+                self.queue.body = Some(Body {
                     received: 0,
                     total,
                     value: header.value.get(),
@@ -232,7 +211,7 @@ impl ServerQueue<'_> {
             self.connection.session.answered();
             self.connection.succeeded();
             let error = self.refused(refusal);
-            self.call(number).part_failed(error);
+            self.queue.call(number).part_failed(error);
             self.complete(number);
         }
     }
@@ -262,7 +241,7 @@ impl ServerQueue<'_> {
             )));
         }
         let (number, length, name) = (sent.call, sent.length, sent.opcode.name());
-        match self.call(number).reply_length(length) {
+        match self.queue.call(number).reply_length(length) {
             Some(expected) if !refused && total != expected => Err(self.protocol(format!(
                 "a reply to {name} has {total} bytes of payload instead of {expected}"
             ))),
@@ -270,6 +249,7 @@ impl ServerQueue<'_> {
         }
     }
 
+    #[inline]
     fn header(&self) -> Result<Option<ReplyHeader>, DisconnectReason> {
         match split_reply(self.connection.input.unread()) {
             Ok(split) => Ok(split.map(|(header, _)| header)),

@@ -3,7 +3,7 @@
 
 use super::error::{Error, ServerName};
 use super::server_connection::Phase;
-use super::server_queue::ServerQueue;
+use super::server_queue::QueueMachine;
 use super::session::Sent;
 use dsm_core::protocol::{Code, Refusal};
 use std::time::{Duration, Instant};
@@ -35,10 +35,10 @@ pub(super) enum DisconnectReason {
     Superseded,
 }
 
-impl ServerQueue<'_> {
+impl QueueMachine<'_, '_> {
     /// Ends the connection. Then another attempt follows, or everything unfinished fails.
     pub(super) fn recover(&mut self, ended_by: DisconnectReason, now: Instant) {
-        (self.tail, self.body) = (&[], None);
+        (self.queue.tail, self.queue.body) = (&[], None);
         let reason = match ended_by {
             DisconnectReason::Fatal(error) => {
                 let sent = self.connection.sent_bytes;
@@ -68,7 +68,7 @@ impl ServerQueue<'_> {
     }
 
     fn is_last_attempt(&self) -> bool {
-        self.until_answered && self.connection.attempts > 0 && !self.connection.is_unanswered
+        self.queue.until_answered && self.connection.attempts > 0 && !self.connection.is_unanswered
     }
 
     /// The deadline has passed: everything unfinished fails.
@@ -99,7 +99,7 @@ impl ServerQueue<'_> {
     fn fail(&mut self, error: &Error, now: Instant) {
         if self.connection.is_own() && self.connection.session.may_have_executed() {
             let (server, id) = (self.server(), self.connection.session.id);
-            self.connection.shared.abandon_session(server, id);
+            self.shared.abandon_session(server, id);
         }
         for sent in self.connection.session.abandon() {
             let of_part = if sent.may_have_executed() {
@@ -107,14 +107,19 @@ impl ServerQueue<'_> {
             } else {
                 error.clone()
             };
-            self.call(sent.call).part_failed(of_part);
+            self.queue.call(sent.call).part_failed(of_part);
         }
-        for call in self.calls.iter_mut().filter(|call| !call.is_finished()) {
+        for call in self
+            .queue
+            .calls
+            .iter_mut()
+            .filter(|call| !call.is_finished())
+        {
             call.fail(error.clone());
         }
-        self.unfinished = 0;
-        (self.tail, self.body) = (&[], None);
-        self.connection.reset(now);
+        self.queue.unfinished = 0;
+        (self.queue.tail, self.queue.body) = (&[], None);
+        self.reset(now);
     }
 
     /// Fails changes of which the server cannot tell whether it executed them.
@@ -122,7 +127,7 @@ impl ServerQueue<'_> {
         for sent in uncertain {
             let operation = sent.opcode.name();
             let error = self.name().outcome_unknown(operation, reason, READ);
-            self.call(sent.call).part_failed(error);
+            self.queue.call(sent.call).part_failed(error);
             self.complete(sent.call);
         }
     }
@@ -157,7 +162,7 @@ impl ServerQueue<'_> {
     }
 
     pub(super) fn name(&self) -> ServerName<'_> {
-        self.connection.shared.name(self.server())
+        self.shared.name(self.server())
     }
 }
 

@@ -1,15 +1,15 @@
-//! The calls for one server in order, and the connection that carries them. It never blocks.
+//! The calls for one server in order, and the protocol that carries them out, as a state machine. It
+//! does no I/O and reads no clock: its driver opens the connections that it asks for, gives it the
+//! time, carries bytes in both directions, and tells it when a connection ends. (It asks the system
+//! for random numbers: for the id of a session, and for pauses.)
 
 use super::Error;
 use super::call::{Call, CallOutput};
-use super::pool::PooledConnection;
+use super::pool::ClientState;
 use super::retry::{DisconnectReason, NO_ANSWER, SILENT_MACHINE};
 use super::server_connection::{Phase, ServerConnection};
 use dsm_core::protocol::{HelloRequest, Request, WINDOW};
-use nix::poll::PollFlags;
-use std::cell::Cell;
 use std::collections::VecDeque;
-use std::io;
 use std::time::Instant;
 use zerocopy::IntoBytes;
 
@@ -27,10 +27,20 @@ pub(super) struct Body {
     pub(super) value: u64,
 }
 
-/// See the module.
-#[derive(Debug)]
+/// What the machine wants of its driver, apart from bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Demand {
+    /// Nothing before [`ServerConnection::next_timeout`].
+    Nothing,
+    /// A connection: a look-up of the server's name, then an attempt at each of its addresses.
+    Connection,
+    /// An attempt at the next address: this one does not answer.
+    NextAddress,
+}
+
+/// The calls for one server.
+#[derive(Debug, Default)]
 pub(super) struct ServerQueue<'a> {
-    pub(super) connection: PooledConnection,
     pub(super) calls: VecDeque<Call<'a>>,
     /// The number of the first call in `calls`, and of the first that is not wholly split into
     /// requests. Calls are numbered in the order of submission.
@@ -44,29 +54,17 @@ pub(super) struct ServerQueue<'a> {
     /// has said that no server is there, another attempt would find the same. No answer says
     /// nothing: a packet may be lost.
     pub(super) until_answered: bool,
-    /// What the last poll told about the socket.
-    pub(super) ready: Cell<PollFlags>,
+}
+
+/// The state machine: the calls for one server, and the connection that carries them.
+#[derive(Debug)]
+pub(super) struct QueueMachine<'m, 'a> {
+    pub(super) shared: &'m ClientState,
+    pub(super) connection: &'m mut ServerConnection,
+    pub(super) queue: &'m mut ServerQueue<'a>,
 }
 
 impl<'a> ServerQueue<'a> {
-    pub(super) fn new(connection: PooledConnection) -> Self {
-        Self {
-            connection,
-            calls: VecDeque::new(),
-            first: 0,
-            next_to_split: 0,
-            unfinished: 0,
-            tail: &[],
-            body: None,
-            until_answered: false,
-            ready: Cell::new(PollFlags::empty()),
-        }
-    }
-
-    pub(super) fn server(&self) -> usize {
-        self.connection.server
-    }
-
     pub(super) fn is_full(&self) -> bool {
         self.unfinished >= QUEUE
     }
@@ -87,14 +85,6 @@ impl<'a> ServerQueue<'a> {
         self.unfinished += 1;
     }
 
-    /// Sends at once if no reply is awaited, and else when there are enough calls for a batch.
-    pub(super) fn maybe_send(&mut self, now: Instant) {
-        let waiting = self.first + self.calls.len() as u64 - self.next_to_split;
-        if self.connection.session.is_idle() || waiting >= MIN_BATCH {
-            self.drive(now);
-        }
-    }
-
     pub(super) fn front_is_finished(&self) -> bool {
         self.calls.front().is_some_and(Call::is_finished)
     }
@@ -110,84 +100,103 @@ impl<'a> ServerQueue<'a> {
         Some(call.outcome())
     }
 
-    /// Does what the socket allows; opens one when there is none and the pause is over.
-    pub(super) fn drive(&mut self, now: Instant) {
-        let ready = self.ready.replace(PollFlags::empty());
-        if let Err(reason) = self.step(now, ready) {
+    /// The call with this number, which has parts without a reply.
+    pub(super) fn call(&mut self, number: u64) -> &mut Call<'a> {
+        &mut self.calls[place(number, self.first)]
+    }
+}
+
+impl<'a> QueueMachine<'_, 'a> {
+    pub(super) fn server(&self) -> usize {
+        self.connection.server
+    }
+
+    /// The server's address in the network map.
+    pub(super) fn address(&self) -> &str {
+        self.shared.name(self.server()).address
+    }
+
+    /// For a status or a ping: the first attempt that is answered is the last. They are about no
+    /// memory, so that they need not wait for the end of other sessions.
+    pub(super) fn ask_once(&mut self) {
+        self.queue.until_answered = true;
+        self.connection.to_supersede.clear();
+    }
+
+    /// Whether to send at once: no reply is awaited, or there are enough calls for a batch.
+    pub(super) fn is_due(&self) -> bool {
+        let queue = &self.queue;
+        let waiting = queue.first + queue.calls.len() as u64 - queue.next_to_split;
+        self.connection.session.is_idle() || waiting >= MIN_BATCH
+    }
+
+    /// What the machine wants of its driver now; to be asked while there is no established
+    /// connection.
+    pub(super) fn demand(&mut self, now: Instant) -> Demand {
+        match self.connection.phase {
+            Phase::Down(until) if now >= until => {
+                self.connection.attempt();
+                Demand::Connection
+            }
+            Phase::Connecting(until) if now >= until => {
+                self.connection.unanswered(NO_ANSWER);
+                Demand::NextAddress
+            }
+            _ => Demand::Nothing,
+        }
+    }
+
+    /// Whether there is a connection that can carry bytes.
+    pub(super) fn is_established(&self) -> bool {
+        matches!(self.connection.phase, Phase::Handshake | Phase::Ready)
+    }
+
+    /// Whether it has no connection, or wants the one that it had to be closed.
+    pub(super) fn is_down(&self) -> bool {
+        matches!(self.connection.phase, Phase::Down(_))
+    }
+
+    /// The driver tries an address of the server.
+    pub(super) fn connecting(&mut self, now: Instant) {
+        self.connection.connecting(now);
+    }
+
+    /// The attempt at an address of the server failed.
+    pub(super) fn address_failed(&mut self, reason: String) {
+        self.connection.reason = Some(reason);
+    }
+
+    /// Every address of the server was tried.
+    pub(super) fn no_address_left(&mut self, now: Instant) {
+        let last = self.connection.reason.clone();
+        let reason = last.unwrap_or_else(|| "no attempt to connect succeeded".into());
+        self.disconnected(reason, now);
+    }
+
+    /// The connection is established.
+    pub(super) fn connected(&mut self, now: Instant) {
+        self.connection.established();
+        if let Err(reason) = self.say_hello() {
             self.recover(reason, now);
         }
     }
 
-    /// Whether it has sent what it can, and waits for bytes of an established connection alone.
-    pub(super) fn waits_for_bytes(&self) -> bool {
-        matches!(self.connection.phase, Phase::Handshake | Phase::Ready) && !self.connection.blocked
+    /// The connection ended, or there will be none.
+    pub(super) fn disconnected(&mut self, reason: String, now: Instant) {
+        self.recover(DisconnectReason::Broken(reason), now);
     }
 
-    /// Waits for bytes, for [`RECEIVE_WAIT`](super::server_connection::RECEIVE_WAIT) at most, and
-    /// takes them in; to be called if [`ServerQueue::waits_for_bytes`]. Returns whether there were
-    /// any, or the connection ended.
-    pub(super) fn wait_for_reply(&mut self) -> bool {
-        self.wait_and_receive().unwrap_or_else(|reason| {
-            self.recover(reason, Instant::now());
-            true
-        })
-    }
-
-    fn step(&mut self, now: Instant, ready: PollFlags) -> Result<(), DisconnectReason> {
-        let ended = PollFlags::POLLERR | PollFlags::POLLHUP;
-        match self.connection.phase {
-            Phase::Down(until) if now < until => {}
-            Phase::Down(_) => {
-                let address = self.connection.shared.layout.addresses()[self.server()].clone();
-                self.connection
-                    .connect(&address, now)
-                    .map_err(DisconnectReason::Broken)?;
-            }
-            Phase::Resolving => self
-                .connection
-                .continue_resolving(now)
-                .map_err(DisconnectReason::Broken)?,
-            Phase::Connecting(_) if ready.intersects(PollFlags::POLLOUT | ended) => {
-                self.connection
-                    .finish_connecting(now)
-                    .map_err(DisconnectReason::Broken)?;
-                if self.connection.phase == Phase::Handshake {
-                    self.say_hello()?;
-                    self.send()?;
-                }
-            }
-            Phase::Connecting(until) if now < until => {}
-            Phase::Connecting(_) => {
-                self.connection.unanswered(NO_ANSWER);
-                self.connection
-                    .try_next(now)
-                    .map_err(DisconnectReason::Broken)?;
-            }
-            Phase::Handshake | Phase::Ready => {
-                if ready.intersects(PollFlags::POLLIN | ended) {
-                    self.receive()?;
-                }
-                if !self.connection.blocked || ready.contains(PollFlags::POLLOUT) {
-                    self.send()?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the connection if the server's machine does not answer any more, as for an attempt to
-    /// connect without an answer.
-    pub(super) fn break_if_mute(&mut self, now: Instant) {
-        if self.connection.is_mute() {
-            self.connection.unanswered(SILENT_MACHINE);
-            self.recover(DisconnectReason::Broken(SILENT_MACHINE.into()), now);
-        }
+    /// The server's machine does not answer any more: the connection ends, as an attempt to connect
+    /// without an answer.
+    pub(super) fn silent(&mut self, now: Instant) {
+        self.connection.unanswered(SILENT_MACHINE);
+        self.disconnected(SILENT_MACHINE.into(), now);
     }
 
     fn say_hello(&mut self) -> Result<(), DisconnectReason> {
-        let known = self.connection.shared.known_incarnation(self.server());
+        let known = self.shared.known_incarnation(self.server());
         while let Some(id) = self.connection.to_supersede.last().copied() {
-            if self.connection.shared.is_abandoned(self.server(), id) {
+            if self.shared.is_abandoned(self.server(), id) {
                 self.encode_hello(id, known, true);
                 return Ok(());
             }
@@ -217,54 +226,48 @@ impl<'a> ServerQueue<'a> {
         #[allow(clippy::cast_possible_truncation)] // at most MAX_SERVERS
         let index = self.connection.server as u32;
         let hello = HelloRequest::new(index, session, known, resume);
-        let payload = [
-            hello.as_bytes(),
-            self.connection.shared.canonical.as_bytes(),
-        ]
-        .concat();
+        let payload = [hello.as_bytes(), self.shared.canonical.as_bytes()].concat();
         self.connection.encode(0, Request::Hello(&payload));
     }
 
-    /// Sends until everything is sent, the window is full, or the kernel takes no more.
-    fn send(&mut self) -> Result<(), DisconnectReason> {
-        loop {
-            if self.connection.is_flushed() && self.tail.is_empty() {
-                if self.connection.phase == Phase::Ready {
-                    while self.tail.is_empty()
-                        && !self.connection.batch_is_full()
-                        && self.encode_next()?
-                    {}
-                }
-                if self.connection.is_flushed() && self.tail.is_empty() {
-                    return Ok(());
-                }
+    /// The bytes to send next, in two parts; `None` when everything is sent, or the window is full.
+    #[inline]
+    pub(super) fn transmit(&mut self, now: Instant) -> Option<(&[u8], &'a [u8])> {
+        if self.is_all_sent() {
+            if self.connection.phase == Phase::Ready
+                && let Err(reason) = self.encode_batch(now)
+            {
+                self.recover(reason, now);
             }
-            match self.connection.write(self.tail) {
-                Ok(taken) => {
-                    self.tail = &self.tail[taken..];
-                    self.connection.blocked = false;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.connection.blocked = true;
-                    return Ok(());
-                }
-                Err(error) => return Err(self.send_failed(&error)),
+            if self.is_all_sent() {
+                return None;
             }
         }
+        Some((self.connection.unsent(), self.queue.tail))
     }
 
-    /// A server may refuse and close while requests are still being sent: its refusal may be there
-    /// to read, and says more than the broken pipe.
-    fn send_failed(&mut self, error: &io::Error) -> DisconnectReason {
-        self.receive()
-            .err()
-            .unwrap_or_else(|| DisconnectReason::Broken(error.to_string()))
+    fn is_all_sent(&self) -> bool {
+        self.connection.is_flushed() && self.queue.tail.is_empty()
+    }
+
+    /// `count` bytes of [`QueueMachine::transmit`] were sent.
+    pub(super) fn sent(&mut self, count: usize) {
+        let of_tail = self.connection.sent(count);
+        self.queue.tail = &self.queue.tail[of_tail..];
+    }
+
+    #[inline]
+    fn encode_batch(&mut self, now: Instant) -> Result<(), DisconnectReason> {
+        while self.queue.tail.is_empty()
+            && !self.connection.batch_is_full()
+            && self.encode_next(now)?
+        {}
+        Ok(())
     }
 
     /// Encodes the oldest request that is not yet encoded, or splits one off a call; false when
     /// there is nothing to send, or no room in the window.
-    fn encode_next(&mut self) -> Result<bool, DisconnectReason> {
+    fn encode_next(&mut self, now: Instant) -> Result<bool, DisconnectReason> {
         if self.connection.session.to_encode().is_none() && !self.split_next() {
             return Ok(false);
         }
@@ -272,22 +275,22 @@ impl<'a> ServerQueue<'a> {
             return Ok(false);
         };
         let id = sent.id;
-        let call = &mut self.calls[place(sent.call, self.first)];
-        call.note_sent();
-        let request = call.request(
-            sent.position,
-            sent.length,
-            self.connection.shared.layout.share_size(),
-        );
+        let call = &mut self.queue.calls[place(sent.call, self.queue.first)];
+        call.note_sent(now);
+        let request = call.request(sent.position, sent.length, self.shared.layout.share_size());
         let request = request.map_err(|refusal| DisconnectReason::Fatal(self.refused(refusal)))?;
-        self.tail = self.connection.encode(id, request);
+        self.queue.tail = self.connection.encode(id, request);
         Ok(true)
     }
 
     fn split_next(&mut self) -> bool {
-        while let Some(call) = self.calls.get_mut(place(self.next_to_split, self.first)) {
+        while let Some(call) = self
+            .queue
+            .calls
+            .get_mut(place(self.queue.next_to_split, self.queue.first))
+        {
             let Some(length) = call.next_length() else {
-                self.next_to_split += 1;
+                self.queue.next_to_split += 1;
                 continue;
             };
             if !self.connection.session.has_room(length) {
@@ -298,15 +301,10 @@ impl<'a> ServerQueue<'a> {
             };
             self.connection
                 .session
-                .add(call.opcode(), self.next_to_split, position, length);
+                .add(call.opcode(), self.queue.next_to_split, position, length);
             return true;
         }
         false
-    }
-
-    /// The call with this number, which has parts without a reply.
-    pub(super) fn call(&mut self, number: u64) -> &mut Call<'a> {
-        &mut self.calls[place(number, self.first)]
     }
 
     /// The connection, and the call with this number.
@@ -315,24 +313,21 @@ impl<'a> ServerQueue<'a> {
         number: u64,
     ) -> (&mut ServerConnection, &mut Call<'a>) {
         (
-            &mut self.connection,
-            &mut self.calls[place(number, self.first)],
+            self.connection,
+            &mut self.queue.calls[place(number, self.queue.first)],
         )
     }
 
     /// Counts the call as finished if every part has its outcome; to be called after each part.
     pub(super) fn complete(&mut self, number: u64) {
-        if self.call(number).is_finished() {
-            self.unfinished -= 1;
+        if self.queue.call(number).is_finished() {
+            self.queue.unfinished -= 1;
         }
     }
 
-    /// The instant at which the queue is to be driven even if its socket is not ready.
-    pub(super) fn wake_at(&self) -> Option<Instant> {
-        match self.connection.phase {
-            Phase::Down(until) | Phase::Connecting(until) => Some(until),
-            Phase::Resolving | Phase::Handshake | Phase::Ready => None,
-        }
+    /// Replaces the connection by one that is not open and has no session.
+    pub(super) fn reset(&mut self, now: Instant) {
+        *self.connection = self.shared.new_connection(self.server(), now);
     }
 }
 

@@ -2,8 +2,8 @@
 //! outcomes of its parts become one.
 
 use super::call::CallOutput;
+use super::driver::QueueDriver;
 use super::error::Error;
-use super::server_queue::ServerQueue;
 use std::ops::Range;
 
 /// A request whose outcome was not collected. The oldest call in the queue of each of its servers
@@ -20,14 +20,17 @@ pub(super) struct SubmittedRequest {
 }
 
 impl SubmittedRequest {
-    /// Whether the queue holds a part of it.
-    pub(super) fn concerns(&self, queue: &ServerQueue<'_>) -> bool {
-        let server = queue.server();
-        self.servers.contains(&server) && !self.done.iter().any(|(done, _)| *done == server)
+    /// Whether a part of it, in the driver's queue, has no outcome.
+    pub(super) fn is_pending(&self, driver: &QueueDriver<'_>) -> bool {
+        let server = driver.server();
+        self.servers.contains(&server)
+            && !self.done.iter().any(|(done, _)| *done == server)
+            && !driver.queue().front_is_finished()
     }
 }
 
 /// The outcome of two parts of one request, in the order of their addresses.
+#[inline]
 pub(super) fn join(
     before: Result<CallOutput, Error>,
     after: Result<CallOutput, Error>,
