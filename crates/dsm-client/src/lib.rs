@@ -51,6 +51,8 @@ mod driver;
 mod error;
 mod link;
 mod local;
+#[cfg(test)]
+mod machine_tests;
 mod operation;
 mod pipeline;
 mod pool;

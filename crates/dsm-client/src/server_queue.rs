@@ -256,7 +256,6 @@ impl<'a> QueueMachine<'_, 'a> {
         self.queue.tail = &self.queue.tail[of_tail..];
     }
 
-    #[inline]
     fn encode_batch(&mut self, now: Instant) -> Result<(), DisconnectReason> {
         while self.queue.tail.is_empty()
             && !self.connection.batch_is_full()
