@@ -36,11 +36,12 @@
 //! as long as the system takes. Numeric addresses need none.
 
 // Inside: a call is cut into the requests of one server (`call`). It has one queue if it
-// concerns one server (`blocking_call`), else those of a pipeline. A queue for each server
-// (`server_queue`, with `receive` and `retry`) sends them over a connection (`server_connection`)
-// that the pool keeps (`pool`), or `local` carries them out in the server's shared memory. `pump`
-// waits for the sockets of all queues. Each connection has a session (`session`), so that a request
-// whose connection breaks is sent again and still takes effect once.
+// concerns one server (`blocking_call`), else those of a pipeline. A queue for each server is a
+// state machine without I/O (`server_queue`, with `receive` and `retry`). It keeps the state of a
+// connection (`server_connection`) and of its session (`session`), so that a request whose connection
+// breaks is sent again and still takes effect once. A `driver` carries its bytes over a socket
+// (`link`), and `pump` waits for the sockets of all queues. The pool keeps connections (`pool`). Or
+// `local` carries calls out in the server's shared memory.
 
 mod blocking_call;
 mod buffer;
