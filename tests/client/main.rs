@@ -7,6 +7,7 @@ mod client_exactly_once;
 mod client_lost_packets;
 mod client_memory_lost;
 mod client_ranges;
+mod connection_to_itself;
 mod examples;
 mod host_names;
 mod local_crash;

@@ -28,7 +28,9 @@ pub fn connect(address: &str, timeout: Duration) -> io::Result<Stream> {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        outcome = TcpStream::connect_timeout(candidate, left).map(Stream::from);
+        outcome = TcpStream::connect_timeout(candidate, left)
+            .map(Stream::from)
+            .and_then(|stream| refuse_itself(&stream).map(|()| stream));
         if outcome.is_ok() {
             break;
         }
@@ -66,9 +68,13 @@ pub fn finish_connect(stream: &Stream) -> io::Result<()> {
     if let Some(error) = stream.take_error()? {
         return Err(error);
     }
-    // On loopback, the kernel sometimes gives a client that tries a port without a listener that
-    // very port, and connects the client to itself. The client would also keep the server from
-    // binding the port.
+    refuse_itself(stream)
+}
+
+/// On loopback, the kernel sometimes gives a client that tries a port without a listener that very
+/// port, and connects the client to itself. The client would also keep the server from binding the
+/// port.
+fn refuse_itself(stream: &Stream) -> io::Result<()> {
     if stream.own_address()? == stream.peer_address()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
