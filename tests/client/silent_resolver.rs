@@ -1,13 +1,13 @@
 //! A resolver that does not answer holds no call beyond its deadline, no part of a call that is for
-//! another server, and no child of `fork(2)`. Each test needs root, for a namespace in which the
-//! resolver is silent.
+//! another server, also one with a name, no client that knows an address from before, no descriptor,
+//! and no child of `fork(2)`. Each test needs root, for a namespace in which the resolver is silent.
 
 // The lint exempts #[test] functions, not the helpers that they call.
 #![allow(clippy::unwrap_used)]
 
 use dsm_client::ErrorKind;
 use dsm_core::layout::Layout;
-use dsm_core::net;
+use dsm_core::net::{self, Resolution};
 use dsm_core::protocol::Opcode;
 use std::io;
 use std::net::TcpListener;
@@ -96,6 +96,89 @@ fn the_part_of_a_call_for_another_server_is_not_delayed() {
         assert!(executed < ended, "it was executed while the other waited");
     });
     assert_eq!(client.read(K, 1).unwrap(), b"y");
+}
+
+#[test]
+fn names_that_are_never_answered_do_not_delay_one_that_is() {
+    const SILENT: usize = 40;
+    if !namespace::entered_with_network(
+        module_path!(),
+        "names_that_are_never_answered_do_not_delay_one_that_is",
+    ) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let _silent = namespace::set_silent_resolver(folder.path());
+    namespace::set_hosts("127.0.0.1 known.dsm.test\n", folder.path());
+    let mut addresses: Vec<_> = (0..SILENT)
+        .map(|number| format!("silent{number}.dsm.test:7411"))
+        .collect();
+    addresses.push("known.dsm.test:7411".to_owned());
+    let layout = Layout::new("fake", K, addresses).unwrap();
+    let server = FakeServer::at(&layout, SILENT);
+    let client = client_of(layout).with_timeout(LONG / 2);
+    let whole = vec![7; (SILENT + 1) * usize::try_from(K).unwrap()];
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| client.write(0, &whole).unwrap_err());
+        wait_for("the part of the server with a known name", LONG, || {
+            server.executed(Opcode::Write) == 1 || call.is_finished()
+        });
+        assert_eq!(
+            server.executed(Opcode::Write),
+            1,
+            "{}",
+            call.join().unwrap()
+        );
+    });
+}
+
+#[test]
+fn a_client_reconnects_to_an_address_from_before_when_the_resolver_answers_no_more() {
+    if !namespace::entered_with_network(
+        module_path!(),
+        "a_client_reconnects_to_an_address_from_before_when_the_resolver_answers_no_more",
+    ) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let hosts = "127.0.0.1 node1.dsm.test\n";
+    namespace::set_hosts(hosts, folder.path());
+    let layout = Layout::new("fake", K, vec![NAME.into()]).unwrap();
+    let server = FakeServer::at(&layout, 0);
+    let client = client_of(layout).with_timeout(LONG / 2);
+    client.write(0, b"x").unwrap();
+    let _silent = namespace::set_silent_resolver(folder.path());
+    namespace::set_hosts("", folder.path());
+    wait_for("the answer to become old", TEST_TIMEOUT, || {
+        matches!(net::resolve(NAME), Resolution::Pending(_))
+    });
+    server.break_all();
+    let outcome = client.write(1, b"y");
+    // The fake server looks its own name up when it ends.
+    namespace::set_hosts(hosts, folder.path());
+    outcome.unwrap();
+    assert_eq!(server.state().memory[..2], *b"xy");
+}
+
+#[test]
+fn a_look_up_without_a_caller_holds_no_descriptor() {
+    const NAMES: usize = 400;
+    if !namespace::entered_with_network(
+        module_path!(),
+        "a_look_up_without_a_caller_holds_no_descriptor",
+    ) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let _silent = namespace::set_silent_resolver(folder.path());
+    let pending: Vec<_> = (0..NAMES)
+        .map(|number| net::resolve(&format!("silent{number}.dsm.test:7411")))
+        .collect();
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    assert!(open() > NAMES, "each caller has one to wait for");
+    drop(pending);
+    // Each thread that waits for the resolver has a socket, and a file while it begins.
+    assert!(open() < NAMES / 2, "{}", open());
 }
 
 /// The deadline of the child's call: enough for its look-up to begin on a busy machine.

@@ -9,7 +9,9 @@ mod connect;
 #[cfg(feature = "service")]
 mod listen;
 mod look_up;
+mod name_table;
 mod resolve;
+mod shared_look_up;
 mod stream;
 
 pub use connect::{begin_connect, connect, finish_connect};
@@ -17,5 +19,6 @@ pub use connect::{begin_connect, connect, finish_connect};
 pub use listen::{Bound, Listeners, bind, hint, inherited, listen};
 pub use look_up::look_up;
 pub use nix::sys::socket::MsgFlags;
-pub use resolve::{LookUp, Resolution, resolve};
+pub use resolve::{Resolution, resolve};
+pub use shared_look_up::LookUp;
 pub use stream::{KeepAliveTimes, PlainSocket, Stream};

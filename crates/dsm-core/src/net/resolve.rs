@@ -2,37 +2,24 @@
 //! for ever if its server does not answer.
 //!
 //! A look-up runs in a helper thread. Callers that ask for the same name share it, and an answer is
-//! valid for [`VALIDITY`]. A numeric address is never looked up. A child made by `fork(2)` begins
-//! with an empty table, because the threads of its parent do not exist there, and one of them may
-//! have held the lock.
+//! valid for a second. A name that had addresses before has them again while the resolver does not
+//! answer or fails, as RFC 8767 proposes, so that an outage of the DNS keeps no client from a server.
+//! A numeric address is never looked up. A child made by `fork(2)` begins with an empty table,
+//! because the threads of its parent do not exist there, and one of them may have held the lock.
 
 use super::look_up::look_up;
+use super::name_table::NameTable;
+use super::shared_look_up::LookUp;
 use crate::sys::own_file::{generation, watch_forks};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
-
-/// How long the addresses of a name are used again: long enough for the many connections that a
-/// program opens at once, and short enough that a client soon follows a name that has moved.
-const VALIDITY: Duration = Duration::from_secs(1);
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 /// The most helper threads of a process. While the resolver does not answer, so many names wait for
-/// it, and the others for them.
-const MAX_THREADS: usize = 8;
-
-/// The most names that are being looked up or have a valid answer: more than a network map has, for
-/// its servers and agents.
-const MAX_NAMES: usize = 4096;
-
-/// The addresses of a name; an error as its kind and its text, because an [`io::Error`] cannot be
-/// copied.
-type Answer = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
+/// it, and the others for them: enough that the names of a failed zone leave threads for those of
+/// another, and few enough for the limits of a process.
+const MAX_THREADS: usize = 64;
 
 /// What [`resolve`] knows at once.
 #[derive(Debug)]
@@ -43,41 +30,12 @@ pub enum Resolution {
     Pending(LookUp),
 }
 
-/// A look-up in a helper thread. It continues when this is dropped.
-#[derive(Debug, Clone)]
-pub struct LookUp(Arc<SharedLookUp>);
-
-#[derive(Debug)]
-struct SharedLookUp {
-    address: String,
-    answer: OnceLock<Answer>,
-    /// Readable when there is an answer. It is never read, so that it stays so for all callers.
-    answered: EventFd,
-    /// The generation of the process that has the helper thread.
-    generation: u64,
-}
-
 /// The look-ups of a process.
 struct Resolver {
     generation: u64,
     look_up: fn(&str) -> io::Result<Vec<SocketAddr>>,
     table: Mutex<NameTable>,
     of_child: OnceLock<Box<Resolver>>,
-}
-
-struct NameTable {
-    names: BTreeMap<String, NameEntry>,
-    /// Look-ups that no thread has begun.
-    waiting: VecDeque<Arc<SharedLookUp>>,
-    threads: usize,
-}
-
-enum NameEntry {
-    Pending(Arc<SharedLookUp>),
-    Known {
-        addresses: Vec<SocketAddr>,
-        until: Instant,
-    },
 }
 
 static RESOLVER: Resolver = Resolver::new(0, look_up);
@@ -101,80 +59,12 @@ impl Resolution {
     }
 }
 
-impl LookUp {
-    /// The answer; `None` when there is none yet.
-    #[must_use]
-    pub fn answer(&self) -> Option<io::Result<Vec<SocketAddr>>> {
-        if self.0.generation != generation() {
-            // The thread that would answer is one of the parent process.
-            return Some(Err(io::Error::other(
-                "the process was forked during the look-up",
-            )));
-        }
-        let answer = self.0.answer.get()?.clone();
-        Some(answer.map_err(|(kind, text)| io::Error::new(kind, text)))
-    }
-
-    /// The descriptor that is readable when there is an answer, to wait for with `poll(2)` only.
-    #[must_use]
-    pub fn for_poll(&self) -> BorrowedFd<'_> {
-        self.0.answered.as_fd()
-    }
-
-    fn wait(&self, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
-        loop {
-            if let Some(answer) = self.answer() {
-                return answer;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the look-up of the name has not ended",
-                ));
-            }
-            // Rounded up: to wake before the time would mean another turn for nothing.
-            let milliseconds = left.as_nanos().div_ceil(1_000_000);
-            let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-            match poll(
-                &mut [PollFd::new(self.for_poll(), PollFlags::POLLIN)],
-                timeout,
-            ) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-}
-
-impl SharedLookUp {
-    fn new(address: &str, generation: u64) -> nix::Result<Self> {
-        Ok(Self {
-            address: address.to_owned(),
-            answer: OnceLock::new(),
-            answered: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
-            generation,
-        })
-    }
-
-    fn finish(&self, answer: Answer) {
-        // One thread begins a look-up, so this is its only answer.
-        let _ = self.answer.set(answer);
-        // It fails only when the counter is full, which it cannot be.
-        let _ = self.answered.write(1);
-    }
-}
-
 impl Resolver {
     const fn new(generation: u64, look_up: fn(&str) -> io::Result<Vec<SocketAddr>>) -> Self {
         Self {
             generation,
             look_up,
-            table: Mutex::new(NameTable {
-                names: BTreeMap::new(),
-                waiting: VecDeque::new(),
-                threads: 0,
-            }),
+            table: Mutex::new(NameTable::new()),
             of_child: OnceLock::new(),
         }
     }
@@ -208,27 +98,13 @@ impl Resolver {
         // Before the lock is taken for the first time: a child must find that it is one.
         watch_forks()?;
         let mut table = self.table();
-        let now = Instant::now();
-        match table.names.get(address) {
-            Some(NameEntry::Known { addresses, until }) if now < *until => {
-                return Ok(Resolution::Ready(Ok(addresses.clone())));
-            }
-            Some(NameEntry::Pending(look_up)) => {
-                return Ok(Resolution::Pending(LookUp(Arc::clone(look_up))));
-            }
-            _ => {}
-        }
-        table.make_room(now)?;
-        let look_up = Arc::new(SharedLookUp::new(address, self.generation)?);
-        let entry = NameEntry::Pending(Arc::clone(&look_up));
-        table.names.insert(address.to_owned(), entry);
-        table.waiting.push_back(Arc::clone(&look_up));
-        if table.threads < MAX_THREADS {
+        let (resolution, is_new) = table.ask(address, Instant::now(), self.generation)?;
+        if is_new && table.threads < MAX_THREADS {
             table.threads += 1;
             drop(table);
             self.start_thread();
         }
-        Ok(Resolution::Pending(LookUp(look_up)))
+        Ok(resolution)
     }
 
     fn start_thread(&'static self) {
@@ -242,10 +118,7 @@ impl Resolver {
             // Another thread takes over what waits.
             return;
         }
-        let stranded = std::mem::take(&mut table.waiting);
-        for look_up in &stranded {
-            table.names.remove(&look_up.address);
-        }
+        let stranded = table.give_up();
         drop(table);
         for look_up in stranded {
             look_up.finish(Err((
@@ -259,54 +132,29 @@ impl Resolver {
     fn work(&self) {
         loop {
             let mut table = self.table();
-            let Some(look_up) = table.waiting.pop_front() else {
+            let Some(name) = table.take() else {
                 table.threads -= 1;
                 return;
             };
             drop(table);
-            let answer =
-                (self.look_up)(&look_up.address).map_err(|error| (error.kind(), error.to_string()));
-            let mut table = self.table();
-            if let Ok(addresses) = &answer {
-                let known = NameEntry::Known {
-                    addresses: addresses.clone(),
-                    until: Instant::now() + VALIDITY,
-                };
-                table.names.insert(look_up.address.clone(), known);
-            } else {
-                table.names.remove(&look_up.address);
+            let answer = (self.look_up)(&name).map_err(|error| (error.kind(), error.to_string()));
+            let callers = self.table().answered(&name, &answer, Instant::now());
+            if let Some(callers) = callers {
+                callers.finish(answer);
             }
-            drop(table);
-            look_up.finish(answer);
         }
-    }
-}
-
-impl NameTable {
-    /// Makes room for another name.
-    fn make_room(&mut self, now: Instant) -> io::Result<()> {
-        if self.names.len() < MAX_NAMES {
-            return Ok(());
-        }
-        let is_valid = |entry: &NameEntry| match entry {
-            NameEntry::Pending(_) => true,
-            NameEntry::Known { until, .. } => now < *until,
-        };
-        self.names.retain(|_, entry| is_valid(entry));
-        if self.names.len() < MAX_NAMES {
-            return Ok(());
-        }
-        Err(io::Error::other(format!(
-            "{MAX_NAMES} names are being looked up, as many as may be"
-        )))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::name_table::VALIDITY;
+    use super::super::shared_look_up::SharedLookUp;
     use super::*;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
 
     /// Long enough for a busy machine.
     const LONG: Duration = Duration::from_secs(20);
@@ -344,41 +192,17 @@ mod tests {
             BEGUN.fetch_add(1, Ordering::Relaxed);
             never_answers(address)
         });
-        for number in 0..5 * MAX_THREADS {
-            let resolution = resolver.resolve(&format!("node{number}:7411"));
-            assert!(matches!(resolution, Resolution::Pending(_)));
-        }
+        let names = 0..5 * MAX_THREADS;
+        let pending: Vec<_> = names
+            .map(|number| resolver.resolve(&format!("node{number}:7411")))
+            .collect();
         while BEGUN.load(Ordering::Relaxed) < MAX_THREADS {
             std::thread::yield_now();
         }
-        let table = resolver.table();
-        assert_eq!(
-            (table.threads, table.waiting.len()),
-            (MAX_THREADS, 4 * MAX_THREADS)
-        );
-    }
-
-    #[test]
-    fn the_table_of_names_is_bounded_and_forgets_those_whose_time_is_over() {
-        let resolver = resolver(never_answers);
-        let now = Instant::now();
-        let fill = |until| {
-            for number in 0..MAX_NAMES {
-                let addresses = Vec::new();
-                let name = format!("node{number}:7411");
-                let entry = NameEntry::Known { addresses, until };
-                resolver.table().names.insert(name, entry);
-            }
-        };
-        fill(now + LONG);
-        let Resolution::Ready(Err(error)) = resolver.resolve("other:7411") else {
-            panic!("one name too many")
-        };
-        assert!(error.to_string().contains("names are being looked up"));
-        fill(now);
-        let other = resolver.resolve("other:7411");
-        assert!(matches!(other, Resolution::Pending(_)));
-        assert_eq!(resolver.table().names.len(), 1);
+        let mut table = resolver.table();
+        assert_eq!(table.threads, MAX_THREADS);
+        let waiting = std::iter::from_fn(|| table.take());
+        assert_eq!(waiting.count(), pending.len() - MAX_THREADS);
     }
 
     /// The look-ups of the next test, and what each returns.
@@ -432,9 +256,8 @@ mod tests {
             panic!("no name is known yet")
         };
         assert!(look_up.answer().is_none());
-        let of_parent = LookUp(Arc::new(
-            SharedLookUp::new("node1:7411", generation() + 1).unwrap(),
-        ));
+        let of_parent = SharedLookUp::new(None, generation() + 1).unwrap();
+        let of_parent = LookUp(Arc::new(of_parent));
         assert!(of_parent.wait(soon()).is_err());
         // The lock of the parent's table is held, as by a thread that the child does not have.
         let parent: &'static Resolver =
