@@ -11,6 +11,7 @@ use super::look_up::look_up;
 use super::name_table::NameTable;
 use super::shared_look_up::LookUp;
 use crate::sys::own_file::{generation, watch_forks};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -20,6 +21,17 @@ use std::time::Instant;
 /// it, and the others for them: enough that the names of a failed zone leave threads for those of
 /// another, and few enough for the limits of a process.
 const MAX_THREADS: usize = 64;
+
+/// Signals of the thread that caused them. The kernel ends a process that blocks them, without the
+/// handler that reports a crash.
+const OWN_FAULTS: [Signal; 6] = [
+    Signal::SIGBUS,
+    Signal::SIGFPE,
+    Signal::SIGILL,
+    Signal::SIGSEGV,
+    Signal::SIGSYS,
+    Signal::SIGTRAP,
+];
 
 /// What [`resolve`] knows at once.
 #[derive(Debug)]
@@ -109,7 +121,7 @@ impl Resolver {
 
     fn start_thread(&'static self) {
         let thread = std::thread::Builder::new().name("dsm-resolve".to_owned());
-        let Err(error) = thread.spawn(|| self.work()) else {
+        let Err(error) = without_signals(|| thread.spawn(|| self.work())) else {
             return;
         };
         let mut table = self.table();
@@ -144,6 +156,21 @@ impl Resolver {
             }
         }
     }
+}
+
+/// Starts a thread that takes no signal of the program: a handler would run there, and the call that
+/// the signal is to interrupt would continue in another thread.
+fn without_signals<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let mut blocked = SigSet::all();
+    for signal in OWN_FAULTS {
+        blocked.remove(signal);
+    }
+    // The new thread begins with the mask of this one.
+    let own = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let started = start();
+    // It fails only for a mask that is none.
+    let _ = own.thread_set_mask();
+    started
 }
 
 #[cfg(test)]
@@ -203,6 +230,21 @@ mod tests {
         assert_eq!(table.threads, MAX_THREADS);
         let waiting = std::iter::from_fn(|| table.take());
         assert_eq!(waiting.count(), pending.len() - MAX_THREADS);
+    }
+
+    #[test]
+    fn a_helper_thread_takes_no_signal_of_the_program() {
+        let resolver = resolver(|_| {
+            let blocked = SigSet::thread_get_mask()?;
+            let may_come = Signal::iterator().filter(|signal| !blocked.contains(*signal));
+            let may_come: Vec<_> = may_come.map(Signal::as_str).collect();
+            Err(io::Error::other(may_come.join(" ")))
+        });
+        let own = SigSet::thread_get_mask().unwrap();
+        let error = resolver.resolve("node1:7411").wait(soon()).unwrap_err();
+        let expected = "SIGILL SIGTRAP SIGBUS SIGFPE SIGKILL SIGSEGV SIGSTOP SIGSYS";
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(SigSet::thread_get_mask().unwrap(), own);
     }
 
     /// The look-ups of the next test, and what each returns.
