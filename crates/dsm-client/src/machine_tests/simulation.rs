@@ -99,7 +99,7 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Goes on until every call has its outcome.
+    /// Takes turns until every call has its outcome.
     pub(super) fn run(&mut self) {
         for _ in 0..100_000 {
             if !self.queue.is_busy() {
