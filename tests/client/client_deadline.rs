@@ -5,13 +5,16 @@
 use dsm_client::{Error, ErrorKind};
 use dsm_core::layout::Layout;
 use dsm_core::protocol::Opcode;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 use support::clients::client_of;
 use support::fake_server;
 use support::fake_server::{ServerFault, servers};
-use support::is_error;
+use support::own_process;
 use support::wire::TEST_TIMEOUT;
+use support::{Cluster, is_error};
 
 const K: u64 = 1 << 20;
 const TIMEOUT: Duration = Duration::from_millis(300);
@@ -111,6 +114,29 @@ fn the_error_of_a_dead_server_names_it_and_the_reason() {
         3
     ));
     assert!(client.status(usize::MAX).is_err());
+}
+
+/// That this process has no descriptor for a socket says nothing about the server.
+#[test]
+fn a_status_waits_for_a_descriptor_of_this_process() {
+    if !own_process::entered(
+        module_path!(),
+        "a_status_waits_for_a_descriptor_of_this_process",
+    ) {
+        return;
+    }
+    let cluster = Cluster::builder().k(K).start();
+    let client = client_of(cluster.layout().clone());
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let in_use = std::fs::File::open("/dev/null").unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, in_use.as_raw_fd() as u64, hard).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(300));
+            setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        });
+        assert_eq!(client.status(0).unwrap().index, 0);
+    });
 }
 
 #[test]

@@ -5,7 +5,7 @@
 // The lint exempts #[test] functions, not the helpers that they call.
 #![allow(clippy::unwrap_used)]
 
-use dsm_client::{Client, DataPath};
+use dsm_client::{Client, DataPath, ErrorKind, Reply};
 use dsm_config::{Config, LocalAccess};
 use dsm_core::segment::Segment;
 use support::restores::TEST_TIMEOUT;
@@ -59,9 +59,19 @@ fn forking_process_without_shared_memory() {
     let config = Config::load(&Config::find(None)).unwrap();
     let client = Client::new(&config).with_local(LocalAccess::Never);
     // Each connection has a session, and this one stays open in the parent and in the child.
+    let mut pipeline = client.pipeline();
+    pipeline.read(0, 1).unwrap();
+    pipeline.next().unwrap().unwrap();
+    // Sent at once, now that there is a connection.
+    pipeline.write(100, b"x").unwrap();
     let before = client.status(0).unwrap().sessions.used;
     nix::unistd::daemon(true, true).unwrap();
     let sessions = client.status(0).unwrap().sessions.used - before;
+    // The reply belongs to the parent.
+    let error = pipeline.next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    pipeline.write(100, b"y").unwrap();
+    assert_eq!(pipeline.next().unwrap().unwrap(), Reply::Done);
     client.write(0, &sessions.to_le_bytes()).unwrap();
     client.swap(CHILD_IS_READY, 1).unwrap();
     std::process::exit(0);

@@ -157,15 +157,18 @@ impl Client {
         self.parse_status(server, text)
     }
 
-    /// The state and counters of every server, by index. The servers are asked at the same time,
-    /// up to 256 of them; one that fails costs the others no time.
+    /// The state and counters of every server, by index. The servers are asked at the same time:
+    /// one that fails costs the others no time. Of more than 256 servers, groups of 256 share the
+    /// timeout.
     #[must_use]
     pub fn status_of_all(&self) -> Vec<Result<Status, Error>> {
         let count = self.shared.layout.server_count();
-        let parts = (0..count).step_by(MAX_ASKED);
+        let (parts, end) = ((0..count).step_by(MAX_ASKED), self.deadline());
         let ask_part = |first: usize| {
             let part = first..(first + MAX_ASKED).min(count);
-            let time = self.call_time(None);
+            let groups = u32::try_from((count - first).div_ceil(MAX_ASKED)).unwrap_or(u32::MAX);
+            let now = Instant::now();
+            let time = self.call_time(Some(now + end.saturating_duration_since(now) / groups));
             let kind = || CallKind::Status(Vec::new());
             let answers = blocking_call::ask(&self.shared, part.clone(), kind, time);
             part.zip(answers)

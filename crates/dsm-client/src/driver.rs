@@ -64,6 +64,17 @@ impl<'a> QueueDriver<'a> {
         self.parts().0.ask_once();
     }
 
+    /// In a child of `fork(2)`, fails what its parent has submitted, and takes another connection:
+    /// the parent goes on with its own.
+    #[inline]
+    pub(super) fn leave_parent(&mut self, now: Instant) {
+        if !self.connection.is_own() {
+            let (mut machine, link) = self.parts();
+            machine.fail_inherited(now);
+            link.close();
+        }
+    }
+
     /// Adds a call, to be sent when the queue is next driven.
     pub(super) fn submit(&mut self, call: Call<'a>) {
         self.queue.push(call);
@@ -212,6 +223,9 @@ fn try_next(machine: &mut QueueMachine<'_, '_>, link: &mut Link, now: Instant) {
     while let Some(begun) = link.connect_next() {
         match begun {
             Ok(()) => return machine.connecting(now),
+            Err(error) if is_of_this_process(&error) => {
+                machine.address_unanswered(&error.to_string())
+            }
             Err(error) => machine.address_failed(error.to_string()),
         }
     }
@@ -277,6 +291,15 @@ fn take_in(machine: &mut QueueMachine<'_, '_>, received: nix::Result<usize>, now
         Ok(count) => machine.received(count, now),
         Err(error) => machine.disconnected(text(error), now),
     }
+}
+
+/// Whether an attempt to connect failed for want of a descriptor or of memory, so that it says
+/// nothing about the server.
+fn is_of_this_process(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+    )
 }
 
 /// The system's text for an error.

@@ -195,6 +195,7 @@ impl<'a> Pipeline<'a> {
                 self.drivers.len() - 1
             });
         let driver = &mut self.drivers[index];
+        driver.leave_parent(now);
         if !driver.queue().is_busy() && self.shared.has_abandoned(server) {
             // What a connection that is open already reads might not be final.
             driver.reset(now);

@@ -317,6 +317,12 @@ impl PooledConnection {
         Some(&self.kept.as_ref()?.state)
     }
 
+    /// Whether this process made it, and not the one of which this is a child by `fork(2)`.
+    #[inline]
+    pub(super) fn is_own(&self) -> bool {
+        self.kept.as_ref().is_none_or(|kept| kept.state.is_own())
+    }
+
     pub(super) fn link(&self) -> Option<&Link> {
         Some(&self.kept.as_ref()?.link)
     }

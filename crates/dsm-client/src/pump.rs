@@ -7,7 +7,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::time::{Duration, Instant};
 
-/// How often a call that waits checks whether the machines that it waits for are still there.
+/// How often a call that waits checks whether the machines that it waits for are still there; more
+/// often while nothing comes.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// With less time than this, poll(2) waits, and ends at the deadline. A receive does so only to within
@@ -40,6 +41,10 @@ pub(super) fn pump(
     is_pending: impl Fn(&QueueDriver<'_>) -> bool,
 ) -> Result<Instant, DeadlinePassed> {
     let mut now = time.now;
+    for driver in drivers.iter_mut() {
+        driver.leave_parent(now);
+    }
+    let mut checked = now;
     loop {
         for driver in drivers.iter_mut().filter(|driver| driver.queue().is_busy()) {
             driver.drive(now);
@@ -65,7 +70,9 @@ pub(super) fn pump(
             Some(driver) if left >= MIN_TIME => driver.wait_for_reply(),
             _ => (wait(drivers, left), Instant::now()),
         };
-        if !may_be_ready {
+        // Also while other servers, or signals, end each wait.
+        if !may_be_ready || now.saturating_duration_since(checked) >= CHECK_INTERVAL {
+            checked = now;
             break_mute(drivers, now);
         }
     }

@@ -94,6 +94,16 @@ impl QueueMachine<'_, '_> {
         self.fail(&error, now);
     }
 
+    /// The parent of this process made the connection, and reads its replies: everything unfinished
+    /// fails here.
+    #[cold]
+    pub(super) fn fail_inherited(&mut self, now: Instant) {
+        let sent = self.connection.sent_bytes;
+        self.connection.session.disconnected(sent);
+        let error = self.unavailable("the process that submitted it has forked".into());
+        self.fail(&error, now);
+    }
+
     /// Fails everything unfinished; a change that may have executed with an error that says so. The
     /// queue can be used again, with a connection that has a new session.
     fn fail(&mut self, error: &Error, now: Instant) {

@@ -166,6 +166,11 @@ impl<'a> QueueMachine<'_, 'a> {
         self.connection.reason = Some(reason);
     }
 
+    /// An address was not tried, or has not answered: another attempt may succeed.
+    pub(super) fn address_unanswered(&mut self, reason: &str) {
+        self.connection.unanswered(reason);
+    }
+
     /// Every address of the server was tried.
     pub(super) fn no_address_left(&mut self, now: Instant) {
         let last = self.connection.reason.clone();
