@@ -129,7 +129,12 @@ fn a_status_waits_for_a_descriptor_of_this_process() {
     let client = client_of(cluster.layout().clone());
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let in_use = std::fs::File::open("/dev/null").unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, in_use.as_raw_fd() as u64, hard).unwrap();
+    setrlimit(
+        Resource::RLIMIT_NOFILE,
+        u64::try_from(in_use.as_raw_fd()).unwrap(),
+        hard,
+    )
+    .unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(300));

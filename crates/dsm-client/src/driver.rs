@@ -65,7 +65,7 @@ impl<'a> QueueDriver<'a> {
     }
 
     /// In a child of `fork(2)`, fails what its parent has submitted, and takes another connection:
-    /// the parent goes on with its own.
+    /// the parent continues with its own.
     #[inline]
     pub(super) fn leave_parent(&mut self, now: Instant) {
         if !self.connection.is_own() {
@@ -224,7 +224,7 @@ fn try_next(machine: &mut QueueMachine<'_, '_>, link: &mut Link, now: Instant) {
         match begun {
             Ok(()) => return machine.connecting(now),
             Err(error) if is_of_this_process(&error) => {
-                machine.address_unanswered(&error.to_string())
+                machine.address_unanswered(&error.to_string());
             }
             Err(error) => machine.address_failed(error.to_string()),
         }
