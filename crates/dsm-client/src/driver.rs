@@ -13,8 +13,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What poll(2) tells of a connection that ended.
-const ENDED: PollFlags = PollFlags::POLLERR.union(PollFlags::POLLHUP);
+/// What poll(2) tells of a connection that ended, or of a descriptor that the program has closed.
+const ENDED: PollFlags = PollFlags::POLLERR
+    .union(PollFlags::POLLHUP)
+    .union(PollFlags::POLLNVAL);
 
 /// See the module.
 #[derive(Debug)]
