@@ -85,7 +85,7 @@ impl Connection {
                 .handler
                 .handle(executor, &header, payload, &mut self.output);
             // It came in time, also if it is parked.
-            self.input_deadline = None;
+            self.deadlines.input = None;
             if outcome == Outcome::Park {
                 return Batch::Parked;
             }
@@ -145,9 +145,9 @@ impl Connection {
             self.refuse(executor, &busy(OutOfMemory));
             return;
         }
-        match self.input_deadline {
+        match self.deadlines.input {
             None if !self.input.is_empty() => {
-                self.input_deadline =
+                self.deadlines.input =
                     Some(Instant::now() + executor.context.limits.request_timeout());
             }
             // A client that sends a byte now and then never lets the receive reach its own timeout,

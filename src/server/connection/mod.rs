@@ -5,25 +5,27 @@
 //! bytes and time, so that one peer cannot keep a thread from the others.
 
 mod batch;
+mod deadlines;
 mod deferral;
 mod direct_receive;
+mod ending;
 mod held_memory;
 mod polling;
 mod receive;
+mod send;
 
 use super::buffer::Buffer;
 use super::context::{Context, RegisteredSocket};
 use super::executor::Executor;
-use super::reply::{refuse, superseded};
 use super::request_handler::RequestHandler;
 use batch::Batch;
-use deferral::{Deferral, PART};
+use deadlines::Deadlines;
+use deferral::Deferral;
 use direct_receive::DirectReceive;
 use dsm_core::net::{MsgFlags, Stream};
-use dsm_core::protocol::{Code, Opcode, Refusal, RequestHeader, split_request};
+use dsm_core::protocol::Refusal;
 use held_memory::HeldMemory;
 use nix::errno::Errno;
-use nix::poll::PollFlags;
 use polling::Polling;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,9 +37,6 @@ const MAX_ROUNDS: u32 = 16;
 /// The longest that a shared thread serves one connection before the others. A batch that has begun
 /// is finished, and is bounded too.
 const MAX_TURN: Duration = Duration::from_micros(250);
-
-/// How long a refused client may take to read the refusal before the connection is closed.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// A blocking call returns at least this often to check deadlines, which are kept to this
 /// precision.
@@ -97,10 +96,7 @@ pub(super) struct Connection {
     direct_receive: DirectReceive,
     output: Buffer,
     phase: ConnectionPhase,
-    /// When the client must have completed its hello, or the request that it began to send.
-    input_deadline: Option<Instant>,
-    /// When the client must have read the replies.
-    output_deadline: Option<Instant>,
+    deadlines: Deadlines,
     held: HeldMemory,
     polling: Polling,
     /// The last receive emptied the socket.
@@ -127,7 +123,7 @@ impl Connection {
         registered: RegisteredSocket,
     ) -> Self {
         let mut connection = Self::with(context, socket, peer, Some(registered));
-        connection.input_deadline = Some(Instant::now() + context.limits.hello_timeout());
+        connection.deadlines.input = Some(Instant::now() + context.limits.hello_timeout());
         connection
     }
 
@@ -158,8 +154,7 @@ impl Connection {
             direct_receive: DirectReceive::default(),
             output: buffer(),
             phase: ConnectionPhase::Open,
-            input_deadline: None,
-            output_deadline: None,
+            deadlines: Deadlines::default(),
             held: HeldMemory::new(&context.budget, address),
             polling: Polling::default(),
             drained: false,
@@ -277,165 +272,6 @@ impl Connection {
             }
         }
         NextStep::Again
-    }
-
-    /// To be called at least every [`TICK`] while the connection waits. `Some` when a deadline has
-    /// passed: whether to drive the connection again or to close it.
-    pub(super) fn expire(&mut self, executor: &Executor, now: Instant) -> Option<NextStep> {
-        let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
-        // A socket that is ready means that the client was in time and the thread has not served it
-        // yet; the thread checks the deadline again when it does.
-        let is_untaken = passed(self.output_deadline)
-            && (self.phase == ConnectionPhase::Discarding
-                || !self.socket.is_ready(PollFlags::POLLOUT));
-        let is_late = self.phase == ConnectionPhase::Open
-            && passed(self.input_deadline)
-            && !self.socket.is_ready(PollFlags::POLLIN);
-        if is_untaken && self.expect_output_taken(executor).is_err() {
-            return Some(NextStep::Close);
-        }
-        // A client whose connection broke without a FIN or RST reconnects and leaves this
-        // connection behind.
-        let is_superseded = self.phase == ConnectionPhase::Open && self.handler.is_superseded();
-        if is_late || is_superseded {
-            if self.regain(executor).is_err() {
-                return Some(NextStep::Close);
-            }
-            if is_late {
-                self.refuse_as_too_slow(executor);
-            } else {
-                self.refuse(executor, &superseded());
-            }
-            return Some(NextStep::Again);
-        }
-        // Buffer memory may have become short since the connection became idle.
-        let next = match self.output.is_empty() {
-            _ if self.is_parked => NextStep::Unfrozen,
-            true => NextStep::Read,
-            false => NextStep::Write,
-        };
-        self.fit(executor, next).is_err().then_some(NextStep::Close)
-    }
-
-    fn refuse_as_too_slow(&mut self, executor: &Executor) {
-        let message = if self.handler.is_open() {
-            "a request was not complete within limits.request_timeout"
-        } else {
-            "no hello came within limits.hello_timeout"
-        };
-        let refusal = Refusal::new(Code::TooSlow, message);
-        if executor.context.log_limit.allows() {
-            let peer = self.handler.peer();
-            log::info!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "closed {peer}: {refusal}");
-        }
-        self.refuse(executor, &refusal);
-    }
-
-    /// A program that is no dsm client may never show the refusal, so the log names the peer that
-    /// connects to the wrong port.
-    fn log_no_frame(&self, executor: &Executor, refusal: &Refusal) {
-        if executor.context.log_limit.allows() {
-            let peer = self.handler.peer();
-            log::warn!(DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer; "refused {peer}: {refusal}");
-        }
-    }
-
-    /// Ends the connection with a refusal that answers no executed request.
-    fn refuse(&mut self, executor: &Executor, refusal: &Refusal) {
-        executor.counters().error();
-        self.end_with(refusal);
-    }
-
-    fn end_with(&mut self, refusal: &Refusal) {
-        let header = match split_request(self.input.as_slice()) {
-            Ok(Some((header, _))) => header,
-            _ => RequestHeader::new(Opcode::Hello, 0),
-        };
-        refuse(&mut self.output, &header, refusal);
-        self.end();
-        self.output_deadline = Some(Instant::now() + LINGER);
-    }
-
-    /// Stops reading requests and frees the memory of those received.
-    fn end(&mut self) {
-        self.phase = ConnectionPhase::Ending;
-        self.input.clear();
-        self.direct_receive = DirectReceive::Off;
-    }
-
-    /// Sends all replies. `Err` says what to wait for when some are left.
-    fn flush(&mut self, executor: &Executor, mode: Mode) -> Result<(), NextStep> {
-        while !self.output.is_empty() {
-            match self.send(executor, mode)? {
-                Ok(sent) if sent == self.output.len() => self.output.consume(sent),
-                // A blocking send returns after a tick with what was sent: without this check, a
-                // slow reader would keep this loop forever.
-                Ok(sent) => {
-                    self.output.consume(sent);
-                    self.held.moved(sent);
-                    self.expect_output_taken(executor)?;
-                    if mode == Mode::Shared && sent == PART {
-                        self.deferral.set_long();
-                        return Err(NextStep::Again);
-                    }
-                }
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => {
-                    self.expect_output_taken(executor)?;
-                    return Err(NextStep::Write);
-                }
-                Err(_) => return Err(NextStep::Close),
-            }
-        }
-        if self.answered > 0 {
-            executor
-                .counters()
-                .served(self.answered, self.batch_began.elapsed());
-            self.answered = 0;
-            self.output_deadline = None;
-        }
-        Ok(())
-    }
-
-    /// Sends what the socket takes. While the thread waits for a client that is already late, other
-    /// connections may take its buffer memory.
-    #[inline]
-    fn send(&mut self, executor: &Executor, mode: Mode) -> Result<nix::Result<usize>, NextStep> {
-        let is_late = mode == Mode::Blocking && self.output_deadline.is_some();
-        if is_late {
-            self.wait(PollFlags::POLLOUT);
-        }
-        let replies = self.output.as_slice();
-        let part = match mode {
-            Mode::Blocking => replies,
-            Mode::Shared => &replies[..replies.len().min(PART)],
-        };
-        let sent = self.socket.send(part, mode.flags());
-        if is_late {
-            self.regain(executor)?;
-        }
-        Ok(sent)
-    }
-
-    /// The client has not read all replies. It has until the deadline, which starts now if none is
-    /// running.
-    fn expect_output_taken(&mut self, executor: &Executor) -> Result<(), NextStep> {
-        let now = Instant::now();
-        let deadline = *self
-            .output_deadline
-            .get_or_insert_with(|| now + executor.context.limits.request_timeout());
-        if now < deadline {
-            return Ok(());
-        }
-        if self.phase == ConnectionPhase::Open && executor.context.log_limit.allows() {
-            let peer = self.handler.peer();
-            log::info!(
-                DSM_SERVER = executor.context.index, DSM_CLIENT:% = peer;
-                "closed {peer}: it did not take its replies within limits.request_timeout"
-            );
-        }
-        // A client that does not read its replies would not read a refusal either.
-        Err(NextStep::Close)
     }
 
     fn shrink_if_idle(&mut self) {

@@ -1,11 +1,10 @@
-//! Receiving from the client, to execute or to discard.
+//! Receiving from the client.
 
-use super::{Connection, ConnectionPhase, LINGER, MAX_ROUNDS, Mode, NextStep, polling};
+use super::{Connection, Mode, polling};
 use crate::server::executor::Executor;
 use dsm_core::net::MsgFlags;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use std::net::Shutdown;
 use std::time::Instant;
 
 impl Connection {
@@ -83,31 +82,5 @@ impl Connection {
         if !self.drained {
             self.input.widen();
         }
-    }
-
-    pub(super) fn begin_discarding(&mut self) {
-        self.phase = ConnectionPhase::Discarding;
-        self.output_deadline = Some(Instant::now() + LINGER);
-        // If the peer has closed the connection already, the next receive reports it.
-        let _ = self.socket.shutdown(Shutdown::Write);
-    }
-
-    pub(super) fn discard(&mut self, mode: Mode) -> NextStep {
-        let mut scratch = [0; 4096];
-        for _ in 0..MAX_ROUNDS {
-            if self
-                .output_deadline
-                .is_some_and(|deadline| Instant::now() >= deadline)
-            {
-                return NextStep::Close;
-            }
-            match self.socket.receive(&mut scratch, mode.flags()) {
-                Ok(0) => return NextStep::Close,
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return NextStep::Read,
-                Err(_) => return NextStep::Close,
-            }
-        }
-        NextStep::Again
     }
 }
