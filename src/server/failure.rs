@@ -68,6 +68,7 @@ impl Failure {
                 SegmentError::InUse { .. }
                 | SegmentError::UnderRepair { .. }
                 | SegmentError::NotUpgradable { .. }
+                | SegmentError::NotUpgraded { .. }
                 | SegmentError::NotOurs { .. }
                 | SegmentError::NotAnObject { .. } => 69,
                 // A memory limit is the same a second later, as a k that is too large is.

@@ -9,6 +9,7 @@ use dsm_client::ErrorKind;
 use dsm_core::layout::Layout;
 use dsm_core::net::{self, Resolution};
 use dsm_core::protocol::Opcode;
+use std::fmt::Write;
 use std::io;
 use std::net::TcpListener;
 use std::path::Path;
@@ -67,6 +68,28 @@ fn a_call_ends_by_its_deadline_and_says_that_the_look_up_has_not_ended() {
     let error = net::connect("node1.dsm.test:7421", TIMEOUT).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
     assert!((TIMEOUT..LONG).contains(&began.elapsed()));
+}
+
+#[test]
+fn a_server_that_starts_waits_for_all_names_together() {
+    if !namespace::entered_with_network(
+        module_path!(),
+        "a_server_that_starts_waits_for_all_names_together",
+    ) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let _silent = namespace::set_silent_resolver(folder.path());
+    let mut map = "k = 4096\nn = 9\n[[server]]\naddress = \"127.0.0.1:7411\"\n".to_owned();
+    for number in 1..9 {
+        writeln!(map, "[[server]]\naddress = \"node{number}.dsm.test:7411\"").unwrap();
+    }
+    let path = folder.path().join("mcomp.cfg");
+    std::fs::write(&path, map).unwrap();
+    let config = dsm_config::Config::load(&path).unwrap();
+    let began = Instant::now();
+    assert_eq!(dsm_config::own_index(&config, None).unwrap(), 0);
+    assert!(began.elapsed() < 2 * LONG, "{:?}", began.elapsed());
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! An endpoint of the network map, `host:port`: checked, not resolved.
 
-use dsm_core::net::look_up;
+use dsm_core::net::{self, LOOK_UP_TIMEOUT, Resolution};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+use std::time::Instant;
 
 /// The longest host name, in bytes (RFC 1035).
 const MAX_HOST: usize = 253;
@@ -103,15 +104,17 @@ impl Endpoint {
     }
 
     /// The socket addresses that it stands for now. Asks the resolver for a host name, and blocks
-    /// for as long as that takes.
+    /// for five seconds at most.
     ///
     /// # Errors
-    /// When the name cannot be resolved.
+    /// When the name is not resolved.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        match &self.host {
-            Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, self.port)]),
-            Host::Name(_) => look_up(&self.to_string()),
-        }
+        self.look_up().wait(Instant::now() + LOOK_UP_TIMEOUT)
+    }
+
+    /// Begins to resolve it.
+    pub(super) fn look_up(&self) -> Resolution {
+        net::resolve(&self.to_string())
     }
 }
 

@@ -1,9 +1,11 @@
 //! Finds which server of the network map runs on this machine.
 
 use super::{Config, Endpoint, Host};
+use dsm_core::net::LOOK_UP_TIMEOUT;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// The most items that an error lists.
 const MAX_LISTED: usize = 16;
@@ -63,8 +65,8 @@ struct Candidate {
 }
 
 /// The index of the server that runs on this machine: `flag` when given, else that of the one
-/// server with an address of this machine. Resolves host names, and blocks for as long as the
-/// resolver takes.
+/// server with an address of this machine. Resolves all host names at the same time, and blocks for
+/// five seconds at most.
 ///
 /// # Errors
 /// When `flag` is past the end of the map; without a `flag`, when no server or more than one has an
@@ -79,25 +81,29 @@ pub fn own_index(config: &Config, flag: Option<usize>) -> Result<usize, Identity
         };
     }
     let own = interface_addresses().map_err(IdentityError::Interfaces)?;
-    let candidates: Vec<Candidate> = config
+    let looked_up: Vec<_> = config
         .servers
         .iter()
-        .map(|server| resolve(&server.address))
+        .map(|server| (&server.address, server.address.look_up()))
+        .collect();
+    let deadline = Instant::now() + LOOK_UP_TIMEOUT;
+    let candidates: Vec<Candidate> = looked_up
+        .into_iter()
+        .map(|(address, look_up)| Candidate::new(address, look_up.wait(deadline)))
         .collect();
     choose(&candidates, &own, path)
 }
 
-fn resolve(address: &Endpoint) -> Candidate {
-    let found = address.resolve().map_err(|error| error.to_string());
-    let found = found.map(|sockets| {
-        sockets
-            .into_iter()
-            .map(|socket| socket.ip().to_canonical())
-            .collect()
-    });
-    Candidate {
-        address: address.clone(),
-        found,
+impl Candidate {
+    fn new(address: &Endpoint, found: io::Result<Vec<SocketAddr>>) -> Self {
+        let found = found.map_err(|error| error.to_string()).map(|sockets| {
+            let ips = sockets.into_iter();
+            ips.map(|socket| socket.ip().to_canonical()).collect()
+        });
+        Self {
+            address: address.clone(),
+            found,
+        }
     }
 }
 

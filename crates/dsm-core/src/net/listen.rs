@@ -1,6 +1,6 @@
 //! Listening sockets: created here, or passed by the service manager.
 
-use super::look_up::look_up;
+use super::resolve::{LOOK_UP_TIMEOUT, resolve};
 use super::stream::Stream;
 use crate::sys::socket::inherited as inherited_descriptors;
 use nix::poll::{PollFd, PollFlags};
@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Instant;
 
 /// Connections that may wait to be accepted; the kernel uses less if net.core.somaxconn is smaller.
 const BACKLOG: i32 = 4096;
@@ -38,7 +39,7 @@ pub fn bind(address: &str) -> io::Result<Bound> {
         missing: Vec::new(),
     };
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for candidate in look_up(address)? {
+    for candidate in resolve(address).wait(Instant::now() + LOOK_UP_TIMEOUT)? {
         if bound.addresses.contains(&candidate) {
             continue;
         }

@@ -8,6 +8,6 @@ use std::net::{SocketAddr, ToSocketAddrs};
 ///
 /// # Errors
 /// When the name cannot be resolved.
-pub fn look_up(address: &str) -> io::Result<Vec<SocketAddr>> {
+pub(super) fn look_up(address: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(address.to_socket_addrs()?.collect())
 }

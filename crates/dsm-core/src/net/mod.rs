@@ -17,8 +17,7 @@ mod stream;
 pub use connect::{begin_connect, connect, finish_connect};
 #[cfg(feature = "service")]
 pub use listen::{Bound, Listeners, bind, hint, inherited, listen};
-pub use look_up::look_up;
 pub use nix::sys::socket::MsgFlags;
-pub use resolve::{Resolution, resolve};
+pub use resolve::{LOOK_UP_TIMEOUT, Resolution, resolve};
 pub use shared_look_up::LookUp;
 pub use stream::{KeepAliveTimes, PlainSocket, Stream};

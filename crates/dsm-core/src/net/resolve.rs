@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The most helper threads of a process. While the resolver does not answer, so many names wait for
 /// it, and the others for them: enough that the names of a failed zone leave threads for those of
@@ -32,6 +32,10 @@ const OWN_FAULTS: [Signal; 6] = [
     Signal::SIGSYS,
     Signal::SIGTRAP,
 ];
+
+/// How long a program that starts waits for the addresses of a name: as long as the system's resolver
+/// waits for its first answer. Where none of its servers answers, it takes much longer.
+pub const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What [`resolve`] knows at once.
 #[derive(Debug)]

@@ -168,6 +168,15 @@ pub enum SegmentError {
         /// The process.
         process: Process,
     },
+    /// The segment is of the older format, which only its server upgrades.
+    #[error(
+        "{name} is of the format of an older release: start or restart the dsmd of this release (systemctl restart dsmd), which \
+         upgrades it and keeps its memory. To stay with the older release, use its programs only"
+    )]
+    NotUpgraded {
+        /// The object's name.
+        name: String,
+    },
     /// The object of that name is not a segment of this server.
     #[error(
         "{name} does not fit: {field} is {found}, expected {expected}. It was left as it is. To save what it holds, serve it with \

@@ -198,7 +198,7 @@ pub(super) fn attach(layout: &Layout, index: u32, role: Role) -> Result<Segment,
     }
     match check_header(file.as_fd(), &name, &identity, &geometry)? {
         Some(Verdict::Ready) => {}
-        Some(Verdict::Older) => return Err(superblock::not_upgraded(&name)),
+        Some(Verdict::Older) => return Err(SegmentError::NotUpgraded { name }),
         _ => return Err(SegmentError::NotReady { name }),
     }
     let participant = participant::lock_free_byte(file.as_fd(), &name, role)?;

@@ -260,16 +260,6 @@ pub(super) enum Verdict {
     Retired,
 }
 
-/// The error for a segment of the older format where only its server may upgrade it.
-pub(super) fn not_upgraded(name: &str) -> SegmentError {
-    SegmentError::Mismatch {
-        name: name.to_owned(),
-        field: FORMAT_FIELD,
-        found: OLDER_FORMAT.to_string(),
-        expected: FORMAT.to_string(),
-    }
-}
-
 /// Checks an object of `size` bytes by a copy of its first [`SIZE`] bytes, before the object is
 /// mapped.
 pub(super) fn check(
