@@ -6,9 +6,11 @@ from . import network
 from .machine import Result
 from .outcome import Failure, expect
 
-# dsmctl transfers this many bytes at a time. Between two steps it reads its input or writes its
-# output.
+# dsmctl takes this many bytes of an input of unknown length for its first step.
 STEP = 8 << 20
+
+# A long read has steps of this length, and as many at most before its output takes the first of them.
+READ_STEP, READ_STEPS = 512 << 10, 8
 
 # The timeout of the client: longer than the event that the scenario causes.
 TIMEOUT = "90s"
@@ -53,6 +55,12 @@ def writing(machine, address, step, timeout=TIMEOUT, user=None):
     transfer = Transfer(machine, f"write {address} -", timeout, user)
     transfer.process.stdin.write(step)
     return transfer
+
+
+def expect_begun(data):
+    """Checks that a read which failed has read some whole steps, no more than it may have had in flight."""
+    steps, rest = divmod(len(data), READ_STEP)
+    expect(rest == 0 and 0 < steps <= READ_STEPS, f"a client has read {len(data)} bytes, expected whole steps, {READ_STEPS} at most")
 
 
 def expect_memory_lost(result, server):

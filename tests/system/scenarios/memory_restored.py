@@ -51,7 +51,7 @@ def scenario(lab):
     lab.step("a client that used the old memory gets an error")
     result, data = client.finish()
     transfer.expect_memory_lost(result, 1)
-    expect(len(data) == transfer.STEP, f"a client has read {len(data)} bytes, expected those from before the loss")
+    transfer.expect_begun(data)
 
 
 def it_finds_none(machine):

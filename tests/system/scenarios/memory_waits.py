@@ -63,7 +63,7 @@ def it_waits(machine, client):
         expect_refused(machine.run(f"dsmctl {command}", status=LATER))
     result, data = client.finish()
     expect_refused(result)
-    expect(len(data) == transfer.STEP, f"a client has read {len(data)} bytes, expected those from before the loss")
+    transfer.expect_begun(data)
 
 
 def none_is_taken(machine):
@@ -82,7 +82,7 @@ def zeros_are_accepted(machine, client):
     memory.expect_zeros(machine, *SECOND)
     result, data = client.finish()
     transfer.expect_memory_lost(result, 1)
-    expect(len(data) == transfer.STEP, f"a client has read {len(data)} bytes, expected those from before the loss")
+    transfer.expect_begun(data)
 
 
 def its_part_is_restored(machine, second, snapshot, lost):
