@@ -5,7 +5,6 @@ use super::failure::CliFailure;
 use dsm_client::Client;
 use dsm_config::Config;
 use dsm_core::layout::Layout;
-use std::time::Duration;
 
 /// Bytes that one step of a transfer moves, and so about the memory that dsmctl needs. A multiple
 /// of eight, so that no number is cut in two.
@@ -18,8 +17,6 @@ pub(super) struct CommandContext {
     pub(super) client: Client,
     /// Whether to print results as JSON.
     pub(super) json: bool,
-    /// The deadline of each call, if the command line gives one.
-    timeout: Option<Duration>,
 }
 
 /// Loads the configuration that the command line or the environment names.
@@ -31,18 +28,16 @@ impl CommandContext {
     /// Loads the configuration, without connecting to a server.
     pub(super) fn open(global: &GlobalOptions) -> Result<Self, CliFailure> {
         let config = load(global)?;
-        let client = client(&config, global.timeout);
+        let client = Client::new(&config);
+        let client = match global.timeout {
+            Some(timeout) => client.with_timeout(timeout),
+            None => client,
+        };
         Ok(Self {
             config,
             client,
             json: global.json,
-            timeout: global.timeout,
         })
-    }
-
-    /// A new client, which shares no connection with `client`.
-    pub(super) fn another_client(&self) -> Client {
-        client(&self.config, self.timeout)
     }
 
     pub(super) fn layout(&self) -> &Layout {
@@ -53,13 +48,5 @@ impl CommandContext {
     /// step, so that it does not fail in its last one.
     pub(super) fn check(&self, address: u64, length: u64) -> Result<(), CliFailure> {
         Ok(self.layout().pieces(address, length).map(drop)?)
-    }
-}
-
-fn client(config: &Config, timeout: Option<Duration>) -> Client {
-    let client = Client::new(config);
-    match timeout {
-        Some(timeout) => client.with_timeout(timeout),
-        None => client,
     }
 }

@@ -140,7 +140,9 @@ fn connect(mut servers: Range<usize>, context: &CommandContext) -> Option<Client
     if servers.clone().all(is_local) {
         return Some(context.client.clone());
     }
-    let client = context.another_client().with_local(LocalAccess::Never);
+    // It must not work on other memory than the rest of the transfer.
+    let client = context.client.clone().with_own_connections();
+    let client = client.with_local(LocalAccess::Never);
     servers
         .all(|server| client.ping(server).is_ok())
         .then_some(client)

@@ -15,10 +15,11 @@ fn every_call_reports_lost_memory_until_the_loss_is_accepted() {
     client.write(0, b"0").unwrap();
     client.write(K, b"1").unwrap();
     servers[1].lose_memory();
-    let clone = client.clone();
+    let (clone, other) = (client.clone(), client.clone().with_own_connections());
     for _ in 0..2 {
         for error in [
             client.read(K, 1).unwrap_err(),
+            other.write(K, b"3").unwrap_err(),
             clone.write(K, b"2").unwrap_err(),
             client.fetch_add(K, 1).unwrap_err(),
             client.read(K - 1, 2).unwrap_err(),
@@ -40,6 +41,7 @@ fn every_call_reports_lost_memory_until_the_loss_is_accepted() {
     );
     clone.accept_memory_loss(1);
     assert_eq!(client.read(K, 1).unwrap(), [0]);
+    assert_eq!(other.read(K, 1).unwrap(), [0]);
     client.accept_memory_loss(99);
 }
 

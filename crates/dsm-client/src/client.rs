@@ -113,6 +113,14 @@ impl Client {
         self
     }
 
+    /// The same client with connections that it shares only with its later clones. It still knows the
+    /// same memory: what one of them has seen of a server, the other expects there, too.
+    #[must_use]
+    pub fn with_own_connections(mut self) -> Self {
+        self.shared = Arc::new(self.shared.without_connections());
+        self
+    }
+
     /// The deadline of each call.
     #[must_use]
     pub fn timeout(&self) -> Duration {

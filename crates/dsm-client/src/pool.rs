@@ -26,8 +26,9 @@ pub(super) struct ClientState {
     pub(super) layout: Layout,
     /// The layout's text, which hello carries.
     pub(super) canonical: String,
-    /// The incarnation of each server's memory when it was first seen; zero before.
-    incarnations: Vec<AtomicU64>,
+    /// The incarnation of each server's memory when it was first seen; zero before. Clients with
+    /// connections of their own share it.
+    incarnations: Arc<[AtomicU64]>,
     peers: Peers,
     /// Whether connections are kept: not if a child of this process could take them for its own.
     keeps_connections: bool,
@@ -134,6 +135,17 @@ impl ClientState {
             incarnations,
             peers,
             keeps_connections,
+        }
+    }
+
+    /// The same with no connection.
+    pub(super) fn without_connections(&self) -> Self {
+        Self {
+            layout: self.layout.clone(),
+            canonical: self.canonical.clone(),
+            incarnations: Arc::clone(&self.incarnations),
+            peers: Peers::new(self.layout.server_count(), false),
+            keeps_connections: self.keeps_connections,
         }
     }
 

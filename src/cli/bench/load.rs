@@ -105,7 +105,7 @@ pub(super) fn run(plan: &LoadPlan, context: &CommandContext) -> Result<LoadResul
 
 /// A new client for one connection.
 fn client(plan: &LoadPlan, context: &CommandContext) -> Client {
-    let client = context.another_client();
+    let client = context.client.clone().with_own_connections();
     match plan.path {
         RequestPath::Auto => client,
         RequestPath::Tcp => client.with_local(LocalAccess::Never),
