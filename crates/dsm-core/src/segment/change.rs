@@ -30,7 +30,8 @@ impl Worker {
         }
         let (offset, _) = self.locate(extent);
         self.across_freezes(|worker| {
-            let held = worker.large_slot_for(data.len())?;
+            let mut held = HeldLocks::NONE;
+            worker.large_slot_for(data.len(), &mut held)?;
             let (source, slot) = worker.source(held.large_slot);
             worker.slots().copy_in(slot, data);
             worker.write_from_slot(
@@ -41,7 +42,7 @@ impl Worker {
                     request,
                     result: 0,
                 },
-                held,
+                &mut held,
             )
         })
     }
@@ -67,15 +68,16 @@ impl Worker {
             request,
             result: 0,
         };
-        self.across_freezes(|worker| worker.write_from_slot(&write, HeldLocks::NONE))
+        let mut held = HeldLocks::NONE;
+        self.across_freezes(|worker| worker.write_from_slot(&write, &mut held))
     }
 
     /// Writes the content of a slot. `held` includes the slot if it is a large one.
     #[inline]
-    fn write_from_slot(&mut self, write: &Intent, held: HeldLocks) -> Result<(), AccessError> {
+    fn write_from_slot(&mut self, write: &Intent, held: &mut HeldLocks) -> Result<(), AccessError> {
         let pages = pages(write.offset, write.length);
-        let (held, cut) = self.enter(&pages, &(0..0), held)?;
-        let held = self.save_for_cut(&pages, cut, held)?;
+        let cut = self.enter(&pages, &(0..0), held)?;
+        self.save_for_cut(&pages, cut, held)?;
         self.count(LocalCounter::Writes, write.length);
         self.carry_out(write);
         self.unlock(held);
@@ -93,9 +95,9 @@ impl Worker {
         request: Option<RequestId>,
     ) -> Result<(), AccessError> {
         let (offset, pages) = self.locate(extent);
-        let enter = |worker: &mut Self| worker.enter(&pages, &(0..0), HeldLocks::NONE);
-        let (held, cut) = self.across_freezes(enter)?;
-        let held = self.save_for_cut(&pages, cut, held)?;
+        let mut held = HeldLocks::NONE;
+        let cut = self.across_freezes(|worker| worker.enter(&pages, &(0..0), &mut held))?;
+        self.save_for_cut(&pages, cut, &mut held)?;
         self.count(LocalCounter::Writes, data.len());
         let tables = &self.attachment.tables;
         tables.pages.begin_change(pages.clone());
@@ -105,7 +107,7 @@ impl Worker {
         if let Some(request) = request {
             self.attachment.tables.sessions.mark_executed(request, 0);
         }
-        self.unlock(held);
+        self.unlock(&mut held);
         Ok(())
     }
 
@@ -120,9 +122,9 @@ impl Worker {
         request: Option<RequestId>,
     ) -> Result<(), AccessError> {
         let (offset, pages) = self.locate(extent);
-        let enter = |worker: &mut Self| worker.enter(&pages, &(0..0), HeldLocks::NONE);
-        let (held, cut) = self.across_freezes(enter)?;
-        let held = self.save_for_cut(&pages, cut, held)?;
+        let mut held = HeldLocks::NONE;
+        let cut = self.across_freezes(|worker| worker.enter(&pages, &(0..0), &mut held))?;
+        self.save_for_cut(&pages, cut, &mut held)?;
         self.count(LocalCounter::Fills, extent.length());
         self.carry_out(&Intent {
             source: Source::Byte(byte),
@@ -131,7 +133,7 @@ impl Worker {
             request,
             result: 0,
         });
-        self.unlock(held);
+        self.unlock(&mut held);
         Ok(())
     }
 
@@ -147,15 +149,15 @@ impl Worker {
         request: Option<RequestId>,
     ) -> Result<u64, AccessError> {
         let (offset, pages) = self.locate(word.extent());
-        let enter = |worker: &mut Self| worker.enter(&pages, &(0..0), HeldLocks::NONE);
-        let (mut held, cut) = self.across_freezes(enter)?;
+        let mut held = HeldLocks::NONE;
+        let cut = self.across_freezes(|worker| worker.enter(&pages, &(0..0), &mut held))?;
         let mut bytes = [0; 8];
         self.attachment.tables.data.copy_out(offset, &mut bytes);
         let old = u64::from_le_bytes(bytes);
         if let Some(new) = operation.apply(old) {
             let (source, slot) = self.source(None);
             self.slots().copy_in(slot, &new.to_le_bytes());
-            held = self.save_for_cut(&pages, cut, held)?;
+            self.save_for_cut(&pages, cut, &mut held)?;
             self.count(LocalCounter::Atomics, 8);
             self.carry_out(&Intent {
                 source,
@@ -172,7 +174,7 @@ impl Worker {
                 self.attachment.tables.sessions.mark_executed(request, old);
             }
         }
-        self.unlock(held);
+        self.unlock(&mut held);
         Ok(old)
     }
 
@@ -192,16 +194,17 @@ impl Worker {
         assert_eq!(from.length(), to.length(), "the two extents");
         let ((from_offset, from_pages), (offset, pages)) = (self.locate(from), self.locate(to));
         let length = to.length();
-        let (held, cut) = self.across_freezes(|worker| {
-            let held = worker.large_slot_for(length)?;
-            worker.enter(&pages, &from_pages, held)
+        let mut held = HeldLocks::NONE;
+        let cut = self.across_freezes(|worker| {
+            worker.large_slot_for(length, &mut held)?;
+            worker.enter(&pages, &from_pages, &mut held)
         })?;
         let (source, slot) = self.source(held.large_slot);
         self.attachment
             .tables
             .data
             .copy_to(from_offset, self.slots(), slot, length);
-        let held = self.save_for_cut(&pages, cut, held)?;
+        self.save_for_cut(&pages, cut, &mut held)?;
         self.count(LocalCounter::Copies, length);
         self.carry_out(&Intent {
             source,
@@ -210,7 +213,7 @@ impl Worker {
             request,
             result: 0,
         });
-        self.unlock(held);
+        self.unlock(&mut held);
         Ok(())
     }
 

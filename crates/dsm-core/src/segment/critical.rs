@@ -44,8 +44,7 @@ impl HeldLocks {
 }
 
 impl Drop for HeldLocks {
-    /// Runs with locks only during a panic: [`super::Worker`] forgets the value after it has
-    /// released the locks.
+    /// Finds locks only during a panic.
     fn drop(&mut self) {
         if !self.is_empty() {
             abort();

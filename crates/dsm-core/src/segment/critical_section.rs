@@ -29,9 +29,13 @@ pub(super) struct LockedPageWait(Option<Instant>);
 impl Worker {
     /// Takes a large slot if `length` needs one. Large slots come before stripes in the lock order.
     #[inline]
-    pub(super) fn large_slot_for(&self, length: usize) -> Result<HeldLocks, AccessError> {
+    pub(super) fn large_slot_for(
+        &self,
+        length: usize,
+        held: &mut HeldLocks,
+    ) -> Result<(), AccessError> {
         if length <= SLOT {
-            return Ok(HeldLocks::NONE);
+            return Ok(());
         }
         let free = (0..LARGE_SLOTS)
             .find(|index| self.attachment.tables.locks.try_take(*index, self.index));
@@ -39,10 +43,8 @@ impl Worker {
         if free.is_none() {
             self.attachment.lock(index, self.index)?;
         }
-        Ok(HeldLocks {
-            stripes: 0,
-            large_slot: Some(index),
-        })
+        held.large_slot = Some(index);
+        Ok(())
     }
 
     /// Where the new bytes of a change wait, as a source and as an offset into the slots.
@@ -65,27 +67,26 @@ impl Worker {
         &self,
         written: &Range<usize>,
         read: &Range<usize>,
-        mut held: HeldLocks,
-    ) -> Result<(HeldLocks, Option<u32>), AccessError> {
+        held: &mut HeldLocks,
+    ) -> Result<Option<u32>, AccessError> {
         let stripes = stripes(written) | stripes(read);
         let tables = &self.attachment.tables;
         let mut waited = LockedPageWait::default();
         loop {
-            held = self.lock(stripes, held)?;
+            self.lock(stripes, held)?;
             if self.restoring {
-                return Ok((held, None));
+                return Ok(None);
             }
             match tables.superblock.pass(self.incarnation, self.permission) {
                 Ok(cut)
                     if tables.pages.are_free(written, LOCKED)
                         && tables.pages.are_free(read, WRITE_LOCKED) =>
                 {
-                    return Ok((held, cut));
+                    return Ok(cut);
                 }
                 Ok(_) => {
-                    self.unlock_stripes(&held);
-                    held.stripes = 0;
-                    held = self.unlock_on_error(self.wait_for_locked_page(&mut waited), held)?;
+                    self.unlock_stripes(held);
+                    self.unlock_on_error(self.wait_for_locked_page(&mut waited), held)?;
                 }
                 Err(error) => {
                     self.unlock(held);
@@ -126,14 +127,14 @@ impl Worker {
         &self,
         pages: &Range<usize>,
         cut: Option<u32>,
-        held: HeldLocks,
-    ) -> Result<HeldLocks, AccessError> {
+        held: &mut HeldLocks,
+    ) -> Result<(), AccessError> {
         match cut {
             Some(number) => self.unlock_on_error(
                 self.attachment.save_for_cut(pages, number, self.index),
                 held,
             ),
-            None => Ok(held),
+            None => Ok(()),
         }
     }
 
@@ -141,22 +142,19 @@ impl Worker {
     fn unlock_on_error(
         &self,
         outcome: Result<(), AccessError>,
-        held: HeldLocks,
-    ) -> Result<HeldLocks, AccessError> {
-        match outcome {
-            Ok(()) => Ok(held),
-            Err(error) => {
-                self.unlock(held);
-                Err(error)
-            }
+        held: &mut HeldLocks,
+    ) -> Result<(), AccessError> {
+        if outcome.is_err() {
+            self.unlock(held);
         }
+        outcome
     }
 
     /// Takes the stripes of the mask in addition to what is held, in ascending order: all workers
     /// use this order, so no two of them can deadlock. After an error nothing is held.
     #[inline(always)]
     #[allow(clippy::inline_always)] // else it is a call of each change
-    pub(super) fn lock(&self, stripes: u64, mut held: HeldLocks) -> Result<HeldLocks, AccessError> {
+    pub(super) fn lock(&self, stripes: u64, held: &mut HeldLocks) -> Result<(), AccessError> {
         for stripe in bits(stripes) {
             if let Err(error) = self.attachment.lock(LARGE_SLOTS + stripe, self.index) {
                 self.unlock(held);
@@ -165,25 +163,26 @@ impl Worker {
             held.stripes |= 1 << stripe;
         }
         crash::reached(Point::Locked);
-        Ok(held)
+        Ok(())
     }
 
     #[inline]
-    pub(super) fn unlock(&self, held: HeldLocks) {
-        self.unlock_stripes(&held);
+    pub(super) fn unlock(&self, held: &mut HeldLocks) {
+        self.unlock_stripes(held);
         if let Some(index) = held.large_slot {
             self.attachment.unlock(index, self.index);
+            held.large_slot = None;
         }
-        std::mem::forget(held);
     }
 
     #[inline]
-    fn unlock_stripes(&self, held: &HeldLocks) {
+    fn unlock_stripes(&self, held: &mut HeldLocks) {
         crash::reached(Point::Done);
         for stripe in bits(held.stripes) {
             self.attachment.unlock(LARGE_SLOTS + stripe, self.index);
             crash::reached(Point::HalfUnlocked);
         }
+        held.stripes = 0;
     }
 
     /// Commits the intent, carries it out and ends it. The caller holds the stripes.

@@ -60,13 +60,14 @@ impl Worker {
         }
         let mut waited = LockedPageWait::default();
         loop {
-            let held = self.lock(stripes(&pages), HeldLocks::NONE)?;
+            let mut held = HeldLocks::NONE;
+            self.lock(stripes(&pages), &mut held)?;
             let tables = &self.attachment.tables;
             let is_free = tables.pages.are_free(&pages, WRITE_LOCKED);
             if is_free {
                 tables.data.copy_out(offset, buffer);
             }
-            self.unlock(held);
+            self.unlock(&mut held);
             if is_free {
                 return self.check_read(buffer.len());
             }
