@@ -187,10 +187,11 @@ impl RequestHandler {
         }
         let k = executor.context.segment.share_size();
         let done = match payload {
-            RequestPayload::Buffered(bytes) => {
-                let request = Request::parse(header, bytes, k)?;
-                self.execute(executor, header, &request, output)
-            }
+            // `ref`: to move the request would cost more than to check it.
+            RequestPayload::Buffered(bytes) => match Request::parse(header, bytes, k) {
+                Ok(ref request) => self.execute(executor, header, request, output),
+                Err(refusal) => Err(refusal.into()),
+            },
             RequestPayload::InSlot(length) => {
                 let extent = Extent::of_write(header, length, k)?;
                 self.change(executor, header, length, output, |worker, request_id| {

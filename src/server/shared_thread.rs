@@ -27,6 +27,17 @@ const MEMORY_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 /// Turns of a connection between two checks whether it should migrate.
 const TURNS_BETWEEN_MIGRATIONS: u32 = 64;
 
+/// Why a connection may get a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Epoll reports it, or it is new.
+    Event,
+    /// It comes next in the queue of connections with work left.
+    Due,
+    /// A deadline has passed, and there is something to tell the peer.
+    Deadline,
+}
+
 /// A connection that this thread serves.
 struct SharedConnection {
     connection: Connection,
@@ -105,8 +116,7 @@ impl SharedThread {
                         self.accept_arrivals();
                         self.unpark();
                     }
-                    token if self.is_parked(token) => self.close(token),
-                    token => self.drive_or_defer(token),
+                    token => self.drive(token, Cause::Event),
                 }
             }
             if !self.unfinished.is_empty() {
@@ -131,7 +141,7 @@ impl SharedThread {
             let Some(token) = self.unfinished.pop_front() else {
                 return;
             };
-            self.drive(token, true);
+            self.drive(token, Cause::Due);
             self.starved = match self.connections.get(&token) {
                 Some(client) if client.connection.is_starved() => self.starved + 1,
                 _ => 0,
@@ -142,19 +152,6 @@ impl SharedThread {
         }
     }
 
-    /// Gives the connection a turn now, or, if that will probably be long, after the short ones.
-    fn drive_or_defer(&mut self, token: u64) {
-        match self.connections.get_mut(&token) {
-            Some(client) if client.connection.is_long() => {
-                if !client.is_unfinished {
-                    client.is_unfinished = true;
-                    self.queue(token);
-                }
-            }
-            _ => self.drive(token, false),
-        }
-    }
-
     /// Queues an unfinished connection: one with replies to send comes first, because they occupy
     /// memory until they are sent.
     fn queue(&mut self, token: u64) {
@@ -162,13 +159,6 @@ impl SharedThread {
             Some(client) if client.connection.is_sending() => self.unfinished.push_front(token),
             _ => self.unfinished.push_back(token),
         }
-    }
-
-    /// Whether a request of the connection is parked. Epoll then reports only that it is broken.
-    fn is_parked(&self, token: u64) -> bool {
-        self.connections
-            .get(&token)
-            .is_some_and(|client| client.waits_for == NextStep::Unfrozen && !client.is_unfinished)
     }
 
     /// Gives every connection whose request was parked a turn. While the memory is frozen, its
@@ -200,7 +190,7 @@ impl SharedThread {
                         is_unfinished: false,
                     };
                     self.connections.insert(token, client);
-                    self.drive(token, false);
+                    self.drive(token, Cause::Event);
                 }
                 Err(error) => {
                     log::error!("cannot register a connection with epoll: {error}; it was closed");
@@ -210,15 +200,23 @@ impl SharedThread {
         }
     }
 
-    /// Gives the connection a turn. `is_due` says that its turn in the queue of unfinished
-    /// connections has come, rather than an event.
-    fn drive(&mut self, token: u64, is_due: bool) {
+    /// Gives the connection a turn, now or later.
+    fn drive(&mut self, token: u64, cause: Cause) {
         let Some(client) = self.connections.get_mut(&token) else {
             return;
         };
-        // It waits for its turn in the queue, although an event has arrived for it too.
-        if client.is_unfinished && !is_due {
-            return;
+        match cause {
+            Cause::Due => {}
+            // Its turn comes in the queue.
+            _ if client.is_unfinished => return,
+            // While a request is parked, epoll reports only that the connection is broken.
+            Cause::Event if client.waits_for == NextStep::Unfrozen => return self.close(token),
+            // The short turns of other connections come first.
+            Cause::Event if client.connection.is_long() => {
+                client.is_unfinished = true;
+                return self.queue(token);
+            }
+            Cause::Event | Cause::Deadline => {}
         }
         let next = client.connection.drive(&mut self.executor, Mode::Shared);
         // A long round of turns must not look like a stalled thread.
@@ -272,7 +270,7 @@ impl SharedThread {
         for (token, next) in expired {
             match next {
                 NextStep::Close => self.close(token),
-                _ => self.drive(token, false),
+                _ => self.drive(token, Cause::Deadline),
             }
         }
     }
