@@ -52,6 +52,9 @@ pub(super) enum CliFailure {
         written: u64,
         end: u64,
     },
+    /// The file to write from has lost bytes that were not read yet.
+    #[error("{0} has become shorter while it was read")]
+    ShorterInput(String),
     /// The input file cannot be opened.
     #[error("cannot open {path}: {error}")]
     NoInput { path: String, error: io::Error },
@@ -273,7 +276,7 @@ impl CliFailure {
                 exit::PERMISSION
             }
             Self::NoInput { .. } | Self::NoSnapshot { .. } => exit::NO_INPUT,
-            Self::InputOutput { .. } => exit::INPUT_OUTPUT,
+            Self::InputOutput { .. } | Self::ShorterInput(_) => exit::INPUT_OUTPUT,
             Self::OutputClosed => 0,
             Self::Memory(error) => code_of_memory(error),
             Self::NotLocal { .. } => exit::UNAVAILABLE,

@@ -204,6 +204,10 @@ impl Transfer for InputWriter<'_> {
         let wanted = wanted.max(1) as usize;
         let is_stopped = || self.failure().is_some();
         let length = match input.fill(&mut buffer[..wanted], is_stopped) {
+            Ok(0) if self.total.is_some_and(|total| position < total) => {
+                self.fail(position, CliFailure::ShorterInput(input.name.clone()));
+                0
+            }
             Ok(length) => length,
             Err(error) => {
                 self.fail(position, CliFailure::input_output(&input.name, error));
