@@ -88,6 +88,19 @@ fn dedicated_threads(cluster: &Cluster) -> usize {
     cluster.threads(0, "dsm-connection").len()
 }
 
+/// This many connections, which share threads: with enough of them, each thread serves several.
+fn sharing(cluster: &Cluster, count: usize) -> Vec<Wire> {
+    let wires = (0..count)
+        .map(|_| Wire::greeted(cluster.layout(), 0))
+        .collect();
+    wait_for(
+        "no thread that serves a single connection",
+        DEADLINE,
+        || dedicated_threads(cluster) == 0,
+    );
+    wires
+}
+
 /// Pins the server's thread of this name to one processor.
 fn pin(cluster: &Cluster, name: &str, processor: usize) {
     // A thread sets its name itself when it runs, which may be after the server is ready.
@@ -313,15 +326,7 @@ fn connections_migrate_to_the_thread_on_their_processor_and_the_load_stays_balan
 #[test]
 fn a_write_that_waits_for_a_snapshot_delays_no_read_on_the_same_thread() {
     let cluster = cluster();
-    // Each shared thread serves several of them.
-    let mut wires: Vec<Wire> = (0..32)
-        .map(|_| Wire::greeted(cluster.layout(), 0))
-        .collect();
-    wait_for(
-        "no thread that serves a single connection",
-        DEADLINE,
-        || dedicated_threads(&cluster) == 0,
-    );
+    let mut wires = sharing(&cluster, 32);
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let mut claim = segment.snapshot_lock().unwrap().unwrap();
     let frozen = claim.freeze(LEASE).unwrap();
@@ -361,16 +366,7 @@ fn a_write_that_waits_for_a_snapshot_delays_no_read_on_the_same_thread() {
 #[test]
 fn writes_under_way_when_the_memory_is_frozen_delay_no_read() {
     let cluster = cluster();
-    let wires = || -> Vec<Wire> {
-        let greeted = || Wire::greeted(cluster.layout(), 0);
-        (0..12).map(|_| greeted()).collect()
-    };
-    let (mut readers, writers) = (wires(), wires());
-    wait_for(
-        "no thread that serves a single connection",
-        DEADLINE,
-        || dedicated_threads(&cluster) == 0,
-    );
+    let (mut readers, writers) = (sharing(&cluster, 12), sharing(&cluster, 12));
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let mut lock = segment.snapshot_lock().unwrap().unwrap();
     let (end, data) = (AtomicBool::new(false), vec![7; 256 << 10]);
@@ -406,12 +402,7 @@ fn a_parked_request_that_came_in_time_is_not_too_slow() {
         .k(K)
         .config("[limits]\nthreads = 2\nrequest_timeout = \"100ms\"\n")
         .start();
-    let mut wires: Vec<Wire> = (0..8).map(|_| Wire::greeted(cluster.layout(), 0)).collect();
-    wait_for(
-        "no thread that serves a single connection",
-        DEADLINE,
-        || dedicated_threads(&cluster) == 0,
-    );
+    let mut wires = sharing(&cluster, 8);
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let mut lock = segment.snapshot_lock().unwrap().unwrap();
     let frozen = lock.freeze(LEASE).unwrap();
@@ -445,14 +436,7 @@ fn sleeps(cluster: &Cluster) -> u64 {
 #[test]
 fn a_shared_thread_sleeps_while_the_writes_that_it_serves_wait_for_a_snapshot() {
     let cluster = cluster();
-    let mut wires: Vec<Wire> = (0..32)
-        .map(|_| Wire::greeted(cluster.layout(), 0))
-        .collect();
-    wait_for(
-        "no thread that serves a single connection",
-        DEADLINE,
-        || dedicated_threads(&cluster) == 0,
-    );
+    let mut wires = sharing(&cluster, 32);
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let mut lock = segment.snapshot_lock().unwrap().unwrap();
     let frozen = lock.freeze(LEASE).unwrap();
@@ -493,12 +477,7 @@ fn a_shared_thread_sleeps_while_the_writes_that_it_serves_wait_for_a_snapshot() 
 #[test]
 fn writes_that_were_parked_continue_when_the_process_that_froze_the_memory_does_not() {
     let cluster = cluster();
-    let mut wires: Vec<Wire> = (0..8).map(|_| Wire::greeted(cluster.layout(), 0)).collect();
-    wait_for(
-        "no thread that serves a single connection",
-        DEADLINE,
-        || dedicated_threads(&cluster) == 0,
-    );
+    let mut wires = sharing(&cluster, 8);
     let segment = Segment::attach(cluster.layout(), 0).unwrap();
     let mut lock = segment.snapshot_lock().unwrap().unwrap();
     let frozen = lock.freeze(Duration::from_millis(300)).unwrap();
