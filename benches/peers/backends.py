@@ -68,7 +68,7 @@ class Dsmd(Backend):
 
     def __init__(self, stage, load, port, program, settings, label="dsmd"):
         self.program, self.settings, self.label = program, settings, label
-        self.config = stage.folder / f"{label}.cfg"
+        self.config = stage.folder / f"{label}-{port}.cfg"
         self.arguments = ("--config", str(self.config))
         super().__init__(stage, load, port)
 
@@ -77,7 +77,7 @@ class Dsmd(Backend):
         for table, values in self.settings.items():
             tables.setdefault(table, {}).update(values)
         server = {"address": f"{self.stage.host}:{self.port}"}
-        dsm.configure(self.config, f"{self.stage.name}-{self.label}", MEMORY, [server], tables)
+        dsm.configure(self.config, f"{self.stage.name}-{self.port}", MEMORY, [server], tables)
         return self.stage.start(self.label, dsm.command(self.program, self.config))
 
 

@@ -15,6 +15,10 @@ OURS = "dsmd"
 FEWER_LABEL = f"dsmd c{FEWER}"
 FIRST_PORT = 7411
 
+# Servers of each of the two dsmd when they are compared: they take turns. Servers of the same program differ by up to 2 %,
+# most likely by where their memory lies.
+STARTS = 3
+
 
 class Bench:
     """The servers, and the settings of their measurement."""
@@ -27,7 +31,11 @@ class Bench:
         for label, make in self._makers(programs, peers):
             if label == BASE or options.wants(label):
                 say(f"starting {label}")
-                self.backends[label] = make(FIRST_PORT + len(self.backends))
+                starts = STARTS if options.base and label in (OURS, "base") else 1
+                self.backends[label] = [make(FIRST_PORT + self._started() + number) for number in range(starts)]
+
+    def _started(self):
+        return sum(map(len, self.backends.values()))
 
     def _makers(self, programs, peers):
         stage, load, options = self.stage, self.load, self.options
@@ -45,16 +53,18 @@ class Bench:
 
     def cell(self, cell):
         """Measures the rounds of a cell. Each is a dictionary of the results by back end."""
-        turns = {label: (one, cell.connections) for label, one in self.backends.items() if cell.connections <= one.most}
+        turns = {label: (some, cell.connections) for label, some in self.backends.items() if cell.connections <= some[0].most}
         if cell.name == MANY and OURS in turns:
             turns[FEWER_LABEL] = (self.backends[OURS], FEWER)
-        for one, _ in turns.values():
-            one.prepare(cell.size)
+        for some, _ in turns.values():
+            for one in some:
+                one.prepare(cell.size)
         rounds, labels = [], list(turns)
         for number in range(self.options.rounds):
             # The order rotates, so that no back end always follows the same one.
             first = number % len(labels)
-            rounds.append({label: self._measure(cell, *turns[label]) for label in labels[first:] + labels[:first]})
+            order = [(label, *turns[label]) for label in labels[first:] + labels[:first]]
+            rounds.append({label: self._measure(cell, some[number % len(some)], count) for label, some, count in order})
         return rounds
 
     def _measure(self, cell, backend, connections):
@@ -88,7 +98,7 @@ class Bench:
 
     def idle(self):
         """The processor time of the server with idle connections, in ticks, and the duration of the measurement."""
-        backend = self.backends[OURS]
+        backend = self.backends[OURS][0]
         backend.prepare(8)
         seconds = self.options.idle_seconds
         command = ["idle", *backend.load_arguments(8, 1), "--connections", IDLE, "--seconds", seconds, "--pid", backend.process.pid]

@@ -8,7 +8,8 @@
     BENCH_BACKENDS='dsmd redis'   raw and only these, of: raw_epoll dsmd redis valkey memcached nbdkit
     BENCH_ROUNDS, BENCH_SECONDS, BENCH_WARM_UP   numbers
     BENCH_SET='limits.threads=2 ...'   settings of mcomp.cfg for dsmd
-    BENCH_BASE=PROGRAM        another dsmd, as "base" in the same rounds: compares before and after a change
+    BENCH_BASE=PROGRAM        another dsmd, as "base" in the same rounds: compares before and after a change. Of each there are
+                              three servers, which take turns
     BENCH_BASE_SET            settings of "base"; without BENCH_BASE, "base" is the same program
 
 Needs Linux, Python 3.11, and Debian's packages redis-tools, memcached and nbdkit, which root installs. Without Valkey, which
@@ -36,8 +37,8 @@ from program import say
 from stage import Failure, Stage
 from table import size
 
-# The memory of eight servers, the keys of memcached, and a reserve.
-NEEDED = 13 * MEMORY
+# The memory of twelve servers, the keys of memcached, and a reserve.
+NEEDED = 17 * MEMORY
 
 # File descriptors of the largest cell, on both sides, and a reserve.
 DESCRIPTORS = 4096
