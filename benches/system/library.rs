@@ -34,6 +34,9 @@ pub(crate) enum LibraryCells {
 /// Measures one cell. Returns the seconds per call.
 type LibraryTurn<'t> = (String, Box<dyn FnMut() -> Result<f64, String> + 't>);
 
+/// Makes the clients of so many threads.
+type MakeClients = fn(&Layout, usize) -> Vec<Client>;
+
 /// Measures each cell in each round, in seconds per call.
 pub(crate) fn measure(
     path: &Path,
@@ -133,20 +136,21 @@ fn redis_calls(address: &str, window: Duration) -> redis::RedisResult<Vec<Librar
     Ok(turns)
 }
 
+/// Each turn has new clients: the processors that connections of earlier turns settled on would
+/// decide its speed.
 fn threads(layout: &Layout, window: Duration) -> Vec<LibraryTurn<'static>> {
+    // Clones of one client share its connections.
+    let shared: MakeClients = |layout, number| vec![client(layout); number];
+    let own: MakeClients = |layout, number| (0..number).map(|_| client(layout)).collect();
     let mut turns: Vec<LibraryTurn<'static>> = Vec::new();
     for number in THREADS {
-        // Clones of one client share its connections.
-        let shared = vec![client(layout); number];
-        let own: Vec<Client> = (0..number).map(|_| client(layout)).collect();
-        turns.push((
-            format!("shared {number}"),
-            Box::new(move || time_threads(&shared, window)),
-        ));
-        turns.push((
-            format!("own {number}"),
-            Box::new(move || time_threads(&own, window)),
-        ));
+        for (name, make) in [("shared", shared), ("own", own)] {
+            let layout = layout.clone();
+            turns.push((
+                format!("{name} {number}"),
+                Box::new(move || time_threads(&make(&layout, number), window)),
+            ));
+        }
     }
     turns
 }
